@@ -237,11 +237,12 @@ class Queue:
 
     def running(self, job: str) -> list[Firing]:
         """The job's firings that may run now, oldest first."""
-        ids = self._by_job.get(job, [])[: self._at_once(job)]
-        oldest = self._open[ids[0]].firing.generation if ids else 0
+        firings = [self._open[name].firing for name in self._by_job.get(job, ())[: self._at_once(job)]]
+        if len(firings) < 2:
+            return firings
         # Firings of an older configuration end before newer ones start.
-        same = takewhile(lambda firing: firing.generation == oldest, (self._open[name].firing for name in ids))
-        return list(same)
+        oldest = firings[0].generation
+        return list(takewhile(lambda firing: firing.generation == oldest, firings))
 
     def reconsider(self, job: str) -> None:
         """Determine again which of the job's firings have shards to start."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sized
 
 from jobcloud.config import Job, PartitionPolicy
@@ -62,7 +63,7 @@ class Tasks(Part):
         #: tasks whose agents are unreachable
         self.unreachable: dict[str, None] = {}
         #: tasks whose end was reported, the latest _MAX_ENDED of them
-        self._ended: dict[str, None] = {}
+        self._ended: OrderedDict[str, None] = OrderedDict()
         self._next_check = 0
 
     def restore(self, at: int) -> None:
@@ -131,7 +132,7 @@ class Tasks(Part):
     def _finish(self, task: Task, end: End, update: Status, outcome: Outcome, at: int) -> None:
         if update.state in status.CERTAIN_ENDS:
             if len(self._ended) == _MAX_ENDED:
-                del self._ended[next(iter(self._ended))]
+                self._ended.popitem(last=False)  # a dict would search for its first key
             self._ended[task.id] = None
         message = describe(update) + self._fetched_artifacts(task, update)
         if task.kill_ms and update.state == "TASK_KILLED":
