@@ -7,6 +7,8 @@ latency   20 firings of 4 shards per second: from the due instant to the ACCEPT 
 launches  jobs that are triggered again as soon as they end: launches per second, each run, ended and acknowledged
 burst     100,000 shards due in one second: the time until the last is accepted; all must end
 running   1,000 launches per second next to 100,000 running shards on 10,000 agents: memory, CPU
+beside    a job of every second beside 5,000 shards that succeed, and beside 5,000 that fail with long messages: from
+          the due instant to the ACCEPT
 lateness  4,000 and 40,000 jobs that fire once per minute: from the due instant to the ACCEPT
 """
 
@@ -23,7 +25,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -33,7 +35,7 @@ import structlog
 
 from jobcloud.adapters.mesos.driver import MesosDriver, MesosSettings
 from jobcloud.adapters.sqlite import SqliteStore
-from jobcloud.config import App, Job, JobKind, JobType, Package, Resources
+from jobcloud.config import DELIMITER, App, Job, JobKind, JobType, Package, Resources
 from jobcloud.dev.cluster import DevCluster
 from jobcloud.messages import Accept, Acknowledge, Call, Event, Publish, PutApp, PutJob, StatusReceived, Topic, Trigger
 from jobcloud.ports import Store
@@ -52,6 +54,7 @@ class Observed:
 
     def __init__(self) -> None:
         self.accepted: list[tuple[float, float]] = []  # (due, sent) of each task
+        self.of_job: defaultdict[str, list[float]] = defaultdict(list)  # the times between them
         self.running: dict[str, float] = {}
         self.ended: dict[str, str] = {}  # task → its first terminal update: updates may be repeated, and answers late
         self.done: list[str] = []
@@ -60,7 +63,10 @@ class Observed:
     def sent(self, call: Call | Acknowledge) -> None:
         if isinstance(call, Accept):
             now = time.time()
-            self.accepted.extend((int(_FIRE_TIME.search(one.data)[1]) / 1000, now) for one in call.launches)  # type: ignore[index]
+            for one in call.launches:
+                due = int(_FIRE_TIME.search(one.data)[1]) / 1000  # type: ignore[index]
+                self.accepted.append((due, now))
+                self.of_job[one.name.partition(DELIMITER)[0]].append(now - due)
 
     def event(self, event: Event) -> None:
         if isinstance(event, StatusReceived):
@@ -112,14 +118,16 @@ class World:
         package = Package("package:sha256:" + "a" * 64, "a" * 64)
         self.loop.command(lambda at: PutApp(at, App("app", package, resources=Resources(100, 32_000))))
 
-    def agents(self, count: int, run_ms: int) -> None:
+    def agents(self, count: int, run_ms: int, **failing: str) -> None:
         for begun in range(0, count, 500):  # a call times out after ten seconds
-            self.cluster.control("add_agents", count=min(500, count - begun), resources=AGENT, run_ms=run_ms)
+            self.cluster.control("add_agents", count=min(500, count - begun), resources=AGENT, run_ms=run_ms, **failing)
 
-    def jobs(self, count: int, shards: int, cron: Callable[[int], str]) -> list[str]:
+    def jobs(
+        self, count: int, shards: int, cron: Callable[[int], str], prefix: str = "job", cpus: int = 100
+    ) -> list[str]:
         """Register jobs with several clients at once."""
-        names = [f"job{number}" for number in range(count)]
-        need = Resources(100, 32_000)
+        names = [f"{prefix}{number}" for number in range(count)]
+        need = Resources(cpus, 32_000)
 
         def put(number: int) -> None:
             kind, cls = JobType.SIMPLE, "shop.jobs:Report"
@@ -310,11 +318,30 @@ def lateness(w: World, scale: int, jobs: int) -> dict[str, Any]:
     return {"jobs": jobs // scale, **lateness_of(w, first), **cost.report(made), "resident_mb": resident_mb()}
 
 
+def beside(w: World, scale: int) -> dict[str, Any]:
+    # Room for 124 wide shards, and always for the small job.
+    w.agents(4, run_ms=400, failing="wide0", message="x" * 4_000)
+    small = w.jobs(1, 1, lambda n: "* * * * * ?")
+    wide = w.jobs(2, 5_000 // scale, lambda n: NEVER, "wide", 1_000)
+    taken: dict[str, list[float]] = {"failing": [], "succeeding": []}
+    for _ in range(5):
+        for name, times in zip(wide, taken.values(), strict=True):
+            first = {job: len(w.seen.of_job[job]) for job in small}
+            done = len(w.seen.done)
+            w.loop.command(lambda at: Trigger(at, name))  # noqa: B023
+            until(lambda: name in w.seen.done[done:], f"the end of {name}", 300)  # noqa: B023
+            times += [late for job in small for late in w.seen.of_job[job][first[job] :]]
+    found = {name: percentiles(times) for name, times in taken.items()}
+    ratio = found["failing"]["p99_ms"] / found["succeeding"]["p99_ms"]
+    return {"firings": {name: len(times) for name, times in taken.items()}, **found, "p99_ratio": round(ratio, 2)}
+
+
 SCENARIOS: dict[str, Callable[[World, int], dict[str, Any]]] = {
     "latency": latency,
     "launches": launches,
     "burst": burst,
     "running": running,
+    "beside": beside,
     "lateness_4000": lambda w, scale: lateness(w, scale, 4_000),
     "lateness_40000": lambda w, scale: lateness(w, scale, 40_000),
 }

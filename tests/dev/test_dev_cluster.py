@@ -294,9 +294,9 @@ def test_executor_can_be_killed(cluster: DevCluster, framework: Framework) -> No
     assert framework.update("t")["state"] == "TASK_FAILED"
 
 
-def test_virtual_agents_finish_tasks_without_processes() -> None:
+def test_virtual_agents_end_tasks_without_processes() -> None:
     with DevCluster(agents=0, allocation_interval_ms=50) as cluster:
-        cluster.control("add_agents", count=200, run_ms=10)
+        cluster.control("add_agents", count=200, run_ms=10, failing="t7", message="too hot")
         framework = Framework(cluster.master, "PARTITION_AWARE").subscribe()
         offers = framework.offers(200)
         info = {"executor_id": {"value": "e"}, "command": {"value": "x"}}
@@ -304,7 +304,10 @@ def test_virtual_agents_finish_tasks_without_processes() -> None:
             task = {"name": "t", "task_id": {"value": f"t{number}"}, "agent_id": offer["agent_id"], "executor": info}
             framework.accept([offer], {**task, "resources": amounts(cpus=1)})
         updates = [framework.update() for _ in range(2 * len(offers))]
-        assert len({one["task_id"]["value"] for one in updates if one["state"] == "TASK_FINISHED"}) == 200
+        failed = [one for one in updates if one["state"] == "TASK_FAILED"]
+        assert {one["task_id"]["value"] for one in failed} == {"t7", *(f"t{number}" for number in range(70, 80))}
+        assert {one["message"] for one in failed} == {"too hot"}
+        assert len({one["task_id"]["value"] for one in updates if one["state"] == "TASK_FINISHED"}) == 200 - len(failed)
         framework.teardown()
 
 

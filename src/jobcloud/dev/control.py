@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from .fault_injection import UPDATE_FAULTS, UpdateFault
@@ -14,6 +15,7 @@ from .http import Connection
 from .protocol import Json, Operate, RescindOffer
 from .resources import ResourceError, parse
 from .shell import Host, Shell
+from .virtual import VirtualExecutors
 
 
 class ControlError(ValueError):
@@ -136,8 +138,13 @@ class Control:
             resources = parse(_text(request, "resources", "cpus:4;mem:4096;disk:10000;ports:[31000-31999]"))
         except ResourceError as refused:
             raise ControlError(str(refused)) from None
-        count, run_ms = _whole(request, "count", 1, 1), _whole(request, "run_ms", 1000, 0)
-        self._shell.add_virtual_agents(count, resources, run_ms)
+        executors = partial(
+            VirtualExecutors,
+            _whole(request, "run_ms", 1000, 0),
+            _text(request, "failing", ""),
+            _text(request, "message", ""),
+        )
+        self._shell.add_virtual_agents(_whole(request, "count", 1, 1), resources, executors)
         return {"agents": len(self._shell.hosts)}
 
     def _host(self, request: Json) -> Host:

@@ -123,13 +123,13 @@ class Shell:
         self.hosts[host.link] = host
         self.post(host, LinkMade())
 
-    def add_virtual_agents(self, count: int, resources: Resources, run_ms: int) -> None:
-        """Add agents without processes and ports. Each of their tasks runs for `run_ms` and finishes."""
+    def add_virtual_agents(self, count: int, resources: Resources, executors: Callable[[], VirtualExecutors]) -> None:
+        """Add agents without processes and ports."""
         for _ in range(count):
             name = f"virtual{len(self.hosts) + 1}"
             settings = AgentSettings(f"{name}.localhost", 0, resources, salt=new_salt())
             workspace = Workspace(self.work_dir, 0)
-            self.add_host(Host(Agent(settings), workspace, name, virtual=VirtualExecutors(run_ms)))
+            self.add_host(Host(Agent(settings), workspace, name, virtual=executors()))
 
     def stop(self) -> None:
         """Close all listeners and kill all executors."""

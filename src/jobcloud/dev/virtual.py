@@ -1,4 +1,4 @@
-"""Executors without processes: they subscribe, and finish each task after a fixed time. Pure."""
+"""Executors without processes: they subscribe, and end each task after a fixed time. Pure."""
 
 from __future__ import annotations
 
@@ -21,9 +21,14 @@ class _VirtualExecutor:
 
 @dataclass(slots=True)
 class VirtualExecutors:
-    """The executors of one agent. Each task runs for `run_ms`."""
+    """The executors of one agent. Each task runs for `run_ms` and finishes.
+
+    A task whose id begins with `failing` fails with `message` instead, if `failing` is not empty.
+    """
 
     run_ms: int
+    failing: str = ""
+    message: str = ""
     _executors: dict[str, _VirtualExecutor] = field(default_factory=dict)  # by stream
     _waiting: list[_VirtualExecutor] = field(default_factory=list)  # their SUBSCRIBE is being answered
     _ids: int = 0
@@ -52,15 +57,19 @@ class VirtualExecutors:
         if kind == "LAUNCH":
             task_id = event["launch"]["task"]["task_id"]
             running = self._update(executor, task_id, "TASK_RUNNING")
-            return (0, running), (self.run_ms, self._update(executor, task_id, "TASK_FINISHED"))
+            fails = bool(self.failing) and task_id["value"].startswith(self.failing)
+            end = self._update(executor, task_id, *(("TASK_FAILED", self.message) if fails else ("TASK_FINISHED",)))
+            return (0, running), (self.run_ms, end)
         if kind == "KILL":
             return ((0, self._update(executor, event["kill"]["task_id"], "TASK_KILLED")),)
         if kind == "SHUTDOWN":
             return ((0, ExecutorEnded(executor.container_id, 0)),)
         return _NOTHING
 
-    def _update(self, executor: _VirtualExecutor, task_id: Json, state: str) -> Call:
+    def _update(self, executor: _VirtualExecutor, task_id: Json, state: str, message: str = "") -> Call:
         self._ids += 1
         uuid = encode_data(uuid_of(0, self._ids))
         status = {"task_id": task_id, "state": state, "source": "SOURCE_EXECUTOR", "uuid": uuid}
+        if message:
+            status["message"] = message
         return Call({**executor.call, "type": "UPDATE", "update": {"status": status}}, trusted=True)
