@@ -533,8 +533,7 @@ class Mesos:
         known = agent.executors.get(executor.id)
         whole = need if known else need.plus(cost)
         taken = one.shares if known else (*one.shares, *executor.shares)
-        # The shares of an executor whose record was lost name no role.
-        roles = {json.loads(share.origin).get("allocation_info", {}).get("role") for share in taken}
+        roles = {json.loads(share.origin)["allocation_info"]["role"] for share in taken}
         if roles != {role}:
             self._refuse(name, one, f"takes resources of {roles} on offers of {role}, executor alive: {bool(known)}")
             return pool

@@ -55,8 +55,8 @@ def test_new_executor_program_changes_the_executor_id(field: str) -> None:
 def test_same_content_from_another_address_has_another_id_and_equal_content() -> None:
     plan = plan_executor(make_app(), ARTIFACTS)
     there = plan_executor(make_app(), replace(ARTIFACTS, base_url="https://standby.test:8898"))
-    assert (there.id, there.executor_id != plan.executor_id) == (plan.id, True)
-    assert content_of(there.executor_id) == content_of(plan.executor_id) == content_of(plan.id) == plan.id
+    assert (there.id, there.executor_id(()) != plan.executor_id(())) == (plan.id, True)
+    assert content_of(there.executor_id(())) == content_of(plan.executor_id(())) == content_of(plan.id) == plan.id
     assert there.spec == plan.spec.replace("http://artifacts/", "https://standby.test:8898/")
 
 
@@ -88,7 +88,7 @@ def test_first_task_on_an_agent_pays_for_the_executor_and_the_next_one_joins_it(
     pool = Pool([make_offer("o1", cpus=3, mem=384)])
     shares, executor = task_shares(pool, make_task(), None, plan, 7, gone=False)
     assert (amounts(shares), amounts(executor.shares)) == (Resources(1000, 128_000), plan.resources)
-    assert executor == Executor(plan.executor_id, "a1", "shop", executor.shares, plan.spec, 7)
+    assert executor == Executor(plan.executor_id(executor.shares), "a1", "shop", executor.shares, plan.spec, 7)
     again, same = task_shares(pool, make_task(), executor, plan, 8, gone=False)
     assert same is executor
     assert amounts(again) == Resources(1000, 128_000)
@@ -122,6 +122,15 @@ def test_restarted_executor_needs_the_role_that_it_had() -> None:
     shares, same = task_shares(other, make_task(), executor, plan, 8, gone=False)
     assert same is executor  # a task of one role may join an executor of another
     assert {share.origin for share in shares} == {'{"allocation_info": {"role": "web"}}'}
+
+
+def test_executors_with_shares_of_different_roles_have_different_ids() -> None:
+    """Mesos refuses a task whose executor lives with other resources, also if the scheduler has forgotten it."""
+    plan = plan_executor(make_app(), ARTIFACTS)
+    pools = (Pool([make_offer("o", cpus=3, mem=384, role=role)]) for role in ("batch", "batch", "web"))
+    batch, again, web = (task_shares(pool, make_task(), None, plan, 7, gone=False)[1] for pool in pools)
+    assert batch == again
+    assert (content_of(web.id), web.id != batch.id) == (plan.id, True)
 
 
 def test_failed_allocation_leaves_the_pool_unchanged() -> None:

@@ -182,10 +182,9 @@ class Truth:
             self.state_of[status["uuid"]] = task_id, status["state"]
 
     def _may_be_invalid(self, message: str) -> bool:
-        # If an executor's record is forgotten at a bad moment, or kept although the executor has ended, a launch may
-        # describe it with the resources of another role. Mesos refuses the task, which is tried again.
-        misnamed = len(self._world.plan.roles) > 1 and "is not compatible" in message
-        return misnamed or "more than available" in message
+        # If the record of an executor is kept although the executor has ended, a launch describes it with resources
+        # that the offers lack. Mesos refuses the task, which is tried again.
+        return "more than available" in message
 
     def heard(self, status: Status) -> None:
         """A scheduler handles an update. Its time to end starts again for a task that it knows to be unreachable."""

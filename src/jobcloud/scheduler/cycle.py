@@ -346,7 +346,6 @@ class Cycle(Part):
         The launch is None if the offers hold less than the matcher had counted.
         """
         job, shard = self._state.jobs[firing.job], firing.shards[item]
-        executor_id = self._executors.id_on(placement.agent_id, self._state.plan_of(job.app))
         resident = firing.cause is _DAEMON
         revision = revisions.of_shards(job, self._state.apps[job.app])[item] if resident else ""
         task = Task(
@@ -354,7 +353,7 @@ class Cycle(Part):
                 (job.name, str(item), shard.execution, placement.agent_id, self._state.unique())
             ),
             firing_id=firing.id, job=job.name, item=item, attempt=shard.attempt + 1, execution=shard.execution,
-            agent_id=placement.agent_id, hostname=hostname, app=job.app, executor_id=executor_id,
+            agent_id=placement.agent_id, hostname=hostname, app=job.app, executor_id="",
             resources=job.resources, created_ms=at, revision=revision,
         )  # fmt: skip
 
@@ -369,7 +368,8 @@ class Cycle(Part):
             return None, changed(shard, failures=failures, not_before_ms=at + wait, message=str(error))
         return launched, changed(
             shard, state=_ACTIVE, attempt=task.attempt, task_id=task.id, agent_id=task.agent_id,
-            hostname=hostname, executor_id=executor_id, not_before_ms=0, avoid_ms=0, message="", outcome=NO_OUTCOME,
+            hostname=hostname, executor_id=launched.executor.id, not_before_ms=0, avoid_ms=0, message="",
+            outcome=NO_OUTCOME,
         )  # fmt: skip
 
     def _launch_placeholder(self, place: Place, pool: Pool, hostname: str, at: int) -> Launch | None:
@@ -389,16 +389,19 @@ class Cycle(Part):
     def _start(
         self, task: Task, placement: Placement, pool: Pool, describe: Callable[[Task], Payload], at: int
     ) -> Launch:
-        """Store a task and its executor and bind its claim. Raises InsufficientResources, with nothing changed."""
-        key, plan = executor_key(task.agent_id, task.executor_id), self._state.plan_of(task.app)
-        gone = key in self._executors.gone
-        shares, executor = launch.task_shares(pool, task, self._state.executors.get(key), plan, at, gone=gone)
-        if task.resources.ports:
-            task = changed(task, ports=launch.ports_of(shares))
+        """Choose the executor of a task, store both and bind the task's claim.
+
+        Raises InsufficientResources, with nothing changed.
+        """
+        plan = self._state.plan_of(task.app)
+        known = self._executors.on(task.agent_id, plan)
+        gone = known is not None and executor_key(known.agent_id, known.id) in self._executors.gone
+        shares, executor = launch.task_shares(pool, task, known, plan, at, gone=gone)
+        ports = launch.ports_of(shares) if task.resources.ports else ()
+        task = changed(task, executor_id=executor.id, ports=ports)
         payload = describe(task)
-        if key not in self._state.executors:
-            self._state.put(Kind.EXECUTOR, key, executor)
-            self._state.cluster.reserve(task.agent_id, executor.id, plan.resources)
+        if executor is not known:
+            self._executors.add(executor)
         self._state.cluster.bind(task.id, placement)
         self._state.put(_TASK, task.id, task)
         for hook in self._hooks.task_launched:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sized
 
-from jobcloud.config import DIMENSIONS, MAX_IDLE_TIMEOUT_MS
+from jobcloud.config import MAX_IDLE_TIMEOUT_MS
 from jobcloud.messages import ExecutorLost, Kind, ShutdownExecutor
-from jobcloud.model import Executor, Share, Task, changed, content_of
+from jobcloud.model import Executor, Task, content_of
 from jobcloud.scheduler import recovery
 from jobcloud.scheduler.cluster import amounts
 from jobcloud.scheduler.launch import ExecutorPlan
@@ -28,43 +28,47 @@ class Executors(Part):
         self.gone: set[str] = set()
         #: key of an executor without tasks → since when it has none; it ends by itself after its idle time
         self.idle: dict[str, int] = {}
-        #: the suffixes of the stored executors' ids, one for each artifact address of a leader
-        self._suffixes: tuple[str, ...] = ()
+        #: (agent id, content) → keys of the executors with this content, the oldest first
+        self._alike: dict[tuple[str, str], list[str]] = {}
 
     def restore(self, at: int) -> None:
         for key, executor in self._state.executors.items():
             self._restore(key, executor, at)
-        suffixes = {executor.id.removeprefix(content_of(executor.id)) for executor in self._state.executors.values()}
-        self._suffixes = tuple(sorted(suffixes))
         for task in self._state.tasks.values():
             self._add_task(executor_key(task.agent_id, task.executor_id))
 
     def _restore(self, key: str, executor: Executor, at: int) -> None:
-        """Reserve an executor's resources. If its record was lost, restore the description from its app."""
-        if executor.spec == recovery.NO_SPEC:
-            plan = self._state.plan_of(executor.app) if executor.app in self._state.apps else None
-            if plan is not None and plan.executor_id == executor.id:
-                shares = tuple(Share(name, n) for name, n in zip(DIMENSIONS, plan.resources, strict=True) if n)
-                executor = changed(executor, spec=plan.spec, shares=shares)
-                self._state.put(Kind.EXECUTOR, key, executor)
+        """Reserve an executor's resources."""
         self._state.cluster.reserve(executor.agent_id, executor.id, amounts(executor.shares))
+        self._alike.setdefault((executor.agent_id, content_of(executor.id)), []).append(key)
         self.idle[key] = at
 
-    def id_on(self, agent_id: str, plan: ExecutorPlan) -> str:
-        """The id of the executor that a task of this plan uses on an agent.
+    def on(self, agent_id: str, plan: ExecutorPlan) -> Executor | None:
+        """The executor that a task of this plan uses on an agent, or None: then a new one is fetched from this leader.
 
-        If an executor with the same content lives there, it is used, whichever leader started it. Otherwise a new one
-        is fetched from this leader.
+        If an executor with the same content lives there, it is used, whichever leader started it. One of this leader
+        that is gone is started again.
         """
-        for suffix in self._suffixes:
-            key = executor_key(agent_id, plan.id + suffix)
-            known = self._state.executors.get(key)
-            if known is not None and known.spec != recovery.NO_SPEC and key not in self.gone:
-                return known.id
-        return plan.executor_id
+        gone = None
+        for key in self._alike.get((agent_id, plan.id), ()):
+            known = self._state.executors[key]
+            if known.spec == recovery.NO_SPEC:
+                continue
+            if key not in self.gone:
+                return known
+            if plan.executor_id(known.shares) == known.id:
+                gone = known
+        return gone
 
-    def lives_on(self, agent_id: str, plan: ExecutorPlan) -> bool:
-        return executor_key(agent_id, self.id_on(agent_id, plan)) in self._state.executors
+    def add(self, executor: Executor) -> None:
+        """Add an executor that a task starts."""
+        key = executor_key(executor.agent_id, executor.id)
+        if key in self._state.executors:
+            self._state.cluster.unreserve(executor.agent_id, executor.id)  # its record was lost
+        else:
+            self._alike.setdefault((executor.agent_id, content_of(executor.id)), []).append(key)
+        self._state.put(Kind.EXECUTOR, key, executor)
+        self._state.cluster.reserve(executor.agent_id, executor.id, amounts(executor.shares))
 
     # ------------------------------------------------------------------------------------------------- tasks
 
@@ -127,6 +131,10 @@ class Executors(Part):
     def _forget(self, key: str, executor: Executor) -> None:
         self._state.cluster.unreserve(executor.agent_id, executor.id)
         self._state.delete(Kind.EXECUTOR, key)
+        place = executor.agent_id, content_of(executor.id)
+        self._alike[place].remove(key)
+        if not self._alike[place]:
+            del self._alike[place]
         self.gone.discard(key)
         self.idle.pop(key, None)
 
@@ -153,11 +161,13 @@ class Executors(Part):
     # ------------------------------------------------------------------------------------------------- reading
 
     def indexes(self) -> Mapping[str, Sized]:
-        return {"load": self.load, "gone": self.gone, "idle": self.idle}
+        return {"load": self.load, "gone": self.gone, "idle": self.idle, "alike": self._alike}
 
     def validate(self) -> None:
         loads = Counter(executor_key(task.agent_id, task.executor_id) for task in self._state.tasks.values())
         known = self._state.executors.keys()
         assert loads == self.load, f"tasks per executor are {loads}, not {self.load}"
         assert self.gone <= known, "an unknown executor is gone"
+        alike = sorted(key for keys in self._alike.values() for key in keys)
+        assert alike == sorted(known), "the executors by content are not the known ones"
         assert self.idle.keys() == known - loads.keys(), "an executor is idle with tasks, or busy without"

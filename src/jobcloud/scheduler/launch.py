@@ -39,26 +39,30 @@ class Artifacts:
 class ExecutorPlan:
     """The executor of one version of an app: the same on every agent.
 
-    `id` identifies its content. `executor_id` is `id` plus a hash of this leader's artifact address, so
-    `content_of(executor_id) == id`. A task joins a living executor with the same content from any leader.
+    `id` identifies its content. A task joins a living executor with the same content from any leader.
     """
 
     id: str
-    executor_id: str
     app: str
     resources: Resources
     spec: str
+    base_url: str
+
+    def executor_id(self, shares: Iterable[Share]) -> str:
+        """The Mesos id of an executor that this leader starts with these shares. `content_of` it is `id`.
+
+        It contains hashes of everything in the description. Otherwise a changed app, a new leader or shares of another
+        role could launch a task on a live executor with another description, and Mesos would refuse the task.
+        """
+        parts = sorted((share.name, share.amount, share.origin, share.ranges) for share in shares)
+        return f"{self.id}{DELIMITER}{_hash(_canonical([self.base_url, parts]), 8)}"
 
     def request(self, job: Job) -> Request:
         return Request(job.resources, self.id, self.resources)
 
 
 def plan_executor(app: App, artifacts: Artifacts) -> ExecutorPlan:
-    """Describe the app's executor.
-
-    Its Mesos id contains hashes of everything in the description. Otherwise a changed app or a new leader could launch
-    a task on a live executor with another description, and Mesos would reject the task.
-    """
+    """Describe the app's executor."""
     data = {
         "schema": EXECUTOR_DATA_SCHEMA,
         "appName": app.name,
@@ -86,8 +90,7 @@ def plan_executor(app: App, artifacts: Artifacts) -> ExecutorPlan:
         "data": base64.b64encode(_canonical(data).encode()).decode(),
     }
     content = f"{app.name}{DELIMITER}{version}"
-    executor_id = f"{content}{DELIMITER}{_hash(artifacts.base_url, 8)}"
-    return ExecutorPlan(content, executor_id, app.name, app.resources, _canonical(spec))
+    return ExecutorPlan(content, app.name, app.resources, _canonical(spec), artifacts.base_url)
 
 
 def task_shares(
@@ -106,7 +109,7 @@ def task_shares(
         shares = pool.allocate(plan.resources)
         if len(shares) > _MAX_SHARES:
             raise InsufficientResources(f"the agent offers the executor's resources in {len(shares)} parts")
-        executor = Executor(plan.executor_id, task.agent_id, plan.app, shares, plan.spec, at)
+        executor = Executor(plan.executor_id(shares), task.agent_id, plan.app, shares, plan.spec, at)
     else:
         pool.take(executor.shares)
     return pool.allocate(task.resources), executor

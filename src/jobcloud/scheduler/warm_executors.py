@@ -144,15 +144,15 @@ class WarmExecutors(Part):
 
     def _rank(self, entry: AgentEntry, plan: ExecutorPlan) -> tuple[bool, int, str]:
         """Sort key of agents. Those that already run the executor come first, then those with more free cpus."""
-        return not self._executors.lives_on(entry.id, plan), -entry.offered.cpus, entry.id
+        return self._executors.on(entry.id, plan) is None, -entry.offered.cpus, entry.id
 
     def task(self, place: Place, hostname: str, at: int) -> Task:
         app, agent_id = place.app, place.placement.agent_id
-        name, executor_id = placeholder_job(app.name), self._executors.id_on(agent_id, self._state.plan_of(app.name))
+        name = placeholder_job(app.name)
         return Task(
             id=str(TaskName(name, place.number, Execution.READY, agent_id, self._state.unique())),
             firing_id="", job=name, item=place.number, attempt=1, execution=Execution.READY, agent_id=agent_id,
-            hostname=hostname, app=app.name, executor_id=executor_id, resources=PLACEHOLDER,
+            hostname=hostname, app=app.name, executor_id="", resources=PLACEHOLDER,
             created_ms=at, contexts=tuple(sorted(self._contexts.get(app.name, ()))),
         )  # fmt: skip
 
