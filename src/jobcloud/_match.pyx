@@ -62,7 +62,6 @@ cdef enum:
     FIRST_CLAIMS = 2048  # a small cluster needs no more; each growth costs as much as a hundred placements
     # These decide whether a class uses a table or a scan. They affect speed only, never the answers.
     MIN_HOSTS_FOR_TABLE = 32  # with fewer hosts, a scan costs no more than a table
-    ASKS_BEFORE_TABLE = 1  # a class that is asked for again soon more often than this in a row gets a table
     HOSTS_PER_REPLAY = 8  # scoring one host alone costs as much as scoring this many in a scan
     CHANGES_PER_HOST = 2  # of a host between two requests for a class, because a batch tends to fill one host at a time
     MAX_MISSES = 6  # a table that falls behind again and again is not used for up to 2**6 - 2 scans
@@ -70,6 +69,7 @@ cdef enum:
 
 cdef int64_t SHORTAGE_ONE = <int64_t>1 << 53
 cdef int64_t WHOLE_SHORTAGE = <int64_t>1 << 20
+cdef int64_t MAX_AMOUNT = limits.MAX_AMOUNT
 cdef int64_t MAX_CLAIMED = limits.MAX_CLAIMED
 cdef int64_t MAX_GROUP_CLAIMED = limits.MAX_GROUP_CLAIMED
 cdef int64_t MAX_CLAIMS = limits.MAX_CLAIMS
@@ -145,6 +145,7 @@ cdef extern from "_match_score.h":
         int32_t asks
         int32_t misses
         int32_t wait
+        int32_t flat
         uint64_t seen
     void jobcloud_set_need(Need* need, const int64_t* amount, int dimensions) noexcept nogil
     uint32_t jobcloud_scale(int64_t capacity) noexcept nogil
@@ -210,6 +211,21 @@ cdef struct ValueCounts:
     int32_t users
     int32_t next_of_group
     int32_t* counts       # by value
+
+
+cdef const int64_t[::1] amount_row(str name, value, int dimensions):
+    """The same as ``amounts``; faster for a valid array."""
+    cdef const int64_t[::1] row
+    cdef bint valid
+    cdef int d
+    if type(value) is np.ndarray and value.dtype == np.int64 and value.shape == (dimensions,):
+        if value.flags.c_contiguous and value.flags.aligned:
+            row, valid = value, True
+            for d in range(dimensions):
+                valid = valid and 0 <= row[d] <= MAX_AMOUNT
+            if valid:
+                return row
+    return amounts(name, value, dimensions)
 
 
 cdef int64_t table_size(int lines, int tops) noexcept nogil:
@@ -613,14 +629,14 @@ cdef class Matcher:
         exclusive=False, penalty=None,
     ):
         cdef Use _use = claimed(self)
-        cdef const int64_t[::1] amount = amounts("request", request, self.dimensions)
+        cdef const int64_t[::1] amount = amount_row("request", request, self.dimensions)
         number = whole("shared_key", shared_key, -1, limits.MAX_KEY)
         if shared is not None and number < 0:
             raise MatchError("shared is given without a shared_key; name the key that these amounts belong to")
-        if shared is None:
-            shared_array = np.zeros(self.dimensions, dtype=np.int64)
-        else:
+        if shared is not None:
             shared_array = amounts("shared", shared, self.dimensions)
+        else:
+            shared_array = None if number < 0 else np.zeros(self.dimensions, dtype=np.int64)
         mask = None if allowed is None else self._checked_mask(allowed)
         self._check_key(number, shared_array)
         of_group = group_limit(group, max_per_host)
@@ -663,9 +679,10 @@ cdef class Matcher:
         cdef const int64_t[::1] cost = costs
         self._check_classes(cls)
         for i in range(cls.shape[0]):
-            check_masked(
-                cls[i], self.class_mask[cls[i]] >= 0, may_use[i], self.class_penalty[cls[i]] >= 0, cost[i]
-            )
+            if self.class_mask[cls[i]] < 0 and not may_use[i] or self.class_penalty[cls[i]] < 0 and cost[i]:
+                check_masked(
+                    cls[i], self.class_mask[cls[i]] >= 0, may_use[i], self.class_penalty[cls[i]] >= 0, cost[i]
+                )
         for i in range(cls.shape[0]):
             if self.class_mask[cls[i]] >= 0:
                 self.allowed[self.class_mask[cls[i]], at] = may_use[i]
@@ -715,10 +732,12 @@ cdef class Matcher:
         cdef int64_t first_new = self.claims_end
         self._check_classes(cls)
         self._update_sizes()
-        slots = np.full(n, UNTRIED, dtype=np.int32)
-        ids = np.full(n, NONE, dtype=np.int64)
+        slots, ids = np.empty(n, np.int32), np.empty(n, np.int64)
         cdef int32_t[::1] slots_out = slots
         cdef int64_t[::1] ids_out = ids
+        for done in range(n):
+            slots_out[done], ids_out[done] = UNTRIED, NONE
+        done = 0
         if left < 0:
             left = n
         self.drop_idle_tables()
@@ -1018,7 +1037,7 @@ cdef class Matcher:
                 self._check_table(row)
 
     cdef int _check_table(self, int cls) except -1:
-        """Compute all minima, and the scores of hosts that have not changed since the last update, and compare."""
+        """Compute the minima in use, and the scores of hosts unchanged since the last update, and compare."""
         cdef Table* table = &self.tables[cls]
         cdef View view
         cdef int at
@@ -1027,6 +1046,8 @@ cdef class Matcher:
         for at in range(min(self.hosts_end, table.lines * JOBCLOUD_LINE)):
             if self.changed_at[at] <= table.seen and table.score[at] != jobcloud_score_one(&view, at):
                 raise MatchStateError(f"class {cls} has a wrong score for slot {at}")
+        if table.flat:
+            return 0
         scores = np.asarray(<int32_t[: table.lines * JOBCLOUD_LINE]>table.score).reshape(-1, JOBCLOUD_LINE)
         minima = np.asarray(<int32_t[: table.tops * JOBCLOUD_LINE]>table.line)
         _same(f"minima of class {cls}", minima[: table.lines], scores.min(axis=1))
@@ -1218,13 +1239,13 @@ cdef class Matcher:
         return True
 
     cdef bint worth_a_table(self, Table* table, int max_hosts) noexcept nogil:
-        """Whether the class is asked for so often that updates of a table are cheaper than scans."""
+        """Whether the class is asked for again so soon that updates of a table are cheaper than scans."""
         cdef uint64_t since = self.changed - table.seen
         if self.eager:
             return self.hosts_end > 0
         table.seen = self.changed
         table.asks = table.asks + 1 if since <= <uint64_t>CHANGES_PER_HOST * max_hosts else max(table.asks - 2, 0)
-        return table.asks > ASKS_BEFORE_TABLE + self.misses
+        return table.asks > self.misses
 
     cdef bint make_table(self, Table* table) noexcept nogil:
         """Allocate scores for all hosts. Returns False if there is no memory; then the class uses scans."""

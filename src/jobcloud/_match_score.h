@@ -33,7 +33,11 @@ enum { JOBCLOUD_INFEASIBLE = INT32_MAX, JOBCLOUD_UNKNOWN = -2 };
 enum { JOBCLOUD_PAYS = 1 << 30 };
 /* Hosts in a block of a scan, in a small block, and in a cache line. */
 enum { JOBCLOUD_BLOCK = 64, JOBCLOUD_FEW = 16, JOBCLOUD_LINE = 16 };
-enum { JOBCLOUD_MIN_GATHERED = 16, JOBCLOUD_MAX_GATHERED_DIMENSIONS = 6, JOBCLOUD_COLUMN_WORDS = 20 };
+enum { JOBCLOUD_MIN_GATHERED = 2, JOBCLOUD_MAX_GATHERED_DIMENSIONS = 6, JOBCLOUD_COLUMN_WORDS = 20 };
+enum { JOBCLOUD_QUARTER = 4 };
+/* A table is flat if it has at most FLAT_LINES lines, or if more than one host per LINES_PER_CHANGE lines changed between
+   the last two requests. Searching so few lines costs less than updating so many minima. */
+enum { JOBCLOUD_FLAT_LINES = 16, JOBCLOUD_LINES_PER_CHANGE = 2 };
 enum { JOBCLOUD_TERMS = 17, JOBCLOUD_MAX_PENALTY = 1 << 28, JOBCLOUD_MAX_EXCESS = 64 };
 
 /* One rule of a class. If `graded`, the weight is paid for each claim in excess. The rule holds if low <= count <
@@ -582,34 +586,48 @@ static inline __attribute__((always_inline)) void jobcloud_gather_rows(
             columns->pays[i] = view->key_claims[hosts[i]] == 0;
 }
 
-/* Scores of n gathered hosts, equal to those of jobcloud_score_one. The number of dimensions is a compile-time
-   constant, so that all values stay in registers. All hosts are gathered first, because a load right after a store of
-   another width stalls. */
+/* Scores of `lanes` gathered hosts into `out`, equal to those of jobcloud_score_one. The numbers of dimensions and of
+   lanes are compile-time constants, so that all values stay in registers. */
 static inline __attribute__((always_inline)) void jobcloud_score_columns(
+    const jobcloud_view *view, const jobcloud_columns *columns, const int dimensions, const int keyed, const int lanes,
+    int32_t *restrict out)
+{
+    for (int i = 0; i < lanes; i++) {
+        const int32_t level = columns->word[0][i], pays = keyed ? columns->pays[i] : 0;
+        int32_t bad = level, least = JOBCLOUD_WHOLE, balance = 0;
+        int32_t score = jobcloud_fixed_cost(level) + (pays ? jobcloud_start_cost(level) : 0);
+        for (int d = 0; d < dimensions; d++) {
+            const int (*words)[JOBCLOUD_LINE] = columns->word + 1 + PLANES * d;
+            const jobcloud_need need = jobcloud_select(pays, view->first[d], view->request[d]);
+            jobcloud_add_dimension(&bad, &least, &balance, &score, words[FREE][i], (uint32_t)words[SCALE][i],
+                                   words[SHARE][i], need, jobcloud_unasked(need), 0);
+        }
+        score += jobcloud_finish(level, least, balance);
+        out[i] = bad < 0 ? JOBCLOUD_INFEASIBLE : score;
+    }
+}
+
+/* Scores of n hosts, 1 to JOBCLOUD_BLOCK. Few hosts are scored four at a time, in vectors as wide as those that the
+   transposition stores, because a load right after a store of another width stalls. Many are all gathered first, for
+   the same reason. */
+static inline __attribute__((always_inline)) void jobcloud_score_rows(
     const jobcloud_view *view, const int32_t *hosts, int n, const int dimensions, const int keyed,
     int32_t *restrict out)
 {
     jobcloud_columns lines[JOBCLOUD_BLOCK / JOBCLOUD_LINE];
-    int32_t unasked[JOBCLOUD_MAX_GATHERED_DIMENSIONS];
-    for (int base = 0; base < n; base += JOBCLOUD_LINE)
-        jobcloud_gather_rows(view, hosts + base, n - base < JOBCLOUD_LINE ? n - base : JOBCLOUD_LINE, dimensions,
-                         &lines[base / JOBCLOUD_LINE]);
-    for (int d = 0; d < dimensions; d++)
-        unasked[d] = jobcloud_unasked(view->request[d]);
-    for (const jobcloud_columns *columns = lines; n > 0; n -= JOBCLOUD_LINE, columns++, out += JOBCLOUD_LINE)
-        for (int i = 0; i < JOBCLOUD_LINE; i++) {
-            const int32_t level = columns->word[0][i], pays = keyed ? columns->pays[i] : 0;
-            int32_t bad = level, least = JOBCLOUD_WHOLE, balance = 0;
-            int32_t score = jobcloud_fixed_cost(level) + (pays ? jobcloud_start_cost(level) : 0);
-            for (int d = 0; d < dimensions; d++) {
-                const int (*words)[JOBCLOUD_LINE] = columns->word + 1 + PLANES * d;
-                const jobcloud_need need = jobcloud_select(pays, view->first[d], view->request[d]);
-                jobcloud_add_dimension(&bad, &least, &balance, &score, words[FREE][i], (uint32_t)words[SCALE][i],
-                                       words[SHARE][i], need, keyed ? jobcloud_unasked(need) : unasked[d], 0);
-            }
-            score += jobcloud_finish(level, least, balance);
-            out[i] = bad < 0 ? JOBCLOUD_INFEASIBLE : score;
+    if (n < JOBCLOUD_LINE) {
+        for (int at = 0; at < n; at += JOBCLOUD_QUARTER) {
+            const int here = n - at < JOBCLOUD_QUARTER ? n - at : JOBCLOUD_QUARTER;
+            jobcloud_gather_rows(view, hosts + at, here, dimensions, lines);
+            jobcloud_score_columns(view, lines, dimensions, keyed, JOBCLOUD_QUARTER, out + at);
         }
+        return;
+    }
+    for (int at = 0; at < n; at += JOBCLOUD_LINE)
+        jobcloud_gather_rows(view, hosts + at, n - at < JOBCLOUD_LINE ? n - at : JOBCLOUD_LINE, dimensions,
+                             &lines[at / JOBCLOUD_LINE]);
+    for (int at = 0; at < n; at += JOBCLOUD_LINE)
+        jobcloud_score_columns(view, &lines[at / JOBCLOUD_LINE], dimensions, keyed, JOBCLOUD_LINE, out + at);
 }
 
 /* Whether gathered hosts may be scored with vector loops. */
@@ -626,9 +644,9 @@ static void jobcloud_score_gathered(const jobcloud_view *view, const int32_t *ho
 #define JOBCLOUD_CASE(dimensions) \
     case dimensions: \
         if (view->key_claims) \
-            jobcloud_score_columns(view, hosts, n, dimensions, 1, out); \
+            jobcloud_score_rows(view, hosts, n, dimensions, 1, out); \
         else \
-            jobcloud_score_columns(view, hosts, n, dimensions, 0, out); \
+            jobcloud_score_rows(view, hosts, n, dimensions, 0, out); \
         break;
     switch (view->dimensions) {
         JOBCLOUD_CASE(1) JOBCLOUD_CASE(2) JOBCLOUD_CASE(3) JOBCLOUD_CASE(4) JOBCLOUD_CASE(5) JOBCLOUD_CASE(6)
@@ -678,13 +696,14 @@ static inline __attribute__((always_inline)) int jobcloud_find(const int32_t *of
 }
 
 /* The scores of one class: one per host (`score`), the minima of 16 hosts each (`line`), and the minima of 16 of
-   those each (`top`). Each array starts at a cache line and is padded with infeasible entries to a whole one, so that
-   every minimum covers exactly one line. */
+   those each (`top`). A flat table does not use its minima. Each array starts at a cache line and is padded with
+   infeasible entries to a whole one, so that every minimum covers exactly one line. */
 typedef struct {
     int32_t *score, *line, *top;   /* one allocation; NULL: no table */
     int32_t lines, tops;
     int32_t best, best_score;      /* JOBCLOUD_UNKNOWN: search the minima */
     int32_t asks, misses, wait;
+    int32_t flat;                  /* 1: the minima may be outdated */
     uint64_t seen;                 /* the change up to which the scores are current */
 } jobcloud_table;
 
@@ -705,6 +724,13 @@ static inline __attribute__((always_inline)) void jobcloud_store_minima(
         minima[line] = JOBCLOUD_INFEASIBLE;
 }
 
+static inline __attribute__((always_inline)) void jobcloud_store_all_minima(jobcloud_table *table)
+{
+    jobcloud_store_minima(table->score, table->lines, table->line);
+    jobcloud_store_minima(table->line, table->tops, table->top);
+    table->flat = 0;
+}
+
 JOBCLOUD_WIDEST
 static void jobcloud_rebuild(jobcloud_table *table, const jobcloud_view *view, int hosts)
 {
@@ -717,9 +743,10 @@ static void jobcloud_rebuild(jobcloud_table *table, const jobcloud_view *view, i
         if (!whole)
             memcpy(table->score + base, rest, sizeof(int32_t) * (size_t)(room - base));
     }
-    jobcloud_store_minima(table->score, table->lines, table->line);
-    jobcloud_store_minima(table->line, table->tops, table->top);
     table->best = JOBCLOUD_UNKNOWN;
+    table->flat = 1;
+    if (table->lines > JOBCLOUD_FLAT_LINES)
+        jobcloud_store_all_minima(table);
 }
 
 /* Store new scores of distinct hosts, and update the minima and the best host. Minima are recomputed without branches,
@@ -752,12 +779,50 @@ static inline __attribute__((always_inline)) void jobcloud_store_scores(
         table->best = JOBCLOUD_UNKNOWN;
 }
 
+/* The lowest score of the table << 32 | the first host that has it, from the scores alone. */
+static inline __attribute__((always_inline)) int64_t jobcloud_search(const jobcloud_table *table)
+{
+    enum { HOSTS = JOBCLOUD_FLAT_LINES * JOBCLOUD_LINE };
+    const int hosts = table->lines * JOBCLOUD_LINE;
+    int32_t lowest = jobcloud_lowest(table->score, hosts < HOSTS ? hosts : HOSTS);
+    int at = 0;
+    for (int base = HOSTS; base < hosts; base += HOSTS) {
+        const int32_t here = jobcloud_lowest(table->score + base, hosts - base < HOSTS ? hosts - base : HOSTS);
+        at = here < lowest ? base : at;
+        lowest = here < lowest ? here : lowest;
+    }
+    return (int64_t)lowest << 32 | (uint32_t)(at + jobcloud_find(table->score + at, lowest));
+}
+
+static inline void jobcloud_set_best(jobcloud_table *table, int64_t lowest)
+{
+    table->best_score = (int32_t)(lowest >> 32);
+    table->best = table->best_score == JOBCLOUD_INFEASIBLE ? -1 : (int32_t)lowest;
+}
+
+/* Store new scores of distinct hosts in a table of few lines, and find the best host. The old scores were set to
+   JOBCLOUD_INFEASIBLE before the new ones were computed: a search right after the stores of the new ones would stall. */
+static inline __attribute__((always_inline)) void jobcloud_store_few(
+    jobcloud_table *table, const int32_t *hosts, const int32_t *score, int n)
+{
+    int64_t lowest = jobcloud_search(table);
+    for (int i = 0; i < n; i++) {
+        const int64_t here = (int64_t)score[i] << 32 | (uint32_t)hosts[i];
+        lowest = here < lowest ? here : lowest;
+        table->score[hosts[i]] = score[i];
+    }
+    jobcloud_set_best(table, lowest);
+}
+
 /* Compute the score of one host again. */
 JOBCLOUD_WIDEST
 static void jobcloud_rescore(jobcloud_table *table, const jobcloud_view *view, int32_t host)
 {
     const int32_t score = jobcloud_score_one(view, host);
-    if (score != table->score[host])
+    if (table->flat) {
+        table->score[host] = score;
+        table->best = JOBCLOUD_UNKNOWN;
+    } else if (score != table->score[host])
         jobcloud_store_scores(table, &host, &score, 1);
 }
 
@@ -768,15 +833,19 @@ JOBCLOUD_WIDEST
 static int jobcloud_replay(jobcloud_table *table, const jobcloud_view *view, const uint64_t *changed_at,
                            const int32_t *older, int newest, int max_hosts)
 {
-    const int hosts = table->lines * JOBCLOUD_LINE;
+    const int hosts = table->lines * JOBCLOUD_LINE, few_lines = table->lines <= JOBCLOUD_FLAT_LINES;
     ptrdiff_t host = newest;
     int done = 0;
     while (host >= 0 && changed_at[host] > table->seen) {
         int32_t changed[JOBCLOUD_BLOCK], score[JOBCLOUD_BLOCK], n = 0, differ = 0;
         for (; n < JOBCLOUD_BLOCK && host >= 0 && changed_at[host] > table->seen; host = older[host]) {
             const ptrdiff_t at = host < hosts ? host : 0;
-            __builtin_prefetch(table->score + at, 1);
-            __builtin_prefetch(table->line + at / JOBCLOUD_LINE, 1);
+            if (few_lines)
+                table->score[at] = host < hosts ? JOBCLOUD_INFEASIBLE : table->score[at];
+            else {
+                __builtin_prefetch(table->score + at, 1);
+                __builtin_prefetch(table->line + at / JOBCLOUD_LINE, 1);
+            }
             changed[n] = (int32_t)host;
             n += host < hosts;
         }
@@ -788,21 +857,35 @@ static int jobcloud_replay(jobcloud_table *table, const jobcloud_view *view, con
         else
             for (int i = 0; i < n; i++)
                 score[i] = jobcloud_score_one(view, changed[i]);
-        for (int i = 0; i < n; i++) {
-            const int at = changed[i], now = score[i];
-            score[differ] = now;
-            changed[differ] = at;
-            differ += now != table->score[at];
+        if (few_lines)
+            jobcloud_store_few(table, changed, score, n);
+        else if (table->flat) {
+            for (int i = 0; i < n; i++)
+                table->score[changed[i]] = score[i];
+            table->best = JOBCLOUD_UNKNOWN;
+        } else {
+            for (int i = 0; i < n; i++) {
+                const int at = changed[i], now = score[i];
+                score[differ] = now;
+                changed[differ] = at;
+                differ += now != table->score[at];
+            }
+            jobcloud_store_scores(table, changed, score, differ);
         }
-        jobcloud_store_scores(table, changed, score, differ);
     }
+    if (!table->flat)
+        table->flat = done * JOBCLOUD_LINES_PER_CHANGE > table->lines;
+    else if (!few_lines && done * JOBCLOUD_LINES_PER_CHANGE * 2 < table->lines)
+        jobcloud_store_all_minima(table);
     return done;
 }
 
 JOBCLOUD_WIDEST
 static int jobcloud_best(jobcloud_table *table)
 {
-    if (table->best == JOBCLOUD_UNKNOWN) {
+    if (table->best == JOBCLOUD_UNKNOWN && table->flat) {
+        jobcloud_set_best(table, jobcloud_search(table));
+    } else if (table->best == JOBCLOUD_UNKNOWN) {
         const int tops = jobcloud_whole_lines(table->tops) * JOBCLOUD_LINE;
         const int32_t lowest = jobcloud_lowest(table->top, tops);
         table->best = -1;

@@ -199,6 +199,8 @@ def one_call_at_a_time(cls: _Class) -> _Class:
 
 def whole(name: str, value: object, low: int, high: int) -> int:
     """``value`` as an int within [low, high]. Raises MatchError for other values, bools, floats and text."""
+    if type(value) is int and low <= value <= high:
+        return value
     try:
         if isinstance(value, (bool, np.bool_)):
             raise TypeError
@@ -344,6 +346,8 @@ def group_limit(group: object, max_per_host: object) -> tuple[int, int]:
 
 def class_rules(value: object) -> tuple[Rule, ...]:
     """``value`` as rules, each checked."""
+    if type(value) is tuple and not value:
+        return ()
     rules = tuple(value) if isinstance(value, Iterable) else (value,)
     if not all(isinstance(rule, Rule) for rule in rules):
         raise MatchError(f"rules must be a list of at_most(), near() and balanced() rules, not {value!r:.80}")
@@ -421,10 +425,13 @@ def check_masked(cls: int, masked: bool, allowed: bool, penalised: bool, penalty
         raise MatchError(f"class {cls} has no penalties; call set_penalty first")
 
 
+_DTYPES: Final = {name: np.dtype(name) for name in ("bool", "uint8", "int32", "int64")}
+
+
 def _vector(name: str, value: object, dtypes: tuple[str, ...], of_what: str) -> NDArray[Any]:
     if not isinstance(value, np.ndarray):
         fault = f"not {type(value).__name__}; use np.array(..., dtype=np.{_numpy_name(dtypes[0])})"
-    elif not any(value.dtype == dtype for dtype in dtypes):
+    elif value.dtype not in map(_DTYPES.__getitem__, dtypes):
         fault = f"not {value.dtype}; use .astype(np.{_numpy_name(dtypes[0])})"
     elif value.ndim != 1:
         fault = f"not of shape {value.shape}; use .reshape(-1)"

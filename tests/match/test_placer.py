@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jobcloud.match import CompiledMatcher, MatchError, PlainMatcher, at_most
+from jobcloud.match import CompiledMatcher, MatchError, PlainMatcher, _placer, _placer_plain, at_most
 from jobcloud.match.placer import Placer, Shape
 
 
@@ -315,7 +315,7 @@ FORGED: list[tuple[Any, str]] = [
     (lambda n: set_at(n, ("shapes", 0, 1), [["zone", "is", ["a"]]]), "is inconsistent .ValueError"),
     (lambda n: set_at(n, ("shapes", 0, 2), [[["zone", "==", ["a"]], -1]]), "soft weight must be between"),
     (lambda n: set_at(n, ("tasks", 0), ""), "task: '' is not a name"),
-    (lambda n: set_at(n, ("tasks",), n["tasks"][1:]), "is inconsistent .ValueError"),
+    (lambda n: set_at(n, ("tasks",), n["tasks"][1:]), "a task without a release id"),
     (lambda n: set_at(n, ("tasks", 0), n["tasks"][1]), "a task without a claim|two tasks with the same claim"),
     (lambda n: set_at(n, ("release_ids", 0), n["release_ids"][1]), "a task without a claim|with the same claim"),
     (lambda n: set_at(n, ("release_ids", 0), 5), "a task without a claim|two tasks with the same claim"),
@@ -586,7 +586,7 @@ def test_compiled_and_plain_loops_agree(seed: int) -> None:
         ]
         numbers = [chance.randrange(3) for _ in names]
         call = chance.choice(("place", "place_together", "release"))
-        answers = []
+        answers: list[list[Any]] = []
         for each, own in zip(placers, shapes, strict=True):
             asked = names if call == "release" else [(n, own[i]) for n, i in zip(names, numbers, strict=True)]
             try:
@@ -740,3 +740,58 @@ def test_changed_hosts_get_the_masks_of_new_ones(seed: int) -> None:
                 answers.append(each.place((f"t{n}", shapes[at]) for n, at in enumerate(tasks)))
             assert answers[0] == answers[1]
             changed.matcher.check()
+
+
+def test_the_compiled_shortcut_for_amounts_agrees_with_the_exact_conversion() -> None:
+    chance = random.Random(1)
+    names = ("cpus", "mem")
+    numbers: list[Any] = [0, 1, 0.1, 0.3, -0.0, 1e-3, 0.0005, 1.0005, 1e9, 10**9, 10**9 + 1, 1e15, -1, True, None, "1"]
+    numbers += [chance.randrange(10**7) / 1_000 for _ in range(500)] + [chance.random() * 10 for _ in range(100)]
+    numbers += [float("nan"), float("inf"), 4_503_599_627_370.497, 2**62]
+    for number in numbers:
+        answers: list[list[Any]] = []
+        for loops in (_placer, _placer_plain):
+            placer = Placer(names)
+            placer._loops = loops
+            try:
+                answers.append(placer._row("amounts", {"mem": number}))
+            except MatchError as error:
+                answers.append([str(error)])
+        assert answers[0] == answers[1], number
+    assert _placer.thousandths({"mem": 0.25}, names) == [0, 250]
+    assert _placer.thousandths({"disk": 1}, names) is None
+
+
+@pytest.mark.parametrize("matcher", [CompiledMatcher, PlainMatcher])
+def test_removed_shapes_are_forgotten_in_turn_after_their_last_task(matcher: Any) -> None:
+    placer = Placer(("cpus",), matcher=matcher)
+    placer.add_host("a", {"cpus": 1_000})
+    shapes = [placer.shape({"cpus": 1}, group=f"group-{at}") for at in range(40)]
+    placer.place([(f"task-{at}", shape) for at, shape in enumerate(shapes)])
+    for shape in shapes:
+        placer.remove_shape(shape)
+    placer.release([f"task-{at}" for at in range(40) if at != 7])
+    for at in range(5):
+        placer.shape({"cpus": 2 + at})
+    assert [*placer._groups.of] == ["group-7"]
+    placer.release(["task-7"])
+    placer.shape({"cpus": 9})
+    assert placer._groups.of == {}
+    assert not placer._to_forget
+
+
+@pytest.mark.parametrize("matcher", [CompiledMatcher, PlainMatcher])
+def test_masks_follow_hosts_that_come_before_between_and_after_their_shapes(matcher: Any) -> None:
+    placer = Placer(("cpus",), matcher=matcher)
+    placer.add_host("a", {"cpus": 1}, {"zone": "x"})
+    in_x = placer.shape({"cpus": 1}, constraints=["zone == x"])
+    placer.add_host("b", {"cpus": 1}, {"zone": "y"})
+    in_y = placer.shape({"cpus": 1}, constraints=["zone == y"], soft=[("host == c", 5)])
+    also_x = placer.shape({"cpus": "0.5"}, constraints=["zone == x"])
+    placer.add_host("c", {"cpus": 1}, {"zone": "y"})
+    placer.add_host("d", {"cpus": 1}, {"zone": "x"})
+    placer.remove_shape(also_x)
+    fork = placer.fork()
+    assert placer.place([(str(at), in_y) for at in range(3)]) == [("0", "c"), ("1", "b"), ("2", None)]
+    assert sorted(host or "" for _, host in placer.place([(f"x{at}", in_x) for at in range(3)])) == ["", "a", "d"]
+    assert fork.place([("0", in_y)]) == [("0", "c")]

@@ -7,6 +7,9 @@ import numpy as np
 
 cdef int64_t INDEX = 0xFFFFFFFF  # the bits of a release id that hold the index of the claim
 
+cdef int64_t QUICK = 10**9  # larger amounts have texts of more than 15 digits
+cdef object MAX_RELEASE_ID = 2**63 - 1
+
 cdef extern from "Python.h":
     object PyUnicode_FromObject(object text)
     int PyGC_Disable()
@@ -28,6 +31,55 @@ cdef class Claim:
 
     def __init__(self, str task not None, int64_t release_id=-1):
         self.task, self.release_id = task, release_id
+
+
+def thousandths(amounts, tuple dimensions):
+    """The amounts in thousandths, by dimension. None unless all are plain numbers for which that is quick."""
+    cdef list row = []
+    cdef Py_ssize_t known = 0
+    cdef int64_t whole
+    cdef double number
+    if type(amounts) is not dict:
+        return None
+    for name in dimensions:
+        value = (<dict>amounts).get(name)
+        if value is None:
+            if name in <dict>amounts:
+                return None
+            row.append(0)
+            continue
+        known += 1
+        if type(value) is int:
+            if not 0 <= value <= QUICK:
+                return None
+            whole = value
+            row.append(1_000 * whole)
+        elif type(value) is float:
+            number = value
+            if not 0 <= number <= QUICK:
+                return None
+            whole = <int64_t>(number * 1_000 + 0.5)
+            if whole / 1_000.0 != number:  # otherwise the shortest text of the number has at most three decimals
+                return None
+            row.append(whole)
+        else:
+            return None
+    return row if known == len(<dict>amounts) else None
+
+
+def restored(list tasks, list release_ids, dict claims):
+    """Add a claim to ``claims`` for each task. Returns the number of valid ones; the next one has an invalid entry."""
+    cdef Py_ssize_t at
+    cdef Claim claim
+    for at in range(min(len(tasks), len(release_ids))):
+        name, number = tasks[at], release_ids[at]
+        if type(name) is not str or not name or type(number) is not int or not 0 <= number <= MAX_RELEASE_ID:
+            return at
+        claim = Claim.__new__(Claim)
+        claim.task = name
+        claim.release_id = number
+        claims[name] = claim
+    return min(len(tasks), len(release_ids))
 
 
 def enter(list tasks, dict numbers, dict claims):

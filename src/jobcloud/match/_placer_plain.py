@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+MAX_RELEASE_ID: Final = 2**63 - 1
 INDEX: Final = 0xFFFF_FFFF  # the bits of a release id that hold the index of the claim
 
 
@@ -18,6 +19,22 @@ class Claim:
 
     task: str
     release_id: int = -1
+
+
+def thousandths(amounts: Any, dimensions: tuple[str, ...]) -> list[int] | None:
+    """None: no amounts are quick here. The compiled function returns the amounts in thousandths."""
+    return None
+
+
+def restored(tasks: Sequence[Any], release_ids: Sequence[Any], claims: dict[str, Claim]) -> int:
+    """Add a claim to ``claims`` for each task. Returns the number of valid ones; the next one has an invalid entry."""
+    valid = 0
+    for name, number in zip(tasks, release_ids, strict=False):
+        if type(name) is not str or not name or type(number) is not int or not 0 <= number <= MAX_RELEASE_ID:
+            break
+        claims[name] = Claim(name, number)
+        valid += 1
+    return valid
 
 
 def enter(

@@ -64,6 +64,9 @@ class Constraint:
         if self.op in _NUMERIC and _number(self.values[0]) is None:
             raise ConstraintError(f"{self.attribute} {self.op.value} needs a number, not {self.values[0]!r:.60}")
 
+    def __hash__(self) -> int:
+        return hash((self.attribute, self.values))  # the hash of an Enum is slow
+
     def __str__(self) -> str:
         return f"{self.attribute} {self.op.value} {', '.join(self.values)}"
 

@@ -10,7 +10,7 @@ import heapq
 import json
 import re
 import zlib
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -54,7 +54,7 @@ PORTS: Final = "ports"
 MAX_PORT: Final = 65_535
 
 MAX_MASKS_KEPT: Final = 1_000
-MAX_RELEASE_ID: Final = 2**63 - 1
+FORGOTTEN_AT_ONCE: Final = 8
 _INDEX: Final = _placer_plain.INDEX
 _MAGIC: Final = b"JCPLACE2"
 _FIRST_MAGIC: Final = b"JCPLACE1"  # groups and executors are lists, by number
@@ -114,6 +114,18 @@ class _ShapeKey(NamedTuple):
     exclusive: bool
     executor: str
     shared: tuple[int, ...]
+
+
+class _Lists:
+    """Lists of numbers, none empty, one after the other in ``entries``."""
+
+    def __init__(self, lists: list[list[int]]) -> None:
+        self.entries = np.array([number for one in lists for number in one], dtype=np.int64)
+        self.starts = np.cumsum([0, *(len(one) for one in lists[:-1])])
+
+
+#: The constraints of a shape, hard and soft.
+_Bound: TypeAlias = tuple[tuple[Constraint, ...], tuple[tuple[Constraint, int], ...]]
 
 
 class _Uses(NamedTuple):
@@ -211,8 +223,14 @@ class Placer:
         self._limited: set[str] = set()
         #: number of the class → its shape, for removed shapes that may have tasks
         self._removed: dict[int, _Uses] = {}
+        #: The numbers of the removed shapes, in the order in which they are looked at next.
+        self._to_forget: deque[int] = deque()
+        #: (constraints, soft) → the classes of the shapes with these
+        self._bound: dict[_Bound, dict[int, None]] = {}
         #: Slots whose hosts are new or have other attributes since the masks were updated.
         self._changed: set[int] = set()
+        #: Whether a host is new or has other attributes since the numbers of the attributes were updated.
+        self._attributes_changed = False
         #: Masks and penalties of new shapes on the present hosts; many shapes have the same constraints.
         self._masks: dict[tuple[Any, ...], Any] = {}
 
@@ -240,8 +258,7 @@ class Placer:
             self._names[-1:] = [None] * (missing + 1)
         for slot, (host, _) in zip(slots, made.values(), strict=True):
             self._slots[host.name], self._hosts[slot], self._names[slot] = slot, host, host.name
-        self._changed.update(slots)
-        self._masks.clear()
+        self._has_changed(slots)
 
     def set_host(
         self, name: str, amounts: Amounts, attributes: Mapping[str, str] | None = None, *, ports: Any = None
@@ -263,8 +280,7 @@ class Placer:
         self.matcher.set_host(slot, np.array(row, dtype=np.int64))
         self._hosts[slot] = host
         if attributes is not None:
-            self._changed.add(slot)
-            self._masks.clear()
+            self._has_changed([slot])
 
     def remove_host(self, name: str) -> list[str]:
         """Remove the host and its tasks. Returns the names of these tasks."""
@@ -367,7 +383,7 @@ class Placer:
         if executor_amounts and not executor:
             raise MatchError("executor_amounts are given without an executor; name the executor")
         fixed = tuple(sorted({_port("fixed_ports", port) for port in fixed_ports}))
-        if unknown := set(fixed) - set(self.fixed_ports):
+        if fixed and (unknown := set(fixed) - set(self.fixed_ports)):
             raise MatchError(
                 f"fixed_ports: {min(unknown)} is not a fixed port of this placer; name it when you make the placer"
             )
@@ -380,6 +396,8 @@ class Placer:
         if key in self._shapes:
             return self._shapes[key]
         self._forget()
+        if hard or weighted:
+            self._refresh_masks()  # of the older shapes; the mask of a new one is current
         for rule in class_rules(kept):
             if rule.group not in self._groups.name:
                 raise MatchError(
@@ -406,7 +424,12 @@ class Placer:
         self.matcher.remove_class(shape.number)
         key = self._keys_of.pop(shape)
         del self._numbers[shape], self._shapes[key]
+        if key.hard or key.soft:
+            del self._bound[key.hard, key.soft][shape.number]
+            if not self._bound[key.hard, key.soft]:
+                del self._bound[key.hard, key.soft]
         self._removed[shape.number] = self._uses(key)
+        self._to_forget.appendleft(shape.number)
         self._forget()
 
     def _by_slot(self, compute: Callable[[Any, Any], Any], wanted: tuple[Any, ...]) -> Any:
@@ -419,7 +442,10 @@ class Placer:
 
     def _add_shape(self, key: _ShapeKey, shape: Shape) -> None:
         self._shapes[key], self._numbers[shape], self._keys_of[shape] = shape, shape.number, key
-        self._use(self._uses(key), 1)
+        if key.hard or key.soft:
+            self._bound.setdefault((key.hard, key.soft), {})[shape.number] = None
+        if key.rules or key.group or key.executor:
+            self._use(self._uses(key), 1)
 
     def _uses(self, key: _ShapeKey) -> _Uses:
         groups = [rule.group for rule in key.rules] + ([self._groups.get(key.group)] if key.group else [])
@@ -430,9 +456,16 @@ class Placer:
         self._keys.use(uses.executors, by)
 
     def _forget(self) -> None:
-        """End the uses of groups and executors by removed shapes whose last task has ended."""
-        for number in [number for number in self._removed if not self.matcher.claims(number)]:
-            self._use(self._removed.pop(number), -1)
+        """End the uses of groups and executors by removed shapes whose last task has ended.
+
+        A call looks at a few removed shapes, in turn, so that its cost does not depend on their number.
+        """
+        for _ in range(min(len(self._to_forget), FORGOTTEN_AT_ONCE)):
+            number = self._to_forget.popleft()
+            if self.matcher.claims(number):
+                self._to_forget.append(number)
+            else:
+                self._use(self._removed.pop(number), -1)
 
     # ---- tasks
 
@@ -480,10 +513,11 @@ class Placer:
         """An independent copy for a dry run. Both know the existing shapes."""
         fork = object.__new__(Placer)
         fork.__dict__ |= {
-            name: value.copy() if isinstance(value, dict | list | set | _Numbers) else value
+            name: value.copy() if isinstance(value, dict | list | set | deque | _Numbers) else value
             for name, value in vars(self).items()
         }
         fork._calls = {}
+        fork._bound = {bound: {**classes} for bound, classes in self._bound.items()}
         fork.matcher = self.matcher.fork()
         fork._hosts = [None if host is None else replace(host, free_ports=[*host.free_ports]) for host in self._hosts]
         return fork
@@ -718,7 +752,7 @@ class Placer:
             _require(host.name not in self._slots, "two hosts with the same name")
             _require(len(host.free_ports) == len(free_ports), "a port twice")
             self._slots[host.name], self._hosts[slot], self._names[slot] = slot, host, host.name
-        self._changed.update(present)
+        self._has_changed(present)
 
         rules_of: dict[int, list[Rule]] = {}
         for cls, kind, *rest in state.class_rules.tolist():
@@ -752,23 +786,19 @@ class Placer:
             group, key = int(state.class_group[at]), int(state.class_key[at])
             of_rules = state.class_rules[state.class_rules[:, 0] == at, 2].tolist()
             self._removed[at] = _Uses((*of_rules, *([group] if group >= 0 else [])), (key,) if key >= 0 else ())
+            self._to_forget.append(at)
             self._use(self._removed[at], 1)
 
-        claim = self._loops.Claim
-        for name, release_id in zip(tasks, release_ids, strict=True):
-            if (
-                type(name) is not str
-                or not name
-                or type(release_id) is not int
-                or not 0 <= release_id <= MAX_RELEASE_ID
-            ):
-                _name("task", name)
-                whole("a release id", release_id, 0, MAX_RELEASE_ID)
-            self._claims[name] = claim(name, release_id)
-        ids = np.array([claim.release_id for claim in self._claims.values()], dtype=np.int64)
+        _require(len(tasks) == len(release_ids), "a task without a release id")
+        valid = self._loops.restored(tasks, release_ids, self._claims)
+        if valid < len(tasks):
+            _name("task", tasks[valid])
+            whole("a release id", release_ids[valid], 0, _placer_plain.MAX_RELEASE_ID)
+            raise ValueError("a task's name is not a plain text")
+        ids = np.array(release_ids, dtype=np.int64)
         at_slots = self.matcher.slots(ids)
         _require(
-            len(ids) == len(tasks) and (np.diff(np.sort(ids)) > 0).all() and at_slots.min(initial=0) >= 0,
+            len(self._claims) == len(tasks) and (np.diff(np.sort(ids)) > 0).all() and at_slots.min(initial=0) >= 0,
             "a task without a claim, or two tasks with the same claim",
         )
         self._by_index = [None] * len(state.claim_slot)
@@ -808,6 +838,8 @@ class Placer:
         return asked // 1_000
 
     def _row(self, what: str, amounts: Amounts) -> list[int]:
+        if (quick := self._loops.thousandths(amounts, self.dimensions)) is not None:
+            return [*quick, *[0] * len(self.fixed_ports)]
         if not isinstance(amounts, Mapping):
             raise MatchError(f"{what} must be a mapping of dimensions to numbers, not {type(amounts).__name__}")
         for name in amounts:
@@ -819,31 +851,41 @@ class Placer:
     def _by_name(self, row: Sequence[int]) -> dict[str, int]:
         return dict(zip(self._axes, row, strict=True))
 
+    def _has_changed(self, slots: Iterable[int]) -> None:
+        """Note that these hosts are new or have other attributes."""
+        self._changed.update(slots)
+        self._attributes_changed = True
+        self._masks.clear()
+
     def _refresh(self) -> None:
         """Update masks, penalties and attributes, which are indexed by slot, if hosts changed."""
-        if not self._changed:
-            return
-        by_slot = self._attributes_by_slot() if self._attributes else []
-        for name, number in self._attributes.items():
-            self.matcher.set_attribute(number, numbers(name, by_slot))
-        bound = [shape for shape in self._numbers if shape.constraints or shape.soft]
-        classes = np.array([shape.number for shape in bound], dtype=np.int64)
-        for slot in sorted(self._changed) if bound else ():
-            self._refresh_host(slot, bound, classes)
+        self._refresh_masks()
+        if self._attributes_changed:
+            by_slot = self._attributes_by_slot() if self._attributes else []
+            for name, number in self._attributes.items():
+                self.matcher.set_attribute(number, numbers(name, by_slot))
+            self._attributes_changed = False
+
+    def _refresh_masks(self) -> None:
+        """Update the entries of the changed hosts in the masks and penalties of the shapes with constraints."""
+        if self._changed and self._bound:
+            classes = np.array([cls for some in self._bound.values() for cls in some], dtype=np.int64)
+            of_bound = np.repeat(np.arange(len(self._bound)), [len(some) for some in self._bound.values()])
+            used = {constraint for hard, soft in self._bound for constraint in (*hard, *(c for c, _ in soft))}
+            number = {constraint: at for at, constraint in enumerate(used, 1)}
+            # Each list begins with entry 0, which always holds, because ``reduceat`` takes no empty lists.
+            hard = _Lists([[0, *(number[c] for c in hard)] for hard, _ in self._bound])
+            soft = _Lists([[0, *(number[c] for c, _ in soft)] for _, soft in self._bound])
+            weights = np.array(
+                [weight for _, soft in self._bound for weight in (0, *(w for _, w in soft))], dtype=np.int64
+            )
+            for slot in sorted(self._changed):
+                attributes = self._host_at(slot).attributes
+                holds = np.array([True, *(constraint.holds(attributes) for constraint in used)])
+                allowed = np.logical_and.reduceat(holds[hard.entries], hard.starts)
+                costs = np.add.reduceat(np.where(holds[soft.entries], 0, weights), soft.starts)
+                self.matcher.set_host_masks(slot, classes, allowed[of_bound], costs[of_bound])
         self._changed.clear()
-
-    def _refresh_host(self, slot: int, bound: list[Shape], classes: NDArray[np.int64]) -> None:
-        """Update the host's entry in the masks and penalties of the shapes with constraints."""
-        attributes, known = self._host_at(slot).attributes, {}
-
-        def holds(constraint: Constraint) -> bool:
-            if constraint not in known:
-                known[constraint] = constraint.holds(attributes)
-            return known[constraint]
-
-        allowed = np.array([all(holds(c) for c in shape.constraints) for shape in bound], dtype=np.bool_)
-        costs = [sum(weight for c, weight in shape.soft if not holds(c)) for shape in bound]
-        self.matcher.set_host_masks(slot, classes, allowed, np.array(costs, dtype=np.int64))
 
     def _attributes_by_slot(self) -> list[Mapping[str, str] | None]:
         hosts = self._hosts[: max(self._slots.values(), default=-1) + 1]
