@@ -35,7 +35,7 @@ UNIT_TESTS = (
     "tests/test_config.py",
     "tests/test_model.py",
     "tests/adapters/mesos/test_mesos_wire.py",
-    "tests/adapters/zookeeper/test_zookeeper_journal.py",
+    "tests/adapters/test_journal.py",
     "tests/adapters/test_store_contract.py",
     "tests/adapters/test_sqlite.py",
 )  # fmt: skip
