@@ -174,7 +174,8 @@ def test_candidate_that_did_not_see_an_older_one_at_first_does_not_lead(
     until(first.leads)
     client = etcd_kit.connect(etcd_hosts, prefix)
     election = EtcdElection(client, "b")
-    ask, asked = election._candidates, []
+    ask = election._candidates
+    asked: list[bool] = []
 
     def late() -> Any:
         asked.append(True)
@@ -409,7 +410,8 @@ def test_election_reports_an_etcd_out_of_reach(prefix: str) -> None:
     from jobcloud.dev.tcp_ports import free_port
 
     client = etcd_kit.connect(f"127.0.0.1:{free_port()}", prefix, 0.5)
-    stop, heard = threading.Event(), []
+    stop = threading.Event()
+    heard: list[str] = []
 
     def report(text: str) -> None:
         heard.append(text)

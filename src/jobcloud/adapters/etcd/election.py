@@ -163,10 +163,7 @@ class EtcdElection:
         self._lease, self._kept_alive = lease, float("-inf")
         key = self._key()
         data = json.dumps({"address": self._address}).encode()
-        found = self._client.transact(
-            [was_created_at(key, 0)], [put(key, data, lease=str(lease)), get(key)], [get(key)]
-        )
-        return found.ranges()[0][0]
+        self._client.transact([was_created_at(key, 0)], [put(key, data, lease=str(lease))])
 
     def _key(self) -> bytes:
         return self._folder + b"%016x" % self._lease
