@@ -50,12 +50,12 @@ class PutBack:
 def back_up(wanted: Settings, file: Path) -> Saved:
     """Save the state to a file, also while a scheduler leads. Raises ConfigError, NotFound, StoreError."""
     data = _data(wanted)
-    if not _is_shared(wanted) and not (data / STATE_FILE).exists():
+    if not is_shared(wanted) and not (data / STATE_FILE).exists():
         raise NotFound(f"there is no state in {data}", field="--data", fix="name the directory of the scheduler")
-    with _opened(wanted) as store:
+    with opened(wanted) as store:
         if not store.epoch():
             raise NotFound("no scheduler has ever led with this state", field="--data", fix="check where it is")
-        taken, stored = backup.take(store, _now_ms())
+        taken, stored = backup.take(store, now_ms())
     return Saved(taken, backup.write(file, taken), backup.unreadable(stored))
 
 
@@ -66,14 +66,14 @@ def restore(wanted: Settings, file: Path) -> PutBack:
     recorded, epoch_file = epochs.read(data / epochs.FILE_NAME), data / epochs.FILE_NAME
     aside = data / f"before-restore-{stamp}.backup"
     with contextlib.ExitStack() as stack:
-        if _is_shared(wanted):
+        if is_shared(wanted):
             moved: list[Path] = []
-            store: LastingStore = stack.enter_context(_elected(wanted))
+            store: LastingStore = stack.enter_context(elected(wanted, "jobcloud restore"))
         else:
             moved = _make_way(data / STATE_FILE, stamp)
-            store = stack.enter_context(_opened(wanted))
-        floor = max(recorded.epoch + 1, epochs.of_clock(_now_ms()))
-        epoch = backup.put_back(store, found, aside, floor=floor, now_ms=_now_ms())
+            store = stack.enter_context(opened(wanted))
+        floor = max(recorded.epoch + 1, epochs.of_clock(now_ms()))
+        epoch = backup.put_back(store, found, aside, floor=floor, now_ms=now_ms())
         epochs.record(epoch_file, epochs.Recorded(min(epoch, epochs.MAX_EPOCH), _name(wanted)))
     return PutBack(found, epoch, [*moved, *([aside] if aside.exists() else [])])
 
@@ -90,17 +90,27 @@ def _name(wanted: Settings) -> str:
     return etcd_state(wanted.etcd) if wanted.etcd.hosts else STATE_FILE
 
 
-def _is_shared(wanted: Settings) -> bool:
+def same(one: Settings, other: Settings) -> bool:
+    """Whether two settings name the same state. Servers of a cluster may be named in different ways."""
+    if is_shared(one) or is_shared(other):
+        return _name(one) == _name(other) and (one.zookeeper.hosts, one.etcd.hosts) == (
+            other.zookeeper.hosts,
+            other.etcd.hosts,
+        )
+    return _data(one).resolve() == _data(other).resolve()
+
+
+def is_shared(wanted: Settings) -> bool:
     """Whether several schedulers can use the state, of which one is elected."""
     return bool(wanted.zookeeper.hosts or wanted.etcd.hosts)
 
 
-def _now_ms() -> int:
+def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
 @contextlib.contextmanager
-def _opened(wanted: Settings) -> Iterator[LastingStore]:
+def opened(wanted: Settings) -> Iterator[LastingStore]:
     if wanted.zookeeper.hosts:
         store: LastingStore = ZooKeeperStore(ZooKeeperSession(zookeeper_settings(wanted.zookeeper)))
     elif wanted.etcd.hosts:
@@ -124,17 +134,17 @@ def _make_way(path: Path, stamp: str) -> list[Path]:
 
 
 @contextlib.contextmanager
-def _elected(wanted: Settings) -> Iterator[LastingStore]:
-    """The state in ZooKeeper or etcd while this process is the elected leader, so that no scheduler leads.
+def elected(wanted: Settings, name: str, option: str = "") -> Iterator[LastingStore]:
+    """The state in ZooKeeper or etcd while this process, as `name`, is the leader, so that no scheduler leads.
 
     Raises Conflict if another one leads.
     """
-    store, election, option = _candidate(wanted, "jobcloud restore")
+    store, election, own_option = _candidate(wanted, name)
     turn = _FirstTurn()
     with contextlib.closing(store):
         if not election.wait(turn, turn.report):
             if turn.leader:
-                raise Conflict(turn.leader, field=option, fix="stop all schedulers first")
+                raise Conflict(turn.leader, field=option or own_option, fix="stop all schedulers first")
             raise StoreError(f"the store cannot be used: {turn.told}")
         try:
             yield store

@@ -225,7 +225,7 @@ def test_leadership_ends_by_our_own_clock_before_etcd_ends_the_lease(tmp_path: P
 
 def test_short_interruption_suspends_the_leadership_which_then_continues(tmp_path: Path, prefix: str) -> None:
     with etcd_kit.running(tmp_path) as (member,):
-        first = Candidate(member.address, prefix, "a", timeout_s=60.0)
+        first = Candidate(member.address, prefix, "a", timeout_s=30.0)
         try:
             until(first.leads)
             member.kill()
@@ -262,7 +262,7 @@ def test_leader_exists_only_with_a_quorum(tmp_path: Path, prefix: str) -> None:
 @pytest.mark.parametrize("fault", ["killed", "stopped", "suspended"])
 def test_loss_of_the_leading_member_loses_no_write(tmp_path: Path, prefix: str, fault: str) -> None:
     with etcd_kit.running(tmp_path, 3) as members:
-        first = Candidate(etcd_kit.hosts(members), prefix, "a")
+        first = Candidate(etcd_kit.hosts(members), prefix, "a", timeout_s=30.0)
         try:
             until(first.leads)
             first.store.write(first.epoch, WRITE)

@@ -514,7 +514,7 @@ def test_unreachable_members_are_skipped(etcd_hosts: str) -> None:
 
 def test_suspended_member_is_skipped(tmp_path: Path) -> None:
     with etcd_kit.running(tmp_path, 3) as members:
-        store = EtcdStore(etcd_kit.connect(etcd_kit.hosts(members), "a", 60.0))
+        store = EtcdStore(etcd_kit.connect(etcd_kit.hosts(members), "a", 20.0))
         epoch = store.acquire()
         members[0].pause()
         for number in range(3):
