@@ -43,7 +43,7 @@ class Member:
             "--listen-client-urls", url, "--advertise-client-urls", url,
             "--listen-peer-urls", peers[name], "--initial-advertise-peer-urls", peers[name],
             "--initial-cluster", ",".join(f"{each}={where}" for each, where in peers.items()),
-            "--log-level", "error", "--unsafe-no-fsync", *more,
+            "--log-level", "error", *more,
         ]  # fmt: skip
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -112,9 +112,15 @@ class Member:
 
 
 @contextmanager
-def running(folder: Path, count: int = 1, more: tuple[str, ...] = ()) -> Iterator[list[Member]]:
-    """A cluster of `count` members, with `more` options. Killed at the end of the block."""
+def running(
+    folder: Path, count: int = 1, more: tuple[str, ...] = (), *, durable: bool = False
+) -> Iterator[list[Member]]:
+    """A cluster of `count` members, with `more` options. Killed at the end of the block.
+
+    The data survives a crash of the members. With `durable` it would survive a crash of the machine.
+    """
     need()
+    more = more if durable else (*more, "--unsafe-no-fsync")
     ports = free_ports(2 * count)
     peers = {f"m{number}": f"http://127.0.0.1:{ports[count + number]}" for number in range(count)}
     members = [Member(folder / name, name, ports[number], peers, more) for number, name in enumerate(peers)]
