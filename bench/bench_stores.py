@@ -1,14 +1,17 @@
 """Compares state in ZooKeeper and in etcd: `python bench/bench_stores.py [--rounds N] [--servers N]`, on real servers.
 
-Each round measures both stores in turn, on new servers (Debian's packages). The smallest value of all rounds counts.
-The last column is etcd divided by ZooKeeper. A fail-over is measured from the kill of the leader's process until the
-standby has loaded the state.
+The servers are Debian's packages. Both run at the same time, and every step is divided into slices that alternate
+between them, because the time of a write is mostly that of the disk, which other programs use too. A figure is the
+median of its slices, and the smallest of all rounds. The last column is etcd divided by ZooKeeper. A fail-over is
+measured from the kill of the leader's process until the standby has loaded the state.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import random
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -16,7 +19,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -79,50 +81,70 @@ def servers(kind: str, count: int) -> Iterator[str]:
                 yield etcd_kit.hosts(members)
 
 
-@dataclass
-class Round:
-    """The figures of one store in one round, by name."""
+class Side:
+    """One store, and the seconds of its slices by step: elapsed time and CPU time of this process."""
 
-    figures: dict[str, float] = field(default_factory=dict)
+    def __init__(self, kind: str, hosts: str) -> None:
+        self.kind, self.hosts = kind, hosts
+        self.store, _ = candidate(kind, hosts)
+        self.epoch = self.store.acquire()
+        self.slices: dict[str, list[tuple[float, float]]] = {}
 
-    @contextmanager
-    def timed(self, name: str) -> Iterator[None]:
+    def timed(self, step: str, action: Callable[[], object]) -> None:
         began, cpu = time.perf_counter(), time.process_time()
-        yield
-        self.figures[f"{name}, s"] = time.perf_counter() - began
-        self.figures[f"{name}, CPU s of the scheduler"] = time.process_time() - cpu
+        action()
+        self.slices.setdefault(step, []).append((time.perf_counter() - began, time.process_time() - cpu))
+
+    def figures(self) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for step, slices in self.slices.items():
+            found[f"{step}, ms"] = statistics.median(elapsed for elapsed, _ in slices) * 1_000
+            found[f"{step}, ms of CPU time of the scheduler"] = statistics.median(cpu for _, cpu in slices) * 1_000
+        return found
 
 
-def in_batches(store: Any, epoch: int, writes: Sequence[StoredWrite], size: int) -> None:
-    for start in range(0, len(writes), size):
-        store.write(epoch, writes[start : start + size])
-
-
-def play(kind: str, hosts: str) -> dict[str, float]:
-    one = Round()
-    store, _ = candidate(kind, hosts)
-    epoch = store.acquire()
+def play(sides: Sequence[Side]) -> dict[str, dict[str, float]]:
+    """The figures of both stores, by their names."""
+    before = {side.kind: side.store.requests for side in sides}
     burst = [task(number) for number in range(4_000)]
-    before = store.requests
-    with one.timed("4,000 shards launched, running, ended"):
-        in_batches(store, epoch, burst, 2_000)
-        in_batches(store, epoch, burst, 80)
-        in_batches(store, epoch, [StoredWrite(write.kind, write.key, None) for write in burst], 80)
-    one.figures["writes a shard"] = (store.requests - before) / 4_000
-    with one.timed("10,000 jobs and 100,000 tasks stored"):
-        in_batches(store, epoch, [write for number in range(10_000) for write in job(number)], 2_000)
-        in_batches(store, epoch, [task(number) for number in range(100_000)], 2_000)
-    with one.timed("1,000 launches of 3 tasks next to them"):
-        in_batches(store, epoch, [task(number * 37 % 100_000) for number in range(3_000)], 3)
-    store.close()
-    heir, _ = candidate(kind, hosts)
-    with one.timed("load of 10,000 jobs and 100,000 tasks"):
-        heir.acquire()
-        stored = heir.load()
+    ended = [StoredWrite(write.kind, write.key, None) for write in burst]
+    for step, writes, size in (
+        ("a launch of 2,000 shards", burst, 2_000),
+        ("80 updates", burst, 80),
+        ("80 ends", ended, 80),
+    ):
+        in_slices(sides, step, writes, size)
+    requests = {side.kind: side.store.requests - before[side.kind] for side in sides}
+    jobs = [write for number in range(10_000) for write in job(number)]
+    in_slices(sides, "1,000 jobs stored", jobs, 2_000)
+    in_slices(sides, "2,000 of 100,000 tasks stored", [task(number) for number in range(100_000)], 2_000)
+    few = [task(number * 37 % 100_000) for number in range(3_000)]
+    in_slices(sides, "a launch of 3 tasks next to 100,000", few, 3)
+    for side in sides:
+        side.store.close()
+    for _ in range(3):
+        for side in sides:
+            heir, _ = candidate(side.kind, side.hosts)
+            heir.acquire()
+            side.timed("load of 10,000 jobs and 100,000 tasks", functools.partial(check_load, heir))
+            heir.close()
+    found = {side.kind: side.figures() for side in sides}
+    for side in sides:
+        found[side.kind]["writes a shard"] = requests[side.kind] / 4_000
+        found[side.kind]["fail-over, ms"] = fail_over(side.kind, side.hosts) * 1_000
+    return found
+
+
+def in_slices(sides: Sequence[Side], step: str, writes: Sequence[StoredWrite], size: int) -> None:
+    for start in range(0, len(writes), size):
+        batch = writes[start : start + size]
+        for side in sides:
+            side.timed(step, functools.partial(side.store.write, side.epoch, batch))
+
+
+def check_load(store: Any) -> None:
+    stored = store.load()
     assert (len(stored.records[Kind.JOB]), len(stored.records[Kind.TASK])) == (10_000, 100_000)
-    heir.close()
-    one.figures["fail-over, s"] = fail_over(kind, hosts)
-    return one.figures
 
 
 def fail_over(kind: str, hosts: str) -> float:
@@ -173,9 +195,10 @@ def main() -> None:
         return
     best: dict[str, dict[str, float]] = {kind: {} for kind in KINDS}
     for number in range(wanted.rounds):
-        for kind in KINDS if number % 2 == 0 else reversed(KINDS):
-            with servers(kind, wanted.servers) as hosts:
-                for name, value in play(kind, hosts).items():
+        with servers("zookeeper", wanted.servers) as first, servers("etcd", wanted.servers) as second:
+            sides = [Side("zookeeper", first), Side("etcd", second)]
+            for kind, figures in play(sides if number % 2 == 0 else sides[::-1]).items():
+                for name, value in figures.items():
                     best[kind][name] = min(value, best[kind].get(name, value))
     print(f"{machine.described()}; {wanted.servers} servers, {wanted.rounds} rounds, timeout {TIMEOUT_S:g} s\n")
     print("| | ZooKeeper | etcd | etcd / ZooKeeper |\n| --- | --- | --- | --- |")
