@@ -290,6 +290,25 @@ def test_raised_epoch_whose_answer_was_lost_belongs_to_this_leader(keys: Keys, a
     assert keys.open().epoch() == 70_000
 
 
+def test_refusal_of_a_repeated_request_does_not_prove_that_nothing_was_written(keys: Keys) -> None:
+    """The first attempt has used the last space, and its answer was lost."""
+    store, epoch = keys.lead()
+    losing(store._client, arrives=True)
+    refuse = store._client._read
+
+    def full(answer: Any, kind: Any) -> Any:
+        raise StoreFull("no space")
+
+    store._client._read = full  # type: ignore[method-assign]
+    with pytest.raises(NoAnswer, match="unknown whether"):
+        store.write(epoch, [])
+    with pytest.raises(StoreFull):
+        store.load()
+    store._client._read = refuse  # type: ignore[method-assign]
+    store.load()
+    store.write(epoch, [])
+
+
 def recorded(client: EtcdClient) -> list[tuple[Any, ...]]:
     """The transactions that a client sends from now on, as arguments of `transact`."""
     sent: list[tuple[Any, ...]] = []

@@ -276,6 +276,11 @@ class EtcdClient:
                     raise StoreUnusable(f"etcd refuses the token that it has just issued: {error}") from None
                 self._token, renewed = "", True
                 continue
+            except StoreFull as error:
+                if not tries:
+                    raise
+                # An earlier attempt may have used the last space.
+                raise NoAnswer(f"it is unknown whether an earlier attempt has taken effect: {error}") from error
             except (Lost, _Unclear) as error:
                 problem = str(error)
             self._turn(number)
