@@ -371,7 +371,12 @@ class SimEtcdStore:
         self._world, self._process = world, process
         self.session = SimEtcdClient(world, process)
         self.election = EtcdElection(self.session, process.name, monotonic=self.session.monotonic)
-        self._real = EtcdStore(self.session, name=process.name, candidacy=lambda: self.election.candidacy)
+        self._real = EtcdStore(
+            self.session,
+            name=process.name,
+            candidacy=lambda: self.election.candidacy,
+            resign=self.election.resign,
+        )
         self.writing: Writing | None = None
 
     def acquire(self, floor: int = 0) -> int:

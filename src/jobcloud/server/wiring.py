@@ -188,6 +188,7 @@ class _Process:
             name=address,
             candidacy=lambda: election.candidacy,
             heard=lambda theirs_ms: self._clock.compare(theirs_ms, "etcd"),
+            resign=election.resign,
         )
         return self._lasting(store, etcd_state(wanted)), election
 

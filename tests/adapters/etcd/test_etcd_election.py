@@ -42,7 +42,9 @@ class Candidate:
     def __init__(self, hosts: str, prefix: str, name: str, timeout_s: float = 60.0) -> None:
         self.client = etcd_kit.connect(hosts, prefix, timeout_s)
         self.election = EtcdElection(self.client, name)
-        self.store = EtcdStore(self.client, name=name, candidacy=lambda: self.election.candidacy)
+        self.store = EtcdStore(
+            self.client, name=name, candidacy=lambda: self.election.candidacy, resign=self.election.resign
+        )
         self.heard: list[str] = []
         self.stop = threading.Event()
         self.epoch = 0
@@ -62,7 +64,6 @@ class Candidate:
     def close(self) -> None:
         self.stop.set()
         self._thread.join(60)
-        self.election.resign()
         self.store.close()
 
 

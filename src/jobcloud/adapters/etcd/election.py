@@ -32,7 +32,7 @@ _TRUST = 2 / 3
 _HEARTBEATS = 8
 # The part of the TTL after which a heartbeat without an answer puts the leadership in doubt.
 _PATIENCE = 1 / 4
-_REVOKE_S = 1.0
+_REVOKE_S = 3.0
 
 
 def running_s() -> float:
