@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import random
 import shutil
 import signal
 import socket
@@ -16,8 +17,9 @@ from typing import Any
 
 import pytest
 
-from jobcloud.adapters.etcd.client import EtcdClient, EtcdSettings
+from jobcloud.adapters.etcd.client import EtcdClient, EtcdSettings, put
 from jobcloud.dev.tcp_ports import free_ports
+from jobcloud.errors import StoreFull
 
 
 def missing() -> str:
@@ -141,3 +143,29 @@ def hosts(members: list[Member]) -> str:
 
 def connect(where: str, prefix: str, timeout_s: float = 10.0, auth: str = "") -> EtcdClient:
     return EtcdClient(EtcdSettings(where, prefix, auth=auth, session_timeout_s=timeout_s))
+
+
+#: an option for a member that is full soon
+SMALL = ("--quota-backend-bytes", str(16 << 20))
+
+
+def fill(member: Member) -> None:
+    """Put keys of another user until no space is left."""
+    client = connect(member.address, "others", 60.0)
+    try:
+        for number in range(1_000):
+            client.transact([], [put(client.key("x"), random.Random(number).randbytes(400_000))])
+    except StoreFull:
+        return
+    finally:
+        client.close()
+    raise AssertionError("etcd is never full")
+
+
+def make_room(member: Member) -> None:
+    """Compact, defragment, and disarm the alarm."""
+    revision = member.ask("/v3/kv/range", {"key": "eA=="})["header"]["revision"]
+    member.ask("/v3/kv/compaction", {"revision": revision, "physical": True})
+    member.ask("/v3/maintenance/defragment")
+    number = member.ask("/v3/maintenance/status")["header"]["member_id"]
+    member.ask("/v3/maintenance/alarm", {"action": "DEACTIVATE", "memberID": number, "alarm": "NOSPACE"})

@@ -577,28 +577,17 @@ def test_data_put_back_from_a_copy_under_a_leader_stops_it(tmp_path: Path) -> No
 # ---------------------------------------------------------------------------------------------------------- no space
 
 
-def fill(client: EtcdClient) -> None:
-    """Put data until no space is left."""
-    for number in range(1_000):
-        try:
-            client.transact([], [put(client.key("x"), noise(number, 400_000))])
-        except StoreFull:
-            return
-    raise AssertionError("etcd is never full")
-
-
 def test_full_etcd_loses_nothing_and_the_same_leader_continues_when_there_is_room(tmp_path: Path) -> None:
     from jobcloud.adapters.etcd.election import EtcdElection
 
-    with etcd_kit.running(tmp_path, more=("--quota-backend-bytes", str(16 << 20))) as (member,):
+    with etcd_kit.running(tmp_path, more=etcd_kit.SMALL) as (member,):
         client = etcd_kit.connect(member.address, "jobs", 60.0)
         election = EtcdElection(client, "a")
         assert election.wait(threading.Event(), print)
         store = EtcdStore(client, candidacy=lambda: election.candidacy)
         epoch = store.acquire()
         store.write(epoch, [write_of(Kind.TASK, "kept")])
-        others = etcd_kit.connect(member.address, "others", 60.0)
-        fill(others)
+        etcd_kit.fill(member)
         for batch in ([write_of(Kind.TASK, "kept", None)], []):
             with pytest.raises(StoreFull, match="compact it, defragment it and disarm"):
                 store.write(epoch, batch)
@@ -617,15 +606,11 @@ def test_full_etcd_loses_nothing_and_the_same_leader_continues_when_there_is_roo
         assert election._beat()
         assert election.holds()
 
-        revision = member.ask("/v3/kv/range", {"key": "eA=="})["header"]["revision"]
-        member.ask("/v3/kv/compaction", {"revision": revision, "physical": True})
-        member.ask("/v3/maintenance/defragment")
-        number = member.ask("/v3/maintenance/status")["header"]["member_id"]
-        member.ask("/v3/maintenance/alarm", {"action": "DEACTIVATE", "memberID": number, "alarm": "NOSPACE"})
+        etcd_kit.make_room(member)
         store.write(epoch, [write_of(Kind.TASK, "after")])
         assert store.load().records[Kind.TASK] == {"kept": b"{}", "after": b"{}"}
         election.resign()
-        for each in (client, others, second):
+        for each in (client, second):
             each.close()
 
 
