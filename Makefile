@@ -15,7 +15,7 @@ help: ## List the targets
 
 # ------------------------------------------------------------------------------------------------ run and test
 
-.PHONY: run test test-mesos test-zookeeper debug-test
+.PHONY: run test test-mesos test-zookeeper test-etcd debug-test
 run: $(VENV)/.server ## Run a cluster, a scheduler and a demo app on this machine, until Ctrl-C
 	$(BIN)/jobcloud dev --demo $(ARGS)
 
@@ -30,6 +30,9 @@ test-mesos: $(VENV)/.tests ## Run the tests on a real Mesos; JOBCLOUD_TEST_MESOS
 
 test-zookeeper: $(VENV)/.tests ## Run the tests on a real ZooKeeper (apt-get install zookeeper)
 	JOBCLOUD_TEST_NO_SKIP=1 $(BIN)/python -m pytest -m zookeeper $(ARGS)
+
+test-etcd: $(VENV)/.tests ## Run the tests on a real etcd (apt-get install etcd-server)
+	JOBCLOUD_TEST_NO_SKIP=1 $(BIN)/python -m pytest -m etcd $(ARGS)
 
 debug-test: $(VENV)/.tests ## Run the tests of the matcher and of packing on a build with bounds checks
 	JOBCLOUD_DEBUG=1 $(BIN)/python setup.py -q build_ext --inplace --force

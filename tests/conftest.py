@@ -59,9 +59,11 @@ _LONGEST_FIRST = (
     "tests/adapters/zookeeper/test_zookeeper_store.py",
     "tests/adapters/zookeeper/test_zookeeper_election.py",
     "tests/adapters/zookeeper/test_zookeeper_simulated.py",
+    "tests/adapters/etcd/test_etcd_election.py",
+    "tests/adapters/etcd/test_etcd_store.py",
     "tests/test_simulation.py",
     "tests/whole/test_misbehaviour.py",
-    "tests/whole/test_whole_zookeeper.py",
+    "tests/whole/test_whole_pair.py",
     "tests/executor/test_executor_misbehaviour.py",
     "tests/test_cron_oracles.py",
     "tests/match/test_match_mutants.py",
@@ -175,12 +177,32 @@ def ensemble_hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield zookeeper_kit.hosts(servers)
 
 
+@pytest.fixture(scope="session")
+def etcd_hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of one real etcd member. Each test uses a prefix of its own."""
+    from tests import etcd_kit
+
+    with etcd_kit.running(tmp_path_factory.mktemp("etcd")) as members:
+        yield etcd_kit.hosts(members)
+
+
+@pytest.fixture(scope="session")
+def etcd_cluster_hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The addresses of a cluster of three real etcd members, for tests that do not stop them."""
+    from tests import etcd_kit
+
+    with etcd_kit.running(tmp_path_factory.mktemp("etcd-cluster"), 3) as members:
+        yield etcd_kit.hosts(members)
+
+
 @pytest.fixture(
     params=[
         "memory",
         "sqlite",
         pytest.param("zookeeper_hosts", marks=pytest.mark.zookeeper),
         pytest.param("ensemble_hosts", marks=pytest.mark.zookeeper),
+        pytest.param("etcd_hosts", marks=pytest.mark.etcd),
+        pytest.param("etcd_cluster_hosts", marks=pytest.mark.etcd),
     ]
 )
 def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenStore]:
@@ -193,6 +215,12 @@ def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenS
     def open_one() -> LastingStore:
         if request.param == "memory":
             opened.append(MemoryStore(server))
+        elif request.param.startswith("etcd_"):
+            from tests import etcd_kit
+
+            from jobcloud.adapters.etcd.store import EtcdStore
+
+            opened.append(EtcdStore(etcd_kit.connect(hosts, namespace)))
         elif hosts:
             from tests import zookeeper_kit
 

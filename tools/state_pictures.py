@@ -70,7 +70,7 @@ and STOPPED end the process.
 # Phases have no table in the code. The test checks that every phase occurs here.
 _PHASES: tuple[tuple[Phase | None, Phase, str], ...] = (
     (None, Phase.STARTING, "one scheduler, state in SQLite"),
-    (None, Phase.STANDBY, "several schedulers, state in ZooKeeper"),
+    (None, Phase.STANDBY, "several schedulers, state in ZooKeeper or etcd"),
     (Phase.STANDBY, Phase.STARTING, "elected"),
     (Phase.STARTING, Phase.LEADING, "epoch raised, state loaded"),
     (Phase.LEADING, Phase.SUSPENDED, "the session is in doubt"),

@@ -222,6 +222,26 @@ def test_password_in_the_address_of_zookeeper_is_refused() -> None:
     assert "mesos.zookeeper_auth_file" in refused(mesos__master="zk://u:p@a:2181/mesos")["mesos.master"]
 
 
+def test_remote_etcd_requires_credentials_or_a_certificate_or_open_keys(token: Path, tmp_path: Path) -> None:
+    token.write_text("me:secret")
+    remote = {"etcd.hosts": "etcd1:2379,etcd2:2379", "data": tmp_path}
+    found = refused(**{key.replace(".", "__"): value for key, value in remote.items()})
+    assert "which code runs on the agents" in found["etcd.auth_file"]
+    assert load(flags={**remote, "etcd.auth_file": token}).etcd.auth == "me:secret"
+    assert load(flags={**remote, "etcd.open_keys": True}).etcd.auth == ""
+    own = {"etcd.tls": True, "etcd.tls_cert_file": token, "etcd.tls_key_file": token}
+    assert load(flags=remote | own).etcd.tls
+    assert load(flags={**remote, "etcd.hosts": "127.0.0.1:2379,[::1]:2379"}).etcd.hosts
+    assert "auth_file" in refused(etcd__hosts="me:secret@etcd1:2379", data=tmp_path)["etcd.hosts"]
+    assert "directory" in refused(etcd__hosts="127.0.0.1:2379")["data"]
+    assert set(refused(etcd__prefix="a//b")) == {"etcd.prefix"}
+
+
+def test_two_places_for_the_state_are_refused(tmp_path: Path) -> None:
+    both = {"zookeeper__hosts": "127.0.0.1:2181", "etcd__hosts": "127.0.0.1:2379"}
+    assert "choose one" in refused(**both, data=tmp_path)["etcd.hosts"]
+
+
 def test_remote_zookeeper_requires_credentials_or_open_tree(token: Path, tmp_path: Path) -> None:
     token.write_text("me:secret")
     remote = {"zookeeper.hosts": "zk1:2181,zk2:2181", "data": tmp_path}

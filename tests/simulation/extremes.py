@@ -137,7 +137,7 @@ class Extremes:
 
     def _state_back(self, a: int, b: int) -> None:
         """Make a backup. Some seconds later the state is lost under a leader or without one, and the backup returns."""
-        if not self._world.plan.zookeeper and self._awaiting is None and self._world.server.epoch:
+        if not self._world.plan.elects and self._awaiting is None and self._world.server.epoch:
             self._world.later(1_000 + a % 12_000, self._lose_state if b % 2 else self._restore, self._backup())
 
     def _backup(self) -> Backup:

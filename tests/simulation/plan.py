@@ -46,7 +46,7 @@ POINTS: tuple[str, ...] = (
     *(f"{when} {name}" for name in SENT_NAMES for when in ("before", "after")),
 )  # fmt: skip
 
-# Points in a write and in the election in ZooKeeper. Only histories with ZooKeeper have them.
+# Points in a write and in the election in ZooKeeper. Only histories with ZooKeeper or etcd have them.
 ZOOKEEPER_POINTS: tuple[str, ...] = tuple(
     f"{when} {stage}" for stage in ("epoch", "part", "segment", "unfold", "candidate") for when in ("before", "after")
 )
@@ -100,6 +100,7 @@ _WEIGHTS = {
 }  # fmt: skip
 _ZOOKEEPER_WEIGHTS = {"session_cut": 4, "request_lost": 4, "request_late": 4, "answer_lost": 4, "crash": 6, "pause": 3}
 _ZOOKEEPER_SHARE = 4  # one history in four
+_ETCD_SHARE, _ETCD_REST = 8, 5  # one history in eight, none of those with ZooKeeper
 _EXTREME_WEIGHTS = {
     "clock_far": 3, "all_again": 4, "wide": 6, "too_large": 5, "state_back": 3, "descriptors": 2, "gap": 3,
 }  # fmt: skip
@@ -134,7 +135,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`agents`: CPUs of each agent. `jobs`: their number at the start. `zookeeper`: the state is in ZooKeeper.
+    """`agents`: CPUs of each agent. `jobs`: their number at the start. `zookeeper`, `etcd`: the state is there.
 
     `extreme`: there are limits of sizes, and records and calls reach them. `roles`: those of the framework.
     `call_bytes`: the largest call that the way to the master lets through.
@@ -149,6 +150,12 @@ class Plan:
     extreme: bool = False
     roles: tuple[str, ...] = ("*",)
     call_bytes: int = _CALL_BYTES
+    etcd: bool = False
+
+    @property
+    def elects(self) -> bool:
+        """Whether several schedulers share the state, of which one is elected."""
+        return self.zookeeper or self.etcd
 
 
 def make_plan(seed: int) -> Plan:
@@ -171,7 +178,8 @@ def make_plan(seed: int) -> Plan:
         agents = (2,) * min(len(agents), 3)  # so that demand exceeds the room
     aim = seed // AIMED - 1
     zookeeper = aim >= len(POINTS) or (aim < 0 and seed % _ZOOKEEPER_SHARE == 0)
-    if zookeeper:
+    etcd = aim < 0 and seed % _ETCD_SHARE == _ETCD_REST
+    if zookeeper or etcd:
         faults += _of_zookeeper(seed, length)
     extreme = seed % 13 in _EXTREME
     if extreme:
@@ -181,7 +189,7 @@ def make_plan(seed: int) -> Plan:
         for _ in range(_AIMED_CRASHES):
             crash = Fault(dice.randrange(500, length), "crash", aim, dice.randrange(1_000_000))
             faults += [crash, *_to_get_there(crash, dice)]
-    plan = Plan(seed, agents, jobs, length, tuple(sorted(faults, key=lambda one: one.at)), zookeeper)
+    plan = Plan(seed, agents, jobs, length, tuple(sorted(faults, key=lambda one: one.at)), zookeeper, etcd=etcd)
     return replace(plan, extreme=True, **_limits(seed)) if extreme else plan
 
 

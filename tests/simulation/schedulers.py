@@ -26,6 +26,7 @@ from jobcloud.server.clock import Clock
 from jobcloud.server.epochs import LastingEpochs
 from jobcloud.server.records import Restored
 
+from .etcd import SimEtcdStore
 from .extremes import ACCEPT_BYTES, ACCEPT_TASKS, RECORD_BYTES
 from .plan import MAX_ENDED_SHARDS
 from .zookeeper import SimZooKeeperStore
@@ -350,7 +351,8 @@ class Process:
         self.missed: deque[tuple[SimSession, bytes]] = deque()
         self._turn_at = -1
         self.driver: SimDriver | None = None
-        self.store: Any = SimZooKeeperStore(world, self) if world.plan.zookeeper else SimStore(world, self)
+        kind = SimZooKeeperStore if world.plan.zookeeper else SimEtcdStore if world.plan.etcd else SimStore
+        self.store: Any = kind(world, self)
         self.clock = Clock(world.clock, world.running)
         epochs = LastingEpochs(self.store, Path("epoch"), state="state", now_ms=self.clock.now_ms)
         self.leader: BatchProcessor[SimCore] = BatchProcessor(
@@ -410,13 +412,13 @@ class Process:
     # ---- the loop --------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        if self.world.plan.zookeeper:
+        if self.world.plan.elects:
             self._guarded(self._stand_by)
         else:
             self._guarded(self._begin)
 
     def _stand_by(self) -> None:
-        """Wait until this is the oldest candidate in ZooKeeper."""
+        """Wait until this is the oldest candidate in ZooKeeper or etcd."""
         if self.dead:
             return
         if not self.stopped and self.store.leads():
@@ -426,7 +428,7 @@ class Process:
             self.world.later(self.world.dice.randint(50, 500), self._guarded, self._stand_by)
 
     def _may_act(self) -> bool:
-        return not self.world.plan.zookeeper or self.store.election.holds()
+        return not self.world.plan.elects or self.store.election.holds()
 
     def _begin(self) -> None:
         self.leader.acquire()
@@ -459,7 +461,7 @@ class Process:
         if planned != self._turn_at or self.dead or self._busy or not self._ready:
             return
         self._turn_at = -1
-        if self.world.plan.zookeeper and not self._may_act():
+        if self.world.plan.elects and not self._may_act():
             self._guarded(self._stand_still)
             return
         taken = list(self.inbox)
@@ -533,7 +535,7 @@ class Process:
             self._guarded(self._lead_again)
 
     def _lead_again(self) -> None:
-        if self.world.plan.zookeeper:
+        if self.world.plan.elects:
             self.store.check()
         self._lead()
 

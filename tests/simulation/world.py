@@ -18,13 +18,13 @@ from jobcloud import model
 from jobcloud.adapters.memory import MemoryServer
 from jobcloud.server import epochs
 
+from . import etcd, zookeeper
 from .cluster import Cluster, Host
 from .extremes import LIMITS, Extremes, Limits
 from .operators import Operators
 from .plan import ALL_POINTS, EXTREME_KINDS, START, Fault, Plan
 from .promise import Promise, Truth
 from .schedulers import Process
-from .zookeeper import SMALL, SMALL_EXTREME, SimServer, read_as_it_is
 
 # Limits in virtual time: from the last fault until all is well, and from the last removal until all is at rest.
 SETTLE_MS = 150_000
@@ -69,8 +69,9 @@ class World:
         self.wall = 0  # offset of the schedulers' clocks in ms
         self.suspended = 0  # for how long their machines were suspended
         self.dice = random.Random(f"world {plan.seed}")
-        self.server = MemoryServer()  # the durable state, also the expected one if ZooKeeper holds it
-        self.zookeeper = SimServer()
+        self.server = MemoryServer()  # the durable state, also the expected one if ZooKeeper or etcd holds it
+        self.zookeeper = zookeeper.SimServer()
+        self.etcd = etcd.SimEtcd(lambda: self.now)
         self.durable = 0
         self.recorded = epochs.Recorded()  # the content of the file of the epoch
         self.store_down_until = 0
@@ -187,7 +188,7 @@ class World:
         self.store_down_until = self.now + a % 6_000
 
     def _session_cut(self, a: int, b: int) -> None:
-        """Cut a process off from ZooKeeper, for less or more than a session timeout."""
+        """Cut a process off from ZooKeeper or etcd, for less or more than a session timeout."""
         if living := self.living():
             living[a % len(living)].store.session.cut(200 + b % 9_000)
 
@@ -337,7 +338,9 @@ class World:
         self._until(self.promise.unrest, REST_MS, "3: at rest ")
         self._rest_a_day()
         if self.plan.zookeeper:
-            self.promise.loaded(read_as_it_is(self))
+            self.promise.loaded(zookeeper.read_as_it_is(self))
+        elif self.plan.etcd:
+            self.promise.loaded(etcd.read_as_it_is(self))
 
     def _heal(self) -> None:
         """End all faults and repair the world."""
@@ -348,7 +351,7 @@ class World:
         self.extremes.heal()
         for process in self.living():
             process.partition_until = 0
-            if self.plan.zookeeper:
+            if self.plan.elects:
                 process.store.session.mend()
         for host in list(self.cluster.hosts):
             if host.dead:
@@ -447,9 +450,10 @@ class _Alarm(logging.Handler):
 
 def _limits(plan: Plan) -> Limits:
     """The limits that are smaller in a history than in production."""
-    of_zookeeper = SMALL_EXTREME if plan.extreme else SMALL
+    store = zookeeper if plan.zookeeper else etcd
+    of_store = store.SMALL_EXTREME if plan.extreme else store.SMALL
     wide_are_common: Limits = ((model, {"MAX_NARROW": 2}),)
-    return (*wide_are_common, *(LIMITS if plan.extreme else ()), *(of_zookeeper if plan.zookeeper else ()))
+    return (*wide_are_common, *(LIMITS if plan.extreme else ()), *(of_store if plan.elects else ()))
 
 
 def _change_limits(limits: Limits) -> Limits:
@@ -468,8 +472,10 @@ def play(plan: Plan) -> History:
     real_files = epochs.read, epochs.record
     epochs.read, epochs.record = world.read_epoch, world.record_epoch
     logger, alarm = logging.getLogger("jobcloud.mesos"), _Alarm(world)
-    quiet = logging.getLogger("jobcloud.zookeeper")
-    quiet_before, quiet.disabled = quiet.disabled, True
+    quiet = [logging.getLogger(f"jobcloud.{name}") for name in ("zookeeper", "etcd")]
+    quiet_before = [each.disabled for each in quiet]
+    for each in quiet:
+        each.disabled = True
     level, propagates = logger.level, logger.propagate
     logger.addHandler(alarm)
     logger.setLevel(logging.ERROR)
@@ -485,7 +491,8 @@ def play(plan: Plan) -> History:
     finally:
         _change_limits(limits)
         epochs.read, epochs.record = real_files
-        quiet.disabled = quiet_before
+        for each, disabled in zip(quiet, quiet_before, strict=True):
+            each.disabled = disabled
         logger.removeHandler(alarm)
         logger.setLevel(level)
         logger.propagate = propagates

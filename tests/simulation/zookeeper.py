@@ -17,7 +17,8 @@ from kazoo.client import KazooClient, KazooState
 from kazoo.protocol import serialization as ask
 from kazoo.protocol.states import ZnodeStat
 
-from jobcloud.adapters.zookeeper import journal, store
+from jobcloud.adapters import journal
+from jobcloud.adapters.zookeeper import store
 from jobcloud.adapters.zookeeper.election import ZooKeeperElection
 from jobcloud.adapters.zookeeper.session import ZooKeeperSession, ZooKeeperSettings
 from jobcloud.adapters.zookeeper.store import ZooKeeperStore

@@ -97,7 +97,13 @@ class Restorable:
         return (self.product.folder / "scheduler.log").read_text()
 
 
-@pytest.fixture(params=["sqlite", pytest.param("zookeeper", marks=pytest.mark.zookeeper)])
+@pytest.fixture(
+    params=[
+        "sqlite",
+        pytest.param("zookeeper", marks=pytest.mark.zookeeper),
+        pytest.param("etcd", marks=pytest.mark.etcd),
+    ]
+)
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Restorable]:
     product = Product(tmp_path)
     product.environ |= {"JOBCLOUD_DATA": str(product.data), "JOBCLOUD_ARTIFACTS_PORT": "0"}
@@ -105,6 +111,11 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Restorable
         product.environ |= {
             "JOBCLOUD_ZOOKEEPER_HOSTS": request.getfixturevalue("zookeeper_hosts"),
             "JOBCLOUD_ZOOKEEPER_NAMESPACE": f"test/{tmp_path.name}",
+        }
+    if request.param == "etcd":
+        product.environ |= {
+            "JOBCLOUD_ETCD_HOSTS": request.getfixturevalue("etcd_hosts"),
+            "JOBCLOUD_ETCD_PREFIX": f"test/{tmp_path.name}",
         }
     output = tmp_path / "output"
     output.mkdir()

@@ -18,7 +18,7 @@ from typer.core import TyperGroup
 import jobcloud
 from jobcloud import zones
 from jobcloud.client import render
-from jobcloud.client.commands import apps, backup, cluster, import_ej, jobs, local, plan, runs, server, tasks
+from jobcloud.client.commands import apps, backup, cluster, import_ej, jobs, local, plan, runs, server, state, tasks
 from jobcloud.client.commands.exit_codes import Exit
 from jobcloud.client.commands.options import ServerOptions
 from jobcloud.errors import ConfigError, Conflict, JobcloudError, NotFound, Refused
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _START, _APPS, _RUNS, _CLUSTER, _TOOLS = "Start a server", "Apps and jobs", "Runs and tasks", "Cluster", "Tools"
 PANELS = {
-    _START: ("dev", "scheduler", "backup", "restore"),
+    _START: ("dev", "scheduler", "backup", "restore", "state"),
     _APPS: ("app", "job", "run-local"),
     _RUNS: ("runs", "tasks", "logs", "explain", "retry", "kill", "task"),
     _CLUSTER: ("cluster", "agent", "framework"),
@@ -114,6 +114,7 @@ cli.command("dev", rich_help_panel=_START)(server.run_dev)
 cli.command("scheduler", rich_help_panel=_START)(server.run_scheduler)
 cli.command("backup", rich_help_panel=_START)(backup.back_up)
 cli.command("restore", rich_help_panel=_START)(backup.restore)
+cli.add_typer(state.commands, name="state", rich_help_panel=_START, help="The stored state of a stopped scheduler.")
 
 cli.add_typer(apps.commands, name="app", rich_help_panel=_APPS, help="Apps: packages of code, with their jobs.")
 cli.add_typer(jobs.commands, name="job", rich_help_panel=_APPS, help="Jobs: code of an app, a schedule and shards.")

@@ -267,6 +267,59 @@ class ZooKeeper(_Section):
         return read_secret(self.auth_file) if self.auth_file else ""
 
 
+class Etcd(_Section):
+    """State and leader election in etcd, for a group of schedulers of which one leads."""
+
+    hosts: str = Field(default="", description="HOST:PORT, several separated by commas; empty: no etcd")
+    prefix: str = Field(default="jobcloud", description="the beginning of all keys, without the slashes around it")
+    auth_file: SecretFile | None = Field(default=None, description="a file that contains user:password")
+    open_keys: bool = Field(default=False, description="true to allow state that every client of etcd can change")
+    session_timeout: Annotated[Duration, _between(timedelta(seconds=1), timedelta(minutes=1))] = Field(
+        default=timedelta(seconds=10), description="how long to wait for a silent leader, 1s to 1m"
+    )
+    tls: bool = Field(default=False, description="true to use TLS to etcd")
+    tls_ca_file: ReadableFile | None = Field(default=None, description="a PEM file with the authorities to trust")
+    tls_cert_file: ReadableFile | None = Field(default=None, description="a PEM file with our own certificate")
+    tls_key_file: ReadableFile | None = Field(default=None, description="a PEM file with its key")
+
+    @check(mode="after")
+    def _usable(self) -> Etcd:
+        if "@" in self.hosts:
+            raise _wrong("contains a password", "move it to the file of etcd.auth_file", key="hosts")
+        if self.hosts and not _SERVERS.fullmatch(self.hosts):
+            raise _wrong(f"{self.hosts[:80]!r} is not a list of servers", "HOST:PORT,HOST:PORT", key="hosts")
+        _check_ports(self.hosts, "hosts")
+        if not _NAMESPACE.fullmatch(self.prefix):
+            problem = f"{self.prefix[:80]!r} is not a valid prefix"
+            raise _wrong(problem, "names of letters, digits, - and _, separated by /", key="prefix")
+        if self.auth_file and not re.fullmatch(r"[^:]+:.+", read_secret(self.auth_file)):
+            raise _wrong("contains no user:password", "one line, USER:PASSWORD", key="auth_file")
+        return self
+
+    @check(mode="after")
+    def _guarded(self) -> Etcd:
+        local = all(is_loopback(host.rpartition(":")[0]) for host in self.hosts.split(","))
+        if self.hosts and not local and not self.auth_file and not self.tls_cert_file and not self.open_keys:
+            raise _wrong(
+                "is required: anyone who can change the state decides which code runs on the agents",
+                "name a file that contains user:password, set etcd.tls_cert_file, or set etcd.open_keys to true",
+                key="auth_file",
+            )
+        if (self.tls_ca_file or self.tls_cert_file or self.tls_key_file) and not self.tls:
+            raise _wrong("is off, but its files are set", "set etcd.tls to true", key="tls")
+        if bool(self.tls_cert_file) != bool(self.tls_key_file):
+            raise _wrong(
+                "has no effect alone",
+                "set both etcd.tls_cert_file and etcd.tls_key_file",
+                key="tls_cert_file",
+            )
+        return self
+
+    @property
+    def auth(self) -> str:
+        return read_secret(self.auth_file) if self.auth_file else ""
+
+
 class Http(_Section):
     """The REST API."""
 
@@ -397,6 +450,7 @@ class Settings(BaseSettings):
     pure_matcher: bool = Field(default=False, description="true to use the matcher in plain Python")
     mesos: Mesos = Mesos()
     zookeeper: ZooKeeper = ZooKeeper()
+    etcd: Etcd = Etcd()
     http: Http = Http()
     artifacts: ArtifactServer = ArtifactServer()
     scheduling: Scheduling = Scheduling()
@@ -406,12 +460,15 @@ class Settings(BaseSettings):
 
     @check(mode="after")
     def _lasting(self) -> Settings:
-        if self.zookeeper.hosts and self.data is None:
-            raise _wrong(
-                "is required with zookeeper.hosts: the state outlives this process, and so must the packages",
-                "a directory on permanent storage, best shared by all schedulers",
-                key="data",
-            )
+        for name, hosts in (("zookeeper", self.zookeeper.hosts), ("etcd", self.etcd.hosts)):
+            if hosts and self.data is None:
+                raise _wrong(
+                    f"is required with {name}.hosts: the state outlives this process, and so must the packages",
+                    "a directory on permanent storage, best shared by all schedulers",
+                    key="data",
+                )
+        if self.zookeeper.hosts and self.etcd.hosts:
+            raise _wrong("is set, and zookeeper.hosts too", "choose one of the two for the state", key="etcd.hosts")
         return self
 
     @classmethod

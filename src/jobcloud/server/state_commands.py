@@ -10,19 +10,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from jobcloud.adapters import sqlite
+from jobcloud.adapters.etcd.client import EtcdClient
+from jobcloud.adapters.etcd.election import EtcdElection
+from jobcloud.adapters.etcd.store import EtcdStore
 from jobcloud.adapters.sqlite import SqliteStore
 from jobcloud.adapters.zookeeper.election import ZooKeeperElection
 from jobcloud.adapters.zookeeper.session import ZooKeeperSession
 from jobcloud.adapters.zookeeper.store import ZooKeeperStore
 from jobcloud.errors import ConfigError, Conflict, NotFound, StoreDamaged, StoreError
 from jobcloud.messages import Kind
-from jobcloud.ports import LastingStore
+from jobcloud.ports import LastingStore, Leadership
 from jobcloud.server import backup, epochs
 from jobcloud.server.backup import Backup
 from jobcloud.server.settings import Settings
-from jobcloud.server.wiring import STATE_FILE, zookeeper_settings, zookeeper_state
+from jobcloud.server.wiring import STATE_FILE, etcd_settings, etcd_state, zookeeper_settings, zookeeper_state
 
-# How long a restore waits for ZooKeeper.
+# How long a restore waits for ZooKeeper or etcd.
 _ELECTION_S = 15.0
 
 
@@ -47,12 +50,12 @@ class PutBack:
 def back_up(wanted: Settings, file: Path) -> Saved:
     """Save the state to a file, also while a scheduler leads. Raises ConfigError, NotFound, StoreError."""
     data = _data(wanted)
-    if not wanted.zookeeper.hosts and not (data / STATE_FILE).exists():
+    if not is_shared(wanted) and not (data / STATE_FILE).exists():
         raise NotFound(f"there is no state in {data}", field="--data", fix="name the directory of the scheduler")
-    with _opened(wanted) as store:
+    with opened(wanted) as store:
         if not store.epoch():
             raise NotFound("no scheduler has ever led with this state", field="--data", fix="check where it is")
-        taken, stored = backup.take(store, _now_ms())
+        taken, stored = backup.take(store, now_ms())
     return Saved(taken, backup.write(file, taken), backup.unreadable(stored))
 
 
@@ -63,14 +66,14 @@ def restore(wanted: Settings, file: Path) -> PutBack:
     recorded, epoch_file = epochs.read(data / epochs.FILE_NAME), data / epochs.FILE_NAME
     aside = data / f"before-restore-{stamp}.backup"
     with contextlib.ExitStack() as stack:
-        if wanted.zookeeper.hosts:
+        if is_shared(wanted):
             moved: list[Path] = []
-            store: LastingStore = stack.enter_context(_elected(wanted))
+            store: LastingStore = stack.enter_context(elected(wanted, "jobcloud restore"))
         else:
             moved = _make_way(data / STATE_FILE, stamp)
-            store = stack.enter_context(_opened(wanted))
-        floor = max(recorded.epoch + 1, epochs.of_clock(_now_ms()))
-        epoch = backup.put_back(store, found, aside, floor=floor, now_ms=_now_ms())
+            store = stack.enter_context(opened(wanted))
+        floor = max(recorded.epoch + 1, epochs.of_clock(now_ms()))
+        epoch = backup.put_back(store, found, aside, floor=floor, now_ms=now_ms())
         epochs.record(epoch_file, epochs.Recorded(min(epoch, epochs.MAX_EPOCH), _name(wanted)))
     return PutBack(found, epoch, [*moved, *([aside] if aside.exists() else [])])
 
@@ -82,17 +85,36 @@ def _data(wanted: Settings) -> Path:
 
 
 def _name(wanted: Settings) -> str:
-    return zookeeper_state(wanted.zookeeper) if wanted.zookeeper.hosts else STATE_FILE
+    if wanted.zookeeper.hosts:
+        return zookeeper_state(wanted.zookeeper)
+    return etcd_state(wanted.etcd) if wanted.etcd.hosts else STATE_FILE
 
 
-def _now_ms() -> int:
+def same(one: Settings, other: Settings) -> bool:
+    """Whether two settings name the same state. Servers of a cluster may be named in different ways."""
+    if is_shared(one) or is_shared(other):
+        return _name(one) == _name(other) and (one.zookeeper.hosts, one.etcd.hosts) == (
+            other.zookeeper.hosts,
+            other.etcd.hosts,
+        )
+    return _data(one).resolve() == _data(other).resolve()
+
+
+def is_shared(wanted: Settings) -> bool:
+    """Whether several schedulers can use the state, of which one is elected."""
+    return bool(wanted.zookeeper.hosts or wanted.etcd.hosts)
+
+
+def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
 @contextlib.contextmanager
-def _opened(wanted: Settings) -> Iterator[LastingStore]:
+def opened(wanted: Settings) -> Iterator[LastingStore]:
     if wanted.zookeeper.hosts:
         store: LastingStore = ZooKeeperStore(ZooKeeperSession(zookeeper_settings(wanted.zookeeper)))
+    elif wanted.etcd.hosts:
+        store = EtcdStore(EtcdClient(etcd_settings(wanted.etcd)))
     else:
         store = SqliteStore(_data(wanted) / STATE_FILE)
     with contextlib.closing(store):
@@ -112,23 +134,33 @@ def _make_way(path: Path, stamp: str) -> list[Path]:
 
 
 @contextlib.contextmanager
-def _elected(wanted: Settings) -> Iterator[LastingStore]:
-    """The state in ZooKeeper while this process is the elected leader, so that no scheduler leads.
+def elected(wanted: Settings, name: str, option: str = "") -> Iterator[LastingStore]:
+    """The state in ZooKeeper or etcd while this process, as `name`, is the leader, so that no scheduler leads.
 
     Raises Conflict if another one leads.
     """
-    session = ZooKeeperSession(zookeeper_settings(wanted.zookeeper))
-    election = ZooKeeperElection(session, "jobcloud restore")
+    store, election, own_option = _candidate(wanted, name)
     turn = _FirstTurn()
-    with contextlib.closing(ZooKeeperStore(session, name="jobcloud restore", candidate=lambda: election.node)) as store:
+    with contextlib.closing(store):
         if not election.wait(turn, turn.report):
             if turn.leader:
-                raise Conflict(turn.leader, field="--zookeeper", fix="stop all schedulers first")
-            raise StoreError(f"ZooKeeper cannot be used: {turn.told}")
+                raise Conflict(turn.leader, field=option or own_option, fix="stop all schedulers first")
+            raise StoreError(f"the store cannot be used: {turn.told}")
         try:
             yield store
         finally:
             election.resign()
+
+
+def _candidate(wanted: Settings, name: str) -> tuple[LastingStore, Leadership, str]:
+    """A store, the election that gives access to it, and the option that names its servers."""
+    if wanted.zookeeper.hosts:
+        session = ZooKeeperSession(zookeeper_settings(wanted.zookeeper))
+        nodes = ZooKeeperElection(session, name)
+        return ZooKeeperStore(session, name=name, candidate=lambda: nodes.node), nodes, "--zookeeper"
+    client = EtcdClient(etcd_settings(wanted.etcd))
+    keys = EtcdElection(client, name)
+    return EtcdStore(client, name=name, candidacy=lambda: keys.candidacy), keys, "--etcd"
 
 
 class _FirstTurn:

@@ -25,6 +25,9 @@ import structlog
 from starlette.types import ASGIApp
 
 from jobcloud import __version__, zones
+from jobcloud.adapters.etcd.client import EtcdClient, EtcdSettings, EtcdTls
+from jobcloud.adapters.etcd.election import EtcdElection
+from jobcloud.adapters.etcd.store import EtcdStore
 from jobcloud.adapters.memory import MemoryStore
 from jobcloud.adapters.mesos.driver import MesosDriver, MesosSettings, TlsSettings, master_time
 from jobcloud.adapters.sandbox import Output, OutputReader
@@ -56,7 +59,7 @@ from jobcloud.server.loop import Loop, Pace
 from jobcloud.server.origin import Origin, Refill
 from jobcloud.server.packages import PackageStore
 from jobcloud.server.records import Restored
-from jobcloud.server.settings import ArtifactServer, Http, Settings, ZooKeeper, milliseconds
+from jobcloud.server.settings import ArtifactServer, Etcd, Http, Settings, ZooKeeper, milliseconds
 from jobcloud.server.urls import UrlPolicy
 
 log = structlog.get_logger(__name__)
@@ -158,11 +161,15 @@ class _Process:
             return self._wait(loop, leadership, stop)
 
     def _state(self, address: str) -> tuple[Store, Leadership | None]:
-        wanted = self._settings.zookeeper
         if self._settings.data is None:
             return MemoryStore(), None
-        if not wanted.hosts:
-            return self._lasting(SqliteStore(self._data / STATE_FILE), STATE_FILE), None
+        if self._settings.zookeeper.hosts:
+            return self._in_zookeeper(self._settings.zookeeper, address)
+        if self._settings.etcd.hosts:
+            return self._in_etcd(self._settings.etcd, address)
+        return self._lasting(SqliteStore(self._data / STATE_FILE), STATE_FILE), None
+
+    def _in_zookeeper(self, wanted: ZooKeeper, address: str) -> tuple[Store, Leadership]:
         session = ZooKeeperSession(zookeeper_settings(wanted))
         election = ZooKeeperElection(session, address)
         store = ZooKeeperStore(
@@ -172,6 +179,18 @@ class _Process:
             heard=lambda theirs_ms: self._clock.compare(theirs_ms, "ZooKeeper"),
         )
         return self._lasting(store, zookeeper_state(wanted)), election
+
+    def _in_etcd(self, wanted: Etcd, address: str) -> tuple[Store, Leadership]:
+        client = EtcdClient(etcd_settings(wanted))
+        election = EtcdElection(client, address)
+        store = EtcdStore(
+            client,
+            name=address,
+            candidacy=lambda: election.candidacy,
+            heard=lambda theirs_ms: self._clock.compare(theirs_ms, "etcd"),
+            resign=election.resign,
+        )
+        return self._lasting(store, etcd_state(wanted)), election
 
     def _lasting(self, store: LastingStore, state: str) -> Store:
         return LastingEpochs(store, self._data / epochs.FILE_NAME, state=state, now_ms=self._clock.now_ms)
@@ -343,6 +362,23 @@ def _policy(wanted: Settings, artifacts: Artifacts) -> Policy:
 def zookeeper_state(wanted: ZooKeeper) -> str:
     """The name of a state in ZooKeeper. Servers of an ensemble come and go, so it does not contain them."""
     return f"zookeeper {wanted.namespace}"
+
+
+def etcd_state(wanted: Etcd) -> str:
+    """The name of a state in etcd, without its members, which come and go."""
+    return f"etcd {wanted.prefix}"
+
+
+def etcd_settings(wanted: Etcd) -> EtcdSettings:
+    tls = EtcdTls(*(str(path or "") for path in (wanted.tls_ca_file, wanted.tls_cert_file, wanted.tls_key_file)))
+    return EtcdSettings(
+        wanted.hosts,
+        wanted.prefix,
+        auth=wanted.auth,
+        session_timeout_s=wanted.session_timeout.total_seconds(),
+        open_keys=wanted.open_keys,
+        tls=tls if wanted.tls else None,
+    )
 
 
 def zookeeper_settings(wanted: ZooKeeper) -> ZooKeeperSettings:

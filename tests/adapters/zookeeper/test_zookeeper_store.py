@@ -20,7 +20,7 @@ from kazoo.client import KazooClient
 from kazoo.security import make_digest_acl
 from tests import zookeeper_kit
 
-from jobcloud.adapters.zookeeper import journal
+from jobcloud.adapters import journal
 from jobcloud.adapters.zookeeper.session import NoAnswer, ZooKeeperSession, ZooKeeperSettings, ZooKeeperTls
 from jobcloud.adapters.zookeeper.store import ZooKeeperStore
 from jobcloud.dev.tcp_ports import free_port

@@ -40,17 +40,19 @@ from urllib.parse import quote, unquote
 from kazoo import exceptions as zk
 from kazoo.client import KazooClient
 
-from jobcloud.adapters.zookeeper.journal import (
+from jobcloud.adapters.journal import (
     Damaged,
-    Entry,
+    Files,
     Journal,
     Place,
     Segment,
+    Spread,
+    assemble,
     decode,
-    encode,
     entry_size,
     mark,
-    marks,
+    marks_name,
+    segment_name,
 )
 from jobcloud.adapters.zookeeper.session import NoAnswer, Request, ZooKeeperSession, failed
 from jobcloud.errors import Fenced, RecordTooLarge, StoreError, StoreUnusable
@@ -271,15 +273,15 @@ class ZooKeeperStore:
         folded = _weight(operations) > _REQUEST_BYTES - 2 * _PIECE_BYTES or len(operations) > _REQUEST_OPERATIONS // 4
         entries = [*plan.entries, *((*place, value) for place, value in placed.items())] if folded else plan.entries
         number = image.journal.last + 1
-        spread = _Spread(self._session.path(_JOURNAL), number, entries)
-        for part in spread.parts:
-            self._transact(epoch, [part])
+        spread = Spread(number, entries, _PIECE_BYTES)
+        for name, data in spread.parts:
+            self._transact(epoch, [("create", self._journal(name), data)])
         leftovers = image.leftovers[:100]
-        ending: list[Operation] = [*spread.ends]
+        ending: list[Operation] = [("create", self._journal(name), data) for name, data in spread.ends]
         ending.extend(("delete", self._journal(name), None) for segment in plan.cleaned for name in segment.nodes)
         ending.extend(("delete", self._journal(name), None) for name in leftovers)
         ending.extend([("create", self._session.path(_UNFOLD), str(number).encode())] if folded else operations)
-        self._transact(epoch, ending, witness=(spread.ends[0][1], spread.token))
+        self._transact(epoch, ending, witness=(self._journal(spread.name), spread.token))
         image.journal.append(Segment(number, spread.names, spread.blob, spread.size), plan.entries)
         image.journal.drop(plan.cleaned)
         image.leftovers = image.leftovers[len(leftovers) :]
@@ -417,25 +419,25 @@ class ZooKeeperStore:
         return image, stored
 
     def _read_journal(self, image: _Image, stored: StoredRecords, unfold: tuple[int, int] | None) -> None:
-        files = _Files(self._children(_JOURNAL))
+        files = Files(self._children(_JOURNAL))
         stored.faults.extend(StoredFault(self._journal(name), "is of an unknown kind") for name in files.strange)
         blobs = dict(zip(files.segments, self._values(map(self._journal, files.segments)), strict=True))
         parts = dict(zip(files.parts, self._values(map(self._journal, files.parts)), strict=True))
         used: set[str] = set()
         for number in sorted(files.numbers):
-            name = _segment_name(number)
+            name = segment_name(number)
             try:
-                blob, names = _assemble(name, blobs.get(name), parts)
+                blob, names = assemble(name, blobs.get(name), parts)
                 entries = decode(blob)
             except Damaged as error:
                 self._quarantine(name, error, image, stored)
                 image.journal.last = max(image.journal.last, number)
-                used.update(part for part in (*files.parts, _marks_name(name)) if part.startswith(name))
+                used.update(part for part in (*files.parts, marks_name(name)) if part.startswith(name))
                 continue
             used.update(names)
             mine = [entry for entry in entries if entry[0] not in _FOLDERS]
             size = sum(entry_size(*entry) for entry in entries)
-            mark_names = tuple(each for each in (_marks_name(name),) if each in files.marks)
+            mark_names = tuple(each for each in (marks_name(name),) if each in files.marks)
             used.update(mark_names)
             image.journal.append(Segment(number, (*names, *mark_names), blob, size), mine)
             for kind, key, value in mine:
@@ -457,7 +459,7 @@ class ZooKeeperStore:
         """
         path = self._journal(name)
         try:
-            found, _ = self._session.ask(lambda client: client.get_async(self._journal(_marks_name(name))))
+            found, _ = self._session.ask(lambda client: client.get_async(self._journal(marks_name(name))))
         except zk.NoNodeError:
             found = b"?"
         if len(found) % 8:
@@ -518,90 +520,6 @@ def _base_of(data: bytes) -> int:
     except (ValueError, KeyError, TypeError, RecursionError):
         return 0
     return base if type(base) is int and 0 <= base <= _MAX_BASE else 0
-
-
-class _Spread:
-    """A segment split into nodes: `parts` are created first, `ends` belong to the transaction.
-
-    The node of the segment contains a header, `1 TOKEN PARTS\\n`, and the rest of the content. A part is named
-    SEGMENT-TOKEN-NUMBER, so that it cannot collide with leftovers of another attempt. The marks, hashes of the kinds
-    and keys of the changed records, are a node of their own.
-    """
-
-    def __init__(self, folder: str, number: int, entries: Sequence[Entry]) -> None:
-        self.blob = encode(entries)
-        self.size = sum(entry_size(*entry) for entry in entries)
-        name, token = _segment_name(number), uuid.uuid4().hex[:12]
-        pieces = _pieces(self.blob)
-        names = [f"{name}-{token}-{index:04d}" for index in range(len(pieces) - 1)]
-        self.token = f"1 {token} ".encode()
-        header = self.token + b"%d\n" % len(names)
-        marked = marks(entries)
-        # A huge batch has no marks. If its segment is damaged, the store refuses to start.
-        marks_node = [("create", f"{folder}/{_marks_name(name)}", marked)] if len(marked) <= _PIECE_BYTES else []
-        self.names = (name, *names, *([_marks_name(name)] if marks_node else []))
-        self.parts: list[Operation] = [
-            ("create", f"{folder}/{part}", piece) for part, piece in zip(names, pieces[:-1], strict=True)
-        ]
-        self.ends: list[Operation] = [("create", f"{folder}/{name}", header + pieces[-1]), *marks_node]
-
-
-class _Files:
-    """The names in the folder of the journal, by kind."""
-
-    def __init__(self, names: Iterable[str]) -> None:
-        self.segments: list[str] = []
-        self.parts: list[str] = []
-        self.marks: list[str] = []
-        self.strange: list[str] = []
-        self.numbers: set[int] = set()
-        for name in names:
-            base, _, rest = name.partition("-")
-            if len(base) != _DIGITS or not base.isdecimal() or not base.isascii():
-                self.strange.append(name)
-            elif not rest:
-                self.segments.append(name)
-                self.numbers.add(int(base))
-            elif rest == _MARKS:
-                self.marks.append(name)
-                # Marks are created and deleted with their segment. If only the marks exist, the segment was lost.
-                self.numbers.add(int(base))
-            else:
-                self.parts.append(name)
-
-
-_DIGITS = 16
-_MARKS = "marks"
-
-
-def _segment_name(number: int) -> str:
-    return f"{number:0{_DIGITS}d}"
-
-
-def _marks_name(segment: str) -> str:
-    return f"{segment}-{_MARKS}"
-
-
-def _assemble(name: str, data: bytes | None, parts: Mapping[str, bytes]) -> tuple[bytes, tuple[str, ...]]:
-    """The content of a segment and the names of its nodes. Raises Damaged."""
-    if data is None:
-        raise Damaged("it is missing")
-    header, newline, rest = data.partition(b"\n")
-    try:
-        version, token, count = header.decode("ascii").split(" ")
-        names = [f"{name}-{token}-{index:04d}" for index in range(int(count))]
-    except ValueError as error:
-        raise Damaged("it has no header") from error
-    if version != "1" or not newline:
-        raise Damaged(f"it was written in format {version[:10]}")
-    try:
-        return b"".join([*(parts[part] for part in names), rest]), (name, *names)
-    except KeyError as error:
-        raise Damaged(f"its part {error} is missing") from error
-
-
-def _pieces(blob: bytes) -> list[bytes]:
-    return [blob[start : start + _PIECE_BYTES] for start in range(0, max(1, len(blob)), _PIECE_BYTES)]
 
 
 def _portions(writes: Mapping[Place, bytes | None]) -> Iterator[dict[Place, bytes | None]]:

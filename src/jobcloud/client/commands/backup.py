@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 Data = Annotated[Path | None, typer.Option(metavar="DIR", help="The scheduler's --data.")]
 ZooKeeper = Annotated[str | None, typer.Option(metavar="HOST:PORT,…", help="The scheduler's --zookeeper.")]
+Etcd = Annotated[str | None, typer.Option(metavar="HOST:PORT,…", help="The scheduler's --etcd.")]
 Config = Annotated[Path | None, typer.Option(metavar="FILE", help="The scheduler's --config.")]
 
 
@@ -23,6 +24,7 @@ def back_up(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write. An existing one is replaced.")],
     data: Data = None,
     zookeeper: ZooKeeper = None,
+    etcd: Etcd = None,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
@@ -30,7 +32,7 @@ def back_up(
     with server_libraries():
         from jobcloud.server import state_commands
 
-        saved = state_commands.back_up(_settings(data, zookeeper, config), file)
+        saved = state_commands.back_up(_settings(data, zookeeper, etcd, config), file)
     found = state_commands.facts(saved.backup)
     answer = {"file": str(file), **found, "bytes": saved.size, "unreadable": saved.unreadable}
     render.show(answer, _saved, as_json=as_json)
@@ -40,6 +42,7 @@ def restore(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A backup.")],
     data: Data = None,
     zookeeper: ZooKeeper = None,
+    etcd: Etcd = None,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
@@ -47,16 +50,16 @@ def restore(
     with server_libraries():
         from jobcloud.server import state_commands
 
-        done = state_commands.restore(_settings(data, zookeeper, config), file)
+        done = state_commands.restore(_settings(data, zookeeper, etcd, config), file)
     found = {**state_commands.facts(done.backup), "epoch": done.epoch}
     answer = {"file": str(file), **found, "before": [str(path) for path in done.aside]}
     render.show(answer, _restored, as_json=as_json)
 
 
-def _settings(data: Path | None, zookeeper: str | None, config: Path | None) -> Settings:
+def _settings(data: Path | None, zookeeper: str | None, etcd: str | None, config: Path | None) -> Settings:
     from jobcloud.server import settings
 
-    return settings.load(config, {"data": data, "zookeeper.hosts": zookeeper})
+    return settings.load(config, {"data": data, "zookeeper.hosts": zookeeper, "etcd.hosts": etcd})
 
 
 def _saved(answer: dict[str, Any]) -> None:

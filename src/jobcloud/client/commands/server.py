@@ -89,6 +89,10 @@ def run_scheduler(
         str | None,
         typer.Option(metavar="HOST:PORT,…", help="Keep the state in ZooKeeper. One of several schedulers leads."),
     ] = None,
+    etcd: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT,…", help="Keep the state in etcd. One of several schedulers leads."),
+    ] = None,
     config: Annotated[Path | None, typer.Option(metavar="FILE", help="TOML file with settings.")] = None,
 ) -> None:
     """Run the scheduler on a Mesos cluster.
@@ -98,7 +102,7 @@ def run_scheduler(
     with server_libraries():
         from jobcloud.server import settings, wiring
 
-        own = {"data": data, "zookeeper.hosts": zookeeper}
+        own = {"data": data, "zookeeper.hosts": zookeeper, "etcd.hosts": etcd}
         found = settings.load(config, own | mesos.settings() | api.settings() | tls.settings())
         raise typer.Exit(wiring.run_scheduler(found))
 

@@ -7,12 +7,14 @@ records that are still valid are copied to the new segment, and the transaction 
 old one. (Rosenblum and Ousterhout, "The design and implementation of a log-structured file system", 1992. The oldest
 segment goes first, so that the marker of a deletion can be dropped with its segment.)
 
-Format of a segment: zlib(msgpack([[kind, key, value or nil], …])).
+Format of a segment: zlib(msgpack([[kind, key, value or nil], …])). A store keeps it in one or several nodes (in etcd:
+keys), as `Spread` splits it.
 """
 
 from __future__ import annotations
 
 import hashlib
+import uuid
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -154,3 +156,87 @@ class Journal:
 
 def entry_size(kind: str, key: str, value: bytes | None) -> int:
     return _ENTRY_BYTES + len(kind) + len(key) + len(value or b"")
+
+
+# ----------------------------------------------------------------------------------------------------- nodes and names
+
+_DIGITS = 16
+_MARKS = "marks"
+
+
+def segment_name(number: int) -> str:
+    return f"{number:0{_DIGITS}d}"
+
+
+def marks_name(segment: str) -> str:
+    return f"{segment}-{_MARKS}"
+
+
+class Spread:
+    """A segment split into nodes, as (name, data): `parts` are stored first, `ends` belong to the transaction.
+
+    The node of the segment contains a header, `1 TOKEN PARTS\\n`, and the rest of the content. A part is named
+    SEGMENT-TOKEN-NUMBER, so that it cannot collide with leftovers of another attempt. The marks, hashes of the kinds
+    and keys of the changed records, are a node of their own.
+    """
+
+    def __init__(self, number: int, entries: Sequence[Entry], piece_bytes: int) -> None:
+        self.blob = encode(entries)
+        self.size = sum(entry_size(*entry) for entry in entries)
+        self.name, token = segment_name(number), uuid.uuid4().hex[:12]
+        pieces = _pieces(self.blob, piece_bytes)
+        names = [f"{self.name}-{token}-{index:04d}" for index in range(len(pieces) - 1)]
+        self.token = f"1 {token} ".encode()
+        header = self.token + b"%d\n" % len(names)
+        marked = marks(entries)
+        # A huge batch has no marks. If its segment is damaged, the store refuses to start.
+        marks_node = [(marks_name(self.name), marked)] if len(marked) <= piece_bytes else []
+        self.names = (self.name, *names, *(name for name, _ in marks_node))
+        self.parts = list(zip(names, pieces[:-1], strict=True))
+        self.ends = [(self.name, header + pieces[-1]), *marks_node]
+
+
+class Files:
+    """The names in the folder of the journal, by kind."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.segments: list[str] = []
+        self.parts: list[str] = []
+        self.marks: list[str] = []
+        self.strange: list[str] = []
+        self.numbers: set[int] = set()
+        for name in names:
+            base, _, rest = name.partition("-")
+            if len(base) != _DIGITS or not base.isdecimal() or not base.isascii():
+                self.strange.append(name)
+            elif not rest:
+                self.segments.append(name)
+                self.numbers.add(int(base))
+            elif rest == _MARKS:
+                self.marks.append(name)
+                # Marks are created and deleted with their segment. If only the marks exist, the segment was lost.
+                self.numbers.add(int(base))
+            else:
+                self.parts.append(name)
+
+
+def assemble(name: str, data: bytes | None, parts: Mapping[str, bytes]) -> tuple[bytes, tuple[str, ...]]:
+    """The content of a segment and the names of its nodes, without the marks. Raises Damaged."""
+    if data is None:
+        raise Damaged("it is missing")
+    header, newline, rest = data.partition(b"\n")
+    try:
+        version, token, count = header.decode("ascii").split(" ")
+        names = [f"{name}-{token}-{index:04d}" for index in range(int(count))]
+    except ValueError as error:
+        raise Damaged("it has no header") from error
+    if version != "1" or not newline:
+        raise Damaged(f"it was written in format {version[:10]}")
+    try:
+        return b"".join([*(parts[part] for part in names), rest]), (name, *names)
+    except KeyError as error:
+        raise Damaged(f"its part {error} is missing") from error
+
+
+def _pieces(blob: bytes, size: int) -> list[bytes]:
+    return [blob[start : start + size] for start in range(0, max(1, len(blob)), size)]

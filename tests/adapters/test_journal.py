@@ -1,4 +1,4 @@
-"""The journal of the ZooKeeper store, without ZooKeeper."""
+"""The journal of the ZooKeeper and etcd stores, without their servers."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobcloud.adapters.zookeeper import journal as journals
-from jobcloud.adapters.zookeeper.journal import Damaged, Journal, Place, Segment, decode, encode, entry_size, marks
+from jobcloud.adapters import journal as journals
+from jobcloud.adapters.journal import Damaged, Journal, Place, Segment, decode, encode, entry_size, marks
 
 _places = st.tuples(st.just("task"), st.sampled_from("abcdefgh"))
 _batches = st.lists(st.dictionaries(_places, st.none() | st.binary(max_size=60), min_size=1, max_size=4), max_size=60)

@@ -1,4 +1,4 @@
-"""Two schedulers on one ZooKeeper and one dev cluster, killed, stopped and frozen in turn: no work is lost."""
+"""Two schedulers on one ZooKeeper or etcd and one dev cluster, killed, stopped and frozen in turn: no work is lost."""
 
 from __future__ import annotations
 
@@ -16,28 +16,31 @@ from tests.whole_kit import DEMO, Product, attempts, until
 
 from jobcloud.dev.cluster import DevCluster
 
-pytestmark = [pytest.mark.zookeeper, pytest.mark.dev_cluster]
+pytestmark = pytest.mark.dev_cluster
 
 SESSION_S = 6  # long enough that a busy machine does not expire the session of a live leader
+
+# The setting of the place of the state in each store.
+_PLACE = {"zookeeper": "NAMESPACE", "etcd": "PREFIX"}
 
 
 class Pair:
     """Two schedulers that share state and packages. Each has its own API."""
 
-    def __init__(self, folder: Path, master: str, hosts: str) -> None:
+    def __init__(self, folder: Path, master: str, store: str, hosts: str) -> None:
         self.products = [Product(self._folder(folder, name)) for name in ("a", "b")]
         self.processes: list[subprocess.Popen[bytes] | None] = [None, None]
         for product in self.products:
             product.data = folder / "data"
             product.environ |= {
                 "JOBCLOUD_ARTIFACTS_PORT": "0",
-                "JOBCLOUD_ZOOKEEPER_SESSION_TIMEOUT": f"{SESSION_S}s",
-                "JOBCLOUD_ZOOKEEPER_NAMESPACE": f"test/{folder.name.replace('.', '-')}",
+                f"JOBCLOUD_{store.upper()}_SESSION_TIMEOUT": f"{SESSION_S}s",
+                f"JOBCLOUD_{store.upper()}_{_PLACE[store]}": f"test/{folder.name.replace('.', '-')}",
                 # Only the leader writes the context file, which holds the token.
                 "JOBCLOUD_TOKEN": "t0ken-of-both",
                 "JOBCLOUD_HTTP_TOKEN_FILE": str(self._token(folder)),
             }
-        self._where = ("--mesos", master, "--zookeeper", hosts)
+        self._where = ("--mesos", master, f"--{store}", hosts)
 
     @staticmethod
     def _folder(folder: Path, name: str) -> Path:
@@ -77,10 +80,16 @@ class Pair:
         return len(self.products[number].runs("sales"))
 
 
-@pytest.fixture
-def pair(tmp_path: Path, zookeeper_hosts: str) -> Iterator[Pair]:
+@pytest.fixture(
+    params=[
+        pytest.param("zookeeper", marks=pytest.mark.zookeeper),
+        pytest.param("etcd", marks=pytest.mark.etcd),
+    ]
+)
+def pair(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pair]:
+    hosts = request.getfixturevalue(f"{request.param}_hosts")
     with DevCluster(agents=2) as cluster:
-        made = Pair(tmp_path, cluster.master, zookeeper_hosts)
+        made = Pair(tmp_path, cluster.master, request.param, hosts)
         try:
             yield made
         finally:

@@ -1,0 +1,130 @@
+"""One HTTP connection to a member of etcd: a time limit on the whole exchange, and a limit on the size of its answer.
+
+Other HTTP clients limit the time between two pieces of data. A member that sends a byte now and then would hold the
+leader for as long as it likes.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import ssl
+import time
+from dataclasses import dataclass, field
+
+from httptools import HttpParserError, HttpResponseParser
+
+_RECEIVED_AT_ONCE = 256 << 10
+_MAX_HEAD_BYTES = 64 << 10
+
+
+class Lost(Exception):
+    """There is no answer. A request that was sent may have taken effect."""
+
+
+class TooLong(Exception):
+    """The answer exceeds the limit."""
+
+
+@dataclass(slots=True)
+class Answer:
+    """`date` is the header of this name, the member's time."""
+
+    status: int = 0
+    body: bytearray = field(default_factory=bytearray)
+    date: str = ""
+    #: whether the connection can be used again
+    persistent: bool = False
+
+
+class Connection:
+    """An open connection. `address` is (host, port). `deadline` counts seconds of time.monotonic. Raises Lost."""
+
+    def __init__(self, address: tuple[str, int], deadline: float, context: ssl.SSLContext | None = None) -> None:
+        host, port = address
+        self._name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        try:
+            self._socket = socket.create_connection(address, timeout=_remaining(deadline))
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if context is not None:
+                self._socket.settimeout(_remaining(deadline))
+                self._socket = context.wrap_socket(self._socket, server_hostname=host)
+        except (OSError, UnicodeError) as error:
+            if hasattr(self, "_socket"):
+                self._socket.close()
+            raise Lost(f"{self._name} cannot be reached: {_reason(error)}") from error
+
+    def exchange(self, path: str, body: bytes, headers: str, deadline: float, limit: int) -> Answer:
+        """POST `body`. Raises Lost, TooLong."""
+        head = (
+            f"POST {path} HTTP/1.1\r\nHost: {self._name}\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\n{headers}\r\n"
+        )
+        receiver = _Receiver(limit)
+        try:
+            self._send(head.encode() + body, deadline)
+            while not receiver.complete:
+                self._socket.settimeout(_remaining(deadline))
+                data = self._socket.recv(_RECEIVED_AT_ONCE)
+                if not data:
+                    raise Lost(f"{self._name} has closed the connection")
+                receiver.feed(data)
+        except (OSError, HttpParserError) as error:
+            raise Lost(f"{self._name} does not answer: {_reason(error)}") from error
+        return receiver.answer
+
+    def is_open(self) -> bool:
+        """False if the member has closed the connection, or has sent something without being asked."""
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return not poll.poll(0)
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def _send(self, data: bytes, deadline: float) -> None:
+        rest = memoryview(data)
+        while rest:
+            self._socket.settimeout(_remaining(deadline))
+            rest = rest[self._socket.send(rest) :]
+
+
+class _Receiver:
+    """Collects one answer. The methods named on_… are callbacks of the parser."""
+
+    def __init__(self, limit: int) -> None:
+        self.answer = Answer()
+        self.complete = False
+        self._left = limit + _MAX_HEAD_BYTES
+        self._limit = limit
+        self._parser = HttpResponseParser(self)
+
+    def feed(self, data: bytes) -> None:
+        self._left -= len(data)
+        if self._left < 0:
+            raise TooLong(f"an answer of etcd has more than {self._limit:,} bytes")
+        self._parser.feed_data(data)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if name.lower() == b"date":
+            self.answer.date = value.decode("latin-1")
+
+    def on_body(self, piece: bytes) -> None:
+        self.answer.body += piece
+
+    def on_message_complete(self) -> None:
+        self.answer.status = self._parser.get_status_code()
+        if self.answer.status >= 200:
+            self.answer.persistent = self._parser.should_keep_alive()
+            self.complete = True
+
+
+def _remaining(deadline: float) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError("timed out")
+    return left
+
+
+def _reason(error: Exception) -> str:
+    return str(error) or type(error).__name__

@@ -1,0 +1,469 @@
+"""State in etcd, for a group of schedulers of which one leads.
+
+Keys below the prefix:
+
+    epoch               {"epoch": N, "leader": address, "token": …}: the leader's epoch, and who raised it
+    head                the number of the last segment of the journal
+    journal/…           all records (`jobcloud.adapters.journal`)
+    election/…          the candidates, of which the oldest leads (`election`)
+
+A batch is one transaction. It compares the value of `epoch`, the create revision of our key in the election, and the
+revision at which `head` was last changed. It creates the next segment of the journal and changes `head`. So a
+superseded leader writes nothing. A transaction without an answer is repeated. If the lost one arrives as well, even
+minutes later, the later of the two fails, because `head` has changed meanwhile. The failure branch reads `head`, which
+contains a token of the batch: it shows which of the two has happened. A batch without records also changes `head`. So
+after this proof no earlier request can take effect any more.
+
+A batch too large for one request is split into parts. Each part is a key; the last request is the transaction that
+creates the segment. Parts without a segment have no meaning and are deleted later, so a crash between the requests
+leaves all of the batch or none of it.
+
+The store never compacts etcd: that would delete the history of all its users.
+
+Sources: https://etcd.io/docs/v3.4/learning/api/ (transactions, revisions), https://etcd.io/docs/v3.4/dev-guide/limit/
+(1.5 MiB a request), https://etcd.io/docs/v3.4/op-guide/configuration/ (--max-txn-ops 128).
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from jobcloud.adapters.etcd.client import (
+    AnswerTooLong,
+    EtcdClient,
+    KeyValue,
+    Operation,
+    Rejected,
+    Transaction,
+    delete,
+    end_of,
+    get,
+    has_value,
+    put,
+    was_changed_at,
+    was_created_at,
+)
+from jobcloud.adapters.etcd.election import FOLDER as _ELECTION
+from jobcloud.adapters.etcd.election import Candidacy
+from jobcloud.adapters.journal import (
+    Damaged,
+    Files,
+    Journal,
+    Place,
+    Segment,
+    Spread,
+    assemble,
+    decode,
+    entry_size,
+    mark,
+    marks_name,
+    segment_name,
+)
+from jobcloud.errors import Fenced, RecordTooLarge, StoreError, StoreGone, StoreUnusable
+from jobcloud.messages import KIND_NAMES, KINDS
+from jobcloud.ports import StoredFault, StoredRecords, StoredWrite
+
+_EPOCH, _HEAD, _JOURNAL = "epoch", "head", "journal/"
+# A member accepts requests of 1.5 MiB and branches of 128 operations. A transaction has at most one piece of a segment,
+# its marks, and 100 deletions.
+_PIECE_BYTES = 500_000
+_MAX_LEFTOVERS = 20
+_MAX_RECORD_BYTES = 16 << 20
+_MAX_READS = 20
+# A state is read in pages of about this size.
+_PAGE_BYTES = 2 << 20
+_FIRST_KEYS, _MAX_KEYS = 4, 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """The number of the last segment, and the revision of etcd at which the key was changed."""
+
+    number: int
+    revision: int
+
+
+@dataclass(slots=True)
+class _Image:
+    """The part of the stored state that the next write needs to know."""
+
+    journal: Journal = field(default_factory=Journal)
+    leftovers: list[str] = field(default_factory=list)
+    #: the marks of damaged segments
+    lost: set[bytes] = field(default_factory=set)
+
+
+class EtcdStore:
+    """A `Store` below the prefix of `client`, which it owns. Only one thread at a time may use it.
+
+    `name` is stored with the epoch, for users. `candidacy` returns our key in the election. The epoch is raised, and
+    batches are written, only while that key exists. `heard` takes a member's time (ms) when the epoch is raised.
+    `resign` is called by `close`, so that the next candidate can lead at once. `requests` counts the requests that
+    changed the state.
+    """
+
+    def __init__(
+        self,
+        client: EtcdClient,
+        *,
+        name: str = "",
+        candidacy: Callable[[], Candidacy | None] = lambda: None,
+        heard: Callable[[int], object] = bool,
+        resign: Callable[[], object] = bool,
+    ) -> None:
+        self._client = client
+        self._resign = resign
+        self._name = name
+        self._candidacy = candidacy
+        self._heard = heard
+        self._image: _Image | None = None
+        self._head: _Head | None = None
+        self._closed = False
+        self._epoch = 0
+        # The value of the key `epoch` since we have raised it.
+        self._claim = b""
+        self._revision = 0
+        self.requests = 0
+
+    # ------------------------------------------------------------------------------------------------------- epoch
+
+    def acquire(self, floor: int = 0) -> int:
+        with self._translated():
+            self._image = self._head = None
+            token = uuid.uuid4().hex
+            deadline = self._client.monotonic() + self._client.timeout_s
+            while True:
+                epoch, head = self._read_epoch(), self._read_head()
+                if epoch is not None and token.encode() in epoch.value:
+                    # Our request has taken effect, and its answer was lost.
+                    self._epoch, self._claim, self._head = _epoch_of(epoch.value), epoch.value, head
+                    break
+                if self._client.monotonic() > deadline:
+                    raise StoreError("the epoch could not be raised: other schedulers raise it all the time")
+                self._raise_epoch(token, floor, epoch, head)
+        if (theirs_ms := self._client.time_ms) is not None:
+            self._heard(theirs_ms)
+        return self._epoch
+
+    def _raise_epoch(self, token: str, floor: int, epoch: KeyValue | None, head: _Head | None) -> None:
+        """One attempt. Whether it was successful is read afterwards."""
+        number = max(floor, 1 + (_epoch_of(epoch.value) if epoch else 0))
+        value = json.dumps({"epoch": number, "leader": self._name, "token": token}).encode()
+        compare = [was_changed_at(self._key(_EPOCH), epoch.mod_revision if epoch else 0)]
+        compare += [was_changed_at(self._key(_HEAD), head.revision if head else 0)]
+        candidacy = self._candidacy()
+        compare += _still_candidate(candidacy)
+        own = [get(candidacy.key)] if candidacy else []
+        # Changing the head stops all requests of earlier leaders that are still on their way.
+        change = [put(self._key(_EPOCH), value), put(self._key(_HEAD), _head_value(head.number if head else 0, token))]
+        answer = self._transact(compare, change, own)
+        self.requests += 1
+        if not answer.succeeded and candidacy and _created(answer.ranges()[0]) != candidacy.revision:
+            raise Fenced(f"{candidacy.key.decode()} in etcd is gone: another scheduler may lead")
+
+    def epoch(self) -> int:
+        with self._translated():
+            found = self._read_epoch()
+            return _epoch_of(found.value) if found else 0
+
+    def _read_epoch(self) -> KeyValue | None:
+        return self._one(_EPOCH)
+
+    def _read_head(self) -> _Head | None:
+        found = self._one(_HEAD)
+        return _Head(self._number_of(found.value), found.mod_revision) if found else None
+
+    def _number_of(self, value: bytes) -> int:
+        number = value.partition(b" ")[0]
+        if not number.isdigit() or len(number) > 16:
+            raise StoreUnusable(f"{self._text(_HEAD)} in etcd is damaged; it was left unchanged")
+        return int(number)
+
+    # ----------------------------------------------------------------------------------------------------- writing
+
+    def write(self, epoch: int, batch: Sequence[StoredWrite]) -> None:
+        with self._translated():
+            if not self._claim or epoch != self._epoch:
+                raise Fenced(f"epoch {epoch} was never acquired, or was superseded")
+            last = {(KIND_NAMES[write.kind], write.key): write.value for write in batch}
+            _check_sizes(last)
+            # Until this write has succeeded, the image may differ from the stored state.
+            image, self._image = self._image, None
+            if last:
+                image = image or self._read()[0]
+                self._append(image, last)
+            else:
+                self._commit([], self._known_head().number)
+            self._image = image
+
+    def _append(self, image: _Image, last: Mapping[Place, bytes | None]) -> None:
+        """Store the batch as one segment."""
+        plan = image.journal.plan(last)
+        number = image.journal.last + 1
+        spread = Spread(number, plan.entries, _PIECE_BYTES)
+        for name, data in spread.parts:
+            self._put_part(name, data)
+        leftovers = image.leftovers[:_MAX_LEFTOVERS]
+        changes = [put(self._key(_JOURNAL + name), data) for name, data in spread.ends]
+        changes += [self._deletion(segment) for segment in plan.cleaned]
+        changes += [delete(self._key(_JOURNAL + name)) for name in leftovers]
+        self._commit(changes, number)
+        image.journal.append(Segment(number, (*spread.names,), spread.blob, spread.size), plan.entries)
+        image.journal.drop(plan.cleaned)
+        image.leftovers = image.leftovers[len(leftovers) :]
+
+    def _deletion(self, segment: Segment) -> Operation:
+        """Delete a segment with its parts and marks: NUMBER and everything that begins with NUMBER-."""
+        key = self._key(_JOURNAL + segment_name(segment.number))
+        return delete(key, end_of(key + b"-"))
+
+    def _put_part(self, name: str, data: bytes) -> None:
+        # A part has a name of its own, so a duplicate changes nothing.
+        answer = self._transact(self._guards(), [put(self._key(_JOURNAL + name), data)], self._facts())
+        self.requests += 1
+        if not answer.succeeded:
+            self._explain(answer)
+
+    def _commit(self, changes: Sequence[Operation], number: int) -> None:
+        """Perform all `changes`, or none, and let `number` be that of the last segment."""
+        head, token = self._known_head(), uuid.uuid4().hex[:16]
+        value = _head_value(number, token)
+        compare = [*self._guards(), was_changed_at(self._key(_HEAD), head.revision)]
+        self._head = None
+        answer = self._transact(compare, [put(self._key(_HEAD), value), *changes], self._facts())
+        self.requests += 1
+        revision = answer.header.revision
+        if not answer.succeeded:
+            # An earlier request of ours may have taken effect, while its answer was lost.
+            found = answer.ranges()[0]
+            if not found or found[0].value != value:
+                self._explain(answer)
+            revision = found[0].mod_revision
+        self._head = _Head(number, revision)
+
+    def _guards(self) -> list[Operation]:
+        return [has_value(self._key(_EPOCH), self._claim), *_still_candidate(self._candidacy())]
+
+    def _facts(self) -> list[Operation]:
+        """What `_explain` needs to know."""
+        candidacy = self._candidacy()
+        return [get(self._key(_HEAD)), get(self._key(_EPOCH)), *([get(candidacy.key)] if candidacy else [])]
+
+    def _explain(self, answer: Transaction) -> None:
+        """Raise the reason why a comparison of ours failed."""
+        _, epoch, *own = answer.ranges()
+        candidacy = self._candidacy()
+        if not epoch or epoch[0].value != self._claim:
+            raise Fenced(f"epoch {self._epoch} was superseded: another scheduler leads below {self._text('')}")
+        if candidacy and _created(own[0]) != candidacy.revision:
+            raise Fenced(f"{candidacy.key.decode()} in etcd is gone: another scheduler may lead")
+        raise StoreError(f"{self._text(_HEAD)} in etcd was changed by another client, or by an earlier request of ours")
+
+    def _known_head(self) -> _Head:
+        if self._head is None:
+            self._head = self._read_head()
+        if self._head is None:
+            raise StoreGone(f"{self._text(_HEAD)} in etcd is gone: the state was deleted under this scheduler")
+        return self._head
+
+    # ----------------------------------------------------------------------------------------------------- reading
+
+    def load(self) -> StoredRecords:
+        with self._translated():
+            self._image = self._head = None
+            self._image, stored, self._head = self._read()
+            return stored
+
+    def snapshot(self) -> StoredRecords:
+        with self._translated():
+            return self._read()[1]
+
+    def _read(self) -> tuple[_Image, StoredRecords, _Head | None]:
+        """Everything below the prefix, as of one revision of etcd."""
+        for _ in range(_MAX_READS):
+            try:
+                return self._interpret(self._read_all())
+            except _Compacted:
+                continue
+        raise StoreError("etcd compacts its history faster than the state can be read")
+
+    def _read_all(self) -> dict[str, KeyValue]:
+        """All keys without the prefix. Raises _Compacted if the revision is compacted meanwhile."""
+        found: dict[str, KeyValue] = {}
+        key, end = self._client.root, end_of(self._client.root)
+        revision, limit = 0, _FIRST_KEYS
+        while True:
+            try:
+                page = self._client.range(key, end, limit=limit, revision=revision)
+            except AnswerTooLong:
+                if limit == 1:
+                    raise
+                limit = max(1, limit // 4)
+                continue
+            except Rejected as error:
+                if revision and "compacted" in str(error):
+                    raise _Compacted from error
+                raise
+            self._check_revision(page.header.revision)
+            revision = revision or page.header.revision
+            found.update((each.key[len(self._client.root) :].decode("utf-8", "replace"), each) for each in page.kvs)
+            if not page.more:
+                return found
+            key = page.kvs[-1].key + b"\0"
+            size = sum(len(each.value) for each in page.kvs)
+            limit = min(2 * limit, _MAX_KEYS) if size < _PAGE_BYTES / 2 else max(1, limit * _PAGE_BYTES // (2 * size))
+
+    def _interpret(self, found: Mapping[str, KeyValue]) -> tuple[_Image, StoredRecords, _Head | None]:
+        image, stored = _Image(), StoredRecords()
+        head = found.get(_HEAD)
+        last = self._number_of(head.value) if head else 0
+        data = {name[len(_JOURNAL) :]: each.value for name, each in found.items() if name.startswith(_JOURNAL)}
+        strange = [name for name in found if not name.startswith((_JOURNAL, _ELECTION)) and name not in (_EPOCH, _HEAD)]
+        files = Files(data)
+        # If the last segment is missing, this must be noticed.
+        files.numbers.update({last} - {0})
+        strange += [_JOURNAL + name for name in files.strange]
+        stored.faults.extend(StoredFault(self._text(name), "is of an unknown kind") for name in sorted(strange))
+        self._read_journal(files, data, image, stored)
+        image.journal.last = max(image.journal.last, last)
+        known = _Head(last, head.mod_revision) if head else None
+        return image, stored, known
+
+    def _read_journal(self, files: Files, data: Mapping[str, bytes], image: _Image, stored: StoredRecords) -> None:
+        used: set[str] = set()
+        for number in sorted(files.numbers):
+            name = segment_name(number)
+            try:
+                blob, names = assemble(name, data.get(name), data)
+                entries = decode(blob)
+            except Damaged as error:
+                self._quarantine(name, error, data, image, stored)
+                image.journal.last = max(image.journal.last, number)
+                used.update(each for each in data if each.startswith(name))
+                continue
+            names = (*names, *(each for each in (marks_name(name),) if each in data))
+            used.update(names)
+            image.journal.append(Segment(number, names, blob, sum(entry_size(*entry) for entry in entries)), entries)
+            for kind, key, value in entries:
+                _put(stored, kind, key, value)
+        image.leftovers = [name for name in (*files.parts, *files.marks) if name not in used]
+        unknown = sorted(place for place in image.journal.latest if place[0] not in KINDS)
+        problem = "is of a kind that this version does not know"
+        stored.faults.extend(StoredFault(f"{self._text(_JOURNAL)}*: {kind}/{key}", problem) for kind, key in unknown)
+
+    def _quarantine(
+        self, name: str, error: Damaged, data: Mapping[str, bytes], image: _Image, stored: StoredRecords
+    ) -> None:
+        """Drop the records that a damaged segment changed: older segments have only outdated versions of them."""
+        path = self._text(_JOURNAL + name)
+        found = data.get(marks_name(name), b"?")
+        if len(found) % 8:
+            raise StoreUnusable(
+                f"{path} in etcd and its marks are damaged ({error}), so the records that they changed are unknown. "
+                "Both keys were left unchanged: put the state back with `jobcloud restore`"
+            )
+        changed = {found[start : start + 8] for start in range(0, len(found), 8)}
+        image.lost |= changed
+        stored.lost = lambda kind, key: mark(KIND_NAMES[kind], key) in image.lost
+        for place in [place for place in image.journal.latest if mark(*place) in changed]:
+            image.journal.forget(place)
+            _put(stored, *place, None)
+        stored.faults.append(
+            StoredFault(path, f"is damaged ({error}): {len(changed)} records that it changed are lost")
+        )
+
+    # ------------------------------------------------------------------------------------------------------ helpers
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._resign()
+            self._client.close()
+
+    def _one(self, name: str) -> KeyValue | None:
+        found = self._client.range(self._key(name))
+        self._check_revision(found.header.revision)
+        return found.kvs[0] if found.kvs else None
+
+    def _transact(
+        self, compare: Sequence[Operation], success: Sequence[Operation], failure: Sequence[Operation]
+    ) -> Transaction:
+        answer = self._client.transact(compare, success, failure)
+        self._check_revision(answer.header.revision)
+        return answer
+
+    def _check_revision(self, revision: int) -> None:
+        """Raises StoreGone if etcd was replaced by an older copy while we use it."""
+        if revision < self._revision:
+            raise StoreGone(
+                f"etcd has gone back from revision {self._revision} to {revision}: its data was replaced by an older "
+                "copy while this scheduler used it"
+            )
+        self._revision = revision
+
+    def _key(self, name: str) -> bytes:
+        return self._client.key(name)
+
+    def _text(self, name: str) -> str:
+        return self._client.key(name).decode()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        if self._closed:
+            raise StoreError("the store is closed")
+        try:
+            yield
+        except UnicodeError as error:
+            raise StoreError(f"etcd cannot hold this record: {error}") from error
+
+
+class _Compacted(Exception):
+    """The revision to be read is no longer in the history."""
+
+
+def _head_value(number: int, token: str) -> bytes:
+    return f"{number} {token}".encode()
+
+
+def _still_candidate(candidacy: Candidacy | None) -> list[Operation]:
+    return [was_created_at(candidacy.key, candidacy.revision)] if candidacy else []
+
+
+def _created(found: Sequence[KeyValue]) -> int:
+    return found[0].create_revision if found else 0
+
+
+def _epoch_of(value: bytes) -> int:
+    """Raises StoreUnusable: an epoch that is too low would be used twice."""
+    try:
+        epoch = json.loads(value)["epoch"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        epoch = None
+    if type(epoch) is not int or not 0 <= epoch < 2**53:
+        raise StoreUnusable(
+            "the epoch in etcd is damaged; it was left unchanged. Put the state back, or delete the key"
+        )
+    return epoch
+
+
+def _check_sizes(writes: Mapping[Place, bytes | None]) -> None:
+    problems: dict[tuple[str, str], str] = {}
+    for (kind, key), value in writes.items():
+        if value is not None and len(value) > _MAX_RECORD_BYTES:
+            takes = f"takes {len(value)} bytes; the etcd store holds at most {_MAX_RECORD_BYTES}"
+            problems[kind, key] = f"{kind} {key[:80]!r} {takes}"
+    if problems:
+        raise RecordTooLarge(problems)
+
+
+def _put(stored: StoredRecords, kind: str, key: str, value: bytes | None) -> None:
+    if kind not in KINDS:
+        return
+    if value is None:
+        stored.records[KINDS[kind]].pop(key, None)
+    else:
+        stored.records[KINDS[kind]][key] = value

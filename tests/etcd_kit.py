@@ -1,0 +1,171 @@
+"""Real etcd members for tests: Debian's package etcd-server, in own processes on free loopback ports."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobcloud.adapters.etcd.client import EtcdClient, EtcdSettings, put
+from jobcloud.dev.tcp_ports import free_ports
+from jobcloud.errors import StoreFull
+
+
+def missing() -> str:
+    """Why no etcd is available for tests, or ""."""
+    return "" if shutil.which("etcd") else "needs etcd: apt-get install etcd-server"
+
+
+def need() -> None:
+    if problem := missing():
+        pytest.skip(problem)
+
+
+class Member:
+    """One member. `peers` names all members with the URLs at which they reach each other."""
+
+    def __init__(self, folder: Path, name: str, port: int, peers: dict[str, str], more: tuple[str, ...] = ()) -> None:
+        self.folder, self.name, self.port = folder, name, port
+        folder.mkdir(parents=True)
+        scheme = "https" if "--cert-file" in " ".join(more) else "http"
+        url = f"{scheme}://127.0.0.1:{port}"
+        self._argv = [
+            "etcd", "--name", name, "--data-dir", str(folder / "data"),
+            "--listen-client-urls", url, "--advertise-client-urls", url,
+            "--listen-peer-urls", peers[name], "--initial-advertise-peer-urls", peers[name],
+            "--initial-cluster", ",".join(f"{each}={where}" for each, where in peers.items()),
+            "--log-level", "error", *more,
+        ]  # fmt: skip
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(self._argv, stdout=log, stderr=log)
+
+    def ask(self, path: str, request: object = None, limit_s: float = 30.0) -> Any:
+        """The answer to a request of the gateway, decoded. Raises OSError."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=limit_s)
+        try:
+            connection.request("POST", path, json.dumps(request or {}))
+            return json.loads(connection.getresponse().read())
+        except (http.client.HTTPException, ValueError) as error:
+            raise OSError(str(error)) from error
+        finally:
+            connection.close()
+
+    def leads(self) -> bool:
+        with suppress(OSError):
+            status = self.ask("/v3/maintenance/status", limit_s=2)
+            return bool(status["header"]["member_id"] == status.get("leader"))
+        return False
+
+    def wait(self) -> None:
+        """Wait until this member answers with a quorum. With TLS: until it accepts connections."""
+        deadline = time.monotonic() + 120  # a cluster on a loaded machine
+        while not self._serves():
+            assert self.process is not None
+            assert self.process.poll() is None, (self.folder / "log").read_text()[-2_000:]
+            assert time.monotonic() < deadline, "etcd does not start"
+            time.sleep(0.05)
+
+    def _serves(self) -> bool:
+        with suppress(OSError):
+            if any("https://" in each for each in self._argv):
+                socket.create_connection(("127.0.0.1", self.port), 2).close()
+                return True
+            return "header" in self.ask("/v3/kv/range", {"key": "AA=="}, limit_s=10)
+        return False
+
+    def pause(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+
+    def stop(self) -> None:
+        """Stop in an orderly way."""
+        assert self.process is not None
+        self.process.terminate()
+        self.process.wait(60)
+        self.process = None
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+
+@contextmanager
+def running(
+    folder: Path, count: int = 1, more: tuple[str, ...] = (), *, durable: bool = False
+) -> Iterator[list[Member]]:
+    """A cluster of `count` members, with `more` options. Killed at the end of the block.
+
+    The data survives a crash of the members. With `durable` it would survive a crash of the machine.
+    """
+    need()
+    more = more if durable else (*more, "--unsafe-no-fsync")
+    ports = free_ports(2 * count)
+    peers = {f"m{number}": f"http://127.0.0.1:{ports[count + number]}" for number in range(count)}
+    members = [Member(folder / name, name, ports[number], peers, more) for number, name in enumerate(peers)]
+    try:
+        for member in members:
+            member.start()
+        for member in members:
+            member.wait()
+        yield members
+    finally:
+        for member in members:
+            member.kill()
+
+
+def hosts(members: list[Member]) -> str:
+    return ",".join(member.address for member in members)
+
+
+def connect(where: str, prefix: str, timeout_s: float = 10.0, auth: str = "") -> EtcdClient:
+    return EtcdClient(EtcdSettings(where, prefix, auth=auth, session_timeout_s=timeout_s))
+
+
+#: an option for a member that is full soon
+SMALL = ("--quota-backend-bytes", str(16 << 20))
+
+
+def fill(member: Member) -> None:
+    """Put keys of another user until no space is left."""
+    client = connect(member.address, "others", 60.0)
+    try:
+        for number in range(1_000):
+            client.transact([], [put(client.key("x"), random.Random(number).randbytes(400_000))])
+    except StoreFull:
+        return
+    finally:
+        client.close()
+    raise AssertionError("etcd is never full")
+
+
+def make_room(member: Member) -> None:
+    """Compact, defragment, and disarm the alarm."""
+    revision = member.ask("/v3/kv/range", {"key": "eA=="})["header"]["revision"]
+    member.ask("/v3/kv/compaction", {"revision": revision, "physical": True})
+    member.ask("/v3/maintenance/defragment")
+    number = member.ask("/v3/maintenance/status")["header"]["member_id"]
+    member.ask("/v3/maintenance/alarm", {"action": "DEACTIVATE", "memberID": number, "alarm": "NOSPACE"})
