@@ -1,6 +1,6 @@
 """Builds the three compiled units; everything else is in pyproject.toml.
 
-JOBCLOUD_DEBUG=1 builds them with bounds checks and annotated listings. Each kind of build has its own folder of C files.
+JOBCLOUD_DEBUG=1 builds them with bounds checks and annotated listings. Each kind of build has C files of its own.
 """
 
 import os

@@ -158,7 +158,7 @@ class Framework:
     def _answer_to(self, offer: Offer) -> bytes:
         room = min(self._tasks_a_call, self.wanted - self.launched, MAX_STAGING - self.launched + len(self._states))
         agent_id, shares = offer.agent_id.value, (Share("cpus", 100, ALLOCATED), Share("mem", 32_000, ALLOCATED))
-        executor = Executor(PLAN.executor_id, agent_id, "app", shares, PLAN.spec, 0)
+        executor = Executor(PLAN.executor_id(shares), agent_id, "app", shares, PLAN.spec, 0)
         launches = []
         for _ in range(room):
             self.launched += 1

@@ -586,7 +586,7 @@ def test_compiled_and_plain_loops_agree(seed: int) -> None:
         ]
         numbers = [chance.randrange(3) for _ in names]
         call = chance.choice(("place", "place_together", "release"))
-        answers: list[list[Any]] = []
+        answers: list[object] = []
         for each, own in zip(placers, shapes, strict=True):
             asked = names if call == "release" else [(n, own[i]) for n, i in zip(names, numbers, strict=True)]
             try:
@@ -749,7 +749,7 @@ def test_the_compiled_shortcut_for_amounts_agrees_with_the_exact_conversion() ->
     numbers += [chance.randrange(10**7) / 1_000 for _ in range(500)] + [chance.random() * 10 for _ in range(100)]
     numbers += [float("nan"), float("inf"), 4_503_599_627_370.497, 2**62]
     for number in numbers:
-        answers: list[list[Any]] = []
+        answers: list[object] = []
         for loops in (_placer, _placer_plain):
             placer = Placer(names)
             placer._loops = loops
