@@ -88,7 +88,7 @@ simulate: $(VENV)/.tests ## Play SEEDS simulated histories of the whole schedule
 simulate-mutations: $(VENV)/.tests ## Plant bugs in the scheduler; the simulator must catch each within 2,000 histories
 	$(BIN)/python -m tests.simulation.mutations $(ARGS)
 
-# ARGS='--brief --part 5' is a small soak of less than four minutes.
+# ARGS='--brief --part 5' is a small soak of less than four minutes. ARGS='--store etcd' keeps the state in etcd.
 MINUTES ?= 10
 soak: $(VENV)/.tests ## Kill, freeze and cut off real schedulers for MINUTES (needs JOBCLOUD_TEST_MESOS)
 	$(BIN)/python -m tests.soak --minutes $(MINUTES) $(ARGS)

@@ -68,6 +68,12 @@ class Member:
         finally:
             connection.close()
 
+    def transactions(self) -> int:
+        """The number of changes so far; 0 while the member does not serve."""
+        with suppress(OSError):
+            return int(self.ask("/v3/maintenance/status", limit_s=2)["header"]["revision"])
+        return 0
+
     def leads(self) -> bool:
         with suppress(OSError):
             status = self.ask("/v3/maintenance/status", limit_s=2)

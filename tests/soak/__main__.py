@@ -1,8 +1,8 @@
 """`python -m tests.soak [--minutes N] [--keep FOLDER]`: start the servers, inject faults for N minutes, check the jobs.
 
-Needs a real ZooKeeper (Debian's package) and JOBCLOUD_TEST_MESOS. To cut a leader off from the network, it also needs
-root and `ip` (Debian's iproute2); without them it says so and goes on. Prints figures and the verdict. The exit code is
-0 if no shard was lost or doubled.
+Needs a real ZooKeeper or etcd (Debian's packages) and JOBCLOUD_TEST_MESOS. To cut a leader off from the network, it
+also needs root and `ip` (Debian's iproute2); without them it says so and goes on. Prints figures and the verdict. The
+exit code is 0 if no shard was lost or doubled.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests import zookeeper_kit
+from tests import etcd_kit, zookeeper_kit
 from tests.soak import checker, partition
 from tests.soak.servers import Front, Mesos
 from tests.whole_kit import Product, until
@@ -60,8 +60,9 @@ BRIEF = Times(20, (1, 3), 8, 120, (20, 50))
 
 
 class Soak:
-    def __init__(self, folder: Path, seed: int, part: int, times: Times) -> None:
-        """`part` divides the number of jobs."""
+    def __init__(self, folder: Path, seed: int, part: int, times: Times, store: str) -> None:
+        """`part` divides the number of jobs. `store` is "zookeeper" or "etcd"."""
+        self.store = store
         self.folder, self.times = folder, times
         self.residents, self.works, self.wide = RESIDENT // part, WORK // part, WIDE_SHARDS // part
         self.dice = random.Random(seed)
@@ -75,7 +76,10 @@ class Soak:
         self._ending = threading.Event()
 
     def set_up(self, stack: contextlib.ExitStack) -> None:
-        self.zookeeper = stack.enter_context(zookeeper_kit.running(self.folder / "zookeeper", 3))
+        running = etcd_kit.running if self.store == "etcd" else zookeeper_kit.running
+        self.servers: Sequence[etcd_kit.Member | zookeeper_kit.Server] = stack.enter_context(
+            running(self.folder / "store", 3)
+        )
         self.mesos = Mesos(self.folder / "mesos", AGENTS, RESOURCES)
         stack.callback(self.mesos.stop)
         self.front = Front([f"127.0.0.{number + 1}" for number in range(3)])
@@ -102,13 +106,17 @@ class Soak:
             "JOBCLOUD_ARTIFACTS_PORT": str(self.front.port),
             "JOBCLOUD_ARTIFACTS_ADVERTISE": self.front.address,
             "JOBCLOUD_MESOS_MASTER": self.mesos.master,
-            "JOBCLOUD_ZOOKEEPER_HOSTS": zookeeper_kit.hosts(self.zookeeper),
-            "JOBCLOUD_ZOOKEEPER_SESSION_TIMEOUT": f"{SESSION_S}s",
+            self._setting("HOSTS"): ",".join(server.address for server in self.servers),
+            self._setting("SESSION_TIMEOUT"): f"{SESSION_S}s",
             "JOBCLOUD_HTTP_TOKEN_FILE": str(self.token),
             "JOBCLOUD_TOKEN": "t0ken-of-all",
             "JOBCLOUD_SCHEDULING_HISTORY": "3",
         }
         return product
+
+    def _setting(self, name: str) -> str:
+        """The environment variable of a setting of the store."""
+        return f"JOBCLOUD_{self.store.upper()}_{name}"
 
     def _set_apart(self, stack: contextlib.ExitStack) -> partition.Namespace | None:
         """Give one scheduler a network namespace of its own; None if this machine allows none."""
@@ -119,17 +127,17 @@ class Soak:
             return None
         product = self.schedulers[APART]
         product.wrapper = apart.wrapper
-        servers = [f"{apart.outside}:{server.port}" for server in self.zookeeper]
+        servers = [f"{apart.outside}:{server.port}" for server in self.servers]
         product.environ |= {
             "JOBCLOUD_ARTIFACTS_HOST": apart.inside,
             "JOBCLOUD_HTTP_HOST": apart.inside,
             "JOBCLOUD_MESOS_MASTER": f"{apart.outside}:{self.mesos.port}",
-            "JOBCLOUD_ZOOKEEPER_HOSTS": ",".join(servers),
+            self._setting("HOSTS"): ",".join(servers),
             # Its servers are on loopback, behind the forwarders.
-            "JOBCLOUD_ZOOKEEPER_OPEN_TREE": "true",
+            self._setting("OPEN_KEYS" if self.store == "etcd" else "OPEN_TREE"): "true",
         }
         self.front.backends[APART] = apart.inside
-        outward = [(apart.outside, port, "127.0.0.1") for port in (self.mesos.port, *(s.port for s in self.zookeeper))]
+        outward = [(apart.outside, port, "127.0.0.1") for port in (self.mesos.port, *(s.port for s in self.servers))]
         for address, port, target in (*outward, ("127.0.0.1", product.port, apart.inside)):
             stack.callback(partition.Forwarder(address, port, target).stop)
         return apart
@@ -297,9 +305,9 @@ class Soak:
                         found.append(line)
         return found
 
-    def restart_zookeeper(self) -> None:
-        for server in self.zookeeper:
-            self.fault("ZooKeeper server killed", port=server.port)
+    def restart_the_store(self) -> None:
+        for server in self.servers:
+            self.fault(f"server of {self.store} killed", port=server.port)
             server.kill()
             time.sleep(2)
             server.start()
@@ -373,17 +381,17 @@ class Soak:
         return any((time.time() - second) % 60 < WIDE_S for second in self.times.wide)
 
     def count_writes(self) -> Callable[[], None]:
-        """Count ZooKeeper writes until the returned function is called."""
+        """Count the writes of the store until the returned function is called."""
         before, lines = self._transactions(), len(checker.read(self.log))
 
         def stop() -> None:
             shards = sum(line["event"] == "start" for line in checker.read(self.log)[lines:])
-            self.figures["zookeeper_writes_per_run"] = round((self._transactions() - before) / max(shards, 1), 4)
+            self.figures["writes_per_run"] = round((self._transactions() - before) / max(shards, 1), 4)
 
         return stop
 
     def _transactions(self) -> int:
-        return max(server.transactions() for server in self.zookeeper)
+        return max(server.transactions() for server in self.servers)
 
 
 def fire_s(line: dict[str, Any]) -> int:
@@ -415,9 +423,9 @@ def folder_for(keep: Path | None) -> Iterator[Path]:
         yield Path(name)
 
 
-def run(folder: Path, minutes: float, seed: int, part: int, times: Times) -> bool:
+def run(folder: Path, minutes: float, seed: int, part: int, times: Times, store: str) -> bool:
     print(f"seed {seed}", flush=True)
-    soak = Soak(folder, seed, part, times)
+    soak = Soak(folder, seed, part, times, store)
     with contextlib.ExitStack() as stack:
         soak.set_up(stack)
         soak.register()
@@ -429,7 +437,7 @@ def run(folder: Path, minutes: float, seed: int, part: int, times: Times) -> boo
         count()
         print(json.dumps(soak.figures), flush=True)
         faults = [
-            soak.kill_the_leader, soak.freeze_the_leader, soak.restart_zookeeper, soak.crash_mesos,
+            soak.kill_the_leader, soak.freeze_the_leader, soak.restart_the_store, soak.crash_mesos,
             soak.stop_the_leader, soak.lose_an_agent,
         ]  # fmt: skip
         end = time.monotonic() + minutes * 60
@@ -465,14 +473,15 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--part", type=int, default=1, help="divide the number of jobs (300) by this")
     parser.add_argument("--brief", action="store_true", help="shorter shards and waits: less than four minutes in all")
+    parser.add_argument("--store", choices=("zookeeper", "etcd"), default="zookeeper", help="keeps the state")
     parser.add_argument("--keep", type=Path, help="keep all files in this new folder")
     given = parser.parse_args()
-    if problem := zookeeper_kit.missing():
+    if problem := (etcd_kit if given.store == "etcd" else zookeeper_kit).missing():
         parser.error(problem)
     # The servers, the processes and the network namespace go in this case too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with folder_for(given.keep) as folder:
-        held = run(folder, given.minutes, given.seed, given.part, BRIEF if given.brief else Times())
+        held = run(folder, given.minutes, given.seed, given.part, BRIEF if given.brief else Times(), given.store)
     print("passed" if held else "FAILED")
     return 0 if held else 1
 
