@@ -107,7 +107,7 @@ executor-soak: $(VENV)/.tests ## Run 100,000 executions through one executor: sp
 
 # ------------------------------------------------------------------------------------------------ benchmarks
 
-.PHONY: bench bench-gate bench-end-to-end bench-dev-cluster bench-plots bench-plan bench-quality
+.PHONY: bench bench-gate bench-stores bench-end-to-end bench-dev-cluster bench-plots bench-plan bench-quality
 bench: $(VENV)/.tests ## Time a scheduling cycle and the matcher
 	$(BIN)/python bench/bench_cycle.py
 	$(BIN)/python bench/bench_wide.py
@@ -115,6 +115,9 @@ bench: $(VENV)/.tests ## Time a scheduling cycle and the matcher
 
 bench-gate: $(VENV)/.tests ## Fail if the matcher got slower than its yardsticks allow, or computes more scores
 	$(BIN)/python bench/gate.py $(ARGS)
+
+bench-stores: $(VENV)/.tests ## Compare the ZooKeeper and etcd stores on real servers; ARGS='--servers 3' (minutes)
+	$(BIN)/python bench/bench_stores.py $(ARGS)
 
 bench-end-to-end: $(VENV)/.tests ## Time the whole loop over HTTP to a dev cluster (15 minutes)
 	$(BIN)/python bench/bench_end_to_end.py $(ARGS)

@@ -260,8 +260,8 @@ class EtcdClient:
         limit_s = self.timeout_s if limit_s is None else max(0.001, limit_s)
         deadline = self.monotonic() + limit_s
         body = msgspec.json.encode(request)
-        # A member that does not answer must leave time for the others, and for another attempt: a member that starts
-        # may accept a request and never answer it.
+        # A member that does not answer must leave time for the others, and for another attempt: a request to a member
+        # that had just started was seen without an answer for 40 s.
         patience = limit_s / max(_ATTEMPTS, len(self.members) + 1)
         problem, tries, renewed = "the time is over", 0, False
         while not self._closed and (now := self.monotonic()) < deadline:
