@@ -586,7 +586,7 @@ def test_compiled_and_plain_loops_agree(seed: int) -> None:
         ]
         numbers = [chance.randrange(3) for _ in names]
         call = chance.choice(("place", "place_together", "release"))
-        answers: list[list[Any]] = []
+        answers = []
         for each, own in zip(placers, shapes, strict=True):
             asked = names if call == "release" else [(n, own[i]) for n, i in zip(names, numbers, strict=True)]
             try:
