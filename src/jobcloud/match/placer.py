@@ -375,11 +375,12 @@ class Placer:
         """
         if isinstance(constraints, str):
             raise MatchError(f"constraints must be a list of texts, not the text {constraints!r:.60}; put it in a list")
-        hard = tuple(_constraint(one) for one in constraints)
-        weighted = tuple((_constraint(one), whole("soft weight", weight, 0, MAX_PENALTY)) for one, weight in soft)
-        for what, value in (("group", group), ("executor", executor)):
-            if value != "":
-                _name(what, value)
+        hard = tuple([_constraint(one) for one in constraints])
+        weighted = tuple([(_constraint(one), whole("soft weight", weight, 0, MAX_PENALTY)) for one, weight in soft])
+        if group != "":
+            _name("group", group)
+        if executor != "":
+            _name("executor", executor)
         if executor_amounts and not executor:
             raise MatchError("executor_amounts are given without an executor; name the executor")
         fixed = tuple(sorted({_port("fixed_ports", port) for port in fixed_ports}))
@@ -567,7 +568,7 @@ class Placer:
         try:
             names, inner = _opened(data)
             placer = cls(names["dimensions"], fixed_ports=names["fixed_ports"], matcher=matcher)
-            placer.matcher, state = matcher.restore(inner, **options), decode(inner)
+            placer.matcher, state = matcher.restore(inner, **options), decode(inner, checked=True)
             placer._restore_names(names, state)
             placer._restore_tasks(names["tasks"], names["release_ids"], names["ports"], state)
         except MatchError:
@@ -801,9 +802,10 @@ class Placer:
             len(self._claims) == len(tasks) and (np.diff(np.sort(ids)) > 0).all() and at_slots.min(initial=0) >= 0,
             "a task without a claim, or two tasks with the same claim",
         )
-        self._by_index = [None] * len(state.claim_slot)
-        for index, claim in zip((ids & _INDEX).tolist(), self._claims.values(), strict=True):
-            self._by_index[index] = claim
+        claims, by_index = np.empty(len(ids), dtype=object), np.full(len(state.claim_slot), None, dtype=object)
+        claims[:] = [*self._claims.values()]
+        by_index[ids & _INDEX] = claims
+        self._by_index = by_index.tolist()
         if PORTS not in self.dimensions:
             _require(ports == {}, "ports without a dimension")
             return
