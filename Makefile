@@ -76,7 +76,7 @@ clean: ## Remove everything that was built, and the virtual environment
 
 # ------------------------------------------------------------------------------------------------ long tests
 
-.PHONY: simulate simulate-mutations soak match-soak match-mutants cron-soak executor-soak
+.PHONY: simulate simulate-mutations soak match-soak thread-soak match-mutants cron-soak executor-soak
 # make simulate SEEDS=10000 FROM=0; ARGS='--seed N --replay' prints one history.
 SEEDS ?= 1000
 FROM ?= 0
@@ -95,6 +95,13 @@ soak: $(VENV)/.tests ## Kill, freeze and cut off real schedulers for MINUTES (ne
 
 match-soak: $(VENV)/.tests ## Compare the compiled matcher with its twin over ten million placements (hours)
 	JOBCLOUD_MATCH_PLACEMENTS=10000000 $(BIN)/python -m pytest tests/match/test_match_props.py -k random_placements -o timeout=0
+
+# 406 pairs of calls of a matcher and 300 of a placer.
+PAIR_SECONDS ?= 2
+thread-soak: $(VENV)/.tests ## Make each pair of calls in two threads for PAIR_SECONDS, on a build with bounds checks (25 minutes)
+	JOBCLOUD_DEBUG=1 $(BIN)/python setup.py -q build_ext --inplace --force
+	JOBCLOUD_THREAD_SECONDS=$(PAIR_SECONDS) $(BIN)/python -m pytest -s -o timeout=0 tests/match/test_match_threads.py; status=$$?; \
+	$(BIN)/python setup.py -q build_ext --inplace --force && exit $$status
 
 match-mutants: $(VENV)/.tests ## Plant bugs in the compiled matcher; the comparison must catch each (15 minutes)
 	$(BIN)/python -m tests.match.match_mutants $(ARGS)

@@ -9,7 +9,9 @@ used over the total. All others: the percentage of the demand not placed, in the
 The second table shows the default fitness on hosts as agents offer them. *ports, disk*: each host has also 1,000 ports
 and 400 GB of disk, which no task requests. *hardly requested*: each task also requests 64 MB of disk, and one in twenty
 a port. *apps*: as *ports, disk*, and the tasks belong to this many apps at random; each app's executor takes 0.1 cpus
-and 64 MB once per host. *Cluster*: the same through the scheduler's `Cluster`, with one offer per agent.
+and 64 MB once per host. *Cluster*: the same through the scheduler's `Cluster`, with one offer per agent. *at least*:
+no placement leaves less unplaced (bench/bound.py), without executors and with one on each host with tasks; for L10k, no
+placement uses fewer hosts or cpus, and for S and M, none places more.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench import fenzo_mix
+from bench import bound, fenzo_mix
 
 from jobcloud.config import Resources
 from jobcloud.match import FITNESS, CompiledMatcher
@@ -301,6 +303,23 @@ def figures(name: str, mix: Mix, slots: NDArray[np.int32]) -> tuple[float, ...]:
     return (float((tasks[~there].sum(axis=0) / tasks.sum(axis=0)).max() * 100),)
 
 
+def best_figures(name: str, mix: Mix, executor: Task | None) -> tuple[float, ...]:
+    """Bounds on ``figures``: no placement is better. ``executor``: its amounts on each host with tasks."""
+    hosts, tasks = mix
+    total, once = tasks.sum(axis=0), np.array(executor or (0,) * hosts.shape[1])
+    if name == "L10k":
+        held = np.cumsum(np.sort(np.maximum(hosts - once, 0), axis=0)[::-1], axis=0)
+        fewest = max(int(np.argmax(column >= amount)) + 1 for column, amount in zip(held.T, total, strict=True))
+        return (float(fewest), float((total[0] + fewest * once[0]) / total[0]))
+    if name in ("S", "M"):
+        room = int(np.maximum(hosts[:, 0] - once[0], 0).sum())
+        return (float(min(room, int(total[0])) / hosts[:, 0].sum()),)
+    one = None if executor is None else Sharing(1, random.Random(0))
+    if (placed(mix, "even", one) >= 0).all():
+        return (0.0,)
+    return (100 * bound.unplaced(hosts, tasks, executor),)
+
+
 def cell(name: str, seeds: list[tuple[float, ...]]) -> str:
     if name == "L10k":
         return f"{max(s[0] for s in seeds):.0f} / {max(s[1] for s in seeds):.3f}"
@@ -340,6 +359,13 @@ def main() -> int:
         lines.append("")
         print(flush=True)
         table("`even`", AGENTS)
+        for row, executor in (("at least", None), ("at least, executors", EXECUTOR)):
+            cells = []
+            for name, of_name in mixes.items():
+                once = None if executor is None else tuple([*executor, 0, 0][: of_name[0][0].shape[1]])
+                cells.append(cell(name, [best_figures(name, m, once) for m in of_name]))
+            lines.append(f"| {row} | {' | '.join(cells)} |")
+            print(lines[-1], flush=True)
     if arguments.out:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         notes = "\n\n".join(" ".join(note.split()) for note in (__doc__ or "").split("\n\n")[2:4])

@@ -287,7 +287,7 @@ cdef class Matcher:
     cdef readonly str engine
     cdef readonly int64_t evaluations  # scores computed so far
     cdef bint indexed
-    cdef int64_t[::1] weights  # of the parts of the score, in the order of FITNESS
+    cdef int64_t[::1] weights  # of the parts of the score, in the order of fitness_names
     cdef bint even_only
     cdef int max_exponent  # the largest exponent of 1 / capacity of any host so far
     cdef readonly object custom_fitness  # the fitness function; None if the fitness is built in
@@ -428,7 +428,7 @@ cdef class Matcher:
         self.dimensions = whole("dimensions", dimensions, 1, limits.MAX_DIMENSIONS)
         self.engine = engine_name(engine)
         self.eager = self.engine == "tables"
-        self.weights = np.array(fitness_weights(fitness), dtype=np.int64)
+        self.weights = np.array(fitness_weights(fitness, self.dimensions), dtype=np.int64)
         self.even_only = self.fitness == {"even": limits.WHOLE_WEIGHT}
         self.custom_fitness = fitness if callable(fitness) else None
         self.indexed = self.eager or self.engine == "index"
@@ -507,7 +507,8 @@ cdef class Matcher:
 
     @property
     def fitness(self):
-        return {name: weight for name, weight in zip(limits.FITNESS, np.asarray(self.weights).tolist()) if weight}
+        names = limits.fitness_names(self.dimensions)
+        return {name: weight for name, weight in zip(names, np.asarray(self.weights).tolist()) if weight}
 
     # ---- hosts
 
@@ -997,6 +998,9 @@ cdef class Matcher:
         cdef int h = self.hosts_end, c = self.classes_end, row, other, slot
         self._update_sizes()
         again._update_sizes()
+        if self.weights[0] > 0:
+            _same("votes", self.votes, again.votes)
+            _same("dimensions that count", self.counted, again.counted)
         _same("free amounts", np.asarray(self.unclaimed)[:h], np.asarray(again.unclaimed)[:h])
         _same("rows", np.asarray(self.rows)[:h], np.asarray(again.rows)[:h])
         _same("claims of a class", np.asarray(self.class_claims)[:c], np.asarray(again.class_claims)[:c])
@@ -2287,7 +2291,8 @@ cdef class Matcher:
 
 cdef Matcher from_state(state, engine, custom_fitness):
     """A matcher in exactly this state. The free amounts follow from the claims."""
-    fitness = dict(zip(limits.FITNESS, state.fitness.tolist())) if custom_fitness is None else custom_fitness
+    names = limits.fitness_names(state.dimensions)
+    fitness = dict(zip(names, state.fitness.tolist())) if custom_fitness is None else custom_fitness
     cdef Matcher new = Matcher(state.dimensions, engine=engine, fitness=fitness)
     cdef int slot, cls
     masks = iter(state.class_allowed)

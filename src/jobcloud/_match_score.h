@@ -57,7 +57,7 @@ typedef struct {
    capacities. It is a small float: exponent << 5 | mantissa without its leading bit. */
 enum { FREE, SCALE, SHARE, PLANES };
 enum { JOBCLOUD_WHOLE = 1 << 20, JOBCLOUD_OPENING = 1 << 13, JOBCLOUD_IMBALANCE = 1 << 14, JOBCLOUD_UNASKED = 1 << 16 };
-enum { JOBCLOUD_LARGE = 1 << 12, JOBCLOUD_STARTING = 1 << 13 };
+enum { JOBCLOUD_LARGE = 1 << 12, JOBCLOUD_STARTING = 1 << 13, JOBCLOUD_MAX_FULL = 3 << 15 };
 enum { JOBCLOUD_SIZE_BITS = 11, JOBCLOUD_LEAST_SIZE = 32, JOBCLOUD_LARGEST_SIZE = (1 << 17) - 1 };
 enum { JOBCLOUD_BALANCED = 56 };  /* 7/16 of the largest share, in 128ths */
 enum { JOBCLOUD_VOTE = 1 << 10, JOBCLOUD_VOTES_TO_COUNT = 16, JOBCLOUD_MAX_DIMENSIONS = 64 };
@@ -73,7 +73,8 @@ typedef struct {
    `key_claims` counts the live claims with the class's shared key on each host; NULL if the class has no key. A host
    without such a claim needs `first` instead of `request`. With "even" alone it costs jobcloud_start_cost; otherwise
    it ranks below all hosts with such a claim, and `with_key_only` excludes it.
-   `fitness` holds the weights of the parts of the score; NULL selects "even" alone, which has vector loops.
+   `fitness` holds the weights of the parts of the score, then that of each dimension to pack; NULL selects "even"
+   alone, which has vector loops.
    `wide` is set if the class needs more than 32 bits of some dimension, or so little that its share may round to 0.
    Then hosts are scored one at a time, and fit is decided on the exact amounts, [slots][dimensions]. */
 typedef struct {
@@ -220,19 +221,21 @@ static inline int32_t jobcloud_cluster_loss(int32_t lost, int32_t level)
     return (int32_t)(((uint32_t)lost * ((size & 31) | 32)) >> ((JOBCLOUD_SIZE_BITS - (size >> 5 & 15)) & 31));
 }
 
-/* The part of the score that does not depend on the task: the cost of opening an unused host, plus a cost for each
-   doubling of the host's size over the median. */
+/* The part of the score that does not depend on the task: the cost of opening an unused host, plus a cost that grows
+   with the square of the doublings of the host's size over the median. */
 static inline int32_t jobcloud_fixed_cost(int32_t level)
 {
     const int32_t doubled = (level >> 6 & 15) - (JOBCLOUD_SIZE_BITS - 5);
-    return (level & 1) * JOBCLOUD_OPENING + (doubled > 0 ? doubled : 0) * JOBCLOUD_LARGE;
+    return (level & 1) * JOBCLOUD_OPENING + (doubled > 0 ? doubled * doubled : 0) * JOBCLOUD_LARGE;
 }
 
-/* The cost of starting an executor on a host with this level: on a full host, the executor would get few tasks. */
+/* The cost of starting an executor on a host with this level: on a full host, the executor would get few tasks. It is
+   limited, so that the fullest hosts get the last small tasks, and large gaps remain for large tasks. */
 static inline int32_t jobcloud_start_cost(int32_t level)
 {
     const int32_t full = (JOBCLOUD_WHOLE - (level >> 10)) >> 10;
-    return JOBCLOUD_STARTING + (full * full * full >> 10);
+    const int32_t cost = full * full * full >> 9;
+    return JOBCLOUD_STARTING + (cost < JOBCLOUD_MAX_FULL ? cost : JOBCLOUD_MAX_FULL);
 }
 
 /* Update the row of a host from its exact amounts. */
@@ -304,14 +307,14 @@ static int64_t jobcloud_penalty(const jobcloud_view *view, int host)
     return sum < JOBCLOUD_MAX_PENALTY ? sum : JOBCLOUD_MAX_PENALTY;
 }
 
-enum { EVEN, PACK, CONVEX, L2, SPREAD, STRAND, DOT, ALIGN };
+enum { EVEN, PACK, CONVEX, L2, SPREAD, STRAND, DOT, ALIGN, PARTS };
 
 /* The score of a feasible host for a weighted mix of parts. All shares are in units of 2^-20 of the capacity. */
 static uint64_t jobcloud_weighted_score(const jobcloud_view *view, const int32_t *row, const jobcloud_need *need)
 {
     const uint64_t whole = JOBCLOUD_WHOLE;
     const int64_t *fitness = view->fitness;
-    uint64_t pack = 0, convex = 0, l2 = 0, dot = 0, least = whole, dimensions = 0, sum;
+    uint64_t pack = 0, convex = 0, l2 = 0, dot = 0, least = whole, dimensions = 0, packed = 0, sum;
     uint64_t had_squared = 0, asked_squared = 0, product = 0, unasked = 0;
     int32_t balance = 0, even;
     for (int d = 0; d < view->dimensions; d++) {
@@ -324,6 +327,7 @@ static uint64_t jobcloud_weighted_score(const jobcloud_view *view, const int32_t
         left = had - asked;
         dimensions++;
         pack += left;
+        packed += fitness[PARTS + d] * left;
         l2 += left * left >> 20;
         convex += left + (left * left >> 20) + (left * left * left >> 40);
         least = left < least ? left : least;
@@ -340,7 +344,7 @@ static uint64_t jobcloud_weighted_score(const jobcloud_view *view, const int32_t
         least = 0;
     sum = fitness[EVEN] * (uint64_t)even + fitness[PACK] * pack + fitness[CONVEX] * (convex / 3)
         + fitness[L2] * l2 + fitness[SPREAD] * (dimensions * whole - pack)
-        + fitness[STRAND] * (pack - dimensions * least) + fitness[DOT] * dot;
+        + fitness[STRAND] * (pack - dimensions * least) + fitness[DOT] * dot + packed;
     if (fitness[ALIGN]) {
         unsigned __int128 squares = (unsigned __int128)had_squared * asked_squared;
         unsigned __int128 cosine = squares ? (((unsigned __int128)product * product) << 20) / squares : 0;

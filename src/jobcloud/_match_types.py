@@ -46,6 +46,8 @@ ENGINES: Final = ("index", "scan", "tables")  # how the compiled matcher searche
 # The parts of a score (docs/matcher.md, "Fitness"), and the name for none of them: the lowest slot that fits.
 FITNESS: Final = ("even", "pack", "convex", "l2", "spread", "strand", "dot", "align")
 FIRST: Final = "first"
+#: With the number of a dimension: pack this dimension only.
+PACK_ONE: Final = "pack_"
 WHOLE_WEIGHT: Final = 1024
 MAX_WEIGHTS: Final = 4 * WHOLE_WEIGHT  # in total; keeps every score below 2**30
 
@@ -225,8 +227,13 @@ CustomFitness: TypeAlias = Callable[[int, int, Amounts, Amounts, Amounts], int]
 Fitness: TypeAlias = str | Mapping[str, int] | CustomFitness
 
 
-def fitness_weights(value: object) -> tuple[int, ...]:
-    """The weight of each part in ``FITNESS``, from a name or a mapping of names to 1024ths; zeros for a function.
+def fitness_names(dimensions: int) -> tuple[str, ...]:
+    """The names of the parts of a score: ``FITNESS``, then ``pack_0`` and so on, one for each dimension."""
+    return (*FITNESS, *(f"{PACK_ONE}{d}" for d in range(dimensions)))
+
+
+def fitness_weights(value: object, dimensions: int) -> tuple[int, ...]:
+    """The weight of each of ``fitness_names``, from a name or a mapping of names to 1024ths; zeros for a function.
 
     Raises MatchError if a name is unknown or a weight is out of range.
     """
@@ -238,11 +245,13 @@ def fitness_weights(value: object) -> tuple[int, ...]:
         raise MatchError(
             f"fitness must be a name, a mapping of names to weights or a function, not {type(value).__name__}"
         )
+    names = fitness_names(dimensions)
     for name in value:
-        if name not in (*FITNESS, FIRST):
-            raise MatchError(f"fitness must be one of {', '.join((*FITNESS, FIRST))}, not {name!r:.60}")
+        if name not in (*names, FIRST):
+            known = (*FITNESS, FIRST, *names[len(FITNESS) :][:1], *names[len(FITNESS) + 1 :][-1:])
+            raise MatchError(f"fitness must be one of {', '.join(known)}, not {name!r:.60}")
     given = {name: whole(f"fitness[{name!r}]", weight, 0, MAX_WEIGHTS) for name, weight in value.items()}
-    weights = tuple(given.get(name, 0) for name in FITNESS)
+    weights = tuple(given.get(name, 0) for name in names)
     if sum(weights) > MAX_WEIGHTS:
         raise MatchError(f"the weights of fitness add up to {sum(weights)}; the maximum is {MAX_WEIGHTS}")
     return weights
@@ -457,7 +466,7 @@ class State:
     """
 
     dimensions: int
-    fitness: Int64Array  # [8], the weights in the order of FITNESS
+    fitness: Int64Array  # [8 + D], the weights in the order of fitness_names
     custom_fitness: Int64Array  # [1], 1 if the fitness is custom; the function is not stored
     host_status: Int64Array  # [H]
     host_capacity: Int64Array  # [H, D]
@@ -483,12 +492,14 @@ class State:
     group_limit: Int64Array  # [L, D]
 
 
-_MAGIC: Final = b"JCMATCH4"
+_MAGIC: Final = b"JCMATCH5"
+_FORMER_MAGIC: Final = b"JCMATCH4"  # no weights by dimension; still written if there are none
 _HEADER_WORDS: Final = 10
 
 
 def encode(state: State) -> bytes:
     """The snapshot, little-endian: magic, header (D, H, C, M, N, F, L, P, R, A), the arrays of ``State``, CRC-32."""
+    magic = _MAGIC if state.fitness[len(FITNESS) :].any() else _FORMER_MAGIC
     header = (
         state.dimensions,
         len(state.host_status),
@@ -502,10 +513,10 @@ def encode(state: State) -> bytes:
         len(state.attribute),
     )
     body = [np.array(header, dtype="<i8").tobytes()]
-    for name, _ in _layout(*header):
-        array = getattr(state, name)
+    for name, shape in _layout(magic, *header):
+        array = getattr(state, name)[: shape[0]]
         body.append(array.tobytes() if array.dtype == np.uint8 else array.astype("<i8").tobytes())
-    data = _MAGIC + b"".join(body)
+    data = magic + b"".join(body)
     return data + zlib.crc32(data).to_bytes(4, "little")
 
 
@@ -518,23 +529,24 @@ def decode(data: object, *, checked: bool = False) -> State:
         raise MatchError(f"a snapshot is bytes, not {type(data).__name__}")
     data = bytes(data)
     start = len(_MAGIC) + 8 * _HEADER_WORDS
-    if data[: len(_MAGIC)] != _MAGIC:
+    magic = data[: len(_MAGIC)]
+    if magic not in (_MAGIC, _FORMER_MAGIC):
         raise MatchError("this is not a matcher snapshot of this version; take a new one")
     if len(data) < start + 4 or zlib.crc32(data[:-4]) != int.from_bytes(data[-4:], "little"):
         raise MatchError("the snapshot is damaged (its checksum does not match); take an older one")
     header = tuple(int(n) for n in np.frombuffer(data, "<i8", _HEADER_WORDS, len(_MAGIC)))
-    _check_header(header, len(data) - start - 4)
-    state = _read_arrays(data, start, header)
+    _check_header(magic, header, len(data) - start - 4)
+    state = _read_arrays(data, start, magic, header)
     if not checked:
         _check_state(state)
     return state
 
 
 def _layout(
-    d: int, h: int, c: int, m: int, n: int, f: int, g: int, p: int, r: int, a: int
+    magic: bytes, d: int, h: int, c: int, m: int, n: int, f: int, g: int, p: int, r: int, a: int
 ) -> tuple[tuple[str, tuple[int, ...]], ...]:
     return (
-        ("fitness", (len(FITNESS),)),
+        ("fitness", (len(FITNESS) + (d if magic == _MAGIC else 0),)),
         ("custom_fitness", (1,)),
         ("host_status", (h,)),
         ("host_capacity", (h, d)),
@@ -561,11 +573,11 @@ def _layout(
     )
 
 
-def _check_header(header: tuple[int, ...], size: int) -> None:
+def _check_header(magic: bytes, header: tuple[int, ...], size: int) -> None:
     d, _, c, _, n, *_ = header
     limits = (MAX_DIMENSIONS, MAX_SLOTS, MAX_CLASSES, c, MAX_CLAIMS, n, MAX_CLASSES, c, c * MAX_RULES, MAX_ATTRIBUTES)
     within = d >= 1 and all(0 <= count <= limit for count, limit in zip(header, limits, strict=True))
-    if not within or size != sum(math.prod(shape) * _width(name) for name, shape in _layout(*header)):
+    if not within or size != sum(math.prod(shape) * _width(name) for name, shape in _layout(magic, *header)):
         raise MatchError("the snapshot is damaged (its header does not fit its length); take an older one")
 
 
@@ -573,14 +585,16 @@ def _width(name: str) -> int:
     return 1 if name == "class_allowed" else 8
 
 
-def _read_arrays(data: bytes, offset: int, header: tuple[int, ...]) -> State:
+def _read_arrays(data: bytes, offset: int, magic: bytes, header: tuple[int, ...]) -> State:
     arrays: dict[str, Any] = {}
-    for name, shape in _layout(*header):
+    for name, shape in _layout(magic, *header):
         dtype = np.dtype(np.uint8 if name == "class_allowed" else "<i8")
         count = int(np.prod(shape))
         array = np.frombuffer(data, dtype, count, offset).reshape(shape)
         arrays[name] = array if dtype == np.uint8 else array.astype(np.int64)
         offset += count * dtype.itemsize
+    missing = len(FITNESS) + header[0] - len(arrays["fitness"])  # the weights by dimension in the former format
+    arrays["fitness"] = np.concatenate((arrays["fitness"], np.zeros(missing, dtype=np.int64)))
     return State(dimensions=header[0], **arrays)
 
 

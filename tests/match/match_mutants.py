@@ -117,8 +117,19 @@ MUTANTS = (
     ),
     Mutant(
         "an executor starts on a full host as readily as on an empty one",
-        "return JOBCLOUD_STARTING + (full * full * full >> 10);",
-        "return JOBCLOUD_STARTING + (full * 0);",
+        "const int32_t cost = full * full * full >> 9;",
+        "const int32_t cost = full * 0;",
+    ),
+    Mutant(
+        "the cost of starting an executor on a full host is not limited",
+        "(cost < JOBCLOUD_MAX_FULL ? cost : JOBCLOUD_MAX_FULL)",
+        "cost",
+    ),
+    Mutant("a class without claims still votes after its removal", "        self.vote(cls, -1)\n", ""),
+    Mutant(
+        "packing one dimension ignores the request",
+        "packed += fitness[PARTS + d] * left;",
+        "packed += fitness[PARTS + d] * had;",
     ),
     Mutant(
         "a scan forgets the cost of starting an executor",

@@ -89,6 +89,31 @@ def test_pack_takes_the_host_with_least_left_over(impl: Any) -> None:
     assert place(matcher, cls, cls, cls, cls) == [1, 1, 0, 0]
 
 
+def test_one_dimension_is_packed_alone(impl: Any) -> None:
+    """The first host has least memory left, the second one fewest cpus, the third one no memory at all."""
+    for fitness, slot in (("pack_0", 1), ("pack_1", 0), ({"pack_0": 10, "pack_1": 1_000}, 0), ("pack", 0)):
+        matcher = impl(2, fitness=fitness)
+        for cpus, memory in ((8, 4), (4, 30), (16, 0)):
+            matcher.add_host(units(cpus, memory))
+        assert place(matcher, matcher.add_class(units(2, 2))) == [slot]
+    matcher = impl(2, fitness="pack_1")
+    matcher.add_hosts(np.array([units(8, 4), units(16, 0)]))
+    assert place(matcher, matcher.add_class(units(1, 0))) == [1]  # a host without the dimension has none of it left
+
+
+def test_fitness_by_dimension_is_kept_in_copies(impl: Any) -> None:
+    for fitness, magic in (({"pack_1": 1_000, "align": 24}, b"JCMATCH5"), ("pack", b"JCMATCH4")):
+        matcher = impl(2, fitness=fitness)
+        data = matcher.snapshot()
+        assert data.startswith(magic)
+        for kind in (CompiledMatcher, PlainMatcher):
+            again = kind.restore(data)
+            assert (again.fitness, again.snapshot()) == (matcher.fitness, data)
+        assert matcher.fork().fitness == matcher.fitness
+    with pytest.raises(MatchError, match=r"must be one of even, .*, first, pack_0, pack_1, not 'pack_2'"):
+        impl(2, fitness="pack_2")
+
+
 def test_lowest_slot_wins_among_equal_hosts(impl: Any) -> None:
     matcher = impl(1)
     for _ in range(3):

@@ -194,7 +194,9 @@ MIXTURES: list[dict[str, int]] = [
     {"convex": 700, "l2": 300, "spread": 800, "strand": 200},
     {"even": 300, "convex": 1_200, "spread": 1_100, "dot": 400},
 ]
-RULES: list[Any] = ["pack", *FITNESS, "first", *MIXTURES, arbitrary_fitness]
+#: These name the first dimension, which every matcher has. The two parts of the second one oppose each other.
+PACKERS: list[Any] = ["pack_0", {"pack_0": 900, "spread": 700}]
+RULES: list[Any] = ["pack", *FITNESS, "first", *MIXTURES, *PACKERS, arbitrary_fitness]
 WEIGHTS = st.sampled_from([0, 0, 1 << 19, 1 << 21, MAX_PENALTY])
 GROUPS = st.sampled_from([2, 5, 8])
 PLACES = st.sampled_from([BY_HOST, 0, 3])

@@ -98,7 +98,7 @@ def parts(
     sizes = [min(2**17 - 1, 2**11 * capacity[d] // medians[d]) for d in count]
     size = six_bits(max(sum(sizes) // max(len(sizes), 1), 2**5))
     opening = 2**13 if free == capacity else 0
-    large = 2**12 * max(0, math.floor(math.log2(size / 2**11)))
+    large = 2**12 * max(0, math.floor(math.log2(size / 2**11))) ** 2
     imbalance = 2**14 if sum((asked[d] >> 6) * (16 * relative[d] - 7 * 128) for d in n) < 0 else 0
     unasked = sum(2**16 for d in n if need[d] == 0 and relative[d] > 0)
     dotted = sum(had[d] * asked[d] for d in n)

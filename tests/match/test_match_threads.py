@@ -1,7 +1,7 @@
 """A matcher takes one call at a time: a call of another thread meanwhile raises MatchStateError and changes nothing.
 
 The stress test runs each pair of calls in two threads. `JOBCLOUD_THREAD_SECONDS` sets its duration for each pair. With
-seconds, run it on the debug build (`make debug-test`), which checks bounds.
+seconds, run it on the debug build, which checks bounds (`make thread-soak`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import random
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -75,6 +76,53 @@ CALLS: dict[str, Call] = {
 }
 
 
+def some_tasks(placer: Any, chance: random.Random) -> list[Any]:
+    shapes = sorted(placer._numbers, key=lambda shape: int(shape.number))
+    return [(f"t{chance.randrange(10**9)}", chance.choice(shapes)) for _ in range(30)]
+
+
+def host(chance: random.Random) -> str:
+    return f"h{chance.randrange(20)}"
+
+
+#: Each public method of the placer.
+PLACER_CALLS: dict[str, Call] = {
+    "add_host": lambda p, c: p.add_host(f"new{c.randrange(99)}", {"cpus": 4}, {"zone": "a"}),
+    "add_hosts": lambda p, c: p.add_hosts([(f"new{c.randrange(99)}", {"cpus": 4}, {}, ())]),
+    "set_host": lambda p, c: p.set_host(host(c), {"cpus": c.choice((4, 8))}, {"zone": c.choice("ab")}),
+    "remove_host": lambda p, c: p.remove_host(f"new{c.randrange(99)}"),
+    "enable_host": lambda p, c: p.enable_host(host(c), c.random() < 0.8),
+    "free": lambda p, c: p.free(host(c)),
+    "free_of": lambda p, c: p.free_of([host(c), host(c)]),
+    "hosts": lambda p, c: p.hosts(),
+    "group": lambda p, c: p.group(f"g{c.randrange(9)}"),
+    "set_group_limit": lambda p, c: p.set_group_limit("web", c.choice((None, {"cpus": 50}))),
+    "attribute": lambda p, c: p.attribute("zone"),
+    "shape": lambda p, c: p.shape({"cpus": c.randrange(1, 9) / 10}, constraints=["zone == a"]),
+    "remove_shape": lambda p, c: p.remove_shape(p.shape({"cpus": 0.01 * c.randrange(1, 9)}, group="gone")),
+    "place": lambda p, c: p.place(some_tasks(p, c)),
+    "place_together": lambda p, c: p.place_together(some_tasks(p, c)),
+    "assign": lambda p, c: p.assign(*some_tasks(p, c)[0], host(c)),
+    "release": lambda p, c: p.release(p.tasks()[:50]),
+    "why": lambda p, c: p.why(some_tasks(p, c)[0][1]),
+    "host_of": lambda p, c: p.host_of("t"),
+    "ports_of": lambda p, c: p.ports_of("t"),
+    "tasks": lambda p, c: p.tasks(host(c)),
+    "claims": lambda p, c: p.claims(),
+    "fork": lambda p, c: p.fork().place(some_tasks(p, c)),
+    "snapshot": lambda p, c: Placer.restore(p.snapshot()),
+}
+
+
+def ready_placer() -> Any:
+    placer = Placer(("cpus", "ports"))
+    for n in range(20):
+        placer.add_host(f"h{n}", {"cpus": 8}, {"zone": "ab"[n % 2]}, ports=[(1, 20)])
+    for n in range(1, 4):
+        placer.shape({"cpus": n / 10, "ports": n % 2}, constraints=["zone == a"] * (n - 1), group="web")
+    return placer
+
+
 def ready() -> Any:
     chance = random.Random(1)
     matcher = CompiledMatcher(2)
@@ -98,9 +146,9 @@ def hurried() -> Iterator[None]:
         sys.setswitchinterval(before)
 
 
-def run_both(matcher: Any, pair: tuple[str, str]) -> int:
-    """Make both calls again and again, each in its own thread. Returns the number of refused calls."""
-    refused, faults = [0, 0], list[BaseException]()
+def run_both(matcher: Any, pair: tuple[str, str], calls: dict[str, Call] = CALLS) -> Counter[str]:
+    """Make both calls again and again, each in its own thread. Returns how many were made, and how many refused."""
+    made, faults = Counter[str](), list[BaseException]()
     start = threading.Barrier(2)
 
     def work(at: int) -> None:
@@ -110,15 +158,16 @@ def run_both(matcher: Any, pair: tuple[str, str]) -> int:
         while turns < TURNS or time.monotonic() < end:
             turns += 1
             try:
-                CALLS[pair[at]](matcher, chance)
+                calls[pair[at]](matcher, chance)
             except MatchStateError as error:
-                if "another call" not in str(error):
+                if "another call" not in str(error) and "another thread's call" not in str(error):
                     faults.append(error)
-                refused[at] += 1
+                made[f"refused {at}"] += 1
             except MatchError:  # for example, the other thread has removed the host
                 pass
             except BaseException as error:
                 faults.append(error)
+        made[f"made {at}"] = turns
 
     threads = [threading.Thread(target=work, args=(at,)) for at in (0, 1)]
     for thread in threads:
@@ -126,17 +175,32 @@ def run_both(matcher: Any, pair: tuple[str, str]) -> int:
     for thread in threads:
         thread.join()
     assert not faults, (pair, faults[0])
-    return sum(refused)
+    return made
 
 
 def test_each_pair_of_calls_in_two_threads_is_refused_or_harmless(hurried: None) -> None:
     assert CALLS.keys() >= {name for name in dir(PlainMatcher) if not name.startswith("_")} - {
         "restore", "fitness", "custom_fitness", "dimensions", "engine",
     }  # fmt: skip
+    made = Counter[str]()
     for pair in itertools.combinations_with_replacement(CALLS, 2):
         matcher = ready()
-        run_both(matcher, pair)
+        made += run_both(matcher, pair)
         matcher.check()
+    print(f"{len(CALLS)} calls of a matcher, in pairs: {made}")
+
+
+def test_each_pair_of_calls_of_a_placer_in_two_threads_is_refused_or_harmless(hurried: None) -> None:
+    """Afterwards, a restored copy is equal: the names, claims and ports of the placer still agree."""
+    public = {name for name in dir(Placer) if not name.startswith("_") and callable(getattr(Placer, name))}
+    assert PLACER_CALLS.keys() == public - {"restore"}
+    made = Counter[str]()
+    for pair in itertools.combinations_with_replacement(PLACER_CALLS, 2):
+        placer = ready_placer()
+        made += run_both(placer, pair, PLACER_CALLS)
+        placer.matcher.check()
+        assert Placer.restore(placer.snapshot()).claims() == placer.claims()
+    print(f"{len(PLACER_CALLS)} calls of a placer, in pairs: {made}")
 
 
 def test_two_threads_that_match_many_tasks_lose_no_claim(hurried: None) -> None:

@@ -627,6 +627,22 @@ def test_released_tasks_leave_no_memory(with_ports: Placer) -> None:
     assert np.array_equal(with_ports.matcher.slots(np.array([1 << 32], dtype=np.int64)), [-1])
 
 
+@pytest.mark.parametrize("matcher", [CompiledMatcher, PlainMatcher], ids=["compiled", "plain"])
+def test_dimension_to_pack_is_named(matcher: Any) -> None:
+    for fitness, host in (("pack_cpus", "few-cpus"), ("pack_mem", "little-mem"), ({"pack_mem": 512}, "little-mem")):
+        placer = Placer(("cpus", "mem"), matcher=matcher, fitness=fitness)
+        placer.add_host("few-cpus", {"cpus": 4, "mem": 64})
+        placer.add_host("little-mem", {"cpus": 16, "mem": 4})
+        assert placer.place([("t", placer.shape({"cpus": 1, "mem": 1}))]) == [("t", host)]
+        again = Placer.restore(placer.snapshot(), matcher=matcher)
+        assert again.matcher.fitness == placer.matcher.fitness
+    for wrong in ("pack_gpus", "pack_0", {"pack_gpus": 1}):
+        with pytest.raises(MatchError, match=r"fitness 'pack_.*' names no dimension; use pack_cpus, pack_mem"):
+            Placer(("cpus", "mem"), matcher=matcher, fitness=wrong)
+    with pytest.raises(MatchError, match="fitness must be a name"):
+        Placer(("cpus",), matcher=matcher, fitness=5)
+
+
 def test_limit_ends_the_result_before_the_untried_tasks(placer: Placer) -> None:
     one, huge = placer.shape({"cpus": 1}), placer.shape({"cpus": 99})
     tasks = [("a", one), ("b", huge), ("c", one), ("d", huge), ("e", one)]

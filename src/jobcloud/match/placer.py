@@ -26,6 +26,7 @@ from jobcloud._match_types import (
     CLASS_REMOVED,
     CLASS_USABLE,
     MAX_KEY,
+    PACK_ONE,
     RULES,
     State,
     class_rules,
@@ -186,9 +187,9 @@ class Placer:
 
     ``dimensions``: the names of the resources; "ports" is the dimension whose units are numbered. ``fixed_ports``: the
     ports that tasks may request by number; they are never assigned otherwise. ``matcher``: the class of the matcher
-    (``PlainMatcher`` selects plain Python throughout); ``options`` are passed to it (``fitness``, ``engine``). Every
-    method raises MatchError for an invalid argument before it changes anything. Only one thread may use a placer at a
-    time.
+    (``PlainMatcher`` selects plain Python throughout); ``options`` are passed to it (``fitness``, ``engine``). The
+    fitness ``pack_cpus`` packs the dimension "cpus" alone, and likewise for each dimension. Every method raises
+    MatchError for an invalid argument before it changes anything. Only one thread may use a placer at a time.
     """
 
     def __init__(
@@ -204,6 +205,8 @@ class Placer:
         if self.fixed_ports and PORTS not in self.dimensions:
             raise MatchError(f"fixed_ports are given, but {PORTS!r} is not a dimension; add it")
         self._axes = (*self.dimensions, *(f"port {port}" for port in self.fixed_ports))
+        if "fitness" in options:
+            options["fitness"] = _by_number(options["fitness"], self.dimensions)
         self.matcher = matcher(len(self._axes), **options)
         self._loops: Any = _placer_plain if matcher is PlainMatcher else _placer
         self._slots: dict[str, int] = {}
@@ -915,6 +918,18 @@ def _thousandths(what: str, name: str, value: Number) -> int:
         pass
     limits = f"a number from 0 to {MAX_AMOUNT // 1_000} with at most three decimals"
     raise MatchError(f"{what}[{name!r:.60}] must be {limits}, not {value!r:.60}")
+
+
+def _by_number(fitness: Any, dimensions: Sequence[str]) -> Any:
+    """The fitness with the numbers of dimensions to pack instead of their names."""
+    numbers_ = {f"{PACK_ONE}{name}": f"{PACK_ONE}{at}" for at, name in enumerate(dimensions)}
+    given = [fitness] if isinstance(fitness, str) else fitness if isinstance(fitness, Mapping) else ()
+    for name in given:
+        if isinstance(name, str) and name.startswith(PACK_ONE) and name not in numbers_:
+            raise MatchError(f"fitness {name!r:.60} names no dimension; use {', '.join(numbers_)}")
+    if isinstance(fitness, str):
+        return numbers_.get(fitness, fitness)
+    return {numbers_.get(name, name): weight for name, weight in fitness.items()} if given else fitness
 
 
 def _restored(data: bytes, matcher: Any, engine: str, fitness: Any) -> Placer:

@@ -20,7 +20,6 @@ from jobcloud._match_types import (
     CLASS_ABSENT,
     CLASS_REMOVED,
     CLASS_USABLE,
-    FITNESS,
     HOST_ABSENT,
     HOST_DISABLED,
     HOST_ENABLED,
@@ -36,6 +35,7 @@ from jobcloud._match_types import (
     MAX_KEY,
     MAX_PENALTY,
     MAX_SLOTS,
+    PACK_ONE,
     REFUSED,
     RULES,
     UNTRIED,
@@ -65,6 +65,7 @@ from jobcloud._match_types import (
     decode,
     encode,
     engine_name,
+    fitness_names,
     fitness_weights,
     free_rows,
     group_limit,
@@ -132,8 +133,8 @@ class Matcher:
     def __init__(self, dimensions: int, *, engine: str = "index", fitness: Fitness = "even") -> None:
         self.dimensions = whole("dimensions", dimensions, 1, MAX_DIMENSIONS)
         self.engine = engine_name(engine)
-        weights = zip(FITNESS, fitness_weights(fitness), strict=True)
-        self._weights = {name: weight for name, weight in weights if weight}
+        names, weights = fitness_names(self.dimensions), fitness_weights(fitness, self.dimensions)
+        self._weights = {name: weight for name, weight in zip(names, weights, strict=True) if weight}
         self.custom_fitness: CustomFitness | None = fitness if callable(fitness) else None
         self._calls: dict[str, tuple[int, object]] = {}  # the claim of the call in progress
         self._hosts: dict[int, _Host] = {}
@@ -812,7 +813,7 @@ class Matcher:
         values = [[host.values.get(a, -1) if host else -1 for host in hosts] for a in sorted(self._attributes)]
         return State(
             dimensions=self.dimensions,
-            fitness=_ints([self._weights.get(name, 0) for name in FITNESS]),
+            fitness=_ints([self._weights.get(name, 0) for name in fitness_names(self.dimensions)]),
             custom_fitness=_ints([int(self.custom_fitness is not None)]),
             host_status=_ints([_host_status(host) for host in hosts]),
             host_capacity=_ints([host.capacity if host else nothing for host in hosts]).reshape(-1, self.dimensions),
@@ -840,7 +841,8 @@ class Matcher:
 
     @classmethod
     def _from_state(cls, state: State, engine: str, custom_fitness: CustomFitness | None) -> Matcher:
-        fitness: Fitness = custom_fitness or dict(zip(FITNESS, state.fitness.tolist(), strict=True))
+        names = fitness_names(state.dimensions)
+        fitness: Fitness = custom_fitness or dict(zip(names, state.fitness.tolist(), strict=True))
         new = cls(state.dimensions, engine=engine, fitness=fitness)
         for slot, status in enumerate(state.host_status.tolist()):
             if status != HOST_ABSENT:
@@ -911,7 +913,7 @@ class _View:
     def __init__(
         self, capacity: list[int], free: list[int], need: list[int], medians: list[int], counted: list[bool]
     ) -> None:
-        known = [d for d, amount in enumerate(capacity) if amount > 0]
+        self.known = known = [d for d, amount in enumerate(capacity) if amount > 0]
         self.counted = [counted[d] for d in known]
         self.size = _size(list(compress(capacity, counted)), list(compress(medians, counted)))
         self.untouched = free == capacity
@@ -938,14 +940,19 @@ class _View:
             return sum(left) - len(left) * min(left, default=0)
         if name == "dot":
             return sum(2**20 - (f * n >> 20) for f, n in zip(had, asked, strict=True))
+        if name.startswith(PACK_ONE):
+            return sum(f for d, f in zip(self.known, left, strict=True) if name == f"{PACK_ONE}{d}")
         product = sum(f * n for f, n in zip(had, asked, strict=True))
         squares = sum(f * f for f in had) * sum(n * n for n in asked)
         return 2**20 - (product * product * 2**20 // squares if squares else 0)
 
     def start_cost(self) -> int:
-        """The cost of starting an executor: on a full host, the executor would get few tasks."""
+        """The cost of starting an executor: on a full host, the executor would get few tasks.
+
+        It is limited, so that the fullest hosts get the last small tasks, and large gaps remain for large tasks.
+        """
         full = (2**20 - min(self.had, default=2**20)) >> 10
-        return 2**13 + (full**3 >> 10)
+        return 2**13 + min(3 * 2**15, full**3 >> 9)
 
     def _even(self) -> int:
         largest = max(compress(self.had, self.counted), default=0)
@@ -958,7 +965,7 @@ class _View:
         kept = sum(unasked and a > 0 for unasked, a in zip(self.unasked, relative, strict=True))
         spent = min(self.had, default=2**20) - min(self.left, default=2**20)
         large = max(0, self.size.bit_length() - (2**11).bit_length())
-        score = (spent * self.size >> 11) + 2**16 * kept + 2**12 * large
+        score = (spent * self.size >> 11) + 2**16 * kept + 2**12 * large**2
         return score + (2**13 if self.untouched else 0) + (2**14 if imbalance else 0)
 
 
