@@ -309,7 +309,7 @@ def test_b18_launches_need_only_offers() -> None:
 
 def test_b19_app_pays_for_its_executor_once_per_agent() -> None:
     """The acceptance test of Elastic-Job-Cloud, played on this scheduler: two apps in turn, two agents."""
-    for cpus, mem_units, placed in ((13, 13, 20), (11, 11, 18), (13, 11, 18), (11, 13, 18)):
+    for cpus, mem_units in ((13, 13), (11, 11), (13, 11), (11, 13)):
         apps = [make_app(name, number) for number, name in enumerate(("shop", "bank"), 1)]
         jobs = [make_job(f"job{number}", app=apps[number % 2].name) for number in range(20)]
         desk = Desk(*apps, *jobs)
@@ -317,7 +317,7 @@ def test_b19_app_pays_for_its_executor_once_per_agent() -> None:
             trigger(desk, job.name)
         effects = desk.offer(*(make_offer(f"o-{a}", a, cpus=cpus, mem=128 * mem_units) for a in ("a1", "a2")))
         accepts = of(Accept, effects)
-        assert len(desk.launched(effects)) == placed
+        assert len(desk.launched(effects)) == 20  # each agent gets the tasks of one app, and so one executor
         assert len(accepts) == 2
         for accept in accepts:
             executors = {one.executor.id: one.executor for one in accept.launches}
