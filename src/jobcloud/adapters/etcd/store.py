@@ -313,6 +313,8 @@ class EtcdStore:
             found.update((each.key[len(self._client.root) :].decode("utf-8", "replace"), each) for each in page.kvs)
             if not page.more:
                 return found
+            if not page.kvs or page.kvs[-1].key < key:
+                raise StoreError("etcd answers a request for more keys with keys that were not asked for")
             key = page.kvs[-1].key + b"\0"
             size = sum(len(each.value) for each in page.kvs)
             limit = min(2 * limit, _MAX_KEYS) if size < _PAGE_BYTES / 2 else max(1, limit * _PAGE_BYTES // (2 * size))
