@@ -577,7 +577,7 @@ def test_answer_that_is_not_json_is_shown() -> None:
 def test_pages_that_make_no_progress_are_refused(keys: Keys, found: list[KeyValue]) -> None:
     store = keys.open()
     answers = [Range(Header(1, 1), found, more=True)] * 3
-    store._client.range = lambda *_, **__: answers.pop()  # type: ignore[method-assign,assignment]
+    store._client.range = lambda *_, **__: answers.pop()  # type: ignore[method-assign]
     with pytest.raises(StoreError, match="not asked for"):
         store.load()
 
