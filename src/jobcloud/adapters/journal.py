@@ -230,7 +230,9 @@ def assemble(name: str, data: bytes | None, parts: Mapping[str, bytes]) -> tuple
         count = int(digits)
     except ValueError as error:
         raise Damaged("it has no header") from error
-    if version != "1" or not newline:
+    if not newline:
+        raise Damaged("it has no header")
+    if version != "1":
         raise Damaged(f"it was written in format {version[:10]}")
     if count > len(parts):
         # A damaged number must not fill the memory with names.

@@ -729,20 +729,29 @@ def test_last_segment_that_is_gone_with_its_marks_is_noticed(keys: Keys) -> None
 def test_damaged_epoch_is_refused_and_left_unchanged(keys: Keys, value: bytes) -> None:
     store, epoch = keys.lead()
     keys.set("epoch", value)
-    with pytest.raises(StoreUnusable, match="epoch"):
+    with pytest.raises(StoreUnusable, match=rf"{keys.path('epoch')} .* delete the key"):
         keys.open().acquire()
     with pytest.raises(Fenced):
         store.write(epoch, [write_of(Kind.TASK, "t")])
     assert keys.get("epoch") == value
+    # The advice of the message.
+    keys.delete("epoch")
+    assert keys.open().acquire(epoch + 1) == epoch + 1
 
 
 def test_damaged_head_is_refused_and_left_unchanged(keys: Keys) -> None:
     store, epoch = keys.lead()
+    store.write(epoch, [write_of(Kind.TASK, "t")])
     keys.set("head", b"-1 x")
-    with pytest.raises(StoreUnusable, match="head"):
+    with pytest.raises(StoreUnusable, match=rf"{keys.path('head')} .* delete the key"):
         keys.load()
     with pytest.raises(StoreError, match="changed by another client"):
         store.write(epoch, [])
+    # The advice of the message.
+    keys.delete("head")
+    successor = keys.open()
+    successor.write(successor.acquire(), [write_of(Kind.TASK, "u")])
+    assert count(keys.load()) == 2
 
 
 def test_state_deleted_under_a_leader_stops_it(keys: Keys) -> None:
