@@ -582,6 +582,19 @@ def test_pages_that_make_no_progress_are_refused(keys: Keys, found: list[KeyValu
         store.load()
 
 
+def test_address_of_a_member_that_does_not_answer_leaves_time_for_its_others(
+    etcd_hosts: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A queue that is full: further attempts to connect get no answer.
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as silent, socket.create_connection(silent.getsockname()):
+        host, _, port = etcd_hosts.partition(",")[0].rpartition(":")
+        found = [socket.getaddrinfo(*each)[0] for each in (silent.getsockname(), (host, int(port)))]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+        client = etcd_kit.connect(f"etcd.example:{port}", "a", 8.0)
+        assert client.range(b"k").kvs == []
+        client.close()
+
+
 def test_unreachable_members_are_skipped(etcd_hosts: str) -> None:
     store = EtcdStore(etcd_kit.connect(f"127.0.0.1:{free_port()},{etcd_hosts}", f"test/{uuid.uuid4().hex}"))
     store.write(store.acquire(), [write_of(Kind.TASK, "t")])

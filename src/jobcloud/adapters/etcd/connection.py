@@ -44,7 +44,7 @@ class Connection:
         host, port = address
         self._name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
-            self._socket = socket.create_connection(address, timeout=_remaining(deadline))
+            self._socket = _connect(address, deadline)
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if context is not None:
                 self._socket.settimeout(_remaining(deadline))
@@ -117,6 +117,26 @@ class _Receiver:
         if self.answer.status >= 200:
             self.answer.persistent = self._parser.should_keep_alive()
             self.complete = True
+
+
+def _connect(address: tuple[str, int], deadline: float) -> socket.socket:
+    """A connection to the first address of the host that accepts one. The deadline does not limit the name service.
+
+    `socket.create_connection` gives the whole time to each address, so one that does not answer would hide the others.
+    """
+    found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
+    for number, (family, kind, protocol, _, where) in enumerate(found, 1):
+        connection = socket.socket(family, kind, protocol)
+        try:
+            connection.settimeout(_remaining(deadline) / (len(found) - number + 1))
+            connection.connect(where)
+        except OSError:
+            connection.close()
+            if number == len(found):
+                raise
+        else:
+            return connection
+    raise OSError("the host has no address")
 
 
 def _remaining(deadline: float) -> float:
