@@ -561,7 +561,7 @@ def test_server_that_is_no_etcd_counts_as_no_answer(answer: bytes) -> None:
 
 
 def test_answer_that_is_not_json_is_shown() -> None:
-    # etcd gives this answer if it expects TLS.
+    # The answer of a server in Go that expects TLS.
     impostor = Impostor(http("400 Bad Request", b"Client sent an HTTP request to an HTTPS server.\n"), b"", 0.2)
     client = etcd_kit.connect(impostor.address, "a", 60.0)
     try:
@@ -962,6 +962,10 @@ def test_tls_checks_both_sides(tmp_path: Path) -> None:
                 attempt(member.address, wrong)
         with pytest.raises(NoAnswer, match="Hostname mismatch"):
             attempt(f"localhost:{member.port}", mine)
+        plain = etcd_kit.connect(member.address, "a", 2.0)
+        with pytest.raises(NoAnswer, match=r"set etcd\.tls to true"):
+            plain.range(b"k")
+        plain.close()
 
 
 def test_certificates_that_cannot_be_used_are_refused(tmp_path: Path) -> None:

@@ -42,6 +42,8 @@ class Connection:
 
     def __init__(self, address: tuple[str, int], deadline: float, context: ssl.SSLContext | None = None) -> None:
         host, port = address
+        # A server that expects TLS closes a connection in plain text without an answer.
+        self._hint = "" if context else "; if it expects TLS, set etcd.tls to true"
         self._name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
             self._socket = _connect(address, deadline)
@@ -67,7 +69,8 @@ class Connection:
                 self._socket.settimeout(_remaining(deadline))
                 data = self._socket.recv(_RECEIVED_AT_ONCE)
                 if not data:
-                    raise Lost(f"{self._name} has closed the connection")
+                    raise Lost(f"{self._name} has closed the connection{self._hint}")
+                self._hint = ""
                 receiver.feed(data)
         except (OSError, HttpParserError) as error:
             raise Lost(f"{self._name} does not answer: {_reason(error)}") from error
