@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobcloud.adapters import journal as journals
-from jobcloud.adapters.journal import Damaged, Journal, Place, Segment, decode, encode, entry_size, marks
+from jobcloud.adapters.journal import Damaged, Journal, Place, Segment, assemble, decode, encode, entry_size, marks
 
 _places = st.tuples(st.just("task"), st.sampled_from("abcdefgh"))
 _batches = st.lists(st.dictionaries(_places, st.none() | st.binary(max_size=60), min_size=1, max_size=4), max_size=60)
@@ -113,3 +113,10 @@ def test_marks_are_eight_bytes_for_each_record() -> None:
     entries = [("task", str(number), None) for number in range(100)]
     assert len(marks(entries)) == 800
     assert marks(entries) == marks(entries[::-1])
+
+
+@pytest.mark.parametrize("count", [b"1", b"999999999999999"])
+def test_segment_whose_header_names_more_parts_than_exist_is_damaged(count: bytes) -> None:
+    # A wrong number must not fill the memory.
+    with pytest.raises(Damaged, match="missing"):
+        assemble("0000000000000001", b"1 token " + count + b"\nrest", {})

@@ -226,13 +226,19 @@ def assemble(name: str, data: bytes | None, parts: Mapping[str, bytes]) -> tuple
         raise Damaged("it is missing")
     header, newline, rest = data.partition(b"\n")
     try:
-        version, token, count = header.decode("ascii").split(" ")
-        names = [f"{name}-{token}-{index:04d}" for index in range(int(count))]
+        version, token, digits = header.decode("ascii").split(" ")
+        count = int(digits)
     except ValueError as error:
         raise Damaged("it has no header") from error
-    if version != "1" or not newline:
+    if not newline:
+        raise Damaged("it has no header")
+    if version != "1":
         raise Damaged(f"it was written in format {version[:10]}")
+    if count > len(parts):
+        # A damaged number must not fill the memory with names.
+        raise Damaged("more parts are missing than exist")
     try:
+        names = [f"{name}-{token}-{index:04d}" for index in range(count)]
         return b"".join([*(parts[part] for part in names), rest]), (name, *names)
     except KeyError as error:
         raise Damaged(f"its part {error} is missing") from error

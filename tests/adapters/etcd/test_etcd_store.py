@@ -17,12 +17,31 @@ import pytest
 pytest.importorskip("httptools", reason="the extra [server] is not installed")
 
 import trustme
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from tests import etcd_kit
 from tests.mesos_kit import until
 
 from jobcloud.adapters import journal
 from jobcloud.adapters.etcd import store as stores
-from jobcloud.adapters.etcd.client import EtcdClient, EtcdSettings, EtcdTls, NoAnswer, Operation, end_of, put
+from jobcloud.adapters.etcd.client import (
+    EtcdClient,
+    EtcdSettings,
+    EtcdTls,
+    Header,
+    KeyValue,
+    NoAnswer,
+    Operation,
+    Range,
+    _Unclear,
+    end_of,
+    put,
+)
+from jobcloud.adapters.etcd.connection import Answer
 from jobcloud.adapters.etcd.store import EtcdStore
 from jobcloud.dev.tcp_ports import free_port
 from jobcloud.errors import ConfigError, Fenced, RecordTooLarge, StoreError, StoreFull, StoreGone, StoreUnusable
@@ -510,9 +529,25 @@ def test_endless_answer_is_cut_off() -> None:
         client.close()
 
 
+def http(status: str, body: bytes) -> bytes:
+    return b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n%s" % (status.encode(), len(body), body)
+
+
+DEEP = b"[" * 10_000
+
+
 @pytest.mark.parametrize(
     "answer",
-    [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nnull", b"HTTP/1.1 404 Not Found\r\n\r\n", b"\x15\x03\x01"],
+    [
+        b"",
+        http("200 OK", b"null"),
+        # This must not look like an etcd without keys.
+        http("200 OK", b"{}"),
+        http("200 OK", b'{"x":' + DEEP),
+        http("400 Bad Request", b'{"error":' + DEEP),
+        b"HTTP/1.1 404 Not Found\r\n\r\n",
+        b"\x15\x03\x01",
+    ],
 )
 def test_server_that_is_no_etcd_counts_as_no_answer(answer: bytes) -> None:
     impostor = Impostor(answer, b"", 0.2)
@@ -522,6 +557,41 @@ def test_server_that_is_no_etcd_counts_as_no_answer(answer: bytes) -> None:
             client.range(b"k")
     finally:
         impostor.close()
+        client.close()
+
+
+def test_answer_that_is_not_json_is_shown() -> None:
+    # The answer of a server in Go that expects TLS.
+    impostor = Impostor(http("400 Bad Request", b"Client sent an HTTP request to an HTTPS server.\n"), b"", 0.2)
+    client = etcd_kit.connect(impostor.address, "a", 60.0)
+    try:
+        answer = client._exchange(0, "/v3/kv/range", b"{}", "", monotonic() + 60)
+        with pytest.raises(_Unclear, match="status 400 and 'Client sent an HTTP request to an HTTPS server"):
+            client._read(answer, Range)
+    finally:
+        impostor.close()
+        client.close()
+
+
+@pytest.mark.parametrize("found", [[], [KeyValue(b"/")]])
+def test_pages_that_make_no_progress_are_refused(keys: Keys, found: list[KeyValue]) -> None:
+    store = keys.open()
+    answers = [Range(Header(1, 1), found, more=True)] * 3
+    store._client.range = lambda *_, **__: answers.pop()  # type: ignore[method-assign]
+    with pytest.raises(StoreError, match="not asked for"):
+        store.load()
+
+
+def test_address_of_a_member_that_does_not_answer_leaves_time_for_its_others(
+    etcd_hosts: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A queue that is full: further attempts to connect get no answer.
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as silent, socket.create_connection(silent.getsockname()):
+        host, _, port = etcd_hosts.partition(",")[0].rpartition(":")
+        found = [socket.getaddrinfo(*each)[0] for each in (silent.getsockname(), (host, int(port)))]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+        client = etcd_kit.connect(f"etcd.example:{port}", "a", 8.0)
+        assert client.range(b"k").kvs == []
         client.close()
 
 
@@ -672,20 +742,29 @@ def test_last_segment_that_is_gone_with_its_marks_is_noticed(keys: Keys) -> None
 def test_damaged_epoch_is_refused_and_left_unchanged(keys: Keys, value: bytes) -> None:
     store, epoch = keys.lead()
     keys.set("epoch", value)
-    with pytest.raises(StoreUnusable, match="epoch"):
+    with pytest.raises(StoreUnusable, match=rf"{keys.path('epoch')} .* delete the key"):
         keys.open().acquire()
     with pytest.raises(Fenced):
         store.write(epoch, [write_of(Kind.TASK, "t")])
     assert keys.get("epoch") == value
+    # The advice of the message.
+    keys.delete("epoch")
+    assert keys.open().acquire(epoch + 1) == epoch + 1
 
 
 def test_damaged_head_is_refused_and_left_unchanged(keys: Keys) -> None:
     store, epoch = keys.lead()
+    store.write(epoch, [write_of(Kind.TASK, "t")])
     keys.set("head", b"-1 x")
-    with pytest.raises(StoreUnusable, match="head"):
+    with pytest.raises(StoreUnusable, match=rf"{keys.path('head')} .* delete the key"):
         keys.load()
     with pytest.raises(StoreError, match="changed by another client"):
         store.write(epoch, [])
+    # The advice of the message.
+    keys.delete("head")
+    successor = keys.open()
+    successor.write(successor.acquire(), [write_of(Kind.TASK, "u")])
+    assert count(keys.load()) == 2
 
 
 def test_state_deleted_under_a_leader_stops_it(keys: Keys) -> None:
@@ -782,6 +861,48 @@ def test_expired_token_is_renewed(guarded: etcd_kit.Member) -> None:
     store.close()
 
 
+class Tokens(EtcdClient):
+    """A client of a server that issues the tokens t1, t2, … and accepts those in `valid`."""
+
+    def __init__(self, valid: str) -> None:
+        super().__init__(EtcdSettings("127.0.0.1:1", auth="jc:s3cret"))
+        self.valid = valid
+        self.issued = 0
+        self.used: list[str] = []
+
+    def _exchange(self, number: int, path: str, body: bytes, headers: str, deadline: float) -> Answer:
+        if path == "/v3/auth/authenticate":
+            self.issued += 1
+            return Answer(200, bytearray(b'{"header":{"cluster_id":"1"},"token":"t%d"}' % self.issued))
+        self.used.append(headers.strip())
+        if headers.strip().endswith(self.valid):
+            return Answer(200, bytearray(b'{"header":{"cluster_id":"1"}}'))
+        return Answer(401, bytearray(b'{"error":"etcdserver: invalid auth token","code":16}'))
+
+
+def test_token_that_becomes_invalid_twice_during_a_call_is_renewed_twice() -> None:
+    client = Tokens("t3")
+    assert client.range(b"k").kvs == []
+    assert client.used == [f"Authorization: t{number}" for number in (1, 2, 3)]
+
+
+def test_request_is_not_sent_without_a_token_if_another_thread_discards_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Tokens("t1")
+    # The other thread discards it after each look.
+    looks = iter(["t1", ""])
+    monkeypatch.setattr(Tokens, "_token", property(lambda _: next(looks), lambda *_: None), raising=False)
+    client.range(b"k")
+    assert client.used == ["Authorization: t1"]
+
+
+def test_refused_token_is_kept_if_another_thread_has_replaced_it_already() -> None:
+    client = Tokens("t2")
+    client._token = "t2"
+    client._discard("t1")
+    client.range(b"k")
+    assert client.issued == 0
+
+
 @pytest.mark.parametrize(
     ("auth", "prefix", "problem"),
     [
@@ -841,12 +962,29 @@ def test_tls_checks_both_sides(tmp_path: Path) -> None:
                 attempt(member.address, wrong)
         with pytest.raises(NoAnswer, match="Hostname mismatch"):
             attempt(f"localhost:{member.port}", mine)
+        plain = etcd_kit.connect(member.address, "a", 2.0)
+        with pytest.raises(NoAnswer, match=r"set etcd\.tls to true"):
+            plain.range(b"k")
+        plain.close()
 
 
 def test_certificates_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     (tmp_path / "x.pem").write_text("nothing")
-    with pytest.raises(ConfigError, match="certificates"):
+    with pytest.raises(ConfigError, match="certificates") as caught:
         EtcdClient(EtcdSettings("127.0.0.1:1", tls=EtcdTls(str(tmp_path / "x.pem"))))
+    assert caught.value.field == "etcd.tls_ca_file"
+
+
+def test_key_with_a_password_is_refused_without_a_question_on_the_terminal(tmp_path: Path) -> None:
+    issued = trustme.CA().issue_cert("client@example.org")
+    issued.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    key = load_pem_private_key(issued.private_key_pem.bytes(), None)
+    form = (Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
+    (tmp_path / "key.pem").write_bytes(key.private_bytes(*form))
+    tls = EtcdTls(cert_file=str(tmp_path / "cert.pem"), key_file=str(tmp_path / "key.pem"))
+    with pytest.raises(ConfigError, match="without a password") as caught:
+        EtcdClient(EtcdSettings("127.0.0.1:1", tls=tls))
+    assert caught.value.field == "etcd.tls_cert_file"
 
 
 def test_credentials_in_the_address_are_refused_and_not_repeated() -> None:

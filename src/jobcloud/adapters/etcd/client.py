@@ -263,19 +263,24 @@ class EtcdClient:
         # A member that does not answer must leave time for the others, and for another attempt: a request to a member
         # that had just started was seen without an answer for 40 s.
         patience = limit_s / max(_ATTEMPTS, len(self.members) + 1)
-        problem, tries, renewed = "the time is over", 0, False
+        problem, tries, renewed, token = "the time is over", 0, False, ""
         while not self._closed and (now := self.monotonic()) < deadline:
             number = self._current
+            limit = min(deadline, now + patience)
             try:
-                answer = self._authorized(number, path, body, min(deadline, now + patience))
-                return self._read(answer, kind)
+                token = self._valid_token(number, limit)
+                # The token alone: etcd knows no scheme such as Bearer.
+                headers = f"Authorization: {token}\r\n" if token else ""
+                return self._read(self._exchange(number, path, body, headers, limit), kind)
             except TooLong as error:
                 raise AnswerTooLong(str(error)) from error
             except _StaleToken as error:
-                if renewed:
-                    raise StoreUnusable(f"etcd refuses the token that it has just issued: {error}") from None
-                self._token, renewed = "", True
-                continue
+                self._discard(token)
+                if not renewed:
+                    renewed = True
+                    continue
+                # The rights have changed meanwhile, or this member does not know the token yet.
+                problem = f"it refuses the token that it has just issued: {error}"
             except StoreFull as error:
                 if not tries:
                     raise
@@ -289,14 +294,20 @@ class EtcdClient:
                 self.pause(min(_ROUND_PAUSE_S, max(0.0, deadline - self.monotonic())))
         raise NoAnswer("the connection to etcd is closed" if self._closed else f"etcd does not answer: {problem}")
 
-    def _authorized(self, number: int, path: str, body: bytes, deadline: float) -> Answer:
-        headers = ""
-        if self._user is not None:
-            if not self._token:
-                self._token = self._authenticate(number, deadline)
-            # The token alone: etcd knows no scheme such as Bearer.
-            headers = f"Authorization: {self._token}\r\n" if self._token else ""
-        return self._exchange(number, path, body, headers, deadline)
+    def _valid_token(self, number: int, deadline: float) -> str:
+        """The token of all threads, a new one if there is none. "" without a user."""
+        if self._user is None:
+            return ""
+        # Another thread may discard the shared token at any time. A request without a token would be refused for good.
+        if not (token := self._token):
+            token = self._token = self._authenticate(number, deadline)
+        return token
+
+    def _discard(self, token: str) -> None:
+        """Forget a token that etcd has refused, unless another thread has replaced it already."""
+        with self._lock:
+            if self._token == token:
+                self._token = ""
 
     def _authenticate(self, number: int, deadline: float) -> str:
         assert self._user is not None
@@ -364,9 +375,12 @@ class EtcdClient:
             self._refuse(answer)
         try:
             found = msgspec.json.decode(answer.body, type=kind, strict=False)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, RecursionError) as error:
             raise _Unclear(f"an answer of etcd cannot be read: {error}") from error
         header: Header = getattr(found, "header", None) or found.result.header  # type: ignore[attr-defined]
+        if not header.cluster_id:
+            # For example a proxy that answers {}. It must not look like an etcd without keys.
+            raise _Unclear("an answer names no cluster, so it is not from etcd")
         if self._cluster and header.cluster_id != self._cluster:
             raise StoreUnusable("the servers in etcd.hosts belong to different clusters of etcd")
         self._cluster = header.cluster_id
@@ -375,8 +389,9 @@ class EtcdClient:
     def _refuse(self, answer: Answer) -> None:
         try:
             found = msgspec.json.decode(answer.body, type=_Refusal, strict=False)
-        except msgspec.MsgspecError:
-            raise _Unclear(f"etcd answers with status {answer.status}") from None
+        except (msgspec.MsgspecError, RecursionError):
+            begin = ascii(bytes(answer.body[:100]).decode("latin-1").strip())
+            raise _Unclear(f"it answers with status {answer.status} and {begin}") from None
         text = str(found.message or found.error)[:300]
         if "database space exceeded" in text:
             raise StoreFull(
@@ -434,12 +449,17 @@ def _tls_context(tls: EtcdTls | None) -> ssl.SSLContext | None:
         return None
     try:
         context = ssl.create_default_context(cafile=tls.ca_file or None)
-        if tls.cert_file:
-            context.load_cert_chain(tls.cert_file, tls.key_file or None)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(
-            f"the certificates cannot be used: {error}", field="etcd.tls_cert_file", fix="PEM files"
-        ) from error
+    except OSError as error:
+        problem = f"the certificates cannot be used: {error}"
+        raise ConfigError(problem, field="etcd.tls_ca_file", fix="a PEM file with certificates") from error
+    if tls.cert_file:
+        try:
+            # Without a password OpenSSL would ask for it on the terminal, and wait.
+            context.load_cert_chain(tls.cert_file, tls.key_file or None, password="")
+        except (OSError, ValueError) as error:
+            problem = f"the certificate cannot be used with its key: {error}"
+            fix = "PEM files that belong together, the key without a password"
+            raise ConfigError(problem, field="etcd.tls_cert_file", fix=fix) from error
     return context
 
 

@@ -42,9 +42,11 @@ class Connection:
 
     def __init__(self, address: tuple[str, int], deadline: float, context: ssl.SSLContext | None = None) -> None:
         host, port = address
+        # A server that expects TLS closes a connection in plain text without an answer.
+        self._hint = "" if context else "; if it expects TLS, set etcd.tls to true"
         self._name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
-            self._socket = socket.create_connection(address, timeout=_remaining(deadline))
+            self._socket = _connect(address, deadline)
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if context is not None:
                 self._socket.settimeout(_remaining(deadline))
@@ -67,7 +69,8 @@ class Connection:
                 self._socket.settimeout(_remaining(deadline))
                 data = self._socket.recv(_RECEIVED_AT_ONCE)
                 if not data:
-                    raise Lost(f"{self._name} has closed the connection")
+                    raise Lost(f"{self._name} has closed the connection{self._hint}")
+                self._hint = ""
                 receiver.feed(data)
         except (OSError, HttpParserError) as error:
             raise Lost(f"{self._name} does not answer: {_reason(error)}") from error
@@ -117,6 +120,26 @@ class _Receiver:
         if self.answer.status >= 200:
             self.answer.persistent = self._parser.should_keep_alive()
             self.complete = True
+
+
+def _connect(address: tuple[str, int], deadline: float) -> socket.socket:
+    """A connection to the first address of the host that accepts one. The deadline does not limit the name service.
+
+    `socket.create_connection` gives the whole time to each address, so one that does not answer would hide the others.
+    """
+    found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
+    for number, (family, kind, protocol, _, where) in enumerate(found, 1):
+        connection = socket.socket(family, kind, protocol)
+        try:
+            connection.settimeout(_remaining(deadline) / (len(found) - number + 1))
+            connection.connect(where)
+        except OSError:
+            connection.close()
+            if number == len(found):
+                raise
+        else:
+            return connection
+    raise OSError("the host has no address")
 
 
 def _remaining(deadline: float) -> float:

@@ -140,7 +140,7 @@ class EtcdStore:
                 epoch, head = self._read_epoch(), self._read_head()
                 if epoch is not None and token.encode() in epoch.value:
                     # Our request has taken effect, and its answer was lost.
-                    self._epoch, self._claim, self._head = _epoch_of(epoch.value), epoch.value, head
+                    self._epoch, self._claim, self._head = self._epoch_of(epoch.value), epoch.value, head
                     break
                 if self._client.monotonic() > deadline:
                     raise StoreError("the epoch could not be raised: other schedulers raise it all the time")
@@ -151,7 +151,7 @@ class EtcdStore:
 
     def _raise_epoch(self, token: str, floor: int, epoch: KeyValue | None, head: _Head | None) -> None:
         """One attempt. Whether it was successful is read afterwards."""
-        number = max(floor, 1 + (_epoch_of(epoch.value) if epoch else 0))
+        number = max(floor, 1 + (self._epoch_of(epoch.value) if epoch else 0))
         value = json.dumps({"epoch": number, "leader": self._name, "token": token}).encode()
         compare = [was_changed_at(self._key(_EPOCH), epoch.mod_revision if epoch else 0)]
         compare += [was_changed_at(self._key(_HEAD), head.revision if head else 0)]
@@ -168,7 +168,7 @@ class EtcdStore:
     def epoch(self) -> int:
         with self._translated():
             found = self._read_epoch()
-            return _epoch_of(found.value) if found else 0
+            return self._epoch_of(found.value) if found else 0
 
     def _read_epoch(self) -> KeyValue | None:
         return self._one(_EPOCH)
@@ -180,8 +180,24 @@ class EtcdStore:
     def _number_of(self, value: bytes) -> int:
         number = value.partition(b" ")[0]
         if not number.isdigit() or len(number) > 16:
-            raise StoreUnusable(f"{self._text(_HEAD)} in etcd is damaged; it was left unchanged")
+            raise StoreUnusable(
+                f"{self._text(_HEAD)} in etcd is damaged; it was left unchanged. Stop all schedulers, "
+                "and delete the key: the records are in other keys"
+            )
         return int(number)
+
+    def _epoch_of(self, value: bytes) -> int:
+        """Raises StoreUnusable: an epoch that is too low would be used twice."""
+        try:
+            epoch = json.loads(value)["epoch"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            epoch = None
+        if type(epoch) is not int or not 0 <= epoch < 2**53:
+            raise StoreUnusable(
+                f"{self._text(_EPOCH)} in etcd is damaged; it was left unchanged. Stop all schedulers, delete the key, "
+                "and put the state back with `jobcloud restore`"
+            )
+        return epoch
 
     # ----------------------------------------------------------------------------------------------------- writing
 
@@ -313,6 +329,8 @@ class EtcdStore:
             found.update((each.key[len(self._client.root) :].decode("utf-8", "replace"), each) for each in page.kvs)
             if not page.more:
                 return found
+            if not page.kvs or page.kvs[-1].key < key:
+                raise StoreError("etcd answers a request for more keys with keys that were not asked for")
             key = page.kvs[-1].key + b"\0"
             size = sum(len(each.value) for each in page.kvs)
             limit = min(2 * limit, _MAX_KEYS) if size < _PAGE_BYTES / 2 else max(1, limit * _PAGE_BYTES // (2 * size))
@@ -435,19 +453,6 @@ def _still_candidate(candidacy: Candidacy | None) -> list[Operation]:
 
 def _created(found: Sequence[KeyValue]) -> int:
     return found[0].create_revision if found else 0
-
-
-def _epoch_of(value: bytes) -> int:
-    """Raises StoreUnusable: an epoch that is too low would be used twice."""
-    try:
-        epoch = json.loads(value)["epoch"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        epoch = None
-    if type(epoch) is not int or not 0 <= epoch < 2**53:
-        raise StoreUnusable(
-            "the epoch in etcd is damaged; it was left unchanged. Put the state back, or delete the key"
-        )
-    return epoch
 
 
 def _check_sizes(writes: Mapping[Place, bytes | None]) -> None:
