@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.soak.partition import Namespace
 
 from jobcloud.adapters.etcd.client import EtcdClient, EtcdSettings, put
 from jobcloud.dev.tcp_ports import free_ports
@@ -35,13 +36,16 @@ def need() -> None:
 class Member:
     """One member. `peers` names all members with the URLs at which they reach each other."""
 
-    def __init__(self, folder: Path, name: str, port: int, peers: dict[str, str], more: tuple[str, ...] = ()) -> None:
-        self.folder, self.name, self.port = folder, name, port
+    def __init__(
+        self, folder: Path, name: str, port: int, peers: dict[str, str], more: tuple[str, ...] = (),
+        host: str = "127.0.0.1", wrapper: tuple[str, ...] = (),
+    ) -> None:  # fmt: skip
+        self.folder, self.name, self.port, self.host = folder, name, port, host
         folder.mkdir(parents=True)
         scheme = "https" if "--cert-file" in " ".join(more) else "http"
-        url = f"{scheme}://127.0.0.1:{port}"
+        url = f"{scheme}://{host}:{port}"
         self._argv = [
-            "etcd", "--name", name, "--data-dir", str(folder / "data"),
+            *wrapper, "etcd", "--name", name, "--data-dir", str(folder / "data"),
             "--listen-client-urls", url, "--advertise-client-urls", url,
             "--listen-peer-urls", peers[name], "--initial-advertise-peer-urls", peers[name],
             "--initial-cluster", ",".join(f"{each}={where}" for each, where in peers.items()),
@@ -51,7 +55,7 @@ class Member:
 
     @property
     def address(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return f"{self.host}:{self.port}"
 
     def start(self) -> None:
         with (self.folder / "log").open("ab") as log:
@@ -59,7 +63,7 @@ class Member:
 
     def ask(self, path: str, request: object = None, limit_s: float = 30.0) -> Any:
         """The answer to a request of the gateway, decoded. Raises OSError."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=limit_s)
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=limit_s)
         try:
             connection.request("POST", path, json.dumps(request or {}))
             return json.loads(connection.getresponse().read())
@@ -80,6 +84,11 @@ class Member:
             return bool(status["header"]["member_id"] == status.get("leader"))
         return False
 
+    def give_leadership_to(self, other: Member) -> None:
+        """Let another member lead the members. This one leads them."""
+        member_id = other.ask("/v3/maintenance/status")["header"]["member_id"]
+        self.ask("/v3/maintenance/transfer-leadership", {"targetID": member_id})
+
     def wait(self) -> None:
         """Wait until this member answers with a quorum. With TLS: until it accepts connections."""
         deadline = time.monotonic() + 120  # a cluster on a loaded machine
@@ -92,7 +101,7 @@ class Member:
     def _serves(self) -> bool:
         with suppress(OSError):
             if any("https://" in each for each in self._argv):
-                socket.create_connection(("127.0.0.1", self.port), 2).close()
+                socket.create_connection((self.host, self.port), 2).close()
                 return True
             return "header" in self.ask("/v3/kv/range", {"key": "AA=="}, limit_s=10)
         return False
@@ -121,17 +130,28 @@ class Member:
 
 @contextmanager
 def running(
-    folder: Path, count: int = 1, more: tuple[str, ...] = (), *, durable: bool = False
+    folder: Path,
+    count: int = 1,
+    more: tuple[str, ...] = (),
+    *,
+    durable: bool = False,
+    apart: Namespace | None = None,
 ) -> Iterator[list[Member]]:
     """A cluster of `count` members, with `more` options. Killed at the end of the block.
 
-    The data survives a crash of the members. With `durable` it would survive a crash of the machine.
+    The data survives a crash of the members. With `durable` it would survive a crash of the machine. The last member
+    runs in the network namespace `apart`, if there is one.
     """
     need()
     more = more if durable else (*more, "--unsafe-no-fsync")
     ports = free_ports(2 * count)
-    peers = {f"m{number}": f"http://127.0.0.1:{ports[count + number]}" for number in range(count)}
-    members = [Member(folder / name, name, ports[number], peers, more) for number, name in enumerate(peers)]
+    places: list[tuple[str, tuple[str, ...]]] = [(apart.outside if apart else "127.0.0.1", ())] * count
+    if apart:
+        places[-1] = apart.inside, apart.wrapper
+    peers = {f"m{number}": f"http://{host}:{ports[count + number]}" for number, (host, _) in enumerate(places)}
+    members = [
+        Member(folder / name, name, ports[number], peers, more, *places[number]) for number, name in enumerate(peers)
+    ]
     try:
         for member in members:
             member.start()
