@@ -148,10 +148,24 @@ def processes_with(text: str) -> list[int]:
     return found
 
 
+def arguments_of(pid: int) -> list[str]:
+    """The command line of a process; empty if it has ended."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")[:-1]
+    return []
+
+
 def executors_of(data: Path) -> list[int]:
     """The executor daemons whose sandbox is below `data`."""
-    return [
-        pid
-        for pid in processes_with(f"MESOS_SANDBOX={data}")
-        if b"jobcloud-executor.zip" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    ]
+    found = processes_with(f"MESOS_SANDBOX={data}")
+    return [pid for pid in found if "jobcloud-executor.zip" in " ".join(arguments_of(pid))]
+
+
+def scheduler_of(data: Path) -> int:
+    """The scheduler that `jobcloud dev` runs on `data`. Waits until there is exactly one."""
+
+    def only() -> int:
+        found = [pid for pid in processes_with(str(data)) if "scheduler" in arguments_of(pid)]
+        return found[0] if len(found) == 1 else 0
+
+    return until(only, "one scheduler")

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from tests.api_kit import package_bytes
 from tests.origin_kit import Server
-from tests.whole_kit import Product, attempts, executors_of, processes_with, until
+from tests.whole_kit import Product, attempts, executors_of, processes_with, scheduler_of, until
 
 pytestmark = pytest.mark.dev_cluster
 
@@ -42,16 +42,6 @@ def start_demo(dev: Product) -> int:
         config = {**dev.get(f"jobs/{job}")["config"], "cron": "* * * * * ?"}
         assert dev.call(f"jobs/{job}", "PUT", config)[0] == 200
     return root
-
-
-def scheduler_of(dev: Product) -> int:
-    found = [
-        pid
-        for pid in processes_with(str(dev.data))
-        if b"scheduler" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    ]
-    assert len(found) == 1
-    return found[0]
 
 
 def wait_for_runs(dev: Product, count: int) -> None:
@@ -82,9 +72,9 @@ def test_killed_scheduler_is_restarted_and_executors_survive(dev: Product) -> No
     root = start_demo(dev)
     wait_for_runs(dev, 1)
     executors = until(lambda: executors_of(dev.data), "an executor")
-    first = scheduler_of(dev)
+    first = scheduler_of(dev.data)
     os.kill(first, signal.SIGKILL)
-    until(lambda: dev.healthy() and scheduler_of(dev) != first, "a new scheduler")
+    until(lambda: dev.healthy() and scheduler_of(dev.data) != first, "a new scheduler")
     before = len(dev.runs("sales"))
     wait_for_runs(dev, before + 2)
     assert set(executors) <= set(executors_of(dev.data))

@@ -20,7 +20,7 @@ from typing import Any, cast
 import pytest
 from tests.api_kit import package_bytes
 from tests.origin_kit import Server
-from tests.whole_kit import Product, attempts, executors_of, processes_with, until
+from tests.whole_kit import Product, arguments_of, attempts, executors_of, processes_with, scheduler_of, until
 
 from jobcloud.client.apps import add_app
 from jobcloud.client.http import ApiError, Client
@@ -313,7 +313,7 @@ def test_job_that_raises_exits_or_hangs_fails_alone(client: Client) -> None:
 
 def turn(dev: Product, knob: str, **fields: Any) -> dict[str, Any]:
     """Break the dev cluster below the product (docs/dev-cluster.md)."""
-    arguments = Path(f"/proc/{scheduler_of(dev)}/cmdline").read_text().split("\0")
+    arguments = arguments_of(scheduler_of(dev.data))
     url = f"http://{arguments[arguments.index('--mesos') + 1]}/dev/control"
     body = json.dumps({"knob": knob, **fields}).encode()
     request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
@@ -322,26 +322,18 @@ def turn(dev: Product, knob: str, **fields: Any) -> dict[str, Any]:
         return found
 
 
-def scheduler_of(dev: Product) -> int:
-    return next(
-        pid
-        for pid in processes_with(str(dev.data))
-        if b"scheduler" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    )
-
-
 GARBAGE = ("no frame at all\n", "7\n{broken", "99999999999999\n{}", '2\n[]12\n{"type": "X"}', '17\n{"type":"OFFERS"}')
 
 
 @pytest.mark.usefixtures("siblings_go_on")
 def test_garbage_from_master_and_agent_only_ends_the_connection(dev: Product, client: Client) -> None:
-    pid, executors = scheduler_of(dev), set(executors_of(dev.data))
+    pid, executors = scheduler_of(dev.data), set(executors_of(dev.data))
     for garbage in GARBAGE:
         assert until(lambda: turn(dev, "garble_stream", bytes=garbage)["streams"], "a stream") == 1  # noqa: B023
         for agent in (1, 2):
             turn(dev, "garble_stream", bytes=garbage, agent=agent)
     until(lambda: client.cluster()["connected"], "the connection")
-    assert scheduler_of(dev) == pid
+    assert scheduler_of(dev.data) == pid
     assert executors <= set(executors_of(dev.data)), "executors live on"
 
 
@@ -379,7 +371,7 @@ def test_full_disk_refuses_changes_until_space_is_free_and_loses_nothing(
 ) -> None:
     """A limit on file sizes stops every write of the scheduler process, including its log."""
     jobs = {job["jobName"]: job["config"] for job in client.jobs()}
-    pid = scheduler_of(dev)
+    pid = scheduler_of(dev.data)
     room = resource.prlimit(pid, resource.RLIMIT_FSIZE)
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (1024, room[1]))
     try:
@@ -395,7 +387,7 @@ def test_full_disk_refuses_changes_until_space_is_free_and_loses_nothing(
         resource.prlimit(pid, resource.RLIMIT_FSIZE, room)
     until(lambda: created(client, job("room-again")), "a change to be taken")
     assert {job["jobName"] for job in client.jobs()} == {*jobs, "room-again"}
-    assert scheduler_of(dev) == pid
+    assert scheduler_of(dev.data) == pid
 
 
 def created(client: Client, config: dict[str, Any]) -> bool:

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 from tests.executor_kit import little_memory, living_in
-from tests.whole_kit import Product, processes_with, until
+from tests.whole_kit import Product, arguments_of, processes_with, until
 
 from jobcloud.client.apps import add_app
 from jobcloud.client.http import Client
@@ -523,7 +523,7 @@ def daemon_of(site: Site) -> int:
     (found,) = (
         pid
         for pid in living_in(site.sandbox())
-        if bundle.FILE_NAME.encode() in Path(f"/proc/{pid}/cmdline").read_bytes() and has_children(pid)
+        if bundle.FILE_NAME in " ".join(arguments_of(pid)) and has_children(pid)
     )
     return found
 
