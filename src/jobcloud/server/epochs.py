@@ -2,8 +2,8 @@
 
 Ids and fence tokens are made from the epoch. If an old copy of the state is put back, the stored epoch alone would be
 used a second time. So a new epoch is above the stored one and the one in the file DATA/epoch, and at least the number
-that the clock gives. The clock counts tens of minutes, because an epoch must stay below 9 million: a fence token is
-exact in a double only up to there. A clock that is far ahead cannot use up this range.
+that the clock gives. The clock counts in units of ten minutes, because an epoch must stay below 9 million: a fence
+token is exact in a double only up to there. A clock that is far ahead cannot use up this range.
 """
 
 from __future__ import annotations
