@@ -63,7 +63,7 @@ class Core(Protocol):
     """The part of the scheduler that this module calls."""
 
     def handle(self, event: Event) -> list[Effect]:
-        """Handle an event and return its effects. Raises Refused for a refused command; nothing has changed then."""
+        """Handle an event and return its effects. Raises Refused if it refuses a command, with nothing changed."""
 
     def next_wake(self, at: int) -> int | None:
         """The next instant (ms) after the last Tick at which a Tick is due; None if no Tick is needed."""
@@ -75,7 +75,7 @@ Restore: TypeAlias = Callable[[Restored, int, int], CoreT]
 
 
 class Arrived(msgspec.Struct, frozen=True, gc=False):
-    """An event that has arrived. An event of a driver has the number of its session; other sessions drop it."""
+    """An event that has arrived. An event of a driver has its session's number, and is dropped in other sessions."""
 
     event: Event
     session: int | None = None
@@ -129,7 +129,7 @@ class _Batch:
         return ranks
 
     def writing(self, place: Place) -> list[_Handled]:
-        """The events that have changed a record."""
+        """The handled events that have changed this record."""
         return [
             handled
             for handled in self.handled
@@ -149,7 +149,7 @@ class _Batch:
 
 @dataclass(slots=True)
 class _HeldBack:
-    """A record that the store does not take.
+    """A record that the store does not accept.
 
     Updates of the tasks `unacknowledged` are not acknowledged. The records of the tasks `ended` stay in the store.
     """
@@ -224,13 +224,13 @@ class BatchProcessor(Generic[CoreT]):
     def reload(self) -> None:
         """Restore a core from the store. Raises StoreError; Fenced if another scheduler has raised the epoch."""
         if self._led:
-            # Ids are made from the epoch and a counter that restarts, so a new core needs a new epoch. It also needs
-            # the state as it is when no one else can change it any longer, so the state is loaded afterwards. The write
-            # proves the old epoch first: a superseded scheduler must not become leader again.
+            # Ids are made from the epoch and a counter that restarts, so a new core needs a new epoch. The state is
+            # loaded after the epoch was raised, because no other scheduler can change it then. The write proves the old
+            # epoch first: a superseded scheduler must not become leader again.
             self._store.write(self.epoch, ())
             self.epoch = self._store.acquire()
         restored = records.restore(self._store.load())
-        # Subscribing without this proof could cut off the session of the present leader.
+        # This write proves the epoch. A superseded scheduler that subscribes would cut off the leader's session.
         self._store.write(self.epoch, ())
         self._led = True
         self.core = self._restore(restored, self.epoch, self._now_ms())
@@ -489,7 +489,8 @@ class BatchProcessor(Generic[CoreT]):
         if not self._held_back:
             self._send(effect)
         elif isinstance(effect, Acknowledge):
-            # Mesos also reports an end without an update to acknowledge, as the answer to a reconciliation.
+            # An end may have come as the answer to a reconciliation, without an update to acknowledge. Then only
+            # `ended` contains its task.
             held_back = self._held_back.values()
             if not any(effect.task_id in held.unacknowledged or effect.task_id in held.ended for held in held_back):
                 self._send(effect)

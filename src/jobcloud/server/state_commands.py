@@ -31,7 +31,7 @@ _ELECTION_S = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """The result of a backup. `unreadable` names entries of the state that are not records, and are not in it."""
+    """The result of a backup. `unreadable` names entries of the state that are no records. The backup lacks them."""
 
     backup: Backup
     size: int
@@ -122,7 +122,7 @@ def opened(wanted: Settings) -> Iterator[LastingStore]:
 
 
 def _make_way(path: Path, stamp: str) -> list[Path]:
-    """Check that nobody uses the SQLite file. A damaged one is moved aside; returns its new names."""
+    """Check that nobody uses the SQLite file. If it is damaged, move it aside. Returns the new names of its files."""
     if sqlite.in_use(path):
         raise Conflict(f"a scheduler uses {path}", field="--data", fix="stop it first, then start it again")
     try:
@@ -135,9 +135,9 @@ def _make_way(path: Path, stamp: str) -> list[Path]:
 
 @contextlib.contextmanager
 def elected(wanted: Settings, name: str, option: str = "") -> Iterator[LastingStore]:
-    """The state in ZooKeeper or etcd while this process, as `name`, is the leader, so that no scheduler leads.
+    """Yields the store in ZooKeeper or etcd. Meanwhile this process leads as `name`, so that no scheduler can lead.
 
-    Raises Conflict if another one leads.
+    Raises Conflict if a scheduler leads.
     """
     store, election, own_option = _candidate(wanted, name)
     turn = _FirstTurn()
@@ -164,7 +164,7 @@ def _candidate(wanted: Settings, name: str) -> tuple[LastingStore, Leadership, s
 
 
 class _FirstTurn:
-    """Ends the wait for the leadership when another scheduler leads, or after a time."""
+    """Ends the wait for the leadership when another scheduler leads, or after _ELECTION_S."""
 
     def __init__(self) -> None:
         self.leader = self.told = ""
