@@ -267,7 +267,7 @@ class MesosDriver:
                 _log.exception("error while making calls; continuing")
 
     def _run_some(self) -> bool:
-        """Send waiting requests up to the limit in flight, and read answers. False after the last request."""
+        """Send waiting requests, up to the limit of calls in flight, and read answers. False after `stop`."""
         for request, session in self._next_requests():
             if session is not self._session or isinstance(request, Resubscribe | _Stop):
                 while self._in_flight:
