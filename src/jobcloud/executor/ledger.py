@@ -62,7 +62,7 @@ class Ledger:
         return not self._live and not self._updates
 
     def launch(self, task_id: str, info: Mapping[str, Any]) -> bool:
-        """Take in a task. False, and no change, if this task id was launched here before."""
+        """Add a task. Returns False, with no change, if this task id was launched here before."""
         if task_id in self._live or task_id in self._ended:
             return False
         self._live.add(task_id)
@@ -75,7 +75,7 @@ class Ledger:
     def record(self, task_id: str, uuid: str, status: Status) -> bool:
         """Keep an update until it is acknowledged.
 
-        False, and nothing is kept, if the task is not alive (so no task ends twice) or has too many reports.
+        Returns False, and keeps nothing, if the task is not alive or has too many reports. So no task ends twice.
         """
         if task_id not in self._live:
             return False

@@ -93,7 +93,7 @@ class Worker:
         self._folders: Optional[TaskFolders] = None
 
     def run(self) -> int:
-        """Run until the daemon says stop, or is gone. Returns the exit code."""
+        """Run until the daemon sends `stop`, or has ended. Returns the exit code."""
         reader = protocol.LineReader(protocol.TO_WORKER)
         while True:
             data = os.read(self._orders, 1 << 16)
@@ -126,14 +126,14 @@ class Worker:
         try:
             threading.Thread(target=self._run_shard, args=(message, shard), name=task, daemon=True).start()
         except RuntimeError as error:
-            # The machine has no room for another thread. That is not this shard's failure, and the others go on.
+            # The machine has no room for another thread. This is not a failure of the shard, and other shards go on.
             del self._shards[task]
             self._end(task, shard, _End("failed", Cause.WORKER_LOST, f"the worker cannot run it: {error}"))
 
     def _set_up(self, hello: protocol.Message) -> None:
         if hello["protocol"] != protocol.VERSION:
             raise protocol.ProtocolError(f"the daemon speaks protocol {hello['protocol']}, not {protocol.VERSION}")
-        # Without a folder this process belongs to one shard: its output goes to the process's.
+        # Without a folder, this process has only one shard, whose output is that of the process.
         self._folders = TaskFolders(hello["tasks"]) if hello["tasks"] else None
         os.chdir(hello["directory"])
         sys.path.insert(0, hello["directory"])
