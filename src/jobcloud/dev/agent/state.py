@@ -128,7 +128,7 @@ class AgentState:
         self.updates.add((framework_id, status["task_id"]["value"]), status, self.now, self._apply_status)
 
     def _as_drained(self, status: Json) -> Json:
-        """While the agent is drained, a kill has that reason, and a task of an agent that will be gone is gone too."""
+        """While the agent is drained, a kill has the drain as its reason. If the agent will be gone, so is the task."""
         if self.drain is None or status["state"] not in ("TASK_KILLING", "TASK_KILLED"):
             return status
         gone = status["state"] == "TASK_KILLED" and self.drain.get("mark_gone", False)
@@ -136,7 +136,7 @@ class AgentState:
         return {**status, "reason": "REASON_AGENT_DRAINING", "state": state}
 
     def _apply_status(self, key: Key, status: Json) -> None:
-        """Give a task its new state, which it has before the update is acknowledged."""
+        """Give a task its new state at once, before the update is acknowledged."""
         executor = self.owners.get(key)
         if executor is None:
             return
