@@ -13,8 +13,8 @@ import msgspec
 
 from jobcloud.messages import Acknowledge, Call, Event, Kind
 
-# Every store takes records of this size, encoded, and batches of any size. A command whose record is larger is refused.
-# Records that the scheduler writes on its own are smaller by construction.
+# Every store accepts encoded records of this size, and batches of any size. A command whose record is larger is
+# refused. Records that the scheduler writes on its own are smaller by construction.
 MAX_RECORD_BYTES = 256 * 1024
 
 
@@ -93,7 +93,7 @@ class Leadership(Protocol):
     """
 
     def wait(self, stop: Flag, report: Callable[[str], None]) -> bool:
-        """Wait until this process leads (True) or `stop` is set (False). `report` is told who leads, at each change.
+        """Wait until this process leads (True) or `stop` is set (False). `report` gets a text about each new leader.
 
         Raises StoreUnusable if waiting cannot help.
         """
