@@ -5,9 +5,9 @@ valid. A segment costs one request, unless the batch is too large for one. Other
 record, each record costs a request; with a node for a group of records, a change of one record rewrites the group.
 
 Every write reclaims some space. It copies the valid records of the oldest segments to the new segment. The transaction
-that creates the new segment deletes those old ones. The oldest segments go first, because no older segment can then
-contain a record that they delete. So the marker of a deletion is dropped with its segment. (Rosenblum and Ousterhout,
-"The design and implementation of a log-structured file system", 1992.)
+that creates the new segment deletes those old ones. The oldest segments go first, so that the marker of a deletion can
+be dropped with its segment: no older segment can still contain the deleted record. (Rosenblum and Ousterhout, "The
+design and implementation of a log-structured file system", 1992.)
 
 Format of a segment: zlib(msgpack([[kind, key, value or nil], …])). `Spread` splits a large segment. A store keeps each
 piece in a node (in etcd: a key).

@@ -56,7 +56,7 @@ def own_program(module: str) -> List[str]:
 
 
 def become_subreaper() -> None:
-    """Become the parent of orphaned descendants. Otherwise init is their parent. Logs if the kernel cannot do this."""
+    """Become the parent of orphaned descendants, instead of init. If the kernel cannot do this, log it."""
     if _prctl is None or _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         log("cannot become a subreaper; processes that leave their session may survive their task")
 
@@ -204,9 +204,9 @@ class Child:
 class Children:
     """All processes that were started here.
 
-    Only one thread may call `spawn`. It must live as long as the children, because the kernel kills them when this
-    thread ends (PR_SET_PDEATHSIG). When the whole process group is dead, `on_exit` is posted with the exit code, or
-    minus the signal.
+    Only one thread may call `spawn`. This thread must live as long as the children, because the kernel kills them when
+    it ends (PR_SET_PDEATHSIG). When the whole process group is dead, `on_exit` is posted with the exit code, or minus
+    the signal.
     """
 
     def __init__(self, post: Callable[..., None], family: str, warden: int, open_files: Tuple[int, int]) -> None:
@@ -253,7 +253,7 @@ class Children:
         return child
 
     def signal_group(self, child: Child, number: int) -> None:
-        """Signal the child's process group unless the child is reaped. After that, another process may have its pid."""
+        """Signal the child's process group, unless the child is reaped: then another process may have its pid."""
         with self._lock:
             if child.pid in self._children:
                 child.killed = child.killed or number == signal.SIGKILL

@@ -210,7 +210,7 @@ class Cluster:
         return [offer_id for entry in entries if entry is not None for offer_id in entry.offers]
 
     def forget_idle_agents(self, unseen_since: int) -> None:
-        """Drop agents without offers and claims that are lost or were last offered before `unseen_since`."""
+        """Drop agents that are lost, or were last offered before `unseen_since`, if they have no offers and claims."""
         busy = {agent for agent, _ in self._claims.values()} | {agent for agent, _ in self._reservations}
         for entry in list(self.agents.values()):
             if not entry.offers and entry.id not in busy and (entry.lost or entry.seen_ms < unseen_since):

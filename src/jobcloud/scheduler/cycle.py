@@ -81,13 +81,13 @@ class Cycle(Part):
         self._state.cluster.drop_offer(event.offer_id)
 
     def agents_uncordoned(self, at: int) -> None:
-        """Some agents get tasks again. Their offers were declined, and those filters may last for long."""
+        """Some agents get tasks again. Their offers were declined with filters, which may last for long."""
         self._filtered_until = at + self._state.policy.drain_refuse_ms
         self._state.request_cycle()
 
     def send_failed(self, event: SendFailed) -> None:
         if isinstance(event.call, Accept) and self._state.connected:
-            # The launch failed or may not have arrived. If its offers are still valid, only this call returns them.
+            # The launch failed or may not have arrived. If its offers are still valid, only this DECLINE returns them.
             self._state.emit(Decline(event.call.offer_ids, 0))
             if event.too_large:
                 # Halve the number of tasks until the master accepts a call. If it refuses a single task, `Tasks` stops
@@ -218,7 +218,7 @@ class Cycle(Part):
         return [(firing.id, item, agent) for (firing, item), agent in zip(entries, agents, strict=True)]
 
     def _match(self, starting: set[str], at: int) -> dict[str, list[tuple[queue.Entry, Placement]]]:
-        """Place the shards that may start. Returns them by agent. `starting`: the apps whose placeholders start."""
+        """Place the shards that may start. Returns placements by agent. `starting`: apps whose placeholders start."""
         placed: dict[str, list[tuple[queue.Entry, Placement]]] = {}
         refused: dict[str, Request] = {}
         hopeless: set[Request] = set()
@@ -277,7 +277,7 @@ class Cycle(Part):
                     yield entry, self._avoiding(entry, request, avoiding, at)
 
     def _exceeds_trial(self, entry: queue.Entry, starting: set[str]) -> bool:
-        """Whether the shard's app is on trial and this cycle already starts another task of the app."""
+        """Whether the app may start only one task, because its breaker is open, and this cycle starts one already."""
         app = self._state.jobs[self._state.firings[entry.firing_id].job].app
         if not self._circuit_breakers.on_trial(app):
             return False
@@ -286,7 +286,7 @@ class Cycle(Part):
         return known
 
     def _avoiding(self, entry: queue.Entry, request: Request, known: set[Request], at: int) -> Request:
-        """The request of a shard. If there is another agent, it avoids the one on which the last attempt was lost.
+        """The request of a shard. It avoids the agent on which the last attempt was lost, if there is another agent.
 
         Each avoided agent costs the matcher a class. If very many agents lose attempts, the agents are not the cause.
         So at most _MAX_AVOIDED requests avoid one.

@@ -26,7 +26,7 @@ class Executors(Part):
         self.load: Counter[str] = Counter()
         #: keys of executors that are gone, until the last updates of their tasks arrive
         self.gone: set[str] = set()
-        #: key of an executor without tasks → since when it has none; it ends by itself after its idle time
+        #: key of an executor without tasks → since when it has none; executors end themselves after their idle time
         self.idle: dict[str, int] = {}
         #: (agent id, content) → keys of the executors with this content, the oldest first
         self._alike: dict[tuple[str, str], list[str]] = {}
@@ -46,8 +46,8 @@ class Executors(Part):
     def on(self, agent_id: str, plan: ExecutorPlan) -> Executor | None:
         """The executor that a task with this plan uses on the agent. None if the task needs a new one.
 
-        A living executor with the same content comes first, whichever leader started it. Otherwise an executor that is
-        gone is started again. This leader must be able to start it: with the same shares, it would give it the same id.
+        A living executor with the same content is preferred, whichever leader started it. Otherwise an executor that is
+        gone is started again, if its id is the one that this leader gives to an executor with these shares.
         """
         gone = None
         for key in self._alike.get((agent_id, plan.id), ()):
@@ -119,7 +119,7 @@ class Executors(Part):
                     self._drop_if_deserted(key, executor)
 
     def _drop_if_deserted(self, key: str, executor: Executor) -> None:
-        """If an executor has no tasks, forget it if it or its agent is gone. Shut it down if its app was removed."""
+        """Forget an executor without tasks, if it or its agent is gone. Otherwise shut it down, if its app is gone."""
         if self.load.get(key):
             return
         entry = self._state.cluster.agents.get(executor.agent_id)

@@ -36,9 +36,9 @@ class Entry(NamedTuple):
 class _Open:
     """An unfinished firing.
 
-    `age`: its rank by age, the oldest lowest. `waiting`: its waiting shards by item. `unended`: the number of its
-    shards that have not ended. The items that may start are kept sorted, so that a cycle looks only at those that it
-    places.
+    `age`: its rank by age; the oldest firing has the lowest. `waiting`: its waiting shards by item. `unended`: the
+    number of its shards that have not ended. The items that may start are kept sorted, so that a cycle looks only at
+    those that it places.
     """
 
     __slots__ = ("_backoffs", "_gate", "_latest", "_ready", "age", "firing", "unended", "waiting")
@@ -52,7 +52,7 @@ class _Open:
             if shard.state is _WAITING:
                 self.waiting[item] = shard
             self.unended += not shard.state.ended
-        #: the items of the current step
+        #: the items of the current step; without a listener, all items
         self._gate = self._items_of_step() if firing.stepped else _ALL
         #: the items that may start now, sorted: those that replace lost attempts, and the others
         self._ready: tuple[list[int], list[int]] = ([], [])
@@ -88,7 +88,7 @@ class _Open:
             self._latest, item = heapq.heappop(self._backoffs)
             shard = self.waiting.get(item)
             if shard is not None and shard.not_before_ms == self._latest:
-                self._withdraw(item, shard)  # it is in the row already if the heap has this entry twice
+                self._withdraw(item, shard)  # the heap may contain an entry twice; then the item is in the row already
                 insort(self._ready[shard.execution is _READY], item)
         if at >= self._latest:
             return self._ready
@@ -235,9 +235,9 @@ class Queue:
     def backing_off(self, at: int, longest: Callable[[str, Shard], int]) -> list[tuple[str, int, Shard]]:
         """The shards with a back-off that is too long, as (firing, item, shard).
 
-        It is too long if it ends later than a back-off of the maximum length that begins at `at`. `longest` returns the
-        maximum length for a job and a shard. A shard avoids an agent until AVOID_MS after its back-off, so `avoid_ms`
-        also gives an end of the back-off.
+        A back-off is too long if it ends later than one of the maximum length that begins at `at`. `longest` returns
+        the maximum length for a job and a shard. A shard avoids an agent until AVOID_MS after its back-off, so its
+        `avoid_ms` also shows when the back-off ends.
         """
         return [
             (firing_id, item, shard)

@@ -173,7 +173,7 @@ def with_starts(firings: Mapping[str, Firing], tasks: Iterable[Task]) -> dict[st
 
 
 def _state(whole: Stored, job: str, at: int) -> JobState:
-    """A stand-in for the state of a job. Its newest firings count as its current generation if they fit its kind."""
+    """A stand-in for a job's state. The job's newest firings are the current generation, if they fit its kind."""
     firings = [firing for firing in whole.firings.values() if firing.job == job]
     newest = max((firing.generation for firing in firings), default=1)
     resident = whole.jobs[job].kind is JobKind.DAEMON

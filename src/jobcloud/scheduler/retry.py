@@ -11,8 +11,8 @@ from jobcloud.scheduler.status import WORKER_LOST, End
 
 # An attempt that ran this long has proved that the shard can run. The next loss gets the first back-off again.
 PROVEN_MS = 60_000
-# After this number of losses of a shared worker, a shard gets a process of its own. Another shard may have ended the
-# shared worker. Only the shard itself can end its own process.
+# After this number of losses of a shared worker, a shard gets a process of its own. Another shard may have brought the
+# shared worker down, but only the shard itself can bring its own process down.
 ALONE_AFTER = 2
 # For this time after its back-off, a shard avoids the agent on which its last attempt was lost.
 AVOID_MS = 60_000
@@ -36,7 +36,7 @@ def backoff_ms(failures: int, first_ms: int, max_ms: int) -> int:
 
 
 def retry_ms(job: Job, retries: int, seed: str) -> int:
-    """The wait before the `retries`-th repeat: the back-off plus a jitter of up to `retry_jitter` thousandths of it.
+    """The wait before the `retries`-th repeat: the back-off and a jitter, at most `retry_jitter` thousandths of it.
 
     The jitter is derived from `seed`. So the same events give the same waits, and shards that failed together start
     again at different times.
@@ -82,7 +82,8 @@ def next_shard_state(
       may have run, this needs `failover`, except after a replacement by the partition policy.
     - The first ALONE_AFTER losses of a shared worker do not count as failures.
 
-    A shard that has used up these attempts is DEAD. A shard without such attempts keeps the state of its end.
+    A shard that has used up these attempts is DEAD. If there are none, the shard keeps the state of its end, such as
+    FAILED.
     """
     ended = changed(shard, state=_FINAL[end], ended_ms=at, message=message)
     if not wanted or job is None or (not daemon and (kill_requested or end is _SUCCEEDED)):
@@ -124,7 +125,7 @@ def _after_failure(ended: Shard, at: int, job: Job, seed: str) -> Shard:
 
 
 def _after_loss(ended: Shard, end: End, at: int, failures: int, job: Job, execution: Execution) -> Shard:
-    """The shard, waiting for its next attempt: after a loss, or after any end of a resident shard."""
+    """The next state of a shard whose attempt was lost, or of a resident shard after any end."""
     start = at + backoff_ms(failures + ended.lost_workers, job.failover_delay_ms, job.failover_most_ms)
     # If a resident shard ended by itself, the agent is not the cause.
     agent_at_fault = end not in (End.FAILED, End.SUCCEEDED)

@@ -138,12 +138,12 @@ class Tasks(Part):
         if task.kill_ms and update.state == "TASK_KILLED":
             end = End.KILLED  # our kill decides, even if the agent was drained at the same time
         elif task.overdue_ms and end in _TAKEN_AWAY:
-            # The task was killed because its executor did not end it in time. It fails as if its executor had done so.
+            # Its executor did not end the task at its time limit, so it was killed. It fails as after such an end.
             end, outcome, message = End.FAILED, Outcome("timeout"), f"{OVERDUE}: {message}"
         self.end(task, Ending(end, message, outcome, update.reason, update.state == "TASK_DROPPED"), at)
 
     def _fetched_artifacts(self, task: Task, update: Status) -> str:
-        """A text that names the artifacts, if a fetch has failed. Mesos does not name them. Otherwise ""."""
+        """After a failed fetch, a text that names the artifacts, because Mesos does not name them. Otherwise ""."""
         app = self._state.apps.get(task.app) if update.reason == _LAUNCH_FAILED else None
         if app is None or "fetch" not in update.message.lower():
             return ""
@@ -151,7 +151,7 @@ class Tasks(Part):
         return f"; the agent fetches {url} and the executor: do they exist, and can the agent reach them?"
 
     def _on_orphan(self, update: Status, at: int) -> None:
-        """Handle an update for a task without a record. If it may live, kill it. An attempt that replaced it stays."""
+        """Handle an update for a task without a record. If the task may live, kill it, but not its replacement."""
         known = self._reconciliation.orphans.pop(update.task_id, None)
         if update.state in status.OVER_OR_AWAY or not update.agent_id or update.task_id in self._ended:
             return

@@ -5,9 +5,9 @@ virtual clock. BatchProcessor decides nothing about jobs and does not elect a le
 leaves the process before the decision behind it is stored.
 
 A record that cannot be stored is a defect, because all records are bounded. It is *held back*, and the other records of
-its batch are stored. The end of a task is stored only together with the record of its shard: if that is held back, the
-task's record stays in the store, and its update is not acknowledged. So the next leader adopts the task, and Mesos
-sends the update again. A task whose own record is held back is not launched.
+its batch are stored. The end of a task is stored only together with the record of its shard. If the shard's record is
+held back, the task's record stays in the store, and the task's update is not acknowledged. So the next leader adopts
+the task, and Mesos sends the update again. A task whose own record is held back is not launched.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class CoreFailed(JobcloudError):
 
 
 class _Handled(NamedTuple):
-    """The effects of one event. `reply` is that of the command's caller."""
+    """The effects of one event. `reply` is the one of the command's caller; None if the event is no command."""
 
     effects: list[Effect]
     reply: Future[None] | None = None
@@ -362,7 +362,7 @@ class BatchProcessor(Generic[CoreT]):
                 self._framework_id = ""
 
     def _handle(self, event: Event, batch: _Batch, reply: Future[None] | None = None) -> None:
-        """Raises Refused, or CoreFailed for any other exception of the core. `batch` is unchanged then."""
+        """Raises Refused, or CoreFailed for any other exception of the core. Then `batch` is unchanged."""
         try:
             effects = self.core.handle(event)
             for effect in effects:

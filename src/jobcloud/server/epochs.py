@@ -1,11 +1,11 @@
 """Epochs that never go back, even if the stored state does.
 
-Ids and fence tokens are made from the epoch, so no epoch may be used twice. The stored epoch cannot ensure this: if an
-old copy of the state is put back, it goes back. So a new epoch is higher than the stored one and than the one in the
-file DATA/epoch. It is also at least the number of ten-minute units that the clock has counted.
+Ids and fence tokens are made from the epoch, so no epoch may be used twice. The stored epoch cannot ensure this,
+because it goes back if an old copy of the state is put back. So a new epoch is higher than the stored one, and higher
+than the one in the file DATA/epoch. It is also at least the number of ten-minute units that the clock has counted.
 
-An epoch must stay below 9 million, because a double holds higher fence tokens only approximately. The number from the
-clock has a lower limit, so that a clock that is far ahead cannot use up this range.
+An epoch must stay below 9 million, because fence tokens of higher epochs are not exact in a double. The clock can count
+to at most 4 million, so that a clock that is far ahead cannot use up the range.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class LastingEpochs:
         self._now_ms = now_ms
 
     def acquire(self, floor: int = 0) -> int:
-        """Raise the epoch. Raises StoreError; StoreUnusable if a scheduler has led with the state, and it is empty."""
+        """Raise the epoch. Raises StoreError; StoreUnusable if the state is empty, but a scheduler has led with it."""
         recorded = read(self._path)
         if recorded.state == self._state and recorded.epoch and not self._store.epoch():
             raise StoreUnusable(

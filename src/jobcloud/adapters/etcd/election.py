@@ -42,7 +42,7 @@ def running_s() -> float:
 
 @dataclass(frozen=True, slots=True)
 class Candidacy:
-    """Our key in the election and its create revision. As long as both are the same, we may lead."""
+    """Our key in the election and its create revision. As long as the key exists with this revision, we may lead."""
 
     key: bytes
     revision: int
@@ -124,7 +124,7 @@ class EtcdElection:
         candidates = self._candidates()
         if self._own_key(candidates) is None:
             self._enter()
-            # Another candidate may have entered before us, and after the first answer.
+            # Another candidate may have entered after the first answer, but before us.
             candidates = self._candidates()
         own = self._own_key(candidates)
         if own is None:
