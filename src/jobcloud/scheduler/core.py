@@ -67,7 +67,7 @@ class Scheduler:
     """The state of one leader and its decisions.
 
     `epoch` is unique to this leader. New ids are made from the epoch and a counter, except those of cron firings. The
-    same stored state, epoch and events give the same effects. Readers may use the tables, `cluster` and `queue`, and
+    same stored state, epoch and events give the same effects. Readers may use the tables, `cluster` and `queue`, but
     must not change them.
     """
 

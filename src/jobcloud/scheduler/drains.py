@@ -40,7 +40,7 @@ from jobcloud.scheduler.tasks import Tasks
 _CHECK_MS = 1_000
 # At most this part of a job's shards, a tenth, may move at the same time.
 _PART = 10
-# For how long an answer to an inverse offer is valid. A declined inverse offer is soon considered again.
+# How long an answer to an inverse offer is valid, if accepted and if declined. A declined one is soon considered again.
 _ACCEPT_MS = 60_000
 _DECLINE_MS = 5_000
 # An operator's drain of an agent that is no longer known is deleted after this.

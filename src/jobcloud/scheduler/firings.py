@@ -209,7 +209,7 @@ class Firings(Part):
                 _validate_listener(firing)
             if self.resident(firing.job) is firing:
                 count = self._state.jobs[firing.job].shard_count
-                # A shard is FINISHED after the last fire time of its job's cron.
+                # A shard may be FINISHED if its job's cron has no further fire time.
                 ended = any(shard.state.ended and shard.state is not _FINISHED for shard in firing.shards[:count])
                 assert not ended, f"{firing.id} lacks a shard"
                 others = {shard.state for shard in firing.shards[count:]}
@@ -223,7 +223,8 @@ def cron_is_over(job: Job, at: int) -> bool:
 
 def _validate_listener(firing: Firing) -> None:
     before, after = firing.shards[-2:]
-    # The states show whether shards have begun. The count of attempts may be wrong, in a record that was damaged.
+    # The states show whether shards have begun. In a record that the recovery repaired, the number of attempts may be
+    # wrong.
     begun = any(shard.state not in _NOT_BEGUN for shard in firing.work)
     assert before.state is ShardState.FINISHED or not begun, f"{firing.id} began before its listener's first call ended"
     done = all(shard.state.ended for shard in firing.work)

@@ -49,10 +49,10 @@ class ExecutorPlan:
     base_url: str
 
     def executor_id(self, shares: Iterable[Share]) -> str:
-        """The Mesos id of an executor that this leader starts with these shares. Its `content_of` is `id`.
+        """The Mesos id of an executor that this leader starts with these shares. `content_of` finds `id` in it.
 
         It contains hashes of everything in the description. Otherwise a task could be launched on a live executor with
-        another description, such as one of another leader or role. Mesos would refuse this task.
+        another description, for example one that another leader has started. Mesos would refuse this task.
         """
         parts = sorted((share.name, share.amount, share.origin, share.ranges) for share in shares)
         return f"{self.id}{DELIMITER}{_hash(_canonical([self.base_url, parts]), 8)}"

@@ -41,7 +41,7 @@ def may_roll(old: Job, new: Job) -> bool:
 
 
 def _lost_independence(old: Job, new: Job) -> bool:
-    """Whether shards of different shard counts may run now, although `new` no longer allows it."""
+    """Whether the running shards may have started with different shard counts, although `new` no longer allows this."""
     return old.independent_shards and not new.independent_shards
 
 

@@ -39,8 +39,8 @@ class Policy:
     history: int = 50
     #: ended firings with DEAD shards kept per job, in addition to `history`
     max_dead: int = 100
-    #: shards in the ended firings kept per job; applies separately to those of `history` and those of `max_dead`, and
-    #: keeps at least one firing of each
+    #: shards in the ended firings kept per job; this limit holds for `history` and `max_dead` separately, and at least
+    #: one firing of each is kept
     max_ended_shards: int = 10_000
     reconcile_interval_ms: int = 900_000
     reconcile_first_ms: int = 1_000
@@ -55,8 +55,8 @@ class Policy:
     kill_timeout_ms: int = 120_000
     #: shards placed in one scheduling cycle
     cycle_limit: int = 20_000
-    #: limits of one call, which launches the tasks of one agent: a call with this number of tasks, or of bytes, gets no
-    #: further task; the other tasks wait for the next offer
+    #: limits of one call, which launches tasks on one agent: when it has this number of tasks or bytes, further tasks
+    #: wait for the next offer
     accept_tasks: int = 1_000
     accept_bytes: int = 4 << 20
     #: an agent without tasks, executors and offers is forgotten after this long

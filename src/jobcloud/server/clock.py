@@ -30,7 +30,7 @@ _DIFFERENCE_MS = 60_000
 
 
 class _Jump(NamedTuple):
-    """A jump ahead that is not followed yet: the distance of the clocks since then, and when it was first seen."""
+    """A jump ahead that is not followed yet. `distance`: the distance of the clocks since then. `seen`: its instant."""
 
     distance: int
     seen: int
@@ -55,7 +55,7 @@ class Clock:
         #: earlier distances. If the wall clock returns to one of them, it is followed at once
         self._former: deque[int] = deque(maxlen=8)
         self._jump: _Jump | None = None
-        #: machine → the distance of its clock, for other machines
+        #: other machine → the distance of its clock from the running clock of this machine
         self._heard: dict[str, int] = {}
         #: the distance of this machine's clock when another machine last agreed with it
         self._agreed: int | None = None

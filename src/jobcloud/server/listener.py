@@ -216,7 +216,7 @@ class _Room:
             self._changed.set()
 
     def set_stalled(self, connection: _Protocol, stalled: bool) -> None:
-        """Drops the connections stalled longest while too many bytes wait for clients."""
+        """While too many bytes wait for clients, drop connections; those that have stalled for longest go first."""
         self._stalled.pop(connection, None)
         if not stalled or connection.transport.get_write_buffer_size() < _LARGE:
             return
@@ -231,7 +231,7 @@ class _Room:
 
 
 class _Protocol(HttpToolsProtocol):
-    """uvicorn's protocol with limits of heads and time."""
+    """uvicorn's protocol, with limits for the size of heads and for the time that a client takes."""
 
     def __init__(
         self,

@@ -71,7 +71,7 @@ class Origin:
         return path
 
     def _download(self, url: str, upload: Upload, deadline: _Deadline) -> str:
-        """Write the content to `upload`. Return the URL it came from after redirects."""
+        """Write the content to `upload`. Return the URL that delivered it, after redirects."""
         for _ in range(_MAX_REDIRECTS + 1):
             further = self._get(url, upload, deadline)
             if further is None:
@@ -159,7 +159,7 @@ class Refill:
         self._refreshed = float("-inf")
 
     def __call__(self, sha256: str, file: str) -> Path | None:
-        """The path of a package; None if no app uses it. Raises as `Origin.obtain`; Unavailable without leadership."""
+        """The path of a package; None if no app uses it. Raises what `apps` or `Origin.obtain` raises."""
         with self._lock:
             if self._clock() - self._refreshed >= _MIN_INTERVAL_S:
                 packages = (app.package for app in self._apps())

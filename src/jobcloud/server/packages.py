@@ -69,9 +69,9 @@ class PackageStore:
         return Upload(self)
 
     def _remove_incomplete(self) -> None:
-        """Remove incomplete uploads of an earlier process.
+        """Remove incomplete uploads that are older than the grace period.
 
-        Younger ones may be those of the leader: schedulers share the directory, and this one may become a standby.
+        Younger ones may still be in progress in the leader's process, because schedulers can share the directory.
         """
         for path in self._incoming.iterdir():
             with contextlib.suppress(OSError):

@@ -91,7 +91,7 @@ def _name(wanted: Settings) -> str:
 
 
 def same(one: Settings, other: Settings) -> bool:
-    """Whether two settings name the same state. Servers of a cluster may be named in different ways."""
+    """Whether two settings name the same state. A cluster counts as the same only if its servers are named alike."""
     if is_shared(one) or is_shared(other):
         return _name(one) == _name(other) and (one.zookeeper.hosts, one.etcd.hosts) == (
             other.zookeeper.hosts,
@@ -101,7 +101,7 @@ def same(one: Settings, other: Settings) -> bool:
 
 
 def is_shared(wanted: Settings) -> bool:
-    """Whether several schedulers can use the state, of which one is elected."""
+    """Whether the state is in ZooKeeper or etcd. Then several schedulers can use it, and one of them is elected."""
     return bool(wanted.zookeeper.hosts or wanted.etcd.hosts)
 
 

@@ -283,8 +283,8 @@ def _url(host: str, listening: socket.socket) -> str:
 
 
 def _limits(wanted: Settings, listener: Http | ArtifactServer, descriptors: int) -> Limits:
-    # A connection to the artifact server may need a second descriptor, for a file. So a third of all
-    # descriptors for each listener is always enough.
+    # There are two listeners, and a connection to the artifact server may need a second descriptor, for a file. So each
+    # listener may have a third of all descriptors as connections.
     connections, per_address = min(listener.connections, descriptors // 3), listener.connections_per_address
     if connections < listener.connections:
         per_address = min(per_address, connections * 2 // 5)
@@ -361,7 +361,7 @@ def _policy(wanted: Settings, artifacts: Artifacts) -> Policy:
 
 
 def zookeeper_state(wanted: ZooKeeper) -> str:
-    """The name of a state in ZooKeeper. Servers of an ensemble come and go, so it does not contain them."""
+    """The name of a state in ZooKeeper. It does not name the servers of the ensemble, because they come and go."""
     return f"zookeeper {wanted.namespace}"
 
 

@@ -135,7 +135,7 @@ _Request: TypeAlias = Call | Acknowledge | _Teardown | _Stop
 
 
 def master_time(settings: MesosSettings) -> int | None:
-    """The present time of a master (ms). None if none answers within 2 s, or if ZooKeeper has their addresses."""
+    """The present time of a master (ms). None if no master answers within 2 s, or if `settings` names ZooKeeper."""
     dialer = Dialer(_tls_context(settings.tls), _authorization(settings), _DATE_S)
     found = (ask_date(address, dialer) for address in _masters(settings.master))
     return next((time_ms for time_ms in found if time_ms is not None), None)
