@@ -158,7 +158,7 @@ class DataflowJob(abc.ABC):
 
     @abc.abstractmethod
     def process_data(self, ctx: ShardingContext, data: Sequence[Any]) -> Any:
-        """Process the items that `fetch_data` returned; there is at least one."""
+        """Process the items that `fetch_data` returned, at least one."""
 
 
 class JobListener:
@@ -316,7 +316,7 @@ def _perform_dataflow(job: DataflowJob, ctx: ShardingContext, streaming: bool, c
 
 
 def _fetched(data: Optional[Iterable[Any]]) -> Any:
-    """`data`, as a list if it has no length; None if it is empty. By len(), because arrays may have no truth value."""
+    """`data`, as a list if it has no length; None if it is empty. Arrays may have no truth value, so len() is used."""
     if data is None:
         return None
     sized: Any = data if hasattr(data, "__len__") else list(data)

@@ -69,7 +69,8 @@ class Store(Protocol):
     def write(self, epoch: int, batch: Sequence[StoredWrite]) -> None:
         """Make all of `batch` durable, or none of it, if `epoch` is the current one.
 
-        Raises Fenced if it is not, StoreFull if no space is left, RecordTooLarge with all records that are too large.
+        Raises Fenced if another epoch is current, StoreFull if no space is left, RecordTooLarge with all records that
+        are too large.
         """
 
     def close(self) -> None:

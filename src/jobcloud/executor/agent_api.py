@@ -46,7 +46,7 @@ class Listener:
         raise NotImplementedError
 
     def on_sent(self, uuid: str, refusal: str) -> None:
-        """The agent has accepted an UPDATE, and `refusal` is "". Otherwise `refusal` is the reason."""
+        """An attempt to send an UPDATE has ended. `refusal`: why the agent has not accepted it; "" if it has."""
         raise NotImplementedError
 
 

@@ -16,7 +16,7 @@ _HASH = struct.Struct("q")
 TERMINAL = frozenset({"TASK_FINISHED", "TASK_FAILED", "TASK_KILLED", "TASK_ERROR"})
 # Ended tasks are remembered, so that a LAUNCH that is delivered again later starts nothing.
 _ENDED_REMEMBERED = 10_000
-# Reports kept for one task while no agent takes them. The newest are dropped, terminal updates never.
+# Reports kept for one task while no agent takes them. Further reports are dropped, but never a terminal update.
 MAX_WAITING_REPORTS = 1_000
 
 

@@ -73,7 +73,7 @@ def killed(cause: Cause = Cause.KILLED, message: str = "", exit_code: Optional[i
 
 
 def small(result: Any) -> Tuple[Any, str]:
-    """Returns (a copy of the result that was encoded as JSON and decoded, or None; why it was dropped, or "")."""
+    """Returns (the result in JSON types, or None if it was dropped; why it was dropped, or "")."""
     if result is None:
         return None, ""
     if isinstance(result, (str, bytes)) and len(result) > RESULT_BYTES:

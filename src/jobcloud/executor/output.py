@@ -53,7 +53,7 @@ class RotatingLog:
         self._tail = b""
 
     def write(self, data: bytes) -> bool:
-        """Write `data`. False, and nothing is written, after end()."""
+        """Write `data`. After end(), write nothing and return False."""
         with self._lock:
             if self._ended:
                 return False
@@ -114,7 +114,7 @@ class RotatingLog:
 
 
 def rotated(path: str) -> int:
-    """How many bytes of the stream precede the file at `path`, by its predecessor's name."""
+    """How many bytes of the stream precede those in the file at `path`. The name of its predecessor shows this."""
     folder, name = os.path.split(path)
     ends = (entry[len(name) + 1 :] for entry in os.listdir(folder) if entry.startswith(name + "."))
     return max((int(end) for end in ends if end.isdigit()), default=0)

@@ -36,7 +36,7 @@ Complete = Callable[[Any], Any]
 
 
 class ListenerError(Exception):
-    """A listener raised. The text names the listener and the error."""
+    """A listener raised an exception. The text names the listener and the exception."""
 
 
 def handler_name(name: str) -> str:
@@ -148,7 +148,7 @@ def call_firing_listener(listener: FiringListener, step: str, ctx: FiringContext
 
 
 def handled(handler: ErrorHandler, ctx: ShardingContext, error: BaseException) -> bool:
-    """Whether the handler says that it has handled the error. A handler that raises has not."""
+    """Whether the handler says that it has handled the error. False if the handler raises an exception."""
     try:
         return handler.handle(ctx, error) is True
     except BaseException:

@@ -154,7 +154,7 @@ def start_warden(family: str) -> int:
 
 
 def _scans() -> Iterator[None]:
-    """The scans of one search. A growing pause, from 2 ms, precedes each but the first."""
+    """The scans of one search. A pause precedes each scan except the first. It begins with 2 ms and grows."""
     deadline = time.monotonic() + _SEARCH_S
     pause = 0.002
     yield

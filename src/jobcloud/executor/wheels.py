@@ -19,7 +19,7 @@ from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Opt
 
 _FILE = re.compile(r"(?P<dist>[^-]+)-(?P<version>[^-]+)(-\d[^-]*)?-(?P<tags>[^-]+-[^-]+-[^-]+)\.whl")
 _INFO = re.compile(r"([^/]+)\.dist-info/WHEEL")
-# RECORD contains no hash of itself and of its signatures.
+# RECORD contains no hash of itself or of its signatures.
 _UNHASHED = ("RECORD", "RECORD.jws", "RECORD.p7s")
 _HASHES = ("sha256", "sha384", "sha512")
 # Destination of each part of `*.data`, below the folder that the wheel is unpacked into.

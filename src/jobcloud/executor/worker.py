@@ -165,7 +165,8 @@ class Worker:
         except BaseException as error:  # an error in the report of an error: the shard must end
             end = _End("failed", Cause.EXCEPTION, f"the job's error cannot be reported: {type(error).__name__}")
         if os.getpid() != self._pid:
-            # A child that the job forked returned from the job. Only the parent reports the shard's end.
+            # The job forked this process, and its code has returned here as well. Only the worker itself reports the
+            # end of the shard.
             os._exit(end.exit_code or int(end.state != "finished"))
         for file in logs or ():
             file.end()
@@ -305,7 +306,7 @@ def _exit_code(value: object) -> int:
     """The exit code of a process that ends with sys.exit(value)."""
     if not isinstance(value, int):
         return int(value is not None)
-    # The kernel keeps eight bits of a C int. A larger number must not count as success because of its last bits.
+    # The kernel keeps the lowest eight bits of a C int. A number beyond a C int must never count as success.
     return value & 0xFF if -(2**31) < value < 2**31 else 255
 
 

@@ -375,7 +375,7 @@ class Workers:
         self._on_ending(worker, "exit")
 
     def _on_ending(self, worker: _Worker, sign: str) -> None:
-        """Record one of the three signs of a worker's end. It is gone after all three, so its last lines count."""
+        """Record one of the three signs of a worker's end. The worker is gone after all three: its last lines count."""
         worker.ending.add(sign)
         if sign == "silence" and "exit" not in worker.ending:
             # The worker closed its pipe but still runs, so its shards can no longer report.

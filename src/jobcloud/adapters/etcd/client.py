@@ -37,7 +37,7 @@ _OK = range(200, 300)
 
 
 class _Code(IntEnum):
-    """Codes of gRPC after which nothing has changed. After any other code, this is unknown."""
+    """Codes of gRPC after which nothing has changed. After any other code, the request may have taken effect."""
 
     INVALID_ARGUMENT = 3
     NOT_FOUND = 5

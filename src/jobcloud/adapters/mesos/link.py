@@ -74,7 +74,7 @@ class Address(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Dialer:
-    """How to connect to masters. TLS if `context` is given; it must check host names. `timeout_s` limits each step.
+    """How to connect to masters. `context`: for TLS; it must check host names. `timeout_s` limits each step.
 
     `heard` gets the time of a master (ms) with the answer to each SUBSCRIBE.
     """
@@ -304,7 +304,7 @@ class Session:
         self.location = ""
         self.subscribed = False
         self.end_reason = ""
-        # How long the stream may be silent. Raised when SUBSCRIBED announces the interval of heartbeats.
+        # How long the stream may be silent. Set again when SUBSCRIBED announces the interval of heartbeats.
         self.silence_limit_s = dialer.timeout_s
         self._dialer = dialer
         self._calls = CallLine(address, dialer)

@@ -128,7 +128,10 @@ class AgentState:
         self.updates.add((framework_id, status["task_id"]["value"]), status, self.now, self._apply_status)
 
     def _as_drained(self, status: Json) -> Json:
-        """While the agent is drained, a kill has the drain as its reason. If the agent will be gone, so is the task."""
+        """The status with the drain as its reason, if the agent is drained and the status is that of a kill.
+
+        If the drain marks the agent as gone, a killed task is gone, too.
+        """
         if self.drain is None or status["state"] not in ("TASK_KILLING", "TASK_KILLED"):
             return status
         gone = status["state"] == "TASK_KILLED" and self.drain.get("mark_gone", False)
@@ -140,7 +143,7 @@ class AgentState:
         executor = self.owners.get(key)
         if executor is None:
             return
-        if key[1] in executor.queued:  # it ends before it reached the executor
+        if key[1] in executor.queued:  # the task ends before it has reached the executor
             executor.tasks[key[1]] = LaunchedTask(executor.queued.pop(key[1]))
         task = executor.tasks[key[1]]
         if task.state not in TERMINAL:
