@@ -248,8 +248,8 @@ class App:
     executors: int = described(
         0,
         "executors",
-        'number of executors that stay without shards, at most one on each agent; `"each"`: one on every agent with '
-        "room",
+        'number of warm executors, which stay without shards; at most one on each agent; `"each"`: one on every '
+        "agent with room",
         unit=Unit.WHOLE_OR_EACH,
         low=EVERY_AGENT,
         high=MAX_EXECUTORS,

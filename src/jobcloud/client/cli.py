@@ -91,7 +91,7 @@ def root(
         typer.Option(
             metavar="URL",
             envvar="JOBCLOUD_SERVER",
-            help="URL of a running dev or scheduler command. Default: the one on this machine.",
+            help="URL of a running `jobcloud scheduler` or `dev`. Default: the one on this machine.",
         ),
     ] = "",
     token: Annotated[
@@ -123,7 +123,7 @@ cli.add_typer(
     state.commands,
     name="state",
     rich_help_panel=_START,
-    help="The stored state of a stopped scheduler: copy it to another store.",
+    help="Stored state: copy it to another store.",
 )
 
 cli.add_typer(apps.commands, name="app", rich_help_panel=_APPS, help="Apps: packages of code, with their jobs.")
@@ -136,17 +136,17 @@ cli.command("logs", rich_help_panel=_RUNS)(tasks.logs)
 cli.command("explain", rich_help_panel=_RUNS)(runs.explain)
 cli.command("retry", rich_help_panel=_RUNS)(runs.retry)
 cli.command("kill", rich_help_panel=_RUNS)(tasks.kill)
-cli.add_typer(tasks.commands, name="task", rich_help_panel=_RUNS, help="Tasks: declare a task lost.")
+cli.add_typer(tasks.commands, name="task", rich_help_panel=_RUNS, help="Tasks: declare one lost.")
 
 cli.command("cluster", rich_help_panel=_CLUSTER)(cluster.show_cluster)
 cli.add_typer(
-    cluster.agent_commands, name="agent", rich_help_panel=_CLUSTER, help="Agents: drain an agent before maintenance."
+    cluster.agent_commands, name="agent", rich_help_panel=_CLUSTER, help="Agents: drain one before maintenance."
 )
 cli.add_typer(
     cluster.framework_commands,
     name="framework",
     rich_help_panel=_CLUSTER,
-    help="The framework registered with Mesos: remove it.",
+    help="Framework: remove it from Mesos.",
 )
 
 cli.command("next", rich_help_panel=_TOOLS)(local.next_firings)

@@ -29,11 +29,15 @@ def show_cluster(ctx: typer.Context, as_json: AsJson = False) -> None:
 def drain(
     ctx: typer.Context,
     agent: AgentName,
-    deadline: Annotated[int, typer.Option(min=1, max=30 * 86_400, help="Seconds until the agent must be empty.")] = 600,
+    deadline: Annotated[int, typer.Option(min=1, max=30 * 86_400, help="Seconds until the deadline.")] = 600,
     reason: Annotated[str, typer.Option(help="Text that `jobcloud cluster` shows as the reason.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Drain an agent: no new tasks. DAEMON shards move to other agents; TRANSIENT shards have until the deadline."""
+    """Drain an agent: it gets no new tasks, and its shards move to other agents.
+
+    DAEMON shards move a few at a time. TRANSIENT shards may finish. At the deadline, TRANSIENT shards of jobs with
+    failover move too, and other TRANSIENT shards stay until they end.
+    """
     with connect(ctx) as client:
         drained = client.drain(agent, deadline, reason)
     name = drained["hostname"] or drained["agentId"]

@@ -37,7 +37,7 @@ def import_elastic_job(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and change nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Import apps and jobs from Elastic-Job-Cloud 2.1.5, enabled or disabled. Exits with 1 if one is refused."""
+    """Import apps and jobs from Elastic-Job-Cloud 2.1.5. Exits with 1 if an app or a job is refused."""
     from jobcloud.client import import_ej
 
     _check_zone(zone)

@@ -108,7 +108,7 @@ class QuestionOptions(NamedTuple):
         str,
         typer.Option(
             metavar="ATTRIBUTE",
-            help="Attribute of hosts. Hosts with the same value may fail together.",
+            help="Attribute of hosts that names their failure domain.",
             rich_help_panel=_QUESTIONS,
         ),
     ] = "zone"

@@ -37,13 +37,13 @@ def retry(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Start the DEAD, FAILED and KILLED shards of a run again. Their repeats are counted from 0 again."""
+    """Start the DEAD, FAILED and KILLED shards of a run again. Each gets the full number of repeats."""
     with connect(ctx) as client:
         found = client.retry(run, shard)
     render.answer(found, f"run {found['id']} is {found['state']}", as_json=as_json)
 
 
 def explain(ctx: typer.Context, job: JobName, as_json: AsJson = False) -> None:
-    """Explain why a job runs or waits. Show the requested and the best available amount of each missing resource."""
+    """Explain why a job runs or waits, with the requested and the best available amount of missing resources."""
     with connect(ctx) as client:
         render.show(client.explain(job), render.explanation, as_json=as_json)

@@ -23,10 +23,13 @@ class ApiOptions(NamedTuple):
         None
     )
     artifact_host: Annotated[
-        str | None, typer.Option(help="Address on which agents fetch packages.", rich_help_panel=_API)
+        str | None,
+        typer.Option(
+            help="Address on which the artifact server listens. Agents fetch packages from it.", rich_help_panel=_API
+        ),
     ] = None
     artifact_port: Annotated[
-        int | None, typer.Option(help="Port on which agents fetch packages.", rich_help_panel=_API)
+        int | None, typer.Option(help="Port on which the artifact server listens.", rich_help_panel=_API)
     ] = None
 
     def settings(self) -> dict[str, object]:

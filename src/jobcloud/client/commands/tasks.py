@@ -31,7 +31,7 @@ def list_tasks(
     ctx: typer.Context,
     job: Annotated[str, typer.Option(help="Only tasks of this job.")] = "",
     state: Annotated[
-        str, typer.Option(help="Only tasks in this state, such as RUNNING. Also: active or ended, for all such states.")
+        str, typer.Option(help="Only tasks in this state, such as RUNNING, or in a group of states: active or ended.")
     ] = "",
     limit: Limit = 50,
     as_json: AsJson = False,
@@ -82,7 +82,7 @@ def forget(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Declare a task lost, because you know that it is dead. If the task comes back, it is killed."""
+    """Declare a task lost. Do this only if you know that it is dead. If the task comes back, it is killed."""
     with connect(ctx) as client:
         forgotten = client.forget(_find_task(client, task)["id"], force=force)
     render.answer(forgotten, f"task {forgotten['id']} is forgotten", as_json=as_json)
