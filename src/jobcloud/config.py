@@ -248,8 +248,8 @@ class App:
     executors: int = described(
         0,
         "executors",
-        'number of warm executors, which stay without shards; at most one on each agent; `"each"`: one on every '
-        "agent with room",
+        'number of warm executors, which keep running without shards; at most one on each agent; `"each"`: one on '
+        "every agent with room",
         unit=Unit.WHOLE_OR_EACH,
         low=EVERY_AGENT,
         high=MAX_EXECUTORS,
@@ -518,7 +518,12 @@ class Job:
     )
     parameter: str = described("", "jobParameter", f"parameter of all shards; {_SIZE}", elastic_job=True)
     priority: int = described(
-        0, "priority", "jobs of a higher priority are placed first", low=-1000, high=1000, change=Change.NONE
+        0,
+        "priority",
+        "first attempts of jobs of a higher priority are placed first",
+        low=-1000,
+        high=1000,
+        change=Change.NONE,
     )
     isolation: Isolation = described(
         Isolation.SHARED,
@@ -530,8 +535,8 @@ class Job:
     timeout_ms: int = described(
         0,
         "timeoutSeconds",
-        "time limit of an attempt of a TRANSIENT job, or of an execution of a DAEMON job, which then fails with the "
-        "cause `timeout`; 0: no limit",
+        "time limit of an attempt of a TRANSIENT job, or of an execution of a DAEMON job; one that exceeds it fails "
+        "with the cause `timeout`; 0: no limit",
         unit=Unit.MILLI,
         high=MAX_RUN_MS,
         see="operations.md#executors-that-hang",
@@ -539,7 +544,7 @@ class Job:
     kill_grace_ms: int = described(
         5_000,
         "killGraceSeconds",
-        "time that an attempt has to end after a request; then the executor ends it by force",
+        "time for which an attempt may continue after it was asked to end; then the executor ends it by force",
         unit=Unit.MILLI,
         high=MAX_KILL_GRACE_MS,
         see="executor.md#what-is-guaranteed",

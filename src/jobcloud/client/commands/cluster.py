@@ -33,7 +33,7 @@ def drain(
     reason: Annotated[str, typer.Option(help="Text that `jobcloud cluster` shows as the reason.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Drain an agent: it gets no new tasks, and its shards move to other agents.
+    """Drain an agent: it gets no new tasks, and shards that can move start on other agents.
 
     DAEMON shards move a few at a time. TRANSIENT shards may finish. At the deadline, TRANSIENT shards of jobs with
     failover move too, and other TRANSIENT shards stay until they end.

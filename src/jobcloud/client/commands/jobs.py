@@ -103,7 +103,7 @@ def trigger(ctx: typer.Context, job: JobName, as_json: AsJson = False) -> None:
 
 @commands.command("enable")
 def enable(ctx: typer.Context, job: JobName, as_json: AsJson = False) -> None:
-    """Enable a job. It fires again."""
+    """Enable a job. It fires again, unless its app is disabled."""
     with connect(ctx) as client:
         render.show(client.switch_job(job, enabled=True), render.job, as_json=as_json)
 

@@ -33,7 +33,7 @@ def retry(
     ctx: typer.Context,
     run: Annotated[str, typer.Argument(metavar="RUN", help="Id of the run, from `jobcloud runs`.")],
     shard: Annotated[
-        int | None, typer.Option(min=0, help="Start only this shard. Default: all of these shards.")
+        int | None, typer.Option(min=0, help="Start only this shard. Default: all DEAD, FAILED and KILLED shards.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
