@@ -69,6 +69,8 @@ def test_table_row_shows_units_and_defaults_as_json_writes_them() -> None:
     assert rows["cronDialect"].startswith("| `cronDialect` † | `quartz`, `unix` | `quartz` |  | times | ")
     assert rows["beanName"].startswith("| `beanName` | text or null | `null` |")
     assert rows["listener"].startswith("| `listener` | list of texts | `[]` |")
+    nested = "| `distributedListener.class` | text | required in `distributedListener` |"
+    assert rows["distributedListener.class"].startswith(nested)
 
 
 def test_values_follow_the_fields_into_records_within_the_record() -> None:

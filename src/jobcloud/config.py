@@ -28,7 +28,7 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 DELIMITER = "@-@"
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
-_NAME_RULE = "1 to 100 letters, digits, '_', '-' or '.', the first a letter, digit or '_'"
+_NAME_RULE = "1 to 100 letters, digits, '_', '-' or '.'; the first is a letter, a digit or '_'"
 _CLASS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*)?")
 _URI = re.compile(r"https?://[!-~]{1,2040}")
 _CONTENT_TYPE = re.compile(r"[!-:<-~]{1,100}/[!-:<-~]{1,100}(; ?[!-~]{1,100})?")
@@ -189,13 +189,16 @@ class Package:
 _PACKAGE = {
     "url": Spec(
         "appURL",
-        "`package:sha256:<64 hex digits>` of an uploaded package, or an http(s) URL of a host in `packages.hosts`",
+        "`package:sha256:<64 hex digits>` of an uploaded package, or an http(s) URL whose host is in the setting "
+        "`packages.hosts`",
         see="executor.md#packages",
         change=Change.NONE,
         elastic_job=True,
     ),
     "sha256": Spec(
-        "packageSha256", "SHA-256 of the package in lower-case hex; required with an http(s) URL", json_default=""
+        "packageSha256",
+        "SHA-256 of the package in lower-case hex; required if `appURL` is an http(s) URL",
+        json_default="",
     ),
 }
 
@@ -212,16 +215,18 @@ class App:
     bootstrap_script: str = described(
         "",
         "bootstrapScript",
-        "command of a worker in the package, run without a shell; empty: the executor's own worker",
+        "command that starts the app's own worker, run without a shell; empty: the Python worker of the executor",
         see="executor.md#a-worker-of-your-own",
         elastic_job=True,
     )
     resources: Resources = field(default=DEFAULT_EXECUTOR, metadata=_amounts("the executor itself", NOTHING))
-    cache: bool = described(True, "appCacheEnable", "let agents keep the package in their cache", elastic_job=True)
+    cache: bool = described(
+        True, "appCacheEnable", "true: agents keep the package in their fetcher cache", elastic_job=True
+    )
     sampling: int = described(
         0,
         "eventTraceSamplingCount",
-        "trace every n-th execution of a DAEMON job, and every failure; 0: trace all",
+        "number n: the executor reports every n-th execution of a DAEMON shard, and every failure; 0: every execution",
         high=1_000_000,
         elastic_job=True,
     )
@@ -236,13 +241,15 @@ class App:
     max_parallel: int = described(
         0,
         "maxParallel",
-        "maximum number of shards that run at once in the app's worker on an agent; others wait there; 0: no limit",
+        "maximum number of shards that run at once in the app's worker on an agent; more wait in the executor; 0: no "
+        "limit",
         high=10_000,
     )
     executors: int = described(
         0,
         "executors",
-        'executors kept warm, at most one on each agent; `"each"`: one on every agent that has room',
+        'number of warm executors, which keep running without shards; at most one on each agent; `"each"`: one on '
+        "every agent with room",
         unit=Unit.WHOLE_OR_EACH,
         low=EVERY_AGENT,
         high=MAX_EXECUTORS,
@@ -272,13 +279,17 @@ class Job:
     kind: JobKind = field(
         metadata=spec(
             "jobExecutionType",
-            "`TRANSIENT`: shards end with each run; `DAEMON`: shards stay and compute their fire times themselves",
+            "`TRANSIENT`: shards end with each run; `DAEMON`: shards keep running and compute their fire times "
+            "themselves",
             elastic_job=True,
         )
     )
     type: JobType = field(
         metadata=spec(
-            "jobType", "`SIMPLE`, `DATAFLOW`: a Python class; `SCRIPT`: a command; `HTTP`: a request", elastic_job=True
+            "jobType",
+            "`SIMPLE`, `DATAFLOW`: a class of the app; `SCRIPT`: a command; `HTTP`: a request",
+            see="executor.md#writing-jobs",
+            elastic_job=True,
         )
     )
     cron: str = field(
@@ -286,7 +297,12 @@ class Job:
     )
     shard_count: int = field(
         metadata=spec(
-            "shardingTotalCount", "number of shards", low=1, high=MAX_SHARDS, change=Change.SHARDS, elastic_job=True
+            "shardingTotalCount",
+            "number of shards; each has a number from 0, its item",
+            low=1,
+            high=MAX_SHARDS,
+            change=Change.SHARDS,
+            elastic_job=True,
         )
     )
     resources: Resources = field(metadata=_amounts("one shard", SMALLEST_SHARD))
@@ -297,13 +313,18 @@ class Job:
         elastic_job=True,
     )
     streaming: bool = described(
-        False, "streamingProcess", "let a DATAFLOW job fetch and process until no data is left", elastic_job=True
+        False,
+        "streamingProcess",
+        "true: a DATAFLOW job fetches and processes data until none is left; false: only once",
+        elastic_job=True,
     )
     script: str = described(
-        "", "scriptCommandLine", f"command of a SCRIPT job, which requires it; {_SIZE}", elastic_job=True
+        "", "scriptCommandLine", f"command of a SCRIPT job; required for SCRIPT jobs; {_SIZE}", elastic_job=True
     )
     http_uri: str = described(
-        "", "httpUri", "URI that an HTTP job calls, of a host in the setting `http_jobs.hosts`; required for HTTP jobs"
+        "",
+        "httpUri",
+        "URI that an HTTP job calls; its host is in the setting `http_jobs.hosts`; required for HTTP jobs",
     )
     http_method: HttpMethod = described(HttpMethod.GET, "httpMethod", "method of an HTTP job's request")
     http_data: str = described("", "httpData", f"body of an HTTP job's request; {_SIZE}")
@@ -314,22 +335,31 @@ class Job:
     http_read_timeout_ms: int = described(
         5000,
         "httpReadTimeoutMilliseconds",
-        "an HTTP job's time limit for each wait for the answer; `timeoutSeconds` limits the whole request",
+        "an HTTP job's time limit for each wait for data of the answer; `timeoutSeconds` limits the whole request",
         low=1,
         high=86_400_000,
     )
     zone: str = described("UTC", "timeZone", "time zone of `cron`: a name such as `Europe/Berlin`", change=Change.TIMES)
     dialect: Dialect = described(Dialect.QUARTZ, "cronDialect", "syntax of `cron`", change=Change.TIMES, see="cron.md")
     gap: Gap = described(
-        Gap.RUN_AFTER, "dstGap", "rule for a time that the clock jumps over", change=Change.TIMES, see=_CLOCK
+        Gap.RUN_AFTER,
+        "dstGap",
+        "rule for a fire time that the clock skips when daylight saving time begins",
+        change=Change.TIMES,
+        see=_CLOCK,
     )
     fold: Fold = described(
-        Fold.AUTO, "dstFold", "rule for a time that the clock shows twice", change=Change.TIMES, see=_CLOCK
+        Fold.AUTO,
+        "dstFold",
+        "rule for a fire time that the clock shows twice when daylight saving time ends",
+        change=Change.TIMES,
+        see=_CLOCK,
     )
     catch_up: CatchUp = described(
         CatchUp.SKIP,
         "catchUp",
-        "rule for firings missed while no scheduler led: run none of them, one for all, or the last ones",
+        "rule for firings missed while no scheduler led; `skip`: none runs; `once`: one run for all; `all`: the last "
+        "ones run",
         change=Change.NONE,
         see="#overlap-overload-and-gaps",
     )
@@ -344,14 +374,14 @@ class Job:
     concurrency: Concurrency = described(
         Concurrency.FORBID,
         "concurrency",
-        "rule for a firing of a TRANSIENT job that is due before an earlier one has ended",
+        "rule for a firing of a TRANSIENT job that is due before an earlier run has ended",
         change=Change.NONE,
         see="#overlap-overload-and-gaps",
     )
     concurrency_limit: int = described(
         10,
         "concurrencyLimit",
-        "with `concurrency: allow`: maximum number of firings that run at once",
+        "with `concurrency: allow`: maximum number of runs at once",
         low=1,
         high=MAX_WAITING,
         change=Change.NONE,
@@ -359,14 +389,14 @@ class Job:
     misfire: bool = described(
         False,
         "misfire",
-        "true: a firing that is due before earlier ones have ended waits for them; false: it is skipped",
+        "true: a firing that is due before earlier runs have ended waits for their end; false: the firing is skipped",
         change=Change.NONE,
         elastic_job=True,
     )
     misfire_limit: int = described(
         MAX_WAITING,
         "misfireLimit",
-        "with `misfire: true`: maximum number of firings that wait; further ones are skipped",
+        "with `misfire: true`: maximum number of firings that wait; further firings are skipped",
         low=1,
         high=MAX_WAITING,
         change=Change.NONE,
@@ -374,7 +404,7 @@ class Job:
     failover: bool = described(
         False,
         "failover",
-        "start a shard again if the cluster lost an attempt that may have run",
+        "true: a shard starts again if the cluster lost an attempt that may have run",
         change=Change.NONE,
         see="#repeats",
         elastic_job=True,
@@ -389,7 +419,7 @@ class Job:
     failover_delay_ms: int = described(
         1_000,
         "failoverDelaySeconds",
-        "wait before the first repeat after a lost attempt; doubled for each further one",
+        "wait before the first repeat after a lost attempt; doubled for each further repeat",
         unit=Unit.MILLI,
         low=MIN_DELAY_MS,
         high=MAX_DELAY_MS,
@@ -407,13 +437,14 @@ class Job:
     partition: PartitionPolicy = described(
         PartitionPolicy.WAIT,
         "partitionPolicy",
-        "rule for a shard that may still run on an unreachable agent; independent of `failover`",
+        "rule for a shard on an unreachable agent; `wait`: it waits for the agent; `replace`: another attempt starts; "
+        "independent of `failover`",
         change=Change.NONE,
     )
     replace_after_ms: int = described(
         0,
         "replaceAfterSeconds",
-        "with `partitionPolicy: replace`: time that the agent must be unreachable first",
+        "with `partitionPolicy: replace`: time for which an agent is unreachable before another attempt starts",
         unit=Unit.MILLI,
         high=MAX_DELAY_MS,
         change=Change.NONE,
@@ -421,7 +452,7 @@ class Job:
     update_strategy: UpdateStrategy = described(
         UpdateStrategy.ROLLING,
         "updateStrategy",
-        "`rolling`: replace a DAEMON job's shards a few at a time; `recreate`: end all before any starts",
+        "`rolling`: replace a DAEMON job's shards a few at a time; `recreate`: end all of them before any starts again",
         change=Change.NONE,
         see="#updates-of-resident-jobs",
     )
@@ -451,7 +482,7 @@ class Job:
     retry_delay_ms: int = described(
         10_000,
         "retryDelaySeconds",
-        "wait before the first repeat after a failed attempt; doubled for each further one",
+        "wait before the first repeat after a failed attempt; doubled for each further repeat",
         unit=Unit.MILLI,
         low=MIN_DELAY_MS,
         high=MAX_DELAY_MS,
@@ -469,7 +500,9 @@ class Job:
     retry_jitter: int = described(
         100,
         "retryJitter",
-        "maximum addition to the wait, as a fraction of it; spreads the repeats of shards that failed together",
+        "maximum addition to the wait after a failed attempt, as a fraction of this wait; spreads repeats of shards "
+        "that "
+        "failed together",
         unit=Unit.MILLI,
         high=1_000,
         change=Change.NONE,
@@ -477,28 +510,33 @@ class Job:
     shard_parameters: str = described(
         "",
         "shardingItemParameters",
-        "parameters of single shards, such as `0=Berlin,1=Paris`; items start at 0; if a value contains `,` or `=`, "
-        f'write an object such as `{{"0": "a=b,c"}}`; {_SIZE}',
+        "parameters of single shards by item, such as `0=Berlin,1=Paris`; or an object, such as "
+        f'`{{"0": "a=b,c"}}`, if a parameter contains `,` or `=`; {_SIZE}',
         unit=Unit.TEXT_OR_ITEMS,
         change=Change.SHARDS,
         elastic_job=True,
     )
     parameter: str = described("", "jobParameter", f"parameter of all shards; {_SIZE}", elastic_job=True)
     priority: int = described(
-        0, "priority", "jobs of a higher priority are placed first", low=-1000, high=1000, change=Change.NONE
+        0,
+        "priority",
+        "first attempts of jobs of a higher priority are placed first",
+        low=-1000,
+        high=1000,
+        change=Change.NONE,
     )
     isolation: Isolation = described(
         Isolation.SHARED,
         "isolation",
-        "`shared`: the shards of an app on an agent share a worker process; `process`: each has its own, as always for "
-        "SCRIPT and HTTP jobs",
+        "`shared`: the shards of an app on an agent share a worker process; `process`: each shard has a process of its "
+        "own; the shards of SCRIPT and HTTP jobs always have one",
         see="executor.md#what-is-guaranteed",
     )
     timeout_ms: int = described(
         0,
         "timeoutSeconds",
-        "time limit of an attempt, or of each execution of a DAEMON job; one that exceeds it fails with the cause "
-        "`timeout`; 0: none",
+        "time limit of an attempt of a TRANSIENT job, or of an execution of a DAEMON job; one that exceeds it fails "
+        "with the cause `timeout`; 0: no limit",
         unit=Unit.MILLI,
         high=MAX_RUN_MS,
         see="operations.md#executors-that-hang",
@@ -506,7 +544,7 @@ class Job:
     kill_grace_ms: int = described(
         5_000,
         "killGraceSeconds",
-        "time that an attempt has to end after it was asked to; then it is ended by force",
+        "time for which an attempt may continue after it was asked to end; then the executor ends it by force",
         unit=Unit.MILLI,
         high=MAX_KILL_GRACE_MS,
         see="executor.md#what-is-guaranteed",
@@ -514,45 +552,50 @@ class Job:
     memory_limit_mb: int = described(
         0,
         "memoryLimitMB",
-        "limit for the address space of each process of an attempt, in MB; not for shared workers; 0: none",
+        "limit for the address space of each process of an attempt, in MB; not for jobs that share a worker; 0: no "
+        "limit",
         high=64 << 20,
         see="executor.md#limits",
     )
     cpu_limit_s: int = described(
         0,
         "cpuLimitSeconds",
-        "limit for the CPU time of each process of an attempt, in seconds; not for shared workers; 0: none",
+        "limit for the CPU time of each process of an attempt, in seconds; not for jobs that share a worker; 0: no "
+        "limit",
         high=30 * 86_400,
         see="executor.md#limits",
     )
     open_files_limit: int = described(
         0,
         "openFilesLimit",
-        "limit for the open files of each process of an attempt; not for shared workers; 0: none",
+        "limit for the open files of each process of an attempt; not for jobs that share a worker; 0: no limit",
         high=1 << 20,
         see="executor.md#limits",
     )
     bean: str = described(
-        "", "beanName", "name of the job in its application context", json_default=None, elastic_job=True
+        "", "beanName", "name of the job in its `applicationContext`", json_default=None, elastic_job=True
     )
     context: str = described(
         "",
         "applicationContext",
-        "`package.module:Name` of a context that each worker builds once",
+        "`package.module:Name` of a function that returns a mapping from names to jobs; each worker calls it once; "
+        "required with `beanName`",
         json_default=None,
         elastic_job=True,
     )
     listeners: tuple[str, ...] = described(
         (),
         "listener",
-        "called before and after each shard: names of entry points, or `package.module:Class`; not for SCRIPT and HTTP",
+        "classes that are called before and after each execution of a shard: names of entry points, or "
+        "`package.module:Class`; not for SCRIPT and HTTP jobs",
         see=_PLUGINS,
         elastic_job=True,
     )
     firing_listener: str = described(
         "",
         "distributedListener.class",
-        "called once before and once after a run of a TRANSIENT job of any type; `distributedListener` may be null",
+        "class that is called once before and once after each run of a TRANSIENT job; without such a class, leave out "
+        "`distributedListener` or set it to null",
         json_default=REQUIRED,
         see=_PLUGINS,
         elastic_job=True,
@@ -560,21 +603,22 @@ class Job:
     before_timeout_ms: int = described(
         0,
         "distributedListener.startedTimeoutMilliseconds",
-        "time limit of the call before the run; 0: none",
+        "time limit of the call before the run; 0: no limit",
         high=MAX_RUN_MS,
         elastic_job=True,
     )
     after_timeout_ms: int = described(
         0,
         "distributedListener.completedTimeoutMilliseconds",
-        "time limit of the call after the run; 0: none",
+        "time limit of the call after the run; 0: no limit",
         high=MAX_RUN_MS,
         elastic_job=True,
     )
     error_handler: str = described(
         "log",
         "jobProperties.job_exception_handler",
-        "`log` (the default), `fail`, `ignore`, `webhook`, an entry point's name, or `package.module:Class`",
+        "handler of failures: `log`, `fail`, `ignore`, `webhook`, an entry point's name, or `package.module:Class`; "
+        "`default` means `log`",
         json_default="default",
         see=_PLUGINS,
         elastic_job=True,
@@ -582,7 +626,8 @@ class Job:
     error_webhook: str = described(
         "",
         "jobProperties.job_exception_webhook",
-        "URL that the handler `webhook` calls after each failed attempt, of a host in the setting `http_jobs.hosts`",
+        "URL that the handler `webhook` calls after each failed execution; its host is in the setting "
+        "`http_jobs.hosts`",
     )
     description: str = described("", "description", "text for people", change=Change.NONE, elastic_job=True)
 

@@ -208,7 +208,7 @@ def _type_text(field: Field) -> str:
 def _default_text(field: Field) -> str:
     default = field.json_default
     if default is REQUIRED:
-        return "required"
+        return f"required in `{field.group}`" if field.group else "required"
     if field.type is int:
         return f"`{field.spec.unit.text(default)}`"
     if isinstance(default, Enum):

@@ -40,7 +40,7 @@ from typing import TYPE_CHECKING, Any
 from jobcloud.config import Job, JobKind
 from jobcloud.dev.master.records import OfferRecord
 from jobcloud.dev.resources import NOTHING
-from jobcloud.messages import Accept, Acknowledge, Call, Effect, Kind, ShutdownExecutor, Status
+from jobcloud.messages import Accept, Acknowledge, Call, Effect, Kind, SendFailed, ShutdownExecutor, Status
 from jobcloud.model import (
     UNTRIED,
     Cause,
@@ -74,6 +74,8 @@ _GIVEN_UP = frozenset({"TASK_GONE_BY_OPERATOR", "TASK_UNKNOWN"})
 _NOT_YET = (TaskState.STORED, TaskState.STAGING, TaskState.STARTING)
 # The least time to end after a task can hear of its kill. The simulated policy gives it twice as long.
 _TIME_TO_END_MS = 3_000
+# The matcher's own check takes more time than all else in a history. A wrong total stays wrong: a later turn finds it.
+_MATCHER_TURNS = 8
 # The clock of a plain history jumps by hours. A job that fired then waits for its next time.
 _LONGEST_SILENCE_MS = 86_400_000
 _LASTING = frozenset((Kind.FRAMEWORK, Kind.RESTORATION))
@@ -272,6 +274,8 @@ class Promise:
     def __init__(self, world: World) -> None:
         self._world = world
         self._epoch = 0
+        self._turns = 0
+        self._oversized: set[str] = set()  # tasks of refused calls, as the leader knows
         self.firings: dict[str, Firing] = {}  # as last stored, including deleted ones
         self.forgotten: set[str] = set()  # firings deleted
         self.unwanted: set[str] = set()  # tasks to be killed because their job was disabled, changed or removed
@@ -407,6 +411,7 @@ class Promise:
             if old is not None and old.ended_ms and record != old and not retried:
                 self._world.violation(f"2: {key} had ended and goes on")
             self._outcomes(record)
+            self._not_charged(record)
             if (Kind.JOB, record.job) not in batch and key not in self._world.extremes.given_up:
                 self._retried(record)
             self.firings[key] = record
@@ -442,6 +447,15 @@ class Promise:
                 continue
             if given_up and how != "TASK_FAILED" and self._comes_back(firing, item, how):
                 self._world.violation(f"2: {firing.id}/{item} is given up, its task {how}: {shard}")
+
+    def _not_charged(self, firing: Firing) -> None:
+        """A launch call that was refused for its size is no failure of its shards."""
+        old = self.firings.get(firing.id)
+        if old is None or not self._oversized:
+            return
+        for then, now in zip(old.shards, firing.shards, strict=False):
+            if now.task_id in self._oversized and then.task_id == now.task_id and now.failures > then.failures:
+                self._world.violation(f"14: the refused call of {now.task_id} is charged to its shard")
 
     def _retried(self, firing: Firing) -> None:
         """A shard that its job failed is repeated as often as the job says."""
@@ -610,12 +624,18 @@ class Promise:
         if len(body) > LARGEST_CALL:
             self._world.violation(f"14: a call of {len(body)} bytes: {body[:200]!r}")
 
+    def refusal_heard(self, event: SendFailed) -> None:
+        """A leader learns that a call was refused for its size."""
+        if isinstance(event.call, Accept):
+            self._oversized |= {launch.task_id for launch in event.call.launches}
+
     # ---- processes -------------------------------------------------------------------------------------------
 
     def turned(self, process: Process) -> None:
         """After a turn of the loop the core's invariants hold, and its state is stored."""
+        self._turns += 1
         try:
-            process.core.validate()
+            process.core.validate(matcher=self._turns % _MATCHER_TURNS == 0)
         except AssertionError as error:
             self._world.violation(f"3: {error}")
         if process.core.faults:
@@ -624,6 +644,7 @@ class Promise:
             self._world.violation(f"14: a record cannot be stored: {process.leader.faults[0]}")
 
     def restored(self, process: Process) -> None:
+        self._oversized.clear()  # this leader has not heard of the refusals: the tasks are lost, for all that it knows
         self.turned(process)
         if process.leader.epoch == self._world.server.epoch:  # a superseded leader need not know the latest records
             self.as_stored(process)

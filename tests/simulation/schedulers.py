@@ -16,7 +16,18 @@ from jobcloud.adapters.mesos.hardened import HardenedDriver
 from jobcloud.adapters.mesos.link import Address, CallFailed, CallUnanswered
 from jobcloud.errors import Fenced, RecordTooLarge, StoreError, StoreGone
 from jobcloud.match import Matcher
-from jobcloud.messages import Accept, Acknowledge, Call, Command, Effect, Event, Publish, StatusReceived, Tick
+from jobcloud.messages import (
+    Accept,
+    Acknowledge,
+    Call,
+    Command,
+    Effect,
+    Event,
+    Publish,
+    SendFailed,
+    StatusReceived,
+    Tick,
+)
 from jobcloud.model import Task
 from jobcloud.ports import StoredRecords, StoredWrite
 from jobcloud.scheduler import Policy, Scheduler
@@ -131,6 +142,8 @@ class SimCore(Scheduler):
         effects = super().handle(event)
         if isinstance(event, StatusReceived):
             self.process.world.truth.heard(event.status)
+        elif isinstance(event, SendFailed) and event.too_large:
+            self.process.world.promise.refusal_heard(event)
         self.process.world.note(f"{self.process.name} {event!r}"[:300])
         if firings:
             self.process.world.promise.launched(self, firings, effects, event.at)

@@ -87,7 +87,12 @@ def _matcher() -> str:
 def root(
     ctx: typer.Context,
     server: Annotated[
-        str, typer.Option(metavar="URL", envvar="JOBCLOUD_SERVER", help="The server. Default: the one on this machine.")
+        str,
+        typer.Option(
+            metavar="URL",
+            envvar="JOBCLOUD_SERVER",
+            help="URL of a running `jobcloud scheduler` or `dev`. Default: the one on this machine.",
+        ),
     ] = "",
     token: Annotated[
         str,
@@ -114,7 +119,12 @@ cli.command("dev", rich_help_panel=_START)(server.run_dev)
 cli.command("scheduler", rich_help_panel=_START)(server.run_scheduler)
 cli.command("backup", rich_help_panel=_START)(backup.back_up)
 cli.command("restore", rich_help_panel=_START)(backup.restore)
-cli.add_typer(state.commands, name="state", rich_help_panel=_START, help="The stored state of a stopped scheduler.")
+cli.add_typer(
+    state.commands,
+    name="state",
+    rich_help_panel=_START,
+    help="Stored state: copy it to another store.",
+)
 
 cli.add_typer(apps.commands, name="app", rich_help_panel=_APPS, help="Apps: packages of code, with their jobs.")
 cli.add_typer(jobs.commands, name="job", rich_help_panel=_APPS, help="Jobs: code of an app, a schedule and shards.")
@@ -126,12 +136,17 @@ cli.command("logs", rich_help_panel=_RUNS)(tasks.logs)
 cli.command("explain", rich_help_panel=_RUNS)(runs.explain)
 cli.command("retry", rich_help_panel=_RUNS)(runs.retry)
 cli.command("kill", rich_help_panel=_RUNS)(tasks.kill)
-cli.add_typer(tasks.commands, name="task", rich_help_panel=_RUNS, help="Tasks: attempts of shards.")
+cli.add_typer(tasks.commands, name="task", rich_help_panel=_RUNS, help="Tasks: declare one lost.")
 
 cli.command("cluster", rich_help_panel=_CLUSTER)(cluster.show_cluster)
-cli.add_typer(cluster.agent_commands, name="agent", rich_help_panel=_CLUSTER, help="Agents: drain before maintenance.")
 cli.add_typer(
-    cluster.framework_commands, name="framework", rich_help_panel=_CLUSTER, help="The framework registered with Mesos."
+    cluster.agent_commands, name="agent", rich_help_panel=_CLUSTER, help="Agents: drain one before maintenance."
+)
+cli.add_typer(
+    cluster.framework_commands,
+    name="framework",
+    rich_help_panel=_CLUSTER,
+    help="Framework: remove it from Mesos.",
 )
 
 cli.command("next", rich_help_panel=_TOOLS)(local.next_firings)

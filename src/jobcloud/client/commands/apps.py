@@ -19,7 +19,7 @@ AppPath = Annotated[
     Path, typer.Argument(metavar="PATH", exists=True, help="Directory of the app, or its zip, tar or wheel.")
 ]
 NewName = Annotated[
-    str, typer.Option(help="Name of the app. Default: the name in the manifest, else the name of PATH.")
+    str, typer.Option(help="Name of the app. Default: the name in the manifest, otherwise the name of PATH.")
 ]
 
 
@@ -31,7 +31,7 @@ def add(
     jobs: Annotated[bool, typer.Option("--jobs/--no-jobs", help="Also register the jobs of the manifest.")] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Pack, upload and register an app and its jobs. Run it again to update them."""
+    """Pack, upload and register an app and its jobs. Run the command again after a change."""
     from jobcloud.client.apps import add_app
 
     with connect(ctx) as client:
@@ -57,11 +57,11 @@ def update(
     ] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Update a registered app, and follow until all resident shards run the new version.
+    """Update a registered app, and follow its roll-out until all resident shards run the new version.
 
-    TRANSIENT jobs use the new version from their next run. The command exits with 1 if the new version does not run;
-    shards that were not replaced keep the old version. It also exits with 1 after --timeout seconds; the roll-out then
-    continues. Run the command again to follow a roll-out that is in progress.
+    Attempts of TRANSIENT jobs that start after the update use the new version. If the new version does not run, the
+    command exits with 1, and the shards that were not replaced keep the old version. If the roll-out takes longer than
+    --timeout, the command exits with 1, and the roll-out continues. To follow it, run the same command again.
     """
     from jobcloud.client.apps import add_app
 
@@ -114,10 +114,12 @@ def show(ctx: typer.Context, app: AppName, as_json: AsJson = False) -> None:
 def remove(
     ctx: typer.Context,
     app: AppName,
-    jobs: Annotated[bool, typer.Option("--jobs", help="Also remove its jobs.")] = False,
+    jobs: Annotated[
+        bool, typer.Option("--jobs", help="Also remove the jobs of the app, and kill their tasks.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Remove an app."""
+    """Remove an app. Refused while the app has jobs, unless --jobs is given."""
     with connect(ctx) as client:
         client.remove_app(app, jobs=jobs)
     render.answer({"appName": app, "removed": True}, f"app {app} is removed", as_json=as_json)
@@ -125,13 +127,13 @@ def remove(
 
 @commands.command("enable")
 def enable(ctx: typer.Context, app: AppName, as_json: AsJson = False) -> None:
-    """Enable the schedules of an app's jobs again."""
+    """Enable an app. Its jobs fire again, unless they are disabled themselves."""
     with connect(ctx) as client:
         render.show(client.switch_app(app, enabled=True), render.app, as_json=as_json)
 
 
 @commands.command("disable")
 def disable(ctx: typer.Context, app: AppName, as_json: AsJson = False) -> None:
-    """Stop all jobs of an app and disable their schedules."""
+    """Disable an app. Its jobs do not fire, and their tasks are killed."""
     with connect(ctx) as client:
         render.show(client.switch_app(app, enabled=False), render.app, as_json=as_json)

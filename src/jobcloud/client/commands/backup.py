@@ -21,14 +21,14 @@ Config = Annotated[Path | None, typer.Option(metavar="FILE", help="The scheduler
 
 
 def back_up(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write. An existing one is replaced.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="File to write. An existing file is replaced.")],
     data: Data = None,
     zookeeper: ZooKeeper = None,
     etcd: Etcd = None,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Save the state to a file, also while the scheduler runs. Packages are not in it: see docs/operations.md."""
+    """Save the state, but no packages, to a file. The scheduler may be running. See docs/operations.md."""
     with server_libraries():
         from jobcloud.server import state_commands
 
@@ -39,14 +39,14 @@ def back_up(
 
 
 def restore(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A backup.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="File that `jobcloud backup` wrote.")],
     data: Data = None,
     zookeeper: ZooKeeper = None,
     etcd: Etcd = None,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Replace the state by a backup. Refused while a scheduler leads. The previous state is kept in a file."""
+    """Replace the state by a backup. Refused while a scheduler leads. The previous state is saved to a file."""
     with server_libraries():
         from jobcloud.server import state_commands
 

@@ -15,12 +15,12 @@ agent_commands = typer.Typer(no_args_is_help=True)
 framework_commands = typer.Typer(no_args_is_help=True)
 
 AgentName = Annotated[
-    str, typer.Argument(metavar="AGENT", help="Id or host name of the agent; `jobcloud cluster` lists them.")
+    str, typer.Argument(metavar="AGENT", help="Id or host name of the agent, as in `jobcloud cluster`.")
 ]
 
 
 def show_cluster(ctx: typer.Context, as_json: AsJson = False) -> None:
-    """Show the agents, the resources that they offer, and the resources that tasks use."""
+    """Show the agents with their offered and used resources, drains and maintenance windows."""
     with connect(ctx) as client:
         render.show(client.cluster(), render.cluster, as_json=as_json)
 
@@ -29,11 +29,15 @@ def show_cluster(ctx: typer.Context, as_json: AsJson = False) -> None:
 def drain(
     ctx: typer.Context,
     agent: AgentName,
-    deadline: Annotated[int, typer.Option(min=1, max=30 * 86_400, help="Seconds until the agent must be empty.")] = 600,
-    reason: Annotated[str, typer.Option(help="Reason that `jobcloud cluster` shows.")] = "",
+    deadline: Annotated[int, typer.Option(min=1, max=30 * 86_400, help="Seconds until the deadline.")] = 600,
+    reason: Annotated[str, typer.Option(help="Text that `jobcloud cluster` shows as the reason.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Drain an agent. It gets no new tasks. Resident tasks move away; others may finish until the deadline."""
+    """Drain an agent: it gets no new tasks, and shards that can move start on other agents.
+
+    DAEMON shards move a few at a time. TRANSIENT shards may finish. At the deadline, TRANSIENT shards of jobs with
+    failover move too, and other TRANSIENT shards stay until they end.
+    """
     with connect(ctx) as client:
         drained = client.drain(agent, deadline, reason)
     name = drained["hostname"] or drained["agentId"]
@@ -42,7 +46,7 @@ def drain(
 
 @agent_commands.command("undrain")
 def undrain(ctx: typer.Context, agent: AgentName, as_json: AsJson = False) -> None:
-    """End the drain of an agent. It gets new tasks again."""
+    """End the drain of an agent. The agent gets new tasks again."""
     with connect(ctx) as client:
         uncordoned = client.undrain(agent)
     name = uncordoned["hostname"] or uncordoned["agentId"]
@@ -52,12 +56,14 @@ def undrain(ctx: typer.Context, agent: AgentName, as_json: AsJson = False) -> No
 @framework_commands.command("teardown")
 def tear_down(
     ctx: typer.Context,
-    confirm: Annotated[str, typer.Option(help="Id of the framework. Without it, the command asks for it.")] = "",
+    confirm: Annotated[
+        str, typer.Option(help="Id of the framework, as a confirmation. Default: the command asks for the id.")
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
     """Remove the framework from Mesos. This KILLS all its tasks.
 
-    Mesos also removes a framework that has no scheduler for the setting mesos.failover_timeout.
+    Mesos removes a framework by itself if no scheduler connects for the time of the setting mesos.failover_timeout.
     """
     with connect(ctx) as client:
         framework_id = client.cluster()["frameworkId"]

@@ -18,23 +18,26 @@ from jobcloud.errors import ConfigError
 def import_elastic_job(
     ctx: typer.Context,
     zookeeper: Annotated[str, typer.Option(metavar="HOST:PORT,…", help="ZooKeeper servers of Elastic-Job-Cloud.")],
-    namespace: Annotated[str, typer.Option(help="Its zk_namespace.")] = "elastic-job-cloud",
+    namespace: Annotated[
+        str, typer.Option(help="The setting zk_namespace of Elastic-Job-Cloud.")
+    ] = "elastic-job-cloud",
     auth_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="File with its zk_digest, USER:PASSWORD.")
+        Path | None,
+        typer.Option(metavar="FILE", help="File with the setting zk_digest of Elastic-Job-Cloud: USER:PASSWORD."),
     ] = None,
-    zone: Annotated[str, typer.Option(help="Time zone of its scheduler.")] = "UTC",
+    zone: Annotated[str, typer.Option(help="Time zone of the scheduler of Elastic-Job-Cloud.")] = "UTC",
     package: Annotated[
         list[str] | None,
-        typer.Option(metavar="APP=DIR|FILE", help="Package of an app, adapted to jobcloud. Repeatable."),
+        typer.Option(metavar="APP=DIR|FILE", help="Package of an app that you have adapted to jobcloud. Repeatable."),
     ] = None,
     fetch: Annotated[
-        bool, typer.Option("--fetch", help="Download the packages of the other apps from their appURL, unchanged.")
+        bool, typer.Option("--fetch", help="For apps without --package: use the package at appURL, unchanged.")
     ] = False,
     disabled: Annotated[bool, typer.Option("--disabled", help="Register every job as disabled.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and change nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Import apps, jobs and disabled marks from Elastic-Job-Cloud 2.1.5. Exits with 1 if any of them is refused."""
+    """Import apps and jobs from Elastic-Job-Cloud 2.1.5. Exits with 1 if an app or a job is refused."""
     from jobcloud.client import import_ej
 
     _check_zone(zone)

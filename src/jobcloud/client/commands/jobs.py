@@ -34,7 +34,8 @@ def add(
     file: JobFile = "",
     fields: Fields = None,
     disabled: Annotated[
-        bool, typer.Option("--disabled", help="Register the jobs as disabled. `jobcloud job enable` enables a job.")
+        bool,
+        typer.Option("--disabled", help="Register the jobs as disabled. To enable a job, use `jobcloud job enable`."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -102,14 +103,14 @@ def trigger(ctx: typer.Context, job: JobName, as_json: AsJson = False) -> None:
 
 @commands.command("enable")
 def enable(ctx: typer.Context, job: JobName, as_json: AsJson = False) -> None:
-    """Enable a job's schedule again."""
+    """Enable a job. It fires again, unless its app is disabled."""
     with connect(ctx) as client:
         render.show(client.switch_job(job, enabled=True), render.job, as_json=as_json)
 
 
 @commands.command("disable")
 def disable(ctx: typer.Context, job: JobName, as_json: AsJson = False) -> None:
-    """Stop a job and disable its schedule."""
+    """Disable a job. It does not fire, and its tasks are killed."""
     with connect(ctx) as client:
         render.show(client.switch_job(job, enabled=False), render.job, as_json=as_json)
 

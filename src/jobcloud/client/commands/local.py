@@ -25,9 +25,9 @@ class Dialect(StrEnum):
 
 def run_local(
     app: Annotated[Path, typer.Argument(metavar="DIR", exists=True, file_okay=False, help="Directory of the app.")],
-    job: Annotated[str, typer.Argument(metavar="JOB", help="A job of its manifest.")],
+    job: Annotated[str, typer.Argument(metavar="JOB", help="Name of a job in the manifest of the app.")],
     shard: Annotated[
-        int | None, typer.Option(min=0, help="Only this shard. Default: all, one after the other.")
+        int | None, typer.Option(min=0, help="Run only this shard. Default: all shards, one after the other.")
     ] = None,
 ) -> None:
     """Run a job in this process, without a cluster. Exits with 1 if a shard fails."""
@@ -48,11 +48,13 @@ def run_local(
 def next_firings(
     cron: Annotated[str, typer.Argument(metavar="CRON", help="A cron expression such as '0 0/5 * * * ?'.")],
     zone: Annotated[str, typer.Option(help="Time zone, such as Europe/Berlin.")] = "UTC",
-    dialect: Annotated[Dialect, typer.Option(help="quartz has a field of seconds, unix does not.")] = Dialect.QUARTZ,
+    dialect: Annotated[
+        Dialect, typer.Option(help="Syntax of CRON. quartz has a field of seconds, unix does not.")
+    ] = Dialect.QUARTZ,
     count: Annotated[int, typer.Option(min=1, max=1000, help="Number of fire times.")] = 5,
     as_json: AsJson = False,
 ) -> None:
-    """Print when a cron expression fires next. Needs no server."""
+    """Print the next fire times of a cron expression. This needs no server."""
     from jobcloud import cron as crons
     from jobcloud import zones
 

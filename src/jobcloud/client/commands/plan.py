@@ -18,29 +18,31 @@ if TYPE_CHECKING:
     from jobcloud.planning.packing import Progress
 
 _HOSTS, _DEMAND = "Hosts: give one of --hosts, --host, --cluster", "Demand: give one of --tasks, --manifest, --jobs"
-_TIME, _QUESTIONS, _OUTPUT = "Time of the peak", "Questions", "Output"
+_TIME, _QUESTIONS, _OUTPUT = "Time: the plan is for the peak of the demand", "Questions", "Output"
 
 
 class HostOptions(NamedTuple):
     hosts: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="CSV of hosts; - reads standard input.", rich_help_panel=_HOSTS)
+        Path | None,
+        typer.Option(metavar="FILE", help="CSV file of hosts; - reads standard input.", rich_help_panel=_HOSTS),
     ] = None
     host: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME=AMOUNT,…",
-            help="A type of host, such as cpus=64,mem_mb=131072,price=900: how many are needed? Repeatable.",
+            help="Calculate how many hosts of this type are needed, such as cpus=64,mem_mb=131072,price=900. "
+            "Repeatable.",
             rich_help_panel=_HOSTS,
         ),
     ] = None
     cluster: Annotated[
-        bool, typer.Option("--cluster", help="The agents of the running cluster.", rich_help_panel=_HOSTS)
+        bool, typer.Option("--cluster", help="Use the agents of the running cluster.", rich_help_panel=_HOSTS)
     ] = False
     how_many: Annotated[
         bool,
         typer.Option(
             "--how-many",
-            help="Each row of --hosts is a type of host: how many of each are needed?",
+            help="Each row of --hosts is a type of host. Calculate how many hosts of each type are needed.",
             rich_help_panel=_HOSTS,
         ),
     ] = False
@@ -48,23 +50,34 @@ class HostOptions(NamedTuple):
 
 class DemandOptions(NamedTuple):
     tasks: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="CSV of tasks; - reads standard input.", rich_help_panel=_DEMAND)
+        Path | None,
+        typer.Option(metavar="FILE", help="CSV file of tasks; - reads standard input.", rich_help_panel=_DEMAND),
     ] = None
     manifest: Annotated[
         list[Path] | None,
-        typer.Option(metavar="DIR", help="The jobs of an app's manifest. Repeatable.", rich_help_panel=_DEMAND),
+        typer.Option(
+            metavar="DIR", help="Use the jobs of the app in this directory. Repeatable.", rich_help_panel=_DEMAND
+        ),
     ] = None
     jobs: Annotated[
-        bool, typer.Option("--jobs", help="The jobs registered with the server.", rich_help_panel=_DEMAND)
+        bool,
+        typer.Option("--jobs", help="Use the jobs that are registered with the scheduler.", rich_help_panel=_DEMAND),
     ] = False
     run_times: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="CSV job,seconds: duration of a run.", rich_help_panel=_DEMAND),
+        typer.Option(
+            metavar="FILE",
+            help="CSV file with the columns job and seconds: the duration of a run.",
+            rich_help_panel=_DEMAND,
+        ),
     ] = None
     run_time: Annotated[
         float,
         typer.Option(
-            min=0.001, max=2_592_000, help="Seconds that a run of any other job takes.", rich_help_panel=_DEMAND
+            min=0.001,
+            max=2_592_000,
+            help="Seconds that a run takes if its duration is not known.",
+            rich_help_panel=_DEMAND,
         ),
     ] = 600.0
 
@@ -78,7 +91,7 @@ class TimeOptions(NamedTuple):
     ] = ""
     days: Annotated[int, typer.Option(min=1, max=31, help="Length of the period in days.", rich_help_panel=_TIME)] = 1
     zone: Annotated[
-        str, typer.Option(help="Time zone in which a day begins, such as Europe/Berlin.", rich_help_panel=_TIME)
+        str, typer.Option(help="Time zone of these days, such as Europe/Berlin.", rich_help_panel=_TIME)
     ] = "UTC"
 
 
@@ -86,23 +99,29 @@ class QuestionOptions(NamedTuple):
     fail: Annotated[
         list[int] | None,
         typer.Option(
-            min=0, help="Assume that this number of hosts fails. Repeatable. Default: 1.", rich_help_panel=_QUESTIONS
+            min=0,
+            help="Calculate the effect of the failure of this number of hosts. Repeatable. Default: 1.",
+            rich_help_panel=_QUESTIONS,
         ),
     ] = None
     fail_by: Annotated[
         str,
-        typer.Option(metavar="ATTRIBUTE", help="Attribute that defines a failure domain.", rich_help_panel=_QUESTIONS),
+        typer.Option(
+            metavar="ATTRIBUTE",
+            help="Attribute of hosts that names their failure domain.",
+            rich_help_panel=_QUESTIONS,
+        ),
     ] = "zone"
     more: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="JOB", help="How many more tasks of this job fit? Repeatable.", rich_help_panel=_QUESTIONS
+            metavar="JOB", help="Calculate how many more tasks of this job fit. Repeatable.", rich_help_panel=_QUESTIONS
         ),
     ] = None
     seconds: Annotated[
         float,
         typer.Option(
-            min=0.1, max=86_400, help="Maximum time to search for better answers.", rich_help_panel=_QUESTIONS
+            min=0.1, max=86_400, help="Maximum seconds to search for better answers.", rich_help_panel=_QUESTIONS
         ),
     ] = 30.0
 
@@ -110,11 +129,15 @@ class QuestionOptions(NamedTuple):
 class OutputOptions(NamedTuple):
     plot: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Draw a plot: .png, .svg or .html.", rich_help_panel=_OUTPUT),
+        typer.Option(metavar="FILE", help="Draw a plot into this file: .png, .svg or .html.", rich_help_panel=_OUTPUT),
     ] = None
     placement: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write the host of each task as CSV job,host.", rich_help_panel=_OUTPUT),
+        typer.Option(
+            metavar="FILE",
+            help="Write a CSV file with the columns job and host: the host of each task.",
+            rich_help_panel=_OUTPUT,
+        ),
     ] = None
 
 
@@ -128,9 +151,9 @@ def plan(
     output: OutputOptions,
     as_json: AsJson = False,
 ) -> None:
-    """Calculate whether a demand fits, how many hosts it needs, and the effect of failures. See docs/planning.md.
+    """Calculate whether tasks fit on hosts, how many hosts they need, and the effect of failed hosts.
 
-    Exits with 1 if the demand does not fit.
+    Exits with 1 if not every task has a host. See docs/planning.md.
     """
     from jobcloud.client import plan_report, planning
     from jobcloud.planning import plot

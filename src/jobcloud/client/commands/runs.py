@@ -16,7 +16,7 @@ def list_runs(
     job: Annotated[str, typer.Argument(metavar="JOB", help="Only runs of this job.")] = "",
     state: Annotated[
         str,
-        typer.Option(help="Only runs in this state, such as ACTIVE, FAILED or DEAD (no attempts left)."),
+        typer.Option(help="Only runs in this state, such as ACTIVE, FAILED or DEAD (used up all attempts)."),
     ] = "",
     limit: Limit = 20,
     as_json: AsJson = False,
@@ -32,16 +32,18 @@ def list_runs(
 def retry(
     ctx: typer.Context,
     run: Annotated[str, typer.Argument(metavar="RUN", help="Id of the run, from `jobcloud runs`.")],
-    shard: Annotated[int | None, typer.Option(min=0, help="Only this shard. Default: all of them.")] = None,
+    shard: Annotated[
+        int | None, typer.Option(min=0, help="Start only this shard. Default: all DEAD, FAILED and KILLED shards.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Retry the DEAD, FAILED and KILLED shards of a run, with the full number of repeats."""
+    """Start the DEAD, FAILED and KILLED shards of a run again. Each gets the full number of repeats."""
     with connect(ctx) as client:
         found = client.retry(run, shard)
     render.answer(found, f"run {found['id']} is {found['state']}", as_json=as_json)
 
 
 def explain(ctx: typer.Context, job: JobName, as_json: AsJson = False) -> None:
-    """Explain why a job runs or waits. For each missing resource: the amount asked for and the best available."""
+    """Explain why a job runs or waits, with the requested and the best available amount of missing resources."""
     with connect(ctx) as client:
         render.show(client.explain(job), render.explanation, as_json=as_json)

@@ -17,14 +17,19 @@ _API, _MESOS, _TLS = "API and packages", "Mesos", "TLS to the master"
 
 
 class ApiOptions(NamedTuple):
-    host: Annotated[str | None, typer.Option(help="Address of the API.", rich_help_panel=_API)] = None
-    port: Annotated[int | None, typer.Option(help="Port of the API.", rich_help_panel=_API)] = None
-    token_file: Annotated[Path | None, typer.Option(help="File with the API token.", rich_help_panel=_API)] = None
+    host: Annotated[str | None, typer.Option(help="Address on which the API listens.", rich_help_panel=_API)] = None
+    port: Annotated[int | None, typer.Option(help="Port on which the API listens.", rich_help_panel=_API)] = None
+    token_file: Annotated[Path | None, typer.Option(help="File with the token of the API.", rich_help_panel=_API)] = (
+        None
+    )
     artifact_host: Annotated[
-        str | None, typer.Option(help="Address from which agents fetch packages.", rich_help_panel=_API)
+        str | None,
+        typer.Option(
+            help="Address on which the artifact server listens. Agents fetch packages from it.", rich_help_panel=_API
+        ),
     ] = None
     artifact_port: Annotated[
-        int | None, typer.Option(help="Port from which agents fetch packages.", rich_help_panel=_API)
+        int | None, typer.Option(help="Port on which the artifact server listens.", rich_help_panel=_API)
     ] = None
 
     def settings(self) -> dict[str, object]:
@@ -47,7 +52,7 @@ class MesosOptions(NamedTuple):
         ),
     ] = None
     role: Annotated[
-        str | None, typer.Option(help="Mesos role; separate several with commas.", rich_help_panel=_MESOS)
+        str | None, typer.Option(help="Mesos role, or several separated by commas.", rich_help_panel=_MESOS)
     ] = None
     principal: Annotated[str | None, typer.Option(help="Mesos principal.", rich_help_panel=_MESOS)] = None
     secret_file: Annotated[
@@ -65,10 +70,14 @@ class MesosOptions(NamedTuple):
 
 class TlsOptions(NamedTuple):
     tls_ca: Annotated[
-        Path | None, typer.Option(help="CA certificates that verify the master.", rich_help_panel=_TLS)
+        Path | None, typer.Option(help="File with CA certificates to verify the master.", rich_help_panel=_TLS)
     ] = None
-    tls_cert: Annotated[Path | None, typer.Option(help="Certificate of the scheduler.", rich_help_panel=_TLS)] = None
-    tls_key: Annotated[Path | None, typer.Option(help="Key of that certificate.", rich_help_panel=_TLS)] = None
+    tls_cert: Annotated[
+        Path | None, typer.Option(help="File with the certificate of the scheduler.", rich_help_panel=_TLS)
+    ] = None
+    tls_key: Annotated[
+        Path | None, typer.Option(help="File with the key of this certificate.", rich_help_panel=_TLS)
+    ] = None
 
     def settings(self) -> dict[str, object]:
         return {
@@ -84,20 +93,27 @@ def run_scheduler(
     mesos: MesosOptions,
     api: ApiOptions,
     tls: TlsOptions,
-    data: Annotated[Path | None, typer.Option(metavar="DIR", help="Keep the state here. Default: in memory.")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Directory for state and packages. Default: none, with the state in memory."),
+    ] = None,
     zookeeper: Annotated[
         str | None,
-        typer.Option(metavar="HOST:PORT,…", help="Keep the state in ZooKeeper. One of several schedulers leads."),
+        typer.Option(
+            metavar="HOST:PORT,…", help="Keep the state in ZooKeeper. Then several schedulers can run, and one leads."
+        ),
     ] = None,
     etcd: Annotated[
         str | None,
-        typer.Option(metavar="HOST:PORT,…", help="Keep the state in etcd. One of several schedulers leads."),
+        typer.Option(
+            metavar="HOST:PORT,…", help="Keep the state in etcd. Then several schedulers can run, and one leads."
+        ),
     ] = None,
     config: Annotated[Path | None, typer.Option(metavar="FILE", help="TOML file with settings.")] = None,
 ) -> None:
     """Run the scheduler on a Mesos cluster.
 
-    Options override JOBCLOUD_* environment variables, and these override --config. See docs/settings.md.
+    Options override JOBCLOUD_* environment variables. These variables override --config. See docs/settings.md.
     """
     with server_libraries():
         from jobcloud.server import settings, wiring
@@ -111,11 +127,11 @@ def run_dev(
     demo: Annotated[bool, typer.Option("--demo", help="Register the demo app.")] = False,
     agents: Annotated[int, typer.Option(min=1, max=1000, help="Number of agents.")] = 2,
     data: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Keep the state here. Default: a temporary directory.")
+        Path | None, typer.Option(metavar="DIR", help="Directory for the state. Default: a temporary directory.")
     ] = None,
-    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port of the API.")] = 8899,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port on which the API listens.")] = 8899,
 ) -> None:
-    """Run a whole cluster on this machine: master, agents and scheduler. For laptops and tests."""
+    """Run a small cluster on this machine: master, agents and scheduler. For laptops and tests."""
     with server_libraries():
         from jobcloud.dev import supervisor
 

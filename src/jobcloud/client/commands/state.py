@@ -17,14 +17,14 @@ _URLS = "sqlite://DIR, zookeeper://HOST:PORT,â€¦/NAMESPACE or etcd://HOST:PORT,â
 
 @commands.command("copy")
 def copy_state(
-    source: Annotated[str, typer.Option("--from", metavar="URL", help=f"The state to copy: {_URLS}")],
-    target: Annotated[str, typer.Option("--to", metavar="URL", help="An empty place, as in --from.")],
+    source: Annotated[str, typer.Option("--from", metavar="URL", help=f"Store to copy: {_URLS}")],
+    target: Annotated[str, typer.Option("--to", metavar="URL", help="Empty store to copy to, in the form of --from.")],
     config: Annotated[
         Path | None, typer.Option(metavar="FILE", help="TOML file with credentials and certificates of the stores.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Copy the state of a stopped scheduler to another store, and compare both. The source stays as it is."""
+    """Copy the state of a stopped scheduler to another store, and compare both stores. The source is not changed."""
     with server_libraries():
         from jobcloud.server import state_commands, state_copy
 

@@ -22,7 +22,7 @@ TaskName = Annotated[
     str,
     typer.Argument(
         metavar="TASK",
-        help="Id of the task or its beginning; JOB/SHARD or JOB for the newest task of that shard or job.",
+        help="Id of the task, or the beginning of the id. JOB/SHARD or JOB: the newest task of that shard or job.",
     ),
 ]
 
@@ -31,7 +31,7 @@ def list_tasks(
     ctx: typer.Context,
     job: Annotated[str, typer.Option(help="Only tasks of this job.")] = "",
     state: Annotated[
-        str, typer.Option(help="Only tasks in this state, such as RUNNING; or 'active', or 'ended'.")
+        str, typer.Option(help="Only tasks in this state, such as RUNNING, or in a group of states: active or ended.")
     ] = "",
     limit: Limit = 50,
     as_json: AsJson = False,
@@ -47,7 +47,9 @@ def logs(
     ctx: typer.Context,
     task: TaskName,
     stderr: Annotated[bool, typer.Option("--stderr", help="Print standard error instead of standard output.")] = False,
-    tail: Annotated[int, typer.Option(min=0, max=10_000, help="Only the last lines; 0: all.")] = 0,
+    tail: Annotated[
+        int, typer.Option(min=0, max=10_000, help="Number of lines to print from the end; 0: all lines.")
+    ] = 0,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow the output until the task ends.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -65,7 +67,7 @@ def logs(
 
 
 def kill(ctx: typer.Context, task: TaskName, as_json: AsJson = False) -> None:
-    """Kill a task. The shard of a DAEMON job starts again: disable the job to stop it."""
+    """Kill a task. A shard of a DAEMON job then starts again. To stop such a job, disable it."""
     with connect(ctx) as client:
         killed = client.kill(_find_task(client, task)["id"])
     render.answer(killed, f"task {killed['id']} is being killed", as_json=as_json)
@@ -75,10 +77,12 @@ def kill(ctx: typer.Context, task: TaskName, as_json: AsJson = False) -> None:
 def forget(
     ctx: typer.Context,
     task: TaskName,
-    force: Annotated[bool, typer.Option("--force", help="Even if Mesos reports the task as alive.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Declare the task lost even if Mesos reports it as alive.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Declare a task lost, if you know that it is dead. If it reappears, it is killed."""
+    """Declare a task lost. Do this only if you know that it is dead. If the task comes back, it is killed."""
     with connect(ctx) as client:
         forgotten = client.forget(_find_task(client, task)["id"], force=force)
     render.answer(forgotten, f"task {forgotten['id']} is forgotten", as_json=as_json)
