@@ -103,7 +103,7 @@ def near(group: int, *, within: int = BY_HOST, minimum: int = 1, weight: int = 0
 
 
 def balanced(group: int, across: int, *, skew: int = 1, weight: int = 0) -> Rule:
-    """At most ``skew`` more claims of the group, the new one included, than at the value of ``across`` with fewest.
+    """The claims of the group per value of ``across``, the new one included, exceed the lowest by at most ``skew``.
 
     Compares the values of the enabled hosts that the class may use. A weight is paid for each claim in excess, at most
     64 times.
@@ -172,11 +172,11 @@ _Class = TypeVar("_Class", bound=type)
 
 
 def one_call_at_a_time(cls: _Class) -> _Class:
-    """Let each public method of the class claim its object first.
+    """Let each public method of the class mark its object as in use.
 
-    Meanwhile, a call of another thread raises MatchStateError. A call of the same thread may make further calls, for
-    example from a generator that it is given. Instances need a dict `_calls` for the claim. `dict.setdefault` is
-    atomic: of two threads, one gets its own claim back.
+    While it is in use, a call of another thread raises MatchStateError. The thread that uses it may make further calls,
+    for example from a generator that it has passed. Instances need a dict `_calls` for the mark. `dict.setdefault` is
+    atomic: of two threads, only one gets its own mark back.
     """
 
     def claiming(method: Callable[..., Any]) -> Callable[..., Any]:

@@ -120,7 +120,7 @@ _OWN_PROCESS = frozenset({JobType.SCRIPT, JobType.HTTP})
 
 
 class CatchUp(StrEnum):
-    """Which firings that were missed while no scheduler led run: none of them, one for all, or the last few."""
+    """Which missed firings run afterwards: none of them, one for all, or the last few."""
 
     SKIP = "skip"
     ONCE = "once"
@@ -790,7 +790,7 @@ def check_resources(resources: Resources, least: Resources = NOTHING) -> None:
 
 
 def item_parameters(text: str) -> str | dict[str, str]:
-    """The stored form of `shardingItemParameters` as JSON has it: a text, or an object from item to parameter.
+    """The value of `shardingItemParameters` in JSON from its stored form: a text, or an object from item to parameter.
 
     No valid text in Elastic-Job's format begins with a brace. Raises ConfigError if the object is malformed.
     """

@@ -365,7 +365,7 @@ def _year(second: int) -> int:
 
 
 def _change_before(zone: ZoneInfo, second: int) -> _Change | None:
-    """The last change at or before an instant, but at most two days before it: no fold is longer."""
+    """The last change at or before an instant; None if there was none in the two days before. No fold is longer."""
     recent = [change for change in _changes(zone, _year(second)) if second - 2 * _DAY < change.at <= second]
     return recent[-1] if recent else None
 
@@ -468,7 +468,7 @@ class Schedule:
         return found
 
     def _gap_fires_alone(self, begin: int, end: int) -> bool:
-        """Whether a gap of the wall clock contains a firing, and the wall time after it is not one itself."""
+        """Whether a gap of the wall clock contains a matching time, and the first wall time after it does not match."""
         return self._count_walls(begin, end - 1) > 0 and not self._count_walls(end, end)
 
     def _count_walls(self, first: int, last: int) -> int:
@@ -540,8 +540,8 @@ class Schedule:
         """The first firing (s) at or after an instant (s).
 
         Between two changes of offset, instants and wall times differ by a constant. So each such period needs one
-        search in wall time, which starts where the policy lets the period start (`_opening`). No wall time from
-        `searched` to `wall` matches, so a period that starts between them needs no new search.
+        search in wall time, from the first wall time that the policy allows (`_opening`). No wall time between
+        `searched` and `wall` matches. So a period whose opening lies between them needs no new search.
         """
         offset, opened = _offset(zone, first), first
         change = _change_before(zone, first)

@@ -67,11 +67,11 @@ def _ignore_progress(done: float, total: Optional[float]) -> None:
 class ShardingContext:
     """The context of one attempt of a shard.
 
-    The first six fields are those of Elastic-Job. `run_id` is the same for all attempts of this shard in this run;
-    `attempt` counts from 1. `fence` grows with every attempt: a job that stores `fence` with its results, and rejects
-    writes with a smaller one, takes effect once even if it is retried. `fire_time_ms` is the instant the run was due,
-    in milliseconds since the Unix epoch; None for a run triggered by hand. `ports` are the ports of the host that the
-    shard has for itself (`portCount`).
+    The first six fields are those of Elastic-Job. `run_id` is the same for all attempts of this shard in this run.
+    `attempt` counts from 1. `fence` rises with every attempt: a job that stores `fence` with its results, and rejects
+    writes with a smaller one, takes effect once even if it is repeated. `fire_time_ms` is the instant at which the run
+    was due or triggered, in milliseconds since the Unix epoch; None if it is unknown. `ports` are the ports of the host
+    that belong to the shard (`portCount`).
     """
 
     job_name: str = ""
@@ -143,7 +143,7 @@ class SimpleJob(abc.ABC):
 
     @abc.abstractmethod
     def execute(self, ctx: ShardingContext) -> Any:
-        """Do the work. To return is success, an exception is failure. A small JSON value is kept as the result."""
+        """Do the work. An exception is a failure, a return is success. A small JSON value is stored as the result."""
 
 
 class DataflowJob(abc.ABC):
@@ -158,7 +158,7 @@ class DataflowJob(abc.ABC):
 
     @abc.abstractmethod
     def process_data(self, ctx: ShardingContext, data: Sequence[Any]) -> Any:
-        """Process the items that `fetch_data` returned; there is at least one."""
+        """Process the items that `fetch_data` returned, at least one."""
 
 
 class JobListener:
@@ -316,7 +316,7 @@ def _perform_dataflow(job: DataflowJob, ctx: ShardingContext, streaming: bool, c
 
 
 def _fetched(data: Optional[Iterable[Any]]) -> Any:
-    """`data`, as a list if it has no length; None if it is empty. By len(), because arrays may have no truth value."""
+    """`data`, as a list if it has no length; None if it is empty. Arrays may have no truth value, so len() is used."""
     if data is None:
         return None
     sized: Any = data if hasattr(data, "__len__") else list(data)

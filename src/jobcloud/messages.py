@@ -1,8 +1,8 @@
 """Inputs of the scheduler (events) and its outputs (effects), as frozen values.
 
-Every event has `at`, the instant it happened in milliseconds since the epoch, and all identifiers it needs. Effects are
-performed in `EFFECT_ORDER`: a decision is stored before it is sent, and a status update is acknowledged only after the
-changes it caused are stored.
+Every event has `at`, the instant at which it happened in milliseconds since the epoch, and all identifiers that it
+needs. Effects are performed in `EFFECT_ORDER`: a decision is stored before it is sent, and a status update is
+acknowledged only after the changes that it caused are stored.
 """
 
 from __future__ import annotations
@@ -96,9 +96,9 @@ class ExecutorLost(msgspec.Struct, frozen=True, gc=False):
 
 
 class SendFailed(msgspec.Struct, frozen=True, gc=False):
-    """A call failed: it did not reach the master (`certain`), or it may have reached it.
+    """A call failed. `certain`: it did not reach the master. Otherwise it may have reached it.
 
-    `too_large`: the master, or a proxy before it, refused the call for its size.
+    `too_large`: the master, or a proxy in front of it, refused the call for its size.
     """
 
     at: int
@@ -233,8 +233,8 @@ class Kind(StrEnum):
     JOB = "job"  # job name → Job
     JOB_STATE = "job_state"  # job name → JobState
     DISABLED_APP = "disabled_app"  # app name → True
-    FIRING = "firing"  # firing id → Firing, if it is wide without its shards
-    SHARD = "shard"  # firing id/item → Shard of a wide firing, unless it has not been tried yet
+    FIRING = "firing"  # firing id → Firing, without its shards if it is wide
+    SHARD = "shard"  # firing id/item → Shard of a wide firing, once it has been tried
     TASK = "task"  # task id → Task, until it is known to have ended
     EXECUTOR = "executor"  # agent id/executor id → Executor
     FRAMEWORK = "framework"  # "id" → str

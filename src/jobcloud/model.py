@@ -1,8 +1,8 @@
 """The vocabulary of the scheduler: firings, shards, tasks, executors, offers. Apps and jobs are in config.py.
 
 Instants are integers: milliseconds since the Unix epoch. Amounts are integers in thousandths. All values are frozen;
-the scheduler replaces them. They are `msgspec.Struct`s, as most come and go with each task: creating and copying one
-costs a tenth of a frozen dataclass.
+the scheduler replaces them. They are `msgspec.Struct`s, because most are created for each task. To create or copy a
+struct takes a tenth of the time that a frozen dataclass takes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from jobcloud.config import DELIMITER, MAX_SHARDS, Amount, Resources
 # Ranges are checked when a record is decoded, so that one corrupt record cannot affect others.
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 Instant = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
-# Texts from outside are bounded where they come in, so that every record is smaller than the stores' limit.
+# Texts from outside are cut when they arrive, so that every record is smaller than the stores' limit.
 MAX_MESSAGE_BYTES = 4_000
 MAX_ID_BYTES = 255
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
@@ -87,8 +87,8 @@ class ShardState(StrEnum):
 class JobState(msgspec.Struct, frozen=True, gc=False):
     """The state of a job, apart from its configuration.
 
-    `considered_ms`: every firing due up to this instant has been queued or skipped.
-    `generation` grows with each change of the configuration after which running work must end first.
+    `considered_ms`: every firing that was due up to this instant has been queued or skipped. `generation` rises with
+    each change of the configuration that requires running work to end before new work starts.
     """
 
     considered_ms: Instant
@@ -99,7 +99,7 @@ class JobState(msgspec.Struct, frozen=True, gc=False):
 
 
 class Outcome(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """The end of an attempt in the executor's words, for machines (docs/executor.md).
+    """The executor's report of the end of an attempt, for machines (docs/executor.md).
 
     `cause`, such as exception or worker_lost, is "" after success, or if no executor reported it. `result` is the JSON
     text of the job's return value, or "".
@@ -115,10 +115,10 @@ NO_OUTCOME = Outcome()
 class Shard(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """One shard of a firing.
 
-    `attempt` counts the tasks launched for it; `task_id` is the last of them. `failures` counts the attempts in a row
-    that the cluster lost, `retries` the repeats after a failure of the job itself, and `lost_workers` the
-    attempts that ended with a worker that they shared. The agent of the last attempt is avoided until `avoid_ms`.
-    `outcome` is the end of the last attempt.
+    `attempt`: the number of tasks launched for it. `task_id`: the last of these tasks. `failures`: the attempts in a
+    row that the cluster lost. `retries`: the repeats after failures of the job itself. `lost_workers`: the attempts
+    that were lost with a shared worker. Until `avoid_ms`, the shard avoids the agent of its last attempt. `outcome`:
+    the end of the last attempt.
     """
 
     state: ShardState = ShardState.WAITING
@@ -141,8 +141,8 @@ class Shard(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
 # A shard before its first attempt.
 UNTRIED = Shard()
-# A firing with at most this many shards is narrow: they are in a tuple, and all in its record. Ordinary jobs with a
-# listener are narrow, and a record has room for the longest messages and results of so many shards.
+# A firing with at most this many shards is narrow: its shards are in a tuple, and its record contains them. The record
+# has room for their longest messages and results. Firings of ordinary jobs are narrow, even with a listener.
 MAX_NARROW = 12
 # A wide firing has at most 10,002 shards, so a change copies two tuples of about 100 elements.
 _CHUNK = 100
@@ -199,7 +199,7 @@ def untried(width: int) -> Shards:
 
 
 def replaced(shards: Shards, changes: Mapping[int, Shard]) -> Shards:
-    """The shards with some of them replaced. Shards behind the last one are added; others between are untried."""
+    """The shards with some of them replaced. A shard behind the last one is added, after untried ones if necessary."""
     try:
         if isinstance(shards, tuple):
             found = [*shards]
@@ -270,11 +270,10 @@ class Firing(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 class Task(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """One attempt of one shard, or the placeholder of a warm executor: from the launch intent to the stored end.
 
-    A placeholder has no firing; its `job` is the `placeholder_job` of its app, and `contexts` are those that it has
-    built. A task with `kill_ms` has been asked to end since then; its job decides whether the shard starts again. A
-    task with `overdue_ms` has been asked to end since then because of its time limit. `revision` identifies the
-    configuration of a resident's task (see revisions.py); "" if it is unknown. `ports` are those of the host that the
-    task has for itself.
+    A placeholder has no firing. Its `job` is the `placeholder_job` of its app, and `contexts` are the contexts that it
+    builds. `kill_ms`: when the task was first asked to end; its job decides whether the shard starts again.
+    `overdue_ms`: when it was asked to end because of its time limit. `revision`: the configuration of a resident shard
+    (see revisions.py), or "" if it is unknown. `ports`: the ports of the host that belong to the task.
     """
 
     id: str
@@ -328,7 +327,7 @@ class Share(msgspec.Struct, frozen=True, gc=False):
 
 
 class Executor(msgspec.Struct, frozen=True, gc=False):
-    """An executor as launched on an agent. Every task that joins it must name exactly this.
+    """An executor as launched on an agent. Every task that joins it must contain exactly this description.
 
     `spec` is the rest of Mesos' ExecutorInfo (name, command with URIs, data) as canonical JSON.
     """
@@ -343,7 +342,7 @@ class Executor(msgspec.Struct, frozen=True, gc=False):
 
 @lru_cache(maxsize=4096)
 def content_of(executor_id: str) -> str:
-    """The content of an executor, as its id names it. It does not depend on the server it was fetched from."""
+    """The part of an executor's id that names its content, whichever server the executor was fetched from."""
     return DELIMITER.join(executor_id.split(DELIMITER)[:2])
 
 
@@ -355,9 +354,9 @@ class Window(msgspec.Struct, frozen=True, gc=False):
 
 
 class Offer(msgspec.Struct, frozen=True, gc=False):
-    """Free resources of an agent. `address` is that of its HTTP API: `host:port`, with a path if it has one.
+    """Free resources of an agent. `address` is that of the agent's HTTP API: `host:port`, with a path if it has one.
 
-    `role` is the role of ours that the resources are allocated to.
+    `role` is the role of this framework to which the resources are allocated.
     """
 
     id: str
@@ -391,7 +390,7 @@ class Restoration(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """An operator's order to empty an agent by the deadline."""
+    """An operator's request to drain an agent by the deadline."""
 
     agent_id: str
     since_ms: Instant

@@ -13,8 +13,8 @@ import msgspec
 
 from jobcloud.messages import Acknowledge, Call, Event, Kind
 
-# Every store takes records of this size, encoded, and batches of any size. A command whose record is larger is refused.
-# Records that the scheduler writes on its own are smaller by construction.
+# Every store accepts encoded records of this size, and batches of any size. A command whose record is larger is
+# refused. Records that the scheduler writes on its own are smaller by construction.
 MAX_RECORD_BYTES = 256 * 1024
 
 
@@ -69,7 +69,8 @@ class Store(Protocol):
     def write(self, epoch: int, batch: Sequence[StoredWrite]) -> None:
         """Make all of `batch` durable, or none of it, if `epoch` is the current one.
 
-        Raises Fenced if it is not, StoreFull if no space is left, RecordTooLarge with all records that are too large.
+        Raises Fenced if another epoch is current, StoreFull if no space is left, RecordTooLarge with all records that
+        are too large.
         """
 
     def close(self) -> None:
@@ -93,7 +94,7 @@ class Leadership(Protocol):
     """
 
     def wait(self, stop: Flag, report: Callable[[str], None]) -> bool:
-        """Wait until this process leads (True) or `stop` is set (False). `report` is told who leads, at each change.
+        """Wait until this process leads (True) or `stop` is set (False). `report` gets a text about each new leader.
 
         Raises StoreUnusable if waiting cannot help.
         """

@@ -1,14 +1,16 @@
-"""The journal for records that change often: the place of each, and the content of the next segment. No I/O.
+"""The journal of records that change often. It knows the segment of each record, and composes the next segment. No I/O.
 
-A journal is a series of numbered segments. Each segment is one batch of writes; the latest write of a record is valid.
-A node per record would cost one request per record, and a node per group of records would be rewritten as a whole. A
-segment costs one request for any batch. Space is reclaimed from the oldest segment, a little with every write: its
-records that are still valid are copied to the new segment, and the transaction that creates the new segment deletes the
-old one. (Rosenblum and Ousterhout, "The design and implementation of a log-structured file system", 1992. The oldest
-segment goes first, so that the marker of a deletion can be dropped with its segment.)
+A journal is a series of numbered segments. Each segment holds one batch of writes. The latest write of a record is
+valid. A segment costs one request, unless the batch is too large for one. Other designs cost more: with a node for each
+record, each record costs a request; with a node for a group of records, a change of one record rewrites the group.
 
-Format of a segment: zlib(msgpack([[kind, key, value or nil], …])). A store keeps it in one or several nodes (in etcd:
-keys), as `Spread` splits it.
+Every write reclaims some space. It copies the valid records of the oldest segments to the new segment. The transaction
+that creates the new segment deletes those old ones. The oldest segments go first, so that the marker of a deletion can
+be dropped with its segment: no older segment can still contain the deleted record. (Rosenblum and Ousterhout, "The
+design and implementation of a log-structured file system", 1992.)
+
+Format of a segment: zlib(msgpack([[kind, key, value or nil], …])). `Spread` splits a large segment. A store keeps each
+piece in a node (in etcd: a key).
 """
 
 from __future__ import annotations
@@ -27,11 +29,12 @@ Place: TypeAlias = tuple[str, str]
 Entry: TypeAlias = tuple[str, str, bytes | None]
 """(kind, key, value). None as value marks a deletion."""
 
-# Obsolete bytes that need no cleaning, and the number of segments that a start can read quickly.
+# Old segments are cleaned if the obsolete bytes exceed the valid ones by more than this.
 _SPARE_BYTES = 1 << 20
+# They are also cleaned if there are more segments than this number, which a start reads quickly.
 _MAX_SEGMENTS = 2_000
-# More segments are kept if they are at least this large on average. So a write never copies much more than this to
-# reduce their number, however many records are valid.
+# With many valid records, more segments are allowed: the number of valid bytes divided by this. Otherwise each write
+# would copy much to keep the number of segments low.
 _SEGMENT_BYTES = 32 << 10
 _ENTRY_BYTES = 40
 _DELETED_AT_ONCE = 150
@@ -46,7 +49,7 @@ class Damaged(Exception):
 
 @dataclass(slots=True)
 class Segment:
-    """`nodes`: names of its nodes; `blob`: its content as stored; `size`: its bytes in memory."""
+    """`nodes`: the names of its nodes. `blob`: its content as stored. `size`: the `entry_size` of all its entries."""
 
     number: int
     nodes: tuple[str, ...]
@@ -76,7 +79,7 @@ def decode(blob: bytes) -> list[Entry]:
 
 
 def marks(entries: Iterable[Entry]) -> bytes:
-    """Eight bytes for each record of a segment. If the segment is damaged, they tell which records it changed."""
+    """Eight bytes for each record of a segment. If the segment is damaged, they show which records it changed."""
     return b"".join(sorted(mark(kind, key) for kind, key, _ in entries))
 
 
@@ -86,7 +89,10 @@ def mark(kind: str, key: str) -> bytes:
 
 @dataclass(slots=True)
 class Journal:
-    """The segment of each record's latest write. `size` counts all bytes, `live` those of valid records."""
+    """All segments. `latest`: record → the number of the segment with its latest write, and the bytes of that write.
+
+    `size` counts the bytes of all segments, `live` those of valid records.
+    """
 
     segments: dict[int, Segment] = field(default_factory=dict)
     latest: dict[Place, tuple[int, int]] = field(default_factory=dict)
@@ -116,7 +122,7 @@ class Journal:
             self.size -= self.segments.pop(segment.number).size
 
     def plan(self, writes: Mapping[Place, bytes | None]) -> Plan:
-        """The next segment for `writes`. Deletions of missing records need no entry."""
+        """The next segment for `writes`. The deletion of a record that does not exist needs no entry."""
         entries: list[Entry] = [
             (*place, value) for place, value in writes.items() if value is not None or place in self.latest
         ]
@@ -124,9 +130,10 @@ class Journal:
         return Plan([*moved, *entries], cleaned)
 
     def _clean(self, writes: Mapping[Place, bytes | None], written: int) -> tuple[list[Entry], list[Segment]]:
-        """Clean the oldest segments while there are too many obsolete bytes or too many segments.
+        """Choose the oldest segments for deletion, while there are too many obsolete bytes or too many segments.
 
-        The effort is proportional to the write, so that no write takes much longer than others.
+        Returns the entries to copy, and the segments to delete. The effort is proportional to the size of the write, so
+        that no write takes much longer than others.
         """
         moved: list[Entry] = []
         cleaned: list[Segment] = []
@@ -173,11 +180,11 @@ def marks_name(segment: str) -> str:
 
 
 class Spread:
-    """A segment split into nodes, as (name, data): `parts` are stored first, `ends` belong to the transaction.
+    """A segment split into nodes (name, data). The `parts` are stored first, the `ends` by the transaction.
 
-    The node of the segment contains a header, `1 TOKEN PARTS\\n`, and the rest of the content. A part is named
-    SEGMENT-TOKEN-NUMBER, so that it cannot collide with leftovers of another attempt. The marks, hashes of the kinds
-    and keys of the changed records, are a node of their own.
+    The node of the segment contains a header, `1 TOKEN PARTS\\n`, and the last piece of the content. The other pieces
+    are the parts. A part is named SEGMENT-TOKEN-NUMBER. The token is new for each write, so a part cannot collide with
+    a leftover of an earlier write. The marks (see `marks`) have a node of their own.
     """
 
     def __init__(self, number: int, entries: Sequence[Entry], piece_bytes: int) -> None:
@@ -197,7 +204,7 @@ class Spread:
 
 
 class Files:
-    """The names in the folder of the journal, by kind."""
+    """The names in the folder of the journal, by type. `numbers`: those of all segments, lost ones included."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self.segments: list[str] = []
@@ -221,7 +228,7 @@ class Files:
 
 
 def assemble(name: str, data: bytes | None, parts: Mapping[str, bytes]) -> tuple[bytes, tuple[str, ...]]:
-    """The content of a segment and the names of its nodes, without the marks. Raises Damaged."""
+    """The content of a segment, and the names of its nodes except that of the marks. Raises Damaged."""
     if data is None:
         raise Damaged("it is missing")
     header, newline, rest = data.partition(b"\n")

@@ -1,8 +1,9 @@
 """Read task output from the agent that ran the task, through Mesos' operator API.
 
-The executor keeps a stream in two files: `stdout` and its predecessor `stdout.<bytes before it>`
-(jobcloud.executor.output). Offsets count from the beginning of the whole stream, so a reader can continue at its
-offset, or see how much it has missed. The HTTP client is imported at the first read, so the scheduler starts faster.
+The executor keeps a stream in two files: `stdout`, and its predecessor `stdout.N`, where N is the offset of the first
+byte of `stdout` (jobcloud.executor.output). Offsets count from the beginning of the whole stream, so a reader can
+continue at its offset, or see how much it has missed. The HTTP client is imported at the first read, so the scheduler
+starts faster.
 
 An agent may be slow, silent or hostile. Its reads are bounded in number, in time and in bytes, and they need no thread.
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 # How long a read may take, including the wait for its turn.
 _DEADLINE_S = 10.0
 _MAX_READS = 64
-# A silent agent cannot take the turns of all others.
+# With this limit, a silent agent cannot take the turns of all others.
 _MAX_READS_OF_AGENT = 4
 _MAX_STATES = 2
 _MAX_STATE_BYTES = 64 << 20
@@ -199,7 +200,7 @@ class _Agent:
             raise self._unavailable(error) from error
 
     async def sandboxes(self, wanted: Output) -> list[str]:
-        """Sandboxes of the executor, the newest first. Only those of the task, if the agent remembers them."""
+        """Sandboxes of the executor, the newest first. If the agent remembers which had the task, only those."""
         async with self._states:
             content = await self._fetch("GET", "/state", _MAX_STATE_BYTES)
             try:

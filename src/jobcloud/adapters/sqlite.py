@@ -1,7 +1,7 @@
 """State in one SQLite file: the default store.
 
 Each record is a row; the leader's epoch is a row of its own. Each write is one transaction that also checks the epoch.
-If a second scheduler opens the same file, the writes of the first one therefore fail. docs/state.md describes the file.
+So when a second scheduler takes over the file, the writes of the first one fail. docs/state.md describes the file.
 Formats: https://www.sqlite.org/fileformat2.html (header), https://www.sqlite.org/wal.html.
 """
 
@@ -60,12 +60,12 @@ class SqliteStore:
 
     def __init__(self, path: Path, *, busy_s: float = 2.0) -> None:
         self.path = path
-        #: the files in use, with their identity since the epoch was raised
+        #: the files in use, with the identity that they had when the epoch was raised
         self._files: dict[str, tuple[int, int] | None] = {}
         with self._translated():
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._check_header()
-            # Only the owner can read the file from the start: parameters of jobs may contain secrets.
+            # From the start, only the owner can read the file: parameters of jobs may contain secrets.
             path.touch(mode=0o600)
             self._busy_s = busy_s
             self._db = sqlite3.connect(path, timeout=busy_s, isolation_level=None, check_same_thread=False)
@@ -241,7 +241,7 @@ def files_of(path: Path) -> list[Path]:
 
 
 def in_use(path: Path) -> bool:
-    """Whether another process has the database open, such as a scheduler. False if there is none or it is damaged."""
+    """Whether another process, such as a scheduler, has the database open. False for a missing or damaged database."""
     if not path.exists():
         return False
     try:

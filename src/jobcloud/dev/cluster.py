@@ -36,7 +36,7 @@ _STOP_SECONDS = 30.0
 
 
 class ClusterError(Exception):
-    """The dev cluster did not start, or refused a request; the text is its own."""
+    """The dev cluster did not start, or refused a request. The text gives the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,7 @@ class _SavedState:
                 raise ClusterError(f"{self._path} is damaged: remove it to start with new agents") from None
 
     def save(self, agent_ids: list[str]) -> None:
-        """Replace the file, so that a kill leaves the old or the new one."""
+        """Replace the file as a whole, so that a kill leaves the old or the new one."""
         new = self._path.with_suffix(".new")
         new.write_text(json.dumps({"name": self.name, "agents": agent_ids, "runs": self.starts + 1}))
         new.replace(self._path)

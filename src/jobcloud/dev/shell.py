@@ -44,7 +44,7 @@ from .resources import Resources
 from .sandbox import LaunchError, Workspace, kill_all, prepare, start_process
 from .virtual import VirtualExecutors
 
-_FAILED_TO_START = 9  # Mesos' status of a container that was destroyed before the executor ran
+_FAILED_TO_START = 9  # the status that Mesos reports for a container that was destroyed before the executor ran
 
 
 @dataclass(slots=True)
@@ -326,7 +326,7 @@ class Shell:
             kill_all(process.sandbox, process.popen.pid)
 
     def kill_executors(self, framework_id: str, executor_id: str) -> int:
-        """Send SIGKILL to the processes of matching executors alone, as in a crash. Returns their number."""
+        """Send SIGKILL to the main process of each matching executor, as in a crash. Returns their number."""
         killed = 0
         for process in self._processes.values():
             executor = process.host.agent.executor_of(process.sandbox.name)

@@ -7,7 +7,7 @@ import socket
 from contextlib import suppress
 
 # Below the range from which Linux takes ports for connections, and for servers that ask for any port (32768 and up). So
-# neither takes one of them between the search and the start of the server.
+# none of these takes a port between the search and the start of the server.
 _PORTS = range(12_000, 32_000)
 _MAX_TRIES = 1_000
 

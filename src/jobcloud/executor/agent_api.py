@@ -1,7 +1,7 @@
 """The executor's side of Mesos' v1 executor HTTP API.
 
 Source: Mesos documentation, "Executor HTTP API": the answer to the POST of SUBSCRIBE is an endless RecordIO stream of
-events. Every other call is a separate POST that is answered 202. Two threads do this and post all results to the
+events. Every other call is a separate POST with the answer 202. Two threads make the calls and post all results to the
 daemon's loop.
 """
 
@@ -30,7 +30,7 @@ _MAX_EVENT_BYTES = 16 << 20
 
 
 class AgentError(Exception):
-    """The agent refused, or its answer is not of the executor API."""
+    """The agent refused a call, or its answer does not belong to the executor API."""
 
 
 class Listener:
@@ -46,7 +46,7 @@ class Listener:
         raise NotImplementedError
 
     def on_sent(self, uuid: str, refusal: str) -> None:
-        """The agent has taken an UPDATE (`refusal` is ""), or has not."""
+        """An attempt to send an UPDATE has ended. `refusal`: why the agent has not accepted it; "" if it has."""
         raise NotImplementedError
 
 

@@ -53,8 +53,8 @@ def build() -> bytes:
 def command(sha256: str, file: str = FILE_NAME) -> str:
     """The `sh` line for an ExecutorInfo's command. The zip was fetched into the sandbox as `file`.
 
-    The exit code is 127 if there is no python3, and 1 if python3 is too old or the zip does not hash to `sha256`. Each
-    time a message on stderr tells why.
+    The exit code is 127 if there is no python3, and 1 if python3 is too old or the zip does not hash to `sha256`. A
+    message on stderr gives the reason.
     """
     name = shlex.quote(file)
     missing = (

@@ -48,7 +48,7 @@ _LEAVE_WITHIN_S = 5.0
 _MAX_WAIT_S = 5.0
 # Progress reports that follow each other faster are dropped. Our worker sends about one a second.
 _PROGRESS_EVERY_S = 0.9
-# How long webhook reports may delay the exit of the executor, and how often it checks them.
+# How long webhook reports may delay the exit of the executor, and the interval at which it checks them.
 _LAST_REPORTS_S, _RECHECK_S = 10.0, 0.05
 # Return free memory to the system after this many executions, because a fragmented heap grows.
 _TRIM_EVERY = 1_000

@@ -24,7 +24,7 @@ LAST_YEAR = 2099
 
 _MINUTE = 60
 _DAY = 86_400
-# The clock is steady at this distance from any change: no jump is longer than a day.
+# At this distance from every change, the clock is steady for a day. No jump is longer than a day.
 _NEAR = 2 * _DAY
 _END = calendar.timegm((LAST_YEAR + 1, 1, 1, 0, 0, 0))
 _LISTS = {
@@ -89,7 +89,10 @@ class FireTimes:
         return all(self._offset(second + near) == offset for near in (-_NEAR, -_DAY, _DAY, _NEAR))
 
     def _steady(self, second: int) -> Tuple[Optional[int], int]:
-        """(a firing within a day after `second` or None, the second to continue from). The clock is steady so long."""
+        """Returns (a firing within a day after `second`, or None; the second from which to continue).
+
+        The clock must be steady near `second`.
+        """
         offset = self._offset(second)
         wall = datetime.fromtimestamp(second + offset, timezone.utc)
         if self._is_day(wall.date()):
@@ -104,7 +107,7 @@ class FireTimes:
         return None, midnight if midnight - second <= _DAY else max(midnight - _NEAR, second + _DAY)
 
     def _around_a_change(self, second: int) -> Tuple[Optional[int], int]:
-        """The same, minute by minute along the real clock, which has the gaps and folds."""
+        """As `_steady`, but minute by minute along the real clock, which has gaps and folds."""
         start = second - second % _MINUTE
         for minute in range(start, start + _DAY, _MINUTE):
             wall = datetime.fromtimestamp(minute, self._zone)

@@ -17,7 +17,7 @@ import time
 from typing import Any, Callable, Mapping, NoReturn, Tuple, Union
 from urllib.parse import SplitResult, urlsplit
 
-# Names a file that holds the shard and the request.
+# The variable with the path of the file that contains the shard and the request.
 VARIABLE = "JOBCLOUD_SHARDING_CONTEXT_FILE"
 _FIELDS = ("jobName", "taskId", "shardingTotalCount", "jobParameter", "shardingItem", "shardingParameter")
 # This much of the response body goes to the shard's log.
@@ -80,9 +80,9 @@ def send(
 
 
 def check_address(host: str, address: str) -> None:
-    """Refuse a host name that resolves to this machine or to a link-local service. An address literal may be one.
+    """Raises Refused for a host name that resolves to this machine or to a link-local address.
 
-    Raises Refused.
+    localhost is allowed, and so is a host that is written as an address.
     """
     if differs_by_machine(inner_address(address)) and host != "localhost" and host.strip("[]") != address:
         raise Refused(f"{host} is {address}, an address that means another machine on each agent")

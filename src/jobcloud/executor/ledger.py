@@ -16,7 +16,7 @@ _HASH = struct.Struct("q")
 TERMINAL = frozenset({"TASK_FINISHED", "TASK_FAILED", "TASK_KILLED", "TASK_ERROR"})
 # Ended tasks are remembered, so that a LAUNCH that is delivered again later starts nothing.
 _ENDED_REMEMBERED = 10_000
-# Reports kept for one task while no agent takes them. The newest are dropped, terminal updates never.
+# Reports kept for one task while no agent takes them. Further reports are dropped, but never a terminal update.
 MAX_WAITING_REPORTS = 1_000
 
 
@@ -62,7 +62,7 @@ class Ledger:
         return not self._live and not self._updates
 
     def launch(self, task_id: str, info: Mapping[str, Any]) -> bool:
-        """Take in a task. False, and no change, if this task id was launched here before."""
+        """Add a task. Returns False, with no change, if this task id was launched here before."""
         if task_id in self._live or task_id in self._ended:
             return False
         self._live.add(task_id)
@@ -75,7 +75,7 @@ class Ledger:
     def record(self, task_id: str, uuid: str, status: Status) -> bool:
         """Keep an update until it is acknowledged.
 
-        False, and nothing is kept, if the task is not alive (so no task ends twice) or has too many reports.
+        Returns False, and keeps nothing, if the task is not alive or has too many reports. So no task ends twice.
         """
         if task_id not in self._live:
             return False

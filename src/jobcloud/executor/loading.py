@@ -15,7 +15,7 @@ from jobcloud.job import DataflowJob, Job, SimpleJob
 
 
 class LoadError(Exception):
-    """The job cannot be loaded. `cause` says which part failed, the text which name and how to fix it."""
+    """The job cannot be loaded. `cause`: the part that failed. The text names the object and the fix."""
 
     def __init__(self, cause: Cause, text: str) -> None:
         super().__init__(text)

@@ -47,7 +47,7 @@ def _make_room() -> None:
             os.ftruncate(descriptor, 0)
 
 
-# Cancelled timers are removed when there are this many: each update of a task leaves one behind.
+# When there are this many timers, the cancelled ones are removed. Each update of a task leaves a cancelled timer.
 _CROWDED = 1_000
 _MAX_WAIT_S = 3_600.0
 _MAX_LINE_CHARS = 20_000

@@ -27,12 +27,12 @@ class State(str, Enum):
 class Cause(str, Enum):
     """Why an execution failed, for machines. The message is for people."""
 
-    EXCEPTION = "exception"  # the job raised
+    EXCEPTION = "exception"  # the job raised an exception
     EXIT_CODE = "exit_code"  # the script, or sys.exit() in a job, ended with a code other than 0
     SIGNAL = "signal"  # a signal that the executor did not send ended the script
     IMPORT = "import"  # jobClass cannot be loaded or is not a job
     CONTEXT = "context"  # applicationContext cannot be built or lacks the bean
-    LISTENER = "listener"  # a listener raised
+    LISTENER = "listener"  # a listener raised an exception
     COMMAND = "command"  # scriptCommandLine cannot be started
     PACKAGE = "package"  # the app package is missing, altered or unsafe
     PAYLOAD = "payload"  # the executor does not understand the data of the task or of the executor
@@ -73,7 +73,7 @@ def killed(cause: Cause = Cause.KILLED, message: str = "", exit_code: Optional[i
 
 
 def small(result: Any) -> Tuple[Any, str]:
-    """(a copy of the result, decoded from its JSON, or None; why it was dropped, or "")."""
+    """Returns (the result in JSON types, or None if it was dropped; why it was dropped, or "")."""
     if result is None:
         return None, ""
     if isinstance(result, (str, bytes)) and len(result) > RESULT_BYTES:

@@ -36,11 +36,11 @@ def task_folder(task_id: str) -> str:
 
 
 class RotatingLog:
-    """A file and its predecessor, each of at most `limit` bytes. The first byte creates it. Any thread may write.
+    """A file and its predecessor, each of at most `limit` bytes. The first byte creates the file.
 
-    The predecessor is named `<file>.<bytes>`, by the number of bytes in the stream before those in `<file>`, so that a
-    reader finds its place after a rotation. Output that cannot be written is dropped: a job must not fail in a print()
-    because the disk is full.
+    The predecessor is named `<file>.N`. N is the number of bytes of the stream that precede those in `<file>`. So a
+    reader finds its place after a rotation. Any thread may write. Output that cannot be written is dropped: a job must
+    not fail in a print() because the disk is full.
     """
 
     def __init__(self, path: str, limit: int = LOG_BYTES) -> None:
@@ -53,7 +53,7 @@ class RotatingLog:
         self._tail = b""
 
     def write(self, data: bytes) -> bool:
-        """Write `data`. False, and nothing is written, after end()."""
+        """Write `data`. After end(), write nothing and return False."""
         with self._lock:
             if self._ended:
                 return False
@@ -114,14 +114,14 @@ class RotatingLog:
 
 
 def rotated(path: str) -> int:
-    """How many bytes of the stream precede the file at `path`, by its predecessor's name."""
+    """How many bytes of the stream precede those in the file at `path`. The name of its predecessor shows this."""
     folder, name = os.path.split(path)
     ends = (entry[len(name) + 1 :] for entry in os.listdir(folder) if entry.startswith(name + "."))
     return max((int(end) for end in ends if end.isdigit()), default=0)
 
 
 class TaskFolders:
-    """The folders of tasks. The oldest ones of ended tasks are removed."""
+    """The folders of tasks. Of the folders of ended tasks, the oldest are removed."""
 
     def __init__(self, root: str) -> None:
         self.root = root
@@ -202,7 +202,7 @@ class Pump:
         self._selector.register(read, selectors.EVENT_READ)
 
     def _copy(self, read: int) -> bool:
-        """Copy one piece. Whether there may be more."""
+        """Copy one piece. Returns whether there may be more."""
         try:
             data = os.read(read, 1 << 16)
         except BlockingIOError:

@@ -54,7 +54,7 @@ class PackageError(Exception):
 
 @dataclass(frozen=True)
 class Limits:
-    """`files`: entries of every kind. `bytes`: unpacked size. `ratio`: unpacked size to packed size."""
+    """`files`: entries of every kind. `bytes`: unpacked size. `ratio`: unpacked size divided by packed size."""
 
     files: int = 10_000
     bytes: int = 1 << 30

@@ -36,7 +36,7 @@ Complete = Callable[[Any], Any]
 
 
 class ListenerError(Exception):
-    """A listener raised. The text names the listener and the error."""
+    """A listener raised an exception. The text names the listener and the exception."""
 
 
 def handler_name(name: str) -> str:
@@ -45,7 +45,7 @@ def handler_name(name: str) -> str:
 
 
 class Plugins:
-    """Any thread may call this."""
+    """The listeners and error handlers of a worker. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -112,9 +112,10 @@ def _entry_point(group: str, name: str, field: str) -> Any:
 
 
 def around(listeners: Sequence[JobListener], ctx: ShardingContext, run: Callable[[], T], complete: Complete) -> T:
-    """Call `run` between the listeners' `before` and `after` methods; `after` in reverse order. Returns its result.
+    """Call `run` between the listeners' `before` and `after` methods. Returns the result of `run`.
 
-    Raises the error of `run`. Raises ListenerError if only a listener raised.
+    The `after` methods are called in reverse order. Raises the error of `run`, or ListenerError if only a listener
+    failed.
     """
     entered: List[JobListener] = []
     raised: List[BaseException] = []
@@ -147,7 +148,7 @@ def call_firing_listener(listener: FiringListener, step: str, ctx: FiringContext
 
 
 def handled(handler: ErrorHandler, ctx: ShardingContext, error: BaseException) -> bool:
-    """Whether the handler says that it has handled the error. A handler that raises has not."""
+    """Whether the handler says that it has handled the error. False if the handler raises an exception."""
     try:
         return handler.handle(ctx, error) is True
     except BaseException:

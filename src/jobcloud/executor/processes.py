@@ -1,8 +1,9 @@
 """Start processes in a way that lets the daemon end each of them together with all its descendants.
 
-Every child leads a session of its own and carries a mark in its environment. The daemon is a subreaper: when a parent
-dies, descendants that left their session become children of the daemon, which finds them by the mark. When the daemon
-is killed, the kernel kills its children (PR_SET_PDEATHSIG). The warden, a small fork of the daemon, kills the others.
+Every child leads a session of its own and carries a mark in its environment. The daemon is a subreaper: a descendant
+that left its session becomes a child of the daemon when its parent dies. The daemon recognizes it by the mark. When the
+daemon is killed, the kernel kills the daemon's children (PR_SET_PDEATHSIG). The warden, a small fork of the daemon,
+kills their descendants.
 """
 
 from __future__ import annotations
@@ -30,10 +31,12 @@ _M_ARENA_MAX = -8
 _MAX_FILES = 65_536
 # These errors say that the machine has no room for another process. They say nothing about the program.
 _SHORTAGES = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
-# A search for processes that must end takes at most this long. On a busy machine a killed process is seen for a while.
+# A search for processes that must end takes at most this long. On a busy machine, a killed process remains in /proc for
+# some time.
 _SEARCH_S = 2.0
 _LONGEST_PAUSE_S = 0.05
-# One scan of /proc can miss a process that forks and ends during the scan.
+# A scan of /proc can miss the child of a process that forks and ends during the scan. So a search ends only after this
+# number of scans in a row without a find.
 _CLEAN_SCANS = 3
 
 try:
@@ -53,7 +56,7 @@ def own_program(module: str) -> List[str]:
 
 
 def become_subreaper() -> None:
-    """Become the parent of orphaned descendants. If the kernel cannot do that, they go to init."""
+    """Become the parent of orphaned descendants, instead of init. If the kernel cannot do this, log it."""
     if _prctl is None or _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         log("cannot become a subreaper; processes that leave their session may survive their task")
 
@@ -134,10 +137,10 @@ def _before_exec(limits: List[Tuple[int, Tuple[int, int]]]) -> Callable[[], None
 
 
 def start_warden(family: str) -> int:
-    """Fork the process that outlives this one and kills every process with the family's marks. Returns its pid.
+    """Fork the warden. When this process has ended, the warden kills all processes with the family's marks.
 
-    Call this before there are threads. Only this process holds the pipe open. When it ends, the warden reads the end of
-    the pipe.
+    Returns the warden's pid. Call this before there are threads. The warden reads from a pipe, and only this process
+    has its other end. So the warden waits until this process ends.
     """
     read, write = os.pipe()
     pid = os.fork()
@@ -151,7 +154,7 @@ def start_warden(family: str) -> int:
 
 
 def _scans() -> Iterator[None]:
-    """The scans of one search. A growing pause, from 2 ms, precedes each but the first."""
+    """The scans of one search. A pause precedes each scan except the first. It begins with 2 ms and grows."""
     deadline = time.monotonic() + _SEARCH_S
     pause = 0.002
     yield
@@ -183,8 +186,9 @@ def _guard(read: int, write: int, family: str) -> None:
 class Child:
     """A process that was started here. It leads a session and a process group.
 
-    `out_of_memory` is set when the process has ended. True: a SIGKILL that this daemon did not send has ended it, and
-    since its start the kernel has killed a process of the control group because memory ran out.
+    `out_of_memory` is set when the process has ended. It is True under two conditions: a SIGKILL that this daemon did
+    not send has ended the process, and since its start the kernel has killed a process of the control group because
+    memory ran out.
     """
 
     def __init__(self, process: "subprocess.Popen[bytes]", mark: str, on_exit: Callable[[int], None]) -> None:
@@ -200,8 +204,9 @@ class Child:
 class Children:
     """All processes that were started here.
 
-    Only one thread may call `spawn`, and it must live as long as the children: PR_SET_PDEATHSIG belongs to the thread.
-    When the whole process group is dead, `on_exit` is posted with the exit code, or minus the signal.
+    Only one thread may call `spawn`. This thread must live as long as the children, because the kernel kills them when
+    it ends (PR_SET_PDEATHSIG). When the whole process group is dead, `on_exit` is posted with the exit code, or minus
+    the signal.
     """
 
     def __init__(self, post: Callable[..., None], family: str, warden: int, open_files: Tuple[int, int]) -> None:
@@ -248,7 +253,7 @@ class Children:
         return child
 
     def signal_group(self, child: Child, number: int) -> None:
-        """Signal the child's process group unless the child is reaped. After that, another process may have its pid."""
+        """Signal the child's process group, unless the child is reaped: then another process may have its pid."""
         with self._lock:
             if child.pid in self._children:
                 child.killed = child.killed or number == signal.SIGKILL
@@ -285,7 +290,7 @@ class Children:
                 # An orphan, or a program that could not be started, for which Popen has waited.
                 self._reap_orphan(pid)
                 return
-            # Before the pid can be reused: the rest of the group must not outlive its leader.
+            # The rest of the group must not outlive its leader. Until `waitpid`, the pid cannot be reused.
             _killpg(pid, signal.SIGKILL)
             _, status = os.waitpid(pid, 0)
             del self._children[pid]
@@ -299,15 +304,16 @@ class Children:
         self._post(child.on_exit, code)
 
     def _sweep(self, mark: str) -> None:
-        """Kill descendants that left the process group. Each death may make grandchildren ours.
+        """Kill the descendants with this mark that left the process group. They are children of this process by now.
 
-        A scan of /proc takes time. If orphans died during the scan, it may have missed their children: scan again.
+        When one dies, its own children become children of this process. If this happens during a scan of /proc, the
+        scan may miss them. So the scan is repeated if an orphan died meanwhile.
         """
         for _ in _scans():
             reaped = self._reaped_orphans
             unknown = [pid for pid in _own_children() if pid not in self._children and pid != self._warden]
-            # During exec, and shortly before it is dead, a process has no environment, and so no mark. The arguments
-            # are read before the mark: if there are some, the mark is there too.
+            # During exec and shortly before its end, a process has neither arguments nor an environment, and so no
+            # mark. The arguments are read first: if a process has arguments, its mark can be read afterwards.
             unsure = {pid for pid in unknown if _without_arguments(pid)}
             marks = {pid: _mark(pid) for pid in unknown}
             for pid in unknown:
@@ -400,7 +406,7 @@ def _without_arguments(pid: int) -> bool:
 
 
 def _mark(pid: int) -> str:
-    """The mark in a process's environment. "" for a zombie, for one that is ending, and if it was removed."""
+    """The mark in a process's environment. "" if it was removed, or if the process is ending or has ended."""
     try:
         for entry in _read(f"/proc/{pid}/environ").split(b"\0"):
             if entry.startswith(MARK.encode() + b"="):
@@ -418,8 +424,8 @@ def _read(path: str) -> bytes:
 def oom_kills(proc: str = "/proc", groups: str = "/sys/fs/cgroup") -> int:
     """How many processes the kernel has killed because memory ran out. 0 if unknown.
 
-    Counted in this process's control group (memory.events of version 2, memory.oom_control of version 1), otherwise on
-    the whole machine.
+    The count is that of this process's control group (memory.events of version 2, memory.oom_control of version 1), if
+    the group has one. Otherwise it is that of the whole machine.
 
     Source: Linux, Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst; oom_kill in /proc/vmstat.
     """

@@ -102,7 +102,7 @@ class LineReader:
     def feed(self, data: bytes) -> Iterator[Message]:
         """The messages that `data` completes. Messages before an invalid line are valid.
 
-        Raises ProtocolError. Nothing after that can be trusted.
+        Raises ProtocolError. After an invalid line, nothing can be trusted.
         """
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:

@@ -15,10 +15,10 @@ class _Firings(Protocol):
 
 
 class Resident:
-    """The firings of one DAEMON task. Executions never overlap: the next one is computed when one has ended.
+    """The firings of one DAEMON task. Executions never overlap: the next firing is computed after an execution.
 
     Firings that fall due during an execution are skipped. With `misfire`, one execution makes up for all of them at
-    once. One of `sampling` executions is reported, as in Elastic-Job. 0 and 1 report all.
+    once. Each `sampling`-th execution is reported, as in Elastic-Job. 0 and 1 report all.
     """
 
     def __init__(self, firings: _Firings, misfire: bool, sampling: int, now_ms: int) -> None:

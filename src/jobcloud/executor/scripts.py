@@ -25,7 +25,7 @@ from jobcloud.executor.processes import Child, Children, describe_exit, is_short
 from jobcloud.job import ShardingContext
 
 CONTEXT_FILE = "JOBCLOUD_SHARDING_CONTEXT_FILE"
-# The variables of a script that may be large. A parameter that the kernel does not take is only in the file.
+# The variables of a script that may be large. A parameter that the kernel does not accept is only in the file.
 _PARAMETERS = ("JOBCLOUD_JOB_PARAMETER", "JOBCLOUD_SHARDING_PARAMETER")
 # Source: execve(2), "Limits on size of arguments and environment": at most 32 pages for each string, its NUL included,
 # and 6 MiB in total, or a quarter of the stack's limit.
@@ -149,7 +149,7 @@ def _not_started(argv: List[str], error: Exception) -> Outcome:
 
 
 def argument(context: ShardingContext) -> str:
-    """The last argument of a script: the six fields as JSON, without parameters that have a value."""
+    """The last argument of a script: the context as JSON. A parameter is included only if it is empty."""
     fields = context.as_dict().items()
     kept = {name: value for name, value in fields if not name.endswith("Parameter") or not value}
     return json.dumps(kept, ensure_ascii=False, separators=(",", ":"))

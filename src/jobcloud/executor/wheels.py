@@ -1,4 +1,4 @@
-"""Wheels: read one, place its files, and choose the one for this interpreter. Standard library only.
+"""Wheels: read a wheel, place its files, and choose the wheels for this interpreter. Standard library only.
 
 Sources: the specifications "Binary distribution format" (PEP 427), "Recording installed projects" (RECORD) and
 "Platform compatibility tags" (PEP 425, 600, 656) of the Python Packaging User Guide.
@@ -19,7 +19,7 @@ from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Opt
 
 _FILE = re.compile(r"(?P<dist>[^-]+)-(?P<version>[^-]+)(-\d[^-]*)?-(?P<tags>[^-]+-[^-]+-[^-]+)\.whl")
 _INFO = re.compile(r"([^/]+)\.dist-info/WHEEL")
-# RECORD has no hash of itself and of its signatures.
+# RECORD contains no hash of itself or of its signatures.
 _UNHASHED = ("RECORD", "RECORD.jws", "RECORD.p7s")
 _HASHES = ("sha256", "sha384", "sha512")
 # Destination of each part of `*.data`, below the folder that the wheel is unpacked into.

@@ -93,7 +93,7 @@ class Worker:
         self._folders: Optional[TaskFolders] = None
 
     def run(self) -> int:
-        """Run until the daemon says stop, or is gone. Returns the exit code."""
+        """Run until the daemon sends `stop`, or has ended. Returns the exit code."""
         reader = protocol.LineReader(protocol.TO_WORKER)
         while True:
             data = os.read(self._orders, 1 << 16)
@@ -126,14 +126,14 @@ class Worker:
         try:
             threading.Thread(target=self._run_shard, args=(message, shard), name=task, daemon=True).start()
         except RuntimeError as error:
-            # The machine has no room for another thread. That is not this shard's failure, and the others go on.
+            # The machine has no room for another thread. This is not a failure of the shard, and other shards go on.
             del self._shards[task]
             self._end(task, shard, _End("failed", Cause.WORKER_LOST, f"the worker cannot run it: {error}"))
 
     def _set_up(self, hello: protocol.Message) -> None:
         if hello["protocol"] != protocol.VERSION:
             raise protocol.ProtocolError(f"the daemon speaks protocol {hello['protocol']}, not {protocol.VERSION}")
-        # Without a folder this process belongs to one shard: its output goes to the process's.
+        # Without a folder, this process has only one shard, whose output is that of the process.
         self._folders = TaskFolders(hello["tasks"]) if hello["tasks"] else None
         os.chdir(hello["directory"])
         sys.path.insert(0, hello["directory"])
@@ -165,7 +165,8 @@ class Worker:
         except BaseException as error:  # an error in the report of an error: the shard must end
             end = _End("failed", Cause.EXCEPTION, f"the job's error cannot be reported: {type(error).__name__}")
         if os.getpid() != self._pid:
-            # A child that the job forked returned from the job. Only the parent reports the shard's end.
+            # The job forked this process, and its code has returned here as well. Only the worker itself reports the
+            # end of the shard.
             os._exit(end.exit_code or int(end.state != "finished"))
         for file in logs or ():
             file.end()
@@ -305,7 +306,7 @@ def _exit_code(value: object) -> int:
     """The exit code of a process that ends with sys.exit(value)."""
     if not isinstance(value, int):
         return int(value is not None)
-    # The kernel keeps eight bits of a C int. A larger number must not count as success because of its last bits.
+    # The kernel keeps the lowest eight bits of a C int. A number beyond a C int must never count as success.
     return value & 0xFF if -(2**31) < value < 2**31 else 255
 
 

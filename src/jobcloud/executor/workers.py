@@ -316,7 +316,7 @@ class Workers:
             self._end_faulty(worker, "an end with an unknown state or cause")
             return
         if outcome.state is State.KILLED and not execution.cancelled:
-            self._end_faulty(worker, "a shard ended as killed that was not cancelled")
+            self._end_faulty(worker, "a shard that was not cancelled ended as killed")
         elif worker.outcome is not None:
             self._end_faulty(worker, "a second end of its only shard")
         elif worker.owner and not execution.payload.resident:
@@ -375,7 +375,7 @@ class Workers:
         self._on_ending(worker, "exit")
 
     def _on_ending(self, worker: _Worker, sign: str) -> None:
-        """Record a sign of a worker's end. It is gone after all three: lines that it sent before still count."""
+        """Record one of the three signs of a worker's end. The worker is gone after all three: its last lines count."""
         worker.ending.add(sign)
         if sign == "silence" and "exit" not in worker.ending:
             # The worker closed its pipe but still runs, so its shards can no longer report.

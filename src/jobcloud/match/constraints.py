@@ -40,7 +40,7 @@ class Op(Enum):
     LESS = "<"
 
 
-#: A host without the attribute meets these, and fails all others.
+#: A host without the attribute meets constraints with these operators, and fails all others.
 _NEGATED: Final = {Op.DIFFERS: Op.EQUALS, Op.NOT_IN: Op.IN, Op.UNLIKE: Op.LIKE}
 _NUMERIC: Final = {Op.AT_LEAST, Op.AT_MOST, Op.MORE, Op.LESS}
 _FORM: Final = re.compile(r"\s*([^\s=!<>~]+)\s*(==|!=|!~|>=|<=|>|<|~|\bnot\s+in\b|\bin\b)\s*(.*?)\s*", re.DOTALL)

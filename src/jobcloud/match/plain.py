@@ -136,7 +136,7 @@ class Matcher:
         names, weights = fitness_names(self.dimensions), fitness_weights(fitness, self.dimensions)
         self._weights = {name: weight for name, weight in zip(names, weights, strict=True) if weight}
         self.custom_fitness: CustomFitness | None = fitness if callable(fitness) else None
-        self._calls: dict[str, tuple[int, object]] = {}  # the claim of the call in progress
+        self._calls: dict[str, tuple[int, object]] = {}  # the mark of the call in progress
         self._hosts: dict[int, _Host] = {}
         self._classes: dict[int, _Class] = {}
         self._claims: list[_Claim] = []
@@ -289,8 +289,8 @@ class Matcher:
     ) -> None:
         """Change the entry of one host in the masks and penalties of ``classes`` int[n]; for a new or changed host.
 
-        ``allowed`` bool[n], ``penalty`` int[n]: one entry for each class. A class without a mask allows each host, one
-        without penalties has none.
+        ``allowed`` bool[n], ``penalty`` int[n]: one entry for each class. For a class without a mask the entry must be
+        true, and for a class without penalties 0.
         """
         self._host(slot)
         numbers, may, costs = host_masks(classes, allowed, penalty)
@@ -475,7 +475,7 @@ class Matcher:
     def _victims(self, known: _Class, slot: int, candidates: list[tuple[int, int]]) -> list[tuple[int, int]] | None:
         """The claims to release on the slot; None if releasing all candidates is not enough.
 
-        Releases all candidates. Then restores them one by one, the most expensive first, if the task still fits.
+        Releases all candidates. Then restores them one by one, the most expensive first, while the task still fits.
         """
         claims = {number: self._claims[number & 0xFFFFFFFF].cls for _, number in candidates}
         for number in claims:
@@ -667,7 +667,7 @@ class Matcher:
         return known.request if known.key in host.key_claims else _plus(known.request, known.shared)
 
     def _missing(self, known: _Class, host: _Host) -> dict[int, int]:
-        """The missing part of the need by dimension with too little, in units of 2**-20 of the need."""
+        """For each dimension with too little: the missing part of the need, in units of 2**-20 of the need."""
         short = {}
         available = _minus(host.capacity, host.used)
         for d, (need, has) in enumerate(zip(self._need(known, host), available, strict=True)):

@@ -67,8 +67,8 @@ class Load:
 def runs(job: ScheduledJob, start_ms: int, end_ms: int) -> list[tuple[int, int]]:
     """The runs of a job within [start, end), as ascending spans [from, until) in ms; they may overlap.
 
-    Also simulates some time before `start`, because runs and waits from that time may last: the time that a full queue
-    takes to run, at most a day.
+    Also simulates some time before `start`, because runs and waiting firings of that time may reach into the window.
+    This is the time that a full queue takes to run, at most a day.
     """
     if job.schedule is None:
         return [(start_ms, end_ms)]

@@ -9,7 +9,7 @@ There are three stages, each better than the one before.
 3. Improvement: tasks without a host eject others that may find room elsewhere (`_pack.Packer.improve`).
 
 Limits count work instead of time, so the same input gives the same answer unless the time runs out. A task for which no
-host was searched by then is untried: there may be room for it.
+host was searched before the time ran out is untried: there may be room for it.
 """
 
 from __future__ import annotations
@@ -260,7 +260,7 @@ def _able(problem: Problem, hosts: Int32s) -> NDArray[np.bool_]:
 
 
 def _improved(problem: Problem, hosts: Int32s, packer: Packer, size: Floats, clock: _Clock, until: float) -> Int32s:
-    """The placement that ejection finds with the smallest total size of tasks without a host."""
+    """Of the placements that ejection finds, the one with the smallest total size of tasks without a host."""
     kinds = problem.kind_of_tasks()
     waiting = np.flatnonzero((packer.placement() < 0) & _able(problem, hosts)[kinds])
     pool: Int32s = waiting[np.argsort(size[kinds[waiting]], kind="stable")].astype(np.int32)

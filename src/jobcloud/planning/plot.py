@@ -112,7 +112,7 @@ def _label(name: str) -> str:
 
 
 def _hosts(axes: Any, plan: Plan) -> None:
-    """The used share of every host, sorted by dimension; the area under a line is the total use."""
+    """One line for each dimension: the used shares of all hosts, the largest first. The area below is the total use."""
     capacity = plan.problem.capacity[plan.packing.hosts]
     free = plan.packing.free(plan.problem)
     axes.set_title("How full the hosts are")

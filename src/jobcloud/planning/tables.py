@@ -127,7 +127,7 @@ def parse_amount(text: str, field: str) -> int:
 
 
 def _thousandths(text: str, scale: int) -> tuple[str, str, int]:
-    """(the problem or "", the fix unless it depends on the column, the number in whole `scale`-ths)."""
+    """Returns (the problem or "", the fix unless it depends on the column, the number in whole `scale`-ths)."""
     # Decimal itself also reads 1_000, digits of any script, and "Infinity".
     if not _NUMBER.fullmatch(text):
         return f"{text!r:.60} is not a number", "", 0

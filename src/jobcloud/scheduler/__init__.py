@@ -1,10 +1,11 @@
 """The scheduler's decisions, without side effects: events in, effects out.
 
-The modules by the stage of the work that they belong to:
+The modules, by stage:
 
 | stage | modules |
 | --- | --- |
-| state | `state` tables, write set, effects · `recovery` repairs stored records · `part` hooks · `core` dispatch |
+| state | `state` tables, write set, effects · `part` hooks · `core` dispatch |
+| start | `recovery` repairs stored records · `restorations` after `jobcloud restore` |
 | 1 due → waiting shards | `timetable` · `sharding` · `firings` · `queue` |
 | 2 offers → launches | `cycle` · `cluster` · `launch` |
 | 3 updates → next attempt | `tasks` · `status` · `retry` · `reconciliation` · `timeouts` |

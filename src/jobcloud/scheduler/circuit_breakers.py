@@ -1,9 +1,9 @@
 """Circuit breakers: they block versions of apps whose executors do not start.
 
 Each start of an executor fetches the app's package, and each firing of each job of the app may start executors on
-several agents. If the package is missing or broken, these starts would never end. So a failed start opens the breaker
-of its version, and no task of that version starts for a while. Then one task is tried. The first task that runs closes
-the breaker.
+several agents. If the package is missing or broken, these starts would go on for ever. So a failed start opens the
+breaker of its version, and no task of that version starts for a while. Then one task is tried. The first task that runs
+closes the breaker.
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ from jobcloud.scheduler.recovery import executor_key
 from jobcloud.scheduler.state import State
 from jobcloud.scheduler.status import End, Ending
 
-# The wait before the first trial, which doubles with each failure, and its maximum, which also limits a trial itself.
+# The wait before the first trial, and the longest wait. The wait doubles with each failed trial. A trial that takes
+# longer than the longest wait no longer prevents another trial.
 _FIRST_MS, _MAX_MS = 1_000, 60_000
 # If a task of the version was seen to run this recently, the agent is at fault, not the version.
 _RECENT_MS = 10_000
-# Mesos' reasons for an executor that did not start. Some are also used for one that started and then ended.
+# Mesos' reasons for an executor that did not start. Mesos also uses some of them for an executor that started and then
+# ended.
 _NOT_STARTED = frozenset(
     {
         "REASON_CONTAINER_LAUNCH_FAILED",
@@ -39,7 +41,7 @@ _SUCCEEDED, _FAILED = End.SUCCEEDED, End.FAILED
 _RUNNING, _UNREACHABLE = TaskState.RUNNING, TaskState.UNREACHABLE
 
 
-# Called for every task, with the ids of few executors.
+# Cached, because it is called for every task and there are few different executors.
 _content_of = lru_cache(maxsize=4096)(content_of)
 
 

@@ -22,12 +22,12 @@ from jobcloud.config import DIMENSIONS, NOTHING, Resources
 from jobcloud.match import MAX_AMOUNT, UNTRIED, AnyMatcher, Refusal
 from jobcloud.model import MAX_ID_BYTES, Offer, Share, changed, content_of, cut
 
-# Resources whose reservations are described by longer texts are not used: an executor's record contains these texts.
+# Resources with a longer description of their reservation are not used, because executors' records contain this text.
 _ORIGIN_CHARS = 1_000
 
 
 class Request(NamedTuple):
-    """The resources of a task and, once per agent, those of the executor that it shares.
+    """The resources of a task, and those of its executor, which count once per agent.
 
     `executor_id` is the id of the executor's content. `avoid` is an agent that the task must not be placed on, or "".
     """
@@ -40,11 +40,11 @@ class Request(NamedTuple):
 
 @dataclass(slots=True)
 class AgentEntry:
-    """One agent, and the offers held from it by id. The matcher counts those of `role`.
+    """One agent. `offers`: the offers held from it, by id. The matcher counts only those of `role`.
 
-    `whole` is the sum of the agent's offers and our claims when it was last offered. The sum is stored because an idle
-    agent's offers are soon declined, and then nothing else shows its size. While an offer is held, `whole` may be out
-    of date; `Cluster.whole` updates it.
+    `whole` is the sum of the agent's offers and our claims when the agent was last offered. The sum is stored because
+    the offers of an idle agent are soon declined, and then nothing else shows the agent's size. While an offer is held,
+    `whole` may be out of date; `Cluster.whole` updates it.
     """
 
     id: str
@@ -61,7 +61,7 @@ class AgentEntry:
 
 
 class Placement(NamedTuple):
-    """The agent on which a request was placed. The claim is made; `release_id` releases it."""
+    """The agent on which a request was placed. The claim has been made; `release_id` releases it."""
 
     agent_id: str
     release_id: int
@@ -147,7 +147,7 @@ class Cluster:
             self.drop_offer(offer_id)
 
     def take_offers(self, agent_id: str) -> tuple[Offer, ...]:
-        """Remove the offers of an agent that the matcher counts, to be used up by one ACCEPT or declined."""
+        """Remove the agent's offers that the matcher counts. The caller uses them up with one ACCEPT or DECLINE."""
         entry = self.agents[agent_id]
         taken = tuple(offer for offer in entry.offers.values() if offer.role == entry.role)
         for offer in taken:
@@ -162,7 +162,7 @@ class Cluster:
         return max((len(_roles(entry)) for entry in self._mixed.values()), default=1)
 
     def count_next_role(self) -> None:
-        """Let the matcher count the offers of the next role, on each agent that has offers of several."""
+        """On each agent that has offers of several roles, let the matcher count those of the next role."""
         for entry in self._mixed.values():
             roles = _roles(entry)
             entry.role = roles[(roles.index(entry.role) + 1) % len(roles)]
@@ -210,7 +210,7 @@ class Cluster:
         return [offer_id for entry in entries if entry is not None for offer_id in entry.offers]
 
     def forget_idle_agents(self, unseen_since: int) -> None:
-        """Drop agents without offers and claims that are lost or were last offered before `unseen_since`."""
+        """Drop agents that are lost, or were last offered before `unseen_since`, if they have no offers and claims."""
         busy = {agent for agent, _ in self._claims.values()} | {agent for agent, _ in self._reservations}
         for entry in list(self.agents.values()):
             if not entry.offers and entry.id not in busy and (entry.lost or entry.seen_ms < unseen_since):
@@ -382,7 +382,7 @@ class Cluster:
         return known
 
     def _all_but(self, agent_id: str) -> NDArray[np.bool_]:
-        """All current slots but the agent's. New agents are not in the mask, so a class with it is used once."""
+        """A mask of all current slots but the agent's. It lacks agents that come later, so its class is used once."""
         mask = np.zeros(max(self._by_slot) + 1, dtype=np.bool_)
         mask[[slot for slot, entry in self._by_slot.items() if entry.id != agent_id]] = True
         return mask
@@ -463,7 +463,7 @@ class InsufficientResources(Exception):
 
 
 class Pool:
-    """The shares of one ACCEPT's offers. Tasks and executors get theirs from it, reserved shares first."""
+    """The shares in the offers of one ACCEPT. Tasks and executors get their shares from it, reserved ones first."""
 
     def __init__(self, offers: Iterable[Offer]) -> None:
         self._shares: dict[str, list[Share]] = {name: [] for name in DIMENSIONS}
@@ -525,7 +525,7 @@ def _needs(wanted: Resources) -> tuple[tuple[str, int], ...]:
 
 
 def _split(share: Share, amount: int) -> tuple[Share, Share | None]:
-    """Split a share into at most `amount` and the rest. Ports are taken from the lowest ranges first."""
+    """Split a share into a part of at most `amount`, and the rest. Ports are taken from the lowest ranges first."""
     if share.amount <= amount:
         return share, None
     if not share.ranges:

@@ -27,13 +27,14 @@ from jobcloud.scheduler.state import State
 from jobcloud.scheduler.tasks import Tasks, lost
 from jobcloud.scheduler.timetable import AHEAD_MS, Timetable
 
-# If the fire times of a job were handled this far ahead, an update lets it fire again. So does enabling a disabled job.
+# If the fire times of a job were handled further ahead of the clock than this, an update of the job lets it fire again.
+# So does enabling the job after it was disabled.
 _REVIVED_MS = 86_400_000
 _MAY_BE_PUT_BACK = frozenset({ShardState.DEAD, ShardState.FAILED, ShardState.KILLED})
 
 
 class Commands(Part):
-    """Each public method carries out one command, or raises a Refused with nothing changed."""
+    """Each method that takes a command carries it out. Otherwise it raises Refused, and nothing has changed."""
 
     def __init__(
         self, state: State, hooks: Hooks, firings: Firings, timetable: Timetable, tasks: Tasks, rollouts: Rollouts
@@ -76,7 +77,7 @@ class Commands(Part):
         if len(plan.spec) > launch.MAX_SPEC_BYTES:
             raise ConfigError(
                 f"makes the description of the app's executor {len(plan.spec)} bytes long; "
-                f"it may have {launch.MAX_SPEC_BYTES}",
+                f"it may have at most {launch.MAX_SPEC_BYTES}",
                 field="bootstrapScript", fix="put the script into the package",
             )  # fmt: skip
         # If the app's record was lost, the running tasks may be of any version.
@@ -139,7 +140,7 @@ class Commands(Part):
         for hook in self._hooks.job_changed:
             hook(job)
         if known is None:
-            # Runs of a removed job of this name may still be ending. They are of an older generation.
+            # Firings of a removed job of this name may still be ending. The new job's generation is newer than theirs.
             ending = max((firing.generation for firing in self._state.queue.unfinished(job.name)), default=0)
             state = JobState(event.at, ending + 1, disabled=not event.enabled)
             self._state.put(Kind.JOB_STATE, job.name, state)
@@ -193,7 +194,10 @@ class Commands(Part):
         self._state.publish(at, Topic.CONFIG, f"job {job.name} is removed", job=job.name)
 
     def _apply_enabled(self, job: Job, at: int) -> None:
-        """Schedule or cancel a job after it or its app was enabled or disabled. Firings missed meanwhile are lost."""
+        """Schedule or cancel a job after it or its app was enabled or disabled.
+
+        There is no catch-up of fire times at which the job was disabled.
+        """
         if self._state.enabled(job.name):
             self._timetable.go_on(job, at, ahead_ms=_REVIVED_MS)
             self._firings.ensure_resident(job, at)
@@ -203,7 +207,7 @@ class Commands(Part):
             self._tasks.cancel(job.name, at, "the job or its app was disabled")
 
     def _apply_update(self, known: Job, job: Job, at: int) -> None:
-        """Roll out or restart a job whose work has changed, by itself or with its app."""
+        """Roll out or restart a job, because the work of the job or of its app has changed."""
         # The job may have moved to a disabled app.
         if not self._state.enabled(job.name) or not revisions.may_roll(known, job):
             self._restart(job, at)
@@ -257,7 +261,8 @@ class Commands(Part):
             raise Conflict(f"job {job.name} or its app is disabled", field="runId", fix="enable it first")
         if len(firing.work) != job.shard_count or firing.stepped != bool(job.firing_listener):
             raise Conflict(
-                f"job {job.name} has other shards now than the run: {job.shard_count}, not {len(firing.work)}",
+                f"the shards or the listener of job {job.name} have changed since the run: the job has "
+                f"{job.shard_count} shards, the run {len(firing.work)}",
                 field="runId", fix=new_run,
             )  # fmt: skip
         if not firing.ended_ms and not self._state.wanted(firing):
@@ -300,7 +305,7 @@ class Commands(Part):
         if not event.force and self._tasks.confirmed(task):
             raise Conflict(
                 f"Mesos says that {task.id} is {task.state}", field="taskId",
-                fix="end it with `jobcloud kill`, or force it if you know better",
+                fix="end it with `jobcloud kill`, or use force if you know that it no longer runs",
             )  # fmt: skip
         self._tasks.end(task, lost(task, "an operator declared it dead"), event.at)
 

@@ -1,8 +1,8 @@
 """The scheduler: events go in, effects come out, without side effects.
 
-One object owns the state, and `handle` is the only way to change it. This module only dispatches: it makes the parts,
-hands each event to its part and calls the hooks that all parts share (see part.py). Only a Tick launches tasks. Other
-events mark a scheduling cycle as due, and `next_wake` then returns "now". So a burst of events causes one cycle.
+One object owns the state, and only `handle` changes it. This module only dispatches: it makes the parts, hands each
+event to its part and calls the hooks of the parts (see part.py). Only a Tick launches tasks. Other events mark a
+scheduling cycle as due, and `next_wake` then asks for a Tick at once. So a burst of events causes one cycle.
 """
 
 from __future__ import annotations
@@ -66,8 +66,9 @@ from jobcloud.scheduler.warm_executors import WarmExecutors
 class Scheduler:
     """The state of one leader and its decisions.
 
-    `epoch` is unique to this leader; every id is made from it and a counter. The same stored state, epoch and events
-    give the same effects. Readers may use the tables, `cluster` and `queue`, and must not change them.
+    `epoch` is unique to this leader. New ids are made from the epoch and a counter, except those of cron firings. The
+    same stored state, epoch and events give the same effects. Readers may use the tables, `cluster` and `queue`, but
+    must not change them.
     """
 
     def __init__(self, policy: Policy, stored: Stored, epoch: int, at: int, matcher: MakeMatcher = Matcher):
@@ -98,9 +99,9 @@ class Scheduler:
         self._drains = Drains(state, reconciliation, self._tasks, self._cycle)
         rollouts = Rollouts(state, firings, reconciliation, self._tasks)
         commands = Commands(state, hooks, firings, self._timetable, self._tasks, rollouts)
-        # Each hook calls the parts in this order. Firings, executors and tasks are restored in the order in which they
-        # need each other, and configuration is applied after them. On a tick, work becomes due before the cycle places
-        # it, and the parts that kill tasks precede reconciliation.
+        # Each hook calls the parts in this order. `restore`: a part comes after those that it needs, and `commands`
+        # applies the configuration last. `on_tick`: work becomes due before the cycle places it, and the parts that
+        # kill tasks come before reconciliation.
         parts = (
             self._timetable,
             firings,
@@ -153,13 +154,13 @@ class Scheduler:
     def handle(self, event: Event) -> list[Effect]:
         """Handle one event. Returns the effects, in the order in which the caller must perform them.
 
-        Raises a Refused if it refuses a command; nothing has changed then.
+        Raises Refused if it refuses a command. Then nothing has changed.
         """
         self._handlers[type(event)](event)
         return self._state.flush()
 
     def next_wake(self, at: int) -> int | None:
-        """The next instant at which a Tick has work: `at` if it has work now, None if it never has."""
+        """The next instant at which a Tick has work. `at` means now, None means never."""
         soonest: int | None = None
         for next_wake in self._hooks.next_wake:
             wake = next_wake(at)
@@ -236,7 +237,7 @@ class Scheduler:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Problems that do not stop the scheduler. May be read from any thread."""
+        """Problems that do not stop the scheduler. Any thread may read them."""
         return (*self._timetable.warnings, *self._restorations.warnings(self._ticked))
 
     @property
@@ -260,7 +261,7 @@ class Scheduler:
         return self._warm_executors.warm(app)
 
     def lacking_executors(self, app: str, at: int) -> Reason | None:
-        """Why fewer warm executors of an app run than it wants; None if enough run."""
+        """Why fewer warm executors of an app run than the app wants; None if enough run."""
         return self._warm_executors.shortage(app, at)
 
     def story(self, task_id: str) -> list[Publish]:
@@ -276,14 +277,14 @@ class Scheduler:
         return self._cycle.rehearse(at)
 
     def indexes(self) -> dict[str, Any]:
-        """The data derived from the stored records, by name. Each is empty if there is no job, no app and no task."""
+        """The collections derived from the stored records, by name. Without jobs, apps and tasks, each is empty."""
         found: dict[str, Any] = {"plans": self._state.plans, "faults": self._state.faults}
         for indexes in self._hooks.indexes:
             found |= indexes()
         return found
 
     def validate(self, matcher: bool = True) -> None:
-        """Check every invariant between two events. Raises AssertionError naming the broken one.
+        """Check every invariant. Raises AssertionError, which names the broken one. Valid only between two events.
 
         `matcher=False` leaves out the matcher's own check, which takes more time than all others.
         """

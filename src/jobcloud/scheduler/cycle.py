@@ -1,4 +1,4 @@
-"""The scheduling cycle: offers are held for a while and matched to the shards that may start, then used or declined."""
+"""The scheduling cycle: holds offers for a while, launches the shards that may start on them, and declines the rest."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from jobcloud.scheduler.state import State
 from jobcloud.scheduler.warm_executors import Place, WarmExecutors
 
 _MAX_AVOIDED = 100
-# The number of shards that a cycle tries to place before it knows which requests have no room.
+# The number of shards in the first part of a cycle. After a part, the cycle knows which requests have no room.
 _FIRST_PART = 100
 # Global names, because an access to an enum member costs a function call in CPython 3.11.
 _ACTIVE, _DAEMON, _TASK, _LAUNCHED = ShardState.ACTIVE, Cause.DAEMON, Kind.TASK, Topic.LAUNCHED
@@ -59,11 +59,11 @@ class Cycle(Part):
         self._suppressed = False
         #: the instant until which the master may withhold offers because of our filters
         self._filtered_until = 0
-        #: tasks of one call; fewer than the policy allows after the master has refused a call for its size
+        #: maximum number of tasks in one call; lower than the policy's after the master has refused a call for its size
         self._accept_tasks = state.policy.accept_tasks
 
     def begin(self, at: int) -> None:
-        """The master has forgotten filters and suppression: they end with a session."""
+        """The filters and the suppression of offers have ended with the last session."""
         self._suppressed, self._filtered_until, self._state.new_work = False, 0, True
         self._accept_tasks = self._state.policy.accept_tasks
 
@@ -81,24 +81,24 @@ class Cycle(Part):
         self._state.cluster.drop_offer(event.offer_id)
 
     def agents_uncordoned(self, at: int) -> None:
-        """Some agents get tasks again. The filters of their declined offers may still last for long."""
+        """Some agents get tasks again. Their offers were declined with filters, which may last for long."""
         self._filtered_until = at + self._state.policy.drain_refuse_ms
         self._state.request_cycle()
 
     def send_failed(self, event: SendFailed) -> None:
         if isinstance(event.call, Accept) and self._state.connected:
-            # The launch failed or is uncertain. If the offers are still valid, nothing else returns them.
+            # The launch failed or may not have arrived. If its offers are still valid, only this DECLINE returns them.
             self._state.emit(Decline(event.call.offer_ids, 0))
             if event.too_large:
-                # Halved until calls are accepted. If a single task is refused, `Tasks` stops its job, and the others
-                # get their usual calls again.
+                # Halve the number of tasks until the master accepts a call. If it refuses a single task, `Tasks` stops
+                # the task's job, and other jobs get calls of the usual size again.
                 half = len(event.call.launches) // 2
                 self._accept_tasks = min(self._accept_tasks, half) or self._state.policy.accept_tasks
         elif isinstance(event.call, Suppress | Revive):
             self._suppressed, self._state.new_work = isinstance(event.call, Revive), True
 
     def _decline_offers(self, at: int) -> None:
-        """Decline offers from cordoned agents, those held for long enough, and those beyond the limit."""
+        """Decline offers from cordoned agents, offers held for too long, and offers beyond the limit."""
         cluster, policy = self._state.cluster, self._state.policy
         if cordoned := cluster.offers_of_cordoned():
             for offer_id in cordoned:
@@ -116,7 +116,7 @@ class Cycle(Part):
         self._filtered_until = at + refuse_ms
 
     def _suppress_or_revive(self, at: int) -> None:
-        """Without work and offers, suppress offers. Revive them as soon as there is work."""
+        """Suppress offers if there is no work and no offer is held. Revive them as soon as there is work."""
         if not self._state.connected:
             return
         waiting, roaming = self._work_waits(at), self._warm_executors.wants_every_agent()
@@ -174,7 +174,7 @@ class Cycle(Part):
     # ------------------------------------------------------------------------------------------------- the cycle
 
     def _run(self, at: int) -> None:
-        """Launch what may start on the offers held. If an agent has offers of several roles, each role gets a pass."""
+        """Launch the tasks that may start. If an agent has offers of several roles, there is a pass for each role."""
         self._state.cycle_due = False
         before = self.refusals
         for _ in range(self._state.cluster.most_roles()):
@@ -185,7 +185,7 @@ class Cycle(Part):
                 self._state.publish(at, Topic.REFUSED, reasons[0].text, job=job)
 
     def _run_pass(self, at: int) -> None:
-        """Launch the missing placeholders, and then the shards that may start, on the offers that count now."""
+        """Launch the missing placeholders, then the shards that may start, on the offers of one role per agent."""
         warm: dict[str, list[Place]] = {}
         for place in self._warm_executors.place(at):
             warm.setdefault(place.placement.agent_id, []).append(place)
@@ -218,13 +218,14 @@ class Cycle(Part):
         return [(firing.id, item, agent) for (firing, item), agent in zip(entries, agents, strict=True)]
 
     def _match(self, starting: set[str], at: int) -> dict[str, list[tuple[queue.Entry, Placement]]]:
-        """Place the shards that may start. Returns them by agent. `starting`: the apps of placeholders that start."""
+        """Place the shards that may start. Returns placements by agent. `starting`: apps whose placeholders start."""
         placed: dict[str, list[tuple[queue.Entry, Placement]]] = {}
         refused: dict[str, Request] = {}
         hopeless: set[Request] = set()
         wanted = self._requested(starting, refused, hopeless, at)
         left, size = self._state.policy.cycle_limit, _FIRST_PART
-        # In parts, because far more shards may wait than there is room for. A shard behind one without room is skipped.
+        # In parts, because far more shards may wait than there is room for. If a request has no room, later parts skip
+        # the shards with the same request.
         while part := list(islice(wanted, max(min(left, size), 1))):
             if not left:
                 self._state.cycle_due = True
@@ -257,7 +258,7 @@ class Cycle(Part):
     ) -> Iterator[tuple[queue.Entry, Request]]:
         """The shards that may start, with their requests. An error in making a request is isolated to the job.
 
-        If a request has become `hopeless`, its job is added to `refused` instead.
+        Once the request of a job is `hopeless`, the job is added to `refused`, and its other shards are left out.
         """
         avoiding: set[Request] = set()
         for firing_id, items in self._eligible(at):
@@ -276,7 +277,7 @@ class Cycle(Part):
                     yield entry, self._avoiding(entry, request, avoiding, at)
 
     def _exceeds_trial(self, entry: queue.Entry, starting: set[str]) -> bool:
-        """Whether the shard's app is on trial and this cycle already starts another task of it."""
+        """Whether the app may start only one task, because its breaker is open, and this cycle starts one already."""
         app = self._state.jobs[self._state.firings[entry.firing_id].job].app
         if not self._circuit_breakers.on_trial(app):
             return False
@@ -285,10 +286,10 @@ class Cycle(Part):
         return known
 
     def _avoiding(self, entry: queue.Entry, request: Request, known: set[Request], at: int) -> Request:
-        """The request, which avoids the agent that lost the shard's last attempt if there is another agent.
+        """The request of a shard. It avoids the agent on which the last attempt was lost, if there is another agent.
 
-        Each avoided agent costs the matcher a class. If very many agents lose attempts, they are not the cause, and
-        further ones are not avoided.
+        Each avoided agent costs the matcher a class. If very many agents lose attempts, the agents are not the cause.
+        So at most _MAX_AVOIDED requests avoid one.
         """
         shard = self._state.firings[entry.firing_id].shards[entry.item]
         if shard.avoid_ms <= at or not self._state.cluster.avoidable(shard.agent_id):
@@ -309,9 +310,9 @@ class Cycle(Part):
         changes: dict[str, dict[int, Shard]],
         at: int,
     ) -> None:
-        """Send one ACCEPT for an agent, or a DECLINE. Adds the changed shards of each firing to `changes`.
+        """Emit one ACCEPT for an agent, or a DECLINE. Adds the changed shards of each firing to `changes`.
 
-        An ACCEPT uses up the agent's offers. Shards beyond its limits stay in the queue for the next offer.
+        An ACCEPT uses up the agent's offers. Shards beyond the limits of one call stay in the queue for the next offer.
         """
         entry = self._state.cluster.agents[agent_id]
         offers = self._state.cluster.take_offers(agent_id)
@@ -389,9 +390,9 @@ class Cycle(Part):
     def _start(
         self, task: Task, placement: Placement, pool: Pool, describe: Callable[[Task], Payload], at: int
     ) -> Launch:
-        """Choose the executor of a task, store both and bind the task's claim.
+        """Choose the executor of a task, store task and executor, and bind the task's claim.
 
-        Raises InsufficientResources, with nothing changed.
+        Raises InsufficientResources. Then nothing has changed.
         """
         plan = self._state.plan_of(task.app)
         known = self._executors.on(task.agent_id, plan)

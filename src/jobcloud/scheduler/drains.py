@@ -1,8 +1,8 @@
 """Drains: moving work off agents, for an operator or for a maintenance window that Mesos has announced.
 
 A drained agent is cordoned: it gets no new tasks. Its resident shards move away, first a few of each job at a time.
-When half of the time has passed, all remaining ones move. Transient shards may end by themselves. A transient shard
-that still runs at the deadline is moved if its job fails over; otherwise it stays.
+When half of the time until the deadline has passed, all remaining ones move. Transient shards may end by themselves. A
+transient shard that still runs at the deadline is moved if its job has failover. Otherwise it stays.
 
 The kill of a resident shard is stored in its task's record, like an operator's kill. The kill of a transient shard is
 not stored, because a shard with a stored kill does not start again. The next leader decides the same: the operator's
@@ -36,11 +36,11 @@ from jobcloud.scheduler.reconciliation import Reconciliation
 from jobcloud.scheduler.state import State
 from jobcloud.scheduler.tasks import Tasks
 
-# How often running drains are checked.
+# The interval at which drains are checked.
 _CHECK_MS = 1_000
-# At most a tenth of a job's shards may move at the same time.
+# At most this part of a job's shards, a tenth, may move at the same time.
 _PART = 10
-# How long an answer to an inverse offer holds. A refusal is considered again soon.
+# How long an answer to an inverse offer is valid, if accepted and if declined. A declined one is soon considered again.
 _ACCEPT_MS = 60_000
 _DECLINE_MS = 5_000
 # An operator's drain of an agent that is no longer known is deleted after this.
@@ -86,7 +86,7 @@ class Drains(Part):
     # ------------------------------------------------------------------------------------------------- windows
 
     def on_offers(self, event: OffersReceived) -> None:
-        """Each offer says whether its agent has a window."""
+        """Each offer shows whether its agent has a maintenance window."""
         for offer in event.offers:
             if offer.unavailable == self.windows.get(offer.agent_id):
                 continue
@@ -97,7 +97,7 @@ class Drains(Part):
             self._next_check = 0
 
     def on_inverse_offers(self, event: InverseOffersReceived) -> None:
-        """Accept each, unless its window would end a shard that would not start again."""
+        """Accept each inverse offer, unless its window would end a shard that does not start again."""
         accepted: list[str] = []
         declined: list[str] = []
         for inverse in event.inverse_offers:
@@ -129,7 +129,7 @@ class Drains(Part):
         return not job.timeout_ms or (task.started_ms or task.created_ms) + job.timeout_ms > window.start_ms
 
     def _on(self, agent_ids: Container[str]) -> list[Task]:
-        """The tasks of shards on these agents. The review of the warm executors ends placeholder tasks."""
+        """The tasks of shards on these agents. Placeholder tasks are left out: `WarmExecutors` ends them."""
         return [task for task in self._state.tasks.values() if task.agent_id in agent_ids and not task.placeholder]
 
     # -------------------------------------------------------------------------------------------------- operators

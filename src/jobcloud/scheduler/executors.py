@@ -26,7 +26,7 @@ class Executors(Part):
         self.load: Counter[str] = Counter()
         #: keys of executors that are gone, until the last updates of their tasks arrive
         self.gone: set[str] = set()
-        #: key of an executor without tasks → since when it has none; it ends by itself after its idle time
+        #: key of an executor without tasks → since when it has none; executors end themselves after their idle time
         self.idle: dict[str, int] = {}
         #: (agent id, content) → keys of the executors with this content, the oldest first
         self._alike: dict[tuple[str, str], list[str]] = {}
@@ -44,10 +44,10 @@ class Executors(Part):
         self.idle[key] = at
 
     def on(self, agent_id: str, plan: ExecutorPlan) -> Executor | None:
-        """The executor that a task of this plan uses on an agent, or None: then a new one is fetched from this leader.
+        """The executor that a task with this plan uses on the agent. None if the task needs a new one.
 
-        If an executor with the same content lives there, it is used, whichever leader started it. One of this leader
-        that is gone is started again.
+        A living executor with the same content is preferred, whichever leader started it. Otherwise an executor that is
+        gone is started again, if its id is the one that this leader gives to an executor with these shares.
         """
         gone = None
         for key in self._alike.get((agent_id, plan.id), ()):
@@ -64,7 +64,7 @@ class Executors(Part):
         """Add an executor that a task starts."""
         key = executor_key(executor.agent_id, executor.id)
         if key in self._state.executors:
-            self._state.cluster.unreserve(executor.agent_id, executor.id)  # its record was lost
+            self._state.cluster.unreserve(executor.agent_id, executor.id)  # it replaces a stand-in without shares
         else:
             self._alike.setdefault((executor.agent_id, content_of(executor.id)), []).append(key)
         self._state.put(Kind.EXECUTOR, key, executor)
@@ -85,8 +85,8 @@ class Executors(Part):
         key = executor_key(task.agent_id, task.executor_id)
         executor = self._state.executors[key]
         if ending.end is _INVALID or (ending.dropped and executor.launched_ms == task.created_ms):
-            # The executor may differ from its record, or the dropped launch was to start it. So the record is no
-            # longer relied on, and goes with the last task.
+            # After INVALID, the executor may differ from its record. If the dropped launch was to start the executor,
+            # it may not exist. In both cases it counts as gone, and its record is deleted with its last task.
             self.gone.add(key)
         if self.load[key] > 1:
             self.load[key] -= 1
@@ -119,7 +119,7 @@ class Executors(Part):
                     self._drop_if_deserted(key, executor)
 
     def _drop_if_deserted(self, key: str, executor: Executor) -> None:
-        """Forget an executor without tasks if it or its agent is gone; shut it down if its app was removed."""
+        """Forget an executor without tasks, if it or its agent is gone. Otherwise shut it down, if its app is gone."""
         if self.load.get(key):
             return
         entry = self._state.cluster.agents.get(executor.agent_id)
@@ -146,7 +146,10 @@ class Executors(Part):
         self.idle = {key: min(since, at) for key, since in self.idle.items()}
 
     def sweep(self, at: int) -> None:
-        """Forget executors that were idle beyond their idle timeout. Mesos does not report every end."""
+        """Forget executors that were idle for longer than their idle timeout: they have ended themselves.
+
+        Mesos does not report the end of every executor.
+        """
         for key, since in list(self.idle.items()):
             executor = self._state.executors[key]
             if at - since > self._max_idle_ms(executor):
@@ -170,4 +173,4 @@ class Executors(Part):
         assert self.gone <= known, "an unknown executor is gone"
         alike = sorted(key for keys in self._alike.values() for key in keys)
         assert alike == sorted(known), "the executors by content are not the known ones"
-        assert self.idle.keys() == known - loads.keys(), "an executor is idle with tasks, or busy without"
+        assert self.idle.keys() == known - loads.keys(), "an idle executor has tasks, or one without tasks is not idle"

@@ -22,7 +22,7 @@ _STANDING = ("clock", "unreachable", "rollout_stopped", "rolling", "dead", "star
 class Explanation:
     """The state of a job. `waiting` and `active` count the shards of its firings that may run now.
 
-    `behind`: the number of firings that wait for these. `reasons`: why shards do not run, the most important first.
+    `behind`: the number of firings that wait behind those. `reasons`: why shards do not run, the most important first.
     """
 
     job: str

@@ -75,7 +75,7 @@ class Firings(Part):
     # ------------------------------------------------------------------------------------------------- changes
 
     def add(self, firing: Firing) -> None:
-        """Add a new firing, none of whose shards has been tried."""
+        """Add a new firing. None of its shards has been tried."""
         self._add(firing, {})
 
     def _add(self, firing: Firing, changes: Mapping[int, Shard]) -> None:
@@ -84,7 +84,7 @@ class Firings(Part):
         self._state.request_cycle()
 
     def put_shards(self, firing_id: str, changes: dict[int, Shard], at: int) -> None:
-        """Replace or add shards of an unfinished firing. The firing ends with its last shard."""
+        """Replace or add shards of an unfinished firing. When all its shards have ended, the firing ends."""
         old = self._state.firings[firing_id]
         if old.stepped:
             changes = {**changes, **_cancelled_by_listener(old, changes, at)}
@@ -96,7 +96,7 @@ class Firings(Part):
             self._ended(firing, at)
 
     def reopen(self, ended: Firing, generation: int, changes: Mapping[int, Shard]) -> None:
-        """Continue an ended firing, of which some shards are put back."""
+        """Continue an ended firing. `changes` are the shards that wait again."""
         firing = changed(ended, generation=generation, shards=replaced(ended.shards, changes), ended_ms=0)
         for kept in (self.history, self.dead):
             ids = kept.get(firing.job, Ended())
@@ -130,7 +130,7 @@ class Firings(Part):
     # ------------------------------------------------------------------------------------------------- resident jobs
 
     def resident(self, job: str) -> Firing | None:
-        """The firing of a resident job whose shards are to run. None if disabled, or while an older one is ending."""
+        """The firing of a resident job, if it is to run. None if the job is disabled, or while an older firing ends."""
         unfinished = self._state.queue.unfinished(job)
         found = unfinished[0] if unfinished else None
         return found if found is not None and found.cause is Cause.DAEMON and self._state.wanted(found) else None
@@ -138,7 +138,7 @@ class Firings(Part):
     def ensure_resident(self, job: Job, at: int) -> None:
         """Give an enabled resident job its firing with all shards, once its older firings have ended.
 
-        If the job's cron has no further fire time, its shards end, and none starts again.
+        If the job's cron has no further fire time, no shard is started. The running ones end by themselves.
         """
         if job.kind is not JobKind.DAEMON or not self._state.enabled(job.name):
             return
@@ -150,7 +150,7 @@ class Firings(Part):
             self.add(sharding.make_firing(job, state, Cause.DAEMON, at, self._state.unique()))
 
     def _resize(self, firing: Firing, job: Job, at: int, *, over: bool) -> None:
-        """Start ended and missing shards unless the cron is `over`. Cancel the waiting ones that the job lacks now."""
+        """Start ended and missing shards, unless the cron is `over`. Cancel waiting shards that are too many now."""
         missing = [Shard()] * (job.shard_count - len(firing.shards))
         changes = {
             item: retry.reset(shard)
@@ -174,7 +174,7 @@ class Firings(Part):
         kept.setdefault(firing.job, Ended()).add(firing)
 
     def _prune(self, job: str) -> None:
-        """Delete the oldest ended firings of a job beyond the limits; all of them if the job is gone."""
+        """Delete the oldest ended firings of a job beyond the limits. If the job was removed, delete all of them."""
         policy = self._state.policy
         for kept, limit in ((self.history, policy.history), (self.dead, policy.max_dead)):
             ended = kept.get(job)
@@ -209,7 +209,7 @@ class Firings(Part):
                 _validate_listener(firing)
             if self.resident(firing.job) is firing:
                 count = self._state.jobs[firing.job].shard_count
-                # A shard is FINISHED after the last fire time of its job's cron.
+                # A shard may be FINISHED if its job's cron has no further fire time.
                 ended = any(shard.state.ended and shard.state is not _FINISHED for shard in firing.shards[:count])
                 assert not ended, f"{firing.id} lacks a shard"
                 others = {shard.state for shard in firing.shards[count:]}
@@ -223,16 +223,17 @@ def cron_is_over(job: Job, at: int) -> bool:
 
 def _validate_listener(firing: Firing) -> None:
     before, after = firing.shards[-2:]
-    # The count of attempts does not show this: in a damaged record it may be wrong.
+    # The states show whether shards have begun. In a record that the recovery repaired, the number of attempts may be
+    # wrong.
     begun = any(shard.state not in _NOT_BEGUN for shard in firing.work)
-    assert before.state is ShardState.FINISHED or not begun, f"{firing.id} began before its listener's first call"
+    assert before.state is ShardState.FINISHED or not begun, f"{firing.id} began before its listener's first call ended"
     done = all(shard.state.ended for shard in firing.work)
     idle = after.state in _NOT_BEGUN
-    assert done or idle, f"{firing.id} called its listener before its end"
+    assert done or idle, f"the listener's second call of {firing.id} began before all shards had ended"
 
 
 def _cancelled_by_listener(firing: Firing, changes: Mapping[int, Shard], at: int) -> dict[int, Shard]:
-    """The shards to cancel because the listener's call before the firing has ended without success."""
+    """The shards to cancel, because the listener's call before the firing has ended without success."""
     before = changes.get(len(firing.shards) - 2)
     if before is None or not before.state.ended or before.state is ShardState.FINISHED:
         return {}

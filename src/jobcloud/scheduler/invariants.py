@@ -33,13 +33,13 @@ def _check_shards(state: State, tasks: list[Task]) -> None:
 
 
 def _check_concurrency(state: State, tasks: list[Task]) -> None:
-    """No shard runs more often than its job allows, and never in two generations at once."""
+    """At no time does a shard run more often than its job allows, or in two generations."""
     running: dict[tuple[str, int], list[Firing]] = {}
     for task in tasks:
         running.setdefault((task.job, task.item), []).append(state.firings[task.firing_id])
     for (name, item), found in running.items():
         current = name in state.jobs and found[0].generation == state.job_states[name].generation
-        limit = state.jobs[name].runs_at_once if current else MAX_WAITING  # the limit of an older generation is gone
+        limit = state.jobs[name].runs_at_once if current else MAX_WAITING  # an older generation's limit is unknown
         assert len(found) <= limit, f"{name}/{item} runs {len(found)} times"
         generations = {firing.generation for firing in found} - {recovery.NO_GENERATION}  # stand-ins are ending
         assert len(generations) <= 1, f"{name}/{item} runs in two generations"

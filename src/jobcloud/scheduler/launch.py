@@ -39,7 +39,7 @@ class Artifacts:
 class ExecutorPlan:
     """The executor of one version of an app: the same on every agent.
 
-    `id` identifies its content. A task joins a living executor with the same content from any leader.
+    `id` identifies its content. A task joins a living executor with the same content, whichever leader started it.
     """
 
     id: str
@@ -49,10 +49,10 @@ class ExecutorPlan:
     base_url: str
 
     def executor_id(self, shares: Iterable[Share]) -> str:
-        """The Mesos id of an executor that this leader starts with these shares. `content_of` it is `id`.
+        """The Mesos id of an executor that this leader starts with these shares. `content_of` finds `id` in it.
 
-        It contains hashes of everything in the description. Otherwise a changed app, a new leader or shares of another
-        role could launch a task on a live executor with another description, and Mesos would refuse the task.
+        It contains hashes of everything in the description. Otherwise a task could be launched on a live executor with
+        another description, for example one that another leader has started. Mesos would refuse this task.
         """
         parts = sorted((share.name, share.amount, share.origin, share.ranges) for share in shares)
         return f"{self.id}{DELIMITER}{_hash(_canonical([self.base_url, parts]), 8)}"
@@ -100,7 +100,7 @@ def task_shares(
 
     `gone`: the executor has ended, but its last updates have not arrived. Then it is started again with the same
     description and the same shares, because Mesos refuses another description while it knows the executor. Returns the
-    task's shares and the executor to launch it on. Raises InsufficientResources.
+    task's shares, and the executor on which the task is launched. Raises InsufficientResources.
     """
     if executor is not None and not gone:
         return pool.allocate(task.resources), executor

@@ -1,7 +1,7 @@
 """The base class of the scheduler's parts, and the hooks by which the parts learn of events.
 
-Every hook does nothing by default. A part that announces something, such as the end of a task, calls the hook's
-functions from `Hooks` and need not know which parts listen. The order of the parts is set in core.py.
+Every hook does nothing by default. A part announces an event, such as the end of a task, by calling the functions of a
+hook in `Hooks`. So it need not know which parts listen. core.py sets the order of the parts.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class Part:
         """Do the work that is due."""
 
     def next_wake(self, at: int) -> int | None:
-        """The next instant at which `on_tick` has work. `at` or earlier means now, None never."""
+        """The next instant at which `on_tick` has work. `at` or earlier means now, None means never."""
         return None
 
     def clock_set_back(self, at: int) -> None:
-        """The clock was set back to `at`. No wait may last longer than if it had begun now."""
+        """The clock was set back to `at`. Shorten each wait to the length that it would have if it began now."""
 
     def sweep(self, at: int) -> None:
         """Drop data that is no longer of use. Called once per `Policy.sweep_ms`."""
@@ -86,17 +86,17 @@ class Part:
         return ()
 
     def indexes(self) -> Mapping[str, Sized]:
-        """The part's data by name. Each is empty if there is no job, no app and no task."""
+        """The part's collections by name. Without jobs, apps and tasks, each is empty."""
         return {}
 
     def validate(self) -> None:
-        """Check the part's invariants between two events. Raises AssertionError, which names the broken one."""
+        """Check the part's invariants. Raises AssertionError, which names the broken one. Valid between two events."""
 
 
 class Hooks:
-    """For each hook the functions of the parts that override it, in the order of the parts.
+    """For each hook, the functions of those parts that override it, in the order of the parts.
 
-    Few parts override most hooks. Calling only these keeps a status update cheap.
+    Only few parts override a hook. The others are not called, so that a status update stays cheap.
     """
 
     def __init__(self) -> None:

@@ -1,8 +1,11 @@
-"""The queue: which shards may start now, and in which order.
+"""The queue decides which shards may start now, and in which order.
 
-Only the oldest unfinished firings of a job may run: one, or as many as the job allows. Firings of two generations never
-run at the same time. If a firing has a listener, its call before the firing starts first, then the shards, then its
-call after the firing. Shards that replace a lost attempt precede first attempts; then priority decides, then age.
+Of a job's unfinished firings, only the oldest may run: one, or as many as the job allows. Firings of two generations
+never run at the same time. A firing with a listener has three steps: the listener's call before the firing, the job's
+own shards, and the listener's call after the firing. A step begins when the one before it has ended.
+
+Of all shards that may start, those that replace a lost attempt come first. Then the priority of the job decides, then
+the age of the firing.
 """
 
 from __future__ import annotations
@@ -31,9 +34,11 @@ class Entry(NamedTuple):
 
 
 class _Open:
-    """An unfinished firing: its rank by age, its waiting shards by item, and the number of unended shards.
+    """An unfinished firing.
 
-    The waiting shards that may start are sorted by item, so that a cycle looks only at those that it places.
+    `age`: its rank by age; the oldest firing has the lowest. `waiting`: its waiting shards by item. `unended`: the
+    number of its shards that have not ended. The items that may start are kept sorted, so that a cycle looks only at
+    those that it places.
     """
 
     __slots__ = ("_backoffs", "_gate", "_latest", "_ready", "age", "firing", "unended", "waiting")
@@ -47,13 +52,13 @@ class _Open:
             if shard.state is _WAITING:
                 self.waiting[item] = shard
             self.unended += not shard.state.ended
-        #: the items that may start now
-        self._gate = self._called() if firing.stepped else _ALL
-        #: items whose back-off is over, sorted: those that replace lost attempts, and first attempts
+        #: the items of the current step; without a listener, all items
+        self._gate = self._items_of_step() if firing.stepped else _ALL
+        #: the items that may start now, sorted: those that replace lost attempts, and the others
         self._ready: tuple[list[int], list[int]] = ([], [])
         #: (end, item) of back-offs as a heap; some may belong to shards that no longer wait
         self._backoffs: list[tuple[int, int]] = []
-        #: the end of the last back-off that is over
+        #: the latest end of the back-offs that are over
         self._latest = 0
         self._sort()
 
@@ -69,30 +74,33 @@ class _Open:
             if shard.state is _WAITING:
                 self.waiting[item] = shard
                 self._file(item, shard)
-        if firing.stepped and self._gate != (gate := self._called()):
+        if firing.stepped and self._gate != (gate := self._items_of_step()):
             self._gate = gate
             self._sort()
 
     def startable(self) -> list[Shard]:
-        """The shards that wait only for resources and their back-off."""
+        """The shards that wait for nothing but resources and the end of their back-off."""
         return [shard for item, shard in self.waiting.items() if item in self._gate]
 
     def eligible(self, at: int) -> tuple[Sequence[int], Sequence[int]]:
-        """The items that may start at `at`, sorted: those that replace lost attempts, and first attempts."""
+        """The items that may start at `at`, in two sorted rows: those that replace lost attempts, and the others."""
         while self._backoffs and self._backoffs[0][0] <= at:
             self._latest, item = heapq.heappop(self._backoffs)
             shard = self.waiting.get(item)
             if shard is not None and shard.not_before_ms == self._latest:
-                self._withdraw(item, shard)  # the same end may be in the heap twice
+                self._withdraw(item, shard)  # the heap may contain an entry twice; then the item is in the row already
                 insort(self._ready[shard.execution is _READY], item)
         if at >= self._latest:
             return self._ready
-        # The clock was set back since a back-off ended.
+        # The clock was set back after a back-off had ended.
         again, first = ([item for item in row if self.waiting[item].not_before_ms <= at] for row in self._ready)
         return again, first
 
-    def _called(self) -> range:
-        """The items of a firing with a listener that may start now: its calls come before and after all others."""
+    def _items_of_step(self) -> range:
+        """The items of the current step of a firing with a listener.
+
+        The last item but one is the call before the firing. The last item is the call after it.
+        """
         width = len(self.firing.shards)
         if not self.firing.shards[-2].state.ended:
             return range(width - 2, width - 1)
@@ -101,7 +109,7 @@ class _Open:
         return range(width - 1, width)
 
     def _sort(self) -> None:
-        """File all waiting shards again."""
+        """Sort all waiting shards into `_ready` and `_backoffs` again."""
         again, first = self._ready = [], []
         self._backoffs, self._latest = [], 0
         for item, shard in self.waiting.items():
@@ -132,7 +140,10 @@ class _Open:
 
 
 class Queue:
-    """The unfinished firings by job and age. The cost of a change does not grow with the number of shards."""
+    """The unfinished firings by job and age. The cost of a change does not grow with the number of shards.
+
+    `at_once` returns how many firings of a job may run at the same time.
+    """
 
     def __init__(self, at_once: Callable[[str], int] = lambda job: 1) -> None:
         self._at_once = at_once
@@ -141,7 +152,8 @@ class Queue:
         self._by_job: dict[str, list[str]] = {}
         #: ids of firings that may run and have a waiting shard
         self._startable: dict[str, None] = {}
-        #: the ends of back-offs as a heap; some may belong to shards that no longer wait
+        #: a heap of the instants at which a shard ends its back-off, or no longer avoids an agent; it may contain
+        #: instants of shards that no longer wait
         self._backoffs: list[int] = []
         self._added = 0
 
@@ -185,8 +197,8 @@ class Queue:
     ) -> list[tuple[str, Sequence[int]]]:
         """The shards of `allowed` jobs that may start at `at`, in the order in which they should start.
 
-        Each row is the id of a firing, and its items. A firing may have two rows. They are valid until the queue
-        changes.
+        Each row is the id of a firing, and the items to start. A firing may have two rows: one of the shards that
+        replace lost attempts, and one of the others. The rows are valid until the queue changes.
         """
         found = [
             (is_first, -priority(entry.firing.job), entry.age, entry.firing.id, items)
@@ -202,15 +214,18 @@ class Queue:
         return any(any(entry.eligible(at)) for entry in self._allowed(allowed))
 
     def startable(self, firing_id: str) -> list[Shard]:
-        """The shards of an unfinished firing that wait only for resources and their back-off."""
+        """The shards of an unfinished firing that wait for nothing but resources and the end of their back-off."""
         return self._open[firing_id].startable()
 
     def next_wake(self) -> int | None:
-        """The end of the next back-off. Its shard may no longer wait."""
+        """The next instant at which a shard ends its back-off, or no longer avoids an agent.
+
+        It may be an instant of a shard that no longer waits.
+        """
         return self._backoffs[0] if self._backoffs else None
 
     def expire_backoffs(self, at: int) -> bool:
-        """Drop the back-offs that have ended. Returns whether there were any."""
+        """Drop the instants of `next_wake` that have passed. Returns whether there were any."""
         ended = False
         while self._backoffs and self._backoffs[0] <= at:
             heapq.heappop(self._backoffs)
@@ -218,9 +233,11 @@ class Queue:
         return ended
 
     def backing_off(self, at: int, longest: Callable[[str, Shard], int]) -> list[tuple[str, int, Shard]]:
-        """(firing, item, shard) of the shards whose back-off ends later than if its maximum began at `at`.
+        """The shards with a back-off that is too long, as (firing, item, shard).
 
-        `longest`: the maximum for a shard of a job. A shard avoids an agent for AVOID_MS after its back-off.
+        A back-off is too long if it ends later than one of the maximum length that begins at `at`. `longest` returns
+        the maximum length for a job and a shard. A shard avoids an agent until AVOID_MS after its back-off, so its
+        `avoid_ms` also shows when the back-off ends.
         """
         return [
             (firing_id, item, shard)

@@ -14,9 +14,9 @@ from jobcloud.match import Refusal
 class Reason:
     """One reason.
 
-    `asked` is the amount of `resource` asked on the agent that is closest to taking a shard, `available` the largest
-    amount that any agent has; both are in thousandths. `hosts` is the number of agents concerned. `at` is the instant
-    at which the reason ends, or 0.
+    `asked` is the amount of `resource` that a shard needs on the agent that is closest to taking it. `available` is the
+    largest amount that any agent has. Both are in thousandths. `hosts` is the number of agents concerned. `at` is the
+    instant at which the reason ends, or 0.
     """
 
     code: str

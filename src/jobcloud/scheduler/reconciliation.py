@@ -1,6 +1,7 @@
-"""Reconciliation: asking Mesos for the state of tasks, and kills. Both are repeated until Mesos answers.
+"""Reconciliation, which asks Mesos for the state of tasks, and kills.
 
-Mesos delivers calls at most once. So a question about tasks is repeated with a back-off, and a kill at intervals.
+Mesos delivers calls at most once. So both are repeated until Mesos answers: questions with a back-off, kills at fixed
+intervals.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from jobcloud.scheduler.status import Ending
 class Reconciliation(Part):
     def __init__(self, state: State) -> None:
         super().__init__(state)
-        #: tasks of the current reconciliation for which Mesos has not answered
+        #: tasks of the current reconciliation about which Mesos has not answered
         self.pending: dict[str, None] = {}
-        #: tasks of which Mesos has said nothing since the session began
+        #: tasks about which Mesos has reported nothing since the session began
         self.unconfirmed: dict[str, None] = {}
         self._reconcile_at = 0
         self._wait_ms = state.policy.reconcile_first_ms
@@ -27,7 +28,7 @@ class Reconciliation(Part):
         self.kills: dict[str, int] = {}
         #: launched task without an update → when Mesos is asked about it
         self.silent: dict[str, int] = {}
-        # A lower bound of these instants, because checking all of them on each tick would take too long.
+        # A lower bound of the instants in `silent`. Checking all of them on each tick would take too long.
         self._silent_until = 0
         #: orphan task → its agent, and when its kill is sent again
         self.orphans: dict[str, tuple[str, int]] = {}
@@ -94,7 +95,7 @@ class Reconciliation(Part):
         self.orphans.clear()
 
     def send_failed(self, event: SendFailed) -> None:
-        """Ask again soon if Mesos did not get a question."""
+        """If Mesos may not have received a question, ask again soon."""
         if isinstance(event.call, Reconcile):
             soon = event.at + self._state.policy.reconcile_first_ms
             self._reconcile_at = min(self._reconcile_at, soon)
@@ -119,7 +120,7 @@ class Reconciliation(Part):
         self._reconcile_at = min(self._reconcile_at, at + self._state.policy.reconcile_max_ms)
 
     def on_tick(self, at: int) -> None:
-        """Reconcile what is pending, ask about silent launches and repeat kills."""
+        """Ask about pending tasks and about launched tasks without an update, and repeat kills."""
         if not self._state.connected:
             return
         if at >= self._reconcile_at:
@@ -140,7 +141,10 @@ class Reconciliation(Part):
             self._ask_about(silent)
 
     def _reconcile(self, at: int) -> None:
-        """Ask explicitly about each pending task, with back-off; when none is pending, implicitly every interval."""
+        """Ask about each pending task, with a back-off. If none is pending, ask about all tasks once per interval.
+
+        In the words of Mesos, the first is explicit reconciliation, the second implicit reconciliation.
+        """
         if self.pending:
             self._ask_about(self.pending)
             self._reconcile_at = at + self._wait_ms

@@ -1,4 +1,4 @@
-"""Recovery: if records are missing or damaged, a leader corrects the stored state before it uses it.
+"""Recovery: a new leader corrects the stored state if records are missing or damaged.
 
 A task that may run is never forgotten, because otherwise its shard could be started a second time. If a record that a
 task refers to is missing, a stand-in replaces it until Mesos reports the end of the task.
@@ -79,9 +79,9 @@ def shard_place(key: str) -> tuple[str, int]:
 
 
 def recover(stored: Stored, at: int) -> Stored:
-    """A copy of `stored` in which every task has its firing, shard and executor, and every active shard its task.
+    """A copy of `stored` without gaps.
 
-    Its firings have all their shards.
+    Every task has a firing, a shard and an executor. Every active shard has a task. Every firing has all its shards.
     """
     whole = Stored(
         dict(stored.apps), dict(stored.jobs), {}, set(stored.disabled_apps), _with_shards(stored, at),
@@ -109,10 +109,11 @@ def recover(stored: Stored, at: int) -> Stored:
 
 
 def _with_shards(stored: Stored, at: int) -> dict[str, Firing]:
-    """The firings with the shards that have records of their own.
+    """The firings, with the shards that have records of their own.
 
-    A shard whose record is damaged has failed; if it runs, its task says so. So has a shard without a record if its
-    firing has ended: only a shard that waits for its first attempt has none.
+    A shard with a damaged record is taken as FAILED. If it has a task, `recover` makes it active afterwards. A shard
+    without a record waits for its first attempt. If its firing has ended, its record was lost, and it is taken as
+    FAILED, too.
     """
     found: dict[str, dict[int, Shard | None]] = {firing.id: {} for firing in stored.firings.values() if firing.wide}
     for key, shard in stored.shards.items():
@@ -161,7 +162,7 @@ def _with_listener(shards: Shards, lost: set[int], running: set[int], failed: Sh
 
 
 def with_starts(firings: Mapping[str, Firing], tasks: Iterable[Task]) -> dict[str, Firing]:
-    """The firings with the start of each running shard, which is stored in the tasks' records only."""
+    """The firings, with the start of each running shard. Only the records of tasks store it."""
     started: dict[str, dict[int, Shard]] = {}
     for task in tasks:
         if task.started_ms and not task.placeholder:
@@ -172,7 +173,7 @@ def with_starts(firings: Mapping[str, Firing], tasks: Iterable[Task]) -> dict[st
 
 
 def _state(whole: Stored, job: str, at: int) -> JobState:
-    """A stand-in for a job's state. Its newest firings are of the current generation if they fit the job's kind."""
+    """A stand-in for a job's state. The job's newest firings are the current generation, if they fit its kind."""
     firings = [firing for firing in whole.firings.values() if firing.job == job]
     newest = max((firing.generation for firing in firings), default=1)
     resident = whole.jobs[job].kind is JobKind.DAEMON
@@ -192,7 +193,7 @@ def differences(before: Stored, after: Stored) -> Iterator[tuple[Kind, str, Reco
             if old.get(key) != new.get(key):
                 yield kind, key, new.get(key)
     for key, firing in after.firings.items():
-        # The firing as its record has it. Older programs stored the shards of a wide firing in it, too.
+        # The firing as its own record should be. Older builds stored the shards of a wide firing in it, too.
         stored = changed(firing, shards=untried(len(firing.shards))) if firing.wide else firing
         if before.firings.get(key) != stored:
             yield Kind.FIRING, key, firing
@@ -259,7 +260,7 @@ def _give_firing(whole: Stored, task: Task, places: Mapping[str, tuple[str, int]
 
 
 def _stand_in(whole: Stored, task: Task) -> Firing:
-    """The firing of a task whose own firing is lost. Its id belongs to the task's job, as the id of every firing."""
+    """A stand-in for the lost firing of a task. Like every firing's id, its id begins with the name of the job."""
     job = whole.jobs.get(task.job)
     cause = Cause.DAEMON if job is not None and job.kind is JobKind.DAEMON else Cause.TRIGGER
     name = task.firing_id if belongs(task.firing_id, task.job) else f"{task.job}.{task.firing_id}"

@@ -1,9 +1,9 @@
-"""The first leader after `jobcloud restore`: the stored state is older than the work that was done since.
+"""The first leader after `jobcloud restore`. Its stored state does not contain the work since the backup.
 
-A shard that had not ended in the backup may have ended since. This cannot be known: Mesos forgets a task when its end
-is acknowledged. So such a shard is treated like one whose attempt was lost after it may have run: the job's `failover`
-decides whether it is repeated. The fire times between backup and restore are missed ones: `catchUp` decides. Tasks that
-were started after the backup have no record. They are orphan tasks, and are killed when Mesos reports them.
+A shard that had not ended in the backup may have ended since. Nobody knows: Mesos forgets a task when its end is
+acknowledged. So such a shard is treated as if an attempt that may have run was lost: the job's `failover` decides
+whether it is repeated. The fire times between backup and restore count as missed: `catchUp` decides about them. Tasks
+that were started after the backup have no record. They are orphan tasks, and are killed when Mesos reports them.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Restorations(Part):
             repeated, given_up = repeated + len(changes) - ended, given_up + ended
         for task in list(self._state.tasks.values()):
             if task.state in _NOT_SEEN_TO_RUN:
-                # If Mesos does not know it, it may have run.
+                # It may have run since. As STARTING, it counts as LOST if Mesos does not know it.
                 self._state.put(Kind.TASK, task.id, changed(task, state=TaskState.STARTING))
         self._unreported = dict.fromkeys(self._state.tasks)
         self._state.set_restoration(changed(restoration, settled=True))
@@ -105,12 +105,12 @@ class Restorations(Part):
     # ------------------------------------------------------------------------------------------------- reading
 
     def warnings(self, at: int) -> tuple[str, ...]:
-        """The restore in words, for a day after it."""
+        """A text about the restore, for one day after it."""
         restoration = self._state.restoration
         if restoration is None or not 0 <= at - restoration.restored_ms < _WARNED_MS:
             return ()
         times = f"at {utc(restoration.restored_ms)} from a backup of {utc(restoration.taken_ms)}"
-        return (f"the state was restored {times}: the log tells what was repeated and what was ended",)
+        return (f"the state was restored {times}: the log shows how many shards were repeated or ended",)
 
     def indexes(self) -> Mapping[str, Sized]:
         return {"unreported": self._unreported}

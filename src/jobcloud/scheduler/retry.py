@@ -9,12 +9,12 @@ from jobcloud.config import Job
 from jobcloud.model import Execution, Shard, ShardState, changed
 from jobcloud.scheduler.status import WORKER_LOST, End
 
-# An attempt that ran this long has proved that the shard can run. The next loss starts from the first back-off again.
+# An attempt that ran this long has proved that the shard can run. The next loss gets the first back-off again.
 PROVEN_MS = 60_000
-# After this many losses of a shared worker a shard gets its own process. Another shard may have taken the worker down;
-# in its own process only the shard itself can.
+# After this number of losses of a shared worker, a shard gets a process of its own. Another shard may have brought the
+# shared worker down, but only the shard itself can bring its own process down.
 ALONE_AFTER = 2
-# After its back-off a shard avoids the agent that lost its last attempt for this long.
+# For this time after its back-off, a shard avoids the agent on which its last attempt was lost.
 AVOID_MS = 60_000
 
 _SUCCEEDED = End.SUCCEEDED
@@ -31,14 +31,14 @@ _FINAL = {
 
 
 def backoff_ms(failures: int, first_ms: int, max_ms: int) -> int:
-    """`first_ms` after the first failure, then doubling up to `max_ms`."""
+    """The wait after some failures: `first_ms` after the first, doubled by each further one, up to `max_ms`."""
     return min(max_ms, first_ms << min(max(failures - 1, 0), 30))
 
 
 def retry_ms(job: Job, retries: int, seed: str) -> int:
-    """The wait before the `retries`-th repeat: the back-off plus a jitter of up to `retry_jitter` thousandths of it.
+    """The wait before the `retries`-th repeat: the back-off and a jitter, at most `retry_jitter` thousandths of it.
 
-    The jitter is derived from `seed`. The same events give the same waits, and shards that failed together start
+    The jitter is derived from `seed`. So the same events give the same waits, and shards that failed together start
     again at different times.
     """
     wait = backoff_ms(retries, job.retry_delay_ms, job.retry_most_ms)
@@ -47,7 +47,7 @@ def retry_ms(job: Job, retries: int, seed: str) -> int:
 
 
 def max_backoff_ms(job: Job, shard: Shard) -> int:
-    """The longest back-off that a shard with these failures can have."""
+    """The longest back-off that a shard can have after the losses and retries that it counts."""
     lost = backoff_ms(shard.failures + shard.lost_workers, job.failover_delay_ms, job.failover_most_ms)
     failed = backoff_ms(shard.retries, job.retry_delay_ms, job.retry_most_ms) * (1000 + job.retry_jitter) // 1000
     return max(lost, failed if shard.retries else 0)
@@ -68,20 +68,22 @@ def next_shard_state(
     cause: str = "",
     charged: bool = True,
 ) -> Shard:
-    """The shard after its task has ended.
+    """The state of the shard after its task has ended.
 
-    `wanted`: its firing continues with this shard. `kill_requested`: the scheduler asked the task to end. `daemon`: the
-    shard is resident. `failover`: the job repeats attempts that were lost while they ran. `cause`: the executor's
-    report. `charged`: the end counts as a failure. `seed`: the shard's identity, for the jitter.
+    `wanted`: the firing still needs the shard. `kill_requested`: the scheduler asked the task to end. `daemon`: the
+    shard is resident. `failover`: the job repeats attempts that may have run before they were lost. `cause`: the
+    executor's report. `charged`: the end counts as a failure. `seed`: the shard's identity, for the jitter.
 
-    - A DAEMON shard starts again as long as it is wanted, without a wait if it ended on request.
-    - A TRANSIENT shard that was asked to end does not start again.
-    - If the cluster lost its attempt before it ran, or if `failover` is set, it starts again at most
-      `failover_attempts` times in a row.
-    - If the job itself failed, it starts again at most `retry_count` times.
-    - Losses of a shared worker are not counted against the shard until it has a process of its own.
+    - A shard that is not wanted has ended.
+    - A DAEMON shard starts again. If it ended because it was asked to, it starts without a wait.
+    - A TRANSIENT shard that succeeded, or that was asked to end, has ended.
+    - A TRANSIENT shard whose job itself failed starts again at most `retry_count` times.
+    - A TRANSIENT shard whose attempt was lost starts again at most `failover_attempts` times in a row. If the attempt
+      may have run, this needs `failover`, except after a replacement by the partition policy.
+    - The first ALONE_AFTER losses of a shared worker do not count as failures.
 
-    A shard that has used up its further attempts is DEAD. If the job allows none, the shard is FAILED.
+    A shard that has used up these attempts is DEAD. If there are none, the shard keeps the state of its end, such as
+    FAILED.
     """
     ended = changed(shard, state=_FINAL[end], ended_ms=at, message=message)
     if not wanted or job is None or (not daemon and (kill_requested or end is _SUCCEEDED)):
@@ -95,34 +97,37 @@ def next_shard_state(
         failures, lost_workers = failures - 1, lost_workers + 1
     ended = changed(ended, lost_workers=lost_workers)
     if daemon:
-        return _lost(ended, end, at, failures, job, Execution.READY if end is End.NOT_STARTED else Execution.FAILOVER)
+        execution = Execution.READY if end is End.NOT_STARTED else Execution.FAILOVER
+        return _after_loss(ended, end, at, failures, job, execution)
     if end is End.FAILED:
-        return _retried(ended, at, job, seed)
+        return _after_failure(ended, at, job, seed)
     never_ran = end in (End.NOT_STARTED, End.INVALID)
     # A kill that this scheduler did not request counts as a loss.
     if not never_ran and not failover and end is not End.REPLACED:
         return ended
     if failures > job.failover_attempts:
         return changed(ended, state=ShardState.DEAD)
-    return _lost(ended, end, at, failures, job, shard.execution if never_ran else Execution.FAILOVER)
+    return _after_loss(ended, end, at, failures, job, shard.execution if never_ran else Execution.FAILOVER)
 
 
 def reset(shard: Shard) -> Shard:
-    """The shard, waiting, without its failures and retries. Its attempts continue to count up."""
+    """The shard as a waiting one, without its failures and retries. The count of its attempts is kept."""
     return Shard(attempt=shard.attempt, task_id=shard.task_id, agent_id=shard.agent_id, hostname=shard.hostname,
                  executor_id=shard.executor_id)  # fmt: skip
 
 
-def _retried(ended: Shard, at: int, job: Job, seed: str) -> Shard:
+def _after_failure(ended: Shard, at: int, job: Job, seed: str) -> Shard:
+    """The next state of a TRANSIENT shard whose job itself failed."""
     if ended.retries < job.retry_count:
         retries = ended.retries + 1
         return _again(ended, at + retry_ms(job, retries, seed), retries=retries, failures=0, avoid_ms=0)
     return changed(ended, state=ShardState.DEAD) if job.retry_count else ended
 
 
-def _lost(ended: Shard, end: End, at: int, failures: int, job: Job, execution: Execution) -> Shard:
+def _after_loss(ended: Shard, end: End, at: int, failures: int, job: Job, execution: Execution) -> Shard:
+    """The next state of a shard whose attempt was lost, or of a resident shard after any end."""
     start = at + backoff_ms(failures + ended.lost_workers, job.failover_delay_ms, job.failover_most_ms)
-    # A resident shard that ends by itself would end on any agent.
+    # If a resident shard ended by itself, the agent is not the cause.
     agent_at_fault = end not in (End.FAILED, End.SUCCEEDED)
     avoid_ms = start + AVOID_MS if agent_at_fault else 0
     return _again(ended, start, failures=failures, execution=execution, avoid_ms=avoid_ms)

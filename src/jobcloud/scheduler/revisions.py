@@ -15,9 +15,9 @@ from jobcloud.model import Firing, ShardState, Task
 
 _NO_EFFECT = changing(Job, Change.NONE)
 _NO_EFFECT_ON_RUNS = changing(Job, Change.NONE, Change.TIMES)
-# The shard count belongs to the job as a whole, and each shard has its own parameter.
+# The shard count and the shards' parameters are left out of the part of a revision that all shards have in common.
 _NOT_IN_COMMON = changing(Job, Change.NONE, Change.SHARDS)
-# A package is identified by its hash, whatever its URL.
+# Fields of an app without effect, such as the URL of its package. The hash identifies the package.
 _NO_EFFECT_OF_APP = changing(App, Change.NONE)
 
 
@@ -41,7 +41,7 @@ def may_roll(old: Job, new: Job) -> bool:
 
 
 def _lost_independence(old: Job, new: Job) -> bool:
-    """Whether shards of different shard counts may run now, although `new` no longer allows it."""
+    """Whether the running shards may have started with different shard counts, although `new` no longer allows this."""
     return old.independent_shards and not new.independent_shards
 
 
@@ -60,7 +60,7 @@ def of_shards(job: Job, app: App) -> tuple[str, ...]:
 
 
 def stale(job: Job, app: App | None, firing: Firing, tasks: Mapping[str, Task]) -> Iterator[Task]:
-    """The active tasks of a resident job's firing with another revision or a removed item, in the order of items."""
+    """The stale active tasks of a resident job's firing, in the order of items (see rollouts.py)."""
     if app is None:
         return
     wanted = of_shards(job, app)

@@ -1,9 +1,9 @@
 """Roll-outs: the shards of a resident job that run an older version are replaced, a few at a time.
 
-The progress of a roll-out follows from the stored records alone. A task is stale if its revision differs from the
-present one of its shard, or if its job no longer has its item. Stale tasks are killed; a kill is stored in the task's
-record. A shard starts again after the end of its task was reported, as after any other end. At most `max_unavailable`
-shards are down at a time, so a version that does not run stops its own roll-out.
+The progress of a roll-out is derived from stored records only. A task is stale if its revision is not the current one
+of its shard, or if the job no longer has its item. Stale tasks are killed, and each kill is stored in the task's
+record. When the end of the task is reported, its shard starts again, as after any other end. At most `max_unavailable`
+shards are down at a time. So the roll-out of a version that does not run stops.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ class Rollouts(Part):
         return len(down | {task.item}) <= job.max_unavailable
 
     def _available(self, shard: Shard, at: int) -> bool:
-        """Whether a shard is known to run. If it failed before, it must have run for a while."""
+        """Whether a shard is known to run. If it failed before, it must have run for PROVEN_MS."""
         if shard.state is not ShardState.ACTIVE:
             return False
         task = self._state.tasks[shard.task_id]
@@ -146,7 +146,7 @@ class Rollouts(Part):
         return not shard.failures or not 0 <= at - task.started_ms < PROVEN_MS
 
     def _next_check(self, shards: tuple[Shard, ...], at: int) -> int:
-        """When the first of the shards that failed before will have run for long enough; 0 if there is none."""
+        """When the next of the shards that failed before will have run for PROVEN_MS; 0 if there is none."""
         running = [shard for shard in shards if shard.state is ShardState.ACTIVE and shard.failures]
         proven = (self._state.tasks[shard.task_id].started_ms + PROVEN_MS for shard in running)
         return min((instant for instant in proven if instant > at), default=0)

@@ -1,4 +1,4 @@
-"""Sharding: makes the firing of a due instant with its shards, and the payload of a shard's attempt."""
+"""Sharding: makes a firing with its shards, and the payload of an attempt."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jobcloud.model import Cause, Firing, JobState, Shard, Step, Task, untried
 from jobcloud.scheduler.retry import ALONE_AFTER
 
 PAYLOAD_SCHEMA = 1
-# The parameters of all shards are left out of a listener's payload if they are larger as JSON.
+# The parameters of all shards are left out of a listener's payload if they are larger than this as JSON.
 MAX_PARAMETERS_BYTES = 65_536
 # The item in the context of a listener's call, which belongs to no shard. It must differ from every shard's item.
 _STEP_ITEMS = {Step.BEFORE: -1, Step.AFTER: -2}
@@ -24,14 +24,14 @@ _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class Payload(NamedTuple):
-    """The description of one attempt for the executor, in two parts: its own, and that of all attempts of its job."""
+    """The description of one attempt for the executor. `shared` is the part that all attempts of its job have."""
 
     own: bytes
     shared: bytes = b""
 
 
 def firing_id(job: str, cause: Cause, fire_ms: int, unique: str) -> str:
-    """The id of a firing. For cron it is derived from the fire time, the same for all leaders; otherwise unique."""
+    """The id of a firing. All leaders derive the same id from a fire time of cron; other ids contain `unique`."""
     if cause is Cause.CRON:
         instant = datetime.fromtimestamp(fire_ms / 1000, UTC)
         return f"{job}.{instant:%Y%m%dT%H%M%SZ}"
@@ -39,7 +39,7 @@ def firing_id(job: str, cause: Cause, fire_ms: int, unique: str) -> str:
 
 
 def make_firing(job: Job, state: JobState, cause: Cause, fire_ms: int, unique: str) -> Firing:
-    """A firing with all shards of `job`, waiting. Later changes of the job's shard count do not affect it."""
+    """A new firing, in which all shards of `job` wait."""
     return Firing(
         id=firing_id(job.name, cause, fire_ms, unique),
         job=job.name,
@@ -69,7 +69,7 @@ def payload(job: Job, firing: Firing, task: Task, fence: int) -> Payload:
 
 
 def _runs_alone(job: Job, shard: Shard) -> bool:
-    """Whether a shard that would share a worker gets its own process, because it has lost shared workers."""
+    """Whether a shard of a job that shares a worker gets a process of its own, because it lost shared workers."""
     return shard.lost_workers >= ALONE_AFTER and job.shares_worker
 
 
@@ -79,7 +79,7 @@ def _alone(job: Job) -> Job:
 
 
 def contexts_of(job: Job) -> tuple[str, ...]:
-    """The contexts that the shared worker of its app builds for a job."""
+    """The application contexts that the app's shared worker builds for a job: none or one."""
     return (job.context,) if job.context and job.bean and job.shares_worker else ()
 
 
@@ -125,7 +125,7 @@ def _parameters(job: Job) -> tuple[str, ...]:
 
 @lru_cache(maxsize=4096)
 def _of_all_shards(job: Job) -> bytes:
-    """The end of the payload of all attempts of a job: the rest of the context, and the description of the job."""
+    """The part of the payload that all attempts of a job have: the rest of the context, and the job's description."""
     context = {"jobName": job.name, "shardingTotalCount": job.shard_count, "jobParameter": job.parameter}
     return f'{_encode(context)[1:]},"job":{_describe(job)}}}'.encode()
 

@@ -31,7 +31,7 @@ class Policy:
     decline_refuse_ms: int = 5_000
     #: replaces decline_refuse_ms while no shard waits and offers only serve to discover new agents
     roaming_refuse_ms: int = 60_000
-    #: a firing that is late by at most this is on time; otherwise it is missed
+    #: a firing that is handled later than this after its due instant counts as missed
     misfire_threshold_ms: int = 5_000
     #: unfinished firings that one job may have
     max_waiting: int = 100
@@ -39,12 +39,13 @@ class Policy:
     history: int = 50
     #: ended firings with DEAD shards kept per job, in addition to `history`
     max_dead: int = 100
-    #: shards of ended firings kept per job, once with and once without DEAD shards; the last firing is always kept
+    #: shards in the ended firings kept per job; this limit holds for `history` and `max_dead` separately, and at least
+    #: one firing of each is kept
     max_ended_shards: int = 10_000
     reconcile_interval_ms: int = 900_000
     reconcile_first_ms: int = 1_000
     reconcile_max_ms: int = 60_000
-    #: a launch without an update for this long is reconciled
+    #: Mesos is asked about a launched task if no update of it comes for this long
     launch_answer_ms: int = 10_000
     #: a kill is sent again after this long
     kill_again_ms: int = 10_000
@@ -54,7 +55,8 @@ class Policy:
     kill_timeout_ms: int = 120_000
     #: shards placed in one scheduling cycle
     cycle_limit: int = 20_000
-    #: one call launches tasks on an agent until it has this many, or this many bytes; the rest wait for the next offer
+    #: limits of one call, which launches tasks on one agent: when it has this number of tasks or bytes, further tasks
+    #: wait for the next offer
     accept_tasks: int = 1_000
     accept_bytes: int = 4 << 20
     #: an agent without tasks, executors and offers is forgotten after this long
@@ -63,7 +65,7 @@ class Policy:
     drain_lead_ms: int = 600_000
     #: refuse time of offers from cordoned agents
     drain_refuse_ms: int = 30_000
-    #: after a restore, shards that are repeated wait this long, so that tasks without a record are reported first
+    #: after a restore, repeated shards wait this long, so that Mesos reports the tasks without a record first
     restore_hold_ms: int = 30_000
     #: interval between two sweeps
     sweep_ms: int = 60_000
@@ -87,8 +89,8 @@ class State:
 
     The tables are `apps`, `jobs`, `job_states`, `disabled_apps`, `firings`, `tasks`, `executors`, `drains`,
     `framework_id` and `restoration`. Every part reads them. Only the methods of this class change them, together with
-    the write set, so that no change can be lost at a fail-over. The write set and the effects are those of the event
-    being handled; `flush` hands both over.
+    the write set. So no change can be lost at a change of leader. The write set and the effects are those of the event
+    that is being handled. `flush` returns both.
     """
 
     def __init__(self, policy: Policy, stored: Stored, epoch: int, at: int, matcher: MakeMatcher) -> None:
@@ -280,5 +282,5 @@ class State:
         return f"{self.epoch}-{self._sequence}"
 
     def fence(self) -> int:
-        """A fence token. Tokens grow over all attempts of all leaders. A double is exact for 9 million leaders."""
+        """A fence token, higher than those of earlier tasks. A double holds it exactly up to epoch 9 million."""
         return self.epoch * 1_000_000_000 + self._sequence

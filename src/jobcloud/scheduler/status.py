@@ -1,7 +1,7 @@
 """The life of a task as a table: (state, update) → the next state, or how the task ended. Every pair is listed.
 
-Mesos delivers updates at least once, late, and in any order across a fail-over. So an update of a live task never
-moves it back to an earlier state. An ended task has no record; a later update for it is one of an orphan task.
+Mesos delivers updates at least once, late, and after a change of leader in any order. So an update of a live task never
+moves it back to an earlier state. An ended task has no record, so a later update of it counts as one of an orphan task.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class End(StrEnum):
 class Ending(NamedTuple):
     """The end of a task.
 
-    `message` is for users, `outcome` the executor's report, `reason` the reason that Mesos gave. `dropped`: the
-    launch did not reach the agent. `charged`: it counts as a failure of the cluster.
+    `message`: the text for users. `outcome`: the executor's report. `reason`: the reason that Mesos gave. `dropped`:
+    the launch did not reach the agent. `charged`: the end counts as a failure.
     """
 
     end: End
@@ -43,7 +43,7 @@ class Ending(NamedTuple):
 
 Step: TypeAlias = TaskState | End
 
-# Stands for every update that this table does not list, such as those of a later Mesos. It changes nothing.
+# Stands for every update that the table does not list, such as one of a later version of Mesos. It changes nothing.
 OTHER = "OTHER"
 
 _SR, _SG, _ST, _RU, _KI, _UN = TaskState
@@ -77,7 +77,7 @@ TABLE: dict[tuple[TaskState, str], Step] = {
 #: updates after which an orphan task need not be killed; after an unlisted one it may still live
 OVER_OR_AWAY = frozenset(_ROWS) - {"TASK_STAGING", "TASK_STARTING", "TASK_RUNNING", "TASK_KILLING", OTHER}
 
-#: updates after which a task does not run, even if later updates say so; after a loss it may still run
+#: updates after which a task certainly does not run, whatever later updates report; after a loss it may still run
 CERTAIN_ENDS = frozenset({"TASK_FINISHED", "TASK_FAILED", "TASK_KILLED", "TASK_ERROR"})
 
 # Reasons of a TASK_FAILED that the job did not cause.
@@ -100,9 +100,9 @@ _INFRASTRUCTURE = frozenset(
 )
 # The agent killed the task because an operator drains the agent through Mesos.
 _DRAINED = "REASON_AGENT_DRAINING"
-# With these reasons, the master answers with the state of an update that is under way, but without the update's own
-# reason. So the cause of a failure is unknown, and it is unknown whether a drain has killed the task. The agent repeats
-# the update until it is acknowledged. So either the update or the loss of the agent follows.
+# With these reasons, the master reports the state of an update that is still on its way, but not the update's own
+# reason. So it is unknown why a task failed, and whether a drain killed it. Such a report changes nothing: the agent
+# repeats the update until it is acknowledged. So either the update itself follows, or the loss of the agent.
 _NO_REASON = frozenset({"REASON_AGENT_REREGISTERED", "REASON_RECONCILIATION"})
 # Causes in the update's data by which our executor reports a failure of the cluster.
 WORKER_LOST = "worker_lost"

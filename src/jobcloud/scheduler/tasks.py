@@ -37,13 +37,13 @@ from jobcloud.scheduler.state import State
 from jobcloud.scheduler.status import End, Ending
 from jobcloud.wire import RESULT_BYTES, is_flat
 
-# An unreachable task that is due to be replaced, but unconfirmed, is checked again after this.
+# If an unreachable task is due for replacement, but is unconfirmed, it is checked again after this.
 _CHECK_MS = 1_000
 # Maximum time between two checks of the unreachable tasks.
 _IDLE_MS = 3_600_000
 # Number of ended tasks that are remembered, to recognize late updates.
 _MAX_ENDED = 10_000
-# Bytes of the message of a task that has not ended.
+# The message of a task that has not ended is cut to this number of bytes.
 _PROGRESS_BYTES = 1_000
 _LAUNCH_FAILED = "REASON_CONTAINER_LAUNCH_FAILED"
 OVERDUE = "it exceeded its time limit, and its executor did not end it"
@@ -62,7 +62,7 @@ class Tasks(Part):
         self._reconciliation = reconciliation
         #: tasks whose agents are unreachable
         self.unreachable: dict[str, None] = {}
-        #: tasks whose end was reported, the latest _MAX_ENDED of them
+        #: the last _MAX_ENDED tasks with a reported end after which they certainly do not run
         self._ended: OrderedDict[str, None] = OrderedDict()
         self._next_check = 0
 
@@ -132,18 +132,18 @@ class Tasks(Part):
     def _finish(self, task: Task, end: End, update: Status, outcome: Outcome, at: int) -> None:
         if update.state in status.CERTAIN_ENDS:
             if len(self._ended) == _MAX_ENDED:
-                self._ended.popitem(last=False)  # a dict would search for its first key
+                self._ended.popitem(last=False)  # an OrderedDict finds its first key at once, a dict does not
             self._ended[task.id] = None
         message = describe(update) + self._fetched_artifacts(task, update)
         if task.kill_ms and update.state == "TASK_KILLED":
             end = End.KILLED  # our kill decides, even if the agent was drained at the same time
         elif task.overdue_ms and end in _TAKEN_AWAY:
-            # The scheduler killed it because its executor did not. It fails as if its executor had ended it.
+            # Its executor did not end the task at its time limit, so it was killed. It fails as after such an end.
             end, outcome, message = End.FAILED, Outcome("timeout"), f"{OVERDUE}: {message}"
         self.end(task, Ending(end, message, outcome, update.reason, update.state == "TASK_DROPPED"), at)
 
     def _fetched_artifacts(self, task: Task, update: Status) -> str:
-        """A text that names the artifacts after a failed fetch, because Mesos only says that a fetch has failed."""
+        """After a failed fetch, a text that names the artifacts, because Mesos does not name them. Otherwise ""."""
         app = self._state.apps.get(task.app) if update.reason == _LAUNCH_FAILED else None
         if app is None or "fetch" not in update.message.lower():
             return ""
@@ -151,12 +151,12 @@ class Tasks(Part):
         return f"; the agent fetches {url} and the executor: do they exist, and can the agent reach them?"
 
     def _on_orphan(self, update: Status, at: int) -> None:
-        """Handle an update for a task without a record. A task that may live is killed; its replacement stays."""
+        """Handle an update for a task without a record. If the task may live, kill it, but not its replacement."""
         known = self._reconciliation.orphans.pop(update.task_id, None)
         if update.state in status.OVER_OR_AWAY or not update.agent_id or update.task_id in self._ended:
             return
         if known is not None:
-            self._reconciliation.orphans[update.task_id] = known  # it was killed already
+            self._reconciliation.orphans[update.task_id] = known  # its kill is being repeated already
             return
         self._reconciliation.end_orphan(update.task_id, update.agent_id, at)
         text = f"killing {self._orphan_kind(update.task_id)} {update.task_id}"
@@ -209,7 +209,7 @@ class Tasks(Part):
         daemon = firing.cause is _DAEMON
         wanted = self._state.wanted(firing)
         if daemon and job is not None:
-            # The executor of a resident shard ends it after the last fire time.
+            # After the last fire time, the executor ends a resident shard with success.
             over = ending.end is _SUCCEEDED and not task.kill_ms and cron_is_over(job, at)
             wanted = wanted and task.item < job.shard_count and not over
         shard = retry.next_shard_state(
@@ -231,7 +231,7 @@ class Tasks(Part):
     # ------------------------------------------------------------------------------------------------- kills
 
     def kill(self, task: Task, at: int) -> None:
-        """Ask a task to end; the request outlives this leader. A wanted resident shard starts again afterwards."""
+        """Ask a task to end. The next leader repeats the request. A resident shard that is wanted starts again."""
         if not task.kill_ms:
             task = changed(task, kill_ms=at)
             self._state.put(_TASK, task.id, task)
@@ -258,7 +258,7 @@ class Tasks(Part):
             self._firings.put_shards(firing.id, cancelled, at)
 
     def send_failed(self, event: SendFailed) -> None:
-        """End the tasks of a launch that was certainly not sent; reconcile those that may have arrived."""
+        """End the tasks of a launch that was certainly not sent. If it may have arrived, ask Mesos about its tasks."""
         launches = event.call.launches if isinstance(event.call, Accept) else ()
         for launch in launches:
             task = self._state.tasks.get(launch.task_id)
@@ -273,7 +273,11 @@ class Tasks(Part):
                 self._reconciliation.await_answer(task.id, event.at)
 
     def _end_oversized(self, task: Task, size: int, event: SendFailed) -> None:
-        """End a task whose call was too large. `size`: of a task alone in its call, which would be refused again."""
+        """End a task whose launch was refused because the call was too large.
+
+        `size`: the bytes of the launch if the call had no other task, otherwise 0. Such a launch would be refused
+        again, so the job gets a fault.
+        """
         text = f"the Mesos master refused a call for its size: {event.reason}"
         if size and task.job in self._state.jobs:
             text = f"the Mesos master refuses the launch of {size} bytes: {event.reason}; shorten the job's parameters"
@@ -343,7 +347,7 @@ def _result(value: object) -> str:
 
 
 def describe(update: Status) -> str:
-    """The text for users from the update that reports an end."""
+    """The text for users about an end: the reason and the message of the update. If both are missing, its state."""
     if not update.reason and (update.message or update.state == "TASK_FINISHED"):
         return update.message
     found = ": ".join(part for part in (update.reason, update.message) if part)

@@ -1,11 +1,11 @@
 """Timeouts: attempts that exceed their time limit, and tasks that do not end after a kill.
 
-The executor ends an attempt at its time limit. This part is the fallback if it does not. The task of an attempt that
-exceeds its limit plus a grace period is killed, and an attempt that ends by this kill counts as failed. If a task does
-not end after a kill, its executor hangs, and the agent is told to shut it down by force.
+The executor ends an attempt at its time limit. If the executor does not, this part kills the task, after a grace
+period. An attempt that ends by this kill counts as failed. If a task does not end after a kill, its executor hangs, and
+the agent is asked to shut the executor down by force.
 
-Time is the sum of the intervals between ticks, each counted as at most two seconds. It starts again with each leader.
-So neither a clock that jumps nor a scheduler that stood still ends an attempt early.
+Time is the sum of the intervals between ticks, each counted as at most two seconds. Each leader begins to count at
+zero. So no attempt ends early because the clock jumps or the scheduler stands still.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class Timeouts(Part):
             heapq.heapify(self._heap)
 
     def _grace(self, task: Task) -> int:
-        """The time that the executor has to end the task: one grace period by request, and one by force."""
+        """The time that the executor has to end the task: one grace period after its request, and one to use force."""
         job = self._state.jobs.get(task.job)
         return 2 * (job.kill_grace_ms if job is not None else MAX_KILL_GRACE_MS if not task.placeholder else 0)
 

@@ -17,7 +17,8 @@ from jobcloud.scheduler.reason import Reason
 from jobcloud.scheduler.state import State
 from jobcloud.scheduler.tasks import Tasks
 
-# Fire times that were handled this far ahead of the clock are reported, and revived by an operator's `enable`.
+# If the fire times of a job were handled further ahead of the clock than this, users are warned, and `jobcloud job
+# enable` lets the job fire again.
 AHEAD_MS = 60_000
 # The last second of the year 9999.
 _LAST_MS = 253_402_300_799_000
@@ -32,7 +33,7 @@ class Timetable(Part):
         self.due: dict[str, int] = {}
         #: a heap of (due instant, job); an entry that differs from `due` is stale
         self._timers: list[tuple[int, str]] = []
-        #: the jobs that are silent because a clock was ahead, in words
+        #: a text about the jobs that do not fire because a clock was ahead; empty without such jobs
         self.warnings: tuple[str, ...] = ()
 
     def restore(self, at: int) -> None:
@@ -69,15 +70,15 @@ class Timetable(Part):
             self._state.publish(at, Topic.FAULT, self.warnings[0])
 
     def silent_until(self, job: str, at: int) -> int:
-        """Up to when all fire times of a job count as handled, if that is far ahead; otherwise 0."""
+        """The instant up to which the fire times of a job count as handled, if it is far ahead; otherwise 0."""
         considered = self._state.job_states[job].considered_ms
         return considered if considered > at + AHEAD_MS else 0
 
     def go_on(self, job: Job, at: int, *, ahead_ms: int) -> None:
         """Schedule a job from now on. Fire times that have passed are not due.
 
-        Fire times that were handled ahead of their time are not due again either, unless they are more than `ahead_ms`
-        ahead. A later leader must come to the same result.
+        Fire times that were handled ahead of the clock are not due again, unless the clock was more than `ahead_ms`
+        ahead. The result is stored, so that a later leader schedules the job in the same way.
         """
         considered = self._state.job_states[job.name].considered_ms
         considered = at if considered > at + ahead_ms else max(at, considered)
@@ -111,7 +112,7 @@ class Timetable(Part):
         schedule = job.schedule()
         on_time_from = at - self._state.policy.misfire_threshold_ms
         if self._state.restoration is not None:
-            # Before the restore, another leader may have fired them.
+            # Firings that were due before the restore count as missed: another leader may have queued them.
             on_time_from = max(on_time_from, min(self._state.restoration.restored_ms, at) + 1)
         considered: int = due
         following: int | None = due
@@ -153,7 +154,7 @@ class Timetable(Part):
             return
         firing = sharding.make_firing(job, self._state.job_states[job.name], cause, fire_ms, self._state.unique())
         if firing.id in self._state.firings:
-            return  # an instant fires once, even if the job changes or after a crash
+            return  # an instant fires once, also after a crash or a change of the job
         for older in unfinished if replacing else ():
             self._tasks.cancel_firing(older, at, f"replaced by {firing.id}")
         self._firings.add(firing)
@@ -178,7 +179,7 @@ class Timetable(Part):
         self._state.publish(at, Topic.SKIPPED, f"{what} skipped: {why}", job=job.name)
 
     def schedule(self, job: Job, after: int) -> None:
-        """Set the job's timer to its first firing after an instant. A resident job has none: its executor fires it."""
+        """Set the job's timer to its first fire time after an instant. A resident job's executor fires it instead."""
         if job.kind is JobKind.DAEMON or not self._state.enabled(job.name):
             self.unschedule(job.name)
             return
@@ -206,7 +207,7 @@ def utc(instant: int) -> str:
 
 
 def latest(schedule: Schedule, first: int, until: int) -> int:
-    """The last firing at or before `until`; `first` is a firing. Bisection takes about 40 steps for any span."""
+    """The last fire time at or before `until`. `first` must be a fire time. Bisection takes about 40 steps."""
     low, high = first, until
     while low < high:
         middle = (low + high) // 2
@@ -219,12 +220,12 @@ def latest(schedule: Schedule, first: int, until: int) -> int:
 
 
 def latest_ones(schedule: Schedule, first: int, last: int, limit: int) -> list[int]:
-    """The latest firings from `first` to `last`, which are firings: at most `limit`, oldest first."""
+    """The latest fire times from `first` to `last`, at most `limit`, oldest first. Both ends must be fire times."""
     span = 1_000
     while limit > 1:
         found = schedule.between(max(first - 1, last - span), last, 4 * limit + 1)
         if len(found) > 4 * limit:
-            break  # a burst of firings after a pause: find them one by one
+            break  # many fire times in a short span: find them one by one
         if len(found) >= limit or last - span < first:
             return list(found[-limit:])
         span *= 2

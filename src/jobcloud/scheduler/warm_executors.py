@@ -27,7 +27,7 @@ from jobcloud.scheduler.state import State
 from jobcloud.scheduler.status import Ending
 from jobcloud.scheduler.tasks import Tasks
 
-# The most bytes of the contexts that a placeholder builds.
+# The contexts that a placeholder builds take at most this number of bytes in its record.
 _CONTEXTS_BYTES = 100_000
 # The wait before a lost placeholder is replaced. It doubles with each further loss, up to the maximum.
 _FIRST_BACKOFF_MS, _MAX_BACKOFF_MS = 1_000, 60_000
@@ -42,7 +42,10 @@ class Place(NamedTuple):
 
 
 class _Backoff(NamedTuple):
-    """The wait of an app. `until_ms` is 0 when it has ended; `failures` counts the losses in a row."""
+    """The wait before an app's lost placeholder is replaced. `until_ms`: its end, or 0 if it has ended.
+
+    `failures`: the number of losses in a row. `why`: the reason of the last loss.
+    """
 
     until_ms: int
     failures: int
@@ -177,7 +180,7 @@ class WarmExecutors(Part):
             self._review_due = True
 
     def task_ended(self, task: Task, ending: Ending, at: int) -> None:
-        """Replace a placeholder that ended but was not killed. If it had run for long, the back-off is short."""
+        """If a placeholder was not killed, begin the back-off before its replacement. It is short after a long life."""
         if not task.placeholder:
             return
         placeholders = self.of_app[task.app]
@@ -271,7 +274,11 @@ class WarmExecutors(Part):
         return self._executors.load[executor_key(task.agent_id, task.executor_id)], -task.created_ms, task.id
 
     def _current(self, app: str) -> list[Task]:
-        """The placeholders that stay: of the app's current version, with all contexts, not cordoned, not killed."""
+        """The placeholders that stay.
+
+        They are of the app's current version, have all its contexts, are on agents that are not cordoned, and were not
+        killed.
+        """
         if app not in self._state.apps:
             return []
         plan_id, cordoned = self._state.plan_of(app).id, self._state.cluster.cordoned
@@ -288,7 +295,7 @@ class WarmExecutors(Part):
     # ------------------------------------------------------------------------------------------------- reading
 
     def shortage(self, name: str, at: int) -> Reason | None:
-        """Why fewer warm executors of an app run than it wants; None if enough run."""
+        """Why fewer warm executors of an app run than the app wants; None if enough run."""
         app = self._state.apps.get(name)
         wanted = self.wanted(app) if app is not None else 0
         if wanted <= self.warm(name):

@@ -29,8 +29,8 @@ FORMAT = 1
 _MAX_HEADER_BYTES = 10_000
 # A damaged or foreign file must not fill the memory.
 _MAX_BODY_BYTES = 8 << 30
-# Leaders since the backup have used further epochs. If the file of the epoch is lost as well and the clock is behind,
-# this distance keeps them apart.
+# Leaders after the backup have used higher epochs. If the file of the epoch is lost and the clock is behind, this
+# distance keeps the new epoch above theirs.
 _EPOCHS_SINCE = 1_000
 _Entries = list[tuple[str, str, bytes]]
 _decoder: msgspec.msgpack.Decoder[_Entries] = msgspec.msgpack.Decoder(_Entries)
@@ -38,7 +38,7 @@ _decoder: msgspec.msgpack.Decoder[_Entries] = msgspec.msgpack.Decoder(_Entries)
 
 @dataclass(frozen=True, slots=True)
 class Backup:
-    """The state as of `taken_ms`. `epoch` is that of the last leader before."""
+    """The state as of `taken_ms`. `epoch` is that of the last leader before this instant."""
 
     taken_ms: int
     epoch: int
@@ -81,7 +81,7 @@ def write(path: Path, backup: Backup) -> int:
 
 
 def read(path: Path) -> Backup:
-    """Raises ConfigError if the file is damaged, incomplete, newer, or no backup."""
+    """Read a backup. Raises ConfigError if the file is damaged, incomplete, newer, or no backup."""
     try:
         with path.open("rb") as file:
             header = _header(path, file.readline(_MAX_HEADER_BYTES))
@@ -129,15 +129,15 @@ def _newer(path: Path, why: str) -> ConfigError:
 
 
 def take(store: LastingStore, taken_ms: int) -> tuple[Backup, StoredRecords]:
-    """A backup of the state, and the records as read. Does not disturb a leader. Raises StoreError."""
+    """A backup of the state, and the records from which it was made. Does not disturb a leader. Raises StoreError."""
     stored = store.snapshot()
     return Backup.of(stored, store.epoch(), taken_ms), stored
 
 
 def put_back(store: LastingStore, backup: Backup, aside: Path, *, floor: int, now_ms: int) -> int:
-    """Replace the stored state by a backup in one write. Returns the epoch; a running leader is then superseded.
+    """Replace the stored state by a backup in one write. Returns the new epoch, which supersedes a running leader.
 
-    The previous state is saved to `aside` first, unless it is empty. Raises StoreError; the state is unchanged then.
+    The previous state is saved to `aside` first, unless it is empty. If this raises StoreError, the state is unchanged.
     """
     epoch = store.acquire(max(floor, backup.epoch + _EPOCHS_SINCE))
     before, stored = take(store, now_ms)
@@ -152,7 +152,7 @@ def _writes(before: StoredRecords, backup: Backup, now_ms: int) -> Iterator[Stor
     for kind, entries in before.records.items():
         yield from (StoredWrite(kind, key, None) for key in entries if (kind.value, key) not in kept)
     yield from (StoredWrite(KINDS[kind], key, value) for kind, key, value in backup.entries)
-    # The next leader learns from it that the state is older than the work.
+    # This record tells the next leader that the state is older than the work in the cluster.
     mark = records.encode(Kind.RESTORATION, Restoration(backup.taken_ms, now_ms))
     yield StoredWrite(Kind.RESTORATION, records.RESTORATION_KEY, mark)
 

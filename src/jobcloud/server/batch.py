@@ -5,9 +5,9 @@ virtual clock. BatchProcessor decides nothing about jobs and does not elect a le
 leaves the process before the decision behind it is stored.
 
 A record that cannot be stored is a defect, because all records are bounded. It is *held back*, and the other records of
-its batch are stored. The end of a task is stored only together with the record of its shard: if that is held back, the
-task's record stays in the store, and its update is not acknowledged. So the next leader adopts the task, and Mesos
-sends the update again. A task whose own record is held back is not launched.
+its batch are stored. The end of a task is stored only together with the record of its shard. If the shard's record is
+held back, the task's record stays in the store, and the task's update is not acknowledged. So the next leader adopts
+the task, and Mesos sends the update again. A task whose own record is held back is not launched.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Core(Protocol):
     """The part of the scheduler that this module calls."""
 
     def handle(self, event: Event) -> list[Effect]:
-        """Handle an event and return its effects. Raises Refused for a refused command; nothing has changed then."""
+        """Handle an event and return its effects. Raises Refused if it refuses a command, with nothing changed."""
 
     def next_wake(self, at: int) -> int | None:
         """The next instant (ms) after the last Tick at which a Tick is due; None if no Tick is needed."""
@@ -75,7 +75,7 @@ Restore: TypeAlias = Callable[[Restored, int, int], CoreT]
 
 
 class Arrived(msgspec.Struct, frozen=True, gc=False):
-    """An event that has arrived. An event of a driver has the number of its session; other sessions drop it."""
+    """An event that has arrived. An event of a driver has its session's number, and is dropped in other sessions."""
 
     event: Event
     session: int | None = None
@@ -103,7 +103,7 @@ class CoreFailed(JobcloudError):
 
 
 class _Handled(NamedTuple):
-    """The effects of one event. `reply` is that of the command's caller."""
+    """The effects of one event. `reply` is the one of the command's caller; None if the event is no command."""
 
     effects: list[Effect]
     reply: Future[None] | None = None
@@ -129,7 +129,7 @@ class _Batch:
         return ranks
 
     def writing(self, place: Place) -> list[_Handled]:
-        """The events that have changed a record."""
+        """The handled events that have changed this record."""
         return [
             handled
             for handled in self.handled
@@ -149,7 +149,7 @@ class _Batch:
 
 @dataclass(slots=True)
 class _HeldBack:
-    """A record that the store does not take.
+    """A record that the store does not accept.
 
     Updates of the tasks `unacknowledged` are not acknowledged. The records of the tasks `ended` stay in the store.
     """
@@ -224,13 +224,13 @@ class BatchProcessor(Generic[CoreT]):
     def reload(self) -> None:
         """Restore a core from the store. Raises StoreError; Fenced if another scheduler has raised the epoch."""
         if self._led:
-            # Ids are made from the epoch and a counter that restarts, so a new core needs a new epoch. It also needs
-            # the state as it is when no one else can change it any longer, so the state is loaded afterwards. The write
-            # proves the old epoch first: a superseded scheduler must not become leader again.
+            # Ids are made from the epoch and a counter that restarts, so a new core needs a new epoch. The state is
+            # loaded after the epoch was raised, because no other scheduler can change it then. The write proves the old
+            # epoch first: a superseded scheduler must not become leader again.
             self._store.write(self.epoch, ())
             self.epoch = self._store.acquire()
         restored = records.restore(self._store.load())
-        # Subscribing without this proof could cut off the session of the present leader.
+        # This write proves the epoch. A superseded scheduler that subscribes would cut off the leader's session.
         self._store.write(self.epoch, ())
         self._led = True
         self.core = self._restore(restored, self.epoch, self._now_ms())
@@ -362,7 +362,7 @@ class BatchProcessor(Generic[CoreT]):
                 self._framework_id = ""
 
     def _handle(self, event: Event, batch: _Batch, reply: Future[None] | None = None) -> None:
-        """Raises Refused, or CoreFailed for any other exception of the core. `batch` is unchanged then."""
+        """Raises Refused, or CoreFailed for any other exception of the core. Then `batch` is unchanged."""
         try:
             effects = self.core.handle(event)
             for effect in effects:
@@ -489,7 +489,8 @@ class BatchProcessor(Generic[CoreT]):
         if not self._held_back:
             self._send(effect)
         elif isinstance(effect, Acknowledge):
-            # Mesos also reports an end without an update to acknowledge, as the answer to a reconciliation.
+            # An end may have come as the answer to a reconciliation, without an update to acknowledge. Then only
+            # `ended` contains its task.
             held_back = self._held_back.values()
             if not any(effect.task_id in held.unacknowledged or effect.task_id in held.ended for held in held_back):
                 self._send(effect)

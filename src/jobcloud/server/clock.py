@@ -2,10 +2,10 @@
 
 CLOCK_BOOTTIME counts since the start of the machine, also while it is suspended. The wall clock normally keeps a fixed
 distance from it. If the wall clock is set back, the scheduler follows at once. If it jumps ahead, the scheduler first
-continues with its own time: fire times that were handled in the future would keep jobs silent until then. It follows
-when the jump has lasted for a hundredth of its length, and at least 10 s. So a jump of an hour is followed after 36 s,
-and a jump of 180 days that ends after some seconds has no effect. A jump to the time of another machine is a
-correction, and is followed at once.
+continues with its own time. Otherwise it would handle fire times of the future, and jobs would be silent until then.
+The scheduler follows when the jump has lasted for a hundredth of its length, and at least 10 s. So a jump of an hour is
+followed after 36 s, and a jump of 180 days that ends after some seconds has no effect. A jump to the time of another
+machine is a correction, and is followed at once.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _DIFFERENCE_MS = 60_000
 
 
 class _Jump(NamedTuple):
-    """A jump ahead that is not followed yet: the distance of the clocks since then, and when it was first seen."""
+    """A jump ahead that is not followed yet. `distance`: the distance of the clocks since then. `seen`: its instant."""
 
     distance: int
     seen: int
@@ -55,7 +55,7 @@ class Clock:
         #: earlier distances. If the wall clock returns to one of them, it is followed at once
         self._former: deque[int] = deque(maxlen=8)
         self._jump: _Jump | None = None
-        #: the distances of other machines' clocks, by the names of these
+        #: other machine → the distance of its clock from the running clock of this machine
         self._heard: dict[str, int] = {}
         #: the distance of this machine's clock when another machine last agreed with it
         self._agreed: int | None = None

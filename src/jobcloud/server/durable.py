@@ -1,4 +1,4 @@
-"""Files that have their content after a power failure."""
+"""Files that keep their content over a power failure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def replace_file(path: Path, content: bytes) -> None:
 
     After a power failure the file has the old or the new content.
     """
-    # A name of its own, because several processes may share the directory.
+    # A unique name, because several processes may share the directory.
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name[:200]}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:

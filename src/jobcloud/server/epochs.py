@@ -1,9 +1,11 @@
 """Epochs that never go back, even if the stored state does.
 
-Ids and fence tokens are made from the epoch. If an old copy of the state is put back, the stored epoch alone would be
-used a second time. So a new epoch is above the stored one and the one in the file DATA/epoch, and at least the number
-that the clock gives. The clock counts in units of ten minutes, because an epoch must stay below 9 million: a fence
-token is exact in a double only up to there. A clock that is far ahead cannot use up this range.
+Ids and fence tokens are made from the epoch, so no epoch may be used twice. The stored epoch cannot ensure this,
+because it goes back if an old copy of the state is put back. So a new epoch is higher than the stored one, and higher
+than the one in the file DATA/epoch. It is also at least the number of ten-minute units that the clock has counted.
+
+An epoch must stay below 9 million, because fence tokens of higher epochs are not exact in a double. The clock can count
+to at most 4 million, so that a clock that is far ahead cannot use up the range.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ def of_clock(now_ms: int) -> int:
 
 
 def read(path: Path) -> Recorded:
-    """The recorded epoch; 0 if there is no file. Raises StoreUnusable if the file is damaged or newer, StoreError."""
+    """The recorded epoch; 0 if there is no file. Raises StoreError; StoreUnusable for a damaged or newer file."""
     try:
         with path.open("rb") as file:
             content = file.read(1_000)
@@ -87,10 +89,10 @@ def _damaged(path: Path) -> StoreUnusable:
 
 
 class LastingEpochs:
-    """A `Store` whose epochs never go back. It owns `store`; `path` is the file of the epoch.
+    """A `Store` whose epochs never go back. It owns `store`.
 
-    `state` is a name for the place of the state: a file of another state says nothing about whether this one was
-    deleted.
+    `path` is the file of the epoch. `state` is the name of the place of the state, which the file contains. So a file
+    left by a scheduler with another state is recognized.
     """
 
     def __init__(self, store: LastingStore, path: Path, *, state: str, now_ms: Callable[[], int]) -> None:
@@ -100,7 +102,7 @@ class LastingEpochs:
         self._now_ms = now_ms
 
     def acquire(self, floor: int = 0) -> int:
-        """Raises StoreUnusable if the state was deleted since a scheduler led with it."""
+        """Raise the epoch. Raises StoreError; StoreUnusable if the state is empty, but a scheduler has led with it."""
         recorded = read(self._path)
         if recorded.state == self._state and recorded.epoch and not self._store.epoch():
             raise StoreUnusable(

@@ -1,4 +1,4 @@
-"""Check an archive in a child process with limits of memory, processor time and time.
+"""Check an archive in a child process with limits of memory, processor time and duration.
 
 `jobcloud.executor.package` bounds everything that it expands. The libraries below it do not: the directory of a zip, or
 the dictionary of an xz, may need any amount of memory.
@@ -27,7 +27,7 @@ def inspect_apart(
     source: Path, *, wheel: bool = False, deadline_s: float = _DEADLINE_S, memory_bytes: int = _MEMORY_BYTES
 ) -> PackageInfo:
     """As `jobcloud.executor.package.inspect`. Raises PackageError also if the child exceeds a limit or crashes."""
-    # -P: the current directory is not a place for modules.
+    # -P: import no modules from the current directory.
     argv = [sys.executable, "-P", "-m", __name__, str(source), "wheel" if wheel else "archive", str(memory_bytes)]
     try:
         child = subprocess.run(

@@ -48,8 +48,8 @@ class Limits:
     """Limits of one listener.
 
     `head_seconds` limits the arrival of a head, and of a body that nobody reads. `stall_seconds`: how long a client may
-    take nothing of an answer. `descriptors`: no connection gets a descriptor of this number or above. `threads` run the
-    blocking code of the app.
+    take nothing of an answer. `descriptors`: no connection gets a descriptor of this number or above. `threads`: the
+    number of threads that run the blocking code of the app.
     """
 
     connections: int = 1_000
@@ -144,7 +144,7 @@ class _Server(uvicorn.Server):
             log.warning("connection refused: too many from one address", client=address)
             _refuse(sock, "too-many")
             await asyncio.sleep(0)
-        # The lowest free number is taken, so all numbers below it are in use.
+        # A new descriptor has the lowest free number, so all numbers below it are in use.
         elif sock.fileno() >= self._limits.descriptors and not self._room.drop_idle():
             log.warning("connection refused: too few descriptors are left", client=address)
             _refuse(sock, "unavailable")
@@ -216,7 +216,7 @@ class _Room:
             self._changed.set()
 
     def set_stalled(self, connection: _Protocol, stalled: bool) -> None:
-        """Drops the connections stalled longest while too many bytes wait for clients."""
+        """While too many bytes wait for clients, drop connections; those that have stalled for longest go first."""
         self._stalled.pop(connection, None)
         if not stalled or connection.transport.get_write_buffer_size() < _LARGE:
             return
@@ -231,7 +231,7 @@ class _Room:
 
 
 class _Protocol(HttpToolsProtocol):
-    """uvicorn's protocol with limits of heads and time."""
+    """uvicorn's protocol, with limits for the size of heads and for the time that a client takes."""
 
     def __init__(
         self,
@@ -292,7 +292,8 @@ class _Protocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._in_head = True
-        # The bytes behind a request in the same piece were counted before its end.
+        # If the piece also contains the end of the request before, the bytes of this head were counted before that end,
+        # and the count was reset.
         self._idle_bytes = max(self._idle_bytes, 1)
 
     def on_headers_complete(self) -> None:
@@ -346,7 +347,7 @@ class _Protocol(HttpToolsProtocol):
     def _late(self) -> None:
         self._arrival = None
         if self._answering():
-            return  # a head behind this request has its time after the answer
+            return  # the time of the next head begins after this answer
         if self._in_head and self._idle_bytes:
             self._give_up("timeout", f"The head took longer than {self._limits.head_seconds:g} s.")
         else:
@@ -379,7 +380,7 @@ class _Protocol(HttpToolsProtocol):
 
 
 def _network(address: str) -> str:
-    """The address; of IPv6 its network, because one client has all addresses of a /64."""
+    """The address, or the /64 network of an IPv6 address: one client has all addresses of such a network."""
     with contextlib.suppress(ValueError):
         found = ipaddress.ip_address(address.partition("%")[0])
         if isinstance(found, ipaddress.IPv6Address) and not found.ipv4_mapped:

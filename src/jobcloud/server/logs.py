@@ -1,7 +1,7 @@
 """Logging to standard error, as JSON lines or as text. The notices of the core go to the same log.
 
-A client, a job or a skipped firing can cause any number of lines. At most some lines of a kind are written each minute;
-a line with the count of the others follows.
+A client, a job or a skipped firing can cause any number of lines. So the lines of each kind are limited per minute. A
+line with the count of the omitted ones follows.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ assert set(_LEVELS) == set(Topic), "every topic needs a level"
 
 
 _WINDOW_S = 60.0
-# Further kinds share one. A kind is a constant text of the code, so there are far fewer.
+# Further kinds share one limit. A kind is a constant text of the code, so there are far fewer.
 _MAX_KINDS = 1_000
 _LEFT_OUT = "log lines were left out"
 
@@ -83,9 +83,9 @@ def configure(
 
 
 class _Limit:
-    """Writes at most `lines` of each kind in a window, and then a line with the count of the others. Thread-safe.
+    """Lets at most `lines` of each kind pass in a window. A line with the count of the others follows. Thread-safe.
 
-    The kind of a notice is its topic; that of any other line is its text without the values.
+    The kind of a notice is its topic. The kind of any other line is its text without the values.
     """
 
     def __init__(self, lines: int, clock: Callable[[], float]) -> None:
@@ -124,7 +124,7 @@ class _Limit:
 def _escape(logger: object, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
     """Replace control characters of texts by escapes: they could forge lines, or control a terminal.
 
-    The lines of a traceback stay, indented, so that none of them looks like a line of the log.
+    A traceback keeps its lines. They are indented, so that none of them looks like a line of the log.
     """
     for name, value in event.items():
         if name == "exception":

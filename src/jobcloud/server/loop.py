@@ -1,9 +1,9 @@
 """The thread that owns the core. Other threads put events, commands and questions into its inbox.
 
-In each turn the loop waits for events, gathers them into a batch, checks the leadership and processes the batch with
-`batch`. A single event is handled at once. Under load, events share one write, and the thread rests three times as long
-as its last turn took, so batches grow with the load. After a failed write or an error in the core, the loop starts over
-from the stored state.
+In each turn the loop waits for events, gathers them into a batch, checks the leadership and processes the batch (see
+batch.py). A single event is handled at once. Under load, the events of a batch share one write. After a turn the thread
+rests for three times the length of the turn, so batches grow with the load. After a failed write or an error in the
+core, the loop starts over from the stored state.
 """
 
 from __future__ import annotations
@@ -67,10 +67,10 @@ class Phase(StrEnum):
 class Health:
     """The state of a loop.
 
-    `well`: it leads, is subscribed, and works since its last failure. `problem` says why it is not well. `since_ms` is
-    the instant of the first failure since it last worked, or 0. `written_ms` is the instant of the last write,
-    `late_ms` the delay of the last Tick, `idle_ms` the time since the thread was last active. `waiting` counts the
-    items in the inbox, and `recoveries` counts the failures so far.
+    `well`: the loop leads, is subscribed to a master, and has stored a batch since its last failure. `problem`: why it
+    is not well, or "". `since_ms`: the instant of the first failure after the loop last worked; 0 if it works.
+    `written_ms`: the instant of the last write. `late_ms`: the delay of the last Tick. `idle_ms`: the time since the
+    thread was last active. `waiting`: the number of items in the inbox. `recoveries`: the number of failures so far.
     """
 
     phase: Phase
@@ -156,7 +156,7 @@ class Loop(Generic[CoreT]):
         self._started.result()
 
     def stop(self, timeout: float = 10.0) -> bool:
-        """Disconnect from the master (tasks keep running) and close the store. False if not done within `timeout` s."""
+        """Disconnect from the master and close the store. Tasks keep running. False if it takes over `timeout` s."""
         self._stopping.set()
         if self._thread.ident is None:
             self._store.close()
@@ -178,7 +178,7 @@ class Loop(Generic[CoreT]):
         return not self._thread.is_alive()
 
     def deliver(self, event: messages.Event) -> None:
-        """Add an event. A recovery may drop it, like any event from the master. Waits while the inbox is full."""
+        """Add an event. Waits while the inbox is full. If the loop starts over, the event may be dropped."""
         self._arrive(None, event)
 
     def command(self, make: Callable[[int], messages.Command], timeout: float = 10.0) -> None:
@@ -211,7 +211,7 @@ class Loop(Generic[CoreT]):
         return lambda: self._unsubscribe(sink)
 
     def healthy(self) -> bool:
-        """Whether this scheduler leads, is subscribed with a master, and works since its last failure."""
+        """Whether this scheduler leads, is subscribed to a master, and has stored a batch since its last failure."""
         return self.health().well
 
     def health(self) -> Health:
@@ -272,10 +272,10 @@ class Loop(Generic[CoreT]):
             self._sinks = tuple(other for other in self._sinks if other is not sink)
 
     def _arrive(self, session: int | None, event: messages.Event) -> None:
-        """Called on threads of the driver. Waits while the inbox is full: then the master keeps further events.
+        """Add an event of a session. Waits while the inbox is full, so that the master keeps further events.
 
-        The loop may stop, or close the session, while this waits, and `Driver.stop` may wait for this thread. Such an
-        event would be dropped anyway, so the wait ends.
+        A driver calls this on its own threads, and `Driver.stop` may wait for them. So the wait ends when the loop
+        stops or the session is closed. The event would then be dropped anyway.
         """
         while len(self._inbox) >= self._pace.inbox_events and current_thread() is not self._thread:
             if session not in (None, self._processor.session) or self._stopping.wait(_RECHECK_S):
@@ -352,7 +352,7 @@ class Loop(Generic[CoreT]):
         return self._phase, self._problem
 
     def _works_again(self) -> bool:
-        """Whether a batch has been stored since the last failure. After repeated failures it also takes `calm_ms`."""
+        """Whether a batch has been stored since the last failure. After repeated failures, `calm_ms` must also pass."""
         if not self._failure:
             return True
         return self._processor.proven and (not self._streak or self._is_calm())
@@ -382,7 +382,7 @@ class Loop(Generic[CoreT]):
             raise Fenced(f"the leadership was lost: {self._leadership.lost}")
 
     def _coalesce(self) -> None:
-        """Let events that arrive in quick succession gather. The first event after a quiet moment does not wait."""
+        """Wait a little, so that a batch gathers more events. The first event after a quiet moment does not wait."""
         if not self._inbox:
             return
         pause = max(self._taken_at + self._pace.coalesce_ms / 1_000, self._rest_until) - self._monotonic()
@@ -448,7 +448,7 @@ class Loop(Generic[CoreT]):
                 item.reply.set_exception(Unavailable(why, fix="try again in a few seconds"))
 
     def _end(self, phase: Phase, error: BaseException | None) -> None:
-        """Step down for good. From here on nothing is written or sent, and every caller has an answer."""
+        """Step down for good. Afterwards nothing is written or sent, and every caller has an answer."""
         self.failure = error
         self._enter(phase, str(error or ""))
         if error is not None:

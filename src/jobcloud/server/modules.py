@@ -1,8 +1,8 @@
-"""Whether a package lacks the object that a job names, as far as the files of the package tell.
+"""Finds out from the files of a package whether it lacks an object that a job names.
 
-A reason must never be wrong. So an object counts as missing only if nothing else can provide it: a module may also come
-from a wheel, or be installed on the agents, and code may make its names when it is imported. Only a package in zip
-format is read, because a tar has no directory of its files.
+A reason must never be wrong. So an object counts as missing only if nothing else can provide it. A module may also come
+from a wheel, or be installed on the agents. Code may also define names only when it is imported. Only packages in zip
+format are read, because a tar has no directory of its files.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import zlib
 from pathlib import Path
 
 _MAX_SOURCE_BYTES = 1 << 20
-# Code that can add names to a module, or modules to a package, without writing them down.
+# Code that can add names to a module, or modules to a package, although the source does not contain these names.
 _DYNAMIC = re.compile(
     rb"\bimport\s*\(?\s*\*|__getattr__|__path__|__import__|import_module|__dict__|sys\.modules|meta_path|path_hooks"
     rb"|\b(globals|vars|locals|exec|eval|setattr)\b"

@@ -1,8 +1,8 @@
 """Fetch packages that `appURL` names by http(s), once, into the package store of this server.
 
 Agents need no outbound access, and an app runs the content that was there when it was registered. The origin is
-treated as hostile. For the first URL and for each redirect, addresses are checked after name resolution, and only
-checked addresses are connected to. No proxy is used. Size and time are limited. The content must have the given hash.
+treated as hostile. The addresses of the first URL, and of each redirect, are checked after name resolution. Connections
+are made only to checked addresses. No proxy is used. Size and time are limited. The content must have the given hash.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _UPLOAD = "upload the package instead (POST /api/v1/packages)"
 
 
 class Origin:
-    """Thread-safe. `timeout_s` limits the fetch of one package, including redirects."""
+    """Fetches packages. Thread-safe. `timeout_s` limits the fetch of one package, including redirects."""
 
     def __init__(self, store: PackageStore, policy: UrlPolicy, *, timeout_s: float = 120.0) -> None:
         self._store, self._policy, self._timeout_s = store, policy, timeout_s
@@ -48,7 +48,8 @@ class Origin:
     def obtain(self, package: Package) -> Path:
         """The path of the package in the store. Fetches it if it is missing.
 
-        Raises ConfigError naming appURL or packageSha256, StoreError, or Unavailable if too many are being fetched.
+        Raises ConfigError, which names appURL or packageSha256, StoreError, or Unavailable if too many packages are
+        being fetched.
         """
         path = self._store.renew(package.sha256)
         if path is not None:
@@ -70,7 +71,7 @@ class Origin:
         return path
 
     def _download(self, url: str, upload: Upload, deadline: _Deadline) -> str:
-        """Write the content to `upload`. Return the URL it came from after redirects."""
+        """Write the content to `upload`. Return the URL that delivered it, after redirects."""
         for _ in range(_MAX_REDIRECTS + 1):
             further = self._get(url, upload, deadline)
             if further is None:
@@ -158,7 +159,7 @@ class Refill:
         self._refreshed = float("-inf")
 
     def __call__(self, sha256: str, file: str) -> Path | None:
-        """None if no app uses the package. Raises as `Origin.obtain`; Unavailable if this scheduler does not lead."""
+        """The path of a package; None if no app uses it. Raises what `apps` or `Origin.obtain` raises."""
         with self._lock:
             if self._clock() - self._refreshed >= _MIN_INTERVAL_S:
                 packages = (app.package for app in self._apps())
@@ -194,7 +195,7 @@ class _Deadline:
         return time.monotonic() >= self._until
 
     def left(self, limit: float) -> float:
-        """Seconds left, at most `limit`. Raises TimeoutError if none are."""
+        """Seconds left, at most `limit`. Raises TimeoutError if no time is left."""
         self.check()
         return min(limit, max(0.001, self._until - time.monotonic()))
 

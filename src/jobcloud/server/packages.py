@@ -32,7 +32,7 @@ _FILES = re.compile(r"package\.(zip|tar)")
 
 @dataclass(frozen=True, slots=True)
 class StoredPackage:
-    """`size` in bytes; `files`: number of files in it; `file`: the name agents fetch it by."""
+    """`size`: in bytes. `files`: the number of files in it. `file`: the name by which agents fetch it."""
 
     sha256: str
     size: int
@@ -41,7 +41,7 @@ class StoredPackage:
 
 
 class PackageStore:
-    """Raises ConfigError (field `package`) for an invalid package, StoreError if the disk fails."""
+    """Packages on disk. Raises ConfigError (field `package`) for an invalid package, StoreError if the disk fails."""
 
     def __init__(
         self,
@@ -69,9 +69,9 @@ class PackageStore:
         return Upload(self)
 
     def _remove_incomplete(self) -> None:
-        """Remove incomplete uploads of an earlier process.
+        """Remove incomplete uploads that are older than the grace period.
 
-        Younger ones may be those of the leader: schedulers share the directory, and this one may become a standby.
+        Younger ones may still be in progress in the leader's process, because schedulers can share the directory.
         """
         for path in self._incoming.iterdir():
             with contextlib.suppress(OSError):
@@ -181,7 +181,8 @@ class Upload:
         Raises ConfigError if it is not a package, or not the expected one.
         """
         if expected_sha256 and expected_sha256 != self.sha256:
-            raise ConfigError(f"has the hash {self.sha256}: not what was sent", field="package", fix="upload it again")
+            problem = f"has the hash {self.sha256}, not the expected one"
+            raise ConfigError(problem, field="package", fix="upload it again")
         if not self._size:
             raise ConfigError("is empty", field="package", fix="send the archive as the body of the request")
         with _disk():

@@ -5,8 +5,8 @@ missing fields. Firings, shards and tasks are written often, so their fields wit
 change, also of a default, needs a new VERSION. A record that cannot be read is reported as a fault and left unchanged;
 it does not affect other records.
 
-A narrow firing contains its shards. A wide one has format 2: it contains their number, and each shard that has been
-tried has a record of its own. So the size of a write does not grow with the firing.
+The record of a narrow firing contains its shards. That of a wide firing has format 2: it contains the number of shards,
+and each shard that has been tried has a record of its own. So the size of a write does not grow with the firing.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class _Wide(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
 @dataclass(slots=True)
 class Restored(Stored):
-    """The state a leader starts from. `faults` names the records that cannot be read."""
+    """The state from which a leader starts. `faults` names the records that cannot be read."""
 
     faults: list[StoredFault] = field(default_factory=list)
 
@@ -114,7 +114,7 @@ _START, _WIDE_START = b'{"v":%d,"r":' % VERSION, b'{"v":%d,"r":' % WIDE_VERSION
 
 
 def encode(kind: Kind, record: Record) -> bytes:
-    """Raises TypeError if `record` is not of the type of `kind`."""
+    """The stored form of a record. Raises TypeError if `record` is not of the type of `kind`."""
     if not isinstance(record, _TYPES[kind]):
         raise TypeError(f"a record of kind {kind} cannot be a {type(record).__name__}")
     if kind is _FIRING and isinstance(record, Firing) and record.wide:
@@ -145,14 +145,14 @@ def check_size(command: Command) -> None:
         return
     field, taken = _largest_field(record)
     raise ConfigError(
-        f"takes {taken} bytes of {size} in the stored record; a record may take {MAX_RECORD_BYTES}",
+        f"takes {taken} of the {size} bytes of the stored record; a record may have at most {MAX_RECORD_BYTES}",
         field=field,
         fix="shorten it: control characters take 6 bytes each, others up to 4",
     )
 
 
 def _largest_field(record: App | Job | Drain) -> tuple[str, int]:
-    """The JSON name of the field that takes most bytes, and how many these are."""
+    """The JSON name of the field that takes most bytes, and the number of these bytes."""
     if isinstance(record, Drain):
         return "reason", len(_encoder.encode(record.reason))
     kind: type = type(record)
@@ -218,13 +218,16 @@ def restore(stored: StoredRecords) -> Restored:
 def _shards(
     stored: StoredRecords, readable: Mapping[Kind, Mapping[str, Record]], faults: list[StoredFault]
 ) -> Iterable[tuple[str, Shard | None]]:
-    """The records of shards; None for a damaged or lost one. Those of a damaged firing are left unchanged with it."""
+    """The records of shards by key; None for a damaged or lost one.
+
+    The shards of a damaged firing are left out. They stay in the store, like the firing.
+    """
     left = stored.records[Kind.FIRING].keys() - readable[Kind.FIRING].keys()
     for key in stored.records[Kind.SHARD]:
         try:
             firing_id, _ = shard_place(key)
         except ValueError:
-            faults.append(StoredFault(f"{Kind.SHARD}/{key}", "is damaged: it has no key of a shard"))
+            faults.append(StoredFault(f"{Kind.SHARD}/{key}", "is damaged: its key is not that of a shard"))
             continue
         if firing_id not in left:
             shard = readable[Kind.SHARD].get(key)

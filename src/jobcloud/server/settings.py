@@ -512,7 +512,7 @@ def keys() -> Iterator[tuple[str, str, object]]:
 
 
 def _environment(environ: Mapping[str, str]) -> dict[str, Any]:
-    """The settings in the environment. Variables that do not begin with a section's name belong to other programs."""
+    """The settings in the environment. Other variables that begin with JOBCLOUD_ belong to other programs."""
     sections = [name for name, info in Settings.model_fields.items() if isinstance(info.default, _Section)]
     # `http_jobs` comes before `http`.
     sections.sort(key=len, reverse=True)

@@ -31,7 +31,7 @@ _ELECTION_S = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """The result of a backup. `unreadable` names entries of the state that are not records, and are not in it."""
+    """The result of a backup. `unreadable` names entries of the state that are no records. The backup lacks them."""
 
     backup: Backup
     size: int
@@ -91,7 +91,7 @@ def _name(wanted: Settings) -> str:
 
 
 def same(one: Settings, other: Settings) -> bool:
-    """Whether two settings name the same state. Servers of a cluster may be named in different ways."""
+    """Whether two settings name the same state. A cluster counts as the same only if its servers are named alike."""
     if is_shared(one) or is_shared(other):
         return _name(one) == _name(other) and (one.zookeeper.hosts, one.etcd.hosts) == (
             other.zookeeper.hosts,
@@ -101,7 +101,7 @@ def same(one: Settings, other: Settings) -> bool:
 
 
 def is_shared(wanted: Settings) -> bool:
-    """Whether several schedulers can use the state, of which one is elected."""
+    """Whether the state is in ZooKeeper or etcd. Then several schedulers can use it, and one of them is elected."""
     return bool(wanted.zookeeper.hosts or wanted.etcd.hosts)
 
 
@@ -122,7 +122,7 @@ def opened(wanted: Settings) -> Iterator[LastingStore]:
 
 
 def _make_way(path: Path, stamp: str) -> list[Path]:
-    """Check that nobody uses the SQLite file. A damaged one is moved aside; returns its new names."""
+    """Check that nobody uses the SQLite file. If it is damaged, move it aside. Returns the new names of its files."""
     if sqlite.in_use(path):
         raise Conflict(f"a scheduler uses {path}", field="--data", fix="stop it first, then start it again")
     try:
@@ -135,9 +135,9 @@ def _make_way(path: Path, stamp: str) -> list[Path]:
 
 @contextlib.contextmanager
 def elected(wanted: Settings, name: str, option: str = "") -> Iterator[LastingStore]:
-    """The state in ZooKeeper or etcd while this process, as `name`, is the leader, so that no scheduler leads.
+    """Yields the store in ZooKeeper or etcd. Meanwhile this process leads as `name`, so that no scheduler can lead.
 
-    Raises Conflict if another one leads.
+    Raises Conflict if a scheduler leads.
     """
     store, election, own_option = _candidate(wanted, name)
     turn = _FirstTurn()
@@ -164,7 +164,7 @@ def _candidate(wanted: Settings, name: str) -> tuple[LastingStore, Leadership, s
 
 
 class _FirstTurn:
-    """Ends the wait for the leadership when another scheduler leads, or after a time."""
+    """Ends the wait for the leadership when another scheduler leads, or after _ELECTION_S."""
 
     def __init__(self) -> None:
         self.leader = self.told = ""

@@ -48,7 +48,7 @@ def place(option: str, url: str, config: Path | None) -> Place:
     if found is None:
         raise ConfigError(f"{url[:80]!r} does not name a store", field=option, fix=_FORMS)
     scheme, rest = found.groups()
-    # The settings may name a store as well. Only the one of the URL is meant.
+    # The settings may name a store as well. Only the store of the URL counts.
     flags: dict[str, object] = {"zookeeper.hosts": "", "etcd.hosts": "", "data": Path()}
     if scheme == "sqlite":
         flags["data"] = Path(rest)
@@ -104,7 +104,7 @@ def _check_source(side: Place, epoch: int, stored: StoredRecords) -> None:
     if not epoch:
         raise NotFound("no scheduler has ever led with this state", field=side.option, fix="check where it is")
     if stored.faults:
-        # The next leader treats shards whose records are lost as failed. A copy would not tell it which.
+        # A leader treats shards with lost records as failed. A copy would not show which records are lost.
         names = ", ".join(f"{fault.path} {fault.problem}" for fault in stored.faults[:5])
         fix = "repair it, or restore a backup into the target"
         raise Conflict(

@@ -134,7 +134,7 @@ class _Process:
             loop = self._loop(policy, store, leadership)
             stack.callback(loop.stop, _STOP_S)
             refill = Refill(origin, lambda: loop.ask(lambda scheduler: list(scheduler.apps.values())))
-            # Its threads read files.
+            # The threads of the artifact server only read files, so there may be many.
             limits = replace(_limits(self._settings, artifacts, descriptors), threads=40)
             listener = Listener(create_artifacts(packages, (zip_sha256, zip_path), refill), artifact_socket, limits)
             stack.callback(listener.stop)
@@ -153,7 +153,7 @@ class _Process:
                 log.info("listening", url=api_url)
                 if not leadership.wait(stop, loop.stand_by):
                     return 0
-                # Added last, so that it runs first: the next leader waits for the loop to stop.
+                # Added last, so that it is called first at the end: the next leader waits for the loop to stop.
                 stack.callback(loop.stop, _STOP_S)
             self._compare_clocks()
             loop.start()
@@ -283,8 +283,8 @@ def _url(host: str, listening: socket.socket) -> str:
 
 
 def _limits(wanted: Settings, listener: Http | ArtifactServer, descriptors: int) -> Limits:
-    # A connection to the artifact server may need a second descriptor, for a file. So a third of all
-    # descriptors for each listener is always enough.
+    # There are two listeners, and a connection to the artifact server may need a second descriptor, for a file. So each
+    # listener may have a third of all descriptors as connections.
     connections, per_address = min(listener.connections, descriptors // 3), listener.connections_per_address
     if connections < listener.connections:
         per_address = min(per_address, connections * 2 // 5)
@@ -311,7 +311,7 @@ def _prepare_data(data: Path) -> None:
         free = shutil.disk_usage(data).free
     except OSError as error:
         problem = f"{data} cannot be used: {error.strerror or error}"
-        fix = "a directory that belongs to the user of this process and is closed to others, such as a new one in it"
+        fix = "a directory that belongs to the user of this process and is closed to others"
         raise ConfigError(problem, field="data", fix=fix) from error
     if free < _NEEDED_BYTES:
         raise StoreFull(
@@ -321,9 +321,10 @@ def _prepare_data(data: Path) -> None:
 
 
 def _close(data: Path, mode: int) -> None:
-    """Take the rights of other users from a directory. Raises OSError if they can write it and this is not possible.
+    """Take the rights of other users from a directory. Raises OSError if this fails and other users can write to it.
 
-    It may belong to another user: a volume of Kubernetes belongs to root, and its group can write it.
+    The directory may belong to another user. For example, a volume of Kubernetes belongs to root, and this process
+    writes to it as a member of its group.
     """
     try:
         data.chmod(mode & ~0o007)
@@ -360,7 +361,7 @@ def _policy(wanted: Settings, artifacts: Artifacts) -> Policy:
 
 
 def zookeeper_state(wanted: ZooKeeper) -> str:
-    """The name of a state in ZooKeeper. Servers of an ensemble come and go, so it does not contain them."""
+    """The name of a state in ZooKeeper. It does not name the servers of the ensemble, because they come and go."""
     return f"zookeeper {wanted.namespace}"
 
 

@@ -31,7 +31,7 @@ def test_upload_with_a_file_name_that_is_not_utf8_is_refused(api: Client, name: 
 
 def test_upload_with_another_hash_than_announced_is_refused(api: Client) -> None:
     answer = api.post("packages", content=package_bytes(), params={"sha256": "1" * 64})
-    assert "not what was sent" in issues(answer)["package"]
+    assert "not the expected one" in issues(answer)["package"]
 
 
 def test_package_lists_the_apps_that_use_it(api: Client, sha256: str, demo: str) -> None:

@@ -1,8 +1,8 @@
 """A client of etcd's JSON gateway: several members, a time limit on every call, TLS, user and password.
 
-A call that gets no answer is repeated at the next member until its time is over. It may therefore take effect more
-than once, also late: a suspended member handles its request when it continues. So every change is a transaction whose
-comparisons let it succeed once only, and the caller reads its failure branch (`store`). Reads are linearizable.
+A call that gets no answer is repeated at the next member until its time is over. So it may take effect more than once,
+and late: a suspended member handles its request when it continues. Therefore every change is a transaction whose
+comparisons let it succeed only once. The caller reads its failure branch (store.py). Reads are linearizable.
 
 Sources: https://etcd.io/docs/v3.4/dev-guide/api_grpc_gateway/ (paths, base64),
 https://etcd.io/docs/v3.4/learning/api/ (fields), https://github.com/grpc/grpc/blob/master/doc/statuscodes.md (codes).
@@ -37,7 +37,7 @@ _OK = range(200, 300)
 
 
 class _Code(IntEnum):
-    """Codes of gRPC after which nothing has changed. After any other code that is unknown."""
+    """Codes of gRPC after which nothing has changed. After any other code, the request may have taken effect."""
 
     INVALID_ARGUMENT = 3
     NOT_FOUND = 5
@@ -143,17 +143,17 @@ def get(key: bytes, range_end: bytes = b"") -> Operation:
 
 
 def has_value(key: bytes, value: bytes) -> Operation:
-    """False for a missing key."""
+    """A comparison of the key's value. False for a missing key."""
     return {"key": key, "target": "VALUE", "result": "EQUAL", "value": value}
 
 
 def was_created_at(key: bytes, revision: int) -> Operation:
-    """`revision` 0: the key is missing."""
+    """A comparison of the key's create revision. 0 stands for a missing key."""
     return {"key": key, "target": "CREATE", "result": "EQUAL", "create_revision": str(revision)}
 
 
 def was_changed_at(key: bytes, revision: int) -> Operation:
-    """`revision` 0: the key is missing."""
+    """A comparison of the revision of the key's last change. 0 stands for a missing key."""
     return {"key": key, "target": "MOD", "result": "EQUAL", "mod_revision": str(revision)}
 
 
@@ -173,7 +173,7 @@ class EtcdTls:
 class EtcdSettings:
     """`auth` is "user:password". `session_timeout_s`: the TTL of the leader's lease, and the time limit of a call.
 
-    `open_keys` allows state that everyone can change who reaches etcd.
+    `open_keys` allows state that everyone who reaches etcd can change.
     """
 
     hosts: str
@@ -238,7 +238,7 @@ class EtcdClient:
         return self._call("/v3/lease/grant", {"ID": str(lease), "TTL": str(seconds)}, Lease, limit_s).TTL
 
     def keep_alive(self, lease: int, limit_s: float | None = None) -> int:
-        """Begin the TTL of a lease anew. 0 if the lease has ended: etcd answers that without an error."""
+        """Begin the TTL of a lease anew, and return it. 0 if the lease has ended, which is no error for etcd."""
         return self._call("/v3/lease/keepalive", {"ID": str(lease)}, _KeptAlive, limit_s).result.TTL
 
     def revoke(self, lease: int, limit_s: float | None = None) -> None:
@@ -260,8 +260,8 @@ class EtcdClient:
         limit_s = self.timeout_s if limit_s is None else max(0.001, limit_s)
         deadline = self.monotonic() + limit_s
         body = msgspec.json.encode(request)
-        # A member that does not answer must leave time for the others, and for another attempt: a request to a member
-        # that had just started was seen without an answer for 40 s.
+        # A member that does not answer must leave time for the others, and for another attempt at the same one: a
+        # member that had just started left a request without an answer for 40 s.
         patience = limit_s / max(_ATTEMPTS, len(self.members) + 1)
         problem, tries, renewed, token = "the time is over", 0, False, ""
         while not self._closed and (now := self.monotonic()) < deadline:
@@ -269,7 +269,7 @@ class EtcdClient:
             limit = min(deadline, now + patience)
             try:
                 token = self._valid_token(number, limit)
-                # The token alone: etcd knows no scheme such as Bearer.
+                # Without a scheme such as Bearer, which etcd does not know.
                 headers = f"Authorization: {token}\r\n" if token else ""
                 return self._read(self._exchange(number, path, body, headers, limit), kind)
             except TooLong as error:
@@ -295,7 +295,7 @@ class EtcdClient:
         raise NoAnswer("the connection to etcd is closed" if self._closed else f"etcd does not answer: {problem}")
 
     def _valid_token(self, number: int, deadline: float) -> str:
-        """The token of all threads, a new one if there is none. "" without a user."""
+        """The token that all threads share; a new one if there is none; "" without a user."""
         if self._user is None:
             return ""
         # Another thread may discard the shared token at any time. A request without a token would be refused for good.

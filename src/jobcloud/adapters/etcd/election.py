@@ -7,7 +7,7 @@ several times a second. It does not watch: a watch that is silent proves nothing
 The leader keeps its lease alive. It trusts an answer for two thirds of the TTL, counted by its own clock from the
 request on. After that time it no longer leads, whatever etcd reports: each change of etcd's own leader renews the
 leases, so the key of an old leader can outlive its TTL by far. The next candidate leads when the lease has expired,
-which is never before its TTL.
+which is never before the TTL has passed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from jobcloud.ports import Flag
 
 _log = logging.getLogger("jobcloud.etcd")
 FOLDER = "election/"
-# How often a candidate asks who leads, and keeps its lease alive.
+# How often a candidate asks who leads.
 _POLL_S = 0.25
 _TRUST = 2 / 3
 _HEARTBEATS = 8
@@ -42,7 +42,7 @@ def running_s() -> float:
 
 @dataclass(frozen=True, slots=True)
 class Candidacy:
-    """Our key in the election and its create revision. As long as both are the same, we may lead."""
+    """Our key in the election and its create revision. As long as the key exists with this revision, we may lead."""
 
     key: bytes
     revision: int
@@ -70,7 +70,7 @@ class EtcdElection:
 
     @property
     def candidacy(self) -> Candidacy | None:
-        """What every write must check; None before we were elected."""
+        """Our key, which every write must check; None before we were elected."""
         return self._own
 
     @property
@@ -124,7 +124,7 @@ class EtcdElection:
         candidates = self._candidates()
         if self._own_key(candidates) is None:
             self._enter()
-            # Another candidate may have entered before us, and after the first answer.
+            # Another candidate may have entered after the first answer, but before us.
             candidates = self._candidates()
         own = self._own_key(candidates)
         if own is None:
@@ -199,7 +199,7 @@ class EtcdElection:
         return True
 
     def _is_candidate(self, own: Candidacy, limit_s: float) -> bool:
-        # The reads make the answer linearizable. A member without quorum answers a transaction of comparisons alone.
+        # The reads make the answer linearizable. Without reads, even a member without quorum would answer.
         read = [get(own.key)]
         return self._client.transact([was_created_at(own.key, own.revision)], read, read, limit_s).succeeded
 

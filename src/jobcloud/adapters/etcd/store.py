@@ -9,14 +9,16 @@ Keys below the prefix:
 
 A batch is one transaction. It compares the value of `epoch`, the create revision of our key in the election, and the
 revision at which `head` was last changed. It creates the next segment of the journal and changes `head`. So a
-superseded leader writes nothing. A transaction without an answer is repeated. If the lost one arrives as well, even
-minutes later, the later of the two fails, because `head` has changed meanwhile. The failure branch reads `head`, which
-contains a token of the batch: it shows which of the two has happened. A batch without records also changes `head`. So
-after this proof no earlier request can take effect any more.
+superseded leader writes nothing.
 
-A batch too large for one request is split into parts. Each part is a key; the last request is the transaction that
-creates the segment. Parts without a segment have no meaning and are deleted later, so a crash between the requests
-leaves all of the batch or none of it.
+A transaction that gets no answer is sent again. If the first one arrives as well, even minutes later, the later of the
+two fails, because the earlier one has changed `head`. The one that fails reads `head`. If `head` contains the token of
+the batch, the batch was written. A batch without records also changes `head`. So once such a batch has succeeded, no
+earlier request can take effect.
+
+A batch too large for one request is split into parts. Each part is a key of its own. The last request is the
+transaction that creates the segment. Parts without a segment have no meaning, so a crash between the requests leaves
+all of the batch or none of it. Such parts are deleted later.
 
 The store never compacts etcd: that would delete the history of all its users.
 
@@ -68,13 +70,13 @@ from jobcloud.messages import KIND_NAMES, KINDS
 from jobcloud.ports import StoredFault, StoredRecords, StoredWrite
 
 _EPOCH, _HEAD, _JOURNAL = "epoch", "head", "journal/"
-# A member accepts requests of 1.5 MiB and branches of 128 operations. A transaction has at most one piece of a segment,
-# its marks, and 100 deletions.
+# A member of etcd accepts requests of 1.5 MiB, and 128 operations in each branch of a transaction. A transaction of
+# this store has at most one piece of a segment, its marks, and 100 deletions.
 _PIECE_BYTES = 500_000
 _MAX_LEFTOVERS = 20
 _MAX_RECORD_BYTES = 16 << 20
 _MAX_READS = 20
-# A state is read in pages of about this size.
+# The state is read in pages of about this size.
 _PAGE_BYTES = 2 << 20
 _FIRST_KEYS, _MAX_KEYS = 4, 1_000
 
@@ -101,8 +103,8 @@ class EtcdStore:
     """A `Store` below the prefix of `client`, which it owns. Only one thread at a time may use it.
 
     `name` is stored with the epoch, for users. `candidacy` returns our key in the election. The epoch is raised, and
-    batches are written, only while that key exists. `heard` takes a member's time (ms) when the epoch is raised.
-    `resign` is called by `close`, so that the next candidate can lead at once. `requests` counts the requests that
+    batches are written, only while that key exists. `heard` is called with a member's time (ms) when the epoch is
+    raised. `close` calls `resign`, so that the next candidate can lead at once. `requests` counts the requests that
     changed the state.
     """
 
@@ -124,7 +126,7 @@ class EtcdStore:
         self._head: _Head | None = None
         self._closed = False
         self._epoch = 0
-        # The value of the key `epoch` since we have raised it.
+        # The value that we wrote to the key `epoch`.
         self._claim = b""
         self._revision = 0
         self.requests = 0
@@ -150,7 +152,7 @@ class EtcdStore:
         return self._epoch
 
     def _raise_epoch(self, token: str, floor: int, epoch: KeyValue | None, head: _Head | None) -> None:
-        """One attempt. Whether it was successful is read afterwards."""
+        """Try once to raise the epoch. The caller reads afterwards whether this has succeeded."""
         number = max(floor, 1 + (self._epoch_of(epoch.value) if epoch else 0))
         value = json.dumps({"epoch": number, "leader": self._name, "token": token}).encode()
         compare = [was_changed_at(self._key(_EPOCH), epoch.mod_revision if epoch else 0)]
@@ -158,7 +160,7 @@ class EtcdStore:
         candidacy = self._candidacy()
         compare += _still_candidate(candidacy)
         own = [get(candidacy.key)] if candidacy else []
-        # Changing the head stops all requests of earlier leaders that are still on their way.
+        # Because of this change of the head, requests of earlier leaders that are still on their way fail.
         change = [put(self._key(_EPOCH), value), put(self._key(_HEAD), _head_value(head.number if head else 0, token))]
         answer = self._transact(compare, change, own)
         self.requests += 1
@@ -187,7 +189,7 @@ class EtcdStore:
         return int(number)
 
     def _epoch_of(self, value: bytes) -> int:
-        """Raises StoreUnusable: an epoch that is too low would be used twice."""
+        """The epoch in the key's value. Raises StoreUnusable if it is damaged: a guess might reuse an earlier epoch."""
         try:
             epoch = json.loads(value)["epoch"]
         except (ValueError, KeyError, TypeError, RecursionError):
@@ -245,7 +247,7 @@ class EtcdStore:
             self._explain(answer)
 
     def _commit(self, changes: Sequence[Operation], number: int) -> None:
-        """Perform all `changes`, or none, and let `number` be that of the last segment."""
+        """Perform all `changes` or none. `number`: that of the last segment after them."""
         head, token = self._known_head(), uuid.uuid4().hex[:16]
         value = _head_value(number, token)
         compare = [*self._guards(), was_changed_at(self._key(_HEAD), head.revision)]
@@ -265,7 +267,7 @@ class EtcdStore:
         return [has_value(self._key(_EPOCH), self._claim), *_still_candidate(self._candidacy())]
 
     def _facts(self) -> list[Operation]:
-        """What `_explain` needs to know."""
+        """The reads from which `_explain` finds out why a comparison failed."""
         candidacy = self._candidacy()
         return [get(self._key(_HEAD)), get(self._key(_EPOCH)), *([get(candidacy.key)] if candidacy else [])]
 
@@ -342,7 +344,7 @@ class EtcdStore:
         data = {name[len(_JOURNAL) :]: each.value for name, each in found.items() if name.startswith(_JOURNAL)}
         strange = [name for name in found if not name.startswith((_JOURNAL, _ELECTION)) and name not in (_EPOCH, _HEAD)]
         files = Files(data)
-        # If the last segment is missing, this must be noticed.
+        # So a missing last segment is noticed.
         files.numbers.update({last} - {0})
         strange += [_JOURNAL + name for name in files.strange]
         stored.faults.extend(StoredFault(self._text(name), "is of an unknown kind") for name in sorted(strange))

@@ -135,7 +135,7 @@ _Request: TypeAlias = Call | Acknowledge | _Teardown | _Stop
 
 
 def master_time(settings: MesosSettings) -> int | None:
-    """The present time of a master (ms). None if none answers within 2 s, or if ZooKeeper has their addresses."""
+    """The present time of a master (ms). None if no master answers within 2 s, or if `settings` names ZooKeeper."""
     dialer = Dialer(_tls_context(settings.tls), _authorization(settings), _DATE_S)
     found = (ask_date(address, dialer) for address in _masters(settings.master))
     return next((time_ms for time_ms in found if time_ms is not None), None)
@@ -267,7 +267,7 @@ class MesosDriver:
                 _log.exception("error while making calls; continuing")
 
     def _run_some(self) -> bool:
-        """Send waiting requests up to the limit in flight, and read answers. False after the last request."""
+        """Send waiting requests, up to the limit of calls in flight, and read answers. False after `stop`."""
         for request, session in self._next_requests():
             if session is not self._session or isinstance(request, Resubscribe | _Stop):
                 while self._in_flight:

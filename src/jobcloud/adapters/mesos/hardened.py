@@ -29,7 +29,7 @@ from jobcloud.wire import FramingError
 def _without_side_effects() -> Iterator[None]:
     """Suppress side effects of the import: pymesos installs a log handler and a SIGINT handler.
 
-    The latter fails on threads other than the main thread.
+    A SIGINT handler can be installed on the main thread only.
     """
     real = signal.signal
 
@@ -71,9 +71,10 @@ _EVENTS = frozenset(
 )
 # Events that may arrive before SUBSCRIBED.
 _EARLY_EVENTS = frozenset({"SUBSCRIBED", "ERROR", "HEARTBEAT"})
-# Messages of ERROR for a framework id that Mesos will never accept again (master.cpp, subscribing a completed one).
+# Messages of ERROR for a framework id that Mesos will never accept again (master.cpp: completed frameworks).
 _REMOVED = ("framework has been removed", "completed framework")
-# Message to a scheduler that was replaced by another one with the same id. Subscribing at once would replace that one.
+# Message to a scheduler that was replaced by another one with the same id. If it subscribed at once, it would replace
+# the other one in turn.
 _REPLACED = "framework failed over"
 # Message to a framework that has subscribed with another principal.
 _OTHER_PRINCIPAL = "changing framework's principal is not allowed"
@@ -212,8 +213,8 @@ class HardenedDriver(MesosSchedulerDriver):  # type: ignore[misc]  # pymesos has
     def _next_session(self) -> Session | None:
         """The next attempt; None if it is not allowed or no master is known.
 
-        Chosen and stored under one lock: a thread that changes the master or the framework id finds either no attempt,
-        or one that it can end.
+        The attempt is chosen and stored under one lock. So a thread that changes the master or the framework id finds
+        either no attempt, or one that it can end.
         """
         with self._lock:
             address = None if self._barred or not self._started else self._next_master()
@@ -222,7 +223,7 @@ class HardenedDriver(MesosSchedulerDriver):  # type: ignore[misc]  # pymesos has
             return self._attempt
 
     def _next_master(self) -> Address | None:
-        """The master to try next: the target of a redirect, else a configured one in turn, else the detected one."""
+        """The master to try next: the target of a redirect, or the next configured one, or the detected one."""
         address, self._redirect = self._redirect, None
         if address is None and self._masters:
             address = self._masters[self._turn % len(self._masters)]
@@ -493,7 +494,7 @@ class HardenedDriver(MesosSchedulerDriver):  # type: ignore[misc]  # pymesos has
     def teardown(self) -> None:
         """Remove the framework, which kills all its tasks. Only this method sends TEARDOWN.
 
-        Bars new subscriptions; call `unbar` if it has failed.
+        New subscriptions are barred. If the call fails, call `unbar`.
         """
         self.bar()
         self._call("TEARDOWN", None)

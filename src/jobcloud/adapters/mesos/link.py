@@ -74,7 +74,7 @@ class Address(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Dialer:
-    """How to connect to masters. TLS if `context` is given; it must check host names. `timeout_s` limits each step.
+    """How to connect to masters. `context`: for TLS; it must check host names. `timeout_s` limits each step.
 
     `heard` gets the time of a master (ms) with the answer to each SUBSCRIBE.
     """
@@ -131,7 +131,7 @@ class CallLine:
 
     @property
     def full(self) -> bool:
-        """Whether the calls that were added and not sent take as much memory as they may."""
+        """Whether the calls that were added and not sent take _MAX_WAITING_BYTES or more."""
         return self._waiting_bytes >= _MAX_WAITING_BYTES
 
     def exchange(self) -> list[CallFailed | None]:
@@ -170,7 +170,7 @@ class CallLine:
     def _write(self) -> list[CallFailed | None]:
         """Send the calls that may be sent now.
 
-        Returns failures of calls that could not be sent. They follow the calls in flight.
+        Returns the failures of calls that could not be sent. These calls were added after the calls in flight.
         """
         if not self._waiting or (self._in_flight and not self._answers.persistent and not self._closed):
             return []
@@ -247,7 +247,7 @@ class _Answers:
         self.over = False
 
     def feed(self, data: bytes) -> list[CallFailed | None]:
-        """The outcomes that `data` completes; b"" is the end. Raises HttpParserError or HttpParserUpgrade."""
+        """The outcomes that `data` completes; b"" ends the connection. Raises HttpParserError or HttpParserUpgrade."""
         if data:
             self._parser.feed_data(data)
         elif self._begun:
@@ -304,7 +304,7 @@ class Session:
         self.location = ""
         self.subscribed = False
         self.end_reason = ""
-        # How long the stream may be silent. Raised when SUBSCRIBED announces the interval of heartbeats.
+        # How long the stream may be silent. Set again when SUBSCRIBED announces the interval of heartbeats.
         self.silence_limit_s = dialer.timeout_s
         self._dialer = dialer
         self._calls = CallLine(address, dialer)
@@ -374,7 +374,7 @@ class Session:
                 received += len(piece)
                 any_records = any_records or bool(records)
             if any_records or received >= _ALIVE_BYTES:
-                # After the loop: the time that the receiver takes for its work is not silence of the master.
+                # Set after the loop, because the master is not silent while the receiver does its work.
                 silent_since, received = time.monotonic(), 0
 
     def _read(self, chunks: _Chunks | None, deadline: float) -> list[bytes]:
@@ -470,7 +470,7 @@ def date_of(response: http.client.HTTPResponse) -> int | None:
 
 
 def ask_date(address: Address, dialer: Dialer) -> int | None:
-    """The present time of a server (ms); None if it does not answer or does not tell it."""
+    """The present time of a server (ms); None if it does not answer, or its answer has no date."""
     connection = dialer.connection(address)
     try:
         connection.request("GET", "/version", headers=dialer.headers())
@@ -484,7 +484,7 @@ def ask_date(address: Address, dialer: Dialer) -> int | None:
 def _failure(status: int, body: bytes) -> CallFailed | None:
     if http.client.OK <= status < http.client.MULTIPLE_CHOICES:
         return None
-    # 307 and 503 are sent by a master that does not lead, or no longer leads, and has ignored the call.
+    # A master that does not lead, or no longer leads, answers with 307 or 503 and ignores the call.
     certain = status < http.client.INTERNAL_SERVER_ERROR or status == http.client.SERVICE_UNAVAILABLE
     words = body[:_MAX_BODY].decode(errors="replace").strip()[:_MAX_REASON]
     too_large = status == http.client.REQUEST_ENTITY_TOO_LARGE

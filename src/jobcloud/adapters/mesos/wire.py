@@ -149,7 +149,7 @@ def read_share(resource: Json, roles: tuple[str, ...]) -> Share | None:
 
 
 def _origin(resource: Json) -> str:
-    """The other fields of a resource as JSON. Most resources have only the role that they are offered to."""
+    """The fields of a resource that Share lacks, as JSON. For most resources, this is the role that gets the offer."""
     allocation = resource.get("allocation_info")
     # Fast path: the other three fields are name, type and value.
     if allocation is not None and len(resource) == 4 and allocation.keys() == {"role"}:
@@ -180,7 +180,7 @@ def _ports(begin: object, end: object) -> tuple[int, int]:
 
 
 def _reserved_to(resource: Json) -> str:
-    """The role a resource is reserved to; "*" for none. In `reservations`, the newer format, the last entry counts."""
+    """The role to which a resource is reserved, or "*". In `reservations`, the newer format, the last entry counts."""
     reservations = resource.get("reservations")
     role: str = reservations[-1].get("role", "*") if reservations else resource.get("role", "*")
     return role

@@ -19,7 +19,7 @@ _CONNECT_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class EjNode:
-    """One configuration node: path, name, and its data, or the `problem` why it could not be read."""
+    """One configuration node: its path, its name, and its data. `problem`: why the data could not be read, or ""."""
 
     path: str
     name: str

@@ -1,7 +1,8 @@
 """A session with ZooKeeper, with a time limit on every call.
 
 kazoo implements the protocol. This module decides three more things: which trees are too open to be used, how long an
-answer may take, and how a lost answer is reported. The request may have taken effect; the caller must check.
+answer may take, and how a lost answer is reported. If the answer is lost, the request may have taken effect: the caller
+must check this.
 """
 
 from __future__ import annotations
@@ -230,7 +231,7 @@ class ZooKeeperSession:
             listener()
 
     def _track_timeout(self) -> None:
-        """Learn the granted session timeout. kazoo does not publish it; its read timeout is two thirds of it."""
+        """Learn the granted session timeout. kazoo only knows its read timeout, which is two thirds of it."""
         connection = self._client._connection
         connect = connection._connect
 

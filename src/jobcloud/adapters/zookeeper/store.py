@@ -2,7 +2,7 @@
 
 Nodes below the namespace (names are percent-encoded keys):
 
-    epoch                 its version plus the `base` in its data is the leader's epoch
+    epoch                 the leader's epoch: the version of this node plus the `base` in its data
     config/app/NAME       an app (docs/state.md)
     config/job/NAME       a job
     state/disable/app/NAME  the mark of a disabled app
@@ -12,12 +12,12 @@ Nodes below the namespace (names are percent-encoded keys):
     ha/election/…         the candidates, of which the oldest leads (`election`)
 
 A batch is one transaction that checks the version of the epoch node, so a superseded leader writes nothing. The
-transaction creates the next segment of the journal. Only one transaction can use the number of this segment. If a
-request is repeated and the lost one arrives late, the later of the two fails.
+transaction creates the next segment of the journal. Only one transaction can use the number of this segment. A request
+that gets no answer is sent again. If both arrive, the later one fails.
 
-A batch too large for one request is split into parts. Each part is a node; the last request is the transaction that
-creates the segment. Parts without a segment have no meaning and are deleted later, so a crash between the requests
-leaves all of the batch or none of it.
+A batch too large for one request is split into parts. Each part is a node of its own. The last request is the
+transaction that creates the segment. Parts without a segment have no meaning, so a crash between the requests leaves
+all of the batch or none of it. Such parts are deleted later.
 
 If the apps and jobs of a batch do not fit into the transaction, they are *folded*: stored in the segment. The same
 transaction creates state/unfold. Then they are *unfolded*: copied to their nodes. While state/unfold exists, a reader
@@ -119,8 +119,8 @@ class ZooKeeperStore:
     """A `Store` in the namespace of `session`, which it owns. Only one thread at a time may use it.
 
     `name` is stored with the epoch, for users. `candidate` returns the path of our election node. The epoch is raised
-    only while that node exists, so a process that was suspended cannot supersede its successor. `heard` takes the
-    servers' time (ms) when the epoch is raised. `requests` counts the requests that changed the state.
+    only while that node exists, so a process that was suspended cannot supersede its successor. `heard` is called with
+    the servers' time (ms) when the epoch is raised. `requests` counts the requests that changed the state.
     """
 
     def __init__(
@@ -199,8 +199,8 @@ class ZooKeeperStore:
             return stored
 
     def snapshot(self) -> StoredRecords:
-        # The journal is read as of the instant at which its segments were listed, because a segment never changes. So
-        # all is of one instant if the apps and jobs are the same before and after.
+        # A segment never changes, so the journal is read as of the instant at which its segments were listed. If the
+        # nodes of apps and jobs are the same before and after the read, all records are of one instant.
         with self._translated():
             self._open()
             for _ in range(_MAX_SNAPSHOTS):
@@ -213,7 +213,7 @@ class ZooKeeperStore:
         raise StoreError(f"{self._session.root} in ZooKeeper changes too fast to be read; try again")
 
     def _nodes(self) -> dict[str, int]:
-        """The transaction that last changed each node of an app or a job, and the mark of a large batch."""
+        """Path → the last transaction that changed this node: the nodes of apps and jobs, and state/unfold."""
         folders = (*_FOLDERS.values(), "state")
         paths = [self._session.path(folder, name) for folder in folders for name in self._children(folder)]
         found = self._session.ask_many(_checking(path) for path in paths)
@@ -264,7 +264,7 @@ class ZooKeeperStore:
     def _append(self, epoch: int, image: _Image, last: Mapping[Place, bytes | None]) -> bool:
         """Store the batch as one segment. A few apps and jobs are written to their nodes, many are folded.
 
-        False if `image` is then out of date.
+        Returns False if `image` is out of date afterwards.
         """
         journaled = {place: value for place, value in last.items() if place[0] not in _FOLDERS}
         placed = {place: value for place, value in last.items() if place[0] in _FOLDERS}
@@ -333,10 +333,11 @@ class ZooKeeperStore:
         witness: tuple[str, bytes] | None = None,
         version: int = -1,
     ) -> None:
-        """Perform all `operations`, or none, if `epoch` is current. `version`: expected at the first operation's node.
+        """Perform all `operations`, or none, if `epoch` is current.
 
-        `witness` shows whether a request without an answer has taken effect. It is (path, prefix): once the transaction
-        has taken effect, the data of the node at path starts with the prefix.
+        `version`: the version that the node of the first operation must have; -1 for any. `witness` shows whether a
+        request that got no answer has taken effect. It is (path, prefix): once the transaction has taken effect, the
+        data of the node at this path starts with the prefix.
         """
         deadline = self._session.monotonic() + self._session.timeout_s
         while True:
@@ -514,7 +515,7 @@ class ZooKeeperStore:
 
 
 def _base_of(data: bytes) -> int:
-    """The base in the data of the epoch node. Builds before 0.2 wrote none, and node data may be anything."""
+    """The base in the data of the epoch node; 0 if there is none. Builds before 0.2 wrote none."""
     try:
         base = json.loads(data)["base"]
     except (ValueError, KeyError, TypeError, RecursionError):

@@ -151,7 +151,7 @@ class Agent:
     def _registered(self, message: Registered) -> None:
         state = self.state
         state.agent_id, state.connected = message.agent_id, True
-        state.drain = None  # a master with a drain sends it after this message
+        state.drain = None  # if the agent is to be drained, the master sends the drain after this message
         state.updates.send_all(state.now)
 
     # ---- messages of the master ------------------------------------------------------------------------------

@@ -128,7 +128,10 @@ class AgentState:
         self.updates.add((framework_id, status["task_id"]["value"]), status, self.now, self._apply_status)
 
     def _as_drained(self, status: Json) -> Json:
-        """While the agent is drained, a kill has that reason, and a task of an agent that will be gone is gone too."""
+        """The status with the drain as its reason, if the agent is drained and the status is that of a kill.
+
+        If the drain marks the agent as gone, a killed task is gone, too.
+        """
         if self.drain is None or status["state"] not in ("TASK_KILLING", "TASK_KILLED"):
             return status
         gone = status["state"] == "TASK_KILLED" and self.drain.get("mark_gone", False)
@@ -136,11 +139,11 @@ class AgentState:
         return {**status, "reason": "REASON_AGENT_DRAINING", "state": state}
 
     def _apply_status(self, key: Key, status: Json) -> None:
-        """Give a task its new state, which it has before the update is acknowledged."""
+        """Give a task its new state at once, before the update is acknowledged."""
         executor = self.owners.get(key)
         if executor is None:
             return
-        if key[1] in executor.queued:  # it ends before it reached the executor
+        if key[1] in executor.queued:  # the task ends before it has reached the executor
             executor.tasks[key[1]] = LaunchedTask(executor.queued.pop(key[1]))
         task = executor.tasks[key[1]]
         if task.state not in TERMINAL:

@@ -86,8 +86,10 @@ class StatusUpdates:
         return retries[0][0] if retries else None
 
     def retry_first(self, at_ms: int, connected: bool) -> None:
-        """Send the update of the first retry again, with a doubled interval. Without a connection it waits for
-        `send_all`."""
+        """Send the update of the first retry again, with a doubled interval.
+
+        Without a connection, the update waits for `send_all`.
+        """
         _due, _sequence, key, uuid = heapq.heappop(self._retries)
         if connected and self._is_sent(key, uuid) and self._streams[key].retry_at <= at_ms:
             stream = self._streams[key]

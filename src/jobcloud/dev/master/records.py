@@ -16,7 +16,7 @@ from ..resources import NOTHING, Resources, allocated_to
 
 _MAX_COMPLETED_TASKS = 1000  # --max_completed_tasks_per_framework of a Mesos master
 
-# Host name in lower case and IP address. Mesos compares both: one of them alone names another machine.
+# Host name in lower case and IP address. Mesos compares both. If one of them is missing, it is another machine.
 Machine = tuple[str, str]
 
 
@@ -30,7 +30,7 @@ class TaskRecord(msgspec.Struct):
     info: Json
     state: str = "TASK_STAGING"
     statuses: list[Json] = msgspec.field(default_factory=list)
-    update_state: str = ""  # of the update last sent to the framework, with its uuid
+    update_state: str = ""  # the state in the last update sent to the framework, and the update's uuid
     update_uuid: str = ""
 
     @property
@@ -40,7 +40,7 @@ class TaskRecord(msgspec.Struct):
 
 @dataclass(slots=True)
 class ExecutorRecord:
-    """`requested` is the ExecutorInfo as the latest identical request spelled it."""
+    """`requested` is the ExecutorInfo as in the latest identical request."""
 
     info: Json
     role: str

@@ -73,7 +73,7 @@ class State:
         self._timer_sequence = 0
 
     def take_over(self, previous: State) -> None:
-        """Copy the data that Mesos keeps in its registry across a fail-over: maintenance, drains, deactivations."""
+        """Copy the data that survives a change of master in Mesos' registry: maintenance, drains, deactivations."""
         self.windows, self.machine_modes = list(previous.windows), dict(previous.machine_modes)
         self.unavailability = dict(previous.unavailability)
         self.drains, self.deactivated = dict(previous.drains), set(previous.deactivated)

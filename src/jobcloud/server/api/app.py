@@ -90,7 +90,7 @@ def _answer(request: Request, error: Exception) -> JSONResponse:
 
 
 def _allowed(request: Request) -> str:
-    """The methods of a resource, whose routes are separate."""
+    """The methods of a resource. Each method has a route of its own."""
     path = request.scope["path"]
     methods = {
         method

@@ -1,6 +1,6 @@
-"""Packages and the executor for agents, by content hash, read-only, on a separate listener.
+"""The artifact server: packages and the executor for agents, by content hash. Read-only, on a listener of its own.
 
-Agents have no token, so this listener serves nothing else and has no list: only a client that knows a hash gets the
+Agents have no token, so this listener serves nothing else and has no list. Only a client that knows a hash gets the
 content.
 """
 

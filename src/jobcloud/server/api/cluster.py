@@ -52,7 +52,7 @@ class AgentView(View):
     lost: bool
     tasks: int
     closed: bool = Field(description="the agent gets no new tasks, because of a drain or maintenance")
-    drain: DrainView | None = Field(description="an operator's order to empty the agent")
+    drain: DrainView | None = Field(description="an operator's drain of the agent")
     maintenance: MaintenanceView | None = Field(description="the window that Mesos announces")
 
 
@@ -140,10 +140,10 @@ def show_cluster(services: ServicesDep) -> ClusterView:
 
 @router.post("/agents/{agent}/drain", tags=["cluster"])
 def drain_agent(services: ServicesDep, agent: str, query: Annotated[DrainQuery, Parameter()]) -> AgentView:
-    """Empty an agent, named by its id or host name, by the deadline. It gets no new tasks.
+    """Drain an agent, named by its id or host name. It gets no new tasks.
 
-    Resident shards move to other agents. Transient shards end by themselves; at the deadline the rest is killed, and
-    starts again elsewhere if its job has failover.
+    Resident shards move to other agents. Transient shards may end by themselves. If one still runs at the deadline and
+    its job has failover, it is killed and starts again elsewhere.
     """
     seconds = query.deadline
     services.command(lambda at: DrainAgent(at, agent, at + seconds * 1000 if seconds else 0, query.reason))
@@ -152,7 +152,7 @@ def drain_agent(services: ServicesDep, agent: str, query: Annotated[DrainQuery, 
 
 @router.post("/agents/{agent}/undrain", tags=["cluster"])
 def undrain_agent(services: ServicesDep, agent: str) -> AgentView:
-    """End a drain, so that the agent gets tasks again. A drain or maintenance of Mesos itself stays."""
+    """End an operator's drain, so that the agent gets tasks again. A drain or maintenance by Mesos itself continues."""
     services.command(lambda at: UndrainAgent(at, agent))
     return _find_agent(services, agent)
 
@@ -178,7 +178,7 @@ async def stream_events(services: ServicesDep, last_event_id: Annotated[str, Hea
 
 @router.get("/health", tags=["health"], responses={503: {"model": Health}})
 async def show_health(services: ServicesDep, response: Response) -> Health:
-    """Whether the scheduler leads, is connected, and works since its last failure. This resource needs no token."""
+    """Whether the scheduler leads, is connected, and has worked since its last failure. Needs no token."""
     health = services.loop.health()
     response.status_code = 200 if health.well else 503
     return Health(

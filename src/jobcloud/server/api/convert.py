@@ -188,7 +188,10 @@ def _names(model: type[BaseModel]) -> list[str]:
 
 
 def _unknown(found: list[tuple[str, list[str]]]) -> Iterable[Issue]:
-    """One issue for each of the first unknown fields, given with the known ones. Lists the known ones once."""
+    """One issue for each of the first unknown fields. `found`: unknown fields, each with the known ones of its object.
+
+    The known fields of an object are listed once.
+    """
     listed: list[list[str]] = []
     for name, known in found[:MAX_ISSUES]:
         # Comparing a long name is slow, and it resembles none.
@@ -215,7 +218,7 @@ def _make_harmless(value: dict[str, Any], model: type[Config], names: Iterable[s
         if name in known and name in _HARMLESS:
             value[name] = _HARMLESS[name]
         if name == "httpUri":
-            # A URI may be refused by any policy. Another type of job needs none.
+            # No URI is harmless, because the policy may refuse any. So the job gets a type that needs none.
             value.update(jobType="SCRIPT", scriptCommandLine=_HARMLESS["scriptCommandLine"])
 
 

@@ -28,12 +28,11 @@ READS = frozenset({"GET", "HEAD", "OPTIONS"})
 # Resources that need no token.
 OPEN_PATHS = frozenset({"/api/v1/health", "/api/v1/openapi.json"})
 UPLOAD_PATHS = frozenset({"/api/v1/packages"})
-# The maximum number of reads that are answered at once, because an answer may need tens of megabytes, and of those that
-# wait.
+# The maximum number of reads that are answered at once, and of reads that wait. An answer may need tens of megabytes.
 _READS_AT_ONCE, _MAX_WAITING = 4, 200
 # The last part of the paths of reads that are not counted: they mostly wait, and compute little.
 _PATIENT = frozenset({"events", "health", "logs", "stream"})
-# The unread rest of a body would precede the next request on the connection.
+# For answers before the end of the body. Its unread rest would precede the next request on the connection.
 _HANG_UP = {"Connection": "close"}
 
 
@@ -147,7 +146,7 @@ class Guard:
 
 
 class _Answer:
-    """Forwards an answer, and records whether it has started. Calls `at_start` once: the content is then complete."""
+    """Forwards an answer, and records whether it has started. Calls `at_start` once, when the content is complete."""
 
     def __init__(self, send: Send) -> None:
         self._send = send

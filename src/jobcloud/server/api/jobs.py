@@ -135,7 +135,7 @@ def switch_job(services: ServicesDep, job: str, switch: Switch) -> JobView:
 
 
 def _check_code(services: Services, job: Job) -> None:
-    """Raises ConfigError if the job's app has the executor's own worker, and this could not load the job."""
+    """Raises ConfigError if the executor's worker could not load the job. Workers of a bootstrap script may differ."""
     app = services.snapshot().apps.get(job.app)
     if app is None or app.bootstrap_script:
         return

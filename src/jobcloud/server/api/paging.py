@@ -15,7 +15,7 @@ from jobcloud.server.api.problems import Issue, invalid
 from jobcloud.server.api.schema import Query
 
 V = TypeVar("V")
-#: The position of an item in a list, newest first: minus its instant, its id, its shard.
+#: The position of an item in a list, newest first: (minus its instant, its id, its shard).
 Place: TypeAlias = tuple[int, str, int]
 
 
@@ -33,10 +33,11 @@ class PageQuery(Query):
 def page(
     items: Iterable[V], place: Callable[[V], Place], size: Callable[[V], int], query: PageQuery
 ) -> tuple[list[V], str]:
-    """The items behind the cursor, and the next cursor, "" at the end. `items` rise by `place`.
+    """The items behind the cursor, and the next cursor, or "" at the end. `items` must be sorted by `place`.
 
-    A page holds at least one item, at most `query.limit`, and no further ones after MAX_PAGE_BYTES by `size`. A cursor
-    names a place, not a number, so new and removed items neither repeat nor hide others. Raises Problem.
+    A page has at least one item, and at most `query.limit`. It ends once its items take MAX_PAGE_BYTES, as `size`
+    counts them. A cursor names a place, not a number, so new and removed items neither repeat nor hide others. Raises
+    Problem.
     """
     behind = _decode(query.cursor) if query.cursor else None
     found: list[V] = []
@@ -52,7 +53,7 @@ def page(
 
 
 def shard_bytes(shard: Shard) -> int:
-    """About the size of a shard's JSON in bytes."""
+    """The approximate size of a shard's JSON in bytes."""
     return _FRAME_BYTES + len(msgspec.json.encode(shard.message)) + len(shard.outcome.result)
 
 

@@ -1,7 +1,7 @@
 """Rules for new configurations: everything that the agent checks, and the sizes that it can handle.
 
-They hold when an app or a job is registered or changed. Stored configurations of older builds need not obey them, so
-these rules are not part of `config`, which also checks stored records.
+They apply when an app or a job is registered or changed. Stored configurations of older builds need not obey them. So
+they are not in config.py, which also checks stored records.
 
 Sizes are in bytes of JSON in ASCII, the form in which tasks travel to the agent: `é` takes 6 bytes, a line feed 2.
 """

@@ -131,7 +131,7 @@ def retry_run(
     run_id: str,
     item: Annotated[int | None, Parameter(ge=0, description="only this shard")] = None,
 ) -> RunView:
-    """Start the shards of a run again that are DEAD, FAILED or KILLED, with all their attempts."""
+    """Start the DEAD, FAILED and KILLED shards of a run again. Their failures and retries count from zero."""
     services.command(lambda at: Retry(at, run_id, item))
     return _show_run(services, run_id, _LISTED)
 

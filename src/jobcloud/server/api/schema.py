@@ -121,7 +121,7 @@ Instant = Annotated[
     PlainSerializer(rfc3339),
     WithJsonSchema({"anyOf": [{"type": "string", "format": "date-time"}, {"type": "null"}]}),
 ]
-# Enums arrive as text. Strict mode alone would require the enum itself.
+# Enums arrive as text. In strict mode, pydantic would require the enum itself.
 Lax = Field(strict=False)
 
 

@@ -54,7 +54,7 @@ class Services:
     warnings: Callable[[], Sequence[str]] = tuple
 
     def command(self, make: Callable[[int], Command]) -> int:
-        """Carry out a command; return the instant it was made for. Raises as `Loop.command`."""
+        """Carry out a command. Returns the instant for which it was made. Raises as `Loop.command`."""
         given: list[int] = []
 
         def at(instant: int) -> Command:
@@ -94,7 +94,7 @@ class Services:
 
 
 async def _services(request: Request) -> Services:
-    # Not a plain function, which would wait for a thread.
+    # A coroutine: FastAPI would call a plain function in a thread, and wait for one.
     services: Services = request.app.state.services
     return services
 
@@ -105,7 +105,7 @@ Switch = Literal["enable", "disable"]
 
 
 class _SwitchConvertor(Convertor[str]):
-    """Matches no other word, so that a wrong method of another resource is not taken for a switch."""
+    """Matches only these two words, so that a wrong method of another resource is not taken for a switch."""
 
     regex = "enable|disable"
 

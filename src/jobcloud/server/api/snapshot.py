@@ -63,7 +63,7 @@ class Snapshot:
 
 
 def take(scheduler: Scheduler, at: int) -> Snapshot:
-    """Copies references only. Runs on the scheduler's thread."""
+    """Take a snapshot, on the scheduler's thread. It copies only references."""
     due = {name: scheduler.next_firing(name) for name in scheduler.jobs}
     return Snapshot(
         dict(scheduler.apps),

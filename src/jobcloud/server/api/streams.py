@@ -11,7 +11,10 @@ from jobcloud.server.api.problems import Problem
 
 
 class Places:
-    """At most `limit` open streams of one kind. `what` says what other clients do. Used by one event loop."""
+    """Allows at most `limit` open streams of one kind. Used by one event loop.
+
+    `what` ends the text "N other clients …" of the Problem.
+    """
 
     def __init__(self, limit: int, what: str) -> None:
         self._limit, self._what = limit, what
@@ -32,7 +35,7 @@ class Places:
 
 
 class EventStream(StreamingResponse):
-    """Takes a place until the stream ends. Raises Problem if none is free."""
+    """A stream that takes a place until it ends. Raises Problem if no place is free."""
 
     def __init__(self, events: AsyncGenerator[str], places: Places) -> None:
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}

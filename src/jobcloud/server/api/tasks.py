@@ -46,7 +46,7 @@ class TaskView(View):
     kill_asked_at: Instant
     message: str
     ports: list[int] = Field(description="the ports of the host that the task has, until its end")
-    cause: str = Field(description="as of the shard, after its end")
+    cause: str = Field(description="the cause of a failure, after the task's end; empty if unknown")
     result: Any = Field(description="the return value of the job, or null")
 
 

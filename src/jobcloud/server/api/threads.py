@@ -15,5 +15,5 @@ T = TypeVar("T")
 
 
 async def apart(fn: Callable[[], T]) -> T:
-    """Call `fn` in a thread of its own. The caller limits how many there are."""
+    """Call `fn` in a thread of its own. The caller limits the number of such threads."""
     return await to_thread.run_sync(fn, limiter=CapacityLimiter(1))
