@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from jobcloud.adapters.etcd.connection import Answer, Connection, Lost, TooLong
+from jobcloud.adapters.etcd.names import Names
 from jobcloud.errors import ConfigError, StoreError, StoreFull, StoreUnusable
 
 _log = logging.getLogger("jobcloud.etcd")
@@ -190,7 +191,8 @@ class EtcdClient:
     Raises ConfigError for malformed hosts, credentials and certificates.
     """
 
-    def __init__(self, settings: EtcdSettings) -> None:
+    def __init__(self, settings: EtcdSettings, names: Names | None = None) -> None:
+        self._names = names or Names()
         self.root = b"/" + settings.prefix.strip("/").encode() + b"/"
         self.timeout_s = settings.session_timeout_s
         self._settings = settings
@@ -329,7 +331,7 @@ class EtcdClient:
 
     def _exchange(self, number: int, path: str, body: bytes, headers: str, deadline: float) -> Answer:
         """One request to one member. Raises Lost, TooLong."""
-        connection = self._take(number) or Connection(self.members[number], deadline, self._context)
+        connection = self._take(number) or Connection(self.members[number], self._names, deadline, self._context)
         try:
             answer = connection.exchange(path, body, headers, deadline, _MAX_ANSWER_BYTES)
         except BaseException:
