@@ -42,9 +42,7 @@ class Answer:
 class Connection:
     """An open connection. `deadline` counts seconds of time.monotonic. Raises Lost."""
 
-    def __init__(
-        self, target: Target, names: Names, deadline: float, context: ssl.SSLContext | None = None
-    ) -> None:
+    def __init__(self, target: Target, names: Names, deadline: float, context: ssl.SSLContext | None = None) -> None:
         host, port = target
         # A server that expects TLS closes a connection in plain text without an answer.
         self._hint = "" if context else "; if it expects TLS, set etcd.tls to true"
