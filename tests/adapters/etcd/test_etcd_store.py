@@ -31,7 +31,6 @@ from jobcloud.adapters.etcd import store as stores
 from jobcloud.adapters.etcd.client import (
     EtcdClient,
     EtcdSettings,
-    EtcdTls,
     Header,
     KeyValue,
     NoAnswer,
@@ -46,7 +45,7 @@ from jobcloud.adapters.etcd.store import EtcdStore
 from jobcloud.dev.tcp_ports import free_port
 from jobcloud.errors import ConfigError, Fenced, RecordTooLarge, StoreError, StoreFull, StoreGone, StoreUnusable
 from jobcloud.messages import Kind
-from jobcloud.ports import StoredRecords, StoredWrite
+from jobcloud.ports import StoredRecords, StoredWrite, TlsFiles
 
 pytestmark = pytest.mark.etcd
 
@@ -734,8 +733,15 @@ def test_last_segment_that_is_gone_with_its_marks_is_noticed(keys: Keys) -> None
     store.write(epoch, [write_of(Kind.TASK, "t")])
     for name in keys.journal():
         keys.delete(f"journal/{name}")
-    with pytest.raises(StoreUnusable, match=r"journal/0{15}1 in etcd and its marks are damaged"):
+    problem = rf"journal/0{{15}}1 in etcd and its marks are damaged .* delete all keys below {keys.path('')}"
+    with pytest.raises(StoreUnusable, match=problem):
         keys.load()
+    # The advice of the message. A restore reads the present state first.
+    for name in keys.names():
+        keys.delete(name)
+    successor = keys.open()
+    successor.write(successor.acquire(epoch + 1), [write_of(Kind.TASK, "u")])
+    assert count(successor.snapshot()) == 1
 
 
 @pytest.mark.parametrize("value", [b"", b"{}", b"[]", b'{"epoch": -4}', b'{"epoch": "9"}', b'{"epoch": 1e99}', b"\xff"])
@@ -947,7 +953,7 @@ def test_tls_checks_both_sides(tmp_path: Path) -> None:
     )
 
     def attempt(hosts: str, files: dict[str, str], limit_s: float = 2.0) -> int:
-        tls = EtcdTls(**{name: str(tmp_path / file) for name, file in files.items()})
+        tls = TlsFiles(**{name: str(tmp_path / file) for name, file in files.items()})
         store = EtcdStore(EtcdClient(EtcdSettings(hosts, session_timeout_s=limit_s, tls=tls)))
         try:
             return store.acquire()
@@ -971,7 +977,7 @@ def test_tls_checks_both_sides(tmp_path: Path) -> None:
 def test_certificates_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     (tmp_path / "x.pem").write_text("nothing")
     with pytest.raises(ConfigError, match="certificates") as caught:
-        EtcdClient(EtcdSettings("127.0.0.1:1", tls=EtcdTls(str(tmp_path / "x.pem"))))
+        EtcdClient(EtcdSettings("127.0.0.1:1", tls=TlsFiles(str(tmp_path / "x.pem"))))
     assert caught.value.field == "etcd.tls_ca_file"
 
 
@@ -981,7 +987,7 @@ def test_key_with_a_password_is_refused_without_a_question_on_the_terminal(tmp_p
     key = load_pem_private_key(issued.private_key_pem.bytes(), None)
     form = (Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
     (tmp_path / "key.pem").write_bytes(key.private_bytes(*form))
-    tls = EtcdTls(cert_file=str(tmp_path / "cert.pem"), key_file=str(tmp_path / "key.pem"))
+    tls = TlsFiles(cert_file=str(tmp_path / "cert.pem"), key_file=str(tmp_path / "key.pem"))
     with pytest.raises(ConfigError, match="without a password") as caught:
         EtcdClient(EtcdSettings("127.0.0.1:1", tls=tls))
     assert caught.value.field == "etcd.tls_cert_file"

@@ -25,6 +25,7 @@ import msgspec
 from jobcloud.adapters.etcd.connection import Answer, Connection, Lost, TooLong
 from jobcloud.adapters.etcd.names import Names
 from jobcloud.errors import ConfigError, StoreError, StoreFull, StoreUnusable
+from jobcloud.ports import TlsFiles
 
 _log = logging.getLogger("jobcloud.etcd")
 
@@ -164,13 +165,6 @@ def end_of(prefix: bytes) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class EtcdTls:
-    ca_file: str = ""
-    cert_file: str = ""
-    key_file: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class EtcdSettings:
     """`auth` is "user:password". `session_timeout_s`: the TTL of the leader's lease, and the time limit of a call.
 
@@ -182,7 +176,7 @@ class EtcdSettings:
     auth: str = field(default="", repr=False)
     session_timeout_s: float = 10.0
     open_keys: bool = False
-    tls: EtcdTls | None = None
+    tls: TlsFiles | None = None
 
 
 class EtcdClient:
@@ -446,7 +440,7 @@ def _credentials(auth: str) -> tuple[str, str] | None:
     return user, password
 
 
-def _tls_context(tls: EtcdTls | None) -> ssl.SSLContext | None:
+def _tls_context(tls: TlsFiles | None) -> ssl.SSLContext | None:
     if tls is None:
         return None
     try:
