@@ -27,7 +27,7 @@ from tests.mesos_kit import until
 from jobcloud.adapters.etcd.client import NoAnswer, put
 from jobcloud.adapters.etcd.election import EtcdElection
 from jobcloud.adapters.etcd.store import EtcdStore
-from jobcloud.errors import Fenced, StoreError
+from jobcloud.errors import Fenced, StoreError, StoreUnusable
 from jobcloud.messages import Kind
 from jobcloud.ports import StoredWrite
 
@@ -405,6 +405,31 @@ def test_elected_leader_does_not_lead_on_an_old_answer(slow: dict[int, float]) -
     assert election.holds(), election.lost
     client.now += 1.3  # until the first heartbeat
     assert election.holds(), election.lost
+
+
+class ReadOnlyClient(SlowClient):
+    """A client whose user may read, and not write."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+        self.leases: set[int] = set()
+
+    def grant(self, lease: int, seconds: int) -> int:
+        self.leases.add(lease)
+        return seconds
+
+    def transact(self, compare: Any, success: Any) -> None:
+        raise StoreUnusable("etcd denies access to /a/")
+
+    def revoke(self, lease: int, limit_s: float) -> None:
+        self.leases.remove(lease)
+
+
+def test_candidate_that_must_not_write_ends_its_lease() -> None:
+    client: Any = ReadOnlyClient()
+    with pytest.raises(StoreUnusable, match="denies access"):
+        EtcdElection(client, "a").wait(threading.Event(), print)
+    assert client.leases == set()
 
 
 def test_election_reports_an_etcd_out_of_reach(prefix: str) -> None:

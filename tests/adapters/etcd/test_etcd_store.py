@@ -807,6 +807,22 @@ def test_journal_stays_small_and_cleaning_loses_nothing(keys: Keys) -> None:
     assert records[Kind.FIRING] == {"f": noise(99, 50_000)}
 
 
+@pytest.mark.parametrize(("first", "second", "how"), [("", "/b/c", "lies inside"), ("/b/c", "", "contains")])
+def test_prefix_that_overlaps_that_of_another_cluster_is_refused(keys: Keys, first: str, second: str, how: str) -> None:
+    old = EtcdStore(etcd_kit.connect(keys.hosts, keys.prefix + first, 60.0))
+    epoch = old.acquire()
+    old.write(epoch, LARGE[:3])
+    new = EtcdStore(etcd_kit.connect(keys.hosts, keys.prefix + second, 60.0))
+    with pytest.raises(StoreUnusable, match=f"{how} that of another cluster, /{keys.prefix}{first}/: choose"):
+        new.acquire()
+    # The first one goes on.
+    old.write(epoch, LARGE[3:5])
+    assert old.acquire() == epoch + 1
+    assert count(old.load()) == 5
+    new.close()
+    old.close()
+
+
 # ------------------------------------------------------------------------------------------------------- access control
 
 
@@ -825,6 +841,12 @@ def guarded(tmp_path: Path) -> Iterator[etcd_kit.Member]:
         member.ask("/v3/auth/user/grant", {"user": "jc", "role": "jobs"})
         member.ask("/v3/auth/enable")
         yield member
+
+
+def test_user_with_rights_on_a_nested_prefix_alone_can_lead(guarded: etcd_kit.Member) -> None:
+    store = EtcdStore(etcd_kit.connect(guarded.address, "jobs/a", 60.0, "jc:s3cret"))
+    assert store.acquire() == 1
+    store.close()
 
 
 def test_user_with_rights_on_the_prefix_alone_can_lead(guarded: etcd_kit.Member) -> None:

@@ -62,6 +62,10 @@ class Rejected(StoreError):
         self.code = code
 
 
+class Denied(StoreUnusable):
+    """The user has no right to do this."""
+
+
 class AnswerTooLong(StoreError):
     """The answer exceeds a limit. Ask for less."""
 
@@ -404,7 +408,7 @@ class EtcdClient:
             case _Code.INVALID_ARGUMENT if "user name is empty" in text:
                 raise StoreUnusable(f"etcd requires a user: name a file with user:password in etcd.auth_file ({text})")
             case _Code.PERMISSION_DENIED:
-                raise StoreUnusable(f"etcd denies access to {self.root.decode()}: {text}")
+                raise Denied(f"etcd denies access to {self.root.decode()}: {text}")
             case code if code in list(_Code):
                 raise Rejected(text, code)
         raise _Unclear(f"{text} (status {answer.status})")

@@ -29,11 +29,12 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from jobcloud.adapters.etcd.client import (
     AnswerTooLong,
+    Denied,
     EtcdClient,
     KeyValue,
     Operation,
@@ -119,6 +120,8 @@ class EtcdStore:
                     # Our request has taken effect, and its answer was lost.
                     self._epoch, self._claim, self._head = self._epoch_of(epoch.value), epoch.value, head
                     break
+                if epoch is None:
+                    self._check_place()
                 if self._client.monotonic() > deadline:
                     raise StoreError("the epoch could not be raised: other schedulers raise it all the time")
                 self._raise_epoch(token, floor, epoch, head)
@@ -141,6 +144,29 @@ class EtcdStore:
         self.requests += 1
         if not answer.succeeded and candidacy and _created(answer.ranges()[0]) != candidacy.revision:
             raise Fenced(f"{candidacy.key.decode()} in etcd is gone: another scheduler may lead")
+
+    def _check_place(self) -> None:
+        """Refuse a prefix inside that of another cluster, or around it: the outer one would read the keys of the inner.
+
+        Checked before the first epoch only, so that a new cluster cannot stop one that runs.
+        """
+        parts = self._client.root.strip(b"/").split(b"/")
+        outer = [b"/" + b"/".join(parts[:number]) + b"/" for number in range(1, len(parts))]
+        for prefix in outer:
+            # A user may have rights on our prefix alone.
+            with suppress(Denied):
+                if self._client.range(prefix + _EPOCH.encode()).kvs:
+                    raise StoreUnusable(self._overlap("lies inside", prefix.decode()))
+        for name in self._read_all():
+            inner = name.removesuffix(f"/{_EPOCH}")
+            if inner != name and not name.startswith((_JOURNAL, _ELECTION)):
+                raise StoreUnusable(self._overlap("contains", self._text(f"{inner}/")))
+
+    def _overlap(self, how: str, other: str) -> str:
+        return (
+            f"the prefix {self._text('')} {how} that of another cluster, {other}: choose another name in etcd.prefix, "
+            f"or delete the keys below {other} if they are not needed"
+        )
 
     def epoch(self) -> int:
         with self._translated():
@@ -276,15 +302,19 @@ class EtcdStore:
             return self._read()[1]
 
     def _read(self) -> tuple[Image, StoredRecords, _Head | None]:
-        """Everything below the prefix, as of one revision of etcd."""
+        """Everything below the prefix."""
+        return self._interpret(self._read_all())
+
+    def _read_all(self) -> dict[str, KeyValue]:
+        """All keys without the prefix, as of one revision of etcd."""
         for _ in range(_MAX_READS):
             try:
-                return self._interpret(self._read_all())
+                return self._read_pages()
             except _Compacted:
                 continue
         raise StoreError("etcd compacts its history faster than the state can be read")
 
-    def _read_all(self) -> dict[str, KeyValue]:
+    def _read_pages(self) -> dict[str, KeyValue]:
         """All keys without the prefix. Raises _Compacted if the revision is compacted meanwhile."""
         found: dict[str, KeyValue] = {}
         key, end = self._client.root, end_of(self._client.root)
