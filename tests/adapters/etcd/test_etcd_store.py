@@ -828,23 +828,22 @@ def test_prefix_that_overlaps_that_of_another_cluster_is_refused(keys: Keys, fir
 
 @pytest.fixture
 def guarded(tmp_path: Path) -> Iterator[etcd_kit.Member]:
-    """A member with users: root, and jc, who may use the prefix /jobs/ only. Tokens end after 3 s without use."""
+    """A member with users: root, and jc, who may use the prefixes /jobs/ and /team/jobs/ only. Tokens end after 3 s without use."""
     with etcd_kit.running(tmp_path, more=("--auth-token-ttl", "3")) as (member,):
         member.ask("/v3/auth/user/add", {"name": "root", "password": "r00t"})
         member.ask("/v3/auth/user/grant", {"user": "root", "role": "root"})
         member.ask("/v3/auth/user/add", {"name": "jc", "password": "s3cret"})
         member.ask("/v3/auth/role/add", {"name": "jobs"})
-        member.ask(
-            "/v3/auth/role/grant",
-            {"name": "jobs", "perm": {"permType": "READWRITE", "key": "L2pvYnMv", "range_end": "L2pvYnMw"}},
-        )
+        for key, end in (("L2pvYnMv", "L2pvYnMw"), ("L3RlYW0vam9icy8=", "L3RlYW0vam9iczA=")):
+            granted = {"permType": "READWRITE", "key": key, "range_end": end}
+            member.ask("/v3/auth/role/grant", {"name": "jobs", "perm": granted})
         member.ask("/v3/auth/user/grant", {"user": "jc", "role": "jobs"})
         member.ask("/v3/auth/enable")
         yield member
 
 
 def test_user_with_rights_on_a_nested_prefix_alone_can_lead(guarded: etcd_kit.Member) -> None:
-    store = EtcdStore(etcd_kit.connect(guarded.address, "jobs/a", 60.0, "jc:s3cret"))
+    store = EtcdStore(etcd_kit.connect(guarded.address, "team/jobs", 60.0, "jc:s3cret"))
     assert store.acquire() == 1
     store.close()
 
