@@ -828,7 +828,10 @@ def test_prefix_that_overlaps_that_of_another_cluster_is_refused(keys: Keys, fir
 
 @pytest.fixture
 def guarded(tmp_path: Path) -> Iterator[etcd_kit.Member]:
-    """A member with users: root, and jc, who may use the prefixes /jobs/ and /team/jobs/ only. Tokens end after 3 s without use."""
+    """A member with users: root, and jc, who may use the prefixes /jobs/ and /team/jobs/ only.
+
+    Tokens end after 3 s without use.
+    """
     with etcd_kit.running(tmp_path, more=("--auth-token-ttl", "3")) as (member,):
         member.ask("/v3/auth/user/add", {"name": "root", "password": "r00t"})
         member.ask("/v3/auth/user/grant", {"user": "root", "role": "root"})
