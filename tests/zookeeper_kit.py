@@ -73,6 +73,9 @@ class Server(ServerProcess):
         """ "standalone", "leader" or "follower"; "" while it does not serve."""
         return self._told("Mode")
 
+    def leads(self) -> bool:
+        return self.mode() == "leader"
+
     def transactions(self) -> int:
         """The number of transactions since the ensemble last elected a leader; 0 while it does not serve."""
         return int(self._told("Zxid") or "0", 16) & 0xFFFF_FFFF
