@@ -76,7 +76,7 @@ class Candidate:
 
 
 class EtcdCandidate(Candidate):
-    kit = etcd_kit
+    kit: ClassVar[ModuleType] = etcd_kit
     patient_s = 30.0
     election: EtcdElection
     store: EtcdStore
@@ -98,7 +98,7 @@ class EtcdCandidate(Candidate):
 
 
 class ZooKeeperCandidate(Candidate):
-    kit = zookeeper_kit
+    kit: ClassVar[ModuleType] = zookeeper_kit
     patient_s = 60.0
     election: ZooKeeperElection
     store: ZooKeeperStore
