@@ -57,6 +57,7 @@ _LONGEST_FIRST = (
     "tests/match/test_match_props.py",
     "tests/adapters/test_store_contract.py",
     "tests/adapters/zookeeper/test_zookeeper_store.py",
+    "tests/adapters/test_store_election.py",
     "tests/adapters/zookeeper/test_zookeeper_election.py",
     "tests/adapters/zookeeper/test_zookeeper_simulated.py",
     "tests/adapters/etcd/test_etcd_election.py",
@@ -87,6 +88,7 @@ _TEST_BY_TEST = frozenset(
 _ON_ZOOKEEPER = frozenset(
     {
         "tests/adapters/test_store_contract.py",
+        "tests/adapters/test_store_election.py",
         "tests/adapters/zookeeper/test_zookeeper_election.py",
         "tests/adapters/zookeeper/test_zookeeper_simulated.py",
         "tests/adapters/zookeeper/test_zookeeper_store.py",

@@ -6,16 +6,14 @@ import http.client
 import json
 import random
 import shutil
-import signal
 import socket
-import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.process_kit import ServerProcess, started
 from tests.soak.partition import Namespace
 
 from jobcloud.adapters.etcd.client import EtcdClient, EtcdSettings, put
@@ -33,33 +31,28 @@ def need() -> None:
         pytest.skip(problem)
 
 
-class Member:
+class Member(ServerProcess):
     """One member. `peers` names all members with the URLs at which they reach each other."""
 
     def __init__(
         self, folder: Path, name: str, port: int, peers: dict[str, str], more: tuple[str, ...] = (),
         host: str = "127.0.0.1", wrapper: tuple[str, ...] = (),
     ) -> None:  # fmt: skip
-        self.folder, self.name, self.port, self.host = folder, name, port, host
-        folder.mkdir(parents=True)
+        super().__init__(folder)
+        self.name, self.port, self.host = name, port, host
         scheme = "https" if "--cert-file" in " ".join(more) else "http"
         url = f"{scheme}://{host}:{port}"
-        self._argv = [
+        self.argv = [
             *wrapper, "etcd", "--name", name, "--data-dir", str(folder / "data"),
             "--listen-client-urls", url, "--advertise-client-urls", url,
             "--listen-peer-urls", peers[name], "--initial-advertise-peer-urls", peers[name],
             "--initial-cluster", ",".join(f"{each}={where}" for each, where in peers.items()),
             "--log-level", "error", *more,
         ]  # fmt: skip
-        self.process: subprocess.Popen[bytes] | None = None
 
     @property
     def address(self) -> str:
         return f"{self.host}:{self.port}"
-
-    def start(self) -> None:
-        with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(self._argv, stdout=log, stderr=log)
 
     def ask(self, path: str, request: object = None, limit_s: float = 30.0) -> Any:
         """The answer to a request of the gateway, decoded. Raises OSError."""
@@ -89,43 +82,14 @@ class Member:
         member_id = other.ask("/v3/maintenance/status")["header"]["member_id"]
         self.ask("/v3/maintenance/transfer-leadership", {"targetID": member_id})
 
-    def wait(self) -> None:
-        """Wait until this member answers with a quorum. With TLS: until it accepts connections."""
-        deadline = time.monotonic() + 120  # a cluster on a loaded machine
-        while not self._serves():
-            assert self.process is not None
-            assert self.process.poll() is None, (self.folder / "log").read_text()[-2_000:]
-            assert time.monotonic() < deadline, "etcd does not start"
-            time.sleep(0.05)
-
-    def _serves(self) -> bool:
+    def serves(self) -> bool:
+        """Whether it answers with a quorum. With TLS: whether it accepts connections."""
         with suppress(OSError):
-            if any("https://" in each for each in self._argv):
+            if any("https://" in each for each in self.argv):
                 socket.create_connection((self.host, self.port), 2).close()
                 return True
             return "header" in self.ask("/v3/kv/range", {"key": "AA=="}, limit_s=10)
         return False
-
-    def pause(self) -> None:
-        assert self.process is not None
-        self.process.send_signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        assert self.process is not None
-        self.process.send_signal(signal.SIGCONT)
-
-    def stop(self) -> None:
-        """Stop in an orderly way."""
-        assert self.process is not None
-        self.process.terminate()
-        self.process.wait(60)
-        self.process = None
-
-    def kill(self) -> None:
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            self.process = None
 
 
 @contextmanager
@@ -152,15 +116,8 @@ def running(
     members = [
         Member(folder / name, name, ports[number], peers, more, *places[number]) for number, name in enumerate(peers)
     ]
-    try:
-        for member in members:
-            member.start()
-        for member in members:
-            member.wait()
+    with started(members):
         yield members
-    finally:
-        for member in members:
-            member.kill()
 
 
 def hosts(members: list[Member]) -> str:

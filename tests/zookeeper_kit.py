@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import socket
-import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from tests.process_kit import ServerProcess, started
 
 from jobcloud.adapters.zookeeper.session import ZooKeeperSession, ZooKeeperSettings
 from jobcloud.dev.tcp_ports import free_ports
@@ -38,14 +36,15 @@ def need() -> None:
         pytest.skip(problem)
 
 
-class Server:
+class Server(ServerProcess):
     """One server. `peers` are the lines of configuration that name the servers of its ensemble."""
 
     def __init__(
         self, folder: Path, port: int, number: int = 1, peers: tuple[str, ...] = (), more: tuple[str, ...] = ()
     ) -> None:
-        self.folder, self.port = folder, port
-        (folder / "data").mkdir(parents=True)
+        super().__init__(folder)
+        self.port = port
+        (folder / "data").mkdir()
         (folder / "data" / "myid").write_text(f"{number}\n")
         lines = (
             f"tickTime={_TICK_MS}",
@@ -63,20 +62,19 @@ class Server:
             *more,
         )
         (folder / "zoo.cfg").write_text("\n".join(lines) + "\n")
-        self.process: subprocess.Popen[bytes] | None = None
+        java = ("java", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", _CLASS_PATH)
+        self.argv = (*java, _MAIN, str(folder / "zoo.cfg"))
 
     @property
     def address(self) -> str:
         return f"127.0.0.1:{self.port}"
 
-    def start(self) -> None:
-        argv = ["java", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", _CLASS_PATH, _MAIN]
-        with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen([*argv, str(self.folder / "zoo.cfg")], stdout=log, stderr=log)
-
     def mode(self) -> str:
         """ "standalone", "leader" or "follower"; "" while it does not serve."""
         return self._told("Mode")
+
+    def leads(self) -> bool:
+        return self.mode() == "leader"
 
     def transactions(self) -> int:
         """The number of transactions since the ensemble last elected a leader; 0 while it does not serve."""
@@ -94,27 +92,8 @@ class Server:
                     return line.removeprefix(f"{name}: ")
         return ""
 
-    def wait(self) -> None:
-        deadline = time.monotonic() + 120  # an ensemble on a loaded machine
-        while not self.mode():
-            assert self.process is not None
-            assert self.process.poll() is None, (self.folder / "log").read_text()[-2_000:]
-            assert time.monotonic() < deadline, "ZooKeeper does not start"
-            time.sleep(0.05)
-
-    def pause(self) -> None:
-        assert self.process is not None
-        self.process.send_signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        assert self.process is not None
-        self.process.send_signal(signal.SIGCONT)
-
-    def kill(self) -> None:
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            self.process = None
+    def serves(self) -> bool:
+        return bool(self.mode())
 
 
 @contextmanager
@@ -130,15 +109,8 @@ def running(folder: Path, count: int = 1, more: tuple[str, ...] = ()) -> Iterato
         Server(folder / f"server{number + 1}", ports[number], number + 1, peers if count > 1 else (), more)
         for number in range(count)
     ]
-    try:
-        for server in servers:
-            server.start()
-        for server in servers:
-            server.wait()
+    with started(servers):
         yield servers
-    finally:
-        for server in servers:
-            server.kill()
 
 
 def hosts(servers: list[Server]) -> str:

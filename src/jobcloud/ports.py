@@ -24,6 +24,18 @@ class Flag(Protocol):
     def is_set(self) -> bool: ...
 
 
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """TLS to a server, whose certificate must match its host name.
+
+    Paths of PEM files; "" means the CA certificates of the system, or no client certificate.
+    """
+
+    ca_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
+
+
 class StoredWrite(msgspec.Struct, frozen=True, gc=False):
     """Put one encoded record, or delete it if `value` is None."""
 

@@ -72,6 +72,10 @@ def content(url: str) -> tuple[int, dict[Kind, dict[str, bytes]]]:
         return store.epoch(), store.snapshot().records
 
 
+def file_of(url: str) -> Path:
+    return Path(url.removeprefix("sqlite://")) / STATE_FILE
+
+
 def copy(source: str, target: str) -> state_copy.Copied:
     return state_copy.copy(state_copy.place("--from", source, None), state_copy.place("--to", target, None))
 
@@ -130,12 +134,22 @@ def test_missing_and_unused_sources_are_refused(url: Url) -> None:
 def test_state_with_unreadable_entries_is_refused(url: Url) -> None:
     source, target = url("sqlite"), url("sqlite")
     led(source)
-    store = SqliteStore(Path(source.removeprefix("sqlite://")) / STATE_FILE)
+    store = SqliteStore(file_of(source))
     store._db.execute("INSERT INTO record VALUES ('future', 'x', x'00')")
     store.close()
     with pytest.raises(Conflict, match="future/x"):
         copy(source, target)
-    assert content(target)[1] == {kind: {} for kind in Kind}
+    assert not file_of(target).exists()
+
+
+def test_failed_copy_leaves_a_target_that_existed_before(url: Url) -> None:
+    source, target = url("sqlite"), url("sqlite")
+    led(source)
+    led(target)
+    before = content(target)
+    with pytest.raises(Conflict, match="not empty"):
+        copy(source, target)
+    assert content(target) == before
 
 
 def test_same_place_is_refused(url: Url) -> None:
@@ -143,6 +157,17 @@ def test_same_place_is_refused(url: Url) -> None:
     led(source)
     with pytest.raises(ConfigError, match="same place"):
         copy(source, f"{source}/../{source.rpartition('/')[2]}")
+
+
+@pytest.mark.parametrize("kind", [ZOOKEEPER, ETCD])
+def test_same_place_under_another_address_is_refused(url: Url, kind: str) -> None:
+    source = url(kind)
+    led(source)
+    with pytest.raises(ConfigError, match="same place") as refused:
+        copy(source, source.replace("127.0.0.1", "localhost"))
+    assert refused.value.field == "--to"
+    # Both leaderships are given up.
+    copy(source, url("sqlite"))
 
 
 @pytest.mark.parametrize(
@@ -179,6 +204,7 @@ def test_side_that_is_changed_during_the_copy_is_noticed(url: Url, side: str, mo
     monkeypatch.setattr(state_copy, "_verify", late)
     with pytest.raises(StoreError, match="changed during the copy" if side == "source" else "differs"):
         copy(source, target)
+    assert not file_of(target).exists()
 
 
 def test_command_prints_what_it_copied(url: Url) -> None:

@@ -1,13 +1,18 @@
-"""This build takes over the state and the executors of build d78466f, as recorded in tests/data/build_d78466f."""
+"""This build takes over the state and the executors of older builds, as recorded in tests/data/build_…
+
+State in SQLite and ZooKeeper, and all messages, are those of build d78466f; state in etcd is that of build a65dd0d.
+"""
 
 from __future__ import annotations
 
 import base64
 import json
+import re
 import sqlite3
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,8 +22,11 @@ import pytest
 
 pytest.importorskip("kazoo", reason="the extra [server] is not installed")
 
+from tests.simulation.etcd import SimEtcd, SimEtcdClient
 from tests.simulation.zookeeper import SimServer, SimSession
 
+from jobcloud.adapters.etcd.client import EtcdClient, put
+from jobcloud.adapters.etcd.store import EtcdStore
 from jobcloud.adapters.mesos.wire import dumps, launch_operation, read_common, read_status
 from jobcloud.adapters.sqlite import SqliteStore
 from jobcloud.adapters.zookeeper.store import ZooKeeperStore
@@ -53,34 +61,76 @@ from jobcloud.scheduler.sharding import payload, placeholder_payload
 from jobcloud.scheduler.tasks import parse_outcome
 from jobcloud.server.records import Restored, decode, encode, restore
 
-DATA = Path(__file__).parents[1] / "data" / "build_d78466f"
+DATA = Path(__file__).parents[1] / "data"
+FIRST, FIRST_ON_ETCD = "build_d78466f", "build_a65dd0d"
 ENDED = {"TASK_FINISHED", "TASK_FAILED", "TASK_KILLED", "TASK_ERROR"}
 
 Open = Callable[[], Store]
 
 
 @cache
-def recorded(name: str) -> Any:
-    return json.loads((DATA / name).read_text())
+def recorded(name: str, build: str = FIRST) -> Any:
+    return json.loads((DATA / build / name).read_text())
 
 
-@pytest.fixture(params=["sqlite", "simulated", pytest.param("zookeeper", marks=pytest.mark.zookeeper)])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """What a build stored, in one kind of store."""
+
+    build: str
+    store: Store
+
+    @property
+    def artifacts(self) -> Artifacts:
+        """The recorded bundle, served by another leader."""
+        bundle = recorded("bundle.json", self.build)
+        return Artifacts("http://another-leader:8080", bundle["sha256"], bundle["file"], bundle["command"])
+
+    def take_over(self) -> Scheduler:
+        restored = restore(self.store.load())
+        epoch = self.store.acquire()
+        return Scheduler(Policy(self.artifacts), restored, epoch, last_instant(restored) + 1)
+
+
+STORES = [
+    "sqlite",
+    "simulated zookeeper",
+    "simulated etcd",
+    pytest.param("zookeeper", marks=pytest.mark.zookeeper),
+    pytest.param("etcd", marks=pytest.mark.etcd),
+]
+
+
+@pytest.fixture(params=STORES)
+def recording(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Recording]:
     """The recorded state in each kind of store."""
-    if request.param == "sqlite":
-        opened: Store = sqlite_store(tmp_path)
-    elif request.param == "simulated":
-        opened = simulated_store()
-    else:
-        opened = zookeeper_store(request.getfixturevalue("zookeeper_hosts"))
-    yield opened
+    match request.param:
+        case "sqlite":
+            opened: Store = sqlite_store(tmp_path)
+        case "simulated zookeeper":
+            opened = simulated_zookeeper_store()
+        case "simulated etcd":
+            opened = etcd_store(simulated_etcd())
+        case "zookeeper":
+            opened = zookeeper_store(request.getfixturevalue("zookeeper_hosts"))
+        case _:
+            from tests import etcd_kit
+
+            hosts = request.getfixturevalue("etcd_hosts")
+            opened = etcd_store(etcd_kit.connect(hosts, f"test/{uuid.uuid4().hex}", 60.0))
+    yield Recording(FIRST_ON_ETCD if "etcd" in request.param else FIRST, opened)
     opened.close()
+
+
+@pytest.fixture
+def store(recording: Recording) -> Store:
+    return recording.store
 
 
 def sqlite_store(folder: Path) -> Store:
     path = folder / "jobcloud.db"
     with closing(sqlite3.connect(path)) as db:
-        db.executescript(f"BEGIN;\n{(DATA / 'jobcloud.sql').read_text()}COMMIT;")
+        db.executescript(f"BEGIN;\n{(DATA / FIRST / 'jobcloud.sql').read_text()}COMMIT;")
     return SqliteStore(path)
 
 
@@ -91,7 +141,7 @@ def nodes() -> Iterator[tuple[str, bytes, int]]:
         yield node["path"], data, node["version"]
 
 
-def simulated_store() -> Store:
+def simulated_zookeeper_store() -> Store:
     server = SimServer()
     world: Any = SimpleNamespace(zookeeper=server, now=0)
     session = SimSession(world)
@@ -120,12 +170,25 @@ def zookeeper_store(hosts: str) -> Store:
     return ZooKeeperStore(zookeeper_kit.connect(hosts, namespace))
 
 
+def simulated_etcd() -> EtcdClient:
+    world: Any = SimpleNamespace(etcd=SimEtcd(), now=0, server=SimpleNamespace())
+    return SimEtcdClient(world)
+
+
+def etcd_store(client: EtcdClient) -> Store:
+    for entry in recorded("etcd.json", FIRST_ON_ETCD):
+        value = base64.b64decode(entry["base64"]) if "base64" in entry else entry["text"].encode()
+        client.transact([], [put(client.key(entry["key"]), value)])
+    return EtcdStore(client)
+
+
 # ---- the state -----------------------------------------------------------------------------------------------
 
 
-def test_recording_has_every_kind_of_record_and_the_states_that_matter(store: Store) -> None:
-    stored = store.load()
-    assert all(stored.records[kind] for kind in Kind if kind not in (Kind.SHARD, Kind.RESTORATION))  # newer
+def test_recording_has_every_kind_of_record_and_the_states_that_matter(recording: Recording) -> None:
+    stored = recording.store.load()
+    newer = {Kind.SHARD} if recording.build == FIRST else set()
+    assert {kind for kind in Kind if not stored.records[kind]} == {Kind.RESTORATION, *newer}
     restored = restore(stored)
     assert {task.state for task in restored.tasks.values()} >= {
         TaskState.STORED, TaskState.STARTING, TaskState.RUNNING, TaskState.UNREACHABLE,
@@ -150,9 +213,9 @@ def test_every_record_is_written_back_as_it_was(store: Store) -> None:
         assert json.loads(encode(kind, decode(kind, key, value))) == json.loads(value), f"{kind}/{key}"
 
 
-def test_scheduler_that_takes_over_changes_no_record(store: Store) -> None:
-    scheduler = take_over(store)
-    before = {(kind, key): json.loads(value) for kind, key, value in entries(store.load())}
+def test_scheduler_that_takes_over_changes_no_record(recording: Recording) -> None:
+    scheduler = recording.take_over()
+    before = {(kind, key): json.loads(value) for kind, key, value in entries(recording.store.load())}
     effects = scheduler.handle(Subscribed(now(scheduler), scheduler.framework_id, "master:5050"))
     changed = {
         (write.kind, write.key)
@@ -163,8 +226,9 @@ def test_scheduler_that_takes_over_changes_no_record(store: Store) -> None:
     assert changed == set()
 
 
-def test_wide_firing_that_contains_its_shards_keeps_them_and_gets_the_present_form(store: Store) -> None:
-    """The recording has narrow firings only; this one is as that build stored it."""
+def test_wide_firing_that_contains_its_shards_keeps_them_and_gets_the_present_form(recording: Recording) -> None:
+    """The recordings have no such firing; this one is as build d78466f stored it."""
+    store = recording.store
     stored = store.load()
     value = next(value for value in stored.records[Kind.TASK].values() if b'"state":"RUNNING"' in value)
     task = json.loads(value)["r"] | {"id": "count@-@7@-@READY@-@agent@-@1-9999", "firing_id": "count.trigger-1-9999"}
@@ -186,7 +250,7 @@ def test_wide_firing_that_contains_its_shards_keeps_them_and_gets_the_present_fo
         store.acquire(),
         [StoredWrite(kind, name, json.dumps({"v": 1, "r": record}).encode()) for kind, name, record in wide],
     )
-    scheduler = take_over(store)
+    scheduler = recording.take_over()
     found = scheduler.firings[task["firing_id"]]
     assert [(item, shard.state.value) for item, shard in enumerate(found.shards) if shard.attempt] == [
         (7, "ACTIVE"), (8, "FAILED"),
@@ -204,7 +268,7 @@ def test_wide_firing_that_contains_its_shards_keeps_them_and_gets_the_present_fo
     store.write(scheduler.epoch, batch)
     written = store.load()
     assert json.loads(written.records[Kind.FIRING][found.id]) == {"v": 2, "r": firing | {"width": 30}}
-    again = take_over(store)
+    again = recording.take_over()
     assert again.firings == scheduler.firings
 
 
@@ -214,11 +278,20 @@ def test_stored_epoch_is_raised_and_fences_the_recorded_leader(store: Store) -> 
     assert store.acquire() == first + 1
 
 
+def test_marks_in_etcd_name_the_records_of_a_damaged_segment() -> None:
+    client = simulated_etcd()
+    store = etcd_store(client)
+    segments = [entry["key"] for entry in recorded("etcd.json", FIRST_ON_ETCD) if entry["key"].count("-") == 0]
+    client.transact([], [put(client.key(segments[-1]), b"\xff")])
+    (fault,) = store.load().faults
+    assert re.search(r"is damaged .*: \d+ records that it changed are lost", fault.problem)
+
+
 # ---- the running tasks ---------------------------------------------------------------------------------------
 
 
-def test_running_tasks_are_adopted_and_none_is_started_twice(store: Store) -> None:
-    scheduler = take_over(store)
+def test_running_tasks_are_adopted_and_none_is_started_twice(recording: Recording) -> None:
+    scheduler = recording.take_over()
     adopted = dict(scheduler.tasks)
     at = now(scheduler)
     effects = scheduler.handle(Subscribed(at, scheduler.framework_id, "master:5050"))
@@ -237,17 +310,20 @@ def test_running_tasks_are_adopted_and_none_is_started_twice(store: Store) -> No
     assert busy.isdisjoint((scheduler.tasks[str(name)].firing_id, name.item) for name in started)
     assert not of(ShutdownExecutor, effects)
     ending = {task.id for task in adopted.values() if task.kill_ms}
-    # A drain moves resident shards away.
+    # A drain moves resident shards away, unless others of the job are down.
+    down = {task.job for task in adopted.values() if task.state is TaskState.UNREACHABLE}
     moving = {
         task.id
         for task in adopted.values()
-        if task.agent_id in scheduler.drains and scheduler.jobs[task.job].kind is JobKind.DAEMON
+        if task.agent_id in scheduler.drains
+        and scheduler.jobs[task.job].kind is JobKind.DAEMON
+        and task.job not in down
     }
     assert {kill.task_id for kill in of(Kill, effects)} == ending | moving
 
 
-def test_drained_agent_stays_drained(store: Store) -> None:
-    scheduler = take_over(store)
+def test_drained_agent_stays_drained(recording: Recording) -> None:
+    scheduler = recording.take_over()
     at = now(scheduler)
     scheduler.handle(Subscribed(at, scheduler.framework_id, "master:5050"))
     for task in list(scheduler.tasks.values()):
@@ -259,9 +335,9 @@ def test_drained_agent_stays_drained(store: Store) -> None:
     assert accepted.isdisjoint(scheduler.drains)
 
 
-def test_shard_joins_a_living_executor_under_its_recorded_description(store: Store) -> None:
+def test_shard_joins_a_living_executor_under_its_recorded_description(recording: Recording) -> None:
     """Mesos refuses a task whose ExecutorInfo differs in any byte from that of the executor that runs."""
-    scheduler = take_over(store)
+    scheduler = recording.take_over()
     at = now(scheduler)
     scheduler.handle(Subscribed(at, scheduler.framework_id, "master:5050"))
     for task in list(scheduler.tasks.values()):
@@ -281,16 +357,16 @@ def test_shard_joins_a_living_executor_under_its_recorded_description(store: Sto
 
     operation = json.loads(dumps(launch_operation(joined, living.agent_id, scheduler.framework_id)))
     described = operation["launch"]["task_infos"][0]["executor"]
-    assert described.keys() == recorded("executors.json")[0].keys()
-    for info in recorded("executors.json"):
+    assert described.keys() == recorded("executors.json", recording.build)[0].keys()
+    for info in recorded("executors.json", recording.build):
         if info["framework_id"] == described["framework_id"] and info["executor_id"] == described["executor_id"]:
             assert without_shares(described) == without_shares(info)
 
 
-def test_app_of_the_recorded_bundle_gives_the_recorded_executor_id(store: Store) -> None:
-    restored = restore(store.load())
+def test_app_of_the_recorded_bundle_gives_the_recorded_executor_id(recording: Recording) -> None:
+    restored = restore(recording.store.load())
     contents = {executor.id.rpartition(DELIMITER)[0] for executor in restored.executors.values()}
-    planned = {plan_executor(app, artifacts()).id for app in restored.apps.values()}
+    planned = {plan_executor(app, recording.artifacts).id for app in restored.apps.values()}
     assert contents <= planned
 
 
@@ -401,18 +477,6 @@ def entries(stored: StoredRecords) -> Iterator[tuple[Kind, str, bytes]]:
     for kind, records in stored.records.items():
         for key, value in records.items():
             yield kind, key, value
-
-
-def artifacts() -> Artifacts:
-    """The recorded bundle, served by another leader."""
-    bundle = recorded("bundle.json")
-    return Artifacts("http://another-leader:8080", bundle["sha256"], bundle["file"], bundle["command"])
-
-
-def take_over(store: Store) -> Scheduler:
-    restored = restore(store.load())
-    epoch = store.acquire()
-    return Scheduler(Policy(artifacts()), restored, epoch, last_instant(restored) + 1)
 
 
 def last_instant(restored: Restored) -> int:

@@ -19,11 +19,10 @@ from jobcloud.adapters.etcd import store
 from jobcloud.adapters.etcd.client import EtcdClient, NoAnswer, Rejected
 from jobcloud.adapters.etcd.election import EtcdElection
 from jobcloud.adapters.etcd.store import EtcdStore
-from jobcloud.errors import Fenced, StoreError
-from jobcloud.ports import StoredRecords, StoredWrite
+from jobcloud.ports import StoredRecords
 
+from .elected import SESSION_MS, ElectedStore, SimClock, Writing
 from .extremes import RECORD_BYTES, Limits
-from .plan import ZOOKEEPER_POINTS
 
 if TYPE_CHECKING:
     from .schedulers import Process
@@ -233,7 +232,6 @@ def _check_keys(operations: Sequence[dict[str, Any]]) -> None:
         raise Refused(3, "duplicate key given in txn request")
 
 
-SESSION_MS = 4_000
 _PREFIX = "sim"
 # Small, so that batches of a few records are split, and old segments are cleaned within a history.
 SMALL: Limits = (
@@ -247,7 +245,7 @@ SMALL_EXTREME: Limits = (
 )
 
 
-class SimEtcdClient(EtcdClient):
+class SimEtcdClient(SimClock, EtcdClient):
     """The real client on a network that fails on request. A lost request is repeated, as in the product."""
 
     def __init__(self, world: World, process: Process | None = None) -> None:
@@ -258,18 +256,6 @@ class SimEtcdClient(EtcdClient):
         self._server = world.etcd
         self._closed = False
         self._cut_until = 0
-        self._ahead_ms = 0
-
-    # ---- time ------------------------------------------------------------------------------------------------
-
-    def monotonic(self) -> float:
-        return (self._world.now + self._ahead_ms) / 1_000
-
-    def pause(self, seconds: float) -> None:
-        if self._world.may_wait():
-            self._world.run_until(self._world.now + int(seconds * 1_000), nested=True)
-        else:
-            self._ahead_ms += int(seconds * 1_000)
 
     # ---- the network -----------------------------------------------------------------------------------------
 
@@ -315,10 +301,6 @@ class SimEtcdClient(EtcdClient):
         self._point(f"after {stage}")
         return answer
 
-    def _point(self, label: str) -> None:
-        if self._process is not None and label in _LABELS:
-            self._process.point(label)
-
     def _arrive_late(self, path: str, request: dict[str, Any], writing: Writing | None) -> None:
         self._world.note("a request arrives late")
         try:
@@ -339,9 +321,6 @@ class SimEtcdClient(EtcdClient):
         return answer
 
 
-_LABELS = frozenset(ZOOKEEPER_POINTS)
-
-
 def _stage(path: str, request: dict[str, Any]) -> str:
     """The step of the store or the election to which a request belongs, or "". The names are those of ZooKeeper."""
     puts = [each["request_put"]["key"] for each in request.get(_SUCCESS, ()) if "request_put" in each]
@@ -355,109 +334,15 @@ def _stage(path: str, request: dict[str, Any]) -> str:
     return "part" if names else ""
 
 
-@dataclass(slots=True)
-class Writing:
-    """A batch in the process of being written."""
-
-    epoch: int
-    batch: Sequence[StoredWrite]
-    durable: bool = False
-
-
-class SimEtcdStore:
-    """The real store as one process uses it. The world records the instant at which each batch becomes durable."""
-
+class SimEtcdStore(ElectedStore):
     def __init__(self, world: World, process: Process) -> None:
-        self._world, self._process = world, process
-        self.session = SimEtcdClient(world, process)
-        self.election = EtcdElection(self.session, process.name, monotonic=self.session.monotonic)
-        self._real = EtcdStore(
-            self.session,
-            name=process.name,
-            candidacy=lambda: self.election.candidacy,
-            resign=self.election.resign,
-        )
-        self.writing: Writing | None = None
+        self.session = client = SimEtcdClient(world, process)
+        election = EtcdElection(client, process.name, monotonic=client.monotonic)
+        real = EtcdStore(client, name=process.name, candidacy=lambda: election.candidacy, resign=election.resign)
+        super().__init__(world, process, real, election)
 
-    def acquire(self, floor: int = 0) -> int:
-        self._process.point("before acquire")
-        epoch = self._real.acquire(floor)
-        self._process.point("after acquire")
-        return epoch
-
-    def epoch(self) -> int:
-        return self._real.epoch()
-
-    def snapshot(self) -> StoredRecords:
-        raise AssertionError("no leader makes a backup")
-
-    def load(self) -> StoredRecords:
-        self._process.point("before load")
-        changes = self._world.durable
-        stored = self._real.load()
-        if changes == self._world.durable:
-            self._world.promise.loaded(stored)
-        self._process.point("after load")
-        return stored
-
-    def write(self, epoch: int, batch: Sequence[StoredWrite]) -> None:
-        what = "write" if batch else "proof"
-        self._process.point(f"before {what}")
-        if batch and self._world.take("store_fails"):
-            raise StoreError("not written")
-        self.writing = writing = Writing(epoch, batch)
-        self._real.write(epoch, batch)
-        if batch and not writing.durable:
-            self._world.violation(f"7: {self._process.name} was told that something is written, which is not")
-        if not batch:
-            self._world.promise.written(epoch, {}, batch)
-        if batch and self._world.take("store_lies"):
-            raise StoreError("written, yet reported as failed")
-        for kind in dict.fromkeys(write.kind for write in batch):
-            self._process.point(f"stored {kind}")
-        self._process.point(f"after {what}")
-
-    def durable(self, writing: Writing | None) -> None:
-        """The transaction that makes a batch durable has taken effect."""
-        if writing is None or writing.durable:
-            self._world.violation(f"5: {self._process.name} writes the same batch twice")
-            return
-        writing.durable = True
-        self._world.durable += 1
-        before = dict(self._world.server.entries)
-        for write in writing.batch:
-            if write.value is None:
-                self._world.server.entries.pop((write.kind, write.key), None)
-            else:
-                self._world.server.entries[write.kind, write.key] = write.value
-        self._world.promise.written(writing.epoch, before, writing.batch)
-
-    def close(self) -> None:
-        self._real.close()
-
-    # ---- election -------------------------------------------------------------------------------------------
-
-    def leads(self) -> bool:
-        """True if it is the turn of this process, which then keeps its lease alive."""
-        try:
-            if self.election._campaign() is not None:
-                return False
-        except StoreError:
-            return False
-        self._look_after()
-        return True
-
-    def _look_after(self) -> None:
-        if self._process.dead:
-            return
-        if self._process.stopped or self.election._beat():
-            self._world.later(SESSION_MS // 8, self._look_after)
-
-    def check(self) -> bool:
-        """True if the process may act now. Raises Fenced if it never may again."""
-        if lost := self.election.lost:
-            raise Fenced(lost)
-        return self.election.holds()
+    def _beat(self) -> bool:
+        return bool(self.election._beat())
 
 
 def read_as_it_is(world: World) -> StoredRecords:

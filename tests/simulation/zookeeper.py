@@ -22,11 +22,11 @@ from jobcloud.adapters.zookeeper import store
 from jobcloud.adapters.zookeeper.election import ZooKeeperElection
 from jobcloud.adapters.zookeeper.session import ZooKeeperSession, ZooKeeperSettings
 from jobcloud.adapters.zookeeper.store import ZooKeeperStore
-from jobcloud.errors import Fenced, StoreError
-from jobcloud.ports import StoredRecords, StoredWrite
+from jobcloud.errors import StoreError
+from jobcloud.ports import StoredRecords
 
+from .elected import SESSION_MS, ElectedStore, SimClock, Writing
 from .extremes import RECORD_BYTES, Limits
-from .plan import ZOOKEEPER_POINTS
 
 if TYPE_CHECKING:
     from .schedulers import Process
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 _EPHEMERAL, _SEQUENCE = 1, 2
 _WRITES = (ask.Create, ask.Delete, ask.SetData, ask.Transaction)
 _NAMESPACE = "sim"
-SESSION_MS = 4_000
 # Small, so that batches of a few records are split, and old segments are cleaned within a history.
 SMALL: Limits = (
     (store, {"_REQUEST_BYTES": 4_000, "_PIECE_BYTES": 700, "_REQUEST_OPERATIONS": 12}),
@@ -223,7 +222,7 @@ class _Connected:
         return self._is_set
 
 
-class SimSession(ZooKeeperSession):
+class SimSession(SimClock, ZooKeeperSession):
     """The real session on a connection that breaks on request. It starts again if the server has ended it."""
 
     def __init__(self, world: World, process: Process | None = None) -> None:
@@ -243,26 +242,14 @@ class SimSession(ZooKeeperSession):
         self._id = self._server.open()
         self._heard = world.now
         self._cut_until = 0
-        self._ahead_ms = 0
         if process is not None:
             self._beat()
 
-    # ---- time ------------------------------------------------------------------------------------------------
-
-    def monotonic(self) -> float:
-        return (self._world.now + self._ahead_ms) / 1_000
-
-    def pause(self, seconds: float) -> None:
-        if self._world.may_wait():
-            self._world.run_until(self._world.now + int(seconds * 1_000), nested=True)
-        else:
-            self._ahead_ms += int(seconds * 1_000)
+    # ---- the connection --------------------------------------------------------------------------------------
 
     def wait_connected(self, seconds: float) -> None:
         self.pause(max(0.001, min(seconds, (self._cut_until - self._world.now) / 1_000)))
         self._reconnect()
-
-    # ---- the connection --------------------------------------------------------------------------------------
 
     def cut(self, ms: int) -> None:
         """Cut the connection for a while."""
@@ -339,10 +326,6 @@ class SimSession(ZooKeeperSession):
         self._point(f"after {stage}")
         return result
 
-    def _point(self, label: str) -> None:
-        if self._process is not None and label in _LABELS:
-            self._process.point(label)
-
     def _arrive_late(self, request: Any, session: int, writing: Writing | None) -> None:
         if self._server.alive(session):
             self._world.note("a request arrives late")
@@ -362,9 +345,6 @@ class SimSession(ZooKeeperSession):
         return result
 
 
-_LABELS = frozenset(ZOOKEEPER_POINTS)
-
-
 def _stage(request: Any) -> str:
     """The step of the store or the election to which a request belongs, or ""."""
     if isinstance(request, ask.Create):
@@ -382,107 +362,17 @@ def _stage(request: Any) -> str:
     return ""
 
 
-@dataclass(slots=True)
-class Writing:
-    """A batch in the process of being written."""
-
-    epoch: int
-    batch: Sequence[StoredWrite]
-    durable: bool = False
-
-
-class SimZooKeeperStore:
-    """The real store as one process uses it. The world records the instant at which each batch becomes durable."""
+class SimZooKeeperStore(ElectedStore):
+    _out_of_reach = (StoreError, zk.KazooException)
 
     def __init__(self, world: World, process: Process) -> None:
-        self._world, self._process = world, process
-        self.session = SimSession(world, process)
-        self.election = ZooKeeperElection(self.session, process.name, monotonic=self.session.monotonic)
-        self._real = ZooKeeperStore(self.session, name=process.name, candidate=lambda: self.election.node)
-        self.writing: Writing | None = None
+        self.session = session = SimSession(world, process)
+        election = ZooKeeperElection(session, process.name, monotonic=session.monotonic)
+        real = ZooKeeperStore(session, name=process.name, candidate=lambda: election.node)
+        super().__init__(world, process, real, election)
 
-    def acquire(self, floor: int = 0) -> int:
-        self._process.point("before acquire")
-        epoch = self._real.acquire(floor)
-        self._process.point("after acquire")
-        return epoch
-
-    def epoch(self) -> int:
-        return self._real.epoch()
-
-    def snapshot(self) -> StoredRecords:
-        raise AssertionError("no leader makes a backup")
-
-    def load(self) -> StoredRecords:
-        self._process.point("before load")
-        changes = self._world.durable
-        stored = self._real.load()
-        if changes == self._world.durable:
-            self._world.promise.loaded(stored)
-        self._process.point("after load")
-        return stored
-
-    def write(self, epoch: int, batch: Sequence[StoredWrite]) -> None:
-        what = "write" if batch else "proof"
-        self._process.point(f"before {what}")
-        if batch and self._world.take("store_fails"):
-            raise StoreError("not written")
-        self.writing = writing = Writing(epoch, batch)
-        self._real.write(epoch, batch)
-        if batch and not writing.durable:
-            self._world.violation(f"7: {self._process.name} was told that something is written, which is not")
-        if not batch:
-            self._world.promise.written(epoch, {}, batch)
-        if batch and self._world.take("store_lies"):
-            raise StoreError("written, yet reported as failed")
-        for kind in dict.fromkeys(write.kind for write in batch):
-            self._process.point(f"stored {kind}")
-        self._process.point(f"after {what}")
-
-    def durable(self, writing: Writing | None) -> None:
-        """The transaction that makes a batch durable has taken effect."""
-        if writing is None or writing.durable:
-            self._world.violation(f"5: {self._process.name} writes the same batch twice")
-            return
-        writing.durable = True
-        self._world.durable += 1
-        before = dict(self._world.server.entries)
-        for write in writing.batch:
-            if write.value is None:
-                self._world.server.entries.pop((write.kind, write.key), None)
-            else:
-                self._world.server.entries[write.kind, write.key] = write.value
-        self._world.promise.written(writing.epoch, before, writing.batch)
-
-    def close(self) -> None:
-        self._real.close()
-
-    # ---- election -------------------------------------------------------------------------------------------
-
-    def leads(self) -> bool:
-        """True if it is the turn of this process, which then watches its node."""
-        try:
-            if self.election._campaign() is not None:
-                return False
-        except (StoreError, zk.KazooException):
-            return False
-        self._look_after()
-        return True
-
-    def _look_after(self) -> None:
-        if self._process.dead:
-            return
-        more = True
-        if not self._process.stopped and self.session.connected:
-            more = self.election._check_own_node()
-        if more:
-            self._world.later(SESSION_MS // 8, self._look_after)
-
-    def check(self) -> bool:
-        """True if the process may act now. Raises Fenced if it never may again."""
-        if lost := self.election.lost:
-            raise Fenced(lost)
-        return self.election.holds()
+    def _beat(self) -> bool:
+        return not self.session.connected or bool(self.election._check_own_node())
 
 
 def read_as_it_is(world: World) -> StoredRecords:

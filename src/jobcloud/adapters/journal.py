@@ -18,11 +18,15 @@ from __future__ import annotations
 import hashlib
 import uuid
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import msgspec
+
+from jobcloud.errors import RecordTooLarge, StoreUnusable
+from jobcloud.messages import KIND_NAMES, KINDS
+from jobcloud.ports import StoredFault, StoredRecords
 
 Place: TypeAlias = tuple[str, str]
 """(kind, key) of a record."""
@@ -38,6 +42,7 @@ _MAX_SEGMENTS = 2_000
 _SEGMENT_BYTES = 32 << 10
 _ENTRY_BYTES = 40
 _DELETED_AT_ONCE = 150
+_MARK_BYTES = 8
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(list[tuple[str, str, bytes | None]])
@@ -84,7 +89,7 @@ def marks(entries: Iterable[Entry]) -> bytes:
 
 
 def mark(kind: str, key: str) -> bytes:
-    return hashlib.blake2b(f"{kind}/{key}".encode(), digest_size=8).digest()
+    return hashlib.blake2b(f"{kind}/{key}".encode(), digest_size=_MARK_BYTES).digest()
 
 
 @dataclass(slots=True)
@@ -163,6 +168,27 @@ class Journal:
 
 def entry_size(kind: str, key: str, value: bytes | None) -> int:
     return _ENTRY_BYTES + len(kind) + len(key) + len(value or b"")
+
+
+def check_sizes(writes: Mapping[Place, bytes | None], limit_of: Callable[[str], int], store: str) -> None:
+    """Raises RecordTooLarge if a value has more bytes than `limit_of` its kind allows. `store` is the store's name."""
+    problems: dict[tuple[str, str], str] = {}
+    for (kind, key), value in writes.items():
+        if value is not None and len(value) > (limit := limit_of(kind)):
+            problems[kind, key] = f"{kind} {key[:80]!r} takes {len(value)} bytes; {store} holds at most {limit}"
+    if problems:
+        raise RecordTooLarge(problems)
+
+
+def put(stored: StoredRecords, place: Place, value: bytes | None) -> None:
+    """Add one write to the records that were read. Kinds that this version does not know are left out."""
+    kind, key = place
+    if kind not in KINDS:
+        return
+    if value is None:
+        stored.records[KINDS[kind]].pop(key, None)
+    else:
+        stored.records[KINDS[kind]][key] = value
 
 
 # ----------------------------------------------------------------------------------------------------- nodes and names
@@ -253,3 +279,84 @@ def assemble(name: str, data: bytes | None, parts: Mapping[str, bytes]) -> tuple
 
 def _pieces(blob: bytes, size: int) -> list[bytes]:
     return [blob[start : start + size] for start in range(0, max(1, len(blob)), size)]
+
+
+# --------------------------------------------------------------------------------------------------------------- image
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a journal lies, and the content of its nodes by name.
+
+    `server` and `path` name it for users. `marks` reads a node of marks; None if there is none. `advice` tells what to
+    do if records are lost that nobody can name.
+    """
+
+    server: str
+    path: Callable[[str], str]
+    data: Mapping[str, bytes]
+    marks: Callable[[str], bytes | None]
+    advice: str
+
+
+@dataclass(slots=True)
+class Image:
+    """The part of the stored state that the next write needs to know."""
+
+    journal: Journal = field(default_factory=Journal)
+    leftovers: list[str] = field(default_factory=list)
+    #: the marks of damaged segments
+    lost: set[bytes] = field(default_factory=set)
+
+    def read(
+        self, files: Files, source: Source, stored: StoredRecords, elsewhere: Container[str] = ()
+    ) -> dict[int, dict[Place, bytes | None]]:
+        """Read the journal into this image, and its records into `stored`.
+
+        Returns the writes of the kinds that are kept `elsewhere`, by segment. Raises StoreUnusable.
+        """
+        apart: dict[int, dict[Place, bytes | None]] = {}
+        used: set[str] = set()
+        stored.faults.extend(StoredFault(source.path(name), "is of an unknown kind") for name in sorted(files.strange))
+        for number in sorted(files.numbers):
+            name = segment_name(number)
+            try:
+                blob, names = assemble(name, source.data.get(name), source.data)
+                entries = decode(blob)
+            except Damaged as error:
+                self._quarantine(name, error, source, stored)
+                self.journal.last = max(self.journal.last, number)
+                used.update(each for each in (*files.parts, *files.marks) if each.startswith(name))
+                continue
+            names = (*names, *(each for each in (marks_name(name),) if each in files.marks))
+            used.update(names)
+            size = sum(entry_size(*entry) for entry in entries)
+            mine = [entry for entry in entries if entry[0] not in elsewhere]
+            self.journal.append(Segment(number, names, blob, size), mine)
+            for kind, key, value in mine:
+                put(stored, (kind, key), value)
+            if len(mine) < len(entries):
+                apart[number] = {(kind, key): value for kind, key, value in entries if kind in elsewhere}
+        self.leftovers = [name for name in (*files.parts, *files.marks) if name not in used]
+        unknown = sorted(place for place in self.journal.latest if place[0] not in KINDS)
+        problem = "is of a kind that this version does not know"
+        stored.faults.extend(StoredFault(f"{source.path('*')}: {kind}/{key}", problem) for kind, key in unknown)
+        return apart
+
+    def _quarantine(self, name: str, error: Damaged, source: Source, stored: StoredRecords) -> None:
+        """Drop the records that a damaged segment changed: older segments have only outdated versions of them."""
+        path, found = source.path(name), source.marks(marks_name(name))
+        if found is None or len(found) % _MARK_BYTES:
+            raise StoreUnusable(
+                f"{path} in {source.server} and its marks are damaged ({error}), so the records that they changed are "
+                f"unknown. Both were left unchanged: {source.advice}"
+            )
+        changed = {found[start : start + _MARK_BYTES] for start in range(0, len(found), _MARK_BYTES)}
+        self.lost |= changed
+        stored.lost = lambda kind, key: mark(KIND_NAMES[kind], key) in self.lost
+        for place in [place for place in self.journal.latest if mark(*place) in changed]:
+            self.journal.forget(place)
+            put(stored, place, None)
+        stored.faults.append(
+            StoredFault(path, f"is damaged ({error}): {len(changed)} records that it changed are lost")
+        )

@@ -7,7 +7,9 @@ elected leader of each side that has an election. Afterwards both sides are read
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,8 +70,10 @@ def copy(source: Place, target: Place) -> Copied:
     Raises StoreError if a store cannot be used, or if the sides differ afterwards.
     """
     if state_commands.same(source.wanted, target.wanted):
-        raise ConfigError("is the same place as --from", field=target.option, fix="name another store")
-    with _held(source, must_exist=True) as old, _held(target) as new:
+        raise _same(target)
+    # Others see the name while it leads. It tells us whether we lead both sides.
+    name = f"{_NAME} (process {os.getpid()} on {socket.gethostname()})"
+    with _held(source, name, must_exist=True) as old, _held(target, name) as new:
         epoch, stored = old.epoch(), old.snapshot()
         _check_source(source, epoch, stored)
         _check_target(target, new.snapshot())
@@ -85,10 +89,19 @@ def copy(source: Place, target: Place) -> Copied:
 
 
 @contextlib.contextmanager
-def _held(side: Place, *, must_exist: bool = False) -> Iterator[LastingStore]:
-    """The store of one side, while no scheduler leads with it. Raises Conflict, NotFound."""
+def _held(side: Place, name: str, *, must_exist: bool = False) -> Iterator[LastingStore]:
+    """The store of one side, while no scheduler leads with it. Raises Conflict, NotFound.
+
+    If the copy fails, an SQLite file that did not exist before is removed.
+    """
     if state_commands.is_shared(side.wanted):
-        with state_commands.elected(side.wanted, _NAME, side.option) as store:
+        with contextlib.ExitStack() as stack:
+            try:
+                store = stack.enter_context(state_commands.elected(side.wanted, name, side.option))
+            except Conflict as error:
+                if name in str(error):
+                    raise _same(side) from error
+                raise
             yield store
         return
     path = _data(side) / STATE_FILE
@@ -96,8 +109,19 @@ def _held(side: Place, *, must_exist: bool = False) -> Iterator[LastingStore]:
         raise NotFound(f"there is no state in {path.parent}", field=side.option, fix="name the scheduler's --data")
     if sqlite.in_use(path):
         raise Conflict(f"a scheduler uses {path}", field=side.option, fix="stop it first")
-    with state_commands.opened(side.wanted) as store:
-        yield store
+    existed = path.exists()
+    try:
+        with state_commands.opened(side.wanted) as store:
+            yield store
+    except BaseException:
+        if not existed and not sqlite.in_use(path):
+            for file in sqlite.files_of(path):
+                file.unlink(missing_ok=True)
+        raise
+
+
+def _same(target: Place) -> ConfigError:
+    return ConfigError("is the same place as --from", field=target.option, fix="name another store")
 
 
 def _check_source(side: Place, epoch: int, stored: StoredRecords) -> None:

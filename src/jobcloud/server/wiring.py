@@ -25,21 +25,21 @@ import structlog
 from starlette.types import ASGIApp
 
 from jobcloud import __version__, zones
-from jobcloud.adapters.etcd.client import EtcdClient, EtcdSettings, EtcdTls
+from jobcloud.adapters.etcd.client import EtcdClient, EtcdSettings
 from jobcloud.adapters.etcd.election import EtcdElection
 from jobcloud.adapters.etcd.store import EtcdStore
 from jobcloud.adapters.memory import MemoryStore
-from jobcloud.adapters.mesos.driver import MesosDriver, MesosSettings, TlsSettings, master_time
+from jobcloud.adapters.mesos.driver import MesosDriver, MesosSettings, master_time
 from jobcloud.adapters.sandbox import Output, OutputReader
 from jobcloud.adapters.sqlite import SqliteStore
 from jobcloud.adapters.zookeeper.election import ZooKeeperElection
-from jobcloud.adapters.zookeeper.session import ZooKeeperSession, ZooKeeperSettings, ZooKeeperTls
+from jobcloud.adapters.zookeeper.session import ZooKeeperSession, ZooKeeperSettings
 from jobcloud.adapters.zookeeper.store import ZooKeeperStore
 from jobcloud.client import context
 from jobcloud.errors import ConfigError, NotFound, Refused, StoreError, StoreFull, Unavailable
 from jobcloud.executor import bundle
 from jobcloud.match import CompiledMatcher, PlainMatcher
-from jobcloud.ports import LastingStore, Leadership, Store
+from jobcloud.ports import LastingStore, Leadership, Store, TlsFiles
 from jobcloud.scheduler import Policy, Scheduler
 from jobcloud.scheduler.launch import Artifacts
 from jobcloud.server import epochs, logs
@@ -59,7 +59,7 @@ from jobcloud.server.loop import Loop, Pace
 from jobcloud.server.origin import Origin, Refill
 from jobcloud.server.packages import PackageStore
 from jobcloud.server.records import Restored
-from jobcloud.server.settings import ArtifactServer, Etcd, Http, Settings, ZooKeeper, milliseconds
+from jobcloud.server.settings import ArtifactServer, Etcd, Http, Mesos, Settings, ZooKeeper, milliseconds
 from jobcloud.server.urls import UrlPolicy
 
 log = structlog.get_logger(__name__)
@@ -371,32 +371,34 @@ def etcd_state(wanted: Etcd) -> str:
 
 
 def etcd_settings(wanted: Etcd) -> EtcdSettings:
-    tls = EtcdTls(*(str(path or "") for path in (wanted.tls_ca_file, wanted.tls_cert_file, wanted.tls_key_file)))
     return EtcdSettings(
         wanted.hosts,
         wanted.prefix,
         auth=wanted.auth,
         session_timeout_s=wanted.session_timeout.total_seconds(),
         open_keys=wanted.open_keys,
-        tls=tls if wanted.tls else None,
+        tls=_tls(wanted),
     )
 
 
 def zookeeper_settings(wanted: ZooKeeper) -> ZooKeeperSettings:
-    tls = ZooKeeperTls(*(str(path or "") for path in (wanted.tls_ca_file, wanted.tls_cert_file, wanted.tls_key_file)))
     return ZooKeeperSettings(
         wanted.hosts,
         wanted.namespace,
         auth=wanted.auth,
         session_timeout_s=wanted.session_timeout.total_seconds(),
         open_tree=wanted.open_tree,
-        tls=tls if wanted.tls else None,
+        tls=_tls(wanted),
     )
+
+
+def _tls(wanted: ZooKeeper | Etcd | Mesos) -> TlsFiles | None:
+    files = (wanted.tls_ca_file, wanted.tls_cert_file, wanted.tls_key_file)
+    return TlsFiles(*(str(path or "") for path in files)) if wanted.tls else None
 
 
 def _mesos(wanted: Settings) -> MesosSettings:
     mesos = wanted.mesos
-    tls = TlsSettings(*(str(path or "") for path in (mesos.tls_ca_file, mesos.tls_cert_file, mesos.tls_key_file)))
     return MesosSettings(
         mesos.master,
         user=mesos.user,
@@ -404,7 +406,7 @@ def _mesos(wanted: Settings) -> MesosSettings:
         principal=mesos.principal,
         secret=mesos.secret,
         failover_timeout_s=mesos.failover_timeout.total_seconds(),
-        tls=tls if mesos.tls else None,
+        tls=_tls(mesos),
         zookeeper_auth=mesos.zookeeper_auth,
     )
 

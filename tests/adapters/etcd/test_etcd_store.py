@@ -31,7 +31,6 @@ from jobcloud.adapters.etcd import store as stores
 from jobcloud.adapters.etcd.client import (
     EtcdClient,
     EtcdSettings,
-    EtcdTls,
     Header,
     KeyValue,
     NoAnswer,
@@ -46,7 +45,7 @@ from jobcloud.adapters.etcd.store import EtcdStore
 from jobcloud.dev.tcp_ports import free_port
 from jobcloud.errors import ConfigError, Fenced, RecordTooLarge, StoreError, StoreFull, StoreGone, StoreUnusable
 from jobcloud.messages import Kind
-from jobcloud.ports import StoredRecords, StoredWrite
+from jobcloud.ports import StoredRecords, StoredWrite, TlsFiles
 
 pytestmark = pytest.mark.etcd
 
@@ -734,8 +733,15 @@ def test_last_segment_that_is_gone_with_its_marks_is_noticed(keys: Keys) -> None
     store.write(epoch, [write_of(Kind.TASK, "t")])
     for name in keys.journal():
         keys.delete(f"journal/{name}")
-    with pytest.raises(StoreUnusable, match=r"journal/0{15}1 in etcd and its marks are damaged"):
+    problem = rf"journal/0{{15}}1 in etcd and its marks are damaged .* delete all keys below {keys.path('')}"
+    with pytest.raises(StoreUnusable, match=problem):
         keys.load()
+    # The advice of the message. A restore reads the present state first.
+    for name in keys.names():
+        keys.delete(name)
+    successor = keys.open()
+    successor.write(successor.acquire(epoch + 1), [write_of(Kind.TASK, "u")])
+    assert count(successor.snapshot()) == 1
 
 
 @pytest.mark.parametrize("value", [b"", b"{}", b"[]", b'{"epoch": -4}', b'{"epoch": "9"}', b'{"epoch": 1e99}', b"\xff"])
@@ -801,24 +807,48 @@ def test_journal_stays_small_and_cleaning_loses_nothing(keys: Keys) -> None:
     assert records[Kind.FIRING] == {"f": noise(99, 50_000)}
 
 
+@pytest.mark.parametrize(("first", "second", "how"), [("", "/b/c", "lies inside"), ("/b/c", "", "contains")])
+def test_prefix_that_overlaps_that_of_another_cluster_is_refused(keys: Keys, first: str, second: str, how: str) -> None:
+    old = EtcdStore(etcd_kit.connect(keys.hosts, keys.prefix + first, 60.0))
+    epoch = old.acquire()
+    old.write(epoch, LARGE[:3])
+    new = EtcdStore(etcd_kit.connect(keys.hosts, keys.prefix + second, 60.0))
+    with pytest.raises(StoreUnusable, match=f"{how} that of another cluster, /{keys.prefix}{first}/: choose"):
+        new.acquire()
+    # The first one goes on.
+    old.write(epoch, LARGE[3:5])
+    assert old.acquire() == epoch + 1
+    assert count(old.load()) == 5
+    new.close()
+    old.close()
+
+
 # ------------------------------------------------------------------------------------------------------- access control
 
 
 @pytest.fixture
 def guarded(tmp_path: Path) -> Iterator[etcd_kit.Member]:
-    """A member with users: root, and jc, who may use the prefix /jobs/ only. Tokens end after 3 s without use."""
+    """A member with users: root, and jc, who may use the prefixes /jobs/ and /team/jobs/ only.
+
+    Tokens end after 3 s without use.
+    """
     with etcd_kit.running(tmp_path, more=("--auth-token-ttl", "3")) as (member,):
         member.ask("/v3/auth/user/add", {"name": "root", "password": "r00t"})
         member.ask("/v3/auth/user/grant", {"user": "root", "role": "root"})
         member.ask("/v3/auth/user/add", {"name": "jc", "password": "s3cret"})
         member.ask("/v3/auth/role/add", {"name": "jobs"})
-        member.ask(
-            "/v3/auth/role/grant",
-            {"name": "jobs", "perm": {"permType": "READWRITE", "key": "L2pvYnMv", "range_end": "L2pvYnMw"}},
-        )
+        for key, end in (("L2pvYnMv", "L2pvYnMw"), ("L3RlYW0vam9icy8=", "L3RlYW0vam9iczA=")):
+            granted = {"permType": "READWRITE", "key": key, "range_end": end}
+            member.ask("/v3/auth/role/grant", {"name": "jobs", "perm": granted})
         member.ask("/v3/auth/user/grant", {"user": "jc", "role": "jobs"})
         member.ask("/v3/auth/enable")
         yield member
+
+
+def test_user_with_rights_on_a_nested_prefix_alone_can_lead(guarded: etcd_kit.Member) -> None:
+    store = EtcdStore(etcd_kit.connect(guarded.address, "team/jobs", 60.0, "jc:s3cret"))
+    assert store.acquire() == 1
+    store.close()
 
 
 def test_user_with_rights_on_the_prefix_alone_can_lead(guarded: etcd_kit.Member) -> None:
@@ -947,7 +977,7 @@ def test_tls_checks_both_sides(tmp_path: Path) -> None:
     )
 
     def attempt(hosts: str, files: dict[str, str], limit_s: float = 2.0) -> int:
-        tls = EtcdTls(**{name: str(tmp_path / file) for name, file in files.items()})
+        tls = TlsFiles(**{name: str(tmp_path / file) for name, file in files.items()})
         store = EtcdStore(EtcdClient(EtcdSettings(hosts, session_timeout_s=limit_s, tls=tls)))
         try:
             return store.acquire()
@@ -971,7 +1001,7 @@ def test_tls_checks_both_sides(tmp_path: Path) -> None:
 def test_certificates_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     (tmp_path / "x.pem").write_text("nothing")
     with pytest.raises(ConfigError, match="certificates") as caught:
-        EtcdClient(EtcdSettings("127.0.0.1:1", tls=EtcdTls(str(tmp_path / "x.pem"))))
+        EtcdClient(EtcdSettings("127.0.0.1:1", tls=TlsFiles(str(tmp_path / "x.pem"))))
     assert caught.value.field == "etcd.tls_ca_file"
 
 
@@ -981,7 +1011,7 @@ def test_key_with_a_password_is_refused_without_a_question_on_the_terminal(tmp_p
     key = load_pem_private_key(issued.private_key_pem.bytes(), None)
     form = (Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
     (tmp_path / "key.pem").write_bytes(key.private_bytes(*form))
-    tls = EtcdTls(cert_file=str(tmp_path / "cert.pem"), key_file=str(tmp_path / "key.pem"))
+    tls = TlsFiles(cert_file=str(tmp_path / "cert.pem"), key_file=str(tmp_path / "key.pem"))
     with pytest.raises(ConfigError, match="without a password") as caught:
         EtcdClient(EtcdSettings("127.0.0.1:1", tls=tls))
     assert caught.value.field == "etcd.tls_cert_file"

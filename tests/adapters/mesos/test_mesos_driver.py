@@ -74,6 +74,7 @@ from jobcloud.messages import (
     Suppress,
 )
 from jobcloud.model import Executor, InverseOffer, Share, Window
+from jobcloud.ports import TlsFiles
 
 ACCEPT = Accept(
     AGENT,
@@ -1219,8 +1220,8 @@ def test_events_are_dated_by_the_given_clock(master: FakeMaster) -> None:
         ({"roles": ("",)}, "mesos.roles"),
         ({"secret": "x"}, "mesos.principal"),
         ({"principal": "a:b", "secret": "x"}, "mesos.principal"),
-        ({"tls": mesos_driver.TlsSettings(ca_file="/nowhere.pem")}, "mesos.tls.ca_file"),
-        ({"tls": mesos_driver.TlsSettings(cert_file="/nowhere.pem")}, "mesos.tls.cert_file"),
+        ({"tls": TlsFiles(ca_file="/nowhere.pem")}, "mesos.tls.ca_file"),
+        ({"tls": TlsFiles(cert_file="/nowhere.pem")}, "mesos.tls.cert_file"),
     ],
 )
 def test_wrong_setting_is_refused_by_name(change: dict[str, Any], field: str) -> None:

@@ -16,8 +16,8 @@ pytest.importorskip(
 
 from tests.mesos_kit import FakeMaster, Running, offer, offers, until
 
-from jobcloud.adapters.mesos.driver import TlsSettings
 from jobcloud.messages import OffersReceived, Revive, SendFailed, Subscribed
+from jobcloud.ports import TlsFiles
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +31,9 @@ def server(authority: Any, name: str = "127.0.0.1") -> ssl.SSLContext:
     return context
 
 
-def trusting(authority: Any, folder: Path, **more: str) -> TlsSettings:
+def trusting(authority: Any, folder: Path, **more: str) -> TlsFiles:
     authority.cert_pem.write_to_path(str(folder / "ca.pem"))
-    return TlsSettings(ca_file=str(folder / "ca.pem"), **more)
+    return TlsFiles(ca_file=str(folder / "ca.pem"), **more)
 
 
 def test_p15_events_and_calls_use_tls(authority: Any, tmp_path: Path) -> None:

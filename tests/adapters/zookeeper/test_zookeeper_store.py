@@ -21,12 +21,12 @@ from kazoo.security import make_digest_acl
 from tests import zookeeper_kit
 
 from jobcloud.adapters import journal
-from jobcloud.adapters.zookeeper.session import NoAnswer, ZooKeeperSession, ZooKeeperSettings, ZooKeeperTls
+from jobcloud.adapters.zookeeper.session import NoAnswer, ZooKeeperSession, ZooKeeperSettings
 from jobcloud.adapters.zookeeper.store import ZooKeeperStore
 from jobcloud.dev.tcp_ports import free_port
 from jobcloud.errors import ConfigError, Fenced, RecordTooLarge, StoreError, StoreUnusable
 from jobcloud.messages import Kind
-from jobcloud.ports import StoredRecords, StoredWrite
+from jobcloud.ports import StoredRecords, StoredWrite, TlsFiles
 
 pytestmark = pytest.mark.zookeeper
 
@@ -574,7 +574,7 @@ def test_tls_checks_both_sides(tmp_path: Path) -> None:
     )
 
     def attempt(hosts: str, files: dict[str, str], limit_s: float = 5.0) -> int:
-        tls = ZooKeeperTls(**{name: str(tmp_path / file) for name, file in files.items()})
+        tls = TlsFiles(**{name: str(tmp_path / file) for name, file in files.items()})
         store = ZooKeeperStore(ZooKeeperSession(ZooKeeperSettings(hosts, session_timeout_s=limit_s, tls=tls)))
         try:
             return store.acquire()

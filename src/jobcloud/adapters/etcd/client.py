@@ -23,7 +23,9 @@ from typing import Any, TypeVar
 import msgspec
 
 from jobcloud.adapters.etcd.connection import Answer, Connection, Lost, TooLong
+from jobcloud.adapters.etcd.names import Names
 from jobcloud.errors import ConfigError, StoreError, StoreFull, StoreUnusable
+from jobcloud.ports import TlsFiles
 
 _log = logging.getLogger("jobcloud.etcd")
 
@@ -58,6 +60,10 @@ class Rejected(StoreError):
     def __init__(self, problem: str, code: int) -> None:
         super().__init__(problem)
         self.code = code
+
+
+class Denied(StoreUnusable):
+    """The user has no right to do this."""
 
 
 class AnswerTooLong(StoreError):
@@ -163,13 +169,6 @@ def end_of(prefix: bytes) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class EtcdTls:
-    ca_file: str = ""
-    cert_file: str = ""
-    key_file: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class EtcdSettings:
     """`auth` is "user:password". `session_timeout_s`: the TTL of the leader's lease, and the time limit of a call.
 
@@ -181,7 +180,7 @@ class EtcdSettings:
     auth: str = field(default="", repr=False)
     session_timeout_s: float = 10.0
     open_keys: bool = False
-    tls: EtcdTls | None = None
+    tls: TlsFiles | None = None
 
 
 class EtcdClient:
@@ -190,7 +189,8 @@ class EtcdClient:
     Raises ConfigError for malformed hosts, credentials and certificates.
     """
 
-    def __init__(self, settings: EtcdSettings) -> None:
+    def __init__(self, settings: EtcdSettings, names: Names | None = None) -> None:
+        self._names = names or Names()
         self.root = b"/" + settings.prefix.strip("/").encode() + b"/"
         self.timeout_s = settings.session_timeout_s
         self._settings = settings
@@ -329,7 +329,7 @@ class EtcdClient:
 
     def _exchange(self, number: int, path: str, body: bytes, headers: str, deadline: float) -> Answer:
         """One request to one member. Raises Lost, TooLong."""
-        connection = self._take(number) or Connection(self.members[number], deadline, self._context)
+        connection = self._take(number) or Connection(self.members[number], self._names, deadline, self._context)
         try:
             answer = connection.exchange(path, body, headers, deadline, _MAX_ANSWER_BYTES)
         except BaseException:
@@ -408,7 +408,7 @@ class EtcdClient:
             case _Code.INVALID_ARGUMENT if "user name is empty" in text:
                 raise StoreUnusable(f"etcd requires a user: name a file with user:password in etcd.auth_file ({text})")
             case _Code.PERMISSION_DENIED:
-                raise StoreUnusable(f"etcd denies access to {self.root.decode()}: {text}")
+                raise Denied(f"etcd denies access to {self.root.decode()}: {text}")
             case code if code in list(_Code):
                 raise Rejected(text, code)
         raise _Unclear(f"{text} (status {answer.status})")
@@ -444,7 +444,7 @@ def _credentials(auth: str) -> tuple[str, str] | None:
     return user, password
 
 
-def _tls_context(tls: EtcdTls | None) -> ssl.SSLContext | None:
+def _tls_context(tls: TlsFiles | None) -> ssl.SSLContext | None:
     if tls is None:
         return None
     try:

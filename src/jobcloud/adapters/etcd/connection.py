@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 
 from httptools import HttpParserError, HttpResponseParser
 
+from jobcloud.adapters.etcd.names import Found, Names, Target
+
 _RECEIVED_AT_ONCE = 256 << 10
 _MAX_HEAD_BYTES = 64 << 10
 
@@ -38,15 +40,15 @@ class Answer:
 
 
 class Connection:
-    """An open connection. `address` is (host, port). `deadline` counts seconds of time.monotonic. Raises Lost."""
+    """An open connection. `deadline` counts seconds of time.monotonic. Raises Lost."""
 
-    def __init__(self, address: tuple[str, int], deadline: float, context: ssl.SSLContext | None = None) -> None:
-        host, port = address
+    def __init__(self, target: Target, names: Names, deadline: float, context: ssl.SSLContext | None = None) -> None:
+        host, port = target
         # A server that expects TLS closes a connection in plain text without an answer.
         self._hint = "" if context else "; if it expects TLS, set etcd.tls to true"
         self._name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
-            self._socket = _connect(address, deadline)
+            self._socket = _connect(names.find(target, deadline), deadline)
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if context is not None:
                 self._socket.settimeout(_remaining(deadline))
@@ -122,12 +124,11 @@ class _Receiver:
             self.complete = True
 
 
-def _connect(address: tuple[str, int], deadline: float) -> socket.socket:
-    """A connection to the first address of the host that accepts one. The deadline does not limit the name service.
+def _connect(found: Found, deadline: float) -> socket.socket:
+    """A connection to the first address that accepts one.
 
     `socket.create_connection` gives the whole time to each address, so one that does not answer would hide the others.
     """
-    found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
     for number, (family, kind, protocol, _, where) in enumerate(found, 1):
         connection = socket.socket(family, kind, protocol)
         try:

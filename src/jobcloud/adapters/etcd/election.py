@@ -85,6 +85,8 @@ class EtcdElection:
             try:
                 found = self._campaign()
             except StoreUnusable:
+                # For example: the rights allow to read only. Our lease would live on for its whole TTL.
+                self._revoke()
                 raise
             except StoreError as error:
                 found = f"waiting for etcd: {error}"

@@ -31,11 +31,12 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
 from jobcloud.adapters.etcd.client import (
     AnswerTooLong,
+    Denied,
     EtcdClient,
     KeyValue,
     Operation,
@@ -51,22 +52,9 @@ from jobcloud.adapters.etcd.client import (
 )
 from jobcloud.adapters.etcd.election import FOLDER as _ELECTION
 from jobcloud.adapters.etcd.election import Candidacy
-from jobcloud.adapters.journal import (
-    Damaged,
-    Files,
-    Journal,
-    Place,
-    Segment,
-    Spread,
-    assemble,
-    decode,
-    entry_size,
-    mark,
-    marks_name,
-    segment_name,
-)
-from jobcloud.errors import Fenced, RecordTooLarge, StoreError, StoreGone, StoreUnusable
-from jobcloud.messages import KIND_NAMES, KINDS
+from jobcloud.adapters.journal import Files, Image, Place, Segment, Source, Spread, check_sizes, segment_name
+from jobcloud.errors import Fenced, StoreError, StoreGone, StoreUnusable
+from jobcloud.messages import KIND_NAMES
 from jobcloud.ports import StoredFault, StoredRecords, StoredWrite
 
 _EPOCH, _HEAD, _JOURNAL = "epoch", "head", "journal/"
@@ -87,16 +75,6 @@ class _Head:
 
     number: int
     revision: int
-
-
-@dataclass(slots=True)
-class _Image:
-    """The part of the stored state that the next write needs to know."""
-
-    journal: Journal = field(default_factory=Journal)
-    leftovers: list[str] = field(default_factory=list)
-    #: the marks of damaged segments
-    lost: set[bytes] = field(default_factory=set)
 
 
 class EtcdStore:
@@ -122,7 +100,7 @@ class EtcdStore:
         self._name = name
         self._candidacy = candidacy
         self._heard = heard
-        self._image: _Image | None = None
+        self._image: Image | None = None
         self._head: _Head | None = None
         self._closed = False
         self._epoch = 0
@@ -144,6 +122,8 @@ class EtcdStore:
                     # Our request has taken effect, and its answer was lost.
                     self._epoch, self._claim, self._head = self._epoch_of(epoch.value), epoch.value, head
                     break
+                if epoch is None:
+                    self._check_place()
                 if self._client.monotonic() > deadline:
                     raise StoreError("the epoch could not be raised: other schedulers raise it all the time")
                 self._raise_epoch(token, floor, epoch, head)
@@ -166,6 +146,29 @@ class EtcdStore:
         self.requests += 1
         if not answer.succeeded and candidacy and _created(answer.ranges()[0]) != candidacy.revision:
             raise Fenced(f"{candidacy.key.decode()} in etcd is gone: another scheduler may lead")
+
+    def _check_place(self) -> None:
+        """Refuse a prefix inside that of another cluster, or around it: the outer one would read the keys of the inner.
+
+        Checked before the first epoch only, so that a new cluster cannot stop one that runs.
+        """
+        parts = self._client.root.strip(b"/").split(b"/")
+        outer = [b"/" + b"/".join(parts[:number]) + b"/" for number in range(1, len(parts))]
+        for prefix in outer:
+            # A user may have rights on our prefix alone.
+            with suppress(Denied):
+                if self._client.range(prefix + _EPOCH.encode()).kvs:
+                    raise StoreUnusable(self._overlap("lies inside", prefix.decode()))
+        for name in self._read_all():
+            inner = name.removesuffix(f"/{_EPOCH}")
+            if inner != name and not name.startswith((_JOURNAL, _ELECTION)):
+                raise StoreUnusable(self._overlap("contains", self._text(f"{inner}/")))
+
+    def _overlap(self, how: str, other: str) -> str:
+        return (
+            f"the prefix {self._text('')} {how} that of another cluster, {other}: choose another name in etcd.prefix, "
+            f"or delete the keys below {other} if they are not needed"
+        )
 
     def epoch(self) -> int:
         with self._translated():
@@ -208,7 +211,7 @@ class EtcdStore:
             if not self._claim or epoch != self._epoch:
                 raise Fenced(f"epoch {epoch} was never acquired, or was superseded")
             last = {(KIND_NAMES[write.kind], write.key): write.value for write in batch}
-            _check_sizes(last)
+            check_sizes(last, lambda _: _MAX_RECORD_BYTES, "the etcd store")
             # Until this write has succeeded, the image may differ from the stored state.
             image, self._image = self._image, None
             if last:
@@ -218,7 +221,7 @@ class EtcdStore:
                 self._commit([], self._known_head().number)
             self._image = image
 
-    def _append(self, image: _Image, last: Mapping[Place, bytes | None]) -> None:
+    def _append(self, image: Image, last: Mapping[Place, bytes | None]) -> None:
         """Store the batch as one segment."""
         plan = image.journal.plan(last)
         number = image.journal.last + 1
@@ -300,16 +303,20 @@ class EtcdStore:
         with self._translated():
             return self._read()[1]
 
-    def _read(self) -> tuple[_Image, StoredRecords, _Head | None]:
-        """Everything below the prefix, as of one revision of etcd."""
+    def _read(self) -> tuple[Image, StoredRecords, _Head | None]:
+        """Everything below the prefix."""
+        return self._interpret(self._read_all())
+
+    def _read_all(self) -> dict[str, KeyValue]:
+        """All keys without the prefix, as of one revision of etcd."""
         for _ in range(_MAX_READS):
             try:
-                return self._interpret(self._read_all())
+                return self._read_pages()
             except _Compacted:
                 continue
         raise StoreError("etcd compacts its history faster than the state can be read")
 
-    def _read_all(self) -> dict[str, KeyValue]:
+    def _read_pages(self) -> dict[str, KeyValue]:
         """All keys without the prefix. Raises _Compacted if the revision is compacted meanwhile."""
         found: dict[str, KeyValue] = {}
         key, end = self._client.root, end_of(self._client.root)
@@ -337,8 +344,8 @@ class EtcdStore:
             size = sum(len(each.value) for each in page.kvs)
             limit = min(2 * limit, _MAX_KEYS) if size < _PAGE_BYTES / 2 else max(1, limit * _PAGE_BYTES // (2 * size))
 
-    def _interpret(self, found: Mapping[str, KeyValue]) -> tuple[_Image, StoredRecords, _Head | None]:
-        image, stored = _Image(), StoredRecords()
+    def _interpret(self, found: Mapping[str, KeyValue]) -> tuple[Image, StoredRecords, _Head | None]:
+        image, stored = Image(), StoredRecords()
         head = found.get(_HEAD)
         last = self._number_of(head.value) if head else 0
         data = {name[len(_JOURNAL) :]: each.value for name, each in found.items() if name.startswith(_JOURNAL)}
@@ -346,55 +353,12 @@ class EtcdStore:
         files = Files(data)
         # So a missing last segment is noticed.
         files.numbers.update({last} - {0})
-        strange += [_JOURNAL + name for name in files.strange]
         stored.faults.extend(StoredFault(self._text(name), "is of an unknown kind") for name in sorted(strange))
-        self._read_journal(files, data, image, stored)
+        advice = f"stop all schedulers, delete all keys below {self._text('')} and use `jobcloud restore`"
+        image.read(files, Source("etcd", lambda name: self._text(_JOURNAL + name), data, data.get, advice), stored)
         image.journal.last = max(image.journal.last, last)
         known = _Head(last, head.mod_revision) if head else None
         return image, stored, known
-
-    def _read_journal(self, files: Files, data: Mapping[str, bytes], image: _Image, stored: StoredRecords) -> None:
-        used: set[str] = set()
-        for number in sorted(files.numbers):
-            name = segment_name(number)
-            try:
-                blob, names = assemble(name, data.get(name), data)
-                entries = decode(blob)
-            except Damaged as error:
-                self._quarantine(name, error, data, image, stored)
-                image.journal.last = max(image.journal.last, number)
-                used.update(each for each in data if each.startswith(name))
-                continue
-            names = (*names, *(each for each in (marks_name(name),) if each in data))
-            used.update(names)
-            image.journal.append(Segment(number, names, blob, sum(entry_size(*entry) for entry in entries)), entries)
-            for kind, key, value in entries:
-                _put(stored, kind, key, value)
-        image.leftovers = [name for name in (*files.parts, *files.marks) if name not in used]
-        unknown = sorted(place for place in image.journal.latest if place[0] not in KINDS)
-        problem = "is of a kind that this version does not know"
-        stored.faults.extend(StoredFault(f"{self._text(_JOURNAL)}*: {kind}/{key}", problem) for kind, key in unknown)
-
-    def _quarantine(
-        self, name: str, error: Damaged, data: Mapping[str, bytes], image: _Image, stored: StoredRecords
-    ) -> None:
-        """Drop the records that a damaged segment changed: older segments have only outdated versions of them."""
-        path = self._text(_JOURNAL + name)
-        found = data.get(marks_name(name), b"?")
-        if len(found) % 8:
-            raise StoreUnusable(
-                f"{path} in etcd and its marks are damaged ({error}), so the records that they changed are unknown. "
-                "Both keys were left unchanged: put the state back with `jobcloud restore`"
-            )
-        changed = {found[start : start + 8] for start in range(0, len(found), 8)}
-        image.lost |= changed
-        stored.lost = lambda kind, key: mark(KIND_NAMES[kind], key) in image.lost
-        for place in [place for place in image.journal.latest if mark(*place) in changed]:
-            image.journal.forget(place)
-            _put(stored, *place, None)
-        stored.faults.append(
-            StoredFault(path, f"is damaged ({error}): {len(changed)} records that it changed are lost")
-        )
 
     # ------------------------------------------------------------------------------------------------------ helpers
 
@@ -455,22 +419,3 @@ def _still_candidate(candidacy: Candidacy | None) -> list[Operation]:
 
 def _created(found: Sequence[KeyValue]) -> int:
     return found[0].create_revision if found else 0
-
-
-def _check_sizes(writes: Mapping[Place, bytes | None]) -> None:
-    problems: dict[tuple[str, str], str] = {}
-    for (kind, key), value in writes.items():
-        if value is not None and len(value) > _MAX_RECORD_BYTES:
-            takes = f"takes {len(value)} bytes; the etcd store holds at most {_MAX_RECORD_BYTES}"
-            problems[kind, key] = f"{kind} {key[:80]!r} {takes}"
-    if problems:
-        raise RecordTooLarge(problems)
-
-
-def _put(stored: StoredRecords, kind: str, key: str, value: bytes | None) -> None:
-    if kind not in KINDS:
-        return
-    if value is None:
-        stored.records[KINDS[kind]].pop(key, None)
-    else:
-        stored.records[KINDS[kind]][key] = value

@@ -58,6 +58,7 @@ from jobcloud.messages import (
     Subscribed,
     Suppress,
 )
+from jobcloud.ports import TlsFiles
 
 if TYPE_CHECKING:
     from jobcloud.adapters.mesos.detector import MasterDetector
@@ -73,18 +74,6 @@ _TEARDOWN_S = 20.0
 _KILLS = "which kills its tasks, and start with the new value"
 _DATE_S = 2.0
 _CAPABILITIES = ("MULTI_ROLE", "PARTITION_AWARE", "RESERVATION_REFINEMENT", "TASK_KILLING_STATE")
-
-
-@dataclass(frozen=True, slots=True)
-class TlsSettings:
-    """TLS to the master, whose certificate must match its host name.
-
-    Paths of PEM files; "" means the CA certificates of the system, or no client certificate.
-    """
-
-    ca_file: str = ""
-    cert_file: str = ""
-    key_file: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +96,7 @@ class MesosSettings:
     failover_timeout_s: float = 604_800.0
     checkpoint: bool = True
     gpus: bool = True
-    tls: TlsSettings | None = None
+    tls: TlsFiles | None = None
     zookeeper_auth: str = field(default="", repr=False)
     missed_heartbeats: int = 5
     answer_timeout_s: float = 15.0
@@ -512,7 +501,7 @@ def _authorization(settings: MesosSettings) -> str:
     return "Basic " + base64.b64encode(f"{settings.principal}:{settings.secret}".encode()).decode()
 
 
-def _tls_context(tls: TlsSettings | None) -> ssl.SSLContext | None:
+def _tls_context(tls: TlsFiles | None) -> ssl.SSLContext | None:
     """Certificates and host names are always verified. Raises ConfigError."""
     if tls is None:
         return None

@@ -23,6 +23,7 @@ from kazoo.retry import KazooRetry
 from kazoo.security import OPEN_ACL_UNSAFE, Permissions, make_digest_acl
 
 from jobcloud.errors import ConfigError, StoreError, StoreFull, StoreUnusable
+from jobcloud.ports import TlsFiles
 
 _log = logging.getLogger("jobcloud.zookeeper")
 # kazoo logs every attempt to connect, several a second. This module logs the changes of the connection instead.
@@ -50,13 +51,6 @@ class NoAnswer(StoreError):
 
 
 @dataclass(frozen=True, slots=True)
-class ZooKeeperTls:
-    ca_file: str = ""
-    cert_file: str = ""
-    key_file: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class ZooKeeperSettings:
     """`auth` is "user:password" for the digest scheme. `open_tree` allows state that everyone can change."""
 
@@ -65,7 +59,7 @@ class ZooKeeperSettings:
     auth: str = field(default="", repr=False)
     session_timeout_s: float = 10.0
     open_tree: bool = False
-    tls: ZooKeeperTls | None = None
+    tls: TlsFiles | None = None
 
 
 class ZooKeeperSession:
@@ -277,7 +271,7 @@ def _acl(auth: str) -> list[Any]:
     return [make_digest_acl(user, password, all=True)]
 
 
-def _tls_options(tls: ZooKeeperTls | None) -> dict[str, Any]:
+def _tls_options(tls: TlsFiles | None) -> dict[str, Any]:
     if tls is None:
         return {}
     authorities = tls.ca_file or ssl.get_default_verify_paths().cafile

@@ -40,23 +40,10 @@ from urllib.parse import quote, unquote
 from kazoo import exceptions as zk
 from kazoo.client import KazooClient
 
-from jobcloud.adapters.journal import (
-    Damaged,
-    Files,
-    Journal,
-    Place,
-    Segment,
-    Spread,
-    assemble,
-    decode,
-    entry_size,
-    mark,
-    marks_name,
-    segment_name,
-)
+from jobcloud.adapters.journal import Files, Image, Place, Segment, Source, Spread, check_sizes, put
 from jobcloud.adapters.zookeeper.session import NoAnswer, Request, ZooKeeperSession, failed
-from jobcloud.errors import Fenced, RecordTooLarge, StoreError, StoreUnusable
-from jobcloud.messages import KIND_NAMES, KINDS, Kind
+from jobcloud.errors import Fenced, StoreError, StoreUnusable
+from jobcloud.messages import KIND_NAMES, Kind
 from jobcloud.ports import StoredFault, StoredRecords, StoredWrite
 
 _log = logging.getLogger("jobcloud.zookeeper")
@@ -89,6 +76,7 @@ _MAX_READS = 5
 _MAX_SNAPSHOTS = 100
 _SNAPSHOT_PAUSE_S = 0.05
 _MAX_BASE = 2**31
+_ADVICE = "restore them from a backup, or delete both to continue with older versions of those records"
 
 Operation: TypeAlias = tuple[str, str, bytes | None]
 """("create", "set" or "delete"), the path, the data."""
@@ -104,15 +92,9 @@ class _Unfold:
 
 
 @dataclass(slots=True)
-class _Image:
-    """The part of the stored state that the next write needs to know."""
-
-    journal: Journal = field(default_factory=Journal)
+class _Image(Image):
     nodes: set[Place] = field(default_factory=set)
-    leftovers: list[str] = field(default_factory=list)
     unfold: _Unfold | None = None
-    #: the marks of damaged segments
-    lost: set[bytes] = field(default_factory=set)
 
 
 class ZooKeeperStore:
@@ -228,7 +210,7 @@ class ZooKeeperStore:
             self._write(epoch, {(KIND_NAMES[write.kind], write.key): write.value for write in batch})
 
     def _write(self, epoch: int, last: Mapping[Place, bytes | None]) -> None:
-        _check_sizes(last)
+        check_sizes(last, _max_bytes, "ZooKeeper")
         # Until this write has succeeded, the image may differ from the stored state.
         image, self._image = self._image, None
         if last:
@@ -421,64 +403,21 @@ class ZooKeeperStore:
 
     def _read_journal(self, image: _Image, stored: StoredRecords, unfold: tuple[int, int] | None) -> None:
         files = Files(self._children(_JOURNAL))
-        stored.faults.extend(StoredFault(self._journal(name), "is of an unknown kind") for name in files.strange)
-        blobs = dict(zip(files.segments, self._values(map(self._journal, files.segments)), strict=True))
-        parts = dict(zip(files.parts, self._values(map(self._journal, files.parts)), strict=True))
-        used: set[str] = set()
-        for number in sorted(files.numbers):
-            name = segment_name(number)
-            try:
-                blob, names = assemble(name, blobs.get(name), parts)
-                entries = decode(blob)
-            except Damaged as error:
-                self._quarantine(name, error, image, stored)
-                image.journal.last = max(image.journal.last, number)
-                used.update(part for part in (*files.parts, marks_name(name)) if part.startswith(name))
-                continue
-            used.update(names)
-            mine = [entry for entry in entries if entry[0] not in _FOLDERS]
-            size = sum(entry_size(*entry) for entry in entries)
-            mark_names = tuple(each for each in (marks_name(name),) if each in files.marks)
-            used.update(mark_names)
-            image.journal.append(Segment(number, (*names, *mark_names), blob, size), mine)
-            for kind, key, value in mine:
-                _put(stored, kind, key, value)
-            if unfold is not None and unfold[0] == number:
-                placed = {entry[:2]: entry[2] for entry in entries if entry[0] in _FOLDERS}
-                image.unfold = _Unfold(*unfold, placed)
-                for (kind, key), value in placed.items():
-                    _put(stored, kind, key, value)
-        image.leftovers = [name for name in (*files.parts, *files.marks) if name not in used]
-        known = {place for place in image.journal.latest if place[0] not in KINDS}
-        problem = "is of a kind that this version does not know"
-        stored.faults.extend(StoredFault(f"{self._journal('*')}: {kind}/{key}", problem) for kind, key in sorted(known))
+        names = [*files.segments, *files.parts]
+        data = dict(zip(names, self._values(map(self._journal, names)), strict=True))
+        apart = image.read(files, Source("ZooKeeper", self._journal, data, self._marks, _ADVICE), stored, _FOLDERS)
+        if unfold is not None and unfold[0] in image.journal.segments:
+            placed = apart.get(unfold[0], {})
+            image.unfold = _Unfold(*unfold, placed)
+            for place, value in placed.items():
+                put(stored, place, value)
 
-    def _quarantine(self, name: str, error: Damaged, image: _Image, stored: StoredRecords) -> None:
-        """Drop the records that a damaged segment changed: older segments have only outdated versions of them.
-
-        The node of marks has a hash of the kind and key of each of these records.
-        """
-        path = self._journal(name)
+    def _marks(self, name: str) -> bytes | None:
         try:
-            found, _ = self._session.ask(lambda client: client.get_async(self._journal(marks_name(name))))
+            found: tuple[bytes, Any] = self._session.ask(lambda client: client.get_async(self._journal(name)))
         except zk.NoNodeError:
-            found = b"?"
-        if len(found) % 8:
-            raise StoreUnusable(
-                f"{path} in ZooKeeper and its node of marks are damaged ({error}), so the records that they changed "
-                "are unknown. Both nodes were left unchanged: restore them from a backup, or delete both to continue "
-                "with older versions of those records"
-            )
-        changed = {found[start : start + 8] for start in range(0, len(found), 8)}
-        image.lost |= changed
-        stored.lost = lambda kind, key: mark(KIND_NAMES[kind], key) in image.lost
-        gone = [place for place in image.journal.latest if mark(*place) in changed]
-        for place in gone:
-            image.journal.forget(place)
-            _put(stored, *place, None)
-        stored.faults.append(
-            StoredFault(path, f"is damaged ({error}): {len(changed)} records that it changed are lost")
-        )
+            return None
+        return found[0]
 
     def _unfold_mark(self) -> tuple[int, int] | None:
         try:
@@ -542,14 +481,8 @@ def _weight(operations: Iterable[Operation]) -> int:
     return sum(200 + len(each[1]) + len(each[2] or b"") for each in operations)
 
 
-def _check_sizes(writes: Mapping[Place, bytes | None]) -> None:
-    problems: dict[tuple[str, str], str] = {}
-    for (kind, key), value in writes.items():
-        limit = _MAX_NODE_BYTES if kind in _FOLDERS else _MAX_JOURNALED_BYTES
-        if value is not None and len(value) > limit:
-            problems[kind, key] = f"{kind} {key[:80]!r} takes {len(value)} bytes; ZooKeeper can hold at most {limit}"
-    if problems:
-        raise RecordTooLarge(problems)
+def _max_bytes(kind: str) -> int:
+    return _MAX_NODE_BYTES if kind in _FOLDERS else _MAX_JOURNALED_BYTES
 
 
 def _track_nodes(nodes: set[Place], writes: Mapping[Place, bytes | None]) -> None:
@@ -558,15 +491,6 @@ def _track_nodes(nodes: set[Place], writes: Mapping[Place, bytes | None]) -> Non
             nodes.discard(place)
         else:
             nodes.add(place)
-
-
-def _put(stored: StoredRecords, kind: str, key: str, value: bytes | None) -> None:
-    if kind not in KINDS:
-        return
-    if value is None:
-        stored.records[KINDS[kind]].pop(key, None)
-    else:
-        stored.records[KINDS[kind]][key] = value
 
 
 def _reading(path: str) -> Request:
