@@ -594,7 +594,7 @@ class Job:
     firing_listener: str = described(
         "",
         "distributedListener.class",
-        "class that is called once before and once after each run of a TRANSIENT job; without such a class, leave out "
+        "class that is called before and after each run of a TRANSIENT job; without such a class, leave out "
         "`distributedListener` or set it to null",
         json_default=REQUIRED,
         see=_PLUGINS,

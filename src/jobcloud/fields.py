@@ -199,7 +199,8 @@ def markdown(record: type) -> str:
 def _type_text(field: Field) -> str:
     if isinstance(field.type, type) and issubclass(field.type, Enum):
         return ", ".join(f"`{member.value}`" for member in field.type)
-    own = field.spec.unit.value
+    whole = field.spec.unit is Unit.MILLI and field.spec.step % 1_000 == 0
+    own = (Unit.WHOLE if whole else field.spec.unit).value
     text = own if field.spec.unit is Unit.TEXT_OR_ITEMS else "text"
     name = {bool: "boolean", int: own, str: text}.get(field.type, "list of texts")
     return f"{name} or null" if field.json_default is None else name

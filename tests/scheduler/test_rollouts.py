@@ -216,7 +216,7 @@ def test_version_that_does_not_run_stops_its_roll_out(restarted: bool) -> None:
     explained = roll.desk.scheduler.explain("report", roll.desk.at)
     assert explained.reasons[0].code == "rollout_stopped"
     assert "no module named shop" in explained.headline
-    assert "3 of its 4 shards run as it was configured before" in explained.headline
+    assert "3 of the job's 4 shards run with an earlier configuration" in explained.headline
 
 
 def test_version_that_runs_only_briefly_stops_its_roll_out() -> None:

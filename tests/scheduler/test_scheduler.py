@@ -158,9 +158,9 @@ def test_firings_wait_for_each_other_up_to_a_limit_with_misfire() -> None:
     for _ in range(6):
         desk.tick(1000)
     assert len(desk.firings()) == 3
-    assert "3 firings wait already" in desk.stored.job_states["report"].skipped_reason
+    assert "3 runs of the job have not ended" in desk.stored.job_states["report"].skipped_reason
     assert len(desk.launched(desk.offer())) == 1
-    with pytest.raises(Conflict, match="wait already"):
+    with pytest.raises(Conflict, match="have not ended"):
         desk.do(Trigger(desk.at, "report"))
 
 

@@ -404,7 +404,7 @@ def test_b24_firing_skipped_by_a_full_queue_is_counted_and_reported() -> None:
     state = desk.stored.job_states["report"]
     assert (state.skipped, "3" in state.skipped_reason) == (7, True)
     assert sum(notice.topic is Topic.SKIPPED for notice in of(Publish, desk.all)) == 7
-    with pytest.raises(Conflict, match="wait already"):
+    with pytest.raises(Conflict, match="have not ended"):
         trigger(desk)
 
 

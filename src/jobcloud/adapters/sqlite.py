@@ -21,7 +21,8 @@ from jobcloud.ports import StoredFault, StoredRecords, StoredWrite
 
 SCHEMA_VERSION = 1
 APPLICATION_ID = int.from_bytes(b"jobc")
-# A check of all pages of a file of this size takes at most two seconds. Larger files are only checked as they are read.
+# A check of all pages of a file of this size takes at most two seconds. In a larger file, a page is checked when it
+# is read.
 _CHECKED_BYTES = 256 * 1024 * 1024
 # How long a new leader tries to lock the file.
 _TAKEOVER_S = 10.0
@@ -246,7 +247,7 @@ def in_use(path: Path) -> bool:
         return False
     try:
         with closing(sqlite3.connect(path, timeout=0.0, isolation_level=None)) as db:
-            # Only the sole user of a database can leave the mode WAL. `SqliteStore` returns to it.
+            # This fails if another process has the database open. The next `SqliteStore` switches it back to WAL.
             return bool(db.execute("PRAGMA journal_mode = DELETE").fetchone()[0] != "delete")
     except sqlite3.Error as error:
         return isinstance(_translate(path, error), _Busy)

@@ -1,4 +1,6 @@
-"""The workers of an app, as the daemon sees them. It starts them on demand, sends them orders, and replaces them.
+"""The workers of an app, as the daemon sees them: the main process of the executor (docs/executor.md).
+
+The daemon starts workers on demand, sends them orders, and replaces them.
 
 The shards of an app share one worker. To kill a shard, the daemon asks it to stop. If the shard does not stop within
 the grace period, its worker is retired: it gets no new shards. The daemon kills a retired worker as soon as only killed
@@ -54,9 +56,9 @@ class _Placeholder:
 class _Worker:
     """One worker process and the executions in it.
 
-    `owner` is the task that has the worker to itself, or "". The `outcome` of such a task is reported when the worker
-    is gone. A worker is gone when `ending` contains "exit" (the process has ended), "silence" (its pipe is closed) and
-    "output" (all output is stored).
+    `owner` is the task that has the worker to itself, or "". The `outcome` of such a task, unless it is resident, is
+    reported when the worker is gone. A worker is gone when `ending` contains "exit" (the process has ended), "silence"
+    (its pipe is closed) and "output" (all output is stored).
     """
 
     def __init__(self, output: RotatingLog, errors: RotatingLog, owner: str = "") -> None:
@@ -375,7 +377,10 @@ class Workers:
         self._on_ending(worker, "exit")
 
     def _on_ending(self, worker: _Worker, sign: str) -> None:
-        """Record one of the three signs of a worker's end. The worker is gone after all three: its last lines count."""
+        """Record one of the three signs of a worker's end.
+
+        The worker counts as gone after all three, so that its last lines are still handled.
+        """
         worker.ending.add(sign)
         if sign == "silence" and "exit" not in worker.ending:
             # The worker closed its pipe but still runs, so its shards can no longer report.

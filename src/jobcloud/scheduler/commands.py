@@ -27,7 +27,7 @@ from jobcloud.scheduler.state import State
 from jobcloud.scheduler.tasks import Tasks, lost
 from jobcloud.scheduler.timetable import AHEAD_MS, Timetable
 
-# If the fire times of a job were handled further ahead of the clock than this, an update of the job lets it fire again.
+# If the last handled fire time of a job is later than now by more than this, an update lets the job fire again.
 # So does enabling the job after it was disabled.
 _REVIVED_MS = 86_400_000
 _MAY_BE_PUT_BACK = frozenset({ShardState.DEAD, ShardState.FAILED, ShardState.KILLED})
@@ -181,7 +181,7 @@ class Commands(Part):
     def _check_waiting(self, job: str, field: str) -> None:
         waiting = len(self._state.queue.unfinished(job))
         if waiting >= self._state.policy.max_waiting:
-            raise Conflict(f"{waiting} firings of job {job} wait already", field=field, fix="let them run first")
+            raise Conflict(f"{waiting} runs of job {job} have not ended", field=field, fix="let them end first")
 
     def _remove_job(self, job: Job, at: int) -> None:
         # The records are deleted first. Otherwise a resident job would start its cancelled shards again.

@@ -1,7 +1,7 @@
-"""Reconciliation, which asks Mesos for the state of tasks, and kills.
+"""Two kinds of calls about tasks: questions for their state (reconciliation), and kills.
 
-Mesos delivers calls at most once. So both are repeated until Mesos answers: questions with a back-off, kills at fixed
-intervals.
+Mesos delivers calls at most once. So questions and kills are repeated until Mesos answers: questions with a back-off,
+kills at fixed intervals.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Roll-outs: the shards of a resident job that run an older version are replaced, a few at a time.
+"""Roll-outs: shards that run an older version of a resident job are replaced, a few at a time.
 
 The progress of a roll-out is derived from stored records only. A task is stale if its revision is not the current one
 of its shard, or if the job no longer has its item. Stale tasks are killed, and each kill is stored in the task's
 record. When the end of the task is reported, its shard starts again, as after any other end. At most `max_unavailable`
-shards are down at a time. So the roll-out of a version that does not run stops.
+shards are down at a time. So a version that does not run stops its own roll-out.
 """
 
 from __future__ import annotations
@@ -81,9 +81,9 @@ class Rollouts(Part):
             return
         down = [item for item, shard in enumerate(firing.shards[: job.shard_count]) if not self._available(shard, at)]
         failing = [item for item in down if firing.shards[item].failures]
-        go_on = f"{left} of its {job.shard_count} shards run as it was configured before"
+        go_on = f"{left} of the job's {job.shard_count} shards run with an earlier configuration"
         if failing and len(down) >= job.max_unavailable:
-            message = firing.shards[failing[0]].message or "it has failed and has not run for long since"
+            message = firing.shards[failing[0]].message or "it has failed, and has not yet run for a minute since then"
             text = f"the roll-out has stopped because shard {failing[0]} does not run well: {message}; {go_on}"
             yield Reason("rollout_stopped", text)
         else:
@@ -121,7 +121,7 @@ class Rollouts(Part):
                 continue
             down.add(task.item)
             self._tasks.kill(task, at)
-            why = ": its job has a newer configuration" if task.item < job.shard_count else f": {FEWER}"
+            why = ": its job or app has a newer configuration" if task.item < job.shard_count else f": {FEWER}"
             self._state.publish_task(at, Topic.CONFIG, task, f"ends{why}")
 
     def _may_end(self, task: Task, job: Job, down: set[int]) -> bool:
@@ -146,7 +146,7 @@ class Rollouts(Part):
         return not shard.failures or not 0 <= at - task.started_ms < PROVEN_MS
 
     def _next_check(self, shards: tuple[Shard, ...], at: int) -> int:
-        """When the next of the shards that failed before will have run for PROVEN_MS; 0 if there is none."""
+        """The instant at which the next shard with earlier failures has run for PROVEN_MS; 0 if there is none."""
         running = [shard for shard in shards if shard.state is ShardState.ACTIVE and shard.failures]
         proven = (self._state.tasks[shard.task_id].started_ms + PROVEN_MS for shard in running)
         return min((instant for instant in proven if instant > at), default=0)

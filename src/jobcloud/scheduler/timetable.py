@@ -17,7 +17,7 @@ from jobcloud.scheduler.reason import Reason
 from jobcloud.scheduler.state import State
 from jobcloud.scheduler.tasks import Tasks
 
-# If the fire times of a job were handled further ahead of the clock than this, users are warned, and `jobcloud job
+# If the last handled fire time of a job is later than now by more than this, users are warned, and `jobcloud job
 # enable` lets the job fire again.
 AHEAD_MS = 60_000
 # The last second of the year 9999.
@@ -61,9 +61,9 @@ class Timetable(Part):
         before, self.warnings = self.warnings, ()
         if ahead:
             text = (
-                f"{len(ahead)} jobs do not fire before {utc(max(ahead))} or an earlier time: the clock was ahead when "
-                "their fire times were handled. `jobcloud explain JOB` shows the time of a job, and `jobcloud job "
-                "enable JOB` lets it fire from now on"
+                f"{len(ahead)} jobs do not fire now, the last of them not before {utc(max(ahead))}: the clock was "
+                "ahead when their fire times were handled. `jobcloud explain JOB` shows until when a job is silent. "
+                "`jobcloud job enable JOB` lets it fire from now on"
             )
             self.warnings = (text,)
         if self.warnings and not before:
@@ -77,8 +77,8 @@ class Timetable(Part):
     def go_on(self, job: Job, at: int, *, ahead_ms: int) -> None:
         """Schedule a job from now on. Fire times that have passed are not due.
 
-        Fire times that were handled ahead of the clock are not due again, unless the clock was more than `ahead_ms`
-        ahead. The result is stored, so that a later leader schedules the job in the same way.
+        If fire times up to a future instant count as handled, they are not due again, unless that instant is more
+        than `ahead_ms` in the future. The result is stored, so that a later leader schedules the job in the same way.
         """
         considered = self._state.job_states[job.name].considered_ms
         considered = at if considered > at + ahead_ms else max(at, considered)
@@ -112,7 +112,7 @@ class Timetable(Part):
         schedule = job.schedule()
         on_time_from = at - self._state.policy.misfire_threshold_ms
         if self._state.restoration is not None:
-            # Firings that were due before the restore count as missed: another leader may have queued them.
+            # Firings that were due before the restore count as missed: nobody knows whether they were queued.
             on_time_from = max(on_time_from, min(self._state.restoration.restored_ms, at) + 1)
         considered: int = due
         following: int | None = due
@@ -128,7 +128,7 @@ class Timetable(Part):
         self._set_timer(job.name, following)
 
     def _missed(self, job: Job, schedule: Schedule, first: int, last: int, at: int) -> None:
-        """Apply the catch-up policy to the firings from `first` to `last`, which no leader queued in time.
+        """Apply the catch-up policy to the firings from `first` to `last`, which were not handled in time.
 
         Each of them is queued or counted as skipped.
         """
@@ -139,7 +139,11 @@ class Timetable(Part):
         once = job.catch_up is CatchUp.ONCE or job.concurrency is Concurrency.REPLACE
         instants = latest_ones(schedule, first, last, 1 if once else job.catch_up_limit)
         if others := schedule.count(first - 1, instants[0] - 1):
-            why = "one run stands for all that were missed" if once else "missed, and not among the last (catchUpLimit)"
+            why = (
+                "one run stands for all that were missed"
+                if once
+                else "missed, and older than the last of them (catchUpLimit)"
+            )
             self._skip(job, first, at, why, others)
         for fire_ms in instants:
             self.enqueue(job, Cause.CATCH_UP, fire_ms, at)
@@ -161,9 +165,9 @@ class Timetable(Part):
         self._state.publish(at, Topic.FIRED, f"{len(firing.work)} shards are due", job=job.name, firing_id=firing.id)
 
     def _skip_reason(self, job: Job, cause: Cause, behind: int) -> str:
-        """Why a firing may not wait behind `behind` others; "" if it may."""
+        """Why a firing may not wait; "" if it may. `behind`: the number of firings that wait already."""
         if len(self._state.queue.unfinished(job.name)) >= self._state.policy.max_waiting:
-            return f"{self._state.policy.max_waiting} firings wait already"
+            return f"{self._state.policy.max_waiting} runs of the job have not ended, which is the maximum"
         if cause is Cause.TRIGGER or (cause is Cause.CATCH_UP and job.catch_up is CatchUp.ALL):
             return ""
         if not job.misfire:
@@ -179,7 +183,7 @@ class Timetable(Part):
         self._state.publish(at, Topic.SKIPPED, f"{what} skipped: {why}", job=job.name)
 
     def schedule(self, job: Job, after: int) -> None:
-        """Set the job's timer to its first fire time after an instant. A resident job's executor fires it instead."""
+        """Set the job's timer to its first fire time after an instant. A resident job has none."""
         if job.kind is JobKind.DAEMON or not self._state.enabled(job.name):
             self.unschedule(job.name)
             return

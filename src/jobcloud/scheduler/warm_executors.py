@@ -180,7 +180,10 @@ class WarmExecutors(Part):
             self._review_due = True
 
     def task_ended(self, task: Task, ending: Ending, at: int) -> None:
-        """If a placeholder was not killed, begin the back-off before its replacement. It is short after a long life."""
+        """If a placeholder was not killed, begin the back-off before its replacement.
+
+        The back-off is short if the placeholder has lived for long.
+        """
         if not task.placeholder:
             return
         placeholders = self.of_app[task.app]
@@ -302,7 +305,7 @@ class WarmExecutors(Part):
             return None
         text = f"app {name} has {self.warm(name)} of {wanted} warm executors"
         waits = self._waits_until(name)
-        lost = f"the last one was lost: {self._backoffs[name].why}" if name in self._backoffs else ""
+        lost = f"the last one was lost or could not start: {self._backoffs[name].why}" if name in self._backoffs else ""
         why = lost if waits > at else self._shortages.get(name, "")
         return Reason("executors", f"{text}: {why}" if why else text, waiting_helps=True, at=max(0, waits))
 

@@ -446,7 +446,7 @@ class BatchProcessor(Generic[CoreT]):
             self.faults = (*self._unreadable, *(held.fault for held in held_back))
 
     def _postponed(self, writes: Iterable[Write]) -> Iterator[Write]:
-        """The ends of tasks that become durable together with these records, which were held back before."""
+        """The ends of tasks that are stored with these records. They were held back together with them before."""
         for write in writes:
             if held := self._held_back.get((write.kind, write.key)):
                 yield from (Write(Kind.TASK, task_id, None) for task_id in held.ended)
@@ -489,8 +489,8 @@ class BatchProcessor(Generic[CoreT]):
         if not self._held_back:
             self._send(effect)
         elif isinstance(effect, Acknowledge):
-            # An end may have come as the answer to a reconciliation, without an update to acknowledge. Then only
-            # `ended` contains its task.
+            # If an end first came as the answer to a reconciliation, there was no update to acknowledge, and only
+            # `ended` contains the task. A later update of this end must not be acknowledged either.
             held_back = self._held_back.values()
             if not any(effect.task_id in held.unacknowledged or effect.task_id in held.ended for held in held_back):
                 self._send(effect)

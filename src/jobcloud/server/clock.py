@@ -30,7 +30,10 @@ _DIFFERENCE_MS = 60_000
 
 
 class _Jump(NamedTuple):
-    """A jump ahead that is not followed yet. `distance`: the distance of the clocks since then. `seen`: its instant."""
+    """A jump ahead that is not followed yet.
+
+    `distance`: wall minus running clock after the jump. `seen`: the running clock when the jump was noticed.
+    """
 
     distance: int
     seen: int
@@ -50,7 +53,7 @@ class Clock:
     def __init__(self, wall: Callable[[], int] = wall_ms, running: Callable[[], int] = running_ms) -> None:
         self._wall = wall
         self._running = running
-        #: the distance between the clocks in the scheduler's time: wall minus running
+        #: the scheduler's time minus the running clock; without a jump, the wall clock minus the running clock
         self._distance = wall() - running()
         #: earlier distances. If the wall clock returns to one of them, it is followed at once
         self._former: deque[int] = deque(maxlen=8)
@@ -83,8 +86,9 @@ class Clock:
     def compare(self, theirs_ms: int, whose: str) -> None:
         """Compare with the clock of another machine, such as that of the Mesos master.
 
-        If this clock is ahead, the scheduler continues with the other's time, as after a jump. But if another machine
-        has agreed with this clock before, the other clock is the wrong one, and is only reported.
+        If this clock is ahead, the scheduler continues with the other's time, as after a jump. But if any
+        machine's clock has agreed with this one before, the other is taken for the wrong one: the difference is only
+        reported.
         """
         with self._lock:
             running = self._running()

@@ -71,7 +71,6 @@ MAX_WAITING_CALLS = 100_000
 _MAX_IN_FLIGHT = 256
 _STOP_S = 5.0
 _TEARDOWN_S = 20.0
-_KILLS = "which kills its tasks, and start with the new value"
 _DATE_S = 2.0
 _CAPABILITIES = ("MULTI_ROLE", "PARTITION_AWARE", "RESERVATION_REFINEMENT", "TASK_KILLING_STATE")
 
@@ -82,7 +81,7 @@ class MesosSettings:
 
     `master` is HOST:PORT, several separated by commas, or zk://HOST:PORT,.../PATH. `zookeeper_auth` is "user:password"
     for zk://. `heard` gets the time of a master (ms) at each subscription. Slow networks and tests may need other
-    values of `missed_heartbeats` and the fields after it.
+    values of `missed_heartbeats` and the numbers after it.
     """
 
     master: str
@@ -133,8 +132,8 @@ def master_time(settings: MesosSettings) -> int | None:
 class MesosDriver:
     """A `jobcloud.ports.Driver`. Raises ConfigError with the key of the wrong setting.
 
-    `on_refusal` gets the ConfigError if Mesos keeps another identity for the framework id. Then the driver does not
-    subscribe again. `now_ms` dates the events.
+    `on_refusal` gets the ConfigError if Mesos has registered the framework id with another user, principal or
+    `checkpoint`, and does not change it. Then the driver does not subscribe again. `now_ms` dates the events.
     """
 
     def __init__(
@@ -240,7 +239,8 @@ class MesosDriver:
         problem += f", but Mesos has registered framework {framework_id} with "
         problem += (repr(kept) if kept else "another one") + " and does not change it"
         fix = (
-            f"restore the old value; or start with it, remove the framework by `jobcloud framework teardown`, {_KILLS}"
+            "keep the old value. Or change it in three steps: start with the old value, run `jobcloud framework "
+            "teardown` (this kills the framework's tasks), then start with the new value"
         )
         if not self._stopping:
             self._on_refusal(ConfigError(problem, field=f"mesos.{field_name}", fix=fix))
@@ -365,7 +365,7 @@ class MesosDriver:
 
 
 class _Receiver:
-    """The callbacks of pymesos' driver, named as in `pymesos.Scheduler`. Each method delivers one of our events."""
+    """The callbacks of pymesos' driver, named as in `pymesos.Scheduler`. Most methods deliver one of our events."""
 
     def __init__(self, owner: MesosDriver) -> None:
         self._owner = owner

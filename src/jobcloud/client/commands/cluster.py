@@ -35,8 +35,8 @@ def drain(
 ) -> None:
     """Drain an agent: it gets no new tasks, and shards that can move start on other agents.
 
-    DAEMON shards move a few at a time. TRANSIENT shards may finish. At the deadline, TRANSIENT shards of jobs with
-    failover move too, and other TRANSIENT shards stay until they end.
+    DAEMON shards move a few at a time; after half of the time, all others at once. TRANSIENT shards may finish. At the
+    deadline, TRANSIENT shards of jobs with failover move too, and other TRANSIENT shards stay until they end.
     """
     with connect(ctx) as client:
         drained = client.drain(agent, deadline, reason)
@@ -63,7 +63,8 @@ def tear_down(
 ) -> None:
     """Remove the framework from Mesos. This KILLS all its tasks.
 
-    Mesos removes a framework by itself if no scheduler connects for the time of the setting mesos.failover_timeout.
+    If no scheduler has been connected for as long as the setting mesos.failover_timeout, Mesos removes the framework
+    by itself.
     """
     with connect(ctx) as client:
         framework_id = client.cluster()["frameworkId"]

@@ -55,7 +55,7 @@ def add(
 def update(
     ctx: typer.Context, job: JobName, file: NewConfig = "", fields: Fields = None, as_json: AsJson = False
 ) -> None:
-    """Replace a job's configuration with FILE, or change single fields with --set."""
+    """Replace a job's configuration with FILE, change single fields with --set, or both."""
     if not file and not fields:
         raise ConfigError("there is nothing to change", field="FILE", fix="name a JSON file, or give --set FIELD=VALUE")
     configs = _read_jobs(file) if file else []

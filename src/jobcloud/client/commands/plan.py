@@ -30,8 +30,7 @@ class HostOptions(NamedTuple):
         list[str] | None,
         typer.Option(
             metavar="NAME=AMOUNT,…",
-            help="Calculate how many hosts of this type are needed, such as cpus=64,mem_mb=131072,price=900. "
-            "Repeatable.",
+            help="A type of host, such as cpus=64,mem_mb=131072,price=900: calculate how many are needed. Repeatable.",
             rich_help_panel=_HOSTS,
         ),
     ] = None

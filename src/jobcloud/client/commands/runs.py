@@ -44,6 +44,9 @@ def retry(
 
 
 def explain(ctx: typer.Context, job: JobName, as_json: AsJson = False) -> None:
-    """Explain why a job runs or waits, with the requested and the best available amount of missing resources."""
+    """Explain why a job runs or waits.
+
+    For each resource that is missing, the answer has the requested amount and the best available one.
+    """
     with connect(ctx) as client:
         render.show(client.explain(job), render.explanation, as_json=as_json)
