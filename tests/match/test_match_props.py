@@ -468,6 +468,28 @@ def random_step(pair: Pair, chance: random.Random) -> None:
         pair.call("refusal", cls)
 
 
+def test_twins_agree_on_executors_that_start_on_hosts_of_every_size_and_fullness(seed: int) -> None:
+    """Few claims have the executor that they need, and the classes that vote for dimensions change all the time."""
+    chance = random.Random(seed)
+    for _ in range(4):
+        pair = Pair(chance.choice((1, 2, 3)), "even")
+        sizes = (2_000, 8_000, 16_000, 64_000)
+        pair.add_hosts([array(*chance.choices(sizes, k=pair.dimensions)) for _ in range(12)])
+        shared = [array(*chance.choices((0, 100, 600), k=pair.dimensions)) for _ in range(30)]
+        for _ in range(15):
+            lopsided = chance.choice(((0, 0, 1), (100, 700, 1_500)))  # a dimension that counts little or much
+            for key in chance.sample(range(30), 4):
+                request = array(*chance.choices((100, 300, 900), k=pair.dimensions))
+                request[-1] = chance.choice(lopsided)
+                pair.add_class(request, shared_key=key, shared=shared[key])
+            pair.match(chance.choices(sorted(pair.classes), k=20), -1)
+            pair.release(chance.sample(sorted(pair.live), len(pair.live) // chance.choice((3, 9, 30))))
+            for cls in chance.sample(sorted(pair.classes), max(0, len(pair.classes) - 12)):
+                pair.remove_class(cls)
+        pair.compare()
+        assert pair.placed > 100
+
+
 def test_twins_agree_on_the_named_workloads() -> None:
     for workload in (workloads.mixed(10, 8), workloads.mixed(100, 151, apps=20)):
         tasks = workload.tasks[:1_500]

@@ -793,7 +793,28 @@ def test_removed_shapes_are_forgotten_in_turn_after_their_last_task(matcher: Any
     placer.release(["task-7"])
     placer.shape({"cpus": 9})
     assert placer._groups.of == {}
-    assert not placer._to_forget
+    assert not placer._removed
+
+
+@pytest.mark.parametrize("matcher", [CompiledMatcher, PlainMatcher])
+def test_new_shape_takes_the_number_of_a_removed_one_that_is_not_forgotten_yet(matcher: Any) -> None:
+    placer = Placer(("cpus",), matcher=matcher)
+    placer.add_host("a", {"cpus": 1_000})
+    shapes = [placer.shape({"cpus": 1}, group=f"group-{at}", executor="same") for at in range(100)]
+    placer.place([(f"task-{at}", shape) for at, shape in enumerate(shapes)])
+    for shape in shapes:
+        placer.remove_shape(shape)
+    number = placer.group("group-0")
+    placer.release([f"task-{at}" for at in range(100)])
+    kept = placer.shape({"cpus": 2}, group="group-0", executor="same")
+    assert kept.number == shapes[0].number
+    for at in range(20):
+        placer.remove_shape(placer.shape({"cpus": 3 + at}))
+    assert placer._groups.of == {"group-0": number}
+    placer.remove_shape(kept)
+    assert placer._groups.of == {}
+    assert placer._keys.of == {}
+    assert not placer._removed
 
 
 @pytest.mark.parametrize("matcher", [CompiledMatcher, PlainMatcher])

@@ -10,7 +10,7 @@ import heapq
 import json
 import re
 import zlib
-from collections import Counter, deque
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -224,10 +224,8 @@ class Placer:
         self._groups, self._keys = _Numbers(), _Numbers()
         self._attributes: dict[str, int] = {}
         self._limited: set[str] = set()
-        #: number of the class → its shape, for removed shapes that may have tasks
-        self._removed: dict[int, _Uses] = {}
-        #: The numbers of the removed shapes, in the order in which they are looked at next.
-        self._to_forget: deque[int] = deque()
+        #: number → what the removed shape uses, for removed shapes that may have tasks; in the order of the next look
+        self._removed: OrderedDict[int, _Uses] = OrderedDict()
         #: (constraints, soft) → the classes of the shapes with these
         self._bound: dict[_Bound, dict[int, None]] = {}
         #: Slots whose hosts are new or have other attributes since the masks were updated.
@@ -420,6 +418,8 @@ class Placer:
         )
         shape = Shape(number, self._by_name(request), hard, weighted, fixed, any_ports)
         self._add_shape(key, shape)
+        if number in self._removed:  # of a shape whose last task has ended; the new shape may use the same names
+            self._use(self._removed.pop(number), -1)
         return shape
 
     def remove_shape(self, shape: Shape) -> None:
@@ -433,7 +433,7 @@ class Placer:
             if not self._bound[key.hard, key.soft]:
                 del self._bound[key.hard, key.soft]
         self._removed[shape.number] = self._uses(key)
-        self._to_forget.appendleft(shape.number)
+        self._removed.move_to_end(shape.number, last=False)
         self._forget()
 
     def _by_slot(self, compute: Callable[[Any, Any], Any], wanted: tuple[Any, ...]) -> Any:
@@ -464,10 +464,10 @@ class Placer:
 
         A call looks at a few removed shapes, in turn, so that its cost does not depend on their number.
         """
-        for _ in range(min(len(self._to_forget), FORGOTTEN_AT_ONCE)):
-            number = self._to_forget.popleft()
+        for _ in range(min(len(self._removed), FORGOTTEN_AT_ONCE)):
+            number = next(iter(self._removed))
             if self.matcher.claims(number):
-                self._to_forget.append(number)
+                self._removed.move_to_end(number)
             else:
                 self._use(self._removed.pop(number), -1)
 
@@ -517,7 +517,7 @@ class Placer:
         """An independent copy for a dry run. Both know the existing shapes."""
         fork = object.__new__(Placer)
         fork.__dict__ |= {
-            name: value.copy() if isinstance(value, dict | list | set | deque | _Numbers) else value
+            name: value.copy() if isinstance(value, dict | list | set | _Numbers) else value
             for name, value in vars(self).items()
         }
         fork._calls = {}
@@ -790,7 +790,6 @@ class Placer:
             group, key = int(state.class_group[at]), int(state.class_key[at])
             of_rules = state.class_rules[state.class_rules[:, 0] == at, 2].tolist()
             self._removed[at] = _Uses((*of_rules, *([group] if group >= 0 else [])), (key,) if key >= 0 else ())
-            self._to_forget.append(at)
             self._use(self._removed[at], 1)
 
         _require(len(tasks) == len(release_ids), "a task without a release id")
