@@ -675,6 +675,9 @@ def _check_claims(state: State, present: NDArray[np.bool_], usable: NDArray[np.b
 
 def _claimed_within_limit(state: State, slots: Int64Array, classes: Int64Array) -> bool:
     """Whether the sums cannot overflow. Floats are exact enough to detect a forged snapshot."""
+    of_class = (state.class_request + state.class_shared).astype(np.float64)
+    if (np.bincount(classes, minlength=len(of_class)) @ of_class).max() <= MAX_CLAIMED:
+        return True  # even all claims together, each with its shared part
     keys = state.class_key[classes]
     _, first_with_key = np.unique(np.stack((slots, keys)), axis=1, return_index=True)
     for d in range(state.dimensions):

@@ -599,6 +599,29 @@ def test_compiled_and_plain_loops_agree(seed: int) -> None:
         each.matcher.check()
 
 
+def test_tasks_in_a_snapshot_are_written_as_json_writes_them() -> None:
+    names = ["a", 'quote"', "back\\slash", "line\n", "\x7f", "~ ", "é", "名", "\ud800", "x" * 1_000]
+    for some in ([], ["a"], ["a", "~ "], *([name, "b"] for name in names), names):
+        ids = [1 << 32, (1 << 63) - 1, 10**18, 10**18 - 1, 7, 0]
+        for loops in (_placer, _placer_plain):
+            claims: Any = {name: loops.Claim(name, ids[at % len(ids)]) for at, name in enumerate(some)}
+            assert bytes(loops.names_as_json(claims)) == json.dumps(some, separators=(",", ":")).encode()
+            numbers = [claim.release_id for claim in claims.values()]
+            assert bytes(loops.ids_as_json(claims)) == json.dumps(numbers, separators=(",", ":")).encode()
+
+
+def test_shape_with_a_wrong_default_is_refused(placer: Placer) -> None:
+    """False equals 0, and 0 equals False; shapes without options make no exception."""
+    known = placer.shape({"cpus": 1})
+    assert placer.shape({"cpus": 1}, constraints=[], soft=[], rules=[], fixed_ports=[], executor_amounts={}) is known
+    with pytest.raises(MatchError, match="max_per_host must be a whole number, not bool False"):
+        placer.shape({"cpus": 2}, max_per_host=False)
+    with pytest.raises(MatchError, match="exclusive must be True or False, not 0"):
+        placer.shape({"cpus": 2}, exclusive=0)  # type: ignore[arg-type]
+    placer.remove_shape(known)
+    assert placer.shape({"cpus": 1}) is not known
+
+
 def test_live_task_takes_few_bytes(seed: int) -> None:
     placer = Placer(("cpus", "mem_mb"))
     for n in range(100):

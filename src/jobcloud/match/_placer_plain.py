@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 MAX_RELEASE_ID: Final = 2**63 - 1
 INDEX: Final = 0xFFFF_FFFF  # the bits of a release id that hold the index of the claim
+
+_Made = TypeVar("_Made")
 
 
 @dataclass(slots=True)
@@ -26,15 +29,42 @@ def thousandths(amounts: Any, dimensions: tuple[str, ...]) -> list[int] | None:
     return None
 
 
-def restored(tasks: Sequence[Any], release_ids: Sequence[Any], claims: dict[str, Claim]) -> int:
-    """Add a claim to ``claims`` for each task. Returns the number of valid ones; the next one has an invalid entry."""
-    valid = 0
-    for name, number in zip(tasks, release_ids, strict=False):
+def hidden(cls: type[_Made], values: tuple[Any, ...]) -> _Made:
+    """An instance of a frozen dataclass with slots. The compiled function hides it from the garbage collector."""
+    return cls(*values)
+
+
+def named(names: Sequence[str], row: Sequence[int]) -> dict[str, int]:
+    """The amounts of the row by name."""
+    return dict(zip(names, row, strict=True))
+
+
+def restored(
+    tasks: Sequence[Any], release_ids: Sequence[Any], claims: dict[str, Claim], by_index: list[Claim | None]
+) -> tuple[NDArray[np.int64], int]:
+    """Add a claim to ``claims`` for each task, and to ``by_index`` at the index of its release id if it has that index.
+
+    Returns the release ids, int64[tasks], and the number of valid tasks; the next one has an invalid entry.
+    """
+    found: list[int] = []
+    for name, number in zip(tasks, release_ids, strict=True):
         if type(name) is not str or not name or type(number) is not int or not 0 <= number <= MAX_RELEASE_ID:
             break
-        claims[name] = Claim(name, number)
-        valid += 1
-    return valid
+        claims[name] = claim = Claim(name, number)
+        if number & INDEX < len(by_index):
+            by_index[number & INDEX] = claim
+        found.append(number)
+    return np.array(found, dtype=np.int64), len(found)
+
+
+def names_as_json(claims: Mapping[str, Claim]) -> bytes:
+    """The names of the tasks as the JSON text of a list, in ASCII."""
+    return json.dumps([*claims], separators=(",", ":")).encode()
+
+
+def ids_as_json(claims: Mapping[str, Claim]) -> bytes:
+    """The release ids of the tasks as the JSON text of a list, in ASCII."""
+    return json.dumps([claim.release_id for claim in claims.values()], separators=(",", ":")).encode()
 
 
 def enter(
@@ -77,12 +107,13 @@ def answer(
 ) -> list[tuple[str, str | None]]:
     """Set the release ids of the claims. Returns (task, host) for each. Claims of tasks without a host are removed.
 
-    ``by_index`` gets each claim at the index of its release id; it must be long enough.
+    ``by_index`` gets each claim at the index of its release id, and grows as needed.
     """
     pairs: list[tuple[str, str | None]] = []
     for claim, slot, release_id in zip(entered, slots.tolist(), ids.tolist(), strict=True):
         claim.release_id = release_id
         if release_id >= 0:
+            by_index += [None] * ((release_id & INDEX) + 1 - len(by_index))
             by_index[release_id & INDEX] = claim
             pairs.append((claim.task, hosts[slot]))
         else:

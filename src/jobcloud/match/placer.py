@@ -57,6 +57,8 @@ MAX_PORT: Final = 65_535
 MAX_MASKS_KEPT: Final = 1_000
 FORGOTTEN_AT_ONCE: Final = 8
 _INDEX: Final = _placer_plain.INDEX
+#: The default of the lists of ``Placer.shape``; given ones are compared with it by identity.
+_NONE: Final[tuple[Any, ...]] = ()
 _MAGIC: Final = b"JCPLACE2"
 _FIRST_MAGIC: Final = b"JCPLACE1"  # groups and executors are lists, by number
 _DECIMAL: Final = re.compile(r"\+?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -103,10 +105,9 @@ class Why:
     over_limit: bool
 
 
-class _ShapeKey(NamedTuple):
-    """The arguments of ``Placer.shape``, normalised: equal keys mean the same shape."""
+class _Options(NamedTuple):
+    """The arguments of ``Placer.shape`` apart from its amounts and ports, normalised."""
 
-    request: tuple[int, ...]
     hard: tuple[Constraint, ...]
     soft: tuple[tuple[Constraint, int], ...]
     group: str
@@ -115,6 +116,9 @@ class _ShapeKey(NamedTuple):
     exclusive: bool
     executor: str
     shared: tuple[int, ...]
+
+
+_NO_SHAPES: Final[dict[tuple[int, ...], Shape]] = {}
 
 
 class _Lists:
@@ -205,6 +209,9 @@ class Placer:
         if self.fixed_ports and PORTS not in self.dimensions:
             raise MatchError(f"fixed_ports are given, but {PORTS!r} is not a dimension; add it")
         self._axes = (*self.dimensions, *(f"port {port}" for port in self.fixed_ports))
+        self._has_ports = PORTS in self.dimensions
+        #: The options of the shapes that have amounts alone.
+        self._no_options = _Options(_NONE, _NONE, "", 0, _NONE, False, "", (0,) * len(self._axes))
         if "fitness" in options:
             options["fitness"] = _by_number(options["fitness"], self.dimensions)
         self.matcher = matcher(len(self._axes), **options)
@@ -213,9 +220,12 @@ class Placer:
         self._hosts: list[_Host | None] = []
         #: By slot. The last entry is None, so that slot -1 maps to no host.
         self._names: list[str | None] = [None]
-        self._shapes: dict[_ShapeKey, Shape] = {}
+        self._plain_shapes: dict[tuple[int, ...], Shape] = {}
+        #: options → request → shape
+        self._shapes = {self._no_options: self._plain_shapes}
         self._numbers: dict[Shape, int] = {}
-        self._keys_of: dict[Shape, _ShapeKey] = {}
+        #: of the shapes with options
+        self._options: dict[Shape, _Options] = {}
         self._claims: dict[str, Any] = {}
         #: The claims by the index of their release ids.
         self._by_index: list[Any] = []
@@ -358,15 +368,15 @@ class Placer:
         self,
         amounts: Amounts,
         *,
-        constraints: Iterable[str | Constraint] = (),
-        soft: Iterable[tuple[str, int]] = (),
+        constraints: Iterable[str | Constraint] = _NONE,
+        soft: Iterable[tuple[str, int]] = _NONE,
         group: str = "",
         max_per_host: int = 0,
-        rules: Iterable[Rule] = (),
+        rules: Iterable[Rule] = _NONE,
         exclusive: bool = False,
         executor: str = "",
         executor_amounts: Amounts | None = None,
-        fixed_ports: Iterable[int] = (),
+        fixed_ports: Iterable[int] = _NONE,
     ) -> Shape:
         """The shape with these requirements. Equal arguments give the same shape.
 
@@ -374,6 +384,40 @@ class Placer:
         it. ``executor``: the name of the executor that the tasks share on a host; ``executor_amounts``: its amounts,
         taken once per host. ``fixed_ports``: ports requested by number.
         """
+        plain = constraints is _NONE and soft is _NONE and rules is _NONE and fixed_ports is _NONE
+        plain = plain and group == executor == "" and executor_amounts is None and exclusive is False
+        if plain and type(max_per_host) is int and max_per_host == 0:  # and not False, which is refused
+            options, request, same = self._no_options, tuple(self._row("amounts", amounts)), self._plain_shapes
+        else:
+            limits = group, max_per_host, rules, exclusive
+            options, request = self._normalised(
+                amounts, constraints, soft, limits, executor, executor_amounts, fixed_ports
+            )
+            same = self._shapes.get(options, _NO_SHAPES)
+        any_ports = self._whole_ports(request) if self._has_ports else 0
+        if request in same:
+            return same[request]
+        if self._removed:
+            self._forget()
+        row = np.array(request, dtype=np.int64)
+        number = self.matcher.add_class(row) if options is self._no_options else self._add_class(row, options)
+        shape = self._add_shape(number, request, options, any_ports)
+        if number in self._removed:  # of a shape whose last task has ended; the new shape may use the same names
+            self._use(self._removed.pop(number), -1)
+        return shape
+
+    def _normalised(
+        self,
+        amounts: Amounts,
+        constraints: Iterable[str | Constraint],
+        soft: Iterable[tuple[str, int]],
+        limits: tuple[str, int, Iterable[Rule], bool],
+        executor: str,
+        executor_amounts: Amounts | None,
+        fixed_ports: Iterable[int],
+    ) -> tuple[_Options, tuple[int, ...]]:
+        """The options and the request of a shape. ``limits``: its group, maximum per host, rules, and ``exclusive``."""
+        group, max_per_host, rules, exclusive = limits
         if isinstance(constraints, str):
             raise MatchError(f"constraints must be a list of texts, not the text {constraints!r:.60}; put it in a list")
         hard = tuple([_constraint(one) for one in constraints])
@@ -384,55 +428,53 @@ class Placer:
             _name("executor", executor)
         if executor_amounts and not executor:
             raise MatchError("executor_amounts are given without an executor; name the executor")
-        fixed = tuple(sorted({_port("fixed_ports", port) for port in fixed_ports}))
-        if fixed and (unknown := set(fixed) - set(self.fixed_ports)):
+        fixed = {_port("fixed_ports", port) for port in fixed_ports}
+        if unknown := fixed - set(self.fixed_ports):
             raise MatchError(
                 f"fixed_ports: {min(unknown)} is not a fixed port of this placer; name it when you make the placer"
             )
         request, shared = self._row("amounts", amounts), self._row("executor_amounts", executor_amounts or {})
-        any_ports = self._whole_ports(request)
         for port in fixed:
             request[len(self.dimensions) + self.fixed_ports.index(port)] = 1_000
         kept = tuple(rules) if isinstance(rules, Iterable) else (rules,)
-        key = _ShapeKey(tuple(request), hard, weighted, group, max_per_host, kept, exclusive, executor, tuple(shared))
-        if key in self._shapes:
-            return self._shapes[key]
-        self._forget()
-        if hard or weighted:
+        options = _Options(hard, weighted, group, max_per_host, kept, exclusive, executor, tuple(shared))
+        return options, tuple(request)
+
+    def _add_class(self, request: NDArray[np.int64], options: _Options) -> int:
+        if options.hard or options.soft:
             self._refresh_masks()  # of the older shapes; the mask of a new one is current
-        for rule in class_rules(kept):
+        for rule in class_rules(options.rules):
             if rule.group not in self._groups.name:
                 raise MatchError(
                     f"a rule names group {rule.group}, which this placer does not know; call group() again"
                 )
-        number = self.matcher.add_class(
-            np.array(request, dtype=np.int64),
-            shared_key=self._keys.peek(executor),
-            shared=np.array(shared, dtype=np.int64) if executor else None,
-            allowed=self._by_slot(mask, hard) if hard else None,
-            penalty=self._by_slot(penalties, weighted) if weighted else None,
-            group=self._groups.peek(group),
-            max_per_host=max_per_host,
-            rules=kept,
-            exclusive=exclusive,
+        number: int = self.matcher.add_class(
+            request,
+            shared_key=self._keys.peek(options.executor),
+            shared=np.array(options.shared, dtype=np.int64) if options.executor else None,
+            allowed=self._by_slot(mask, options.hard) if options.hard else None,
+            penalty=self._by_slot(penalties, options.soft) if options.soft else None,
+            group=self._groups.peek(options.group),
+            max_per_host=options.max_per_host,
+            rules=options.rules,
+            exclusive=options.exclusive,
         )
-        shape = Shape(number, self._by_name(request), hard, weighted, fixed, any_ports)
-        self._add_shape(key, shape)
-        if number in self._removed:  # of a shape whose last task has ended; the new shape may use the same names
-            self._use(self._removed.pop(number), -1)
-        return shape
+        return number
 
     def remove_shape(self, shape: Shape) -> None:
         """Stop placing the shape. Its tasks stay until they are released."""
         self._known(shape)
         self.matcher.remove_class(shape.number)
-        key = self._keys_of.pop(shape)
-        del self._numbers[shape], self._shapes[key]
-        if key.hard or key.soft:
-            del self._bound[key.hard, key.soft][shape.number]
-            if not self._bound[key.hard, key.soft]:
-                del self._bound[key.hard, key.soft]
-        self._removed[shape.number] = self._uses(key)
+        options = self._options.pop(shape, self._no_options)
+        del self._numbers[shape], self._shapes[options][tuple(shape.amounts.values())]
+        if not self._shapes[options] and options != self._no_options:
+            del self._shapes[options]
+        bound = options.hard, options.soft
+        if bound in self._bound:
+            del self._bound[bound][shape.number]
+            if not self._bound[bound]:
+                del self._bound[bound]
+        self._removed[shape.number] = self._uses(options)
         self._removed.move_to_end(shape.number, last=False)
         self._forget()
 
@@ -444,16 +486,24 @@ class Placer:
             self._masks[wanted] = compute(wanted, self._attributes_by_slot())
         return self._masks[wanted]
 
-    def _add_shape(self, key: _ShapeKey, shape: Shape) -> None:
-        self._shapes[key], self._numbers[shape], self._keys_of[shape] = shape, shape.number, key
-        if key.hard or key.soft:
-            self._bound.setdefault((key.hard, key.soft), {})[shape.number] = None
-        if key.rules or key.group or key.executor:
-            self._use(self._uses(key), 1)
+    def _add_shape(self, number: int, request: tuple[int, ...], options: _Options, any_ports: int) -> Shape:
+        fixed = tuple(compress(self.fixed_ports, request[len(self.dimensions) :])) if self.fixed_ports else _NONE
+        amounts = self._loops.named(self._axes, request)
+        shape: Shape = self._loops.hidden(Shape, (number, amounts, options.hard, options.soft, fixed, any_ports))
+        self._numbers[shape] = number
+        if options == self._no_options:
+            self._plain_shapes[request] = shape
+            return shape
+        self._options[shape] = options
+        self._shapes.setdefault(options, {})[request] = shape
+        if options.hard or options.soft:
+            self._bound.setdefault((options.hard, options.soft), {})[number] = None
+        self._use(self._uses(options), 1)
+        return shape
 
-    def _uses(self, key: _ShapeKey) -> _Uses:
-        groups = [rule.group for rule in key.rules] + ([self._groups.get(key.group)] if key.group else [])
-        return _Uses(tuple(groups), (self._keys.get(key.executor),) if key.executor else ())
+    def _uses(self, options: _Options) -> _Uses:
+        groups = [rule.group for rule in options.rules] + ([self._groups.get(options.group)] if options.group else [])
+        return _Uses(tuple(groups), (self._keys.get(options.executor),) if options.executor else ())
 
     def _use(self, uses: _Uses, by: int) -> None:
         self._groups.use(uses.groups, by)
@@ -496,8 +546,9 @@ class Placer:
             raise MatchError(f"ports must be {shape.any_ports} free ports of host {host!r:.60}, not {sorted(drawn)}")
         with self._entered([(task, shape)]) as ([claim], _):
             claim.release_id = self.matcher.assign(shape.number, slot)
-        self._room_for([claim.release_id])
-        self._by_index[claim.release_id & _INDEX] = claim
+        index = claim.release_id & _INDEX
+        self._by_index += [None] * (index + 1 - len(self._by_index))
+        self._by_index[index] = claim
         if held:
             pool[:] = sorted(set(pool) - drawn)
             self._ports[task] = tuple(sorted(held))
@@ -522,6 +573,8 @@ class Placer:
         }
         fork._calls = {}
         fork._bound = {bound: {**classes} for bound, classes in self._bound.items()}
+        fork._shapes = {options: {**shapes} for options, shapes in self._shapes.items()}
+        fork._plain_shapes = fork._shapes[fork._no_options]
         fork.matcher = self.matcher.fork()
         fork._hosts = [None if host is None else replace(host, free_ports=[*host.free_ports]) for host in self._hosts]
         return fork
@@ -551,13 +604,15 @@ class Placer:
             "next": [self._groups.next, self._keys.next],
             "limited": sorted(self._limited),
             "attributes": list(self._attributes),
-            "tasks": [*self._claims],
-            "release_ids": [claim.release_id for claim in self._claims.values()],
-            "ports": self._ports,
         }
-        text = json.dumps(names, separators=(",", ":")).encode()
-        data: bytes = _MAGIC + len(text).to_bytes(8, "little") + text + self.matcher.snapshot()
-        return data + zlib.crc32(data).to_bytes(4, "little")
+        tasks, release_ids = self._loops.names_as_json(self._claims), self._loops.ids_as_json(self._claims)
+        text = [_json(names)[:-1], b',"tasks":', tasks, b',"release_ids":', release_ids]
+        text += [b',"ports":', _json(self._ports), b"}"]
+        parts = (_MAGIC, sum(map(len, text)).to_bytes(8, "little"), *text, self.matcher.snapshot())
+        checksum = 0
+        for part in parts:
+            checksum = zlib.crc32(part, checksum)
+        return b"".join((*parts, checksum.to_bytes(4, "little")))
 
     @classmethod
     def restore(cls, data: bytes, *, matcher: Any = Matcher, **options: Any) -> Placer:
@@ -632,25 +687,18 @@ class Placer:
         self._refresh()
         with self._entered(tasks) as (entered, classes):
             slots, ids = match(classes)
-        if PORTS in self.dimensions:
+        if self._has_ports:
             for claim, (_, shape), slot in zip(entered, tasks, slots.tolist(), strict=True):
                 if slot >= 0 and (shape.any_ports or shape.fixed_ports):
                     pool = self._host_at(slot).free_ports
                     drawn = [heapq.heappop(pool) for _ in range(shape.any_ports)]
                     self._ports[claim.task] = (*shape.fixed_ports, *drawn)
-        self._room_for(ids)
         answers: list[tuple[str, str | None]] = self._loops.answer(
             entered, slots, ids, self._names, self._claims, self._by_index
         )
         if not complete and len(slots) and slots[-1] == UNTRIED:  # once the limit is reached, no task is tried
             del answers[int(np.argmax(slots == UNTRIED)) :]
         return answers
-
-    def _room_for(self, ids: Sequence[int] | NDArray[np.int64]) -> None:
-        """Let ``_by_index`` have room for these release ids."""
-        placed = np.asarray(ids, dtype=np.int64)
-        last = int((placed[placed >= 0] & _INDEX).max(initial=-1))
-        self._by_index += [None] * (last + 1 - len(self._by_index))
 
     def _tasks_of(self, release_ids: NDArray[np.int64]) -> list[str]:
         return [self._by_index[number].task for number in (release_ids & _INDEX).tolist()]
@@ -698,7 +746,7 @@ class Placer:
                 raise MatchError(
                     f"attributes[{attribute!r:.60}] of host {name!r:.60} must be a text, not {value!r:.60}"
                 )
-        if PORTS not in self.dimensions:
+        if not self._has_ports:
             if ports:
                 raise MatchError(f"ports are given, but {PORTS!r} is not a dimension; add it")
             return _Host(name, {**attributes, HOST: name}), row
@@ -764,13 +812,12 @@ class Placer:
         for number, constraints, soft in names["shapes"]:
             at = whole("a shape", number, 0, len(state.class_status) - 1)
             _require(state.class_status[at] == CLASS_USABLE, "a shape without a class")
-            request, shared = state.class_request[at].tolist(), state.class_shared[at].tolist()
+            request, shared = tuple(state.class_request[at].tolist()), state.class_shared[at].tolist()
             hard = tuple(_read(one) for one in constraints)
             weighted = tuple((_read(one), whole("soft weight", weight, 0, MAX_PENALTY)) for one, weight in soft)
             rules = tuple(rules_of.get(at, ()))
             group, key = int(state.class_group[at]), int(state.class_key[at])
-            shape_key = _ShapeKey(
-                tuple(request),
+            options = _Options(
                 hard,
                 weighted,
                 groups[group] if group >= 0 else "",
@@ -780,10 +827,9 @@ class Placer:
                 executors[key] if key >= 0 else "",
                 tuple(shared),
             )
-            fixed = tuple(compress(self.fixed_ports, request[len(self.dimensions) :]))
-            shape = Shape(at, self._by_name(request), hard, weighted, fixed, self._whole_ports(request))
-            self._add_shape(shape_key, shape)
-        _require(len({*self._numbers.values()}) == len(self._shapes) == len(names["shapes"]), "a shape twice")
+            self._add_shape(at, request, options, self._whole_ports(request))
+        different = sum(map(len, self._shapes.values()))
+        _require(len({*self._numbers.values()}) == different == len(names["shapes"]), "a shape twice")
 
     def _restore_tasks(self, tasks: Any, release_ids: Any, ports: Any, state: State) -> None:
         for at in np.flatnonzero(state.class_status == CLASS_REMOVED).tolist():
@@ -793,22 +839,18 @@ class Placer:
             self._use(self._removed[at], 1)
 
         _require(len(tasks) == len(release_ids), "a task without a release id")
-        valid = self._loops.restored(tasks, release_ids, self._claims)
+        self._by_index = [None] * len(state.claim_slot)
+        ids, valid = self._loops.restored(tasks, release_ids, self._claims, self._by_index)
         if valid < len(tasks):
             _name("task", tasks[valid])
             whole("a release id", release_ids[valid], 0, _placer_plain.MAX_RELEASE_ID)
             raise ValueError("a task's name is not a plain text")
-        ids = np.array(release_ids, dtype=np.int64)
         at_slots = self.matcher.slots(ids)
         _require(
             len(self._claims) == len(tasks) and (np.diff(np.sort(ids)) > 0).all() and at_slots.min(initial=0) >= 0,
             "a task without a claim, or two tasks with the same claim",
         )
-        claims, by_index = np.empty(len(ids), dtype=object), np.full(len(state.claim_slot), None, dtype=object)
-        claims[:] = [*self._claims.values()]
-        by_index[ids & _INDEX] = claims
-        self._by_index = by_index.tolist()
-        if PORTS not in self.dimensions:
+        if not self._has_ports:
             _require(ports == {}, "ports without a dimension")
             return
         taken = {(slot, port) for slot in self._slots.values() for port in self._host_at(slot).free_ports}
@@ -836,14 +878,15 @@ class Placer:
             _require(free == self.matcher.free(slot)[axis], "a number of free ports that differs from the free amount")
 
     def _whole_ports(self, request: Sequence[int]) -> int:
-        asked = request[self.dimensions.index(PORTS)] if PORTS in self.dimensions else 0
+        asked = request[self.dimensions.index(PORTS)] if self._has_ports else 0
         if asked % 1_000:
             raise MatchError(f"amounts[{PORTS!r}] must be a whole number, not {asked / 1_000:.12g}")
         return asked // 1_000
 
     def _row(self, what: str, amounts: Amounts) -> list[int]:
-        if (quick := self._loops.thousandths(amounts, self.dimensions)) is not None:
-            return [*quick, *[0] * len(self.fixed_ports)]
+        quick: list[int] | None = self._loops.thousandths(amounts, self.dimensions)
+        if quick is not None:
+            return quick + [0] * len(self.fixed_ports) if self.fixed_ports else quick
         if not isinstance(amounts, Mapping):
             raise MatchError(f"{what} must be a mapping of dimensions to numbers, not {type(amounts).__name__}")
         for name in amounts:
@@ -974,6 +1017,10 @@ def _of_first_version(names: Any) -> Any:
         "release_ids": [release_id for release_id, _ in tasks.values()],
         "ports": {name: ports for name, (_, ports) in tasks.items() if ports},
     }
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
 
 
 def _written(constraint: Constraint) -> list[Any]:
