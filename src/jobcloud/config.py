@@ -22,6 +22,7 @@ import msgspec
 from jobcloud.cron import CronError, Dialect, Fold, Gap, Schedule
 from jobcloud.errors import ConfigError
 from jobcloud.fields import REQUIRED, Change, Spec, Unit, check_ranges, described, spec
+from jobcloud.keys import DEFAULT_TEAM, LABEL_RULE, check_team, key_of
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 # Separates the parts of a task id, as in Elastic-Job-Cloud.
@@ -208,6 +209,11 @@ class App:
     """
 
     name: str = field(metadata=spec("appName", _NAME_RULE, change=Change.FIXED, elastic_job=True))
+    team: str = field(
+        default=DEFAULT_TEAM,
+        kw_only=True,
+        metadata=spec("team", f"the team of the app: {LABEL_RULE}", change=Change.FIXED),
+    )
     package: Package = field(metadata=_PACKAGE)
     bootstrap_script: str = described(
         "",
@@ -253,9 +259,15 @@ class App:
 
     def __post_init__(self) -> None:
         check_name("appName", self.name)
+        check_team("team", self.team)
         check_ranges(self)
         check_text("description", self.description)
         _check_command("bootstrapScript", self.bootstrap_script)
+
+    @property
+    def key(self) -> str:
+        """The app's identifier in its cluster."""
+        return key_of(self.team, self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,9 +278,16 @@ class Job:
     """
 
     name: str = field(
-        metadata=spec("jobName", f"{_NAME_RULE}; unique over all apps", change=Change.FIXED, elastic_job=True)
+        metadata=spec(
+            "jobName", f"{_NAME_RULE}; unique over all apps of the team", change=Change.FIXED, elastic_job=True
+        )
     )
-    app: str = field(metadata=spec("appName", "a registered app", elastic_job=True))
+    team: str = field(
+        default=DEFAULT_TEAM,
+        kw_only=True,
+        metadata=spec("team", "the team of the job and of its app", change=Change.FIXED),
+    )
+    app: str = field(metadata=spec("appName", "a registered app of the same team", elastic_job=True))
     kind: JobKind = field(
         metadata=spec(
             "jobExecutionType",
@@ -592,6 +611,7 @@ class Job:
 
     def __post_init__(self) -> None:
         check_name("jobName", self.name)
+        check_team("team", self.team)
         check_name("appName", self.app)
         check_ranges(self, leave_out=frozenset() if self.type is JobType.HTTP else _HTTP_TIMEOUTS)
         for name, text in (("jobParameter", self.parameter), ("description", self.description)):
@@ -699,6 +719,16 @@ class Job:
                     field=f"{name}MaxDelaySeconds",
                     fix="raise the maximum, or lower the delay",
                 )
+
+    @property
+    def key(self) -> str:
+        """The job's identifier in its cluster."""
+        return key_of(self.team, self.name)
+
+    @property
+    def app_key(self) -> str:
+        """The key of the job's app, which belongs to the same team."""
+        return key_of(self.team, self.app)
 
     @property
     def shares_worker(self) -> bool:

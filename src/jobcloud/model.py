@@ -1,8 +1,8 @@
 """The vocabulary of the scheduler: firings, shards, tasks, executors, offers. Apps and jobs are in config.py.
 
-Instants are integers: milliseconds since the Unix epoch. Amounts are integers in thousandths. All values are frozen;
-the scheduler replaces them. They are `msgspec.Struct`s, as most come and go with each task: creating and copying one
-costs a tenth of a frozen dataclass.
+The fields `app` and `job` are keys (see keys.py). Instants are integers: milliseconds since the Unix epoch. Amounts are
+integers in thousandths. All values are frozen; the scheduler replaces them. They are `msgspec.Struct`s, as most come
+and go with each task: creating and copying one costs a tenth of a frozen dataclass.
 """
 
 from __future__ import annotations
@@ -305,7 +305,7 @@ class Task(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 def placeholder_job(app: str) -> str:
-    """The job name in the ids and notices of an app's placeholders. No real job can have it."""
+    """The job in the ids and notices of an app's placeholders. No real job can have it."""
     return f"keeper={app}"
 
 
@@ -400,7 +400,7 @@ class Drain:
 
 
 class TaskName(NamedTuple):
-    """The parts of a task id, as in Elastic-Job-Cloud: job, item, execution type, agent, and a unique part."""
+    """The parts of a task id, as in Elastic-Job-Cloud: job key, item, execution type, agent, and a unique part."""
 
     job: str
     item: int
