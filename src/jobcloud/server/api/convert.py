@@ -14,6 +14,7 @@ from jobcloud.cron import CronError, Schedule
 from jobcloud.errors import ConfigError
 from jobcloud.executor.plugins import handler_name
 from jobcloud.fields import REQUIRED, Field, fields_of, values_of
+from jobcloud.keys import split_key
 from jobcloud.server.api.body import json_type, parse
 from jobcloud.server.api.problems import MAX_ISSUES, Issue, Problem, invalid
 from jobcloud.server.api.rules import check_app, check_job, unused_fields
@@ -42,6 +43,7 @@ C = TypeVar("C", bound=Config)
 _HARMLESS: dict[str, Any] = {
     "appName": "a",
     "jobName": "j",
+    "team": "t",
     "appURL": PACKAGE_SCHEME + "0" * 64,
     "jobType": "SIMPLE",
     "jobExecutionType": "TRANSIENT",
@@ -282,11 +284,15 @@ def _job(config: JobConfig, policy: UrlPolicy) -> Job:
     return job
 
 
-def check_same_name(field: str, path: str, body: str) -> None:
-    """Raises Problem if the name in the path is not that in the body."""
-    if path != body:
-        problem = f"is {body[:100]!r}, but the path has {path[:100]!r}"
-        raise invalid([Issue(field, problem, "a name cannot change; register a new one")])
+def check_same_name(field: str, path: str, given: App | Job) -> None:
+    """Raises Problem if the key in the path is not that of the body. `field` is that of the name."""
+    team, name = split_key(path)
+    for one, body, wanted in ((field, given.name, name), ("team", given.team, team)):
+        if body != wanted:
+            problem = f"is {body[:100]!r}, but the path has {wanted[:100]!r}"
+            raise invalid(
+                [Issue(one, problem, f"a {'team' if one == 'team' else 'name'} cannot change; register a new one")]
+            )
 
 
 def _check_zone(zone: str) -> None:

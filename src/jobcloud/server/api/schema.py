@@ -39,6 +39,7 @@ from jobcloud.config import (
     stored_item_parameters,
 )
 from jobcloud.fields import REQUIRED, Unit
+from jobcloud.keys import qualified
 from jobcloud.server.api.body import json_type
 
 # The defaults of Elastic-Job 2.1.5 and 3.0. A job cannot choose a thread pool here: each shard has its own thread.
@@ -121,6 +122,8 @@ Instant = Annotated[
     PlainSerializer(rfc3339),
     WithJsonSchema({"anyOf": [{"type": "string", "format": "date-time"}, {"type": "null"}]}),
 ]
+# The key of an app or a job in a request. `default:NAME` is accepted for `NAME`.
+Key = Annotated[str, AfterValidator(qualified)]
 # Enums arrive as text. Strict mode alone would require the enum itself.
 Lax = Field(strict=False)
 
