@@ -23,7 +23,9 @@ from jobcloud.config import (
 from jobcloud.cron import Dialect
 from jobcloud.errors import ConfigError
 
-BAD_NAMES = ["", "a/b", "a b", "a@-@b", ".hidden", "-flag", "ä", "a" * 101, "a\n", "a\0", "../x", "a%2f"]
+BAD_NAMES = [
+    "", "a/b", "a b", "a@-@b", ".hidden", "-flag", "ä", "a" * 101, "a\n", "a\0", "../x", "a%2f", "a:b", "default:a",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", BAD_NAMES)
@@ -35,6 +37,20 @@ def test_name_that_would_break_an_id_or_a_path_is_refused(name: str) -> None:
         assert found.value.fix
     with pytest.raises(ConfigError, match="appName"):
         make_job(app=name)
+
+
+@pytest.mark.parametrize("team", ["", "Billing", "1st", "a:b", "a/b", "a@-@b", "a\n", "a" * 33])
+def test_hostile_team_is_refused(team: str) -> None:
+    for make in (make_app, make_job):
+        with pytest.raises(ConfigError, match="not a valid name of a team") as found:
+            make(team=team)
+        assert (found.value.field, bool(found.value.fix)) == ("team", True)
+
+
+def test_keys_of_a_job_and_its_app_have_the_same_team() -> None:
+    assert (make_job().key, make_job().app_key, make_app().key) == ("report", "shop", "shop")
+    job = make_job(team="billing")
+    assert (job.key, job.app_key, make_app(team="billing").key) == ("billing:report", "billing:shop", "billing:shop")
 
 
 @pytest.mark.parametrize("name", ["a", "0", "_x", "a.b-c_d", "A" * 100])

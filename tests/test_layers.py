@@ -114,6 +114,18 @@ def test_vocabulary_imports_no_package(path: Path) -> None:
     assert path.stem == "placer" or not within(path, *PURE_PACKAGES)
 
 
+@pytest.mark.parametrize("path", SCHEDULER, ids=named)
+def test_scheduler_identifies_apps_and_jobs_by_key(path: Path) -> None:
+    """A bare name is unique in one team only. Executors receive it: job authors see the team in a field of its own."""
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            bare = (node.value.id in ("app", "job", "known") and node.attr == "name") or (
+                node.value.id in ("job", "known") and node.attr == "app"
+            )
+            if bare:
+                assert (path.stem, node.attr) in {("launch", "name"), ("sharding", "name")}, f"line {node.lineno}"
+
+
 @pytest.mark.parametrize("path", MATCH, ids=named)
 def test_matcher_imports_only_itself(path: Path) -> None:
     own = {name for name in imports(path) if name.startswith("jobcloud.")}

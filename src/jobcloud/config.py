@@ -4,6 +4,10 @@ The declaration of a field includes its description: its name in JSON, its unit 
 text for users. `fields` lists the uses of these descriptions.
 
 Amounts are integers in thousandths (1.5 cpus = 1500, 128 MB = 128000, 2 ports = 2000), the precision of Mesos.
+
+The names of apps and of jobs are unique within a team, a *key* is unique in a cluster. The key of an app or a job of
+the team `default` is its name; any other key is `TEAM:NAME`. The scheduler, the stored records, the ids of tasks and
+runs and the paths of the API use keys. No name contains a colon, so a key has one team and one name.
 """
 
 from __future__ import annotations
@@ -56,8 +60,59 @@ _SIZE = f"at most {MAX_TEXT:,} bytes in JSON"
 # Upper limits of one shard or executor, in thousandths: 4,096 cpus, 64 TiB of memory in MB, 1 PiB of disk in MB.
 _MAX_AMOUNTS = (4_096_000, 67_108_864_000, 1_073_741_824_000, 256_000, 1_000_000)
 
+DEFAULT_TEAM = "default"
+SEPARATOR = ":"
+DEFAULT_CLUSTER = "jobcloud"
+#: the most characters of the name of a team or a cluster
+MAX_LABEL = 32
+LABEL_RULE = f"1 to {MAX_LABEL} lower-case letters, digits or '-', the first a letter"
+_LABEL = re.compile(rf"[a-z][a-z0-9-]{{0,{MAX_LABEL - 1}}}")
+
 # Checked when a record is decoded, so that one corrupt record cannot affect others.
 Amount = Annotated[int, msgspec.Meta(ge=0, le=max(_MAX_AMOUNTS))]
+
+
+def key_of(team: str, name: str) -> str:
+    """The key of an app or a job."""
+    return name if team == DEFAULT_TEAM else _joined(team, name)
+
+
+# Each key is one object, so that the records of many tasks share it.
+@lru_cache(maxsize=65_536)
+def _joined(team: str, name: str) -> str:
+    return f"{team}{SEPARATOR}{name}"
+
+
+def split_key(key: str) -> tuple[str, str]:
+    """The team and the name of a key."""
+    team, separator, name = key.partition(SEPARATOR)
+    return (team, name) if separator else (DEFAULT_TEAM, key)
+
+
+def team_of(key: str) -> str:
+    """The team of a key; "" for "", which is the key of nothing."""
+    return split_key(key)[0] if key else ""
+
+
+def qualified(text: str, team: str = "") -> str:
+    """The key that `[TEAM:]NAME` means. `team` is that of a bare name; "" stands for the team `default`.
+
+    The text is not checked: a key that nothing can have names nothing.
+    """
+    if SEPARATOR in text:
+        return key_of(*split_key(text))
+    return key_of(team or DEFAULT_TEAM, text) if text else ""
+
+
+def is_label(text: str) -> bool:
+    """Whether a text may be the name of a team or a cluster: a part of ids, paths and URLs."""
+    return _LABEL.fullmatch(text) is not None
+
+
+def check_team(field: str, team: str) -> None:
+    """Raises ConfigError if a text cannot be the name of a team."""
+    if not is_label(team):
+        raise ConfigError(f"{team[:80]!r} is not a valid name of a team", field=field, fix=f"use {LABEL_RULE}")
 
 
 class Resources(NamedTuple):
@@ -211,6 +266,11 @@ class App:
     """
 
     name: str = field(metadata=spec("appName", _NAME_RULE, change=Change.FIXED, elastic_job=True))
+    team: str = field(
+        default=DEFAULT_TEAM,
+        kw_only=True,
+        metadata=spec("team", f"the team of the app: {LABEL_RULE}", change=Change.FIXED),
+    )
     package: Package = field(metadata=_PACKAGE)
     bootstrap_script: str = described(
         "",
@@ -260,9 +320,15 @@ class App:
 
     def __post_init__(self) -> None:
         check_name("appName", self.name)
+        check_team("team", self.team)
         check_ranges(self)
         check_text("description", self.description)
         _check_command("bootstrapScript", self.bootstrap_script)
+
+    @property
+    def key(self) -> str:
+        """The app's identifier in its cluster."""
+        return key_of(self.team, self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,9 +339,16 @@ class Job:
     """
 
     name: str = field(
-        metadata=spec("jobName", f"{_NAME_RULE}; unique over all apps", change=Change.FIXED, elastic_job=True)
+        metadata=spec(
+            "jobName", f"{_NAME_RULE}; unique over all apps of the team", change=Change.FIXED, elastic_job=True
+        )
     )
-    app: str = field(metadata=spec("appName", "a registered app", elastic_job=True))
+    team: str = field(
+        default=DEFAULT_TEAM,
+        kw_only=True,
+        metadata=spec("team", "the team of the job and of its app", change=Change.FIXED),
+    )
+    app: str = field(metadata=spec("appName", "a registered app of the same team", elastic_job=True))
     kind: JobKind = field(
         metadata=spec(
             "jobExecutionType",
@@ -637,6 +710,7 @@ class Job:
 
     def __post_init__(self) -> None:
         check_name("jobName", self.name)
+        check_team("team", self.team)
         check_name("appName", self.app)
         check_ranges(self, leave_out=frozenset() if self.type is JobType.HTTP else _HTTP_TIMEOUTS)
         for name, text in (("jobParameter", self.parameter), ("description", self.description)):
@@ -744,6 +818,16 @@ class Job:
                     field=f"{name}MaxDelaySeconds",
                     fix="raise the maximum, or lower the delay",
                 )
+
+    @property
+    def key(self) -> str:
+        """The job's identifier in its cluster."""
+        return key_of(self.team, self.name)
+
+    @property
+    def app_key(self) -> str:
+        """The key of the job's app, which belongs to the same team."""
+        return key_of(self.team, self.app)
 
     @property
     def shares_worker(self) -> bool:

@@ -71,7 +71,7 @@ class ShardingContext:
     `attempt` counts from 1. `fence` rises with every attempt: a job that stores `fence` with its results, and rejects
     writes with a smaller one, takes effect once even if it is repeated. `fire_time_ms` is the instant at which the run
     was due or triggered, in milliseconds since the Unix epoch; None if it is unknown. `ports` are the ports of the host
-    that belong to the shard (`portCount`).
+    that belong to the shard (`portCount`). `team` is the team of the job; `job_name` is unique within it.
     """
 
     job_name: str = ""
@@ -88,6 +88,7 @@ class ShardingContext:
     is_cancelled: Callable[[], bool] = field(default=_never, repr=False, compare=False)
     on_progress: Callable[[float, Optional[float]], None] = field(default=_ignore_progress, repr=False, compare=False)
     ports: Tuple[int, ...] = ()
+    team: str = "default"
 
     @property
     def cancelled(self) -> bool:
@@ -182,6 +183,7 @@ class FiringContext:
     """The context of a FiringListener call: the firing as a whole.
 
     `run_id` is that of the firing; `attempt` and `fence` belong to this call, as in ShardingContext.
+    `team` is the team of the job.
     `sharding_parameters` maps items to their parameters. It is empty if they take more than 64 KiB as JSON;
     `sharding_parameters_left_out` is true then. `outcomes` counts the shards by final state (FINISHED, FAILED, KILLED,
     CANCELLED); it is empty before the firing.
@@ -200,6 +202,7 @@ class FiringContext:
     outcomes: Mapping[str, int] = field(default_factory=dict)
     logger: JobLogger = field(default_factory=_SilentLogger, repr=False, compare=False)
     is_cancelled: Callable[[], bool] = field(default=_never, repr=False, compare=False)
+    team: str = "default"
 
     @property
     def cancelled(self) -> bool:

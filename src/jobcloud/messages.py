@@ -1,4 +1,4 @@
-"""Inputs of the scheduler (events) and its outputs (effects), as frozen values.
+"""Inputs of the scheduler (events) and its outputs (effects), as frozen values. They name apps and jobs by their keys.
 
 Every event has `at`, the instant at which it happened in milliseconds since the epoch, and all identifiers that it
 needs. Effects are performed in `EFFECT_ORDER`: a decision is stored before it is sent, and a status update is
@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from jobcloud.config import App, Job
+from jobcloud.config import App, Job, team_of
 from jobcloud.model import Drain, Executor, Firing, InverseOffer, JobState, Offer, Restoration, Shard, Share, Task
 
 # ---------------------------------------------------------------------------------------------------------- events
@@ -120,13 +120,13 @@ class RemoveApp(msgspec.Struct, frozen=True, gc=False):
     """Remove an app. With `jobs`, also remove all its jobs."""
 
     at: int
-    name: str
+    app: str
     jobs: bool = False
 
 
 class SetAppEnabled(msgspec.Struct, frozen=True, gc=False):
     at: int
-    name: str
+    app: str
     enabled: bool
 
 
@@ -141,12 +141,12 @@ class PutJob(msgspec.Struct, frozen=True, gc=False):
 
 class RemoveJob(msgspec.Struct, frozen=True, gc=False):
     at: int
-    name: str
+    job: str
 
 
 class SetJobEnabled(msgspec.Struct, frozen=True, gc=False):
     at: int
-    name: str
+    job: str
     enabled: bool
 
 
@@ -229,10 +229,10 @@ Event: TypeAlias = (
 class Kind(StrEnum):
     """The kinds of stored records. The comments give key → record."""
 
-    APP = "app"  # app name → App
-    JOB = "job"  # job name → Job
-    JOB_STATE = "job_state"  # job name → JobState
-    DISABLED_APP = "disabled_app"  # app name → True
+    APP = "app"  # app key → App
+    JOB = "job"  # job key → Job
+    JOB_STATE = "job_state"  # job key → JobState
+    DISABLED_APP = "disabled_app"  # app key → True
     FIRING = "firing"  # firing id → Firing, without its shards if it is wide
     SHARD = "shard"  # firing id/item → Shard of a wide firing, once it has been tried
     TASK = "task"  # task id → Task, until it is known to have ended
@@ -368,7 +368,10 @@ class Topic(StrEnum):
 
 
 class Publish(msgspec.Struct, frozen=True, gc=False):
-    """A notice for users and traces. It may get lost; nothing depends on it."""
+    """A notice for users and traces. It may get lost; nothing depends on it.
+
+    `app` is given for notices about an app and about its warm executors.
+    """
 
     at: int
     topic: Topic
@@ -379,6 +382,12 @@ class Publish(msgspec.Struct, frozen=True, gc=False):
     item: int = -1
     hostname: str = ""
     state: str = ""
+    app: str = ""
+
+    @property
+    def team(self) -> str:
+        """The team of the job or the app; "" for a notice about neither."""
+        return team_of(self.job or self.app)
 
 
 Call: TypeAlias = (

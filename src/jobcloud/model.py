@@ -1,8 +1,8 @@
 """The vocabulary of the scheduler: firings, shards, tasks, executors, offers. Apps and jobs are in config.py.
 
-Instants are integers: milliseconds since the Unix epoch. Amounts are integers in thousandths. All values are frozen;
-the scheduler replaces them. They are `msgspec.Struct`s, because most are created for each task. To create or copy a
-struct takes a tenth of the time that a frozen dataclass takes.
+The fields `app` and `job` are keys (see config.py). Instants are integers: milliseconds since the Unix epoch. Amounts
+are integers in thousandths. All values are frozen; the scheduler replaces them. They are `msgspec.Struct`s, because
+most are created for each task. To create or copy a struct takes a tenth of the time that a frozen dataclass takes.
 """
 
 from __future__ import annotations
@@ -304,7 +304,7 @@ class Task(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 def placeholder_job(app: str) -> str:
-    """The job name in the ids and notices of an app's placeholders. No real job can have it."""
+    """The job in the ids and notices of an app's placeholders. No real job can have it."""
     return f"keeper={app}"
 
 
@@ -399,7 +399,7 @@ class Drain:
 
 
 class TaskName(NamedTuple):
-    """The parts of a task id, as in Elastic-Job-Cloud: job, item, execution type, agent, and a unique part."""
+    """The parts of a task id, as in Elastic-Job-Cloud: job key, item, execution type, agent, and a unique part."""
 
     job: str
     item: int

@@ -79,6 +79,15 @@ def test_none_deletes_a_record_and_missing_records_may_be_deleted(store: Store) 
     assert store.load().records[Kind.JOB] == {}
 
 
+def test_keys_of_teams_are_loaded_as_they_were_written(open_store: OpenStore) -> None:
+    first = open_store()
+    epoch, keys = first.acquire(), ("report", "billing:report", "billing:report.20260101T000000Z@prod", "b-2:a.b/7")
+    first.write(epoch, [StoredWrite(kind, key, key.encode()) for kind in Kind for key in keys])
+    first.write(epoch, [StoredWrite(kind, "report", None) for kind in Kind])
+    first.close()
+    assert open_store().load().records == {kind: {key: key.encode() for key in keys[1:]} for kind in Kind}
+
+
 @pytest.mark.parametrize("values", [(b"1", b"2"), (None, b"1"), (b"1", None), (b"1", None, b"2")])
 def test_last_write_of_a_key_in_a_batch_wins(store: Store, values: tuple[bytes | None, ...]) -> None:
     store.write(store.acquire(), [StoredWrite(Kind.TASK, "t", value) for value in values])

@@ -85,7 +85,7 @@ def loop(server: tuple[FakeLoop, str, list[str]]) -> FakeLoop:
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A directory without context files of other servers."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
-    for name in ("JOBCLOUD_SERVER", "JOBCLOUD_TOKEN", "JOBCLOUD_PURE_MATCHER"):
+    for name in ("JOBCLOUD_SERVER", "JOBCLOUD_TOKEN", "JOBCLOUD_TEAM", "JOBCLOUD_PURE_MATCHER"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path
 
@@ -696,3 +696,124 @@ AGES = {
 @pytest.mark.parametrize("text", AGES)
 def test_ages_are_short(text: str) -> None:
     assert render.age(AGES[text]) == text
+
+
+# -------------------------------------------------------------------------------------------------------------- teams
+
+
+def in_team(team: str) -> str:
+    return MANIFEST.replace('name = "demo"', f'name = "demo"\nteam = "{team}"')
+
+
+def test_manifest_names_the_team_once_for_the_app_and_its_jobs(run: Run, loop: FakeLoop, app: Path) -> None:
+    assert run("app", "add", str(app)).code == 0
+    (app / "jobcloud.toml").write_text(in_team("billing"))
+    added = run("app", "add", str(app))
+    assert (added.code, added.err) == (0, "")
+    assert "app billing:demo is registered" in added.out
+    assert "job billing:hello is registered" in added.out
+    assert "app billing:demo is up to date" in run("app", "add", str(app)).out
+    assert (set(loop.scheduler.apps), set(loop.scheduler.jobs)) == (
+        {"demo", "billing:demo"},
+        {"hello", "billing:hello"},
+    )
+    assert run("app", "update", str(app), "--no-wait", "--json").json["appName"] == "billing:demo"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "key"),
+    [
+        (("--team", "ops", "app", "add"), "ops:demo"),
+        (("--team", "default", "app", "add"), "demo"),
+        (("app", "add", "--name", "ops:other"), "ops:other"),
+        (("--team", "ops", "app", "add", "--name", "web:other"), "web:other"),
+        (("--team", "ops", "app", "add", "--name", "other"), "ops:other"),
+    ],
+)
+def test_option_gives_the_team_of_an_app_whose_manifest_has_none(
+    run: Run, loop: FakeLoop, app: Path, arguments: tuple[str, ...], key: str
+) -> None:
+    assert run(*arguments, str(app)).code == 0
+    assert set(loop.scheduler.apps) == {key}
+    assert {job.app_key for job in loop.scheduler.jobs.values()} == {key}
+
+
+def test_manifest_decides_about_its_team_and_a_job_of_another_team_is_a_usage_error(
+    run: Run, loop: FakeLoop, app: Path
+) -> None:
+    (app / "jobcloud.toml").write_text(in_team("billing"))
+    assert run("--team", "ops", "app", "add", str(app)).code == 0
+    assert set(loop.scheduler.apps) == {"billing:demo"}
+    (app / "jobcloud.toml").write_text(in_team("web") + 'team = "ops"\n')
+    refused = run("app", "add", str(app))
+    assert refused.code == 2
+    assert "team: is 'ops' in job 'hello', but the app belongs to 'web' (name the team once" in refused.err
+    assert set(loop.scheduler.apps) == {"billing:demo"}
+
+
+@pytest.mark.parametrize("team", ["Billing", "a:b", "../x", "a" * 33])
+def test_hostile_team_is_a_usage_error_of_the_option_and_refused_in_a_manifest(
+    run: Run, loop: FakeLoop, app: Path, team: str
+) -> None:
+    result = run("--team", team, "job", "list")
+    assert result.code == 2
+    assert "--team: " in result.err
+    assert "lower-case letters, digits or '-'" in result.err
+    (app / "jobcloud.toml").write_text(in_team(team))
+    refused = run("app", "add", str(app))
+    assert refused.code == 1
+    assert "not a valid name of a team" in refused.err
+    assert not loop.scheduler.apps
+
+
+def test_jobs_are_named_with_their_team_or_in_the_team_of_the_option(
+    run: Run, loop: FakeLoop, app: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("app", "add", str(app))
+    run("--team", "billing", "app", "add", str(app))
+    assert run("job", "disable", "billing:hello", "--json").json["jobName"] == "billing:hello"
+    assert [loop.scheduler.enabled(job) for job in ("hello", "billing:hello")] == [True, False]
+    monkeypatch.setenv("JOBCLOUD_TEAM", "billing")
+    assert run("job", "enable", "hello", "--json").json["team"] == "billing"
+    assert run("job", "show", "default:hello", "--json").json["team"] == "default"
+    assert run("--team", "default", "job", "show", "hello", "--json").json["team"] == "default"
+    assert "billing:hello: no shard is running" in run("explain", "hello").out
+    updated = run("job", "update", "hello", "--set", "priority=5", "--json").json
+    assert (updated["jobName"], updated["config"]["priority"]) == ("billing:hello", 5)
+    file = app / "job.json"
+    file.write_text(json.dumps(job_body(priority=6)))
+    assert run("job", "update", "hello", str(file), "--json").json["jobName"] == "billing:hello"
+    assert run("job", "add", str(file), "--set", "jobName=other", "--json").json["jobName"] == "billing:other"
+    assert "there is no job billing:absent" in run("job", "trigger", "absent").err
+    assert run("job", "remove", "other", "--json").json == {"jobName": "billing:other", "removed": True}
+    assert run("app", "disable", "demo", "--json").json["appName"] == "billing:demo"
+    assert run("app", "remove", "demo", "--jobs").out == "app billing:demo is removed\n"
+    assert set(loop.scheduler.jobs) == {"hello"}
+
+
+def test_lists_show_keys_and_only_the_team_of_the_option(run: Run, loop: FakeLoop, app: Path) -> None:
+    run("app", "add", str(app))
+    run("--team", "billing", "app", "add", str(app))
+    launch(loop)
+    for command, title in ((("app", "list"), "demo"), (("job", "list"), "hello"), (("tasks",), "hello/0")):
+        whole = run(*command).out
+        assert re.search(rf"^{title} ", whole, re.MULTILINE), whole
+        assert re.search(rf"^billing:{title} ", whole, re.MULTILINE), whole
+        mine = run("--team", "billing", *command).out
+        assert f"billing:{title} " in mine
+        assert not re.search(rf"^{title} ", mine, re.MULTILINE), mine
+    assert {one["team"] for one in run("runs", "--json").json} == {"billing", "default"}
+    assert {one["team"] for one in run("--team", "default", "runs", "--json").json} == {"default"}
+    assert {one["jobName"] for one in run("--team", "billing", "runs", "hello", "--json").json} == {"billing:hello"}
+    assert {one["jobName"] for one in run("job", "list", "--app", "billing:demo", "--json").json} == {"billing:hello"}
+    assert {one["jobName"] for one in run("tasks", "--job", "billing:hello", "--json").json} == {"billing:hello"}
+
+
+def test_task_is_found_by_key_and_shard_and_by_its_whole_id(run: Run, loop: FakeLoop, app: Path) -> None:
+    run("app", "add", str(app))
+    run("--team", "billing", "app", "add", str(app))
+    tasks = {task_id.rsplit("@-@", 3)[0]: task_id for task_id in launch(loop)}
+    assert run("kill", "billing:hello/1", "--json").json["id"] == tasks["billing:hello@-@1"]
+    assert run("--team", "billing", "kill", "hello/0", "--json").json["id"] == tasks["billing:hello@-@0"]
+    assert run("--team", "billing", "kill", tasks["hello@-@1"], "--json").json["id"] == tasks["hello@-@1"]
+    assert run("kill", tasks["hello@-@0"][:-1], "--json").code == 0

@@ -57,6 +57,8 @@ def context():
     print("closed")
 """
 MANIFEST = """
+[app]
+team = "billing"
 [[jobs]]
 jobName = "fails"
 jobClass = "local_jobs:Fails"
@@ -91,7 +93,7 @@ jobParameter = "all"
 [[jobs]]
 jobName = "script"
 jobType = "SCRIPT"
-scriptCommandLine = "sh -c 'echo $JOBCLOUD_JOB_NAME; exit 3'"
+scriptCommandLine = "sh -c 'echo $JOBCLOUD_TEAM/$JOBCLOUD_JOB_NAME; exit 3'"
 [[jobs]]
 jobName = "private"
 jobType = "SCRIPT"
@@ -153,7 +155,9 @@ def test_failing_script_is_reported_with_its_exit_code(app: Path, capfd: pytest.
     with pytest.raises(SystemExit) as ended:
         cli.main(["run-local", str(app), "script"])
     assert ended.value.code == 1
-    assert "shard 0 failed: 3" in capfd.readouterr().out
+    out = capfd.readouterr().out
+    assert "billing/script\n" in out
+    assert "shard 0 failed: 3" in out
 
 
 def test_script_gets_its_parameters_in_a_file_and_not_as_an_argument(

@@ -149,17 +149,18 @@ def test_running_cluster_is_planned_with_its_registered_jobs(
         monkeypatch.setenv("JOBCLOUD_SERVER", url)
         monkeypatch.setenv("JOBCLOUD_TOKEN", "t0ken")
         assert "there are no jobs" in plan(capsys, "--host", "cpus=8,mem_mb=8192", "--jobs", code=2)
-        with pytest.raises(SystemExit):
-            cli.main(["app", "add", str(app)])
+        for team in ("default", "billing"):
+            with pytest.raises(SystemExit):
+                cli.main(["--team", team, "app", "add", str(app)])
         capsys.readouterr()
         assert "the cluster has no agents" in plan(capsys, "--cluster", "--jobs", code=2)
         loop.tick(6_000)
         loop.offer()
-        text = plan(capsys, "--cluster", "--jobs", "--more", "hello")
-        assert "fits: all 4 tasks on 1 host" in text
+        text = plan(capsys, "--cluster", "--jobs", "--more", "billing:hello")
+        assert "fits: all 8 tasks on 1 host" in text
         loop.tick(60_000)  # unused offers were declined; the size of the agent is still known
         assert not any(loop.scheduler.agents()[0].offered)
-        assert plan(capsys, "--cluster", "--jobs", "--more", "hello") == text
+        assert plan(capsys, "--cluster", "--jobs", "--more", "billing:hello") == text
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,8 @@ def test_script_gets_the_shard_as_last_argument_and_everything_in_its_environmen
     agent: FakeAgent, start: Start, python: str
 ) -> None:
     executor = start(python=python)
-    agent.launch("s1", parameter="a 'b' $HOME", jobType="SCRIPT", scriptCommandLine="bin/run.py --mode 'full run'")
+    agent.launch("s1", parameter="a 'b' $HOME", jobType="SCRIPT", team="billing",
+                 scriptCommandLine="bin/run.py --mode 'full run'")  # fmt: skip
     end = agent.end("s1")
     assert end.state == "TASK_FINISHED", end
     seen: dict[str, Any] = json.loads(executor.output("s1"))
@@ -42,6 +43,7 @@ def test_script_gets_the_shard_as_last_argument_and_everything_in_its_environmen
         "shardingItem": 0,
     }
     assert seen["facts"]["JOBCLOUD_FENCE"] == "7"
+    assert (seen["facts"]["JOBCLOUD_TEAM"], seen["facts"]["JOBCLOUD_JOB_NAME"]) == ("billing", "settle")
     assert seen["facts"]["JOBCLOUD_JOB_PARAMETER"] == "all"
     assert seen["facts"]["JOBCLOUD_SHARDING_PARAMETER"] == "a 'b' $HOME"
     assert seen["cwd"] == str(executor.sandbox / "app")

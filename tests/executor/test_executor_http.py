@@ -70,14 +70,14 @@ def call(agent: FakeAgent, uri: str, **job: Any) -> Ended:
 
 def test_http_job_sends_its_shard_in_a_header(agent: FakeAgent, start: Start, server: Server, python: str) -> None:
     executor = start(python=python)
-    end = call(agent, server.url + "/200?a=b", httpMethod="POST", httpData='{"ä":1}')
+    end = call(agent, server.url + "/200?a=b", httpMethod="POST", httpData='{"ä":1}', team="billing")
     assert end.state == "TASK_FINISHED", end
     (asked,) = server.asked
     assert (asked["method"], asked["path"], asked["body"]) == ("POST", "/200?a=b", '{"ä":1}')
     assert asked["headers"]["Content-Type"] == "application/json"
     assert json.loads(asked["headers"]["shardingContext"])["shardingParameter"] == "süd"
-    facts = [asked["headers"]["X-Jobcloud-" + name] for name in ("Run-Id", "Attempt", "Fence")]
-    assert facts == ["run-h1", "2", "7"]
+    facts = [asked["headers"]["X-Jobcloud-" + name] for name in ("Run-Id", "Attempt", "Fence", "Team")]
+    assert facts == ["run-h1", "2", "7", "billing"]
     assert asked["headers"]["Host"] == server.url.removeprefix("http://")
     assert executor.output("h1") == "200 OK\nsaid the server\n"
 

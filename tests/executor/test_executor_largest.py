@@ -53,7 +53,7 @@ def registered(text: Any, **fields: Any) -> Job:
 
 def launch(agent: FakeAgent, job: Job, task: str, item: int = ITEM) -> None:
     """Launch a shard with the payload that the scheduler makes."""
-    firing = sharding.make_firing(job, JobState(0), Cause.CRON, 1_700_000_000_000, "u")
+    firing = sharding.make_firing(job, JobState(0), Cause.CRON, 1_700_000_000_000, "u", "prod")
     made = Task(task, firing.id, job.name, item, 1, Execution.READY, "S0", "h", job.app, "e", job.resources, 0)
     agent.launch(task, encode_data(b"".join(sharding.payload(job, firing, made, 7))))
 

@@ -165,7 +165,7 @@ def test_webhook_gets_every_failure_of_every_job_type(agent: FakeAgent, start: S
     assert reports[0] == {
         "jobName": "settle", "taskId": "t-exception", "shardingTotalCount": 4, "shardingItem": 0,
         "runId": "run-t-exception", "attempt": 2, "fence": 7, "fireTime": 1_700_000_000_000, "step": None,
-        "cause": "exception", "exitCode": None, "message": reports[0]["message"],
+        "team": "default", "cause": "exception", "exitCode": None, "message": reports[0]["message"],
     }  # fmt: skip
     assert reports[2]["exitCode"] == 3
     hook.status = 500

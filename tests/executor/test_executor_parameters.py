@@ -38,7 +38,7 @@ def test_parameters_of_a_script_are_in_its_file_and_environment_and_not_in_its_a
     assert seen["context"] == {
         "jobName": "settle", "taskId": "s1", "shardingTotalCount": 4, "jobParameter": "s3cret-of-all",
         "shardingItem": 0, "shardingParameter": "s3cret 'é", "runId": "run-s1", "attempt": 2, "fence": 7,
-        "fireTime": 1_700_000_000_000, "ports": [31_005, 31_006],
+        "fireTime": 1_700_000_000_000, "ports": [31_005, 31_006], "team": "default",
     }  # fmt: skip
     assert "s3cret" not in str(seen["arguments"])
     assert seen["env"]["JOBCLOUD_JOB_PARAMETER"] == "s3cret-of-all"

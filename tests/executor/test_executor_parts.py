@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 import io
+import json
 import os
 import struct
 import subprocess
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.executor_kit import task_payload
 
 from jobcloud.executor import bundle, output
 from jobcloud.executor.agent_api import Outbox
@@ -25,8 +27,10 @@ from jobcloud.executor.ledger import MAX_WAITING_REPORTS, TERMINAL, Ledger, _Rec
 from jobcloud.executor.loop import Loop
 from jobcloud.executor.outcomes import MESSAGE_CHARS, cut, small
 from jobcloud.executor.output import Pump, RotatingLog, TaskFolders, rotated, task_folder
+from jobcloud.executor.payload import PayloadError, firing_context, read_task, sharding_context
 from jobcloud.executor.resident import LATE_MS, Resident
 from jobcloud.executor.settings import SettingsError, read_settings
+from jobcloud.wire import encode_data
 
 STATES = ["TASK_RUNNING", *sorted(TERMINAL)]
 
@@ -410,3 +414,22 @@ def test_daemons_own_log_is_bounded(tmp_path: Path) -> None:
     assert 150 < len(numbers) < 1_000
     assert 20_000 < max(map(len, lines)) < 21_000
     assert {path.name for path in tmp_path.iterdir()} == {"stderr", "stderr.old"}
+
+
+def read(**job: Any) -> Any:
+    return read_task(encode_data(json.dumps(task_payload("t1", jobClass="shop:Job", **job)).encode()))
+
+
+@pytest.mark.parametrize(("job", "team"), [({}, "default"), ({"team": "billing"}, "billing")])
+def test_contexts_have_the_team_of_the_task_or_the_default(job: dict[str, Any], team: str) -> None:
+    payload = read(**job)
+    facts = payload.facts()
+    assert ("team" in facts) == bool(job), "a worker of an app's own gets the same facts as before teams"
+    assert sharding_context(payload.context, facts).team == team
+    assert firing_context(payload.context, facts, {}).team == team
+    assert "team" not in sharding_context(payload.context, facts).as_dict(), "Elastic-Job's context has six fields"
+
+
+def test_team_that_is_no_text_is_refused() -> None:
+    with pytest.raises(PayloadError, match="'team' in job"):
+        read(team=5)

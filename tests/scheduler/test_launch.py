@@ -149,7 +149,7 @@ def test_payload_holds_the_jobs_fields_with_any_characters(kind: JobKind, listen
     odd = '"}\\\n\u2028 ß€,{"a":[%s] \x7f'
     about: dict[str, Any] = {"parameter": odd, "shard_count": 2, "shard_parameters": '0="}{ß,1=\\n', "description": odd}
     job = make_job(kind=kind, firing_listener=listener, **about)
-    firing = sharding.make_firing(job, JobState(0), Cause.CRON, 7_000, "unique")
+    firing = sharding.make_firing(job, JobState(0), Cause.CRON, 7_000, "unique", "prod")
     steps = ["before", "after"] if listener else []
     for item in range(len(firing.shards)):
         task = changed(make_task(), id=f'report@-@{item}@-@READY@-@"agent"@-@1-1', item=item)

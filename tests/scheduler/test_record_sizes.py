@@ -18,7 +18,8 @@ from jobcloud.wire import RESULT_BYTES
 
 QUOTES = '"' * 100_000
 RESULT = '"' + r"\"" * (RESULT_BYTES // 2 - 1) + '"'  # as JSON
-NAME = "n" * 100
+NAME, TEAM = "n" * 100, "t" * 32
+KEY = f"{TEAM}:{NAME}"
 
 
 class Scale(Desk):
@@ -47,23 +48,28 @@ def hostile_offer(number: int) -> Any:
 
 @pytest.mark.parametrize("shards", [MAX_NARROW, MAX_NARROW + 1, MAX_NARROW - 2])
 def test_largest_records_are_below_the_limit_of_every_store(shards: int) -> None:
-    app = make_app(NAME, resources=Resources(3_000, 128_000, ports=500_000), executors=1, bootstrap_script="x" * 65_536)
-    others = [make_job(f"{number}{NAME[1:]}", app=NAME, context=f"c{number}" * 5_000, bean="b") for number in range(3)]
+    app = make_app(
+        NAME, team=TEAM, resources=Resources(3_000, 128_000, ports=500_000), executors=1, bootstrap_script="x" * 65_536
+    )
+    others = [
+        make_job(f"{number}{NAME[1:]}", team=TEAM, app=NAME, context=f"c{number}" * 5_000, bean="b")
+        for number in range(3)
+    ]
     job = make_job(
-        NAME, app=NAME, shard_count=shards, resources=Resources(100, 1_000),
+        NAME, team=TEAM, app=NAME, shard_count=shards, resources=Resources(100, 1_000),
         firing_listener="shop:Stage" if shards < MAX_NARROW else "",
     )  # fmt: skip
     desk = Scale(app, job, *others)
-    desk.do(Trigger(desk.at, NAME))
+    desk.do(Trigger(desk.at, KEY))
     for number in range(2):
         desk.offer(hostile_offer(number))
     desk.do(DrainAgent(desk.at, next(iter(desk.scheduler.cluster.agents)), 0, QUOTES))
     for _ in range(3):
-        for task_id in desk.running(NAME):
+        for task_id in desk.running(KEY):
             desk.status(task_id, "TASK_RUNNING", message=QUOTES, reason=QUOTES)
             desk.status(task_id, "TASK_FINISHED", message=QUOTES, reason=QUOTES, data=f'{{"result":{RESULT}}}')
         desk.offer(hostile_offer(7))
-    firing = desk.firings(NAME)[0]
+    firing = desk.firings(KEY)[0]
     assert firing.ended_ms
     assert all(len(shard.message) == MAX_MESSAGE_BYTES for shard in firing.shards)
     assert all(len(shard.outcome.result) == RESULT_BYTES for shard in firing.shards)

@@ -79,7 +79,7 @@ def test_job_runs_from_registration_to_removal() -> None:
     launches = desk.launched()
     assert [payload_of(one)["shardingContext"]["shardingParameter"] for one in launches] == ["a", "b"]
     assert payload_of(launches[0])["fireTime"] == START + 60_000
-    assert payload_of(launches[0])["runId"] == "report.20260101T000100Z"
+    assert payload_of(launches[0])["runId"] == "report.20260101T000100Z@jobcloud"
     assert payload_of(launches[1])["fence"] > payload_of(launches[0])["fence"] > 0
     for one in launches:
         desk.status(one.task_id, "TASK_RUNNING")

@@ -32,7 +32,7 @@ from jobcloud.server.records import encode
 
 SMALL = Resources(1, 1_000)
 WIDE = MAX_NARROW + 8
-FIRING = "report.trigger-1-1"
+FIRING = "report.trigger-1-1@jobcloud"
 
 
 def desk_of(shards: int, policy: Policy = POLICY, **fields: Any) -> Desk:

@@ -40,6 +40,7 @@ def test_notice_becomes_one_json_line_with_its_fields(capsys: pytest.CaptureFixt
         "level": "info",
         "at": 5,
         "topic": "fired",
+        "team": "default",
         "job": "report",
         "firing_id": "report@5",
     }

@@ -544,9 +544,7 @@ def test_command_returns_once_it_is_stored(world: World) -> None:
 def test_question_is_answered_between_batches_and_sees_completed_commands(world: World) -> None:
     with running(world) as loop:
         loop.command(lambda at: SetJobEnabled(at, "j", True))
-        assert loop.ask(lambda core: [event.name for event in core.handled if isinstance(event, SetJobEnabled)]) == [
-            "j"
-        ]
+        assert loop.ask(lambda core: [event.job for event in core.handled if isinstance(event, SetJobEnabled)]) == ["j"]
         with pytest.raises(Conflict):
             loop.ask(lambda core: raising(Conflict("asked for")))
         assert loop.health().leading
@@ -778,7 +776,7 @@ def test_callers_behind_a_failed_write_are_answered_at_once(world: World) -> Non
         world.fail_before = [StoreError("disk")]
         waiting = []
         for name in ("first", "second"):
-            waiting.append(pool.submit(loop.command, partial(SetJobEnabled, name=name, enabled=True)))
+            waiting.append(pool.submit(loop.command, partial(SetJobEnabled, job=name, enabled=True)))
             eventually(lambda: loop.health().waiting == len(waiting))
         busy.set_result(None)
         blocking.result(10)

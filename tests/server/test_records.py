@@ -57,6 +57,8 @@ EXECUTOR = Executor("exec", "agent", "app", (Share("ports", 2000, ranges=((31000
 SAMPLES: list[tuple[Kind, str, Record]] = [
     (Kind.APP, "app", APP),
     (Kind.JOB, "job", JOB),
+    (Kind.APP, "billing:app", replace(APP, team="billing")),
+    (Kind.JOB, "billing:job", replace(JOB, team="billing")),
     (Kind.JOB_STATE, "job", STATE),
     (Kind.DISABLED_APP, "app", True),
     (Kind.FIRING, "job.1", FIRING),
@@ -110,8 +112,8 @@ def test_firings_and_tasks_are_stored_without_default_values() -> None:
 
 def test_everything_is_restored_by_its_key() -> None:
     restored = restore(stored(*((kind, key, encode(kind, record)) for kind, key, record in SAMPLES)))
-    assert restored.apps == {"app": APP}
-    assert restored.jobs == {"job": JOB}
+    assert restored.apps == {"app": APP, "billing:app": replace(APP, team="billing")}
+    assert restored.jobs == {"job": JOB, "billing:job": replace(JOB, team="billing")}
     assert restored.job_states == {"job": STATE}
     assert restored.disabled_apps == {"app"}
     assert restored.firings == {"job.1": FIRING, "job.2": WIDE}
@@ -144,6 +146,7 @@ def test_unreadable_record_of_a_shard_is_damaged_and_those_of_an_unreadable_firi
 
 def test_fields_missing_in_an_older_record_take_their_defaults() -> None:
     assert decode(Kind.JOB_STATE, "j", b'{"v":1,"r":{"considered_ms":5}}') == JobState(5)
+    assert decode(Kind.APP, "app", encode(Kind.APP, APP).replace(b'"team":"default",', b"")) == APP
     assert decode(Kind.TASK, "t", encode(Kind.TASK, TASK).replace(b"[1,0,0,0,0]", b"[1,0]")) == TASK
 
 
@@ -169,6 +172,10 @@ def test_fields_of_a_later_release_of_the_same_format_are_ignored() -> None:
         (encode(Kind.JOB, JOB).replace(b"Europe/Berlin", b"Europe/Nowhere"), "cron"),
         (encode(Kind.JOB, JOB).replace(b'"TRANSIENT"', b'"SOMETIMES"'), "SOMETIMES"),
         (encode(Kind.JOB, replace(JOB, name="other")), "holds the record of 'other'"),
+        (encode(Kind.JOB, replace(JOB, team="other")), "holds the record of 'other:job'"),
+        (encode(Kind.JOB, JOB).replace(b'"default"', b'"Other:team"'), "is not a valid name of a team"),
+        (encode(Kind.JOB, JOB).replace(b'"default"', b'""'), "is not a valid name of a team"),
+        (encode(Kind.JOB, JOB).replace(b'"name":"job"', b'"name":"default:job"'), "is not a valid name"),
     ],
 )
 def test_damaged_or_newer_job_is_a_fault_and_affects_no_other(value: bytes, problem: str) -> None:

@@ -46,6 +46,17 @@ def refused(**flags: object) -> dict[str, str]:
     return problems(caught.value)
 
 
+@pytest.mark.parametrize("name", ["", "Prod", "a b", "a@b", "a:b", "1", "a" * 33, "../x"])
+def test_hostile_name_of_the_cluster_is_refused_with_a_fix(name: str) -> None:
+    assert "lower-case letters, digits or '-'" in refused(cluster__name=name)["cluster.name"]
+
+
+def test_cluster_has_a_name_from_the_environment_or_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load().cluster.name == "jobcloud"
+    monkeypatch.setenv("JOBCLOUD_CLUSTER_NAME", "north-1")
+    assert load().cluster.name == "north-1"
+
+
 def test_default_settings_listen_on_loopback_and_keep_state_in_memory() -> None:
     settings = load()
     assert (settings.http.host, settings.http.port, settings.data) == ("127.0.0.1", 8899, None)

@@ -50,7 +50,9 @@ RECORDS = [(Kind.APP, "shop", APP), (Kind.JOB, "report", REPORT), (Kind.JOB, "al
 
 @pytest.mark.parametrize(("kind", "key", "text"), RECORDS)
 def test_stored_record_is_written_again_with_the_same_names_and_values(kind: Kind, key: str, text: str) -> None:
-    assert json.loads(encode(kind, decode(kind, key, text.encode()))) == json.loads(text)
+    written, given = json.loads(encode(kind, decode(kind, key, text.encode()))), json.loads(text)
+    assert written["r"].pop("team") == "default", "older builds ignore it"
+    assert written == given
 
 
 def test_stored_app_is_read() -> None:

@@ -210,7 +210,10 @@ def test_every_record_is_read_without_a_fault(store: Store) -> None:
 
 def test_every_record_is_written_back_as_it_was(store: Store) -> None:
     for kind, key, value in entries(store.load()):
-        assert json.loads(encode(kind, decode(kind, key, value))) == json.loads(value), f"{kind}/{key}"
+        recorded_ = json.loads(value)
+        if kind in (Kind.APP, Kind.JOB):
+            recorded_["r"]["team"] = "default"  # builds that know teams write it, and older builds ignore it
+        assert json.loads(encode(kind, decode(kind, key, value))) == recorded_, f"{kind}/{key}"
 
 
 def test_scheduler_that_takes_over_changes_no_record(recording: Recording) -> None:

@@ -28,7 +28,7 @@ UNIT_TESTS = (
         for name in ("scheduler", "rollouts", "operator_calls", "warm_executors", "partitions", "timeouts", "drains",
                      "firing_listener", "queue", "status", "cluster", "launch", "outcomes", "scheduler_policies",
                      "mass_loss", "retry", "call_sizes", "circuit_breakers", "scheduler_weaknesses", "record_sizes",
-                     "restorations", "roles", "wide_firings", "wrong_clock")
+                     "restorations", "roles", "teams", "wide_firings", "wrong_clock")
     ),
     *(f"tests/server/test_{name}.py"
       for name in ("clock", "epochs", "held_back", "loop", "loop_leadership", "records")),
@@ -163,8 +163,13 @@ MUTATIONS: tuple[Mutation, ...] = (
         "Ending(End.NOT_STARTED, text, dropped=True)",
     ),
     Mutation(
+        "teams share executors of apps with equal names", "scheduler/launch.py",
+        'content = f"{app.key.replace(SEPARATOR, _SEPARATOR_IN_PATHS)}{DELIMITER}{version}"',
+        'content = f"{app.name}{DELIMITER}{version}"',
+    ),
+    Mutation(
         "a removed app stays disabled", "scheduler/commands.py",
-        "        self._state.set_app_disabled(event.name, disabled=False)\n",
+        "        self._state.set_app_disabled(event.app, disabled=False)\n",
         "",
     ),
     Mutation(

@@ -18,6 +18,7 @@ from jobcloud.config import (
     PartitionPolicy,
     Resources,
     UpdateStrategy,
+    split_key,
 )
 from jobcloud.errors import Refused, Unavailable
 from jobcloud.messages import (
@@ -48,7 +49,8 @@ if TYPE_CHECKING:
 WIDE = "j6"
 TOO_LARGE = "too-large"
 CONCURRENCY = {0: Concurrency.REPLACE, 3: Concurrency.ALLOW}
-AT_ONCE = {"j3": 2}
+TEAM = "billing"
+AT_ONCE = {"j3": 2, f"{TEAM}:j2": 2}
 REPLACING = {"j0"}
 _CRONS = ("0/3 * * * * ?", "0/5 * * * * ?", "0/7 * * * * ?", "0 * * * * ?", "0/10 * * * * ?")
 LIMIT_MS = 3_000
@@ -100,15 +102,24 @@ class Operators:
     # ---- commands -------------------------------------------------------------------------------------------
 
     def set_up(self, jobs: int, *, wide: bool = False) -> None:
-        for app in ("a0", "a1"):
+        for app in self.apps:
             self._world.later(1, self._put_app, app, 1, False)
         for number in range(jobs):
             self._world.later(100 + number, self.put_job, number, number * 7_919, False)
         if wide:
             self._world.later(100 + jobs, self._put_wide)
 
+    @property
+    def apps(self) -> tuple[str, str]:
+        """The keys of the apps."""
+        return self._key("a", 0), self._key("a", 1)
+
+    def _key(self, kind: str, number: int) -> str:
+        """The key of an app or a job. With teams, odd ones have the names of the even ones before them."""
+        return f"{TEAM}:{kind}{number - 1}" if number % 2 and self._world.plan.teams else f"{kind}{number}"
+
     def act(self, kind: str, a: int, b: int) -> None:
-        app, job = f"a{a % 2}", f"j{a % 6}"
+        app, job = self._key("a", a % 2), self._key("j", a % 6)
         if kind == "put_app":
             self._put_app(app, 1 + b % 3, b % 4 > 0)
         elif kind == "put_job":
@@ -169,21 +180,24 @@ class Operators:
             item = None if b % 2 else b % len(run.work)
             self._ask(("retry", run.id), ABSENT, lambda at: Retry(at, run.id, item))
 
-    def _put_app(self, name: str, version: int, replace: bool) -> None:
+    def _put_app(self, key: str, version: int, replace: bool) -> None:
+        team, name = split_key(key)
         package, need = f"{version:064x}", Resources(100 + 25 * version, 16_000 * (1 + version))
         self.executors[package] = need
-        app = App(name, Package("http://h/p.zip", package), resources=need, idle_timeout_ms=5_000,
+        app = App(name, Package("http://h/p.zip", package), team=team, resources=need, idle_timeout_ms=5_000,
                   executors=(0, 0, 1, EVERY_AGENT)[version])  # fmt: skip
-        self._ask(("app", name), app, lambda at: PutApp(at, app, replace))
+        self._ask(("app", key), app, lambda at: PutApp(at, app, replace))
 
     def put_job(self, a: int, b: int, replace: bool) -> None:
         daemon = a % 6 in (1, 4)
+        key = self._key("j", a % 6)
+        team, name = split_key(key)
         job = Job(
-            f"j{a % 6}", f"a{a % 2}", JobKind.DAEMON if daemon else JobKind.TRANSIENT, JobType.SIMPLE,
+            name, split_key(self._key("a", a % 2))[1], JobKind.DAEMON if daemon else JobKind.TRANSIENT, JobType.SIMPLE,
             _CRONS[b % len(_CRONS)], resources=Resources(200 + 50 * (b % 4), 32_000), job_class="shop:Job",
             context="shop:beans" if b % 3 else "shop:others", bean="job" if b % 4 == 0 else "",
             failover=b % 5 != 0, misfire=b % 2 == 0, catch_up=tuple(CatchUp)[b % 3],
-            concurrency=CONCURRENCY.get(a % 6, Concurrency.FORBID), concurrency_limit=AT_ONCE.get(f"j{a % 6}", 1),
+            concurrency=CONCURRENCY.get(a % 6, Concurrency.FORBID), concurrency_limit=AT_ONCE.get(key, 1), team=team,
             priority=b % 3, firing_listener="shop:Stage" if not daemon and b % 7 in (2, 5) else "",
             timeout_ms=LIMIT_MS if not daemon and b % 4 == 1 else 0, kill_grace_ms=1_000,
             failover_attempts=30, retry_count=b % 4, retry_delay_ms=1_000,
@@ -192,8 +206,8 @@ class Operators:
             **self._update_of(b) if daemon else {"shard_count": 1 + b % 3},
         )  # fmt: skip
         if job.partition is PartitionPolicy.REPLACE:
-            self.replacing.add(job.name)
-        self._ask(("job", job.name), job, lambda at: PutJob(at, job, replace))
+            self.replacing.add(key)
+        self._ask(("job", key), job, lambda at: PutJob(at, job, replace))
 
     def _put_wide(self) -> None:
         """A job of many shards with large parameters, which fires when it is triggered."""
@@ -296,10 +310,10 @@ class Operators:
         self._may_be[asked.key] = values
         removed = ABSENT in values and kind in ("app", "job")
         if kind == "app" and removed:
-            jobs = [k for k, v in self._may_be.items() if k[0] == "job" and any(j and j.app == name for j in v)]
+            jobs = [k for k, v in self._may_be.items() if k[0] == "job" and any(j and j.app_key == name for j in v)]
             for key in jobs:
                 # If the last command on the job is uncertain, so is its app.
-                sure = len(values) == 1 and all(j and j.app == name for j in self._may_be[key])
+                sure = len(values) == 1 and all(j and j.app_key == name for j in self._may_be[key])
                 self._may_be[key] = [ABSENT] if sure else [*self._may_be[key], ABSENT]
                 self._forget_mark(("job_mark", key[1]), sure)
             self._forget_mark(("app_mark", name), len(values) == 1)

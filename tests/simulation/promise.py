@@ -27,6 +27,7 @@
     other caller hears of it. No call is larger than the scheduler's own limit.
 15. After a backup was restored, a shard that may have run since is repeated only if its job has failover. A leader
     notices within 10 s that its state was deleted. Epochs, task ids and fence tokens stay unique (5 and 9).
+16. No task joins an executor of another team.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from jobcloud.config import Job, JobKind
+from jobcloud.config import Job, JobKind, team_of
 from jobcloud.dev.master.records import OfferRecord
 from jobcloud.dev.resources import NOTHING
 from jobcloud.messages import Accept, Acknowledge, Call, Effect, Kind, SendFailed, ShutdownExecutor, Status
@@ -51,6 +52,7 @@ from jobcloud.model import (
     Shards,
     ShardState,
     Task,
+    TaskName,
     TaskState,
     changed,
     replaced,
@@ -231,7 +233,9 @@ class Truth:
         self.launched.add(task_id)
         payload = json.loads(base64.b64decode(task["data"]))
         context = payload["shardingContext"]
-        place = context["jobName"], context["shardingItem"]
+        place = TaskName.parse(task_id).job, context["shardingItem"]
+        if team_of(place[0].removeprefix("keeper=")) != team_of(task["executor"]["source"]):
+            self._world.violation(f"16: {task_id} joins an executor of {task['executor']['source']}")
         attempt = payload["runId"], context["shardingItem"], payload["attempt"]
         if attempt in self.attempts:
             self._world.violation(f"9: attempt {attempt} is launched twice")
@@ -386,7 +390,7 @@ class Promise:
     def _down(self, entries: Entries, job: Job) -> set[int]:
         """The items of a resident that, according to the store, do not run or are asked to end."""
         tasks = [_task(entries, key) for kind, key in entries if kind == Kind.TASK]
-        up = {one.item for one in tasks if one and one.job == job.name and one.state is TaskState.RUNNING
+        up = {one.item for one in tasks if one and one.job == job.key and one.state is TaskState.RUNNING
               and not one.kill_ms}  # fmt: skip
         return set(range(job.shard_count)) - up
 
@@ -502,7 +506,7 @@ class Promise:
         assert isinstance(state, JobState)
         if shard.failures >= job.failover_attempts or (firing.cause is Cause.DAEMON and item >= job.shard_count):
             return False
-        if state.generation != firing.generation or state.disabled or (Kind.DISABLED_APP, job.app) in entries:
+        if state.generation != firing.generation or state.disabled or (Kind.DISABLED_APP, job.app_key) in entries:
             return False
         # What was on its way to be killed when the job was enabled again ends all the same.
         killed = shard.task_id in self._world.operators.killed or shard.task_id in self.unwanted | self.overdue
@@ -529,7 +533,7 @@ class Promise:
             return
         if state.considered_ms <= old.considered_ms:
             return
-        if any(kind is Kind.DISABLED_APP for kind, _ in batch) or (Kind.DISABLED_APP, job.app) in before:
+        if any(kind is Kind.DISABLED_APP for kind, _ in batch) or (Kind.DISABLED_APP, job.app_key) in before:
             return
         schedule, span = job.schedule(), (old.considered_ms, state.considered_ms)
         firings = [one for (kind, _), one in batch.items() if kind is Kind.FIRING and isinstance(one, Firing)]
@@ -555,7 +559,7 @@ class Promise:
             for firing, item in waiting if not task.placeholder else ():
                 job, shard = core.jobs[firing.job], firing.shards[item]
                 fits = all(ours <= theirs for ours, theirs in zip(job.resources, task.resources, strict=True))
-                if fits and job.app == task.app and _ahead(core, firing, shard, task):
+                if fits and job.app_key == task.app and _ahead(core, firing, shard, task):
                     self._world.violation(f"13: {task.id} starts before shard {item} of {firing.id}: {shard}")
 
     def task_ended(self, core: SimCore, task: Task, at: int) -> None:
@@ -671,17 +675,17 @@ class Promise:
         for job in core.jobs.values():
             if (
                 job.kind is JobKind.DAEMON
-                and not core.job_states[job.name].disabled
-                and job.app not in core.disabled_apps
+                and not core.job_states[job.key].disabled
+                and job.app_key not in core.disabled_apps
             ):
                 for item in range(job.shard_count):
-                    if len(self._world.truth.running.get((job.name, item), ())) != 1:
-                        runs = self._world.truth.running.get((job.name, item), ())
-                        return f"resident {job.name}/{item} does not run once: {[run.task_id for run in runs]}"
+                    if len(self._world.truth.running.get((job.key, item), ())) != 1:
+                        runs = self._world.truth.running.get((job.key, item), ())
+                        return f"resident {job.key}/{item} does not run once: {[run.task_id for run in runs]}"
         for app in core.apps.values():
-            wanted = app.executors if app.name not in core.disabled_apps else 0
-            if wanted > core.warm_executors(app.name):
-                return f"app {app.name} keeps {core.warm_executors(app.name)} executors, not {wanted}"
+            wanted = app.executors if app.key not in core.disabled_apps else 0
+            if wanted > core.warm_executors(app.key):
+                return f"app {app.key} keeps {core.warm_executors(app.key)} executors, not {wanted}"
         if wrong := self._out_of_date(core):
             return wrong
         for place, runs in self._world.truth.running.items():
@@ -697,7 +701,7 @@ class Promise:
                 ):
                     return f"{runs[0].task_id} keeps an executor that is no longer wanted"
             elif runs[0].daemon and (
-                resident is None or core.job_states[resident.name].disabled or resident.app in core.disabled_apps
+                resident is None or core.job_states[resident.key].disabled or resident.app_key in core.disabled_apps
             ):
                 return f"resident {place} runs and is no longer wanted"
             if runs[0].task_id not in core.tasks:
@@ -710,10 +714,10 @@ class Promise:
         """The enabled jobs that do not fire for days. Only a scheduler that starts with a wrong clock makes them so."""
         core, latest = process.core, self._world.clock() + _LONGEST_SILENCE_MS
         found = [
-            job.name
+            job.key
             for job in core.jobs.values()
-            if job.kind is not JobKind.DAEMON and core.enabled(job.name)
-            and core.job_states[job.name].considered_ms > latest
+            if job.kind is not JobKind.DAEMON and core.enabled(job.key)
+            and core.job_states[job.key].considered_ms > latest
         ]  # fmt: skip
         if found and not self._world.extremes.misled:
             self._world.violation(f"6: {found} do not fire for days, because the clock was ahead for seconds")
@@ -725,11 +729,11 @@ class Promise:
         """The first resident task that does not run the last configuration, or ""."""
         for (name, item), runs in self._world.truth.running.items():
             job = core.jobs.get(name)
-            if not runs[0].daemon or job is None or job.app not in core.apps:
+            if not runs[0].daemon or job is None or job.app_key not in core.apps:
                 continue
             for run in runs:
                 known = run.parameter, run.package
-                wanted = job.parameter, core.apps[job.app].package.sha256
+                wanted = job.parameter, core.apps[job.app_key].package.sha256
                 if item >= job.shard_count or known != wanted:
                     return f"{run.task_id} is {known}, configured are {job.shard_count} of {wanted}"
                 if run.total != job.shard_count and not job.independent_shards:
@@ -779,11 +783,11 @@ def _waiting(core: SimCore, before: dict[str, Firing], at: int) -> Iterator[tupl
     firings = Counter(firing.job for firing in unended)
     for firing in unended:
         job = core.jobs.get(firing.job)
-        if job is None or not core.enabled(job.name) or firing.generation != core.job_states[job.name].generation:
+        if job is None or not core.enabled(job.key) or firing.generation != core.job_states[job.key].generation:
             continue
         if firing.stepped or firing.id not in core.firings:
             continue
-        if firings[job.name] > 1 and not any(shard.state is ShardState.ACTIVE for shard in firing.shards):
+        if firings[job.key] > 1 and not any(shard.state is ShardState.ACTIVE for shard in firing.shards):
             continue
         for item, shard in enumerate(firing.shards):
             waits = shard.state is ShardState.WAITING and core.firings[firing.id].shards[item] is shard

@@ -333,7 +333,7 @@ class World:
         self._revive()
         due_until = self.clock()
         self.history.settled_ms = self._until(lambda p: self.promise.unsettled(p, due_until), SETTLE_MS, "6: ")
-        for app in ("a0", "a1"):
+        for app in self.operators.apps:
             self._remove(app)
         self._until(self.promise.unrest, REST_MS, "3: at rest ")
         self._rest_a_day()

@@ -11,6 +11,7 @@ from typing import Any
 
 from jobcloud.client.http import Client, Json
 from jobcloud.client.pack import pack, read_manifest, sha256_of
+from jobcloud.config import DEFAULT_TEAM, SEPARATOR, key_of, split_key
 from jobcloud.errors import ConfigError
 from jobcloud.executor.package import WHEELS, PackageError, inspect
 from jobcloud.executor.wheels import distribution
@@ -33,31 +34,53 @@ def add_app(
     path: Path,
     *,
     name: str = "",
+    team: str = "",
     jobs: bool = True,
     job_fields: Mapping[str, Any] | None = None,
     known: bool = False,
 ) -> Added:
     """Upload the app at `path` (a directory or an archive), and register or update it and its jobs.
 
-    The configuration comes from the manifest; `job_fields` override it in every job. Calling it again changes nothing
-    that is unchanged. `known`: the app must be registered already. Raises ConfigError for a bad manifest or package,
-    ApiError if the server refuses.
+    The configuration comes from the manifest; `job_fields` override it in every job. `name` is `[TEAM:]NAME`. `team` is
+    the team if neither `name` nor the manifest has one. Calling it again changes nothing that is unchanged. `known`:
+    the app must be registered already. Raises ConfigError for a bad manifest or package, ApiError if the server
+    refuses.
     """
     manifest = read_manifest(path)
-    config = dict(manifest.app)
-    config["appName"] = name or config.get("appName") or _name_of(path.resolve())
+    config = _named(manifest.app, name or str(manifest.app.get("appName") or _name_of(path.resolve())), team)
+    of_team = {"team": config["team"]} if "team" in config else {}
+    for job in manifest.jobs:
+        _check_team_of(job, config)
     if known:
-        client.app(config["appName"])  # raises if the app is not registered
+        client.app(key_of(str(config.get("team", DEFAULT_TEAM)), config["appName"]))  # raises if it is not registered
     if "appURL" not in config:
         config["appURL"] = f"package:sha256:{upload(client, path)}"
     app, app_is_new = client.put_app(config)
     new = {"app " + app["appName"]} if app_is_new else set()
     done = []
     for job in manifest.jobs if jobs else ():
-        registered, job_is_new = client.put_job({**job, **(job_fields or {}), "appName": config["appName"]})
+        registered, job_is_new = client.put_job({**job, **(job_fields or {}), "appName": config["appName"], **of_team})
         done.append(registered)
         new |= {"job " + registered["jobName"]} if job_is_new else set()
     return Added(app, tuple(done), frozenset(new))
+
+
+def _named(fields: Mapping[str, Any], name: str, team: str) -> Json:
+    """The configuration of an app with its name and, unless it is the default, its team."""
+    config = {**fields, "appName": name}
+    if SEPARATOR in name:
+        config["team"], config["appName"] = split_key(name)
+    elif team not in ("", DEFAULT_TEAM):
+        config.setdefault("team", team)
+    return config
+
+
+def _check_team_of(job: Mapping[str, Any], app: Mapping[str, Any]) -> None:
+    """Raises ConfigError if a job of a manifest names another team than that of its app."""
+    team = app.get("team", DEFAULT_TEAM)
+    if job.get("team", team) != team:
+        problem = f"is {job['team']!r:.80} in job {job.get('jobName')!r:.120}, but the app belongs to {team!r:.80}"
+        raise ConfigError(problem, field="team", fix="name the team once, under [app]")
 
 
 def _name_of(path: Path) -> str:

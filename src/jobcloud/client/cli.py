@@ -20,7 +20,8 @@ from jobcloud import zones
 from jobcloud.client import render
 from jobcloud.client.commands import apps, backup, cluster, import_ej, jobs, local, plan, runs, server, state, tasks
 from jobcloud.client.commands.exit_codes import Exit
-from jobcloud.client.commands.options import ServerOptions
+from jobcloud.client.commands.options import GlobalOptions
+from jobcloud.config import check_team
 from jobcloud.errors import ConfigError, Conflict, JobcloudError, NotFound, Refused
 
 if TYPE_CHECKING:
@@ -102,6 +103,14 @@ def root(
             help="API token. Prefer the environment variable: other users can see command lines.",
         ),
     ] = "",
+    team: Annotated[
+        str,
+        typer.Option(
+            envvar="JOBCLOUD_TEAM",
+            help="The team of apps and jobs that are named without one. Lists show only this team's. Default: names "
+            "mean the team 'default', and lists show all teams.",
+        ),
+    ] = "",
     version: Annotated[
         bool,
         typer.Option(
@@ -112,7 +121,9 @@ def root(
         ),
     ] = False,
 ) -> None:
-    ctx.obj = ServerOptions(server, token)
+    if team:
+        check_team("--team", team)
+    ctx.obj = GlobalOptions(server, token, team)
 
 
 cli.command("dev", rich_help_panel=_START)(server.run_dev)

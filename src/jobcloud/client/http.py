@@ -1,4 +1,7 @@
-"""A thin client of the REST API. Methods return the API's JSON unchanged (docs/api.md)."""
+"""A thin client of the REST API. Methods return the API's JSON unchanged (docs/api.md).
+
+Apps and jobs are given by key.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
+from jobcloud.config import DEFAULT_TEAM, key_of
 from jobcloud.errors import ConfigError, JobcloudError, NotFound
 
 Json: TypeAlias = dict[str, Any]
@@ -91,15 +95,15 @@ class Client:
 
     # ------------------------------------------------------------------------------------------------------- apps
 
-    def apps(self) -> list[Json]:
-        return self._items("apps")
+    def apps(self, team: str = "") -> list[Json]:
+        return self._items("apps", team=team)
 
     def app(self, name: str) -> Json:
         return self._json("GET", f"apps/{_part(name)}")
 
     def put_app(self, config: Json) -> tuple[Json, bool]:
         """Register or replace an app. Returns the app, and whether it is new."""
-        return self._put("apps", str(config.get("appName", "")), config, timeout=_PACKAGE_S)
+        return self._put("apps", _key(config, "appName"), config, timeout=_PACKAGE_S)
 
     def rollout(self, app: str) -> Json:
         """The progress of the app's resident shards towards its current version."""
@@ -157,8 +161,8 @@ class Client:
 
     # ------------------------------------------------------------------------------------------------------- jobs
 
-    def jobs(self, app: str = "") -> list[Json]:
-        return self._items("jobs", app=app)
+    def jobs(self, app: str = "", team: str = "") -> list[Json]:
+        return self._items("jobs", app=app, team=team)
 
     def job(self, name: str) -> Json:
         return self._json("GET", f"jobs/{_part(name)}")
@@ -174,7 +178,7 @@ class Client:
 
     def put_job(self, config: Json) -> tuple[Json, bool]:
         """Register or replace a job. Returns the job, and whether it is new."""
-        return self._put("jobs", str(config.get("jobName", "")), config)
+        return self._put("jobs", _key(config, "jobName"), config)
 
     def remove_job(self, name: str) -> None:
         self._send("DELETE", f"jobs/{_part(name)}")
@@ -191,7 +195,7 @@ class Client:
     # --------------------------------------------------------------------------- tasks, output, runs and the cluster
 
     def tasks(self, limit: int = 100, **filters: str | int) -> list[Json]:
-        """The newest tasks. Filters: job, app, item, state, prefix."""
+        """The newest tasks. Filters: job, app, team, item, state, prefix."""
         return self._pages("tasks", limit, filters)
 
     def task(self, task_id: str) -> Json:
@@ -245,7 +249,7 @@ class Client:
             time.sleep(_POLL_S)
 
     def runs(self, limit: int = 100, **filters: str) -> list[Json]:
-        """The newest runs. Filters: job, state."""
+        """The newest runs. Filters: job, team, state."""
         return self._pages("runs", limit, filters)
 
     def run(self, run_id: str) -> Json:
@@ -282,7 +286,7 @@ class Client:
 
     # -------------------------------------------------------------------------------------------------------- wire
 
-    def _put(self, kind: str, name: str, config: Json, **options: Any) -> tuple[Json, bool]:
+    def _put(self, kind: str, key: str, config: Json, **options: Any) -> tuple[Json, bool]:
         """Create, or replace if the server reports a conflict. Returns the object, and whether it is new."""
         try:
             return self._json("POST", kind, json=config, **options), True
@@ -291,7 +295,7 @@ class Client:
                 raise
             refusal = error
         try:
-            return self._json("PUT", f"{kind}/{_part(name)}", json=config, **options), False
+            return self._json("PUT", f"{kind}/{_part(key)}", json=config, **options), False
         except ApiError as error:
             raise (refusal if error.status == 404 else error) from None
 
@@ -383,12 +387,17 @@ def _problem(response: httpx.Response) -> Json:
     return {"detail": f"status {response.status_code} {response.reason_phrase}, not from a jobcloud server"}
 
 
+def _key(config: Json, name_field: str) -> str:
+    """The key of the app or the job that a configuration describes."""
+    return key_of(str(config.get("team") or DEFAULT_TEAM), str(config.get(name_field, "")))
+
+
 def _part(name: str) -> str:
     """A name as one segment of a path; `.` and `..` are escaped. Raises NotFound for "" and names with "/"."""
     if not name or "/" in name:
         raise NotFound(f"there is no {name!r}", fix="a name is not empty and contains no '/'")
     try:
-        return {".": "%2E", "..": "%2E%2E"}.get(name) or quote(name, safe="@")
+        return {".": "%2E", "..": "%2E%2E"}.get(name) or quote(name, safe="@:")
     except UnicodeEncodeError:
         raise NotFound(f"there is no {name!r}", fix="a name is text in UTF-8") from None
 

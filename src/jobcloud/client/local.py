@@ -98,16 +98,19 @@ def _call_firing_listener(parts: _Parts, job: Mapping[str, Any], step: str, outc
         fence=shard.fence,
         outcomes=outcomes,
         logger=shard.logger,
+        team=shard.team,
     )
     plugins.call_firing_listener(parts.firing_listener, step, ctx, resolve)
 
 
 def _find(app: Path, name: str) -> Mapping[str, Any]:
-    jobs = {str(job.get("jobName")): job for job in read_manifest(app).jobs}
+    manifest = read_manifest(app)
+    jobs = {str(job.get("jobName")): job for job in manifest.jobs}
     if name not in jobs:
         known = ", ".join(sorted(jobs)) or "none"
         raise ConfigError(f"{app / MANIFEST} has no job {name!r}", field="JOB", fix=f"jobs: {known}")
-    return {"jobType": "SIMPLE", "jobClass": "", "shardingTotalCount": 1, **jobs[name]}
+    team = {"team": manifest.app["team"]} if "team" in manifest.app else {}
+    return {"jobType": "SIMPLE", "jobClass": "", "shardingTotalCount": 1, **jobs[name], **team}
 
 
 def _items(job: Mapping[str, Any], item: int | None) -> range:
@@ -132,6 +135,7 @@ def _context(job: Mapping[str, Any], item: int) -> ShardingContext:
         sharding_parameter=_item_parameters(job, count)[item],
         run_id="local",
         fence=1,
+        team=str(job.get("team", ShardingContext.team)),
         logger=logging.getLogger(f"jobcloud.job.{job['jobName']}"),
         on_progress=lambda done, total: print(f"progress: {done} of {total}" if total else f"progress: {done}"),
     )

@@ -12,7 +12,7 @@ from typing import Final
 from jobcloud import zones
 from jobcloud.client.http import Client, Json
 from jobcloud.client.pack import read_manifest
-from jobcloud.config import PLACEHOLDER, RESOURCE_FIELDS
+from jobcloud.config import DEFAULT_TEAM, PLACEHOLDER, RESOURCE_FIELDS, key_of
 from jobcloud.errors import ConfigError
 from jobcloud.match.constraints import HOST
 from jobcloud.planning import jobs as registered
@@ -76,7 +76,9 @@ class When:
 
 @dataclass(frozen=True, slots=True)
 class JobSet:
-    """Configurations of jobs, of their apps by name, and known lengths of runs in seconds by job.
+    """Configurations of jobs, of their apps by key, and known lengths of runs in seconds by job.
+
+    In these configurations, `jobName` and `appName` are keys, so that equal names of two teams stay apart.
 
     `complete`: no job exists that is not among them.
     """
@@ -234,20 +236,26 @@ def manifest_jobs(paths: Sequence[Path]) -> JobSet:
         manifest = read_manifest(path)
         if not manifest.jobs:
             raise ConfigError("has no jobs", field=f"{path}/jobcloud.toml", fix="write [[jobs]]")
-        app = str(manifest.app.get("appName") or path.resolve().name)
+        team = str(manifest.app.get("team") or DEFAULT_TEAM)
+        app = key_of(team, str(manifest.app.get("appName") or path.resolve().name))
         apps[app] = manifest.app
-        jobs += [{**config, "appName": app} for config in manifest.jobs]
+        jobs += [_by_key(config, key_of(team, str(config.get("jobName", ""))), app) for config in manifest.jobs]
     counts = Counter(str(job.get("jobName")) for job in jobs)
     double = next((name for name, count in counts.items() if count > 1), None)
     if double is not None:
-        raise ConfigError(f"{double!r:.80} is given twice", field="jobName", fix="names are unique over all apps")
+        raise ConfigError(f"{double!r:.80} is given twice", field="jobName", fix="names are unique in a team")
     return JobSet("the manifest", tuple(jobs), apps)
+
+
+def _by_key(config: Json, job: str, app: str) -> Json:
+    return {**config, "jobName": job, "appName": app}
 
 
 def registered_jobs(client: Client) -> JobSet:
     """The server's enabled jobs and apps; the length of a job is that of its longest recent run."""
     apps = {app["appName"]: app["config"] for app in client.apps() if app["enabled"]}
-    jobs = [job["config"] for job in client.jobs() if job["enabled"] and job["config"]["appName"] in apps]
+    enabled = [job for job in client.jobs() if job["enabled"] and job["appName"] in apps]
+    jobs = [_by_key(job["config"], job["jobName"], job["appName"]) for job in enabled]
     lengths = registered.run_times_of(client.runs(_MAX_RUNS))
     return JobSet("the registered jobs", tuple(jobs), apps, lengths, complete=False)
 

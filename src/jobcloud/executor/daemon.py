@@ -561,6 +561,7 @@ def _failure_report(execution: Execution, outcome: Outcome) -> Dict[str, Any]:
     return {
         **{name: context[name] for name in ("jobName", "taskId", "shardingTotalCount", "shardingItem")},
         **{name: execution.facts[name] for name in ("runId", "attempt", "fence", "fireTime")},
+        "team": execution.payload.team,
         "step": execution.payload.step,
         "cause": outcome.cause.value if outcome.cause else None,
         "exitCode": outcome.exit_code,

@@ -24,7 +24,12 @@ _FIELDS = ("jobName", "taskId", "shardingTotalCount", "jobParameter", "shardingI
 SHOWN_BYTES = 1 << 20
 Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-_FACTS = {"X-Jobcloud-Run-Id": "runId", "X-Jobcloud-Attempt": "attempt", "X-Jobcloud-Fence": "fence"}
+_FACTS = {
+    "X-Jobcloud-Run-Id": "runId",
+    "X-Jobcloud-Attempt": "attempt",
+    "X-Jobcloud-Fence": "fence",
+    "X-Jobcloud-Team": "team",
+}
 
 
 class Refused(Exception):

@@ -55,7 +55,7 @@ class TaskPayload:
     `own_process`: the shard has a worker to itself. `step`: instead of a shard, call the firing's listener "before" or
     "after", with the data in `firing`. `placeholder`: run nothing, keep a worker warm with these contexts built.
     `webhook`: the URL for reports of failures, or "". `timeout_s` and `rlimits` hold for each execution, None: no
-    limit. `ports`: the ports of the host that belong to the task.
+    limit. `ports`: the ports of the host that belong to the task. `team` is that of the job.
     """
 
     context: Mapping[str, Any]
@@ -79,6 +79,7 @@ class TaskPayload:
     ignores_errors: bool = False
     webhook: str = ""
     ports: Tuple[int, ...] = ()
+    team: str = ShardingContext.team
 
     @property
     def scripted(self) -> bool:
@@ -87,11 +88,13 @@ class TaskPayload:
 
     def facts(self, fire_time_ms: Optional[int] = None) -> Dict[str, Any]:
         """The facts of one execution that `context` does not hold. Each firing of a DAEMON job has its own runId."""
-        ports = {"ports": list(self.ports)} if self.ports else {}
+        more: Dict[str, Any] = {"ports": list(self.ports)} if self.ports else {}
+        if self.team != ShardingContext.team:
+            more["team"] = self.team
         run_id, due = self.run_id, self.fire_time_ms
         if fire_time_ms is not None:
             run_id, due = f"{self.run_id}#{fire_time_ms}", fire_time_ms
-        return {"runId": run_id, "attempt": self.attempt, "fence": self.fence, "fireTime": due, **ports}
+        return {"runId": run_id, "attempt": self.attempt, "fence": self.fence, "fireTime": due, **more}
 
 
 def sharding_context(context: Mapping[str, Any], facts: Mapping[str, Any], **more: Any) -> ShardingContext:
@@ -103,6 +106,7 @@ def sharding_context(context: Mapping[str, Any], facts: Mapping[str, Any], **mor
         fence=facts["fence"],
         fire_time_ms=facts["fireTime"],
         ports=tuple(facts.get("ports") or ()),
+        team=_team(facts),
         **more,
     )
 
@@ -123,8 +127,13 @@ def firing_context(
         fire_time_ms=facts["fireTime"],
         sharding_parameters_left_out=bool(firing.get("parametersLeftOut")),
         outcomes=firing.get("outcomes") or {},
+        team=_team(facts),
         **more,
     )
+
+
+def _team(facts: Mapping[str, Any]) -> str:
+    return facts.get("team") or ShardingContext.team
 
 
 def read_app(data: Optional[str]) -> AppPayload:
@@ -186,6 +195,7 @@ def read_task(data: Optional[str]) -> TaskPayload:
         ignores_errors=handler == "ignore" and step is None,
         webhook=kind.required("errorWebhook", str) if handler == "webhook" else "",
         ports=_ports(fields),
+        team=kind.optional("team", str, ShardingContext.team),
     )
 
 

@@ -169,6 +169,7 @@ def write_context(folder: str, context: ShardingContext, http: Optional[Mapping[
         "fence": context.fence,
         "fireTime": context.fire_time_ms,
         "ports": list(context.ports),
+        "team": context.team,
     }
     try:
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
@@ -204,6 +205,7 @@ def environment(context: ShardingContext) -> Dict[str, str]:
         "JOBCLOUD_ATTEMPT": str(context.attempt),
         "JOBCLOUD_FENCE": str(context.fence),
         "JOBCLOUD_FIRE_TIME": "" if context.fire_time_ms is None else str(context.fire_time_ms),
+        "JOBCLOUD_TEAM": context.team,
         "JOBCLOUD_JOB_NAME": context.job_name,
         "JOBCLOUD_JOB_PARAMETER": context.job_parameter,
         "JOBCLOUD_SHARDING_ITEM": str(context.sharding_item),

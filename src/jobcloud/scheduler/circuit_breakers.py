@@ -170,10 +170,10 @@ class CircuitBreakers(Part):
     # ------------------------------------------------------------------------------------------------- reading
 
     def reasons(self, job: Job, head: Firing | None, at: int) -> Iterator[Reason]:
-        found = self._of(job.app)
+        found = self._of(job.app_key)
         if found is not None:
             trial = "one task is being tried" if found.trial else "the next one is tried soon"
-            text = f"executors of app {job.app} do not start ({found.failures} in a row): {found.why}; {trial}"
+            text = f"executors of app {job.app_key} do not start ({found.failures} in a row): {found.why}; {trial}"
             yield Reason("start_failed", text, waiting_helps=True, at=max(at, found.until_ms))
 
     def indexes(self) -> Mapping[str, Sized]:

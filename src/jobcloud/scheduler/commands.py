@@ -53,24 +53,24 @@ class Commands(Part):
             if state is None or firing.generation != state.generation:
                 self._tasks.cancel_firing(firing, at, recovery.MESSAGE)
         for job in list(self._state.jobs.values()):
-            considered = self._state.job_states[job.name].considered_ms
-            self._state.isolated(job.name, at, self._timetable.schedule, job, considered)
-            self._state.isolated(job.name, at, self._firings.ensure_resident, job, at)
-            self._state.isolated(job.name, at, self._rollouts.roll_out, job, at)
+            considered = self._state.job_states[job.key].considered_ms
+            self._state.isolated(job.key, at, self._timetable.schedule, job, considered)
+            self._state.isolated(job.key, at, self._firings.ensure_resident, job, at)
+            self._state.isolated(job.key, at, self._rollouts.roll_out, job, at)
 
     def clock_set_back(self, at: int) -> None:
         """Start resident jobs again whose cron seemed to be over while the clock was ahead."""
         for job in list(self._state.jobs.values()):
-            self._state.isolated(job.name, at, self._firings.ensure_resident, job, at)
+            self._state.isolated(job.key, at, self._firings.ensure_resident, job, at)
 
     # ------------------------------------------------------------------------------------------------- apps
 
     def put_app(self, event: PutApp) -> None:
-        app, known = event.app, self._state.apps.get(event.app.name)
+        app, known = event.app, self._state.apps.get(event.app.key)
         if known is not None and not event.replace:
-            raise Conflict(f"app {app.name} exists", field="appName", fix="update it, or choose another name")
+            raise Conflict(f"app {app.key} exists", field="appName", fix="update it, or choose another name")
         if known is None and event.replace:
-            raise NotFound(f"there is no app {app.name}", field="appName", fix="register it first")
+            raise NotFound(f"there is no app {app.key}", field="appName", fix="register it first")
         if app == known:
             return
         plan = launch.plan_executor(app, self._state.policy.artifacts)
@@ -81,101 +81,105 @@ class Commands(Part):
                 field="bootstrapScript", fix="put the script into the package",
             )  # fmt: skip
         # If the app's record was lost, the running tasks may be of any version.
-        renewed = known is None or plan.id != self._state.plan_of(app.name).id
-        self._state.put(Kind.APP, app.name, app)
-        self._state.plans[app.name] = plan
+        renewed = known is None or plan.id != self._state.plan_of(app.key).id
+        self._state.put(Kind.APP, app.key, app)
+        self._state.plans[app.key] = plan
         for hook in self._hooks.app_changed:
-            hook(app.name)
-        for job in self._state.jobs_of(app.name):
-            self._state.faults.pop(job.name, None)
+            hook(app.key)
+        for job in self._state.jobs_of(app.key):
+            self._state.faults.pop(job.key, None)
             if renewed and job.kind is JobKind.DAEMON:
                 self._apply_update(job, job, event.at)
-        self._state.publish(event.at, Topic.CONFIG, f"app {app.name} is {'updated' if known else 'registered'}")
+        self._state.publish(
+            event.at, Topic.CONFIG, f"app {app.key} is {'updated' if known else 'registered'}", app=app.key
+        )
         self._state.request_cycle()
 
     def remove_app(self, event: RemoveApp) -> None:
-        self._state.app(event.name)
-        jobs = self._state.jobs_of(event.name)
+        self._state.app(event.app)
+        jobs = self._state.jobs_of(event.app)
         if jobs and not event.jobs:
             raise Conflict(
-                f"app {event.name} has {len(jobs)} jobs", field="appName", fix="remove them first, or ask for both"
+                f"app {event.app} has {len(jobs)} jobs", field="appName", fix="remove them first, or ask for both"
             )
-        self._state.delete(Kind.APP, event.name)
-        self._state.plans.pop(event.name, None)
-        self._state.set_app_disabled(event.name, disabled=False)
+        self._state.delete(Kind.APP, event.app)
+        self._state.plans.pop(event.app, None)
+        self._state.set_app_disabled(event.app, disabled=False)
         for job in jobs:
             self._remove_job(job, event.at)
         for hook in self._hooks.app_changed:
-            hook(event.name)
-        self._state.publish(event.at, Topic.CONFIG, f"app {event.name} is removed")
+            hook(event.app)
+        self._state.publish(event.at, Topic.CONFIG, f"app {event.app} is removed", app=event.app)
 
     def set_app_enabled(self, event: SetAppEnabled) -> None:
-        self._state.app(event.name)
-        if event.enabled == (event.name not in self._state.disabled_apps):
+        self._state.app(event.app)
+        if event.enabled == (event.app not in self._state.disabled_apps):
             return
-        self._state.set_app_disabled(event.name, disabled=not event.enabled)
+        self._state.set_app_disabled(event.app, disabled=not event.enabled)
         for hook in self._hooks.app_changed:
-            hook(event.name)
+            hook(event.app)
         self._state.request_cycle()
-        for job in self._state.jobs_of(event.name):
+        for job in self._state.jobs_of(event.app):
             self._apply_enabled(job, event.at)
-        self._state.publish(event.at, Topic.CONFIG, f"app {event.name} is {'enabled' if event.enabled else 'disabled'}")
+        self._state.publish(
+            event.at, Topic.CONFIG, f"app {event.app} is {'enabled' if event.enabled else 'disabled'}", app=event.app
+        )
 
     # ------------------------------------------------------------------------------------------------- jobs
 
     def put_job(self, event: PutJob) -> None:
-        job, known = event.job, self._state.jobs.get(event.job.name)
+        job, known = event.job, self._state.jobs.get(event.job.key)
         if known is not None and not event.replace:
-            raise Conflict(f"job {job.name} exists", field="jobName", fix="update it, or choose another name")
+            raise Conflict(f"job {job.key} exists", field="jobName", fix="update it, or choose another name")
         if known is None and event.replace:
-            raise NotFound(f"there is no job {job.name}", field="jobName", fix="register it first")
-        if job.app not in self._state.apps:
-            raise NotFound(f"there is no app {job.app}", field="appName", fix="register the app first")
+            raise NotFound(f"there is no job {job.key}", field="jobName", fix="register it first")
+        if job.app_key not in self._state.apps:
+            raise NotFound(f"there is no app {job.app_key}", field="appName", fix="register the app first")
         if job == known:
             return
         if known is not None:
             self._timetable.fire_overdue(known, event.at)
-        self._state.put(Kind.JOB, job.name, job)
-        self._state.faults.pop(job.name, None)
+        self._state.put(Kind.JOB, job.key, job)
+        self._state.faults.pop(job.key, None)
         for hook in self._hooks.job_changed:
             hook(job)
         if known is None:
             # Firings of a removed job of this name may still be ending. The new job's generation is newer than theirs.
-            ending = max((firing.generation for firing in self._state.queue.unfinished(job.name)), default=0)
+            ending = max((firing.generation for firing in self._state.queue.unfinished(job.key)), default=0)
             state = JobState(event.at, ending + 1, disabled=not event.enabled)
-            self._state.put(Kind.JOB_STATE, job.name, state)
+            self._state.put(Kind.JOB_STATE, job.key, state)
             self._firings.ensure_resident(job, event.at)
         elif not revisions.same_work(known, job):
             self._apply_update(known, job, event.at)
-        self._state.queue.reconsider(job.name)
+        self._state.queue.reconsider(job.key)
         self._timetable.go_on(job, event.at, ahead_ms=_REVIVED_MS)
         self._state.publish(
-            event.at, Topic.CONFIG, f"job {job.name} is {'updated' if known else 'registered'}", job=job.name
+            event.at, Topic.CONFIG, f"job {job.key} is {'updated' if known else 'registered'}", job=job.key
         )
 
     def remove_job(self, event: RemoveJob) -> None:
-        self._remove_job(self._state.job(event.name), event.at)
+        self._remove_job(self._state.job(event.job), event.at)
 
     def set_job_enabled(self, event: SetJobEnabled) -> None:
-        job = self._state.job(event.name)
-        if event.enabled == (not self._state.job_states[job.name].disabled):
-            if event.enabled and self._state.enabled(job.name) and self._timetable.silent_until(job.name, event.at):
+        job = self._state.job(event.job)
+        if event.enabled == (not self._state.job_states[job.key].disabled):
+            if event.enabled and self._state.enabled(job.key) and self._timetable.silent_until(job.key, event.at):
                 self._timetable.go_on(job, event.at, ahead_ms=AHEAD_MS)
-                self._state.publish(event.at, Topic.CONFIG, f"job {job.name} fires from now on", job=job.name)
+                self._state.publish(event.at, Topic.CONFIG, f"job {job.key} fires from now on", job=job.key)
             return
-        self._state.change_job_state(job.name, disabled=not event.enabled)
+        self._state.change_job_state(job.key, disabled=not event.enabled)
         self._apply_enabled(job, event.at)
         self._state.publish(
-            event.at, Topic.CONFIG, f"job {job.name} is {'enabled' if event.enabled else 'disabled'}", job=job.name
+            event.at, Topic.CONFIG, f"job {job.key} is {'enabled' if event.enabled else 'disabled'}", job=job.key
         )
 
     def trigger(self, event: Trigger) -> None:
         job = self._state.job(event.job)
         if job.kind is JobKind.DAEMON:
-            raise Conflict(f"job {job.name} is resident: it cannot be triggered", field="jobName")
-        if not self._state.enabled(job.name):
-            raise Conflict(f"job {job.name} or its app is disabled", field="jobName", fix="enable it first")
-        self._check_waiting(job.name, "jobName")
+            raise Conflict(f"job {job.key} is resident: it cannot be triggered", field="jobName")
+        if not self._state.enabled(job.key):
+            raise Conflict(f"job {job.key} or its app is disabled", field="jobName", fix="enable it first")
+        self._check_waiting(job.key, "jobName")
         self._timetable.enqueue(job, Cause.TRIGGER, event.at, event.at)
 
     def _check_waiting(self, job: str, field: str) -> None:
@@ -185,34 +189,34 @@ class Commands(Part):
 
     def _remove_job(self, job: Job, at: int) -> None:
         # The records are deleted first. Otherwise a resident job would start its cancelled shards again.
-        self._state.delete(Kind.JOB, job.name)
-        self._state.delete(Kind.JOB_STATE, job.name)
-        self._tasks.cancel(job.name, at, "the job was removed")
-        self._state.faults.pop(job.name, None)
+        self._state.delete(Kind.JOB, job.key)
+        self._state.delete(Kind.JOB_STATE, job.key)
+        self._tasks.cancel(job.key, at, "the job was removed")
+        self._state.faults.pop(job.key, None)
         for hook in self._hooks.job_removed:
-            hook(job.name)
-        self._state.publish(at, Topic.CONFIG, f"job {job.name} is removed", job=job.name)
+            hook(job.key)
+        self._state.publish(at, Topic.CONFIG, f"job {job.key} is removed", job=job.key)
 
     def _apply_enabled(self, job: Job, at: int) -> None:
         """Schedule or cancel a job after it or its app was enabled or disabled.
 
         There is no catch-up of fire times at which the job was disabled.
         """
-        if self._state.enabled(job.name):
+        if self._state.enabled(job.key):
             self._timetable.go_on(job, at, ahead_ms=_REVIVED_MS)
             self._firings.ensure_resident(job, at)
             self._rollouts.roll_out(job, at)
         else:
-            self._timetable.unschedule(job.name)
-            self._tasks.cancel(job.name, at, "the job or its app was disabled")
+            self._timetable.unschedule(job.key)
+            self._tasks.cancel(job.key, at, "the job or its app was disabled")
 
     def _apply_update(self, known: Job, job: Job, at: int) -> None:
         """Roll out or restart a job, because the work of the job or of its app has changed."""
         # The job may have moved to a disabled app.
-        if not self._state.enabled(job.name) or not revisions.may_roll(known, job):
+        if not self._state.enabled(job.key) or not revisions.may_roll(known, job):
             self._restart(job, at)
             return
-        if (firing := self._firings.resident(job.name)) is not None:
+        if (firing := self._firings.resident(job.key)) is not None:
             # A shard that failed with the old configuration may succeed with the new one, so it starts at once.
             waiting = {i: shard for i, shard in enumerate(firing.shards) if shard.state is ShardState.WAITING}
             if changes := {i: changed(shard, not_before_ms=0, failures=0) for i, shard in waiting.items()}:
@@ -223,8 +227,8 @@ class Commands(Part):
 
     def _restart(self, job: Job, at: int) -> None:
         """Begin a new generation: all work of the old configuration ends before new work starts."""
-        self._state.change_job_state(job.name, generation=self._state.job_states[job.name].generation + 1)
-        self._tasks.cancel(job.name, at, "the job or its app was updated")
+        self._state.change_job_state(job.key, generation=self._state.job_states[job.key].generation + 1)
+        self._tasks.cancel(job.key, at, "the job or its app was updated")
         self._firings.ensure_resident(job, at)
 
     # ------------------------------------------------------------------------------------------------- runs and tasks
@@ -236,32 +240,32 @@ class Commands(Part):
             raise NotFound(f"there is no run {event.firing_id}", field="runId", fix="`jobcloud runs` lists them")
         shards = self._failed_shards(firing, event.item)
         job = self._check_retry(firing)
-        self._check_waiting(job.name, "runId")
+        self._check_waiting(job.key, "runId")
         changes = {item: retry.reset(shard) for item, shard in shards.items()}
         if firing.ended_ms:
-            self._firings.reopen(firing, self._state.job_states[job.name].generation, changes)
+            self._firings.reopen(firing, self._state.job_states[job.key].generation, changes)
         else:
             self._firings.put_shards(firing.id, changes, event.at)
             self._state.request_cycle()
         text = f"{len(changes)} shards are put back by an operator"
-        self._state.publish(event.at, Topic.FIRED, text, job=job.name, firing_id=firing.id)
+        self._state.publish(event.at, Topic.FIRED, text, job=job.key, firing_id=firing.id)
 
     def _check_retry(self, firing: Firing) -> Job:
         """The job of a firing. Raises Conflict if shards of the firing cannot be put back now."""
         job = self._state.jobs.get(firing.job)
         if job is None:
             raise Conflict(f"job {firing.job} was removed", field="runId", fix="register it again")
-        new_run = f"`jobcloud job trigger {job.name}` makes a new run"
+        new_run = f"`jobcloud job trigger {job.key}` makes a new run"
         if job.kind is JobKind.DAEMON:
-            problem = f"job {job.name} is resident: its shards start again by themselves"
-            raise Conflict(problem, field="runId", fix=f"`jobcloud explain {job.name}` shows why a shard does not run")
+            problem = f"job {job.key} is resident: its shards start again by themselves"
+            raise Conflict(problem, field="runId", fix=f"`jobcloud explain {job.key}` shows why a shard does not run")
         if firing.cause is Cause.DAEMON:
-            raise Conflict(f"job {job.name} was resident in {firing.id}", field="runId", fix=new_run)
-        if not self._state.enabled(job.name):
-            raise Conflict(f"job {job.name} or its app is disabled", field="runId", fix="enable it first")
+            raise Conflict(f"job {job.key} was resident in {firing.id}", field="runId", fix=new_run)
+        if not self._state.enabled(job.key):
+            raise Conflict(f"job {job.key} or its app is disabled", field="runId", fix="enable it first")
         if len(firing.work) != job.shard_count or firing.stepped != bool(job.firing_listener):
             raise Conflict(
-                f"the shards or the listener of job {job.name} have changed since the run: the job has "
+                f"the shards or the listener of job {job.key} have changed since the run: the job has "
                 f"{job.shard_count} shards, the run {len(firing.work)}",
                 field="runId", fix=new_run,
             )  # fmt: skip

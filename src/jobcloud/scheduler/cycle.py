@@ -168,7 +168,7 @@ class Cycle(Part):
 
     def sweep(self, at: int) -> None:
         self._state.cluster.forget_idle_agents(at - self._state.policy.agent_memory_ms)
-        of_jobs = {self._state.request(job) for job in self._state.jobs.values() if job.app in self._state.apps}
+        of_jobs = {self._state.request(job) for job in self._state.jobs.values() if job.app_key in self._state.apps}
         self._state.cluster.prune_classes(of_jobs | self._warm_executors.requests())
 
     # ------------------------------------------------------------------------------------------------- the cycle
@@ -189,7 +189,7 @@ class Cycle(Part):
         warm: dict[str, list[Place]] = {}
         for place in self._warm_executors.place(at):
             warm.setdefault(place.placement.agent_id, []).append(place)
-        placed = self._match({place.app.name for places in warm.values() for place in places}, at)
+        placed = self._match({place.app.key for places in warm.values() for place in places}, at)
         changes: dict[str, dict[int, Shard]] = {}
         for agent_id in dict.fromkeys((*warm, *placed)):
             self._launch_on(agent_id, warm.get(agent_id, []), placed.get(agent_id, []), changes, at)
@@ -206,14 +206,14 @@ class Cycle(Part):
     def _launchable(self, job: str, at: int) -> bool:
         may_start = self._state.enabled(job) and job not in self._state.faults
         return may_start and not (
-            self._circuit_breakers.open and self._circuit_breakers.blocks(self._state.jobs[job].app, at)
+            self._circuit_breakers.open and self._circuit_breakers.blocks(self._state.jobs[job].app_key, at)
         )
 
     def rehearse(self, at: int) -> list[tuple[str, int, str | None]]:
         """A dry run of the next cycle: (firing, item, agent or None) of every shard that may start. Claims nothing."""
         state = self._state
         found = [(state.firings[name], item) for name, items in self._eligible(at) for item in items]
-        entries = [(firing, item) for firing, item in found if state.jobs[firing.job].app in state.apps]
+        entries = [(firing, item) for firing, item in found if state.jobs[firing.job].app_key in state.apps]
         agents = state.cluster.rehearse([state.request(state.jobs[firing.job]) for firing, _ in entries])
         return [(firing.id, item, agent) for (firing, item), agent in zip(entries, agents, strict=True)]
 
@@ -278,7 +278,7 @@ class Cycle(Part):
 
     def _exceeds_trial(self, entry: queue.Entry, starting: set[str]) -> bool:
         """Whether the app may start only one task, because its breaker is open, and this cycle starts one already."""
-        app = self._state.jobs[self._state.firings[entry.firing_id].job].app
+        app = self._state.jobs[self._state.firings[entry.firing_id].job].app_key
         if not self._circuit_breakers.on_trial(app):
             return False
         known = app in starting
@@ -348,13 +348,13 @@ class Cycle(Part):
         """
         job, shard = self._state.jobs[firing.job], firing.shards[item]
         resident = firing.cause is _DAEMON
-        revision = revisions.of_shards(job, self._state.apps[job.app])[item] if resident else ""
+        revision = revisions.of_shards(job, self._state.apps[job.app_key])[item] if resident else ""
         task = Task(
             id=DELIMITER.join(
-                (job.name, str(item), shard.execution, placement.agent_id, self._state.unique())
+                (job.key, str(item), shard.execution, placement.agent_id, self._state.unique())
             ),
-            firing_id=firing.id, job=job.name, item=item, attempt=shard.attempt + 1, execution=shard.execution,
-            agent_id=placement.agent_id, hostname=hostname, app=job.app, executor_id="",
+            firing_id=firing.id, job=job.key, item=item, attempt=shard.attempt + 1, execution=shard.execution,
+            agent_id=placement.agent_id, hostname=hostname, app=job.app_key, executor_id="",
             resources=job.resources, created_ms=at, revision=revision,
         )  # fmt: skip
 
@@ -384,7 +384,7 @@ class Cycle(Part):
             return self._start(task, place.placement, pool, describe, at)
         except InsufficientResources as error:
             self._state.cluster.rollback(place.placement)
-            self._warm_executors.could_not_start(place.app.name, str(error), at)
+            self._warm_executors.could_not_start(place.app.key, str(error), at)
             return None
 
     def _start(

@@ -157,7 +157,7 @@ class Executors(Part):
 
     def _max_idle_ms(self, executor: Executor) -> int:
         app = self._state.apps.get(executor.app)
-        current = app is not None and self._state.plan_of(app.name).id == content_of(executor.id)
+        current = app is not None and self._state.plan_of(app.key).id == content_of(executor.id)
         idle_ms = app.idle_timeout_ms if app is not None and current else MAX_IDLE_TIMEOUT_MS
         return idle_ms + self._state.policy.sweep_ms
 

@@ -114,7 +114,7 @@ class Explainer:
         yield from sorted(standing, key=lambda reason: _STANDING.index(reason.code))
         waiting = self._state.queue.startable(head.id) if head is not None else []
         if head is None:
-            due = self._timetable.due.get(job.name)
+            due = self._timetable.due.get(job.key)
             yield Reason("not_due", "no firing is due now" if due else "no firing is due, now or later", at=due or 0)
         elif not waiting:
             yield Reason("running", _placed(head))
@@ -122,16 +122,16 @@ class Explainer:
             yield from self._no_offers()
             yield from self._backing_off(waiting, at)
             yield from self._avoiding(waiting, at)
-            yield from self._cycle.refusals.get(job.name, ())
+            yield from self._cycle.refusals.get(job.key, ())
             yield from self._cordoned()
 
     def _held_by_configuration(self, job: Job) -> Iterator[Reason]:
-        if job.app in self._state.disabled_apps:
-            yield Reason("app_disabled", f"app {job.app} is disabled")
-        if self._state.job_states[job.name].disabled:
+        if job.app_key in self._state.disabled_apps:
+            yield Reason("app_disabled", f"app {job.app_key} is disabled")
+        if self._state.job_states[job.key].disabled:
             yield Reason("job_disabled", "the job is disabled")
-        if job.name in self._state.faults:
-            yield Reason("fault", self._state.faults[job.name])
+        if job.key in self._state.faults:
+            yield Reason("fault", self._state.faults[job.key])
 
     def _no_offers(self) -> Iterator[Reason]:
         if not self._state.connected:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sized
+from itertools import chain
 
 from jobcloud.config import Job, JobKind
 from jobcloud.messages import Topic
 from jobcloud.model import Cause, Firing, Shard, ShardState, Task, changed, cut, replaced
-from jobcloud.scheduler import retry, sharding
+from jobcloud.scheduler import retry
 from jobcloud.scheduler.part import Part
 from jobcloud.scheduler.reason import Reason
 from jobcloud.scheduler.state import State
@@ -140,14 +141,13 @@ class Firings(Part):
 
         If the job's cron has no further fire time, no shard is started. The running ones end by themselves.
         """
-        if job.kind is not JobKind.DAEMON or not self._state.enabled(job.name):
+        if job.kind is not JobKind.DAEMON or not self._state.enabled(job.key):
             return
         over = cron_is_over(job, at)
-        if (firing := self.resident(job.name)) is not None:
+        if (firing := self.resident(job.key)) is not None:
             self._resize(firing, job, at, over=over)
-        elif not over and not self._state.queue.unfinished(job.name):
-            state = self._state.job_states[job.name]
-            self.add(sharding.make_firing(job, state, Cause.DAEMON, at, self._state.unique()))
+        elif not over and not self._state.queue.unfinished(job.key):
+            self.add(self._state.new_firing(job, Cause.DAEMON, at))
 
     def _resize(self, firing: Firing, job: Job, at: int, *, over: bool) -> None:
         """Start ended and missing shards, unless the cron is `over`. Cancel waiting shards that are too many now."""
@@ -193,8 +193,14 @@ class Firings(Part):
 
     # ------------------------------------------------------------------------------------------------- reading
 
+    def has_fired(self, job: str, fire_ms: int) -> bool:
+        """Whether a known firing of the job stands for this fire time of its cron, whatever the cluster was called."""
+        ended = (self._state.firings[name] for kept in (self.history, self.dead) for name in kept.get(job, ()))
+        known = chain(self._state.queue.unfinished(job), ended)
+        return any(firing.fire_ms == fire_ms and firing.cause is Cause.CRON for firing in known)
+
     def reasons(self, job: Job, head: Firing | None, at: int) -> Iterator[Reason]:
-        if dead := self.dead.get(job.name):
+        if dead := self.dead.get(job.key):
             yield Reason("dead", f"{len(dead)} of its runs have used up their attempts, the last is {dead[-1]}")
 
     def indexes(self) -> Mapping[str, Sized]:

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from jobcloud.config import DELIMITER, App, Job, Resources
+from jobcloud.config import DELIMITER, SEPARATOR, App, Job, Resources
 from jobcloud.model import Executor, Share, Task
 from jobcloud.scheduler.cluster import InsufficientResources, Pool, Request
 
@@ -16,6 +16,8 @@ EXECUTOR_DATA_SCHEMA = 1
 # Limits of an executor's record.
 MAX_SPEC_BYTES = 150_000
 _MAX_SHARES = 30
+# In place of the separator of a key. No name of an app or a team contains it.
+_SEPARATOR_IN_PATHS = "~"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +86,14 @@ def plan_executor(app: App, artifacts: Artifacts) -> ExecutorPlan:
     version = _hash(_canonical([data, program, app.cache, app.resources]), 12)
     data["appVersion"] = version
     spec = {
-        "name": f"jobcloud {app.name}",
-        "source": app.name,
+        "name": f"jobcloud {app.key}",
+        "source": app.key,
         "command": command,
         "data": base64.b64encode(_canonical(data).encode()).decode(),
     }
-    content = f"{app.name}{DELIMITER}{version}"
-    return ExecutorPlan(content, app.name, app.resources, _canonical(spec), artifacts.base_url)
+    # The sandbox's path contains the executor's id. A colon would split it in PYTHONPATH and similar lists of paths.
+    content = f"{app.key.replace(SEPARATOR, _SEPARATOR_IN_PATHS)}{DELIMITER}{version}"
+    return ExecutorPlan(content, app.key, app.resources, _canonical(spec), artifacts.base_url)
 
 
 def task_shares(

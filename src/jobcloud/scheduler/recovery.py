@@ -61,7 +61,7 @@ def executor_key(agent_id: str, executor_id: str) -> str:
 
 
 def belongs(firing_id: str, job: str) -> bool:
-    """Whether a firing with this id may be one of the job: ids begin with the job's name (see sharding.firing_id)."""
+    """Whether a firing with this id may be one of the job: ids begin with the job's key (see sharding.firing_id)."""
     return firing_id.startswith(f"{job}.")
 
 
@@ -279,7 +279,7 @@ def _give_tasks(whole: Stored, firing: Firing, at: int) -> None:
         task = whole.tasks.get(shard.task_id)
         if task is None:
             job = whole.jobs.get(firing.job)
-            app = job.app if job is not None else ""
+            app = job.app_key if job is not None else ""
             resources = job.resources if job is not None else Resources()
             whole.tasks[shard.task_id] = Task(
                 shard.task_id, firing.id, firing.job, item, shard.attempt, shard.execution, shard.agent_id,
@@ -300,5 +300,5 @@ def numbers_used(stored: Stored, epoch: int) -> int:
     ids = [*stored.tasks, *stored.firings]
     ids += (shard.task_id for firing in stored.firings.values() for shard in firing.shards)
     ids += (shard.task_id for shard in stored.shards.values() if shard is not None)
-    number = re.compile(rf"[-@]{epoch}-([0-9]{{1,15}})$")
+    number = re.compile(rf"[-@]{epoch}-([0-9]{{1,15}})(@|$)")
     return max((int(found[1]) for text in ids if (found := number.search(text))), default=0)

@@ -41,9 +41,9 @@ class Rollouts(Part):
     def roll_out(self, job: Job, at: int) -> None:
         """Begin or continue the job's roll-out, after a change of the job or its app."""
         if job.kind is JobKind.DAEMON and any(self._stale(job)):
-            self._jobs.setdefault(job.name, 0)
+            self._jobs.setdefault(job.key, 0)
             if self._state.connected:
-                self._roll(job.name, at)
+                self._roll(job.key, at)
 
     def begin(self, at: int) -> None:
         self._due = set(self._jobs)
@@ -75,7 +75,7 @@ class Rollouts(Part):
 
     def reasons(self, job: Job, head: Firing | None, at: int) -> Iterator[Reason]:
         """The progress of the job's roll-out, and the reason why it waits."""
-        firing = self._firings.resident(job.name) if job.name in self._jobs else None
+        firing = self._firings.resident(job.key) if job.key in self._jobs else None
         left = sum(task.item < job.shard_count for task in self._stale(job)) if firing is not None else 0
         if firing is None or not left:
             return
@@ -95,13 +95,13 @@ class Rollouts(Part):
 
     def validate(self) -> None:
         for job in self._state.jobs.values():
-            forgotten = job.kind is JobKind.DAEMON and job.name not in self._jobs and any(self._stale(job))
-            assert not forgotten, f"{job.name} runs stale shards and is not being rolled out"
+            forgotten = job.kind is JobKind.DAEMON and job.key not in self._jobs and any(self._stale(job))
+            assert not forgotten, f"{job.key} runs stale shards and is not being rolled out"
 
     def _stale(self, job: Job) -> Iterator[Task]:
-        firing = self._firings.resident(job.name)
+        firing = self._firings.resident(job.key)
         if firing is not None:
-            yield from revisions.stale(job, self._state.apps.get(job.app), firing, self._state.tasks)
+            yield from revisions.stale(job, self._state.apps.get(job.app_key), firing, self._state.tasks)
 
     def _roll(self, name: str, at: int) -> None:
         job, firing = self._state.jobs.get(name), self._firings.resident(name)

@@ -10,7 +10,7 @@ from functools import lru_cache
 from json.encoder import encode_basestring_ascii as _text
 from typing import NamedTuple
 
-from jobcloud.config import Isolation, Job, JobKind, JobType, parse_shard_parameters
+from jobcloud.config import DEFAULT_TEAM, Isolation, Job, JobKind, JobType, parse_shard_parameters
 from jobcloud.model import Cause, Firing, JobState, Shard, Step, Task, untried
 from jobcloud.scheduler.retry import ALONE_AFTER
 
@@ -30,19 +30,23 @@ class Payload(NamedTuple):
     shared: bytes = b""
 
 
-def firing_id(job: str, cause: Cause, fire_ms: int, unique: str) -> str:
-    """The id of a firing. All leaders derive the same id from a fire time of cron; other ids contain `unique`."""
+def firing_id(job: str, cause: Cause, fire_ms: int, unique: str, cluster: str) -> str:
+    """The id of a firing: `JOB.WHICH@CLUSTER`, with the key of the job. No other cluster makes the same one.
+
+    For cron it is derived from the fire time, the same for all leaders of the cluster; otherwise it is unique. Builds
+    that knew no clusters made ids without `@CLUSTER`. Do not parse an id: the firing has a field for each part.
+    """
     if cause is Cause.CRON:
         instant = datetime.fromtimestamp(fire_ms / 1000, UTC)
-        return f"{job}.{instant:%Y%m%dT%H%M%SZ}"
-    return f"{job}.{cause}-{unique}"
+        return f"{job}.{instant:%Y%m%dT%H%M%SZ}@{cluster}"
+    return f"{job}.{cause}-{unique}@{cluster}"
 
 
-def make_firing(job: Job, state: JobState, cause: Cause, fire_ms: int, unique: str) -> Firing:
+def make_firing(job: Job, state: JobState, cause: Cause, fire_ms: int, unique: str, cluster: str) -> Firing:
     """A new firing, in which all shards of `job` wait."""
     return Firing(
-        id=firing_id(job.name, cause, fire_ms, unique),
-        job=job.name,
+        id=firing_id(job.key, cause, fire_ms, unique, cluster),
+        job=job.key,
         generation=state.generation,
         cause=cause,
         fire_ms=fire_ms,
@@ -152,6 +156,7 @@ def _describe(job: Job) -> str:
             "errorHandler": job.error_handler,
             "errorWebhook": job.error_webhook,
             **(_describe_http(job) if job.type is JobType.HTTP else {}),
+            **({"team": job.team} if job.team != DEFAULT_TEAM else {}),
             "timer": job.schedule().table() if job.kind is JobKind.DAEMON else None,
         }
     )

@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeAlias, TypeVar
 
-from jobcloud.config import DIMENSIONS, App, Job
+from jobcloud.config import DEFAULT_CLUSTER, DIMENSIONS, App, Job
 from jobcloud.errors import NotFound
 from jobcloud.match import AnyMatcher
 from jobcloud.messages import EFFECT_ORDER, RANK, Effect, Kind, Publish, Record, Save, Topic, Write
-from jobcloud.model import Firing, Restoration, Shard, Task, changed, tried
-from jobcloud.scheduler import launch, queue, recovery
+from jobcloud.model import Cause, Firing, Restoration, Shard, Task, changed, tried
+from jobcloud.scheduler import launch, queue, recovery, sharding
 from jobcloud.scheduler.cluster import Cluster, Request
 from jobcloud.scheduler.launch import Artifacts, ExecutorPlan
 from jobcloud.scheduler.recovery import Stored, differences, recover, shard_key, with_starts
@@ -26,6 +26,8 @@ class Policy:
     """The settings of the scheduler. Durations are in milliseconds."""
 
     artifacts: Artifacts
+    #: the name of the cluster, a part of the ids of new firings
+    cluster: str = DEFAULT_CLUSTER
     offer_hold_ms: int = 5_000
     max_offers: int = 100_000
     decline_refuse_ms: int = 5_000
@@ -205,10 +207,10 @@ class State:
 
     def publish_task(self, at: int, topic: Topic, task: Task, text: str, state: str = "") -> None:
         """Publish a notice about a task."""
-        job = task.job
+        job, app = task.job, ""
         if task.placeholder:
-            job, text = "", f"warm executor of {task.app}: {text}"
-        self._publish(Publish(at, topic, text, job, task.firing_id, task.id, task.item, task.hostname, state))
+            job, app, text = "", task.app, f"warm executor of {task.app}: {text}"
+        self._publish(Publish(at, topic, text, job, task.firing_id, task.id, task.item, task.hostname, state, app))
 
     def _publish(self, notice: Publish) -> None:
         self.notices.append(notice)
@@ -244,24 +246,26 @@ class State:
 
     # ------------------------------------------------------------------------------------------------- reading
 
-    def app(self, name: str) -> App:
+    def app(self, key: str) -> App:
         """Raises NotFound."""
-        if name not in self.apps:
-            raise NotFound(f"there is no app {name}", field="appName", fix="`jobcloud app list` names them")
-        return self.apps[name]
+        if key not in self.apps:
+            raise NotFound(f"there is no app {key}", field="appName", fix="`jobcloud app list` names them")
+        return self.apps[key]
 
-    def job(self, name: str) -> Job:
+    def job(self, key: str) -> Job:
         """Raises NotFound."""
-        if name not in self.jobs:
-            raise NotFound(f"there is no job {name}", field="jobName", fix="`jobcloud job list` names them")
-        return self.jobs[name]
+        if key not in self.jobs:
+            raise NotFound(f"there is no job {key}", field="jobName", fix="`jobcloud job list` names them")
+        return self.jobs[key]
 
     def jobs_of(self, app: str) -> list[Job]:
-        return [job for job in self.jobs.values() if job.app == app]
+        return [job for job in self.jobs.values() if job.app_key == app]
 
     def enabled(self, job: str) -> bool:
         """Whether the job exists and neither it nor its app is disabled."""
-        return job in self.jobs and not self.job_states[job].disabled and self.jobs[job].app not in self.disabled_apps
+        return (
+            job in self.jobs and not self.job_states[job].disabled and self.jobs[job].app_key not in self.disabled_apps
+        )
 
     def wanted(self, firing: Firing) -> bool:
         """Whether the shards of the firing are to run: its job is enabled and has not started a newer generation."""
@@ -274,7 +278,12 @@ class State:
         return self.plans[app]
 
     def request(self, job: Job) -> Request:
-        return self.plan_of(job.app).request(job)
+        return self.plan_of(job.app_key).request(job)
+
+    def new_firing(self, job: Job, cause: Cause, fire_ms: int) -> Firing:
+        """A firing of the job's present generation with all shards, waiting. It is not a record yet."""
+        job_state = self.job_states[job.key]
+        return sharding.make_firing(job, job_state, cause, fire_ms, self.unique(), self.policy.cluster)
 
     def unique(self) -> str:
         """A new id suffix, unique over all leaders."""

@@ -10,7 +10,6 @@ from jobcloud.config import CatchUp, Concurrency, Job, JobKind
 from jobcloud.cron import Schedule
 from jobcloud.messages import Topic
 from jobcloud.model import Cause, Firing
-from jobcloud.scheduler import sharding
 from jobcloud.scheduler.firings import Firings
 from jobcloud.scheduler.part import Part
 from jobcloud.scheduler.reason import Reason
@@ -33,10 +32,15 @@ class Timetable(Part):
         self.due: dict[str, int] = {}
         #: a heap of (due instant, job); an entry that differs from `due` is stale
         self._timers: list[tuple[int, str]] = []
+        #: job → the latest fire time of its cron that has a firing
+        self._latest: dict[str, int] = {}
         #: a text about the jobs that do not fire because a clock was ahead; empty without such jobs
         self.warnings: tuple[str, ...] = ()
 
     def restore(self, at: int) -> None:
+        for firing in self._state.firings.values():
+            if firing.cause is Cause.CRON and firing.job in self._state.jobs:
+                self._latest[firing.job] = max(firing.fire_ms, self._latest.get(firing.job, -1))
         self.review(at)
 
     def clock_set_back(self, at: int) -> None:
@@ -80,18 +84,18 @@ class Timetable(Part):
         If fire times up to a future instant count as handled, they are not due again, unless that instant is more
         than `ahead_ms` in the future. The result is stored, so that a later leader schedules the job in the same way.
         """
-        considered = self._state.job_states[job.name].considered_ms
+        considered = self._state.job_states[job.key].considered_ms
         considered = at if considered > at + ahead_ms else max(at, considered)
-        self._state.change_job_state(job.name, considered_ms=considered)
+        self._state.change_job_state(job.key, considered_ms=considered)
         self.schedule(job, considered)
         if self.warnings:
             self.review(at)
 
     def reasons(self, job: Job, head: Firing | None, at: int) -> Iterator[Reason]:
-        if job.kind is not JobKind.DAEMON and (until := self.silent_until(job.name, at)):
+        if job.kind is not JobKind.DAEMON and (until := self.silent_until(job.key, at)):
             text = (
                 f"it does not fire before {utc(until)}: the clock was ahead when its fire times were handled. "
-                f"`jobcloud job enable {job.name}` lets it fire from now on"
+                f"`jobcloud job enable {job.key}` lets it fire from now on"
             )
             yield Reason("clock", text, at=until)
 
@@ -103,9 +107,9 @@ class Timetable(Part):
 
     def fire_overdue(self, job: Job, at: int) -> None:
         """Queue the firings that are due up to `at`, before the job's configuration changes."""
-        due = self.due.get(job.name)
+        due = self.due.get(job.key)
         if due is not None and due <= at:
-            self._state.isolated(job.name, at, self._fire, job, due, at)
+            self._state.isolated(job.key, at, self._fire, job, due, at)
 
     def _fire(self, job: Job, due: int, at: int) -> None:
         """Queue the firings of `job` that are due from `due` to `at`. The catch-up policy decides about missed ones."""
@@ -124,8 +128,8 @@ class Timetable(Part):
             considered = following
             self.enqueue(job, Cause.CRON, considered, at)
             following = schedule.next_after(considered)
-        self._state.change_job_state(job.name, considered_ms=considered)
-        self._set_timer(job.name, following)
+        self._state.change_job_state(job.key, considered_ms=considered)
+        self._set_timer(job.key, following)
 
     def _missed(self, job: Job, schedule: Schedule, first: int, last: int, at: int) -> None:
         """Apply the catch-up policy to the firings from `first` to `last`, which were not handled in time.
@@ -150,23 +154,27 @@ class Timetable(Part):
 
     def enqueue(self, job: Job, cause: Cause, fire_ms: int, at: int) -> None:
         """Queue a firing, replace earlier ones with it, or skip it, as the job's concurrency policy says."""
-        unfinished = self._state.queue.unfinished(job.name)
+        unfinished = self._state.queue.unfinished(job.key)
         behind = len(unfinished) - job.runs_at_once
         replacing = job.concurrency is Concurrency.REPLACE
         if not replacing and behind >= 0 and (why := self._skip_reason(job, cause, behind)):
             self._skip(job, fire_ms, at, why)
             return
-        firing = sharding.make_firing(job, self._state.job_states[job.name], cause, fire_ms, self._state.unique())
+        firing = self._state.new_firing(job, cause, fire_ms)
         if firing.id in self._state.firings:
             return  # an instant fires once, also after a crash or a change of the job
+        if cause is Cause.CRON:
+            if fire_ms <= self._latest.get(job.key, -1) and self._firings.has_fired(job.key, fire_ms):
+                return  # under another name of the cluster
+            self._latest[job.key] = max(fire_ms, self._latest.get(job.key, -1))
         for older in unfinished if replacing else ():
             self._tasks.cancel_firing(older, at, f"replaced by {firing.id}")
         self._firings.add(firing)
-        self._state.publish(at, Topic.FIRED, f"{len(firing.work)} shards are due", job=job.name, firing_id=firing.id)
+        self._state.publish(at, Topic.FIRED, f"{len(firing.work)} shards are due", job=job.key, firing_id=firing.id)
 
     def _skip_reason(self, job: Job, cause: Cause, behind: int) -> str:
         """Why a firing may not wait; "" if it may. `behind`: the number of firings that wait already."""
-        if len(self._state.queue.unfinished(job.name)) >= self._state.policy.max_waiting:
+        if len(self._state.queue.unfinished(job.key)) >= self._state.policy.max_waiting:
             return f"{self._state.policy.max_waiting} runs of the job have not ended, which is the maximum"
         if cause is Cause.TRIGGER or (cause is Cause.CATCH_UP and job.catch_up is CatchUp.ALL):
             return ""
@@ -176,24 +184,25 @@ class Timetable(Part):
 
     def _skip(self, job: Job, fire_ms: int, at: int, why: str, number: int = 1) -> None:
         """Count skipped firings; `fire_ms` is the first of them."""
-        state = self._state.job_states[job.name]
-        self._state.change_job_state(job.name, skipped=state.skipped + number, skipped_reason=why)
+        state = self._state.job_states[job.key]
+        self._state.change_job_state(job.key, skipped=state.skipped + number, skipped_reason=why)
         due = utc(fire_ms)
         what = f"the firing of {due} is" if number == 1 else f"{number} firings from {due} on are"
-        self._state.publish(at, Topic.SKIPPED, f"{what} skipped: {why}", job=job.name)
+        self._state.publish(at, Topic.SKIPPED, f"{what} skipped: {why}", job=job.key)
 
     def schedule(self, job: Job, after: int) -> None:
         """Set the job's timer to its first fire time after an instant. A resident job has none."""
-        if job.kind is JobKind.DAEMON or not self._state.enabled(job.name):
-            self.unschedule(job.name)
+        if job.kind is JobKind.DAEMON or not self._state.enabled(job.key):
+            self.unschedule(job.key)
             return
-        self._set_timer(job.name, job.schedule().next_after(after))
+        self._set_timer(job.key, job.schedule().next_after(after))
 
     def unschedule(self, job: str) -> None:
         self.due.pop(job, None)
 
     def job_removed(self, name: str) -> None:
         self.unschedule(name)
+        self._latest.pop(name, None)
 
     def _set_timer(self, job: str, due: int | None) -> None:
         self.due.pop(job, None)
@@ -202,7 +211,7 @@ class Timetable(Part):
             heapq.heappush(self._timers, (due, job))
 
     def indexes(self) -> Mapping[str, Sized]:
-        return {"due": self.due, "timers": self._timers}
+        return {"due": self.due, "timers": self._timers, "latest": self._latest}
 
 
 def utc(instant: int) -> str:

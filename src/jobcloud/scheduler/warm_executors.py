@@ -81,7 +81,7 @@ class WarmExecutors(Part):
 
     def wanted(self, app: App) -> int:
         """How many warm executors an app wants; EVERY_AGENT for one on each agent."""
-        return 0 if app.name in self._state.disabled_apps else app.executors
+        return 0 if app.key in self._state.disabled_apps else app.executors
 
     def requests(self) -> set[Request]:
         """The requests of all placeholders that may be wanted."""
@@ -115,19 +115,19 @@ class WarmExecutors(Part):
         found: list[Place] = []
         self._shortages = {}
         for app in self._apps():
-            missing = self._missing.get(app.name, 0)
-            if (missing or self.wanted(app) == EVERY_AGENT) and self._may_start(app.name, at):
-                limit = 1 if self._circuit_breakers.on_trial(app.name) else None
+            missing = self._missing.get(app.key, 0)
+            if (missing or self.wanted(app) == EVERY_AGENT) and self._may_start(app.key, at):
+                limit = 1 if self._circuit_breakers.on_trial(app.key) else None
                 places = list(islice(self._place(app, missing), limit))
                 found += places
                 if len(places) < missing:
-                    self._shortages[app.name] = "no further agent with an offer has room for one"
+                    self._shortages[app.key] = "no further agent with an offer has room for one"
         return found
 
     def _place(self, app: App, missing: int) -> Iterator[Place]:
-        plan, request = self._state.plan_of(app.name), self._request(app)
-        current = [task for task in self.of_app.get(app.name, {}).values() if content_of(task.executor_id) == plan.id]
-        used = {task.item for task in self.of_app.get(app.name, {}).values()}
+        plan, request = self._state.plan_of(app.key), self._request(app)
+        current = [task for task in self.of_app.get(app.key, {}).values() if content_of(task.executor_id) == plan.id]
+        used = {task.item for task in self.of_app.get(app.key, {}).values()}
         numbers = (number for number in count() if number not in used)
         taken = {task.agent_id for task in current}
         for entry in sorted(self._offering(taken), key=lambda entry: self._rank(entry, plan)):
@@ -139,7 +139,7 @@ class WarmExecutors(Part):
                 yield Place(app, next(numbers), placement)
 
     def _request(self, app: App) -> Request:
-        plan = self._state.plan_of(app.name)
+        plan = self._state.plan_of(app.key)
         return Request(PLACEHOLDER, plan.id, plan.resources)
 
     def _offering(self, taken: set[str]) -> list[AgentEntry]:
@@ -151,12 +151,12 @@ class WarmExecutors(Part):
 
     def task(self, place: Place, hostname: str, at: int) -> Task:
         app, agent_id = place.app, place.placement.agent_id
-        name = placeholder_job(app.name)
+        name = placeholder_job(app.key)
         return Task(
             id=str(TaskName(name, place.number, Execution.READY, agent_id, self._state.unique())),
             firing_id="", job=name, item=place.number, attempt=1, execution=Execution.READY, agent_id=agent_id,
-            hostname=hostname, app=app.name, executor_id="", resources=PLACEHOLDER,
-            created_ms=at, contexts=tuple(sorted(self._contexts.get(app.name, ()))),
+            hostname=hostname, app=app.key, executor_id="", resources=PLACEHOLDER,
+            created_ms=at, contexts=tuple(sorted(self._contexts.get(app.key, ()))),
         )  # fmt: skip
 
     def could_not_start(self, app: str, why: str, at: int) -> None:
@@ -205,7 +205,7 @@ class WarmExecutors(Part):
         self._review_due = True
 
     def job_changed(self, job: Job) -> None:
-        if self._state.apps[job.app].executors:
+        if self._state.apps[job.app_key].executors:
             self._review_due = True  # the job may have a context that the placeholders have not built
 
     def next_wake(self, at: int) -> int | None:
@@ -240,11 +240,11 @@ class WarmExecutors(Part):
         if not self._review_due and self._cordoned == self._state.cluster.cordoned:
             return []
         self._review_due, self._cordoned = False, self._state.cluster.cordoned
-        wanted = {app.name for app in self._apps() if self.wanted(app)}
+        wanted = {app.key for app in self._apps() if self.wanted(app)}
         self._contexts = {name: set() for name in wanted}
         for job in self._state.jobs.values() if wanted else ():
-            if job.app in wanted:
-                self._contexts[job.app].update(contexts_of(job))
+            if job.app_key in wanted:
+                self._contexts[job.app_key].update(contexts_of(job))
         self._contexts = {name: set(_bounded(contexts)) for name, contexts in self._contexts.items()}
         self._backoffs = {name: backoff for name, backoff in self._backoffs.items() if name in wanted}
         self.recount()
@@ -252,14 +252,14 @@ class WarmExecutors(Part):
 
     def recount(self) -> None:
         """Count the missing placeholders."""
-        missing = {app.name: self._missing_of(app) for app in self._apps()}
+        missing = {app.key: self._missing_of(app) for app in self._apps()}
         self._missing = {name: number for name, number in missing.items() if number > 0}
 
     def _missing_of(self, app: App) -> int:
         wanted = self.wanted(app)
         if wanted == EVERY_AGENT:
             return 0
-        return wanted - sum(task.state is not TaskState.UNREACHABLE for task in self._current(app.name))
+        return wanted - sum(task.state is not TaskState.UNREACHABLE for task in self._current(app.key))
 
     def _surplus(self, name: str) -> Iterator[Task]:
         current = self._current(name)
@@ -310,7 +310,7 @@ class WarmExecutors(Part):
         return Reason("executors", f"{text}: {why}" if why else text, waiting_helps=True, at=max(0, waits))
 
     def reasons(self, job: Job, head: Firing | None, at: int) -> Iterable[Reason]:
-        found = self.shortage(job.app, at)
+        found = self.shortage(job.app_key, at)
         return () if found is None else (found,)
 
     def indexes(self) -> Mapping[str, Sized]:

@@ -167,4 +167,6 @@ class LogSink:
     def publish(self, notice: object) -> None:
         if isinstance(notice, Publish) and notice.topic in self._topics:
             fields = {name: value for name, value in msgspec.structs.asdict(notice).items() if value not in ("", -1)}
+            if notice.team:
+                fields["team"] = notice.team
             self._log.log(_LEVELS[notice.topic], fields.pop("text"), **fields)

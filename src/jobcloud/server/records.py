@@ -255,7 +255,7 @@ def _own_key(record: Record) -> str | None:
     """The key implied by the record's fields; None if there is none."""
     match record:
         case App() | Job():
-            return record.name
+            return record.key
         case Firing() | Task():
             return record.id
         case Drain():

@@ -25,6 +25,7 @@ from pydantic import model_validator as check
 from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from jobcloud.config import DEFAULT_CLUSTER, LABEL_RULE, is_label
 from jobcloud.errors import ConfigError
 
 _UNITS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
@@ -320,6 +321,20 @@ class Etcd(_Section):
         return read_secret(self.auth_file) if self.auth_file else ""
 
 
+def _cluster_name(name: str) -> str:
+    if not is_label(name):
+        raise _wrong(f"{name[:80]!r} is not a valid name of a cluster", LABEL_RULE)
+    return name
+
+
+class Cluster(_Section):
+    """This cluster, among others of the same users."""
+
+    name: Annotated[str, AfterValidator(_cluster_name)] = Field(
+        default=DEFAULT_CLUSTER, description="the end of the ids of new runs; give each cluster a name of its own"
+    )
+
+
 class Http(_Section):
     """The REST API."""
 
@@ -451,6 +466,7 @@ class Settings(BaseSettings):
     mesos: Mesos = Mesos()
     zookeeper: ZooKeeper = ZooKeeper()
     etcd: Etcd = Etcd()
+    cluster: Cluster = Cluster()
     http: Http = Http()
     artifacts: ArtifactServer = ArtifactServer()
     scheduling: Scheduling = Scheduling()

@@ -352,6 +352,7 @@ def _policy(wanted: Settings, artifacts: Artifacts) -> Policy:
     numbers = wanted.scheduling
     return Policy(
         artifacts,
+        cluster=wanted.cluster.name,
         offer_hold_ms=milliseconds(numbers.offer_hold),
         decline_refuse_ms=milliseconds(numbers.decline_refuse),
         misfire_threshold_ms=milliseconds(numbers.misfire_threshold),

@@ -22,6 +22,7 @@ def test_app_of_an_uploaded_package_is_shown_with_all_its_fields(api: Client, sh
     assert answer.json() == api.get("apps/demo").json()
     assert answer.json()["config"] == {
         "appName": "demo",
+        "team": "default",
         "appURL": f"package:sha256:{sha256}",
         "packageSha256": sha256,
         "bootstrapScript": "",

@@ -99,6 +99,7 @@ ALWAYS = Job(
     3,
     Resources(100, 32_000),
     "m:J",
+    team="billing",
     streaming=True,
     isolation=Isolation.PROCESS,
     memory_limit_mb=64,
@@ -118,7 +119,7 @@ def as_json(config: Config) -> bytes:
     return config.model_dump_json(by_alias=True).encode()
 
 
-@pytest.mark.parametrize("app", [APP, replace(APP, executors=3)])
+@pytest.mark.parametrize("app", [APP, replace(APP, executors=3), replace(APP, team="billing")])
 def test_app_is_the_same_after_it_was_shown_and_sent_back(app: App) -> None:
     assert read_app(parse(as_json(app_config(app))), ANY_HOST) == app
 

@@ -174,7 +174,7 @@ def test_stored_job_that_breaks_a_rule_is_still_read() -> None:
         job = decode(Kind.JOB, "hello", json.dumps(record).encode())
         assert isinstance(job, Job)
         task = Task("t", "f", job.name, 0, 1, Execution.READY, "a", "h", "demo", "e", job.resources, 0)
-        firing = sharding.make_firing(job, JobState(0), Cause.CRON, 0, "u")
+        firing = sharding.make_firing(job, JobState(0), Cause.CRON, 0, "u", "prod")
         payload = b"".join(sharding.payload(job, firing, task, 1))
         if job.script == "run 'it":
             with pytest.raises(PayloadError, match="scriptCommandLine"):

@@ -11,7 +11,7 @@ import typer
 from jobcloud.client import render
 from jobcloud.client.commands.connection import connect
 from jobcloud.client.commands.exit_codes import Exit
-from jobcloud.client.commands.options import AppName, AsJson
+from jobcloud.client.commands.options import AppName, AsJson, key_of, team_of
 
 commands = typer.Typer(no_args_is_help=True)
 
@@ -19,7 +19,10 @@ AppPath = Annotated[
     Path, typer.Argument(metavar="PATH", exists=True, help="Directory of the app, or its zip, tar or wheel.")
 ]
 NewName = Annotated[
-    str, typer.Option(help="Name of the app. Default: the name in the manifest, otherwise the name of PATH.")
+    str,
+    typer.Option(
+        metavar="[TEAM:]NAME", help="Name of the app. Default: the name in the manifest, otherwise the name of PATH."
+    ),
 ]
 
 
@@ -35,7 +38,7 @@ def add(
     from jobcloud.client.apps import add_app
 
     with connect(ctx) as client:
-        added = add_app(client, path, name=name, jobs=jobs)
+        added = add_app(client, path, name=name, team=team_of(ctx), jobs=jobs)
     if as_json:
         render.show_json({"app": added.app, "jobs": list(added.jobs)})
         return
@@ -66,7 +69,7 @@ def update(
     from jobcloud.client.apps import add_app
 
     with connect(ctx) as client:
-        added = add_app(client, path, name=name, jobs=jobs, known=True)
+        added = add_app(client, path, name=name, team=team_of(ctx), jobs=jobs, known=True)
         app = added.app["appName"]
         state = client.rollout(app)
         for state in client.follow_rollout(app, timeout or math.inf) if wait else ():
@@ -100,14 +103,14 @@ def init(
 def list_apps(ctx: typer.Context, as_json: AsJson = False) -> None:
     """List all apps."""
     with connect(ctx) as client:
-        render.show(client.apps(), render.apps, as_json=as_json)
+        render.show(client.apps(team_of(ctx)), render.apps, as_json=as_json)
 
 
 @commands.command("show")
 def show(ctx: typer.Context, app: AppName, as_json: AsJson = False) -> None:
     """Show an app and its configuration."""
     with connect(ctx) as client:
-        render.show(client.app(app), render.app, as_json=as_json)
+        render.show(client.app(key_of(ctx, app)), render.app, as_json=as_json)
 
 
 @commands.command("remove")
@@ -120,20 +123,21 @@ def remove(
     as_json: AsJson = False,
 ) -> None:
     """Remove an app. Refused while the app has jobs, unless --jobs is given."""
+    key = key_of(ctx, app)
     with connect(ctx) as client:
-        client.remove_app(app, jobs=jobs)
-    render.answer({"appName": app, "removed": True}, f"app {app} is removed", as_json=as_json)
+        client.remove_app(key, jobs=jobs)
+    render.answer({"appName": key, "removed": True}, f"app {key} is removed", as_json=as_json)
 
 
 @commands.command("enable")
 def enable(ctx: typer.Context, app: AppName, as_json: AsJson = False) -> None:
     """Enable an app. Its jobs fire again, unless they are disabled themselves."""
     with connect(ctx) as client:
-        render.show(client.switch_app(app, enabled=True), render.app, as_json=as_json)
+        render.show(client.switch_app(key_of(ctx, app), enabled=True), render.app, as_json=as_json)
 
 
 @commands.command("disable")
 def disable(ctx: typer.Context, app: AppName, as_json: AsJson = False) -> None:
     """Disable an app. Its jobs do not fire, and their tasks are killed."""
     with connect(ctx) as client:
-        render.show(client.switch_app(app, enabled=False), render.app, as_json=as_json)
+        render.show(client.switch_app(key_of(ctx, app), enabled=False), render.app, as_json=as_json)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from jobcloud.client.commands.options import ServerOptions
+from jobcloud.client.commands.options import GlobalOptions
 
 if TYPE_CHECKING:
     from jobcloud.client.http import Client
@@ -20,7 +20,7 @@ def connect(ctx: typer.Context) -> Iterator[Client]:
     from jobcloud.client import context
     from jobcloud.client.http import Client
 
-    options = ctx.ensure_object(ServerOptions)
+    options = ctx.ensure_object(GlobalOptions)
     found = context.find(options.server, options.token)
     with Client(found.url, found.token) as client:
         yield client

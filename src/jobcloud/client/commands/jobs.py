@@ -11,7 +11,8 @@ import typer
 from jobcloud.client import render
 from jobcloud.client.commands.connection import connect
 from jobcloud.client.commands.field_help import ListsJobFields
-from jobcloud.client.commands.options import AsJson, JobName
+from jobcloud.client.commands.options import AsJson, JobName, key_of, team_of
+from jobcloud.config import DEFAULT_TEAM, split_key
 from jobcloud.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -43,8 +44,10 @@ def add(
     if not file and not fields:
         raise ConfigError("there is no job to add", field="FILE", fix="name a JSON file, or give --set jobName=… etc.")
     configs = _read_jobs(file) if file else [{}]
+    team = team_of(ctx) or DEFAULT_TEAM
     with connect(ctx) as client:
-        added = [client.create_job(config | _assignments(fields), enabled=not disabled) for config in configs]
+        given = [_with_team(config | _assignments(fields), team) for config in configs]
+        added = [client.create_job(config, enabled=not disabled) for config in given]
     if as_json:
         render.show_json(added if len(added) > 1 else added[0])
     else:
@@ -61,9 +64,10 @@ def update(
     configs = _read_jobs(file) if file else []
     if len(configs) > 1:
         raise ConfigError(f"{file} holds {len(configs)} jobs", field="FILE", fix="update one job at a time")
+    key = key_of(ctx, job)
     with connect(ctx) as client:
-        config = configs[0] if configs else client.job(job)["config"]
-        updated = client.update_job(job, config | _assignments(fields))
+        config = _with_team(configs[0], split_key(key)[0]) if configs else client.job(key)["config"]
+        updated = client.update_job(key, config | _assignments(fields))
         render.show(updated, render.job, as_json=as_json)
 
 
@@ -74,30 +78,32 @@ def list_jobs(
     """List jobs."""
     with connect(ctx) as client:
         if app:
-            client.app(app)  # raises if the app does not exist
-        render.show(client.jobs(app), render.jobs, as_json=as_json)
+            client.app(key_of(ctx, app))  # raises if the app does not exist
+        found = client.jobs(key_of(ctx, app)) if app else client.jobs(team=team_of(ctx))
+        render.show(found, render.jobs, as_json=as_json)
 
 
 @commands.command("show")
 def show(ctx: typer.Context, job: JobName, as_json: AsJson = False) -> None:
     """Show a job and its configuration."""
     with connect(ctx) as client:
-        render.show(client.job(job), render.job, as_json=as_json)
+        render.show(client.job(key_of(ctx, job)), render.job, as_json=as_json)
 
 
 @commands.command("remove")
 def remove(ctx: typer.Context, job: JobName, as_json: AsJson = False) -> None:
     """Remove a job and kill its tasks."""
+    key = key_of(ctx, job)
     with connect(ctx) as client:
-        client.remove_job(job)
-    render.answer({"jobName": job, "removed": True}, f"job {job} is removed", as_json=as_json)
+        client.remove_job(key)
+    render.answer({"jobName": key, "removed": True}, f"job {key} is removed", as_json=as_json)
 
 
 @commands.command("trigger")
 def trigger(ctx: typer.Context, job: JobName, as_json: AsJson = False) -> None:
     """Run a job now."""
     with connect(ctx) as client:
-        run = client.trigger(job)
+        run = client.trigger(key_of(ctx, job))
     render.answer(run, f"run {run['id']} is {run['state']}", as_json=as_json)
 
 
@@ -105,14 +111,19 @@ def trigger(ctx: typer.Context, job: JobName, as_json: AsJson = False) -> None:
 def enable(ctx: typer.Context, job: JobName, as_json: AsJson = False) -> None:
     """Enable a job. It fires again, unless its app is disabled."""
     with connect(ctx) as client:
-        render.show(client.switch_job(job, enabled=True), render.job, as_json=as_json)
+        render.show(client.switch_job(key_of(ctx, job), enabled=True), render.job, as_json=as_json)
 
 
 @commands.command("disable")
 def disable(ctx: typer.Context, job: JobName, as_json: AsJson = False) -> None:
     """Disable a job. It does not fire, and its tasks are killed."""
     with connect(ctx) as client:
-        render.show(client.switch_job(job, enabled=False), render.job, as_json=as_json)
+        render.show(client.switch_job(key_of(ctx, job), enabled=False), render.job, as_json=as_json)
+
+
+def _with_team(config: Json, team: str) -> Json:
+    """The configuration with this team, unless it names one. The default is left out."""
+    return config if team == DEFAULT_TEAM else {"team": team, **config}
 
 
 def _read_jobs(file: str) -> list[Json]:

@@ -8,17 +8,33 @@ from typing import Annotated, NamedTuple, get_type_hints
 
 import typer
 
+from jobcloud.config import qualified
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 Limit = Annotated[int, typer.Option(min=1, max=100_000, help="Maximum number of rows, the newest first.")]
-AppName = Annotated[str, typer.Argument(metavar="APP", help="Name of the app.")]
-JobName = Annotated[str, typer.Argument(metavar="JOB", help="Name of the job.")]
+AppName = Annotated[str, typer.Argument(metavar="APP", help="The app, as [TEAM:]NAME.")]
+JobName = Annotated[str, typer.Argument(metavar="JOB", help="The job, as [TEAM:]NAME.")]
 
 
-class ServerOptions(NamedTuple):
-    """`--server` and `--token`, which stand before the command; "" if not given. Commands find them in `ctx.obj`."""
+class GlobalOptions(NamedTuple):
+    """The options that stand before the command; "" if not given. Commands find them in `ctx.obj`.
+
+    `team` is the team of names that are given without one, and the filter of lists.
+    """
 
     server: str = ""
     token: str = ""
+    team: str = ""
+
+
+def team_of(ctx: typer.Context) -> str:
+    """The value of `--team`; "" if it is not given."""
+    return ctx.ensure_object(GlobalOptions).team
+
+
+def key_of(ctx: typer.Context, text: str) -> str:
+    """The key that `[TEAM:]NAME` means in this command; "" for ""."""
+    return qualified(text, team_of(ctx))
 
 
 def grouped(function: Callable[..., None]) -> Callable[..., None]:

@@ -8,7 +8,7 @@ import typer
 
 from jobcloud.client import render
 from jobcloud.client.commands.connection import connect
-from jobcloud.client.commands.options import AsJson, JobName, Limit
+from jobcloud.client.commands.options import AsJson, JobName, Limit, key_of, team_of
 
 
 def list_runs(
@@ -24,9 +24,9 @@ def list_runs(
     """List the newest runs and their results. A run is one firing of a job."""
     with connect(ctx) as client:
         if job:
-            client.job(job)  # raises if the job does not exist
-        filters = {"state": state.upper()} if state else {}
-        render.show(client.runs(limit, job=job, **filters), render.runs, as_json=as_json)
+            client.job(key_of(ctx, job))  # raises if the job does not exist
+        filters = {"job": key_of(ctx, job)} if job else {"team": team_of(ctx)}
+        render.show(client.runs(limit, **filters, state=state.upper()), render.runs, as_json=as_json)
 
 
 def retry(
@@ -49,4 +49,4 @@ def explain(ctx: typer.Context, job: JobName, as_json: AsJson = False) -> None:
     For each resource that is missing, the answer has the requested amount and the best available one.
     """
     with connect(ctx) as client:
-        render.show(client.explain(job), render.explanation, as_json=as_json)
+        render.show(client.explain(key_of(ctx, job)), render.explanation, as_json=as_json)

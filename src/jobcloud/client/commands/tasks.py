@@ -10,7 +10,7 @@ import typer
 
 from jobcloud.client import render
 from jobcloud.client.commands.connection import connect
-from jobcloud.client.commands.options import AsJson, Limit
+from jobcloud.client.commands.options import AsJson, Limit, key_of, team_of
 from jobcloud.errors import ConfigError, NotFound
 
 if TYPE_CHECKING:
@@ -39,8 +39,9 @@ def list_tasks(
     """List the newest tasks. A task is one attempt of one shard."""
     with connect(ctx) as client:
         if job:
-            client.job(job)  # raises if the job does not exist
-        render.show(client.tasks(limit, job=job, state=state), render.tasks, as_json=as_json)
+            client.job(key_of(ctx, job))  # raises if the job does not exist
+        whose = {"job": key_of(ctx, job)} if job else {"team": team_of(ctx)}
+        render.show(client.tasks(limit, **whose, state=state), render.tasks, as_json=as_json)
 
 
 def logs(
@@ -56,7 +57,7 @@ def logs(
     """Print the output of a task."""
     stream = "stderr" if stderr else "stdout"
     with connect(ctx) as client:
-        task_id = _find_task(client, task)["id"]
+        task_id = _find_task(ctx, client, task)["id"]
         pieces = _read_log(client, task_id, stream, tail, follow=follow)
         if as_json:
             render.show_json({"taskId": task_id, "stream": stream, "text": "".join(pieces)})
@@ -69,7 +70,7 @@ def logs(
 def kill(ctx: typer.Context, task: TaskName, as_json: AsJson = False) -> None:
     """Kill a task. A shard of a DAEMON job then starts again. To stop such a job, disable it."""
     with connect(ctx) as client:
-        killed = client.kill(_find_task(client, task)["id"])
+        killed = client.kill(_find_task(ctx, client, task)["id"])
     render.answer(killed, f"task {killed['id']} is being killed", as_json=as_json)
 
 
@@ -84,12 +85,14 @@ def forget(
 ) -> None:
     """Declare a task lost. Do this only if you know that it is dead. If the task comes back, it is killed."""
     with connect(ctx) as client:
-        forgotten = client.forget(_find_task(client, task)["id"], force=force)
+        forgotten = client.forget(_find_task(ctx, client, task)["id"], force=force)
     render.answer(forgotten, f"task {forgotten['id']} is forgotten", as_json=as_json)
 
 
-def _find_task(client: Client, text: str) -> Json:
+def _find_task(ctx: typer.Context, client: Client, text: str) -> Json:
     """The task with this id, or the newest of JOB/SHARD or JOB, or the only task whose id begins with `text`.
+
+    A JOB may be `TEAM:NAME`. An id is always whole: `--team` does not change it.
 
     Raises ConfigError if `text` is empty or fits several ids, NotFound if it fits none.
     """
@@ -98,8 +101,8 @@ def _find_task(client: Client, text: str) -> Json:
         # An empty variable in a script must not select the newest task of all jobs.
         raise ConfigError(f"{text!r} names no task", field="TASK", fix="give an id or its beginning, JOB/SHARD, or JOB")
     if item.isascii() and item.isdigit():
-        found = client.tasks(1, job=job, item=int(item))
-    elif newest := client.tasks(1, job=text):
+        found = client.tasks(1, job=key_of(ctx, job), item=int(item))
+    elif newest := client.tasks(1, job=key_of(ctx, text)):
         found = newest
     else:
         found = client.tasks(21, prefix=text)

@@ -16,18 +16,19 @@ from jobcloud.messages import PutApp, RemoveApp, SetAppEnabled
 from jobcloud.model import TaskState
 from jobcloud.scheduler import Scheduler, revisions
 from jobcloud.server.api.convert import PACKAGE_SCHEME, app_config, check_same_name, read_app
-from jobcloud.server.api.schema import AppConfig, View
+from jobcloud.server.api.schema import AppConfig, Key, View
 from jobcloud.server.api.services import JsonObject, Services, ServicesDep, Switch, json_body
-from jobcloud.server.api.snapshot import Snapshot, WarmExecutors, no_app
+from jobcloud.server.api.snapshot import Snapshot, WarmExecutors, belongs, check_filter, no_app
 from jobcloud.server.api.threads import apart
 
 router = APIRouter(tags=["apps"])
 
 
 class AppView(View):
-    app_name: str
+    app_name: str = Field(description="the key of the app")
+    team: str
     enabled: bool
-    jobs: list[str]
+    jobs: list[str] = Field(description="the keys of its jobs")
     warm_executors: int = Field(description="warm executors that are up")
     executors_lacking: str = Field(description="the reason if fewer are up than configured; otherwise empty")
     config: AppConfig
@@ -38,7 +39,7 @@ class AppList(View):
 
 
 class JobRollout(View):
-    job_name: str
+    job_name: str = Field(description="the key of the job")
     shards: int
     running: int = Field(description="shards that run with the current configuration")
     outdated: int = Field(description="shards that run with an earlier configuration")
@@ -49,7 +50,8 @@ class JobRollout(View):
 class RolloutView(View):
     """The progress of an app's DAEMON jobs and warm executors to the current version."""
 
-    app_name: str
+    app_name: str = Field(description="the key of the app")
+    team: str
     state: Literal["done", "rolling", "stopped"]
     jobs: list[JobRollout] = Field(description="the DAEMON jobs that are enabled")
     warm_executors: int
@@ -57,40 +59,43 @@ class RolloutView(View):
 
 
 @router.get("/apps")
-def list_apps(services: ServicesDep) -> AppList:
+def list_apps(
+    services: ServicesDep, team: Annotated[str, Parameter(description="only apps of this team")] = ""
+) -> AppList:
+    check_filter(team)
     snapshot = services.snapshot()
-    return AppList(items=[app_view(snapshot, name) for name in sorted(snapshot.apps)])
+    return AppList(items=[app_view(snapshot, key) for key in sorted(snapshot.apps) if belongs(key, team)])
 
 
 @router.post("/apps", status_code=201, openapi_extra=json_body(AppConfig))
 async def create_app(services: ServicesDep, body: JsonObject, response: Response) -> AppView:
     app = await run_in_threadpool(read_app, body, services.options.urls)
-    response.headers["Location"] = f"/api/v1/apps/{app.name}"
+    response.headers["Location"] = f"/api/v1/apps/{app.key}"
     return await _put(services, app, replace_it=False)
 
 
 @router.get("/apps/{app}")
-def show_app(services: ServicesDep, app: str) -> AppView:
+def show_app(services: ServicesDep, app: Key) -> AppView:
     return app_view(services.snapshot(), app)
 
 
 @router.get("/apps/{app}/rollout")
-def show_rollout(services: ServicesDep, app: str) -> RolloutView:
+def show_rollout(services: ServicesDep, app: Key) -> RolloutView:
     """The progress of the app's DAEMON jobs to its current version."""
     now = services.clock()
     return services.loop.ask(lambda scheduler: rollout_view(scheduler, app, now))
 
 
 @router.put("/apps/{app}", openapi_extra=json_body(AppConfig))
-async def replace_app(services: ServicesDep, app: str, body: JsonObject) -> AppView:
+async def replace_app(services: ServicesDep, app: Key, body: JsonObject) -> AppView:
     given = await run_in_threadpool(read_app, body, services.options.urls)
-    check_same_name("appName", app, given.name)
+    check_same_name("appName", app, given)
     return await _put(services, given, replace_it=True)
 
 
 @router.delete("/apps/{app}", status_code=204)
 def remove_app(
-    services: ServicesDep, app: str, jobs: Annotated[bool, Parameter(description="remove its jobs too")] = False
+    services: ServicesDep, app: Key, jobs: Annotated[bool, Parameter(description="remove its jobs too")] = False
 ) -> None:
     with services.packages.guard:
         services.command(lambda at: RemoveApp(at, app, jobs))
@@ -98,7 +103,7 @@ def remove_app(
 
 
 @router.post("/apps/{app}/{switch:switch}")
-def switch_app(services: ServicesDep, app: str, switch: Switch) -> AppView:
+def switch_app(services: ServicesDep, app: Key, switch: Switch) -> AppView:
     services.command(lambda at: SetAppEnabled(at, app, switch == "enable"))
     return app_view(services.snapshot(), app)
 
@@ -106,7 +111,7 @@ def switch_app(services: ServicesDep, app: str, switch: Switch) -> AppView:
 async def _put(services: Services, app: App, *, replace_it: bool) -> AppView:
     if not app.package.url.startswith(PACKAGE_SCHEME):
         # Fetch nothing for a request that will be refused, and let no other request wait for the fetch.
-        known = await run_in_threadpool(services.loop.ask, lambda scheduler: app.name in scheduler.apps)
+        known = await run_in_threadpool(services.loop.ask, lambda scheduler: app.key in scheduler.apps)
         if known == replace_it:
             await apart(lambda: services.origin.obtain(app.package))
     return await run_in_threadpool(_store, services, app, replace_it)
@@ -118,7 +123,7 @@ def _store(services: Services, app: App, replace_it: bool) -> AppView:
         services.command(lambda at: PutApp(at, stored, replace_it))
         if replace_it:
             services.collect_packages()
-    return app_view(services.snapshot(), app.name)
+    return app_view(services.snapshot(), app.key)
 
 
 def _with_stored_package(services: Services, app: App) -> App:
@@ -132,37 +137,39 @@ def _with_stored_package(services: Services, app: App) -> App:
     raise ConfigError(problem, field="appURL", fix="upload it first (POST /api/v1/packages)")
 
 
-def app_view(snapshot: Snapshot, name: str) -> AppView:
+def app_view(snapshot: Snapshot, key: str) -> AppView:
     """Raises NotFound."""
-    app = snapshot.app(name)
-    warm = snapshot.warm_executors.get(name, WarmExecutors())
+    app = snapshot.app(key)
+    warm = snapshot.warm_executors.get(key, WarmExecutors())
     return AppView(
-        app_name=name,
-        enabled=name not in snapshot.disabled_apps,
-        jobs=sorted(job.name for job in snapshot.jobs.values() if job.app == name),
+        app_name=key,
+        team=app.team,
+        enabled=key not in snapshot.disabled_apps,
+        jobs=sorted(job.key for job in snapshot.jobs.values() if job.app_key == key),
         warm_executors=warm.up,
         executors_lacking=warm.lacking,
         config=app_config(app),
     )
 
 
-def rollout_view(scheduler: Scheduler, name: str, at: int) -> RolloutView:
+def rollout_view(scheduler: Scheduler, key: str, at: int) -> RolloutView:
     """Runs on the scheduler's thread. Raises NotFound."""
-    if name not in scheduler.apps:
-        raise no_app(name)
+    if key not in scheduler.apps:
+        raise no_app(key)
     jobs = [
         _job_rollout(scheduler, job, at)
-        for job in sorted(scheduler.jobs.values(), key=lambda job: job.name)
-        if job.app == name and job.kind is JobKind.DAEMON and scheduler.enabled(job.name)
+        for job in sorted(scheduler.jobs.values(), key=lambda job: job.key)
+        if job.app_key == key and job.kind is JobKind.DAEMON and scheduler.enabled(job.key)
     ]
-    lacking = scheduler.lacking_executors(name, at)
+    lacking = scheduler.lacking_executors(key, at)
     stopped = any(job.stopped for job in jobs) or (lacking is not None and lacking.at > at)
     done = lacking is None and all(job.running == job.shards and not job.outdated for job in jobs)
     return RolloutView(
-        app_name=name,
+        app_name=key,
+        team=scheduler.apps[key].team,
         state="stopped" if stopped else "done" if done else "rolling",
         jobs=jobs,
-        warm_executors=scheduler.warm_executors(name),
+        warm_executors=scheduler.warm_executors(key),
         executors_lacking=lacking.text if lacking else "",
     )
 
@@ -172,12 +179,12 @@ _STOPPED = ("rollout_stopped", "fault", "back_off")
 
 
 def _job_rollout(scheduler: Scheduler, job: Job, at: int) -> JobRollout:
-    generation = scheduler.job_states[job.name].generation
-    firings = [firing for firing in scheduler.queue.unfinished(job.name) if firing.generation == generation]
+    generation = scheduler.job_states[job.key].generation
+    firings = [firing for firing in scheduler.queue.unfinished(job.key) if firing.generation == generation]
     stale = {
         task.id
         for firing in firings
-        for task in revisions.stale(job, scheduler.apps[job.app], firing, scheduler.tasks)
+        for task in revisions.stale(job, scheduler.apps[job.app_key], firing, scheduler.tasks)
         if task.item < job.shard_count
     }
     tasks = (scheduler.tasks.get(shard.task_id) for firing in firings for shard in firing.shards)
@@ -185,11 +192,11 @@ def _job_rollout(scheduler: Scheduler, job: Job, at: int) -> JobRollout:
         task is not None and task.state is TaskState.RUNNING and not task.kill_ms and task.id not in stale
         for task in tasks
     )
-    reasons = () if running == job.shard_count else scheduler.explain(job.name, at).reasons
+    reasons = () if running == job.shard_count else scheduler.explain(job.key, at).reasons
     stopped = next((reason.text for reason in reasons if reason.code in _STOPPED), "")
     waiting = next((reason.text for reason in reasons if reason.code != "running"), "")
     return JobRollout(
-        job_name=job.name,
+        job_name=job.key,
         shards=job.shard_count,
         running=running,
         outdated=len(stale),

@@ -12,6 +12,7 @@ from pydantic import Field
 
 import jobcloud
 from jobcloud import zones
+from jobcloud.config import team_of
 from jobcloud.errors import NotFound
 from jobcloud.messages import DrainAgent, UndrainAgent
 from jobcloud.model import ShardState
@@ -19,7 +20,7 @@ from jobcloud.scheduler import explain
 from jobcloud.server.api.problems import Issue, Problem, invalid
 from jobcloud.server.api.schema import Amounts, Instant, Query, View, amounts
 from jobcloud.server.api.services import JsonObject, Services, ServicesDep
-from jobcloud.server.api.snapshot import Snapshot
+from jobcloud.server.api.snapshot import Snapshot, belongs, check_filter
 from jobcloud.server.api.streams import EventStream
 
 router = APIRouter()
@@ -78,7 +79,8 @@ class ClusterView(View):
 class ExecutorView(View):
     id: str
     agent_id: str
-    app_name: str
+    app_name: str = Field(description="the key of the app")
+    team: str
     tasks: int
     kept: bool = Field(description="a warm executor, which stays without work")
     launched_at: Instant
@@ -110,8 +112,11 @@ class DrainQuery(Query):
 
 
 @router.get("/executors", tags=["cluster"])
-def list_executors(services: ServicesDep) -> ExecutorList:
-    return ExecutorList(items=_executor_views(services.snapshot()))
+def list_executors(
+    services: ServicesDep, team: Annotated[str, Parameter(description="only executors of this team's apps")] = ""
+) -> ExecutorList:
+    check_filter(team)
+    return ExecutorList(items=_executor_views(services.snapshot(), team))
 
 
 @router.get("/cluster", tags=["cluster"])
@@ -222,7 +227,7 @@ def _agent_view(agent: explain.AgentView) -> AgentView:
     )
 
 
-def _executor_views(snapshot: Snapshot) -> list[ExecutorView]:
+def _executor_views(snapshot: Snapshot, team: str) -> list[ExecutorView]:
     counts: dict[tuple[str, str], int] = defaultdict(int)
     warm: set[tuple[str, str]] = set()
     for task in snapshot.tasks.values():
@@ -235,9 +240,11 @@ def _executor_views(snapshot: Snapshot) -> list[ExecutorView]:
             id=executor.id,
             agent_id=executor.agent_id,
             app_name=executor.app,
+            team=team_of(executor.app),
             tasks=counts[executor.agent_id, executor.id],
             kept=(executor.agent_id, executor.id) in warm,
             launched_at=executor.launched_ms,
         )
         for executor in sorted(snapshot.executors, key=lambda e: (e.app, e.agent_id, e.id))
+        if belongs(executor.app, team)
     ]

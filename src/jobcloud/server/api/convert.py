@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from jobcloud.config import SHA256, App, Job, JobType, Package, Resources
+from jobcloud.config import SHA256, App, Job, JobType, Package, Resources, split_key
 from jobcloud.cron import CronError, Schedule
 from jobcloud.errors import ConfigError
 from jobcloud.executor.plugins import handler_name
@@ -42,6 +42,7 @@ C = TypeVar("C", bound=Config)
 _HARMLESS: dict[str, Any] = {
     "appName": "a",
     "jobName": "j",
+    "team": "t",
     "appURL": PACKAGE_SCHEME + "0" * 64,
     "jobType": "SIMPLE",
     "jobExecutionType": "TRANSIENT",
@@ -285,11 +286,15 @@ def _job(config: JobConfig, policy: UrlPolicy) -> Job:
     return job
 
 
-def check_same_name(field: str, path: str, body: str) -> None:
-    """Raises Problem if the name in the path is not that in the body."""
-    if path != body:
-        problem = f"is {body[:100]!r}, but the path has {path[:100]!r}"
-        raise invalid([Issue(field, problem, "a name cannot change; register a new one")])
+def check_same_name(field: str, path: str, given: App | Job) -> None:
+    """Raises Problem if the key in the path is not that of the body. `field` is that of the name."""
+    team, name = split_key(path)
+    for one, body, wanted in ((field, given.name, name), ("team", given.team, team)):
+        if body != wanted:
+            problem = f"is {body[:100]!r}, but the path has {wanted[:100]!r}"
+            raise invalid(
+                [Issue(one, problem, f"a {'team' if one == 'team' else 'name'} cannot change; register a new one")]
+            )
 
 
 def _check_zone(zone: str) -> None:

@@ -108,10 +108,10 @@ async def _wait(event: asyncio.Event) -> bool:
 
 def _event(identifier: str, notice: Publish) -> str:
     fields = {_camel(key): value for key, value in msgspec.structs.asdict(notice).items()}
-    fields["at"] = rfc3339(notice.at)
+    fields |= {"at": rfc3339(notice.at), "team": notice.team}
     return f"id: {identifier}\nevent: {notice.topic.value}\ndata: {json.dumps(fields)}\n\n"
 
 
 def _camel(name: str) -> str:
-    first, *rest = {"job": "job_name", "firing_id": "run_id"}.get(name, name).split("_")
+    first, *rest = {"app": "app_name", "job": "job_name", "firing_id": "run_id"}.get(name, name).split("_")
     return first + "".join(part.capitalize() for part in rest)

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Response
 from fastapi import Query as Parameter
 from pydantic import Field
 
-from jobcloud.config import Job, JobKind
+from jobcloud.config import Job, JobKind, team_of
 from jobcloud.errors import ConfigError
 from jobcloud.messages import PutJob, RemoveJob, SetJobEnabled, Trigger
 from jobcloud.model import Cause, Firing, ShardState
@@ -19,17 +19,18 @@ from jobcloud.server.api.convert import check_same_name, job_config, read_job
 from jobcloud.server.api.problems import Problem
 from jobcloud.server.api.rules import objects_of
 from jobcloud.server.api.runs import RunSummary, run_state, run_summary
-from jobcloud.server.api.schema import Instant, JobConfig, Quantity, View
+from jobcloud.server.api.schema import Instant, JobConfig, Key, Quantity, View
 from jobcloud.server.api.services import JsonObject, Services, ServicesDep, Switch, json_body
-from jobcloud.server.api.snapshot import Snapshot
+from jobcloud.server.api.snapshot import Snapshot, belongs, check_filter
 from jobcloud.server.modules import missing_object
 
 router = APIRouter(tags=["jobs"])
 
 
 class JobView(View):
-    job_name: str
-    app_name: str
+    job_name: str = Field(description="the key of the job")
+    team: str
+    app_name: str = Field(description="the key of its app")
     enabled: bool = Field(description="neither the job nor its app is disabled")
     disabled: bool = Field(description="the job itself is disabled")
     next_firing: Instant
@@ -58,7 +59,8 @@ class ReasonView(View):
 
 
 class ExplanationView(View):
-    job_name: str
+    job_name: str = Field(description="the key of the job")
+    team: str
     headline: str
     waiting: int
     active: int
@@ -69,12 +71,15 @@ class ExplanationView(View):
 
 @router.get("/jobs")
 def list_jobs(
-    services: ServicesDep, app: Annotated[str, Parameter(description="only jobs of this app")] = ""
+    services: ServicesDep,
+    app: Annotated[Key, Parameter(description="only jobs of this app")] = "",
+    team: Annotated[str, Parameter(description="only jobs of this team")] = "",
 ) -> JobList:
+    check_filter(team)
     snapshot = services.snapshot()
-    names = sorted(job.name for job in snapshot.jobs.values() if app in ("", job.app))
+    keys = sorted(key for key, job in snapshot.jobs.items() if app in ("", job.app_key) and belongs(key, team))
     runs = snapshot.runs_by_job()
-    return JobList(items=[_job_view(snapshot, name, runs.get(name, ())) for name in names])
+    return JobList(items=[_job_view(snapshot, key, runs.get(key, ())) for key in keys])
 
 
 @router.post("/jobs", status_code=201, openapi_extra=json_body(JobConfig))
@@ -87,32 +92,32 @@ def create_job(
     job = read_job(body, services.options.job_urls)
     _check_code(services, job)
     services.command(lambda at: PutJob(at, job, enabled=enabled))
-    response.headers["Location"] = f"/api/v1/jobs/{job.name}"
-    return show_job(services, job.name)
+    response.headers["Location"] = f"/api/v1/jobs/{job.key}"
+    return show_job(services, job.key)
 
 
 @router.get("/jobs/{job}")
-def show_job(services: ServicesDep, job: str) -> JobView:
+def show_job(services: ServicesDep, job: Key) -> JobView:
     snapshot = services.snapshot()
     return _job_view(snapshot, job, snapshot.runs(job))
 
 
 @router.put("/jobs/{job}", openapi_extra=json_body(JobConfig))
-def replace_job(services: ServicesDep, job: str, body: JsonObject) -> JobView:
+def replace_job(services: ServicesDep, job: Key, body: JsonObject) -> JobView:
     given = read_job(body, services.options.job_urls)
-    check_same_name("jobName", job, given.name)
+    check_same_name("jobName", job, given)
     _check_code(services, given)
     services.command(lambda at: PutJob(at, given, replace=True))
     return show_job(services, job)
 
 
 @router.delete("/jobs/{job}", status_code=204)
-def remove_job(services: ServicesDep, job: str) -> None:
+def remove_job(services: ServicesDep, job: Key) -> None:
     services.command(lambda at: RemoveJob(at, job))
 
 
 @router.post("/jobs/{job}/trigger", status_code=202)
-def trigger_job(services: ServicesDep, job: str) -> RunSummary:
+def trigger_job(services: ServicesDep, job: Key) -> RunSummary:
     """Fire a TRANSIENT job now. The answer is the new run."""
     at = services.command(lambda at: Trigger(at, job))
     made = [run for run in services.snapshot().runs(job) if run.cause is Cause.TRIGGER and run.fire_ms == at]
@@ -122,21 +127,21 @@ def trigger_job(services: ServicesDep, job: str) -> RunSummary:
 
 
 @router.get("/jobs/{job}/explain")
-def explain_job(services: ServicesDep, job: str) -> ExplanationView:
+def explain_job(services: ServicesDep, job: Key) -> ExplanationView:
     """The reasons why the job's shards are running or waiting."""
     explanation, next_firing = services.explain(job)
     return _explanation_view(explanation, next_firing)
 
 
 @router.post("/jobs/{job}/{switch:switch}")
-def switch_job(services: ServicesDep, job: str, switch: Switch) -> JobView:
+def switch_job(services: ServicesDep, job: Key, switch: Switch) -> JobView:
     services.command(lambda at: SetJobEnabled(at, job, switch == "enable"))
     return show_job(services, job)
 
 
 def _check_code(services: Services, job: Job) -> None:
     """Raises ConfigError if the executor's worker could not load the job. Workers of a bootstrap script may differ."""
-    app = services.snapshot().apps.get(job.app)
+    app = services.snapshot().apps.get(job.app_key)
     if app is None or app.bootstrap_script:
         return
     package = services.packages.find(app.package.sha256)
@@ -145,22 +150,23 @@ def _check_code(services: Services, job: Job) -> None:
             raise ConfigError(f"{name[:80]!r} names no module", field=field, fix="package.module:Name")
         if package is not None and (problem := missing_object(package, name)):
             raise ConfigError(
-                f"{name[:200]} is not in the package of app {app.name}: {problem}",
+                f"{name[:200]} is not in the package of app {app.key}: {problem}",
                 field=field,
                 fix="correct the name, or update the app first",
             )
 
 
-def _job_view(snapshot: Snapshot, name: str, runs: Sequence[Firing]) -> JobView:
+def _job_view(snapshot: Snapshot, key: str, runs: Sequence[Firing]) -> JobView:
     """`runs` are the job's runs, newest first. Raises NotFound."""
-    job, state = snapshot.job(name), snapshot.states[name]
+    job, state = snapshot.job(key), snapshot.states[key]
     shards = [shard.state for run in runs if not run.ended_ms for shard in run.work]
     return JobView(
-        job_name=name,
-        app_name=job.app,
-        enabled=not state.disabled and job.app not in snapshot.disabled_apps,
+        job_name=key,
+        team=job.team,
+        app_name=job.app_key,
+        enabled=not state.disabled and job.app_key not in snapshot.disabled_apps,
         disabled=state.disabled,
-        next_firing=snapshot.next_firings.get(name, 0),
+        next_firing=snapshot.next_firings.get(key, 0),
         waiting_shards=shards.count(ShardState.WAITING),
         active_shards=shards.count(ShardState.ACTIVE),
         outdated_shards=_outdated(snapshot, job, runs),
@@ -175,7 +181,7 @@ def _job_view(snapshot: Snapshot, name: str, runs: Sequence[Firing]) -> JobView:
 def _outdated(snapshot: Snapshot, job: Job, runs: Sequence[Firing]) -> int:
     if job.kind is not JobKind.DAEMON:
         return 0
-    generation, app = snapshot.states[job.name].generation, snapshot.apps.get(job.app)
+    generation, app = snapshot.states[job.key].generation, snapshot.apps.get(job.app_key)
     current = [run for run in runs if not run.ended_ms and run.generation == generation]
     return sum(
         task.item < job.shard_count for run in current for task in revisions.stale(job, app, run, snapshot.tasks)
@@ -197,6 +203,7 @@ def _explanation_view(explanation: Explanation, next_firing: int | None) -> Expl
     ]
     return ExplanationView(
         job_name=explanation.job,
+        team=team_of(explanation.job),
         headline=explanation.headline,
         waiting=explanation.waiting,
         active=explanation.active,

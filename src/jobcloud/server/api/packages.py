@@ -36,7 +36,7 @@ class StoredPackageView(View):
     sha256: str
     size: int = Field(description="bytes")
     app_url: str
-    apps: list[str] = Field(description="the apps that use it")
+    apps: list[str] = Field(description="the keys of the apps that use it")
 
 
 class PackageList(View):
@@ -98,5 +98,5 @@ def _stored_view(services: Services, sha256: str, apps: Iterable[App]) -> Stored
     path = services.packages.find(sha256)
     if path is None:
         raise NotFound(f"there is no package {sha256[:100]}", field="sha256", fix="upload it (POST /api/v1/packages)")
-    users = sorted(app.name for app in apps if app.package.sha256 == sha256)
+    users = sorted(app.key for app in apps if app.package.sha256 == sha256)
     return StoredPackageView(sha256=sha256, size=path.stat().st_size, app_url=PACKAGE_SCHEME + sha256, apps=users)

@@ -11,13 +11,15 @@ from fastapi import APIRouter
 from fastapi import Query as Parameter
 from pydantic import Field
 
+from jobcloud.config import team_of
 from jobcloud.cron import CronError, Dialect, Fold, Gap, Schedule
 from jobcloud.errors import ConfigError, NotFound
 from jobcloud.messages import Retry
 from jobcloud.model import Firing, Shard, ShardState, Step
 from jobcloud.server.api.paging import PageQuery, page, shard_bytes
-from jobcloud.server.api.schema import Instant, Query, View
+from jobcloud.server.api.schema import Instant, Key, Query, View
 from jobcloud.server.api.services import Services, ServicesDep
+from jobcloud.server.api.snapshot import check_filter
 
 router = APIRouter(tags=["runs"])
 
@@ -35,7 +37,8 @@ _WORST_FIRST: tuple[tuple[ShardState, RunState], ...] = (
 
 class RunSummary(View):
     id: str
-    job_name: str
+    job_name: str = Field(description="the key of the job")
+    team: str
     cause: str
     fired_at: Instant
     ended_at: Instant
@@ -85,7 +88,8 @@ _LISTED = PageQuery(limit=LISTED_SHARDS, cursor="")
 
 
 class RunQuery(PageQuery):
-    job: str = ""
+    job: Key = ""
+    team: str = ""
     state: RunState | None = None
 
 
@@ -106,8 +110,9 @@ class CronQuery(Query):
 @router.get("/runs")
 def list_runs(services: ServicesDep, query: Annotated[RunQuery, Parameter()]) -> RunList:
     """Runs with their shards, newest first."""
+    check_filter(query.team)
     snapshot = services.snapshot()
-    found = (run for run in snapshot.runs(query.job) if query.state in (None, run_state(run)))
+    found = (run for run in snapshot.runs(query.job, query.team) if query.state in (None, run_state(run)))
     items, cursor = page(found, lambda run: (-run.fire_ms, run.id, 0), _listed_bytes, query)
     return RunList(items=[_run_view(run, _LISTED) for run in items], next_cursor=cursor)
 
@@ -163,6 +168,7 @@ def run_summary(firing: Firing) -> RunSummary:
     return RunSummary(
         id=firing.id,
         job_name=firing.job,
+        team=team_of(firing.job),
         cause=firing.cause,
         fired_at=firing.fire_ms,
         ended_at=firing.ended_ms,

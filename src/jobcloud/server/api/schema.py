@@ -36,6 +36,7 @@ from jobcloud.config import (
     Job,
     Resources,
     item_parameters,
+    qualified,
     stored_item_parameters,
 )
 from jobcloud.fields import REQUIRED, Unit
@@ -121,6 +122,8 @@ Instant = Annotated[
     PlainSerializer(rfc3339),
     WithJsonSchema({"anyOf": [{"type": "string", "format": "date-time"}, {"type": "null"}]}),
 ]
+# The key of an app or a job in a request. `default:NAME` is accepted for `NAME`.
+Key = Annotated[str, AfterValidator(qualified)]
 # Enums arrive as text. In strict mode, pydantic would require the enum itself.
 Lax = Field(strict=False)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from jobcloud.config import App, Job
+from jobcloud.config import App, Job, check_team, team_of
 from jobcloud.errors import NotFound
 from jobcloud.match import PlainMatcher
 from jobcloud.model import Executor, Firing, JobState, Task
@@ -23,7 +23,7 @@ class WarmExecutors(NamedTuple):
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The scheduler's values at one moment. Users call a firing a run."""
+    """The scheduler's values at one moment, by key. Users call a firing a run."""
 
     apps: Mapping[str, App]
     jobs: Mapping[str, Job]
@@ -37,9 +37,9 @@ class Snapshot:
     #: by app, for apps that ask for warm executors
     warm_executors: Mapping[str, WarmExecutors]
 
-    def runs(self, job: str = "") -> list[Firing]:
-        """The runs of a job, or of all jobs, newest first."""
-        found = (firing for firing in self.firings.values() if job in ("", firing.job))
+    def runs(self, job: str = "", team: str = "") -> list[Firing]:
+        """The runs of a job, of a team's jobs, or of all jobs, newest first."""
+        found = (firing for firing in self.firings.values() if job in ("", firing.job) and belongs(firing.job, team))
         return sorted(found, key=lambda firing: (-firing.fire_ms, firing.id))
 
     def runs_by_job(self) -> Mapping[str, list[Firing]]:
@@ -49,22 +49,33 @@ class Snapshot:
             found[firing.job].append(firing)
         return found
 
-    def app(self, name: str) -> App:
+    def app(self, key: str) -> App:
         """Raises NotFound."""
-        if name not in self.apps:
-            raise no_app(name)
-        return self.apps[name]
+        if key not in self.apps:
+            raise no_app(key)
+        return self.apps[key]
 
-    def job(self, name: str) -> Job:
+    def job(self, key: str) -> Job:
         """Raises NotFound."""
-        if name not in self.jobs:
-            raise NotFound(f"there is no job {name[:100]}", field="jobName", fix="`jobcloud job list` shows all jobs")
-        return self.jobs[name]
+        if key not in self.jobs:
+            raise NotFound(f"there is no job {key[:200]}", field="jobName", fix="`jobcloud job list` shows all jobs")
+        return self.jobs[key]
+
+
+def belongs(key: str, team: str) -> bool:
+    """Whether an app or a job belongs to a team; "" stands for all teams."""
+    return not team or team_of(key) == team
+
+
+def check_filter(team: str) -> None:
+    """Raises ConfigError if a list is to be filtered by a team that cannot exist."""
+    if team:
+        check_team("team", team)
 
 
 def take(scheduler: Scheduler, at: int) -> Snapshot:
     """Take a snapshot, on the scheduler's thread. It copies only references."""
-    due = {name: scheduler.next_firing(name) for name in scheduler.jobs}
+    due = {key: scheduler.next_firing(key) for key in scheduler.jobs}
     return Snapshot(
         dict(scheduler.apps),
         dict(scheduler.jobs),
@@ -73,9 +84,9 @@ def take(scheduler: Scheduler, at: int) -> Snapshot:
         dict(scheduler.firings),
         dict(scheduler.tasks),
         tuple(scheduler.executors.values()),
-        {name: instant for name, instant in due.items() if instant is not None},
+        {key: instant for key, instant in due.items() if instant is not None},
         "plain" if isinstance(scheduler.cluster.matcher, PlainMatcher) else "compiled",
-        {app.name: _warm_executors(scheduler, app.name, at) for app in scheduler.apps.values() if app.executors},
+        {app.key: _warm_executors(scheduler, app.key, at) for app in scheduler.apps.values() if app.executors},
     )
 
 
@@ -84,5 +95,5 @@ def _warm_executors(scheduler: Scheduler, app: str, at: int) -> WarmExecutors:
     return WarmExecutors(scheduler.warm_executors(app), lacking.text if lacking else "")
 
 
-def no_app(name: str) -> NotFound:
-    return NotFound(f"there is no app {name[:100]}", field="appName", fix="`jobcloud app list` shows all apps")
+def no_app(key: str) -> NotFound:
+    return NotFound(f"there is no app {key[:200]}", field="appName", fix="`jobcloud app list` shows all apps")

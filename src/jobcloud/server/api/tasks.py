@@ -9,16 +9,16 @@ from fastapi import APIRouter
 from fastapi import Query as Parameter
 from pydantic import Field
 
-from jobcloud.config import DELIMITER
+from jobcloud.config import DELIMITER, team_of
 from jobcloud.errors import NotFound
 from jobcloud.messages import ForgetTask, KillTask, Publish
 from jobcloud.model import Firing, Shard, ShardState, Task, TaskState
 from jobcloud.server.api.paging import PageQuery, Place, page, shard_bytes
 from jobcloud.server.api.problems import Issue, invalid
 from jobcloud.server.api.runs import result_of
-from jobcloud.server.api.schema import Amounts, Instant, View, amounts
+from jobcloud.server.api.schema import Amounts, Instant, Key, View, amounts
 from jobcloud.server.api.services import ServicesDep
-from jobcloud.server.api.snapshot import Snapshot
+from jobcloud.server.api.snapshot import Snapshot, check_filter
 
 router = APIRouter(tags=["tasks"])
 
@@ -27,8 +27,9 @@ _STATES = ("active", "ended", *dict.fromkeys(state.lower() for state in (*TaskSt
 
 class TaskView(View):
     id: str
-    job_name: str
-    app_name: str
+    job_name: str = Field(description="the key of the job")
+    team: str
+    app_name: str = Field(description="the key of its app")
     run_id: str
     item: int
     step: str = Field(description='"before" or "after" for a call of the run\'s listener; empty for a shard')
@@ -67,8 +68,9 @@ class TaskDetail(TaskView):
 
 
 class TaskQuery(PageQuery):
-    job: str = ""
-    app: str = ""
+    job: Key = ""
+    app: Key = ""
+    team: str = ""
     item: int | None = Field(None, ge=0)
     state: str = Field("", description='a state such as RUNNING or FAILED, or "active" or "ended"')
     prefix: str = Field("", description="the beginning of the task's id")
@@ -101,8 +103,9 @@ def list_tasks(services: ServicesDep, query: Annotated[TaskQuery, Parameter()]) 
     """The last attempt of each shard, newest run first."""
     if query.state and query.state.lower() not in _STATES:
         raise invalid([Issue("state", f"{query.state[:80]!r} is not a state of tasks", f"use {', '.join(_STATES)}")])
+    check_filter(query.team)
     active = query.state.lower() == "active" or query.state.upper() in TaskState.__members__
-    attempts = _attempts(services.snapshot(), query.job, active=active)
+    attempts = _attempts(services.snapshot(), query.job, query.team, active=active)
     found = (attempt for attempt in attempts if _matches(attempt, query))
     items, cursor = page(found, lambda attempt: attempt.place, lambda attempt: shard_bytes(attempt.shard), query)
     return TaskList(items=[_task_view(attempt) for attempt in items], next_cursor=cursor)
@@ -143,16 +146,16 @@ def find_task(snapshot: Snapshot, task_id: str) -> TaskView:
     raise NotFound(f"there is no task {task_id[:300]}", field="taskId", fix="`jobcloud tasks` shows all tasks")
 
 
-def _attempts(snapshot: Snapshot, job: str = "", *, active: bool = False) -> Iterator[Attempt]:
+def _attempts(snapshot: Snapshot, job: str = "", team: str = "", *, active: bool = False) -> Iterator[Attempt]:
     """The last attempt of every shard that had one, newest run first; with `active` only those that have not ended."""
-    for firing in snapshot.runs(job):
+    for firing in snapshot.runs(job, team):
         if active and firing.ended_ms:
             continue
         known = snapshot.jobs.get(firing.job)
         for item, shard in enumerate(firing.shards):
             task = snapshot.tasks.get(shard.task_id)
             if task or (shard.task_id and shard.state.ended and not active):
-                yield Attempt(firing, item, shard, task, task.app if task else known.app if known else "")
+                yield Attempt(firing, item, shard, task, task.app if task else known.app_key if known else "")
 
 
 def _matches(attempt: Attempt, query: TaskQuery) -> bool:
@@ -169,6 +172,7 @@ def _task_view(attempt: Attempt) -> TaskView:
     return TaskView(
         id=shard.task_id,
         job_name=firing.job,
+        team=team_of(firing.job),
         app_name=app,
         run_id=firing.id,
         item=item,
