@@ -5,7 +5,8 @@ from __future__ import annotations
 from tests.core_world import Desk, make_app, make_job, make_offer, of
 
 from jobcloud.config import Resources
-from jobcloud.messages import Accept, OffersReceived, Publish, Topic, Trigger
+from jobcloud.messages import Accept, ExecutorLost, OffersReceived, Publish, Topic, Trigger
+from jobcloud.model import ShardState
 
 
 def test_accept_holds_offers_of_one_role() -> None:
@@ -43,3 +44,16 @@ def test_shard_that_fits_the_second_role_is_not_reported_as_refused() -> None:
     desk.tick()
     assert [accept.offer_ids for accept in of(Accept, desk.last)] == [("o2",)]
     assert Topic.REFUSED not in {notice.topic for notice in of(Publish, desk.last)}
+
+
+def test_shard_that_fits_no_role_waits_shortly_and_has_not_failed() -> None:
+    """The matcher counts amounts. An executor that starts again needs the role that it had."""
+    desk = Desk(make_app(), make_job(shard_count=2))
+    desk.do(Trigger(desk.at, "report"))
+    [first] = desk.launched(desk.offer(make_offer("o1", cpus=2, mem=512, role="batch")))
+    desk.do(ExecutorLost(desk.at, "a1", first.executor.id))
+    desk.offer(make_offer("o2", cpus=8, role="web"))
+    [firing] = desk.firings()
+    shard = firing.shards[1]
+    assert "with the same role" in shard.message
+    assert (shard.state, shard.failures, shard.not_before_ms - desk.at) == (ShardState.WAITING, 0, 5_000)

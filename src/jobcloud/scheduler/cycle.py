@@ -19,7 +19,7 @@ from jobcloud.messages import (
     Topic,
 )
 from jobcloud.model import MAX_ID_BYTES, NO_OUTCOME, Cause, Firing, Shard, ShardState, Task, changed
-from jobcloud.scheduler import launch, queue, retry, revisions, sharding
+from jobcloud.scheduler import launch, queue, revisions, sharding
 from jobcloud.scheduler.circuit_breakers import CircuitBreakers
 from jobcloud.scheduler.cluster import InsufficientResources, Placement, Pool, Request
 from jobcloud.scheduler.executors import Executors
@@ -32,6 +32,9 @@ from jobcloud.scheduler.state import State
 from jobcloud.scheduler.warm_executors import Place, WarmExecutors
 
 _MAX_AVOIDED = 100
+# The matcher counts amounts. The offers of an agent are divided by role and reservation, so they can hold too little
+# for a shard that the matcher has placed. Then the shard waits for this time. It has not failed: its next place may fit.
+_NO_FIT_MS = 5_000
 # The number of shards in the first part of a cycle. After a part, the cycle knows which requests have no room.
 _FIRST_PART = 100
 # Global names, because an access to an enum member costs a function call in CPython 3.11.
@@ -364,9 +367,7 @@ class Cycle(Part):
         try:
             launched = self._start(task, placement, pool, describe, at)
         except InsufficientResources as error:
-            failures = shard.failures + 1
-            wait = retry.backoff_ms(failures, job.failover_delay_ms, job.failover_most_ms)
-            return None, changed(shard, failures=failures, not_before_ms=at + wait, message=str(error))
+            return None, changed(shard, not_before_ms=at + _NO_FIT_MS, message=str(error))
         return launched, changed(
             shard, state=_ACTIVE, attempt=task.attempt, task_id=task.id, agent_id=task.agent_id,
             hostname=hostname, executor_id=launched.executor.id, not_before_ms=0, avoid_ms=0, message="",
