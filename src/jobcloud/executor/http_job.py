@@ -1,7 +1,7 @@
 """An execution of an HTTP job: one request, made by a separate process. A status from 200 to 299 is success.
 
-The host is resolved once, and each address is checked. Redirects and proxies are not followed, so that only hosts on
-the scheduler's allow-list are called.
+The host is resolved once, and each address is checked. Redirects are not followed and no proxy is used, so that only
+hosts on the scheduler's allow-list are called.
 """
 
 from __future__ import annotations

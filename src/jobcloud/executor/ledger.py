@@ -16,12 +16,13 @@ _HASH = struct.Struct("q")
 TERMINAL = frozenset({"TASK_FINISHED", "TASK_FAILED", "TASK_KILLED", "TASK_ERROR"})
 # Ended tasks are remembered, so that a LAUNCH that is delivered again later starts nothing.
 _ENDED_REMEMBERED = 10_000
-# Reports kept for one task while no agent takes them. Further reports are dropped, but never a terminal update.
+# Reports of one task that are kept until the agent acknowledges them. Further reports are dropped, but never a terminal
+# update.
 MAX_WAITING_REPORTS = 1_000
 
 
 class _RecentTexts:
-    """The last `size` texts, as 64-bit hashes. A chance collision becomes likely only with 2 ** 32 texts.
+    """The last `size` texts, as 64-bit hashes. Two texts are unlikely to have the same hash by chance.
 
     All hashes are in one block of memory: single objects would leave holes in the heap when they are freed.
     """
@@ -75,7 +76,8 @@ class Ledger:
     def record(self, task_id: str, uuid: str, status: Status) -> bool:
         """Keep an update until it is acknowledged.
 
-        Returns False, and keeps nothing, if the task is not alive or has too many reports. So no task ends twice.
+        Returns False, and keeps nothing, for a task that is not alive, and for a report of a task that has too many
+        reports. So no task ends twice.
         """
         if task_id not in self._live:
             return False
@@ -89,7 +91,7 @@ class Ledger:
         return True
 
     def acknowledge(self, task_id: str, uuid: str) -> bool:
-        """Drop an acknowledged update. False if it is unknown, as after a second acknowledgement."""
+        """Drop an acknowledged update. False if the update is unknown: it was acknowledged before."""
         if self._updates.pop(uuid, None) is None:
             return False
         self._unknown_to_agent.pop(task_id, None)

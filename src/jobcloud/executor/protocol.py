@@ -18,7 +18,7 @@ Shape = Mapping[str, Tuple[type, ...]]
 
 _TEXT, _NUMBER, _OBJECT = (str,), (int,), (dict,)
 _ANY = (object,)
-# Below the largest double.
+# The largest number that a message may contain. A double can hold it.
 _LARGEST = 10.0**308
 
 # The fields of each message type. Other fields are ignored, so that either side may be newer.
