@@ -158,5 +158,5 @@ def _writes(before: StoredRecords, backup: Backup, now_ms: int) -> Iterator[Stor
 
 
 def unreadable(stored: StoredRecords) -> list[str]:
-    """The paths of entries that are not records. They are not in a backup."""
+    """The paths of entries that are not records. A backup lacks these entries."""
     return [f"{fault.path} {fault.problem}" for fault in stored.faults]

@@ -36,7 +36,7 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Recorded(NamedTuple):
-    """The content of the file: the last epoch used here, and the name of the state that it belongs to."""
+    """The content of the file: the last epoch used here, and the name of the state of this epoch."""
 
     epoch: int = 0
     state: str = ""
@@ -91,8 +91,8 @@ def _damaged(path: Path) -> StoreUnusable:
 class LastingEpochs:
     """A `Store` whose epochs never go back. It owns `store`.
 
-    `path` is the file of the epoch. `state` is the name of the place of the state, which the file contains. So a file
-    left by a scheduler with another state is recognized.
+    `path` is the file of the epoch. `state` names the place of the state. The file contains this name, so a file left
+    by a scheduler with another state is recognized.
     """
 
     def __init__(self, store: LastingStore, path: Path, *, state: str, now_ms: Callable[[], int]) -> None:

@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 # Seconds between two checks of a leadership in doubt, or of a full inbox.
 _RECHECK_S = 0.02
-# The rest after a turn, as a multiple of its length; and its maximum, as a multiple of `coalesce_ms`.
+# The rest after a turn, as a multiple of the turn's length. The longest rest, as a multiple of `coalesce_ms`.
 _REST_FACTOR, _MAX_REST_FACTOR = 3, 7
 
 
@@ -182,7 +182,7 @@ class Loop(Generic[CoreT]):
         self._arrive(None, event)
 
     def command(self, make: Callable[[int], messages.Command], timeout: float = 10.0) -> None:
-        """Carry out a command. Returns when it is stored and its calls are sent.
+        """Carry out a command. Returns when its changes are stored and its calls are sent.
 
         `make` builds the command from the instant (ms) at which it is handled. Raises Refused (nothing has changed),
         Unavailable, CoreFailed for a bug in the core, and any exception of `make`.

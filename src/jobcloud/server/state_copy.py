@@ -71,7 +71,8 @@ def copy(source: Place, target: Place) -> Copied:
     """
     if state_commands.same(source.wanted, target.wanted):
         raise _same(target)
-    # Others see the name while it leads. It tells us whether we lead both sides.
+    # Other candidates see this name while this process leads. If the second election reports this name as the leader,
+    # both sides are the same place.
     name = f"{_NAME} (process {os.getpid()} on {socket.gethostname()})"
     with _held(source, name, must_exist=True) as old, _held(target, name) as new:
         epoch, stored = old.epoch(), old.snapshot()

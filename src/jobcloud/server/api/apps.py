@@ -90,7 +90,7 @@ async def replace_app(services: ServicesDep, app: str, body: JsonObject) -> AppV
 
 @router.delete("/apps/{app}", status_code=204)
 def remove_app(
-    services: ServicesDep, app: str, jobs: Annotated[bool, Parameter(description="remove its jobs too")] = False
+    services: ServicesDep, app: str, jobs: Annotated[bool, Parameter(description="remove the app's jobs too")] = False
 ) -> None:
     with services.packages.guard:
         services.command(lambda at: RemoveApp(at, app, jobs))

@@ -57,8 +57,8 @@ class Followers:
     async def stream(self, source: Source, offset: int) -> AsyncGenerator[str]:
         """Events in text/event-stream format, until the task has ended and all its output was sent.
 
-        `output` has `{offset, text, missed}`: `missed` bytes before `offset` no longer exist. Its id is the offset to
-        continue from. `end` has the task's state. `error` has the problem that ends the stream.
+        `output` has `{offset, text, missed}`: `missed` bytes before `offset` no longer exist. The id of the event is
+        the offset to continue from. `end` has the task's state. `error` has the problem that ends the stream.
         """
         yield "retry: 2000\n\n"
         clock = asyncio.get_running_loop().time

@@ -62,7 +62,7 @@ class ExplanationView(View):
     headline: str
     waiting: int
     active: int
-    behind: int = Field(description="firings that wait for the explained one")
+    behind: int = Field(description="firings that wait for the end of the explained one")
     next_firing: Instant
     reasons: list[ReasonView]
 
