@@ -133,7 +133,7 @@ class MesosDriver:
     """A `jobcloud.ports.Driver`. Raises ConfigError with the key of the wrong setting.
 
     `on_refusal` gets the ConfigError if Mesos has registered the framework id with another user, principal or
-    `checkpoint`, and does not change it. Then the driver does not subscribe again. `now_ms` dates the events.
+    `checkpoint`, and keeps the old value. Then the driver does not subscribe again. `now_ms` dates the events.
     """
 
     def __init__(
@@ -271,7 +271,7 @@ class MesosDriver:
         return True
 
     def _next_requests(self) -> Iterator[tuple[_Request, Session | None]]:
-        """The waiting requests, until enough calls are in flight. Waits for one if none is in flight."""
+        """The waiting requests, until enough calls are in flight. If no call is in flight, waits for a request."""
         try:
             yield self._requests.get(block=not self._in_flight)
             while len(self._in_flight) < _MAX_IN_FLIGHT and not (self._session is not None and self._session.full):
@@ -292,7 +292,7 @@ class MesosDriver:
         except NotConnected as error:
             self._complete(request, CallFailed(f"not connected: {error}", certain=True))
         except Exception as error:
-            # Certain: bytes are only sent later, in `_exchange`.
+            # Certain, because nothing has been sent: `_exchange` sends the bytes later.
             _log.exception("%s could not be encoded for Mesos", type(request).__name__)
             reason = f"could not be encoded: {str(error) or repr(error)}"
             self._complete(request, CallFailed(reason, certain=True))

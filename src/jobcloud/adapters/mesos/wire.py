@@ -23,7 +23,8 @@ Json = dict[str, Any]
 
 # Fields of a Resource that are fields of Share. All others are part of Share.origin.
 _OWN = ("name", "type", "scalar", "ranges")
-# Resources that are revocable, shared or persistent. Plain tasks must not use them.
+# Fields of resources that plain tasks must not use: revocable or shared ones, those of a resource provider, and disks
+# that are persistent or special.
 _UNUSABLE = frozenset(("revocable", "shared", "provider_id"))
 _UNUSABLE_DISK = frozenset(("persistence", "volume", "source"))
 # Above this a double cannot represent thousandths exactly.
@@ -149,7 +150,10 @@ def read_share(resource: Json, roles: tuple[str, ...]) -> Share | None:
 
 
 def _origin(resource: Json) -> str:
-    """The fields of a resource that Share lacks, as JSON. For most resources, this is the role that gets the offer."""
+    """The fields of a resource that Share lacks, as JSON.
+
+    For most resources, these are just the role that gets the offer.
+    """
     allocation = resource.get("allocation_info")
     # Fast path: the other three fields are name, type and value.
     if allocation is not None and len(resource) == 4 and allocation.keys() == {"role"}:

@@ -225,7 +225,7 @@ class ZooKeeperSession:
             listener()
 
     def _track_timeout(self) -> None:
-        """Learn the granted session timeout. kazoo only knows its read timeout, which is two thirds of it."""
+        """Learn the granted session timeout. kazoo knows only its read timeout: two thirds of the session timeout."""
         connection = self._client._connection
         connect = connection._connect
 
