@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 #: In place of a default: the field must be given.
 REQUIRED: Final = MISSING
-# In place of a default in JSON: it is the default in Python.
+# In place of a default in JSON: the default in JSON is that in Python.
 _AS_IN_PYTHON: Final = object()
 
 
