@@ -74,7 +74,7 @@ class RescindOffer(msgspec.Struct, frozen=True, gc=False):
 
 
 class Tick(msgspec.Struct, frozen=True, gc=False):
-    """Time has passed. Due at `next_at()`."""
+    """Time has passed. `next_at` of the state machine tells when a Tick is due."""
 
 
 class FromAgent(msgspec.Struct, frozen=True, gc=False):

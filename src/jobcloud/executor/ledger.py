@@ -1,4 +1,5 @@
-"""The tasks that are alive here and the status updates that the agent has not acknowledged. Pure: no time, no ids.
+"""The tasks that are alive here and the status updates that the agent has not acknowledged. Pure: it reads no clock and
+makes no ids.
 
 Source: Mesos documentation, "Executor HTTP API": SUBSCRIBE carries every task and update without an acknowledgement,
 so that a restarted agent learns of them.
@@ -63,7 +64,7 @@ class Ledger:
         return not self._live and not self._updates
 
     def launch(self, task_id: str, info: Mapping[str, Any]) -> bool:
-        """Add a task. Returns False, with no change, if this task id was launched here before."""
+        """Add a task. Returns False, with no change, if this id is alive or is remembered as ended."""
         if task_id in self._live or task_id in self._ended:
             return False
         self._live.add(task_id)
@@ -91,7 +92,7 @@ class Ledger:
         return True
 
     def acknowledge(self, task_id: str, uuid: str) -> bool:
-        """Drop an acknowledged update. False if the update is unknown: it was acknowledged before."""
+        """Drop an acknowledged update. False for an unknown update, such as one acknowledged before."""
         if self._updates.pop(uuid, None) is None:
             return False
         self._unknown_to_agent.pop(task_id, None)

@@ -48,15 +48,15 @@ except (OSError, AttributeError):
 def own_program(module: str) -> List[str]:
     """The command that calls `main` of an executor module with the daemon's own interpreter.
 
-    It removes the current directory from the path before it imports anything, so that a file `json.py` there is
-    harmless.
+    The command removes the current directory from the path before it imports anything. So a file `json.py` in this
+    directory is harmless.
     """
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     return [sys.executable, "-c", f"import sys; sys.path[:1] = [{root!r}]; from {module} import main; main()"]
 
 
 def become_subreaper() -> None:
-    """Become the parent of orphaned descendants, instead of init. If the kernel cannot do this, log it."""
+    """Become the parent of orphaned descendants, instead of init. If the kernel cannot do this, log that."""
     if _prctl is None or _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         log("cannot become a subreaper; processes that leave their session may survive their task")
 
@@ -98,7 +98,8 @@ def _die_with_parent() -> None:
 
 @dataclass(frozen=True)
 class Rlimits:
-    """Kernel limits of each process of an execution: address space, CPU time, open files. None: those of the daemon.
+    """Kernel limits of each process of an execution: address space, CPU time, open files. None: the limit from the
+    agent.
 
     Limits hold per process: an execution with two processes can use twice as much. Source: setrlimit(2).
     """
@@ -137,10 +138,10 @@ def _before_exec(limits: List[Tuple[int, Tuple[int, int]]]) -> Callable[[], None
 
 
 def start_warden(family: str) -> int:
-    """Fork the warden. When this process has ended, the warden kills all processes with the family's marks.
+    """Fork the warden. When this process has ended, the warden kills all processes with marks of `family`.
 
-    Returns the warden's pid. Call this before there are threads. The warden reads from a pipe, and only this process
-    has its other end. So the warden waits until this process ends.
+    Returns the warden's pid. All marks of this executor begin with `family`. Call this before there are threads. The
+    warden reads from a pipe, and only this process has its other end. So the warden waits until this process ends.
     """
     read, write = os.pipe()
     pid = os.fork()
@@ -357,7 +358,7 @@ def _kill(pid: int) -> None:
 
 
 def _kill_with_group(pid: int) -> None:
-    """Kill a process and its group at once: a process that forks and ends quickly cannot leave the group."""
+    """Kill a process with its group, so that a child that the process has just forked is killed too."""
     group = int((_stat(pid) or [b"", b"", b"0"])[2])
     if group > 1:
         _killpg(group, signal.SIGKILL)

@@ -48,8 +48,9 @@ class Limits:
     """Limits of one listener.
 
     `head_seconds` limits the arrival of a head, and of a body that nobody reads. `stall_seconds`: how long a client may
-    take nothing of an answer. `descriptors`: no connection gets a descriptor of this number or above. `threads`: the
-    number of threads that run the blocking code of the app.
+    take nothing of an answer. `descriptors`: a connection with a descriptor of this number or above is refused, unless
+    it can replace a connection that waits for a request. `threads`: the number of threads that run the blocking code of
+    the app.
     """
 
     connections: int = 1_000
@@ -104,7 +105,8 @@ class Listener:
 class _Server(uvicorn.Server):
     """Accepts connections itself, one at a time, so that it can stop accepting.
 
-    While there is no room, a new connection takes the place of the one that has waited longest without a request.
+    While there is no room, a new connection takes the place of the one that has waited longest without a request. If
+    none waits, the new connection waits itself.
     """
 
     def __init__(self, config: uvicorn.Config, limits: Limits) -> None:

@@ -198,7 +198,7 @@ class ZooKeeperStore:
         raise StoreError(f"{self._session.root} in ZooKeeper changes too fast to be read; try again")
 
     def _nodes(self) -> dict[str, int]:
-        """Path → the last transaction that changed this node: the nodes of apps and jobs, and state/unfold."""
+        """Path → the last transaction that changed this node: all nodes of records, and state/unfold."""
         folders = (*_FOLDERS.values(), "state")
         paths = [self._session.path(folder, name) for folder in folders for name in self._children(folder)]
         found = self._session.ask_many(_checking(path) for path in paths)
@@ -321,8 +321,8 @@ class ZooKeeperStore:
         """Perform all `operations`, or none, if `epoch` is current.
 
         `version`: the version that the node of the first operation must have; -1 for any. `witness` shows whether a
-        request that got no answer has taken effect. It is (path, prefix): once the transaction has taken effect, the
-        data of the node at this path starts with the prefix.
+        request that got no answer has taken effect. `witness` is (path, prefix): once the transaction has taken effect,
+        the data of the node at this path starts with the prefix.
         """
         deadline = self._session.monotonic() + self._session.timeout_s
         while True:
@@ -381,7 +381,7 @@ class ZooKeeperStore:
     # ---------------------------------------------------------------------------------------------------- reading
 
     def _read(self) -> tuple[_Image, StoredRecords]:
-        """Read everything below the namespace. Repeated if it changes during the read."""
+        """Read everything below the namespace. If a node vanishes during the read, the read is repeated."""
         for _ in range(_MAX_READS):
             try:
                 self._session.ask(lambda client: client.sync_async(self._session.root))

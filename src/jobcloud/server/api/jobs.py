@@ -135,7 +135,10 @@ def switch_job(services: ServicesDep, job: str, switch: Switch) -> JobView:
 
 
 def _check_code(services: Services, job: Job) -> None:
-    """Raises ConfigError if the executor's worker could not load the job. Workers of a bootstrap script may differ."""
+    """Raises ConfigError if it is certain that a worker cannot load the job.
+
+    Nothing is certain with a bootstrap script.
+    """
     app = services.snapshot().apps.get(job.app)
     if app is None or app.bootstrap_script:
         return
