@@ -145,7 +145,7 @@ class SqliteStore:
         self._db.close()
 
     def _check_files(self) -> None:
-        """Raises StoreGone. SQLite itself continues to write to a file that was deleted."""
+        """Raises StoreGone if a file was deleted or replaced. SQLite itself continues to write to a deleted file."""
         for name, identity in self._files.items():
             if _identity(name) != identity:
                 raise StoreGone(

@@ -80,7 +80,7 @@ def send(
 
 
 def check_address(host: str, address: str) -> None:
-    """Raises Refused for a host name that resolves to this machine or to a link-local address.
+    """Raises Refused for a host name whose address means another destination on each machine.
 
     localhost is allowed, and so is a host that is written as an address.
     """

@@ -40,7 +40,7 @@ class ListenerError(Exception):
 
 
 def handler_name(name: str) -> str:
-    """The executor's name of the error handler `name` in a job's configuration."""
+    """The name in this executor of the error handler `name` in a job's configuration."""
     return _ELASTIC_JOB_NAMES.get(name, name)
 
 

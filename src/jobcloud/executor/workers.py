@@ -113,7 +113,7 @@ class Workers:
     def keep_warm(self, task_id: str, contexts: Tuple[str, ...], on_ready: Callable[[str], None]) -> None:
         """Keep a shared worker running, with these contexts built, until `let_cool`. A lost worker is replaced.
 
-        `on_ready` is called once: with "" when the worker is ready, or with the reason why no worker can be started.
+        `on_ready` is called once: with "" when the worker is ready, or with the reason why there is no worker.
         """
         self._placeholders[task_id] = _Placeholder(contexts, on_ready)
         if contexts and self._current is not None:

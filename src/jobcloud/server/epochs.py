@@ -2,9 +2,9 @@
 
 Ids and fence tokens are made from the epoch, so no epoch may be used twice. The stored epoch cannot ensure this,
 because it goes back if an old copy of the state is put back. So a new epoch is higher than the stored one, and higher
-than the one in the file DATA/epoch. It is also at least the number of ten-minute units that the clock has counted.
+than the one in the file DATA/epoch. It is also at least the number of ten-minute units since 2020, by the clock.
 
-An epoch must stay below 9 million, because fence tokens of higher epochs are not exact in a double. The clock can count
+An epoch must not exceed 9 million, because fence tokens of higher epochs are not exact in a double. The clock can count
 to at most 4 million, so that a clock that is far ahead cannot use up the range.
 """
 
@@ -68,7 +68,7 @@ def read(path: Path) -> Recorded:
 
 
 def record(path: Path, recorded: Recorded) -> None:
-    """Write the file durably, unless it holds a greater epoch of the same state. Raises StoreError."""
+    """Write the file durably. The epoch in the file never sinks. Raises StoreError."""
     before = read(path)
     if before.epoch >= recorded.epoch and before.state == recorded.state:
         return

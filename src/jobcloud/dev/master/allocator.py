@@ -1,8 +1,8 @@
 """Mesos' hierarchical allocator: dominant resource fairness between roles and frameworks, no quota and no weights.
 
 All free resources of an agent go to one (role, framework) pair: the role with the lowest dominant share, and in
-this role the framework with the lowest share. An agent is considered again only after resources of the agent were
-freed, or while a filter hides some of them. Source: src/master/allocator/mesos/hierarchical.cpp of Mesos 1.11.0.
+this role the framework with the lowest share. As long as nothing changes, an agent is considered again only while a
+filter hides some of its resources. Source: src/master/allocator/mesos/hierarchical.cpp of Mesos 1.11.0.
 """
 
 from __future__ import annotations

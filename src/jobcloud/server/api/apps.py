@@ -76,7 +76,7 @@ def show_app(services: ServicesDep, app: str) -> AppView:
 
 @router.get("/apps/{app}/rollout")
 def show_rollout(services: ServicesDep, app: str) -> RolloutView:
-    """The progress of the app's DAEMON jobs to its current version."""
+    """The progress of an app's DAEMON jobs and warm executors to the current version."""
     now = services.clock()
     return services.loop.ask(lambda scheduler: rollout_view(scheduler, app, now))
 

@@ -1,4 +1,4 @@
-"""Converts apps and jobs between JSON and the scheduler's values. One pass finds all problems of a configuration."""
+"""Converts apps and jobs between JSON and the scheduler's values. An error lists all problems of a configuration."""
 
 from __future__ import annotations
 
@@ -289,7 +289,7 @@ def check_same_name(field: str, path: str, body: str) -> None:
     """Raises Problem if the name in the path differs from that in the body."""
     if path != body:
         problem = f"is {body[:100]!r}, but the path has {path[:100]!r}"
-        raise invalid([Issue(field, problem, "a name cannot change; register it as new under the other name")])
+        raise invalid([Issue(field, problem, "a name cannot change; register a new app or job instead")])
 
 
 def _check_zone(zone: str) -> None:

@@ -1,7 +1,7 @@
 """A task's output as server-sent events, read piece by piece from its agent while it is written.
 
-Each reader asks the scheduler's thread at most once a second whether the task is active, and only while there is no
-new output. The server keeps only the piece that is being sent.
+Each reader asks the scheduler's thread at most once a second whether the task is active, and only after the reader has
+sent all output so far. The server keeps only the piece that is being sent.
 """
 
 from __future__ import annotations

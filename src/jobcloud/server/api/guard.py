@@ -146,7 +146,10 @@ class Guard:
 
 
 class _Answer:
-    """Forwards an answer, and records whether it has started. Calls `at_start` once, when the content is complete."""
+    """Forwards an answer, and records whether it has started.
+
+    Calls `at_start` once, at the start of the answer or at the end of the request.
+    """
 
     def __init__(self, send: Send) -> None:
         self._send = send
