@@ -1,15 +1,14 @@
-"""The journal of records that change often. `Journal` knows the segment of each record and composes the next one. No
-I/O.
+"""The journal of records that change often. `Journal` maps records to segments and plans the next segment. No I/O.
 
 A journal is a series of numbered segments. Each segment holds one batch of writes. The latest write of a record is
 valid. A segment costs one request, unless the batch is too large for one request. Other designs cost more: with a node
 for each record, each record costs a request; with a node for a group of records, a change of one record rewrites the
 group.
 
-Every write reclaims some space by *cleaning* old segments. The write copies the valid records of the oldest segments to
-the new segment. The transaction that creates the new segment deletes these old segments. The oldest segments go first,
-so that the marker of a deletion can be dropped with its segment: no older segment can still contain the deleted record.
-(Rosenblum and Ousterhout, "The design and implementation of a log-structured file system", 1992.)
+If necessary, a write reclaims some space by *cleaning* old segments. The write copies the valid records of the oldest
+segments to the new segment. The transaction that creates the new segment deletes these old segments. The oldest
+segments go first, so that the marker of a deletion can be dropped with its segment: no older segment can still contain
+the deleted record. (Rosenblum and Ousterhout, "The design and implementation of a log-structured file system", 1992.)
 
 Format of a segment: zlib(msgpack([[kind, key, value or nil], …])). `Spread` splits a large segment. A store keeps each
 piece in a node (in etcd: a key).

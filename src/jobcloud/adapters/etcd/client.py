@@ -225,12 +225,12 @@ class EtcdClient:
         failure: Sequence[Operation] = (),
         limit_s: float | None = None,
     ) -> Transaction:
-        """Raises NoAnswer, Rejected, StoreFull, StoreUnusable."""
+        """Raises NoAnswer, Rejected, StoreFull, StoreUnusable, AnswerTooLong."""
         request = {"compare": compare, "success": success, "failure": failure}
         return self._call("/v3/kv/txn", request, Transaction, limit_s)
 
     def range(self, key: bytes, range_end: bytes = b"", *, limit: int = 0, revision: int = 0) -> Range:
-        """The keys from `key` to `range_end`, linearizable. Raises as `transact`, and AnswerTooLong."""
+        """The keys from `key` to `range_end`, linearizable. Raises as `transact`."""
         request = {"key": key, "range_end": range_end, "limit": str(limit), "revision": str(revision)}
         return self._call("/v3/kv/range", request, Range)
 
@@ -261,7 +261,7 @@ class EtcdClient:
         limit_s = self.timeout_s if limit_s is None else max(0.001, limit_s)
         deadline = self.monotonic() + limit_s
         body = msgspec.json.encode(request)
-        # A member that does not answer must leave time for the others, and for another attempt at the same one: a
+        # A member that does not answer must leave time for the others, and for another attempt at the same member: a
         # member that had just started left a request without an answer for 40 s.
         patience = limit_s / max(_ATTEMPTS, len(self.members) + 1)
         problem, tries, renewed, token = "the time is over", 0, False, ""

@@ -66,8 +66,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("jobcloud.mesos")
 
 MAX_WAITING_CALLS = 100_000
-# Maximum number of calls without an answer. It keeps a master busy, and limits the number of calls whose outcome is
-# unknown if the master fails.
+# Maximum number of calls without an answer. This number keeps a master busy, and limits the number of calls whose
+# outcome is unknown if the master fails.
 _MAX_IN_FLIGHT = 256
 _STOP_S = 5.0
 _TEARDOWN_S = 20.0
@@ -123,7 +123,7 @@ _Request: TypeAlias = Call | Acknowledge | _Teardown | _Stop
 
 
 def master_time(settings: MesosSettings) -> int | None:
-    """The present time of a master (ms). None if no master answers within 2 s, or if `settings` names ZooKeeper."""
+    """The present time of a master (ms). None if no master answers, each within 2 s, or with ZooKeeper."""
     dialer = Dialer(_tls_context(settings.tls), _authorization(settings), _DATE_S)
     found = (ask_date(address, dialer) for address in _masters(settings.master))
     return next((time_ms for time_ms in found if time_ms is not None), None)
@@ -410,7 +410,7 @@ class _Receiver:
         )
 
     def inverseOfferRescinded(self, driver: HardenedDriver, offer_id: Json) -> None:
-        """Ignored: the core has already answered the inverse offer."""
+        """Ignored: an answer to a rescinded inverse offer has no effect."""
 
     def statusUpdate(self, driver: HardenedDriver, status: Json) -> None:
         self._owner.deliver(StatusReceived(self._owner.now_ms(), read_status(status)))

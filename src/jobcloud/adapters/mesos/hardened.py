@@ -104,7 +104,10 @@ class End(Enum):
 
 
 class Backoff:
-    """The wait before the next attempt: doubles from `first_s` to `max_s`, with jitter over its upper half."""
+    """The wait before the next attempt, which doubles from `first_s` to `max_s`. After a refusal, it is `refused_s`.
+
+    Jitter covers the upper half of each wait.
+    """
 
     def __init__(self, first_s: float, max_s: float, refused_s: float) -> None:
         self._first_s, self._max_s, self._refused_s = first_s, max_s, refused_s
@@ -381,7 +384,7 @@ class HardenedDriver(MesosSchedulerDriver):  # type: ignore[misc]  # pymesos has
             self.sched.registered(self, {"value": framework_id}, master)
 
     def _check_identity(self, session: Session) -> bool:
-        """Whether Mesos has the framework as this process describes it. If not, the session ends.
+        """Whether Mesos has the framework as this process describes it. If not, or if unknown, the session ends.
 
         Mesos silently ignores a change of the user or of checkpointing in SUBSCRIBE. Only UPDATE_FRAMEWORK reports such
         a change.
