@@ -363,7 +363,7 @@ class Shell:
         self.post(host, LinkMade())
 
     def restart_master(self, agents_back: bool) -> None:
-        """Replace the master by one that knows nothing but the agents' ids. Every stream and link breaks."""
+        """Replace the master by one that knows nothing but the agents' ids. Scheduler streams and links break."""
         known = [host.agent.agent_id for host in self.hosts.values()]
         for stream_id, connection in self.scheduler_streams():
             del self._streams[stream_id]

@@ -308,7 +308,7 @@ class Children:
         self._post(child.on_exit, code)
 
     def _sweep(self, mark: str) -> None:
-        """Kill the descendants with this mark that left the process group. They are children of this process by now.
+        """Kill the descendants with this mark that left the process group. By now, they are children of this process.
 
         When one dies, its own children become children of this process. If this happens during a scan of /proc, the
         scan may miss them. So the scan is repeated if an orphan died meanwhile.

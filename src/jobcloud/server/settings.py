@@ -437,7 +437,7 @@ class Log(_Section):
         default=600,
         ge=10,
         le=1_000_000,
-        description="lines of one kind each minute, 10 to 1000000; further ones are only counted",
+        description="lines of one kind each minute, 10 to 1000000; further lines are counted, not written",
     )
 
 

@@ -15,7 +15,10 @@ from .records import Key
 
 
 class _Stream(msgspec.Struct):
-    """The updates of one task. The first pending one has been sent; the others wait for its acknowledgement."""
+    """The updates of one task.
+
+    The first pending one has been sent; the others wait until the first one is acknowledged.
+    """
 
     key: Key
     pending: list[Json] = msgspec.field(default_factory=list)

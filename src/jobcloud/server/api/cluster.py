@@ -142,8 +142,8 @@ def show_cluster(services: ServicesDep) -> ClusterView:
 def drain_agent(services: ServicesDep, agent: str, query: Annotated[DrainQuery, Parameter()]) -> AgentView:
     """Drain an agent, named by its id or host name. It gets no new tasks.
 
-    Resident shards move to other agents. Transient shards may end by themselves. At the deadline, a
-    transient shard that still runs is killed and starts again elsewhere, if its job has failover.
+    Resident shards move to other agents. Transient shards may end by themselves. At the deadline, a transient
+    shard that still runs is killed and starts again elsewhere, if its job has failover.
     """
     seconds = query.deadline
     services.command(lambda at: DrainAgent(at, agent, at + seconds * 1000 if seconds else 0, query.reason))

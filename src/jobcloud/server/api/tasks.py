@@ -118,7 +118,7 @@ def show_task(services: ServicesDep, task_id: str) -> TaskDetail:
 
 @router.post("/tasks/{task_id}/kill", status_code=202)
 def kill_task(services: ServicesDep, task_id: str) -> TaskView:
-    """Ask a task to end. A shard of a DAEMON job starts again; disable the job to stop it."""
+    """Ask a task to end. A shard of a DAEMON job starts again. To stop the shard, disable the job."""
     view = find_task(services.snapshot(), task_id)
     services.command(lambda at: KillTask(at, task_id))
     return view
