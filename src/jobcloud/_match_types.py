@@ -89,7 +89,7 @@ class Rule:
 def at_most(number: int, group: int, *, per: int = BY_HOST, weight: int = 0) -> Rule:
     """At most ``number`` claims of the group, the new one included, per host or per value of the attribute ``per``.
 
-    With 1, no two tasks of the group share a host or a value.
+    With ``number`` 1, no two tasks of the group share a host or a value.
     """
     return Rule("at_most", group, per, number, weight)
 
@@ -103,10 +103,10 @@ def near(group: int, *, within: int = BY_HOST, minimum: int = 1, weight: int = 0
 
 
 def balanced(group: int, across: int, *, skew: int = 1, weight: int = 0) -> Rule:
-    """The claims of the group per value of ``across``, the new one included, exceed the lowest number by at most
-    ``skew``.
+    """The claims of the group are spread evenly over the values of the attribute ``across``.
 
-    Compares the values of the enabled hosts that the class may use. A weight is paid for each claim in excess, at most
+    Among the values of the enabled hosts that the class may use, the host's value has at most ``skew`` claims more than
+    the value with the fewest. The new claim is included. A weight is paid for each claim in excess, at most
     64 times.
     """
     return Rule("balanced", group, across, skew, weight)

@@ -5,8 +5,8 @@ JobcloudError
 │   ├── ConfigError    a field of an app, a job or the settings is wrong
 │   ├── NotFound       the request names something that does not exist
 │   ├── Conflict       the request contradicts the present state
-│   └── Unavailable    the request may succeed later (no leader here, store or master out of reach); it may even have
-│                      taken effect, if the text says so
+│   └── Unavailable    the request may succeed later (no leader here, store or master out of reach); its text says if
+│                      the request may have taken effect
 ├── InvalidTransition  the table of task states has no entry for a (state, update) pair: a bug in jobcloud
 ├── StoreError         the state could not be read or written
 │   ├── Fenced         another leader has raised the epoch; this one must stop
@@ -28,7 +28,7 @@ class JobcloudError(Exception):
 
 
 class Refused(JobcloudError):
-    """A request was refused before it changed anything. Unavailable is an exception, if its text says so.
+    """A request was refused before it changed anything. Only the text of an Unavailable may say otherwise.
 
     `field` names the wrong input, or is ""; `fix` tells the caller what to do.
     """

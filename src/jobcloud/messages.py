@@ -173,7 +173,7 @@ class ForgetTask(msgspec.Struct, frozen=True, gc=False):
 
 
 class Retry(msgspec.Struct, frozen=True, gc=False):
-    """Retry the failed shards of a firing, or only the shard `item`."""
+    """Retry the DEAD, FAILED and KILLED shards of a firing, or only the shard `item`."""
 
     at: int
     firing_id: str

@@ -30,7 +30,7 @@ Item = Annotated[int, msgspec.Meta(ge=0, lt=MAX_SHARDS + 2)]  # includes the two
 
 
 def cut(text: str, most: int = MAX_MESSAGE_BYTES) -> str:
-    """A text from outside in at most `most` bytes of UTF-8, without control characters.
+    """A text from outside in at most `most` bytes of UTF-8, without control characters except tabs and line ends.
 
     JSON escapes control characters with six bytes, and terminals obey them.
     """
@@ -252,7 +252,7 @@ class Firing(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
     @property
     def wide(self) -> bool:
-        """Whether its shards have records of their own."""
+        """Whether each tried shard has a record of its own."""
         return type(self.shards) is WideShards
 
     @property

@@ -30,7 +30,7 @@ class Cause(str, Enum):
     EXCEPTION = "exception"  # the job raised an exception
     EXIT_CODE = "exit_code"  # the process of the script or shard, or sys.exit() in a job, gave a code other than 0
     SIGNAL = "signal"  # a signal that the executor did not send ended the process of the script or shard
-    IMPORT = "import"  # jobClass cannot be loaded or is not a job
+    IMPORT = "import"  # the job's class, bean or plug-in cannot be loaded or is of a wrong type
     CONTEXT = "context"  # applicationContext cannot be built or lacks the bean
     LISTENER = "listener"  # a listener raised an exception
     COMMAND = "command"  # scriptCommandLine, or the app's own worker, cannot be started
@@ -106,7 +106,7 @@ def cut(text: str, limit: int = MESSAGE_CHARS) -> str:
 
 
 def describe(error: BaseException) -> str:
-    """The exception's last line, then its traceback from the first frame outside the executor."""
+    """The type and text of the exception, then its traceback from the first frame outside the executor."""
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith(_EXECUTOR_MODULES):
         trace = trace.tb_next

@@ -191,7 +191,7 @@ def _reserved_to(resource: Json) -> str:
 
 
 def _ours(resource: Json, roles: tuple[str, ...]) -> bool:
-    """Whether a resource is unreserved, or reserved to one of our roles or an ancestor of one."""
+    """Whether a resource is allocated to one of our roles, and unreserved or reserved to one or to its ancestor."""
     reserved = _reserved_to(resource)
     allocated = resource.get("allocation_info", {}).get("role")
     if allocated is not None and allocated not in roles:
