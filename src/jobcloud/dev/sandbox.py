@@ -221,8 +221,8 @@ def kill_all(sandbox: Path, leader: int = 0) -> None:
 class Warden:
     """A process that cleans up after the cluster's process has ended, even if a signal killed that process.
 
-    The warden waits until a pipe is closed. Only the cluster's process holds the other end of this pipe. Then the
-    warden kills every process started below `root` and removes `temporary`. Create it before threads and the event
+    Only the cluster's process holds the other end of a pipe to the warden. When the pipe closes, the warden kills every
+    process started below `root` and removes `temporary`. Create it before threads and the event
     loop.
     """
 

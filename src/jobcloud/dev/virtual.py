@@ -23,7 +23,7 @@ class _VirtualExecutor:
 class VirtualExecutors:
     """The executors of one agent. Each task runs for `run_ms` and finishes.
 
-    If `failing` is not empty, a task whose id begins with it fails with `message` instead.
+    If `failing` is not empty, a task whose id begins with `failing` fails with `message` instead.
     """
 
     run_ms: int

@@ -46,7 +46,7 @@ _RESEND_UNACKNOWLEDGED_S = 30.0
 _LEAVE_WITHIN_S = 5.0
 # Wall clocks jump: a resident job checks its next firing at least this often.
 _MAX_WAIT_S = 5.0
-# A progress report that follows the one before it sooner than this is dropped. Our worker sends about one a second.
+# A progress report is dropped if it comes sooner than this after the one before. Our worker sends about one a second.
 _PROGRESS_EVERY_S = 0.9
 # How long unsent webhook reports may delay the exit of the executor, and the time between two checks for such reports.
 _LAST_REPORTS_S, _RECHECK_S = 10.0, 0.05

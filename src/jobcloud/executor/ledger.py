@@ -64,7 +64,7 @@ class Ledger:
         return not self._live and not self._updates
 
     def launch(self, task_id: str, info: Mapping[str, Any]) -> bool:
-        """Add a task. Returns False, with no change, if this id is alive or is remembered as ended."""
+        """Add a task. Returns False, with no change, if a task of this id is alive or is remembered as ended."""
         if task_id in self._live or task_id in self._ended:
             return False
         self._live.add(task_id)

@@ -98,8 +98,7 @@ def _die_with_parent() -> None:
 
 @dataclass(frozen=True)
 class Rlimits:
-    """Kernel limits of each process of an execution: address space, CPU time, open files. None: the limit from the
-    agent.
+    """Kernel limits of each process of an execution: address space, CPU time, open files. None: the agent's limit.
 
     Limits hold per process: an execution with two processes can use twice as much. Source: setrlimit(2).
     """

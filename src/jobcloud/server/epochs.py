@@ -68,7 +68,7 @@ def read(path: Path) -> Recorded:
 
 
 def record(path: Path, recorded: Recorded) -> None:
-    """Write the file durably. The epoch in the file never sinks. Raises StoreError."""
+    """Write the file durably. The epoch in the file is never lowered. Raises StoreError."""
     before = read(path)
     if before.epoch >= recorded.epoch and before.state == recorded.state:
         return

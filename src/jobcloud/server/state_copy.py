@@ -1,6 +1,6 @@
 """`jobcloud state copy`: move the state of a stopped scheduler to another kind of store. See docs/operations.md.
 
-The records are copied as they are, in one write. The records of the source stay as they are. While the copy runs, this
+The records are copied as they are, in one write. No record of the source is changed. While the copy runs, this
 process is the elected leader of each side that has an election. Afterwards both sides are read again and compared.
 """
 

@@ -1,6 +1,6 @@
 """The addresses of hosts, found within a time limit.
 
-A name service that hangs holds `socket.getaddrinfo` for any time, because the C library has no setting for a limit.
+A name service that hangs blocks `socket.getaddrinfo` without end, because the C library has no setting for a limit.
 So a thread of its own waits for the answer. There is at most one such thread for a host and port.
 """
 

@@ -12,9 +12,9 @@ revision at which `head` was last changed. It creates the next segment of the jo
 superseded leader writes nothing.
 
 A transaction that gets no answer is sent again. If the first request arrives as well, even minutes later, the later of
-the two fails, because the earlier one has changed `head`. The one that fails reads `head`. If `head` contains the token
-of the batch, the batch was written. A batch without records also changes `head`. So once such a batch has succeeded, no
-earlier request can take effect.
+the two fails, because the earlier one has changed `head`. The failed transaction reads `head`. If `head` contains the
+token of the batch, the batch was written. A batch without records also changes `head`. So once such a batch has
+succeeded, no earlier request can take effect.
 
 A batch too large for one request is split into parts. Each part is a key of its own. The last request is the
 transaction that creates the segment. Parts without a segment have no meaning, so a crash between the requests leaves

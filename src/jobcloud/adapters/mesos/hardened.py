@@ -384,7 +384,8 @@ class HardenedDriver(MesosSchedulerDriver):  # type: ignore[misc]  # pymesos has
             self.sched.registered(self, {"value": framework_id}, master)
 
     def _check_identity(self, session: Session) -> bool:
-        """Whether Mesos has the framework as this process describes it. If not, or if unknown, the session ends.
+        """Whether Mesos has the framework as this process describes it. If not, or if this is unknown, the session
+        ends.
 
         Mesos silently ignores a change of the user or of checkpointing in SUBSCRIBE. Only UPDATE_FRAMEWORK reports such
         a change.

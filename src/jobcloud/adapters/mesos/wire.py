@@ -191,7 +191,10 @@ def _reserved_to(resource: Json) -> str:
 
 
 def _ours(resource: Json, roles: tuple[str, ...]) -> bool:
-    """Whether a resource is allocated to one of our roles, and unreserved or reserved to one or to its ancestor."""
+    """Whether a framework with `roles` may use a resource.
+
+    It must be unreserved, or reserved to one of the roles or to a parent role, and not allocated to another role.
+    """
     reserved = _reserved_to(resource)
     allocated = resource.get("allocation_info", {}).get("role")
     if allocated is not None and allocated not in roles:

@@ -141,7 +141,7 @@ class AgentRecord:
         return machine_of(self.hostname)
 
     def used(self) -> Resources:
-        """The resources of the agent's executors and of those of its tasks that have not ended."""
+        """The resources of the agent's executors, and of its tasks that have not ended."""
         total = NOTHING
         for task in self.tasks.values():
             if not task.terminal:

@@ -1,7 +1,8 @@
 """The master's tables, timers and effects, and the changes that several parts of it make.
 
 Invariant: each amount of an agent's resources is free in the allocator, offered, or used by a task or an executor, and
-is counted exactly once. Offers, tasks and executors are added and removed by methods of `State`, which preserve this.
+is counted exactly once. Offers, tasks and executors are added and removed by methods of `State`, which preserve the
+invariant.
 """
 
 from __future__ import annotations
