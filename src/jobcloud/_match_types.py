@@ -43,7 +43,7 @@ MAX_EXCESS: Final = 64  # excess tasks that a balanced rule with a weight still 
 
 ENGINES: Final = ("index", "scan", "tables")  # how the compiled matcher searches; the answers are the same
 
-# The parts of a score (docs/matcher.md, "Fitness"), and the name for none of them: the lowest slot that fits.
+# FITNESS: the parts of a score (docs/matcher.md, "Fitness"). FIRST: no part at all, so the lowest slot that fits.
 FITNESS: Final = ("even", "pack", "convex", "l2", "spread", "strand", "dot", "align")
 FIRST: Final = "first"
 #: With the number of a dimension: pack this dimension only.
@@ -75,8 +75,8 @@ class Rule:
     """Restricts the hosts of a task by the live claims of a group. Made by at_most, near and balanced.
 
     A rule counts the claims of ``group`` on all hosts with the same value of ``attribute`` as the host, or on the host
-    alone (``BY_HOST``). With ``weight`` 0, a host that breaks the rule is infeasible; otherwise the weight is added to
-    its score.
+    alone (``BY_HOST``). With ``weight`` 0, a host that breaks the rule is infeasible; with any other weight, the
+    weight is added to the score of such a host.
     """
 
     kind: str
@@ -89,7 +89,7 @@ class Rule:
 def at_most(number: int, group: int, *, per: int = BY_HOST, weight: int = 0) -> Rule:
     """At most ``number`` claims of the group, the new one included, per host or per value of the attribute ``per``.
 
-    With 1, no two tasks of the group share a host or a value.
+    With ``number`` 1, no two tasks of the group share a host or a value.
     """
     return Rule("at_most", group, per, number, weight)
 
@@ -103,9 +103,10 @@ def near(group: int, *, within: int = BY_HOST, minimum: int = 1, weight: int = 0
 
 
 def balanced(group: int, across: int, *, skew: int = 1, weight: int = 0) -> Rule:
-    """The claims of the group per value of ``across``, the new one included, exceed the lowest by at most ``skew``.
+    """The claims of the group are spread evenly over the values of the attribute ``across``.
 
-    Compares the values of the enabled hosts that the class may use. A weight is paid for each claim in excess, at most
+    Among the values of the enabled hosts that the class may use, the host's value has at most ``skew`` claims more than
+    the value with the fewest. The new claim is included. A weight is paid for each claim in excess, at most
     64 times.
     """
     return Rule("balanced", group, across, skew, weight)
@@ -135,9 +136,9 @@ class Refusal:
     ``ruled_out``: the host breaks a rule without a weight. ``breaking[r]``: how many of the ruled out and considered
     hosts break rule r, with or without a weight. ``over_limit``: one more task would exceed the limit of the group on
     any host; ``fitting`` may then be above 0. ``lacking[d]``: how many considered hosts have too little of d.
-    ``best[d]``: the largest free amount of dimension d on any of them. ``fitting``: how many considered hosts have
-    room; 0 unless the class could be placed after all. ``could_ever_fit``: a host that the class may use, enabled or
-    not, could take one task if it had no claims.
+    ``best[d]``: the largest free amount of dimension d on any considered host. ``fitting``: how many considered hosts
+    have room; 0 unless the class could be placed after all. ``could_ever_fit``: a host that the class may use, enabled
+    or not, could take one task if it had no claims.
     """
 
     hosts: int
@@ -160,7 +161,7 @@ class Refusal:
 class Preemption:
     """The claims to release so that one task of a class fits: ``release_ids``, ascending, on the host in ``slot``.
 
-    ``cost`` is the sum of their costs.
+    ``cost`` is the sum of the costs of these claims.
     """
 
     slot: int
@@ -222,7 +223,8 @@ def engine_name(value: object) -> str:
 
 
 Amounts: TypeAlias = tuple[int, ...]
-# (class, slot, need, free, capacity) → the score, 0 to MAX_PENALTY, lower is better. A pure function of these.
+# (class, slot, need, free, capacity) → the score, 0 to MAX_PENALTY, lower is better. A pure function of these
+# arguments.
 CustomFitness: TypeAlias = Callable[[int, int, Amounts, Amounts, Amounts], int]
 Fitness: TypeAlias = str | Mapping[str, int] | CustomFitness
 

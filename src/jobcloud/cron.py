@@ -113,7 +113,7 @@ class DayKind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class SpecialDay:
-    """One day per month. The kind defines `n`; `weekday` counts from Sunday = 0 and is 0 if the kind has none."""
+    """One day per month. The kind defines `n`; `weekday` counts from Sunday = 0 and is 0 if the kind has no weekday."""
 
     kind: DayKind
     n: int = 0

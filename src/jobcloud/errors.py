@@ -5,14 +5,15 @@ JobcloudError
 │   ├── ConfigError    a field of an app, a job or the settings is wrong
 │   ├── NotFound       the request names something that does not exist
 │   ├── Conflict       the request contradicts the present state
-│   └── Unavailable    the request may succeed later (no leader here, store or master out of reach)
+│   └── Unavailable    the request may succeed later (no leader here, store or master out of reach); its text says if
+│                      the request may have taken effect
 ├── InvalidTransition  the table of task states has no entry for a (state, update) pair: a bug in jobcloud
 ├── StoreError         the state could not be read or written
 │   ├── Fenced         another leader has raised the epoch; this one must stop
 │   │   └── StoreGone  the state was deleted or replaced under this leader; it must stop
 │   ├── StoreFull      the disk or quota is full
 │   ├── RecordTooLarge records exceed the size limit of the store
-│   └── StoreUnusable  the state is damaged, or written by a newer version
+│   └── StoreUnusable  the state is damaged, of a newer version, or closed to us
 │       └── StoreDamaged
 └── NotConnected       no master is connected, or it does not answer
 """
@@ -27,7 +28,7 @@ class JobcloudError(Exception):
 
 
 class Refused(JobcloudError):
-    """A request was refused before it changed anything.
+    """A request was refused before it changed anything. Only the text of an Unavailable may say otherwise.
 
     `field` names the wrong input, or is ""; `fix` tells the caller what to do.
     """
@@ -52,7 +53,7 @@ class ConfigError(Refused):
 
 
 class NotFound(Refused):
-    """The app, job, task or package does not exist."""
+    """The request names something that does not exist, such as an app or a task."""
 
 
 class Conflict(Refused):
@@ -76,7 +77,10 @@ class Fenced(StoreError):
 
 
 class StoreGone(Fenced):
-    """The state was deleted or replaced while this leader used it. Writes would reach nobody, so it must stop."""
+    """The state was deleted or replaced while this leader used it.
+
+    Writes would reach nobody, so the leader must stop.
+    """
 
 
 class StoreFull(StoreError):
@@ -95,7 +99,7 @@ class RecordTooLarge(StoreError):
 
 
 class StoreUnusable(StoreError):
-    """The stored state is damaged or of a newer version; it was left unchanged."""
+    """The stored state is damaged, of a newer version, or closed to this process. It was left unchanged."""
 
 
 class StoreDamaged(StoreUnusable):

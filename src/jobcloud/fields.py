@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 #: In place of a default: the field must be given.
 REQUIRED: Final = MISSING
-# In place of a default in JSON: it is the default in Python.
+# In place of a default in JSON: the default in JSON is that in Python.
 _AS_IN_PYTHON: Final = object()
 
 
@@ -95,9 +95,9 @@ class Spec:
 
 
 def spec(name: str, text: str, **about: Any) -> Mapping[str, Spec]:
-    """The metadata of a dataclass field; `about` holds further attributes of its Spec.
+    """The metadata of a dataclass field; `about` holds further attributes of the Spec.
 
-    If an attribute holds a record whose members are fields in JSON, its metadata maps each member to a Spec instead.
+    If the dataclass field holds a record whose members are fields in JSON, the metadata map each member to a Spec.
     """
     return {"": Spec(name, text, **about)}
 

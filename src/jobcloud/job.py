@@ -65,7 +65,7 @@ def _ignore_progress(done: float, total: Optional[float]) -> None:
 
 @dataclass(frozen=True)
 class ShardingContext:
-    """The context of one attempt of a shard.
+    """The context of one execution of a shard.
 
     The first six fields are those of Elastic-Job. `run_id` is the same for all attempts of this shard in this run.
     `attempt` counts from 1. `fence` rises with every attempt: a job that stores `fence` with its results, and rejects
@@ -140,7 +140,7 @@ class ShardingContext:
 
 
 class SimpleJob(abc.ABC):
-    """A job with one call per attempt of a shard. `execute` may be an `async def`."""
+    """A job with one call for each execution of a shard. `execute` may be an `async def`."""
 
     @abc.abstractmethod
     def execute(self, ctx: ShardingContext) -> Any:
@@ -155,7 +155,7 @@ class DataflowJob(abc.ABC):
 
     @abc.abstractmethod
     def fetch_data(self, ctx: ShardingContext) -> Optional[Iterable[Any]]:
-        """The next items of this shard. None or no items ends the attempt."""
+        """The next items of this shard. None or no items ends the execution."""
 
     @abc.abstractmethod
     def process_data(self, ctx: ShardingContext, data: Sequence[Any]) -> Any:
@@ -163,9 +163,9 @@ class DataflowJob(abc.ABC):
 
 
 class JobListener:
-    """Called before and after each attempt of a shard, in its thread. Created once per worker; many threads call it.
+    """Called before and after each execution of a shard, in the thread of the shard.
 
-    Both methods may be `async def`.
+    Created once per worker; many threads call it. Both methods may be `async def`.
     """
 
     def before_job_executed(self, ctx: ShardingContext) -> Any:
@@ -230,7 +230,10 @@ class FiringListener:
 
 
 class ErrorHandler:
-    """Called for every exception that a job raises. Created once per worker; many threads call it."""
+    """Called with each exception that makes an execution fail, unless the job knows that it was asked to stop.
+
+    Created once per worker; many threads call it.
+    """
 
     def handle(self, ctx: ShardingContext, error: BaseException) -> Optional[bool]:
         """True: the error is handled and the shard has FINISHED. Any other value: the shard has FAILED with `error`."""

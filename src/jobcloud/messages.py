@@ -96,7 +96,7 @@ class ExecutorLost(msgspec.Struct, frozen=True, gc=False):
 
 
 class SendFailed(msgspec.Struct, frozen=True, gc=False):
-    """A call failed. `certain`: it did not reach the master. Otherwise it may have reached it.
+    """A call failed. `certain`: the call has had no effect. Otherwise it may have taken effect.
 
     `too_large`: the master, or a proxy in front of it, refused the call for its size.
     """
@@ -173,7 +173,7 @@ class ForgetTask(msgspec.Struct, frozen=True, gc=False):
 
 
 class Retry(msgspec.Struct, frozen=True, gc=False):
-    """Retry the failed shards of a firing, or only the shard `item`."""
+    """Retry the DEAD, FAILED and KILLED shards of a firing, or only the shard `item`."""
 
     at: int
     firing_id: str
@@ -290,7 +290,10 @@ class Launch(msgspec.Struct, frozen=True, gc=False):
 
 
 class Accept(msgspec.Struct, frozen=True, gc=False):
-    """Launch tasks on one agent, with all its held offers of one role. Mesos refuses a call with several roles."""
+    """Launch tasks on one agent, with all held offers of the agent for one role.
+
+    Mesos refuses a call with several roles.
+    """
 
     agent_id: str
     offer_ids: tuple[str, ...]

@@ -30,7 +30,7 @@ Item = Annotated[int, msgspec.Meta(ge=0, lt=MAX_SHARDS + 2)]  # includes the two
 
 
 def cut(text: str, most: int = MAX_MESSAGE_BYTES) -> str:
-    """A text from outside in at most `most` bytes of UTF-8, without control characters.
+    """A text from outside in at most `most` bytes of UTF-8, without control characters except tabs and line ends.
 
     JSON escapes control characters with six bytes, and terminals obey them.
     """
@@ -50,7 +50,7 @@ class Cause(StrEnum):
 
 
 class Execution(StrEnum):
-    """READY: the first attempt of a shard. FAILOVER: an attempt that replaces a lost one."""
+    """FAILOVER: an earlier attempt that may have run was lost, or a resident attempt has ended. READY: neither."""
 
     READY = "READY"
     FAILOVER = "FAILOVER"
@@ -236,9 +236,9 @@ class Step(StrEnum):
 class Firing(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """One due instant of a job: a queue entry while shards wait, a record afterwards. Users call it a run.
 
-    A DAEMON job has one firing for each generation; it never ends by itself. Items that the job no longer has remain
-    in it, ended. The last two shards of a `stepped` firing are the calls of its listener: other shards start after the
-    first call has finished, and the second call waits until all of them have ended.
+    A DAEMON job has one firing for each generation; it never ends by itself. Items that the job no longer has remain in
+    the firing as ended shards. The last two shards of a `stepped` firing are the calls of its listener: other shards
+    start after the first call has finished, and the second call waits until all of them have ended.
     """
 
     id: str
@@ -252,7 +252,7 @@ class Firing(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
     @property
     def wide(self) -> bool:
-        """Whether its shards have records of their own."""
+        """Whether each tried shard has a record of its own."""
         return type(self.shards) is WideShards
 
     @property
@@ -271,7 +271,7 @@ class Task(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """One attempt of one shard, or the placeholder of a warm executor: from the launch intent to the stored end.
 
     A placeholder has no firing. Its `job` is the `placeholder_job` of its app, and `contexts` are the contexts that it
-    builds. `kill_ms`: when the task was first asked to end; its job decides whether the shard starts again.
+    builds. `kill_ms`: when the task was first asked to end; the job decides whether the shard starts again.
     `overdue_ms`: when it was asked to end because of its time limit. `revision`: the configuration of a resident shard
     (see revisions.py), or "" if it is unknown. `ports`: the ports of the host that belong to the task.
     """
@@ -342,12 +342,12 @@ class Executor(msgspec.Struct, frozen=True, gc=False):
 
 @lru_cache(maxsize=4096)
 def content_of(executor_id: str) -> str:
-    """The part of an executor's id that names its content, whichever server the executor was fetched from."""
+    """The part of an executor's id that names its content. The server that agents fetch from has no effect on it."""
     return DELIMITER.join(executor_id.split(DELIMITER)[:2])
 
 
 class Window(msgspec.Struct, frozen=True, gc=False):
-    """The time during which an agent is away for maintenance. `end_ms` is 0 if it has no end yet."""
+    """The time during which an agent is away for maintenance. `end_ms` is 0 if no end is known."""
 
     start_ms: int
     end_ms: int = 0

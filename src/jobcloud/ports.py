@@ -65,8 +65,8 @@ class StoredRecords:
 class Store(Protocol):
     """Durable state, fenced by the epoch of the leader.
 
-    acquire → load → write* → close. Every method raises StoreError or a subclass; the stored state stays intact.
-    A store may accept records larger than MAX_RECORD_BYTES.
+    acquire → load → write* → close. Every method may raise StoreError or a subclass; then the stored state stays
+    intact. A store may accept records larger than MAX_RECORD_BYTES.
     """
 
     def acquire(self, floor: int = 0) -> int:

@@ -25,7 +25,7 @@ _VERSION = re.compile(r"(?:# version )?([0-9]{4}[a-z]{1,2})\s*")
 
 @lru_cache(maxsize=1024)
 def zone(name: str) -> zoneinfo.ZoneInfo:
-    """A zone of the database. Raises LookupError if it has no such zone."""
+    """A zone of the database. Raises LookupError if the database has no such zone."""
     return zoneinfo.ZoneInfo.from_file(io.BytesIO(_tzif(name)), key=name)
 
 

@@ -1,13 +1,14 @@
-"""The journal of records that change often. It knows the segment of each record, and composes the next segment. No I/O.
+"""The journal of records that change often. `Journal` maps records to segments and plans the next segment. No I/O.
 
 A journal is a series of numbered segments. Each segment holds one batch of writes. The latest write of a record is
-valid. A segment costs one request, unless the batch is too large for one. Other designs cost more: with a node for each
-record, each record costs a request; with a node for a group of records, a change of one record rewrites the group.
+valid. A segment costs one request, unless the batch is too large for one request. Other designs cost more: with a node
+for each record, each record costs a request; with a node for a group of records, a change of one record rewrites the
+group.
 
-Every write reclaims some space. It copies the valid records of the oldest segments to the new segment. The transaction
-that creates the new segment deletes those old ones. The oldest segments go first, so that the marker of a deletion can
-be dropped with its segment: no older segment can still contain the deleted record. (Rosenblum and Ousterhout, "The
-design and implementation of a log-structured file system", 1992.)
+If necessary, a write reclaims some space by *cleaning* old segments. The write copies the valid records of the oldest
+segments to the new segment. The transaction that creates the new segment deletes these old segments. The oldest
+segments go first, so that the marker of a deletion can be dropped with its segment: no older segment can still contain
+the deleted record. (Rosenblum and Ousterhout, "The design and implementation of a log-structured file system", 1992.)
 
 Format of a segment: zlib(msgpack([[kind, key, value or nil], …])). `Spread` splits a large segment. A store keeps each
 piece in a node (in etcd: a key).
@@ -35,7 +36,7 @@ Entry: TypeAlias = tuple[str, str, bytes | None]
 
 # Old segments are cleaned if the obsolete bytes exceed the valid ones by more than this.
 _SPARE_BYTES = 1 << 20
-# They are also cleaned if there are more segments than this number, which a start reads quickly.
+# Old segments are also cleaned if there are more segments than this. A start reads this number of segments quickly.
 _MAX_SEGMENTS = 2_000
 # With many valid records, more segments are allowed: the number of valid bytes divided by this. Otherwise each write
 # would copy much to keep the number of segments low.
@@ -84,7 +85,10 @@ def decode(blob: bytes) -> list[Entry]:
 
 
 def marks(entries: Iterable[Entry]) -> bytes:
-    """Eight bytes for each record of a segment. If the segment is damaged, they show which records it changed."""
+    """Eight bytes for each record of a segment.
+
+    If the segment is damaged, the marks show which records were changed.
+    """
     return b"".join(sorted(mark(kind, key) for kind, key, _ in entries))
 
 
@@ -206,7 +210,7 @@ def marks_name(segment: str) -> str:
 
 
 class Spread:
-    """A segment split into nodes (name, data). The `parts` are stored first, the `ends` by the transaction.
+    """A segment split into nodes (name, data). The `parts` are stored first. Then the transaction stores the `ends`.
 
     The node of the segment contains a header, `1 TOKEN PARTS\\n`, and the last piece of the content. The other pieces
     are the parts. A part is named SEGMENT-TOKEN-NUMBER. The token is new for each write, so a part cannot collide with
@@ -288,8 +292,8 @@ def _pieces(blob: bytes, size: int) -> list[bytes]:
 class Source:
     """Where a journal lies, and the content of its nodes by name.
 
-    `server` and `path` name it for users. `marks` reads a node of marks; None if there is none. `advice` tells what to
-    do if records are lost that nobody can name.
+    `server` and `path` name the journal for users. `marks` reads a node of marks; None if there is none. `advice` tells
+    what to do if it is unknown which records are lost.
     """
 
     server: str
@@ -344,7 +348,7 @@ class Image:
         return apart
 
     def _quarantine(self, name: str, error: Damaged, source: Source, stored: StoredRecords) -> None:
-        """Drop the records that a damaged segment changed: older segments have only outdated versions of them."""
+        """Drop the records that a damaged segment changed, because older segments have outdated versions of them."""
         path, found = source.path(name), source.marks(marks_name(name))
         if found is None or len(found) % _MARK_BYTES:
             raise StoreUnusable(

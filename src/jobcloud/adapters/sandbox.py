@@ -5,7 +5,7 @@ byte of `stdout` (jobcloud.executor.output). Offsets count from the beginning of
 continue at its offset, or see how much it has missed. The HTTP client is imported at the first read, so the scheduler
 starts faster.
 
-An agent may be slow, silent or hostile. Its reads are bounded in number, in time and in bytes, and they need no thread.
+An agent may be slow, silent or hostile. Reads are bounded in number, in time and in bytes, and they need no thread.
 
 Source: Mesos documentation, "Operator HTTP API" (LIST_FILES and READ_FILE of agents; the data is base64, so it
 arrives unchanged), "Sandbox" (virtual paths of executors' sandboxes) and the agent endpoint `/state`.
@@ -32,14 +32,15 @@ if TYPE_CHECKING:
 # How long a read may take, including the wait for its turn.
 _DEADLINE_S = 10.0
 _MAX_READS = 64
-# With this limit, a silent agent cannot take the turns of all others.
+# With this limit, a silent agent cannot take the turns of all other agents.
 _MAX_READS_OF_AGENT = 4
 _MAX_STATES = 2
 _MAX_STATE_BYTES = 64 << 20
 _MAX_LIST_BYTES = 4 << 20
 _MAX_FRAME_BYTES = 64 << 10
 _MAX_SANDBOXES = 100
-# A stream may be rotated during a read. After this many attempts only its predecessor is read, which never changes.
+# A stream may be rotated during a read. After this many attempts, only the predecessor is read, because it never
+# changes.
 _MAX_ATTEMPTS = 3
 _MAX_REASON = 300
 _MISSING = "the output does not exist: the task printed nothing, or the agent has removed it"
@@ -200,7 +201,10 @@ class _Agent:
             raise self._unavailable(error) from error
 
     async def sandboxes(self, wanted: Output) -> list[str]:
-        """Sandboxes of the executor, the newest first. If the agent remembers which had the task, only those."""
+        """Sandboxes of the executor, the newest first.
+
+        If the agent remembers which of them had the task, only these.
+        """
         async with self._states:
             content = await self._fetch("GET", "/state", _MAX_STATE_BYTES)
             try:

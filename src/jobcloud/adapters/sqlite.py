@@ -145,7 +145,7 @@ class SqliteStore:
         self._db.close()
 
     def _check_files(self) -> None:
-        """Raises StoreGone. SQLite itself continues to write to a file that was deleted."""
+        """Raises StoreGone if a file was deleted or replaced. SQLite itself continues to write to a deleted file."""
         for name, identity in self._files.items():
             if _identity(name) != identity:
                 raise StoreGone(
@@ -247,7 +247,8 @@ def in_use(path: Path) -> bool:
         return False
     try:
         with closing(sqlite3.connect(path, timeout=0.0, isolation_level=None)) as db:
-            # This fails if another process has the database open. The next `SqliteStore` switches it back to WAL.
+            # This fails if another process has the database open. The next `SqliteStore` switches the database back to
+            # WAL.
             return bool(db.execute("PRAGMA journal_mode = DELETE").fetchone()[0] != "delete")
     except sqlite3.Error as error:
         return isinstance(_translate(path, error), _Busy)
@@ -267,7 +268,7 @@ def _problem(kind: object) -> str:
 
 
 def _translate(path: Path, error: sqlite3.Error | OSError) -> StoreError:
-    # The low byte of an extended code is the primary one: https://www.sqlite.org/rescode.html
+    # The low byte of an extended code is the primary code: https://www.sqlite.org/rescode.html
     code = sqlite3.SQLITE_FULL if isinstance(error, OSError) and error.errno in _NO_ROOM else -1
     match getattr(error, "sqlite_errorcode", code) & 0xFF:
         case sqlite3.SQLITE_FULL:

@@ -263,7 +263,7 @@ class Connection(asyncio.Protocol):
 
 
 Handler = Callable[[Request, Connection], "Coroutine[Any, Any, None] | None"]
-"""Answers a request before it returns, or in the coroutine that it returns."""
+"""A function that answers a request before it returns, or returns a coroutine that answers the request."""
 
 
 @lru_cache(maxsize=256)
@@ -287,7 +287,10 @@ def _read_head(method: bytes, target: bytes, version: str, headers: tuple[tuple[
 
 @lru_cache(maxsize=256)
 def _check_source(method: str, host: str, origin: str | None) -> None:
-    """Refuse host names that another site can point here, and calls from its pages. Raises BadRequestError."""
+    """Refuse host names that another site can point here, and calls from pages of other sites.
+
+    Raises BadRequestError.
+    """
     name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
     if name.lower() not in ("localhost", "127.0.0.1", "::1"):
         raise BadRequestError(421, "Expecting 'Host' to be a loopback address")

@@ -60,7 +60,7 @@ class HttpApi:
             self._call(None, request, connection, Operate)
         elif _is_at(path, "/redirect"):
             connection.redirect(self._shell.master.monitoring.redirect())
-        elif request.head.path == "/metrics/snapshot":  # it belongs to the process, so it is not below /master
+        elif request.head.path == "/metrics/snapshot":  # metrics belong to the process, so they are not below /master
             connection.answer(200, self._shell.master.monitoring.metrics())
         elif path == "/dev/control" and request.head.method == "POST":
             connection.answer(*self._control.handle(request.body))
@@ -120,7 +120,7 @@ _READS: dict[str, Callable[[Master, Mapping[str, str]], Json]] = {
 
 
 def _is_at(path: str, route: str) -> bool:
-    """Whether a path is a route or below it: Mesos serves both alike."""
+    """Whether a path is a route, or lies below one: Mesos serves both alike."""
     return path == route or path.startswith(route + "/")
 
 

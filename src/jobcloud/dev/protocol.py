@@ -74,7 +74,7 @@ class RescindOffer(msgspec.Struct, frozen=True, gc=False):
 
 
 class Tick(msgspec.Struct, frozen=True, gc=False):
-    """Time has passed. Due at `next_at()`."""
+    """Time has passed. `next_at` of the state machine tells when a Tick is due."""
 
 
 class FromAgent(msgspec.Struct, frozen=True, gc=False):
@@ -155,7 +155,7 @@ class DropTasks(msgspec.Struct, frozen=True, gc=False):
 
 
 class DrainAgent(msgspec.Struct, frozen=True, gc=False):
-    """Kill all tasks, with the drain as the reason. None ends the drain."""
+    """Kill all tasks, with the drain as the reason. `config` None ends the drain."""
 
     config: Json | None
 
@@ -196,7 +196,7 @@ class ExecutorReport(msgspec.Struct, frozen=True, gc=False):
 
 
 class RegisterAgent(msgspec.Struct, frozen=True, gc=False):
-    """An agent registers. A re-registration carries its id, tasks, executors and their frameworks."""
+    """An agent registers. A re-registration carries the agent's id, tasks, executors and frameworks."""
 
     agent_id: str
     hostname: str
@@ -268,7 +268,7 @@ class ToMaster(msgspec.Struct, frozen=True, gc=False):
 
 
 class StartExecutor(msgspec.Struct, frozen=True, gc=False):
-    """Fetch the URIs of the executor's command into a new sandbox, then start it there."""
+    """Fetch the URIs of the executor's command into a new sandbox, then start the executor there."""
 
     container_id: str
     agent_id: str

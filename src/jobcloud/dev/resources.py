@@ -77,7 +77,7 @@ class Resources(msgspec.Struct, frozen=True, gc=False):
         return all(_covers(self.ranges.get(key, ()), spans) for key, spans in other.ranges.items())
 
     def usable_by(self, role: str) -> Resources:
-        """The part that may be offered to `role`: unreserved, or reserved to it or to a parent role."""
+        """The part that may be offered to `role`: unreserved, or reserved to the role or to a parent role."""
         for _, reserved in (*self.scalars, *self.ranges):
             if reserved != UNRESERVED:
                 break
@@ -89,7 +89,7 @@ class Resources(msgspec.Struct, frozen=True, gc=False):
         )
 
     def of(self, reserved: str) -> Resources:
-        """The part that is reserved to a role; UNRESERVED for the rest."""
+        """The part that is reserved to a role. With UNRESERVED, the part that is not reserved."""
         return Resources(
             {key: amount for key, amount in self.scalars.items() if key[1] == reserved},
             {key: spans for key, spans in self.ranges.items() if key[1] == reserved},
@@ -248,7 +248,7 @@ def _scalar(entry: Mapping[str, Any]) -> int:
 
 
 def thousandths(value: float) -> int:
-    """A scalar as Mesos keeps it: rounded half up, while `round` rounds half to even."""
+    """A scalar as Mesos keeps it: rounded half up. Python's `round` would round half to even."""
     whole = int(value * 1000)
     return whole + (value * 1000 - whole >= 0.5)
 
@@ -261,9 +261,9 @@ def bad_gpus(resources: Resources) -> str:
 
 
 def allocated_to(wire: Wire, offered: str) -> str:
-    """The role that entries are allocated to; entries without a role are allocated to the offered one.
+    """The role that entries are allocated to. Entries without a role are allocated to the role of the offer.
 
-    Raises ResourceError if they have several roles.
+    Raises ResourceError if the entries have several roles.
     """
     roles = list(dict.fromkeys((entry.get("allocation_info") or {}).get("role", offered) for entry in wire))
     if len(roles) > 1:

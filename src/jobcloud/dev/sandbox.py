@@ -1,7 +1,7 @@
 """Sandboxes of executors: directories, fetched files, processes and their end.
 
-Each executor leads its own session. When it ends, all processes that it started are killed: they are found by the
-sandbox in their environment. When the cluster's process ends, even by SIGKILL, executors get SIGKILL as their
+Each executor leads its own session. When it ends, all processes that it started are killed. They are recognized by the
+sandbox that their environment names. When the cluster's process ends, even by SIGKILL, executors get SIGKILL as their
 parent-death signal, and the warden process kills the rest. The parent-death signal belongs to the thread that forks, so
 only the main thread starts executors.
 """
@@ -44,7 +44,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class LaunchError(Exception):
-    """An executor could not be started; the text is the message of its tasks' updates."""
+    """An executor could not be started; the text is the message in the updates of its tasks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Workspace:
 
     @property
     def agents_dir(self) -> Path:
-        """The root of all sandboxes, of this and of earlier ids of the agent."""
+        """The root of all sandboxes of the agent, under its present id and its earlier ids."""
         return self.work_dir / "slaves"
 
     def sandbox(self, start: StartExecutor) -> Path:
@@ -219,10 +219,11 @@ def kill_all(sandbox: Path, leader: int = 0) -> None:
 
 
 class Warden:
-    """A process that outlives the cluster's process briefly, to clean up after it if it was killed.
+    """A process that cleans up after the cluster's process has ended, even if a signal killed that process.
 
-    It waits until a pipe closes that only the cluster's process holds. Then it kills every process started below `root`
-    and removes `temporary`. Create it before threads and the event loop.
+    Only the cluster's process holds the other end of a pipe to the warden. When the pipe closes, the warden kills every
+    process started below `root` and removes `temporary`. Create it before threads and the event
+    loop.
     """
 
     def __init__(self, root: Path, temporary: Path | None) -> None:
@@ -240,7 +241,7 @@ class Warden:
         os.setsid()  # signals to the cluster's terminal or process group must not reach it
         os.close(self._held)
         null = os.open(os.devnull, os.O_RDWR)
-        for number in (0, 1, 2):  # readers of the cluster's output must see its end
+        for number in (0, 1, 2):  # readers of the cluster's output must see the end of that output
             os.dup2(null, number)
         os.read(watched, 1)
         kill_all(root)
@@ -248,7 +249,7 @@ class Warden:
             shutil.rmtree(temporary, ignore_errors=True)
 
     def finish(self) -> None:
-        """Let it clean up, and wait for its end."""
+        """Let the warden clean up, and wait until it has ended."""
         os.close(self._held)
         os.waitpid(self._pid, 0)
 

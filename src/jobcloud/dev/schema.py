@@ -152,7 +152,7 @@ _SHAPES: dict[Check, Any] = {
 
 
 class Quick:
-    """Checks a message in compiled code first, and by `Message` only if that fails."""
+    """Checks a message in compiled code first. If that check fails, `Message` decides."""
 
     def __init__(self, message: Message) -> None:
         self.message = message

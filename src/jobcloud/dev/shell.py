@@ -1,6 +1,7 @@
 """The shell around the pure state machines: one event loop that performs their effects and gives them inputs.
 
-It makes no decision of Mesos. Injected faults take effect here, between the state machines and the outside.
+The shell makes no decision that a master or an agent makes. Injected faults take effect here, between the state
+machines and the outside.
 """
 
 from __future__ import annotations
@@ -152,7 +153,7 @@ class Shell:
     def post(self, target: Host | None, event: Any, caller: Connection | None = None) -> None:
         """Give one input to an agent, or to the master if `target` is None, and perform the effects.
 
-        `caller` is answered before this returns, unless this is called while another input is being handled.
+        `caller` is answered before `post` returns, unless `post` is called while another input is being handled.
         """
         queue = self._queue
         queue.append((target, event, caller))
@@ -171,7 +172,7 @@ class Shell:
             self._handling = False
 
     def _rearm_later(self, host: Host | None) -> None:
-        """Set the alarm of a state machine once in this turn of the event loop, however many inputs it handles."""
+        """Set the alarm of a state machine once in this turn of the event loop, for any number of inputs."""
         if not self._to_rearm:
             self._loop.call_soon(self._rearm)
         self._to_rearm.add(host)
@@ -181,7 +182,7 @@ class Shell:
         loop_time, now = self._loop.time(), self.now()
         for host in to_rearm:
             if host is not None and host.link not in self.hosts:
-                continue  # it has ended
+                continue  # the agent has ended
             due = (self.master if host is None else host.agent).next_at()
             alarm = self._master_alarm if host is None else host.alarm
             if alarm.is_set_to(due, loop_time):
@@ -207,7 +208,7 @@ class Shell:
     def _on_host(
         self, host: Host | None, effect: StartExecutor | KillExecutor | Subscribed | Send, caller: Connection | None
     ) -> None:
-        """Effects for executors: the virtual ones, or processes."""
+        """Effects for executors, which are virtual ones or processes."""
         assert host is not None, "a master has no executors"
         if host.virtual is not None:
             for delay_ms, event in host.virtual.react(effect):
@@ -362,7 +363,7 @@ class Shell:
         self.post(host, LinkMade())
 
     def restart_master(self, agents_back: bool) -> None:
-        """Replace the master by one that knows nothing but the agents' ids. Every stream and link breaks."""
+        """Replace the master by one that knows nothing but the agents' ids. Scheduler streams and links break."""
         known = [host.agent.agent_id for host in self.hosts.values()]
         for stream_id, connection in self.scheduler_streams():
             del self._streams[stream_id]

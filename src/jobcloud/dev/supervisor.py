@@ -1,8 +1,8 @@
 """`jobcloud dev`: one process tree with a dev cluster, a scheduler and, with --demo, the demo app.
 
 This process is the root of the tree. It starts the other processes, restarts those that die, prints the server's
-events, and stops all. The scheduler is the same program as in production. The client is imported while the other
-processes start.
+events, and at the end stops all. The scheduler is the same program as in production. The client is imported while the
+other processes start.
 """
 
 from __future__ import annotations

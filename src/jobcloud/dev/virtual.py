@@ -23,7 +23,7 @@ class _VirtualExecutor:
 class VirtualExecutors:
     """The executors of one agent. Each task runs for `run_ms` and finishes.
 
-    A task whose id begins with `failing` fails with `message` instead, if `failing` is not empty.
+    If `failing` is not empty, a task whose id begins with `failing` fails with `message` instead.
     """
 
     run_ms: int

@@ -25,7 +25,7 @@ Call = Mapping[str, Any]
 _PATH = "/api/v1/executor"
 _ANSWER_TIMEOUT_S = 15.0
 _FIRST_BACKOFF_S = 0.1
-# An executor's events are single tasks.
+# An event contains at most one task of this executor.
 _MAX_EVENT_BYTES = 16 << 20
 
 
@@ -66,7 +66,7 @@ class Outbox:
             self._changed.notify()
 
     def get(self) -> Tuple[str, Call]:
-        """Remove and return the next update. Waits for one."""
+        """Remove and return the next update. Waits while there is none."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting)
             job, updates = self._waiting.popitem(last=False)
@@ -159,7 +159,7 @@ class AgentLink:
         if settings.tls:
             import ssl
 
-            # Checked against the system's certificate authorities, or those of SSL_CERT_FILE.
+            # The certificate of the agent is checked against the system's authorities, or those of SSL_CERT_FILE.
             context = ssl.create_default_context()
             return http.client.HTTPSConnection(settings.host, settings.port, timeout=_ANSWER_TIMEOUT_S, context=context)
         return http.client.HTTPConnection(settings.host, settings.port, timeout=_ANSWER_TIMEOUT_S)

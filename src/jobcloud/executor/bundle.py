@@ -1,4 +1,4 @@
-"""The executor as one zip file, and the command line that starts it on an agent. Runs where the scheduler runs."""
+"""The executor as one zip file, and the command line that starts it on an agent. The scheduler uses this module."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from jobcloud.executor.__main__ import main
 if __name__ == "__main__":
     sys.exit(main())
 """
-# Python 2 must be able to read it as far as the version check.
+# Python 2 must be able to read this program as far as the version check.
 _CHECK = """\
 import sys
 if sys.version_info < (3, 9):

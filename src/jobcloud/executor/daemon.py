@@ -46,9 +46,9 @@ _RESEND_UNACKNOWLEDGED_S = 30.0
 _LEAVE_WITHIN_S = 5.0
 # Wall clocks jump: a resident job checks its next firing at least this often.
 _MAX_WAIT_S = 5.0
-# Progress reports that follow each other faster are dropped. Our worker sends about one a second.
+# A progress report is dropped if it comes sooner than this after the one before. Our worker sends about one a second.
 _PROGRESS_EVERY_S = 0.9
-# How long webhook reports may delay the exit of the executor, and the interval at which it checks them.
+# How long unsent webhook reports may delay the exit of the executor, and the time between two checks for such reports.
 _LAST_REPORTS_S, _RECHECK_S = 10.0, 0.05
 # Return free memory to the system after this many executions, because a fragmented heap grows.
 _TRIM_EVERY = 1_000
@@ -325,7 +325,7 @@ class Executor(Listener):
         env = {name: value for name, value in os.environ.items() if name != "MESOS_EXECUTOR_AUTHENTICATION_TOKEN"}
         common = (self._loop, self._children, self._pump, self._folders)
         self._workers = Workers(*common, self._app, self._directory, libraries, env)
-        if libraries:  # for Python scripts; workers get them in "hello"
+        if libraries:  # for Python scripts; workers get the libraries in "hello"
             env = {**env, "PYTHONPATH": os.pathsep.join(filter(None, [*libraries, env.get("PYTHONPATH")]))}
         self._runners = {True: Scripts(*common, self._directory, env), False: self._workers}
         for task in waiting:

@@ -14,10 +14,10 @@ LOADING = 0
 
 @dataclass(eq=False)
 class Execution:
-    """A TRANSIENT task has one execution. A DAEMON task has one for each firing, and they never overlap.
+    """A TRANSIENT task has one execution. A DAEMON task has one that loads the job, and then one for each firing.
 
-    `on_waiting` is called if the execution must wait for a place (maxParallel). `on_started` is called at most once,
-    before `on_ended`. `on_ended` is called exactly once.
+    Executions of one task never overlap. `on_waiting` is called if the execution must wait for a place (maxParallel).
+    `on_started` is called at most once, before `on_ended`. `on_ended` is called exactly once.
     """
 
     task_id: str
@@ -35,10 +35,10 @@ class Runner(Protocol):
     """Carries out executions. All calls and callbacks happen in the loop."""
 
     def start(self, execution: Execution) -> None:
-        """Start it. May call back before it returns."""
+        """Start the execution. Its callbacks may be called before this method returns."""
 
     def kill(self, execution: Execution, grace_s: float) -> None:
-        """Ask the execution to end, and end it by force after the grace period. A second call may shorten the time."""
+        """Ask the execution to end. After the grace period, end it by force. A second call may shorten the period."""
 
     def forget(self, task_id: str) -> None:
         """The task has ended: drop everything that was kept for it."""

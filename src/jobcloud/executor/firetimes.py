@@ -1,13 +1,15 @@
 """The firing times of a DAEMON job, computed on the agent from a table that the scheduler compiled from the cron text.
 
 Standard library only, CPython 3.9 and later: croniter and the scheduler are absent in executors. This module shares no
-code with `jobcloud.cron`. `Schedule.table()` there makes the table and documents the policy. Tests compare the two.
+code with `jobcloud.cron`. `jobcloud.cron.Schedule.table()` makes the table and documents the policy. Tests compare the
+two modules.
 
 The table, in JSON types: `version` 1; `seconds`, `minutes`, `hours`, `months`, `month_days`, `weekdays` (0 = Sunday)
 and `years` (null: every year) as rising lists of whole numbers; `either_day`, true when a day needs to be in only one
-of `month_days` and `weekdays`; `special_day`, null or an object of `kind` (last, last_workday, nearest_workday,
-last_weekday, nth_weekday), `n` and `weekday`, which then replaces both; `zone`; `run_after_gap`: a wall time that the
-clock jumps over fires at the first instant after; `repeat_in_fold`: a wall time that occurs twice fires twice.
+of `month_days` and `weekdays`; `special_day`, null or an object that replaces both lists of days: `kind` (last,
+last_workday, nearest_workday, last_weekday, nth_weekday), `n` and `weekday`; `zone`; `run_after_gap`: a wall time that
+the clock jumps over fires at the first instant after the gap; `repeat_in_fold`: a wall time that occurs twice fires
+twice.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ LAST_YEAR = 2099
 
 _MINUTE = 60
 _DAY = 86_400
-# At this distance from every change, the clock is steady for a day. No jump is longer than a day.
+# If no change of the clock is within this distance of an instant, the clock is steady for a day before and after the
+# instant. A change is at most a day.
 _NEAR = 2 * _DAY
 _END = calendar.timegm((LAST_YEAR + 1, 1, 1, 0, 0, 0))
 _LISTS = {
@@ -49,7 +52,7 @@ class FireTimes:
     """The firings of one table: instants in milliseconds since the epoch, strictly rising, until the end of 2099.
 
     Raises:
-        ValueError: the table is damaged or of another version; names the field.
+        ValueError: the table is damaged or of another version. The message names the field.
     """
 
     def __init__(self, table: Dict[str, Any]) -> None:
@@ -103,7 +106,7 @@ class FireTimes:
         if following is None:
             return None, _END
         midnight = calendar.timegm(following.timetuple()) - offset
-        # If the day is far off, continue a little before it: the clock may change in between.
+        # If the day is far off, continue a little before that day: the clock may change in between.
         return None, midnight if midnight - second <= _DAY else max(midnight - _NEAR, second + _DAY)
 
     def _around_a_change(self, second: int) -> Tuple[Optional[int], int]:

@@ -1,7 +1,7 @@
 """An execution of an HTTP job: one request, made by a separate process. A status from 200 to 299 is success.
 
-The host is resolved once, and each address is checked. Redirects and proxies are not followed, so that only hosts on
-the scheduler's allow-list are called.
+The host is resolved once, and each address is checked. Redirects are not followed and no proxy is used, so that only
+hosts on the scheduler's allow-list are called.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def send(
 
 
 def check_address(host: str, address: str) -> None:
-    """Raises Refused for a host name that resolves to this machine or to a link-local address.
+    """Raises Refused for a host name whose address means another destination on each machine.
 
     localhost is allowed, and so is a host that is written as an address.
     """

@@ -1,4 +1,5 @@
-"""The tasks that are alive here and the status updates that the agent has not acknowledged. Pure: no time, no ids.
+"""The tasks that are alive here and the status updates that the agent has not acknowledged. Pure: it reads no clock and
+makes no ids.
 
 Source: Mesos documentation, "Executor HTTP API": SUBSCRIBE carries every task and update without an acknowledgement,
 so that a restarted agent learns of them.
@@ -16,12 +17,13 @@ _HASH = struct.Struct("q")
 TERMINAL = frozenset({"TASK_FINISHED", "TASK_FAILED", "TASK_KILLED", "TASK_ERROR"})
 # Ended tasks are remembered, so that a LAUNCH that is delivered again later starts nothing.
 _ENDED_REMEMBERED = 10_000
-# Reports kept for one task while no agent takes them. Further reports are dropped, but never a terminal update.
+# Reports of one task that are kept until the agent acknowledges them. Further reports are dropped, but never a terminal
+# update.
 MAX_WAITING_REPORTS = 1_000
 
 
 class _RecentTexts:
-    """The last `size` texts, as 64-bit hashes. A chance collision becomes likely only with 2 ** 32 texts.
+    """The last `size` texts, as 64-bit hashes. Two texts are unlikely to have the same hash by chance.
 
     All hashes are in one block of memory: single objects would leave holes in the heap when they are freed.
     """
@@ -62,7 +64,7 @@ class Ledger:
         return not self._live and not self._updates
 
     def launch(self, task_id: str, info: Mapping[str, Any]) -> bool:
-        """Add a task. Returns False, with no change, if this task id was launched here before."""
+        """Add a task. Returns False, with no change, if a task of this id is alive or is remembered as ended."""
         if task_id in self._live or task_id in self._ended:
             return False
         self._live.add(task_id)
@@ -75,7 +77,8 @@ class Ledger:
     def record(self, task_id: str, uuid: str, status: Status) -> bool:
         """Keep an update until it is acknowledged.
 
-        Returns False, and keeps nothing, if the task is not alive or has too many reports. So no task ends twice.
+        Returns False, and keeps nothing, for a task that is not alive, and for a report of a task that has too many
+        reports. So no task ends twice.
         """
         if task_id not in self._live:
             return False
@@ -89,7 +92,7 @@ class Ledger:
         return True
 
     def acknowledge(self, task_id: str, uuid: str) -> bool:
-        """Drop an acknowledged update. False if it is unknown, as after a second acknowledgement."""
+        """Drop an acknowledged update. False for an unknown update, such as one acknowledged before."""
         if self._updates.pop(uuid, None) is None:
             return False
         self._unknown_to_agent.pop(task_id, None)

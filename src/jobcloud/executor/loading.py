@@ -30,7 +30,7 @@ def add_libraries(folders: Sequence[str]) -> None:
 
 
 class Contexts:
-    """The app's contexts. The first shard that needs a context builds it. It is kept until the worker ends."""
+    """The app's contexts. The first shard that needs a context builds it. It exists until the worker ends."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

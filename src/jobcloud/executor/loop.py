@@ -32,7 +32,7 @@ def log(text: str) -> None:
 
 
 def _make_room() -> None:
-    """Move a full log to `.old`. The agent has the file open too, so it is emptied and not replaced.
+    """Move a full log to `.old`. The agent has the file open too, so the file is emptied and not replaced.
 
     Nothing happens if stderr is not a regular file.
     """

@@ -28,17 +28,17 @@ class Cause(str, Enum):
     """Why an execution failed, for machines. The message is for people."""
 
     EXCEPTION = "exception"  # the job raised an exception
-    EXIT_CODE = "exit_code"  # the script, or sys.exit() in a job, ended with a code other than 0
-    SIGNAL = "signal"  # a signal that the executor did not send ended the script
-    IMPORT = "import"  # jobClass cannot be loaded or is not a job
+    EXIT_CODE = "exit_code"  # the process of the script or shard, or sys.exit() in a job, gave a code other than 0
+    SIGNAL = "signal"  # a signal that the executor did not send ended the process of the script or shard
+    IMPORT = "import"  # the job's class, bean or plug-in cannot be loaded or is of a wrong type
     CONTEXT = "context"  # applicationContext cannot be built or lacks the bean
     LISTENER = "listener"  # a listener raised an exception
-    COMMAND = "command"  # scriptCommandLine cannot be started
+    COMMAND = "command"  # scriptCommandLine, or the app's own worker, cannot be started
     PACKAGE = "package"  # the app package is missing, altered or unsafe
     PAYLOAD = "payload"  # the executor does not understand the data of the task or of the executor
     TIMEOUT = "timeout"  # the execution took longer than timeoutSeconds
     OUT_OF_MEMORY = "out_of_memory"  # MemoryError, or the kernel killed the process because memory ran out
-    WORKER_LOST = "worker_lost"  # the worker that the shard shared with others died; perhaps another shard's fault
+    WORKER_LOST = "worker_lost"  # the shared worker died, or the agent had no room for a process or thread
     KILLED = "killed"  # the scheduler asked for it
     EXECUTOR_SHUTDOWN = "executor_shutdown"  # the executor ended while the task was alive
     EXECUTOR_ERROR = "executor_error"  # an error in the executor itself
@@ -106,7 +106,7 @@ def cut(text: str, limit: int = MESSAGE_CHARS) -> str:
 
 
 def describe(error: BaseException) -> str:
-    """The exception's last line, then its traceback from the first frame outside the executor."""
+    """The type and text of the exception, then its traceback from the first frame outside the executor."""
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith(_EXECUTOR_MODULES):
         trace = trace.tb_next

@@ -114,7 +114,10 @@ class RotatingLog:
 
 
 def rotated(path: str) -> int:
-    """How many bytes of the stream precede those in the file at `path`. The name of its predecessor shows this."""
+    """How many bytes of the stream precede those in the file at `path`.
+
+    The name of the file's predecessor shows the number.
+    """
     folder, name = os.path.split(path)
     ends = (entry[len(name) + 1 :] for entry in os.listdir(folder) if entry.startswith(name + "."))
     return max((int(end) for end in ends if end.isdigit()), default=0)

@@ -142,7 +142,7 @@ def verify(source: Source, sha256: str) -> None:
 def unpack(
     source: Source, into: Union[str, "os.PathLike[str]"], limits: Limits = Limits(), *, wheel: bool = False
 ) -> None:
-    """Unpack into the new directory `into`, which appears complete or not at all. `wheel`: it must be a wheel.
+    """Unpack into the new directory `into`, which appears complete or not at all. `wheel`: the package must be a wheel.
 
     Raises PackageError.
     """
@@ -180,7 +180,7 @@ def unpack_wheels(folder: str, into: str, limits: Limits = Limits()) -> bool:
 
 
 def _without_copies(entries: Iterator[_Entry], digests: Dict[str, Optional[bytes]]) -> Iterator[_Entry]:
-    """Drop files that several wheels share, such as the `__init__.py` of a common package, if they are equal."""
+    """Keep one copy of a file that is equal in several wheels, such as the `__init__.py` of a common package."""
     for entry in entries:
         if entry.kind is _Kind.FILE:
             if entry.digest is not None and digests.get(entry.name) == entry.digest:

@@ -54,8 +54,8 @@ class TaskPayload:
 
     `own_process`: the shard has a worker to itself. `step`: instead of a shard, call the firing's listener "before" or
     "after", with the data in `firing`. `placeholder`: run nothing, keep a worker warm with these contexts built.
-    `webhook`: the URL for reports of failures, or "". `timeout_s` and `rlimits` hold for each execution, None: no
-    limit. `ports`: the ports of the host that belong to the task. `team` is that of the job.
+    `webhook`: the URL for reports of failures, or "". `timeout_s` and `rlimits` hold for each execution.
+    `timeout_s` None: no limit. `ports`: the ports of the host that belong to the task. `team` is that of the job.
     """
 
     context: Mapping[str, Any]

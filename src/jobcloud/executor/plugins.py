@@ -1,7 +1,7 @@
 """Listeners and error handlers: loaded by name, created once, called around a job.
 
-A name with a colon is `module:Class`. Any other name is an entry point of a package that the worker can import: one in
-the app together with its `*.dist-info`, or one that is installed for the interpreter.
+A name with a colon is `module:Class`. Any other name is an entry point of a package that the worker can import. The
+package is in the app together with its `*.dist-info`, or is installed for the interpreter.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ERROR_HANDLERS = "jobcloud.error_handlers"
 # Handlers of the executor itself. The daemon implements `ignore` and `webhook`, for every type of worker.
 OWN_HANDLERS = ("log", "fail", "ignore", "webhook")
 _SILENT = ("fail", "ignore")
-# Their names in Elastic-Job 2.1.5 and 3.0.
+# Names of handlers in Elastic-Job 2.1.5 and 3.0, and the names of the same handlers here.
 _ELASTIC_JOB_NAMES = {
     "": "log",
     "default": "log",
@@ -40,7 +40,7 @@ class ListenerError(Exception):
 
 
 def handler_name(name: str) -> str:
-    """The executor's name of the error handler `name` in a job's configuration."""
+    """The name in this executor of the error handler `name` in a job's configuration."""
     return _ELASTIC_JOB_NAMES.get(name, name)
 
 
@@ -61,7 +61,7 @@ class Plugins:
         return self._get(LISTENERS, job.get("distributedListener") or "", "distributedListener", FiringListener)
 
     def error_handler(self, job: Mapping[str, Any]) -> Optional[ErrorHandler]:
-        """The app's error handler, or None if the job uses one of the executor's. Raises LoadError."""
+        """The app's error handler, or None if the job uses a handler of the executor. Raises LoadError."""
         name = job.get("errorHandler") or OWN_HANDLERS[0]
         if name in OWN_HANDLERS:
             return None

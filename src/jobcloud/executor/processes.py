@@ -1,9 +1,9 @@
 """Start processes in a way that lets the daemon end each of them together with all its descendants.
 
 Every child leads a session of its own and carries a mark in its environment. The daemon is a subreaper: a descendant
-that left its session becomes a child of the daemon when its parent dies. The daemon recognizes it by the mark. When the
-daemon is killed, the kernel kills the daemon's children (PR_SET_PDEATHSIG). The warden, a small fork of the daemon,
-kills their descendants.
+that left its session becomes a child of the daemon when the descendant's parent dies. The daemon recognizes it by the
+mark. When the daemon is killed, the kernel kills the daemon's children (PR_SET_PDEATHSIG). The warden, a small fork of
+the daemon, kills the descendants of these children.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ _SHORTAGES = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 # some time.
 _SEARCH_S = 2.0
 _LONGEST_PAUSE_S = 0.05
-# A scan of /proc can miss the child of a process that forks and ends during the scan. So a search ends only after this
-# number of scans in a row without a find.
+# A scan of /proc can miss the child of a process that forks and ends during the scan. So a search is complete after
+# this number of scans in a row without a find.
 _CLEAN_SCANS = 3
 
 try:
@@ -48,15 +48,15 @@ except (OSError, AttributeError):
 def own_program(module: str) -> List[str]:
     """The command that calls `main` of an executor module with the daemon's own interpreter.
 
-    It removes the current directory from the path before it imports anything, so that a file `json.py` there is
-    harmless.
+    The command removes the current directory from the path before it imports anything. So a file `json.py` in this
+    directory is harmless.
     """
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     return [sys.executable, "-c", f"import sys; sys.path[:1] = [{root!r}]; from {module} import main; main()"]
 
 
 def become_subreaper() -> None:
-    """Become the parent of orphaned descendants, instead of init. If the kernel cannot do this, log it."""
+    """Become the parent of orphaned descendants, instead of init. If the kernel cannot do this, log that."""
     if _prctl is None or _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         log("cannot become a subreaper; processes that leave their session may survive their task")
 
@@ -98,7 +98,7 @@ def _die_with_parent() -> None:
 
 @dataclass(frozen=True)
 class Rlimits:
-    """Kernel limits of each process of an execution: address space, CPU time, open files. None: those of the daemon.
+    """Kernel limits of each process of an execution: address space, CPU time, open files. None: the agent's limit.
 
     Limits hold per process: an execution with two processes can use twice as much. Source: setrlimit(2).
     """
@@ -137,10 +137,10 @@ def _before_exec(limits: List[Tuple[int, Tuple[int, int]]]) -> Callable[[], None
 
 
 def start_warden(family: str) -> int:
-    """Fork the warden. When this process has ended, the warden kills all processes with the family's marks.
+    """Fork the warden. When this process has ended, the warden kills all processes with marks of `family`.
 
-    Returns the warden's pid. Call this before there are threads. The warden reads from a pipe, and only this process
-    has its other end. So the warden waits until this process ends.
+    Returns the warden's pid. All marks of this executor begin with `family`. Call this before there are threads. The
+    warden reads from a pipe, and only this process has its other end. So the warden waits until this process ends.
     """
     read, write = os.pipe()
     pid = os.fork()
@@ -154,7 +154,10 @@ def start_warden(family: str) -> int:
 
 
 def _scans() -> Iterator[None]:
-    """The scans of one search. A pause precedes each scan except the first. It begins with 2 ms and grows."""
+    """The scans of one search. A pause precedes each scan except the first.
+
+    The first pause is 2 ms, later ones are longer.
+    """
     deadline = time.monotonic() + _SEARCH_S
     pause = 0.002
     yield
@@ -186,9 +189,9 @@ def _guard(read: int, write: int, family: str) -> None:
 class Child:
     """A process that was started here. It leads a session and a process group.
 
-    `out_of_memory` is set when the process has ended. It is True under two conditions: a SIGKILL that this daemon did
-    not send has ended the process, and since its start the kernel has killed a process of the control group because
-    memory ran out.
+    `out_of_memory` is set when the process has ended. It is True if two conditions hold. A SIGKILL that this daemon
+    did not send has ended the process. Since the start of the process, the kernel has killed a process of the control
+    group because memory ran out.
     """
 
     def __init__(self, process: "subprocess.Popen[bytes]", mark: str, on_exit: Callable[[int], None]) -> None:
@@ -204,9 +207,9 @@ class Child:
 class Children:
     """All processes that were started here.
 
-    Only one thread may call `spawn`. This thread must live as long as the children, because the kernel kills them when
-    it ends (PR_SET_PDEATHSIG). When the whole process group is dead, `on_exit` is posted with the exit code, or minus
-    the signal.
+    Only one thread may call `spawn`. This thread must live as long as the children, because the kernel kills the
+    children when the thread ends (PR_SET_PDEATHSIG). When the whole process group is dead, `on_exit` is posted with the
+    exit code, or minus the signal.
     """
 
     def __init__(self, post: Callable[..., None], family: str, warden: int, open_files: Tuple[int, int]) -> None:
@@ -304,7 +307,7 @@ class Children:
         self._post(child.on_exit, code)
 
     def _sweep(self, mark: str) -> None:
-        """Kill the descendants with this mark that left the process group. They are children of this process by now.
+        """Kill the descendants with this mark that left the process group. By now, they are children of this process.
 
         When one dies, its own children become children of this process. If this happens during a scan of /proc, the
         scan may miss them. So the scan is repeated if an orphan died meanwhile.
@@ -354,7 +357,7 @@ def _kill(pid: int) -> None:
 
 
 def _kill_with_group(pid: int) -> None:
-    """Kill a process and its group at once: a process that forks and ends quickly cannot leave the group."""
+    """Kill a process with its group, so that a child that the process has just forked is killed too."""
     group = int((_stat(pid) or [b"", b"", b"0"])[2])
     if group > 1:
         _killpg(group, signal.SIGKILL)
@@ -425,7 +428,7 @@ def oom_kills(proc: str = "/proc", groups: str = "/sys/fs/cgroup") -> int:
     """How many processes the kernel has killed because memory ran out. 0 if unknown.
 
     The count is that of this process's control group (memory.events of version 2, memory.oom_control of version 1), if
-    the group has one. Otherwise it is that of the whole machine.
+    the group has such a file. Otherwise the count is that of the whole machine.
 
     Source: Linux, Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst; oom_kill in /proc/vmstat.
     """

@@ -18,7 +18,7 @@ Shape = Mapping[str, Tuple[type, ...]]
 
 _TEXT, _NUMBER, _OBJECT = (str,), (int,), (dict,)
 _ANY = (object,)
-# Below the largest double.
+# A number in a message must be smaller than this, so that a double can hold it.
 _LARGEST = 10.0**308
 
 # The fields of each message type. Other fields are ignored, so that either side may be newer.
@@ -114,7 +114,7 @@ class LineReader:
 
 
 def _is_plain(value: Any) -> bool:
-    """False for a boolean, and for a number that a double cannot hold."""
+    """False for a boolean, and for a number that is too large for a double."""
     return not isinstance(value, bool) and (not isinstance(value, (int, float)) or abs(value) < _LARGEST)
 
 

@@ -6,7 +6,7 @@ from typing import Any, Mapping, Optional, Protocol
 
 from jobcloud.executor.firetimes import FireTimes
 
-# A firing that is later than this was missed: the machine slept or was stopped.
+# A firing that is late by more than this was missed: the machine slept or was stopped.
 LATE_MS = 5_000
 
 
@@ -17,8 +17,9 @@ class _Firings(Protocol):
 class Resident:
     """The firings of one DAEMON task. Executions never overlap: the next firing is computed after an execution.
 
-    Firings that fall due during an execution are skipped. With `misfire`, one execution makes up for all of them at
-    once. Each `sampling`-th execution is reported, as in Elastic-Job. 0 and 1 report all.
+    Without `misfire`, firings that fall due during an execution are skipped. With `misfire`, one execution, which
+    starts right after, makes up for all of them. Each `sampling`-th execution is reported, as in Elastic-Job. With
+    `sampling` 0 or 1, each execution is reported.
     """
 
     def __init__(self, firings: _Firings, misfire: bool, sampling: int, now_ms: int) -> None:
@@ -36,7 +37,10 @@ class Resident:
         return max(0, self.due - now_ms)
 
     def begin(self, now_ms: int) -> bool:
-        """Begin the due execution: set `executions`, `fire_time` and `reported`. False if it is skipped as too late."""
+        """Begin the due execution: set `executions`, `fire_time` and `reported`.
+
+        Returns False if the firing is skipped, because it is too late.
+        """
         assert self.due is not None
         if now_ms - self.due > LATE_MS and not self._misfire:
             self._considered = now_ms

@@ -25,13 +25,14 @@ from jobcloud.executor.processes import Child, Children, describe_exit, is_short
 from jobcloud.job import ShardingContext
 
 CONTEXT_FILE = "JOBCLOUD_SHARDING_CONTEXT_FILE"
-# The variables of a script that may be large. A parameter that the kernel does not accept is only in the file.
+# The variables of a script that may be large. If the kernel does not accept a parameter, the script finds
+# the parameter in the file.
 _PARAMETERS = ("JOBCLOUD_JOB_PARAMETER", "JOBCLOUD_SHARDING_PARAMETER")
 # Source: execve(2), "Limits on size of arguments and environment": at most 32 pages for each string, its NUL included,
 # and 6 MiB in total, or a quarter of the stack's limit.
 _MAX_STRING_BYTES = 32 * os.sysconf("SC_PAGE_SIZE")
 _MAX_BYTES = min(os.sysconf("SC_ARG_MAX"), 6 << 20)
-# The kernel's own use of the memory for arguments and environment, and a pointer for each string.
+# Memory for arguments and environment that the kernel itself uses: a part for all, and a pointer for each string.
 _RESERVED_BYTES, _POINTER_BYTES = 8_192, 8
 
 

@@ -20,7 +20,10 @@ class SettingsError(Exception):
 
 @dataclass(frozen=True)
 class Settings:
-    """Times are in seconds. `domain_socket` is a path: if the agent offers one, it replaces the endpoint's TCP port."""
+    """Times are in seconds.
+
+    `domain_socket`: the path of a socket to use instead of the TCP port; None if there is none.
+    """
 
     framework_id: str
     executor_id: str
@@ -70,7 +73,7 @@ def _endpoint(text: str) -> "tuple[str, int]":
 
 
 def _flag(environment: Mapping[str, str], name: str) -> bool:
-    """The agent always sets MESOS_CHECKPOINT, to "0" or "1": only the value counts."""
+    """Whether the value means true. The agent sets MESOS_CHECKPOINT even for false, to "0"."""
     return environment.get(name, "").strip().lower() in ("1", "true", "yes", "on")
 
 

@@ -49,7 +49,7 @@ class Webhooks:
 
 
 def _post(url: str, report: bytes) -> None:
-    """Raises OSError, HTTPException, or Refused if the server does not take it."""
+    """Raises OSError, HTTPException, or Refused if the server does not take the report."""
     from jobcloud.executor import http_job  # imports ssl: only for jobs with a webhook
 
     request = {

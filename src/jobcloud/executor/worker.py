@@ -165,8 +165,8 @@ class Worker:
         except BaseException as error:  # an error in the report of an error: the shard must end
             end = _End("failed", Cause.EXCEPTION, f"the job's error cannot be reported: {type(error).__name__}")
         if os.getpid() != self._pid:
-            # The job forked this process, and its code has returned here as well. Only the worker itself reports the
-            # end of the shard.
+            # The job forked this process, and the job's code has returned here as well. The worker itself reports the
+            # end of the shard, so this process does not.
             os._exit(end.exit_code or int(end.state != "finished"))
         for file in logs or ():
             file.end()
@@ -322,7 +322,7 @@ class _ShardBytes(io.BufferedIOBase):
     def write(self, data: Any) -> int:
         raw = bytes(data)
         logs = _logs.get()
-        # Threads that a shard started may print after its end.
+        # Threads that a shard started may print after the end of the shard.
         if logs is None or not logs[self._which].write(raw):
             self._write_own(raw)
         return len(raw)

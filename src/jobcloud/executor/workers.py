@@ -1,4 +1,4 @@
-"""The workers of an app, as the daemon sees them: the main process of the executor (docs/executor.md).
+"""The workers of an app, as seen by the daemon, which is the main process of the executor (docs/executor.md).
 
 The daemon starts workers on demand, sends them orders, and replaces them.
 
@@ -31,11 +31,12 @@ from jobcloud.executor.payload import AppPayload
 from jobcloud.executor.processes import NO_LIMITS, Child, Children, Rlimits, describe_exit, is_shortage, own_program
 
 READY_WITHIN_S = 60.0
-# How long a child that outlives its worker may hold the worker's pipe open.
+# How long a child may hold the pipe of a worker open after the worker has ended, and how long a worker may run after it
+# has closed its pipe.
 _LAST_WORDS_S = 2.0
 # How long the worker of a single shard may take to close its contexts after the shard has ended.
 _LEAVE_WITHIN_S = 5.0
-# First and longest wait before a lost warm worker is started again.
+# First and longest wait before a lost warm worker is replaced.
 _REWARM_FIRST_S, _REWARM_MAX_S = 1.0, 60.0
 _STATES = {"finished": State.FINISHED, "failed": State.FAILED, "killed": State.KILLED}
 
@@ -56,8 +57,8 @@ class _Placeholder:
 class _Worker:
     """One worker process and the executions in it.
 
-    `owner` is the task that has the worker to itself, or "". The `outcome` of such a task, unless it is resident, is
-    reported when the worker is gone. A worker is gone when `ending` contains "exit" (the process has ended), "silence"
+    `owner` is the task that has the worker to itself, or "". If this task is not resident, its `outcome` is reported
+    when the worker is gone. A worker is gone when `ending` contains "exit" (the process has ended), "silence"
     (its pipe is closed) and "output" (all output is stored).
     """
 
@@ -112,7 +113,7 @@ class Workers:
     def keep_warm(self, task_id: str, contexts: Tuple[str, ...], on_ready: Callable[[str], None]) -> None:
         """Keep a shared worker running, with these contexts built, until `let_cool`. A lost worker is replaced.
 
-        `on_ready` is called once: with "" when the worker is ready, or with the reason why no worker can be started.
+        `on_ready` is called once: with "" when the worker is ready, or with the reason why there is no worker.
         """
         self._placeholders[task_id] = _Placeholder(contexts, on_ready)
         if contexts and self._current is not None:
@@ -212,7 +213,10 @@ class Workers:
         return self._current
 
     def _own_worker(self, execution: Execution) -> _Worker:
-        """The worker of one task. A DAEMON task keeps it between executions. Its output goes to the task's folder."""
+        """The worker of one task. A DAEMON task keeps its worker between executions.
+
+        The output goes to the task's folder.
+        """
         if execution.task_id not in self._own:
             folder = self._folders.path(execution.task_id)
             output, errors = (RotatingLog(os.path.join(folder, name)) for name in ("stdout", "stderr"))
@@ -248,7 +252,7 @@ class Workers:
     def _spawn(self, worker: _Worker, limits: Rlimits) -> Tuple[int, int]:
         """Start the process. Returns our ends of the pipes: (orders, answers).
 
-        Raises OSError or SubprocessError. No pipe is left open then.
+        Raises OSError or SubprocessError. After an exception, no pipe is left open.
         """
         with contextlib.ExitStack() as given_away, contextlib.ExitStack() as ours:
             (stdout, stderr), worker.tickets = self._pump.attach(worker.output, worker.errors)

@@ -33,7 +33,8 @@ from jobcloud.scheduler.warm_executors import Place, WarmExecutors
 
 _MAX_AVOIDED = 100
 # The matcher counts amounts. The offers of an agent are divided by role and reservation, so they can hold too little
-# for a shard that the matcher has placed. Then the shard waits for this time. It has not failed: its next place may fit.
+# for a shard that the matcher has placed. Then the shard waits for this time. It has not failed, and its next place may
+# fit.
 _NO_FIT_MS = 5_000
 # The number of shards in the first part of a cycle. After a part, the cycle knows which requests have no room.
 _FIRST_PART = 100

@@ -137,7 +137,7 @@ def take(store: LastingStore, taken_ms: int) -> tuple[Backup, StoredRecords]:
 def put_back(store: LastingStore, backup: Backup, aside: Path, *, floor: int, now_ms: int) -> int:
     """Replace the stored state by a backup in one write. Returns the new epoch, which supersedes a running leader.
 
-    The previous state is saved to `aside` first, unless it is empty. If this raises StoreError, the state is unchanged.
+    The previous state is saved to `aside` first, unless it is empty. After a StoreError, all records are as before.
     """
     epoch = store.acquire(max(floor, backup.epoch + _EPOCHS_SINCE))
     before, stored = take(store, now_ms)
@@ -158,5 +158,5 @@ def _writes(before: StoredRecords, backup: Backup, now_ms: int) -> Iterator[Stor
 
 
 def unreadable(stored: StoredRecords) -> list[str]:
-    """The paths of entries that are not records. They are not in a backup."""
+    """The paths of entries that are not records. A backup lacks these entries."""
     return [f"{fault.path} {fault.problem}" for fault in stored.faults]

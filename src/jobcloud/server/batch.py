@@ -50,10 +50,10 @@ from jobcloud.server.records import Restored
 log = structlog.get_logger(__name__)
 
 _SESSION_EVENTS = (Subscribed, Disconnected, FrameworkRemoved)
-# An event that has made the core fail this often is dropped.
+# An event that has made the core fail this many times is dropped.
 _MAX_FAILURES = 2
 _MAX_COUNTED = 1_000
-# Records held back that are logged and reported one by one.
+# At most this many of the records held back are logged and reported one by one.
 _MAX_REPORTED = 100
 # After this time the next Tick proves that the epoch is still ours. So a lost state is noticed within 10 s.
 _MAX_UNPROVEN_MS = 8_000
@@ -75,7 +75,7 @@ Restore: TypeAlias = Callable[[Restored, int, int], CoreT]
 
 
 class Arrived(msgspec.Struct, frozen=True, gc=False):
-    """An event that has arrived. An event of a driver has its session's number, and is dropped in other sessions."""
+    """An event that has arrived. `session`: the number of the session of its driver. Other sessions drop the event."""
 
     event: Event
     session: int | None = None
@@ -83,7 +83,10 @@ class Arrived(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A command whose caller waits for the answer. `make` builds it from the instant (ms) at which it is handled."""
+    """A command whose caller waits for the answer.
+
+    `make` builds the command from the instant (ms) at which it is handled.
+    """
 
     make: Callable[[int], Command]
     reply: Future[None]
@@ -103,7 +106,7 @@ class CoreFailed(JobcloudError):
 
 
 class _Handled(NamedTuple):
-    """The effects of one event. `reply` is the one of the command's caller; None if the event is no command."""
+    """The effects of one event. `reply`: the answer to the caller of a command; None if the event is no command."""
 
     effects: list[Effect]
     reply: Future[None] | None = None
@@ -225,8 +228,8 @@ class BatchProcessor(Generic[CoreT]):
         """Restore a core from the store. Raises StoreError; Fenced if another scheduler has raised the epoch."""
         if self._led:
             # Ids are made from the epoch and a counter that restarts, so a new core needs a new epoch. The state is
-            # loaded after the epoch was raised, because no other scheduler can change it then. The write proves the old
-            # epoch first: a superseded scheduler must not become leader again.
+            # loaded after the epoch was raised, because then no other scheduler can change the state. Before that, this
+            # write proves the old epoch: a superseded scheduler must not become leader again.
             self._store.write(self.epoch, ())
             self.epoch = self._store.acquire()
         restored = records.restore(self._store.load())
@@ -446,7 +449,7 @@ class BatchProcessor(Generic[CoreT]):
             self.faults = (*self._unreadable, *(held.fault for held in held_back))
 
     def _postponed(self, writes: Iterable[Write]) -> Iterator[Write]:
-        """The ends of tasks that are stored with these records. They were held back together with them before."""
+        """The ends of tasks that were held back together with these records, and are now stored together with them."""
         for write in writes:
             if held := self._held_back.get((write.kind, write.key)):
                 yield from (Write(Kind.TASK, task_id, None) for task_id in held.ended)
@@ -454,7 +457,10 @@ class BatchProcessor(Generic[CoreT]):
     def _hold_back(
         self, batch: _Batch, writes: Iterable[StoredWrite], problems: Mapping[Place, str]
     ) -> list[StoredWrite]:
-        """The writes without those that have a problem, and without the ends of tasks that depend on them."""
+        """Hold back the writes that have a problem, and the ends of tasks that depend on them.
+
+        Returns the other writes.
+        """
         without: set[Place] = set(problems)
         for place, problem in problems.items():
             if place not in self._held_back:

@@ -1,8 +1,9 @@
 """The scheduler's clock: the wall clock, checked against a clock that nobody can set.
 
 CLOCK_BOOTTIME counts since the start of the machine, also while it is suspended. The wall clock normally keeps a fixed
-distance from it. If the wall clock is set back, the scheduler follows at once. If it jumps ahead, the scheduler first
-continues with its own time. Otherwise it would handle fire times of the future, and jobs would be silent until then.
+distance from it. If the wall clock is set back, the scheduler follows at once. If the wall clock jumps ahead, the
+scheduler first continues with its own time. Otherwise the scheduler would handle fire times of the future, and jobs
+would be silent until then.
 The scheduler follows when the jump has lasted for a hundredth of its length, and at least 10 s. So a jump of an hour is
 followed after 36 s, and a jump of 180 days that ends after some seconds has no effect. A jump to the time of another
 machine is a correction, and is followed at once.
@@ -21,7 +22,7 @@ import structlog
 
 log = structlog.get_logger(__name__)
 
-# Smaller steps are followed at once. They are within the misfire threshold.
+# Smaller steps are followed at once. They are within the default misfire threshold.
 _STEP_MS = 5_000
 _MIN_HOLD_MS = 10_000
 _HOLD_PART = 100
@@ -84,11 +85,11 @@ class Clock:
             return running + self._distance
 
     def compare(self, theirs_ms: int, whose: str) -> None:
-        """Compare with the clock of another machine, such as that of the Mesos master.
+        """Compare the clock of this machine with that of another machine, such as the Mesos master.
 
-        If this clock is ahead, the scheduler continues with the other's time, as after a jump. But if any
-        machine's clock has agreed with this one before, the other is taken for the wrong one: the difference is only
-        reported.
+        A difference of more than a minute is reported. If the scheduler's time is ahead of the other machine, the
+        scheduler continues with the time of the other machine, as after a jump. There is one exception: if some machine
+        has agreed with the scheduler's time before, the machine that differs counts as wrong.
         """
         with self._lock:
             running = self._running()

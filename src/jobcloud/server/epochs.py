@@ -2,9 +2,9 @@
 
 Ids and fence tokens are made from the epoch, so no epoch may be used twice. The stored epoch cannot ensure this,
 because it goes back if an old copy of the state is put back. So a new epoch is higher than the stored one, and higher
-than the one in the file DATA/epoch. It is also at least the number of ten-minute units that the clock has counted.
+than the one in the file DATA/epoch. It is also at least the number of ten-minute units since 2020, by the clock.
 
-An epoch must stay below 9 million, because fence tokens of higher epochs are not exact in a double. The clock can count
+An epoch must not exceed 9 million, because fence tokens of higher epochs are not exact in a double. The clock can count
 to at most 4 million, so that a clock that is far ahead cannot use up the range.
 """
 
@@ -36,7 +36,7 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Recorded(NamedTuple):
-    """The content of the file: the last epoch used here, and the name of the state that it belongs to."""
+    """The content of the file: the last epoch used here, and the name of the state of this epoch."""
 
     epoch: int = 0
     state: str = ""
@@ -68,7 +68,7 @@ def read(path: Path) -> Recorded:
 
 
 def record(path: Path, recorded: Recorded) -> None:
-    """Write the file durably, unless it holds a greater epoch of the same state. Raises StoreError."""
+    """Write the file durably. The epoch in the file is never lowered. Raises StoreError."""
     before = read(path)
     if before.epoch >= recorded.epoch and before.state == recorded.state:
         return
@@ -91,8 +91,8 @@ def _damaged(path: Path) -> StoreUnusable:
 class LastingEpochs:
     """A `Store` whose epochs never go back. It owns `store`.
 
-    `path` is the file of the epoch. `state` is the name of the place of the state, which the file contains. So a file
-    left by a scheduler with another state is recognized.
+    `path` is the file of the epoch. `state` names the place of the state. The file contains this name, so a file left
+    by a scheduler with another state is recognized.
     """
 
     def __init__(self, store: LastingStore, path: Path, *, state: str, now_ms: Callable[[], int]) -> None:

@@ -1,7 +1,7 @@
 """Check an archive in a child process with limits of memory, processor time and duration.
 
-`jobcloud.executor.package` bounds everything that it expands. The libraries below it do not: the directory of a zip, or
-the dictionary of an xz, may need any amount of memory.
+`jobcloud.executor.package` bounds everything that it expands. The libraries that it uses do not: the directory of a
+zip, or the dictionary of an xz, may need any amount of memory.
 """
 
 from __future__ import annotations

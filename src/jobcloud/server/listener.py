@@ -30,7 +30,7 @@ from jobcloud.server.api.problems import Problem
 log = structlog.get_logger(__name__)
 
 _STOP_S = 8.0
-# Requests that a client may send before it has the answer to its first.
+# Requests that may wait on one connection while an earlier one is answered.
 _MAX_PIPELINED = 16
 # A parser gets this many bytes at a time, so that a head is measured before all of it is parsed.
 _PIECE = 1 << 14
@@ -48,8 +48,9 @@ class Limits:
     """Limits of one listener.
 
     `head_seconds` limits the arrival of a head, and of a body that nobody reads. `stall_seconds`: how long a client may
-    take nothing of an answer. `descriptors`: no connection gets a descriptor of this number or above. `threads`: the
-    number of threads that run the blocking code of the app.
+    take nothing of an answer. `descriptors`: a connection with a descriptor of this number or above is refused, unless
+    it can replace a connection that waits for a request. `threads`: the number of threads that run the blocking code of
+    the app.
     """
 
     connections: int = 1_000
@@ -85,7 +86,7 @@ def listen(host: str, port: int, key: str) -> socket.socket:
 
 
 class Listener:
-    """Serves an ASGI app on a listening socket, which it closes, in its own thread."""
+    """Serves an ASGI app on a listening socket, in a thread of its own. At the end, it closes the socket."""
 
     def __init__(self, app: ASGIApp, listening: socket.socket, limits: Limits = Limits()) -> None:
         config = uvicorn.Config(
@@ -104,7 +105,8 @@ class Listener:
 class _Server(uvicorn.Server):
     """Accepts connections itself, one at a time, so that it can stop accepting.
 
-    While there is no room, a new connection takes the place of the one that has waited longest without a request.
+    While there is no room, a new connection takes the place of the one that has waited longest without a request. If
+    none waits, the new connection waits itself.
     """
 
     def __init__(self, config: uvicorn.Config, limits: Limits) -> None:
@@ -169,14 +171,14 @@ class _Room:
         self._limits = limits
         self._open: dict[_Protocol, str] = {}
         self._by_network: Counter[str] = Counter()
-        # The one that has waited longest comes first.
+        # Connections that wait for a request, the longest waiting first.
         self._idle: dict[_Protocol, None] = {}
         # Connections whose clients do not take their answers, the longest stalled first.
         self._stalled: dict[_Protocol, None] = {}
         self._changed = asyncio.Event()
 
     async def wait(self) -> None:
-        """Wait until there is room. The connection that has waited longest without a request makes room."""
+        """Wait until there is room. To make room, drop the connection that has waited longest without a request."""
         while len(self._open) >= self._limits.connections:
             self._changed.clear()
             self.drop_idle()
@@ -292,8 +294,8 @@ class _Protocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._in_head = True
-        # If the piece also contains the end of the request before, the bytes of this head were counted before that end,
-        # and the count was reset.
+        # If the piece also contains the end of the previous request, the bytes of this head were counted before that
+        # end, which has reset the count.
         self._idle_bytes = max(self._idle_bytes, 1)
 
     def on_headers_complete(self) -> None:

@@ -36,7 +36,7 @@ assert set(_LEVELS) == set(Topic), "every topic needs a level"
 
 
 _WINDOW_S = 60.0
-# Further kinds share one limit. A kind is a constant text of the code, so there are far fewer.
+# Further kinds share one limit. A kind is a constant text of the code, so there are far fewer kinds.
 _MAX_KINDS = 1_000
 _LEFT_OUT = "log lines were left out"
 
@@ -83,7 +83,7 @@ def configure(
 
 
 class _Limit:
-    """Lets at most `lines` of each kind pass in a window. A line with the count of the others follows. Thread-safe.
+    """Lets at most `lines` of each kind pass in a window. A line with the count of those left out follows. Thread-safe.
 
     The kind of a notice is its topic. The kind of any other line is its text without the values.
     """

@@ -2,8 +2,8 @@
 
 In each turn the loop waits for events, gathers them into a batch, checks the leadership and processes the batch (see
 batch.py). A single event is handled at once. Under load, the events of a batch share one write. After a turn the thread
-rests for three times the length of the turn, so batches grow with the load. After a failed write or an error in the
-core, the loop starts over from the stored state.
+rests for up to three times the length of the turn, so batches grow with the load. After a failed write or an error in
+the core, the loop starts over from the stored state.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 # Seconds between two checks of a leadership in doubt, or of a full inbox.
 _RECHECK_S = 0.02
-# The rest after a turn, as a multiple of its length; and its maximum, as a multiple of `coalesce_ms`.
+# The rest after a turn, as a multiple of the turn's length. The longest rest, as a multiple of `coalesce_ms`.
 _REST_FACTOR, _MAX_REST_FACTOR = 3, 7
 
 
@@ -67,10 +67,11 @@ class Phase(StrEnum):
 class Health:
     """The state of a loop.
 
-    `well`: the loop leads, is subscribed to a master, and has stored a batch since its last failure. `problem`: why it
-    is not well, or "". `since_ms`: the instant of the first failure after the loop last worked; 0 if it works.
-    `written_ms`: the instant of the last write. `late_ms`: the delay of the last Tick. `idle_ms`: the time since the
-    thread was last active. `waiting`: the number of items in the inbox. `recoveries`: the number of failures so far.
+    `well`: the loop leads, is subscribed to a master, and works again after its last failure (`_works_again`).
+    `problem`: why the loop is not well, or "". `since_ms`: the instant of the first failure after the loop last worked;
+    0 if it works. `written_ms`: the instant of the last write. `late_ms`: the delay of the last Tick. `idle_ms`: the
+    time since the thread was last active. `waiting`: the number of items in the inbox. `recoveries`: the number of
+    failures so far.
     """
 
     phase: Phase
@@ -98,7 +99,8 @@ class _Question:
 
 
 class Loop(Generic[CoreT]):
-    """[stand_by* →] start → (deliver | command | ask | health)* → stop. Every method may be called from any thread.
+    """[stand_by* →] start → (deliver | command | ask | health)* → stop. Every method may be called from any other
+    thread.
 
     The loop owns and closes `store` and the drivers that `make_driver` returns, one for each session with the master.
     While `leadership` is in doubt the loop does nothing. Once the leadership is lost, the loop ends.
@@ -182,10 +184,11 @@ class Loop(Generic[CoreT]):
         self._arrive(None, event)
 
     def command(self, make: Callable[[int], messages.Command], timeout: float = 10.0) -> None:
-        """Carry out a command. Returns when it is stored and its calls are sent.
+        """Carry out a command. Returns when its changes are stored and its calls are sent.
 
         `make` builds the command from the instant (ms) at which it is handled. Raises Refused (nothing has changed),
-        Unavailable, CoreFailed for a bug in the core, and any exception of `make`.
+        Unavailable (its text says if the command may take effect), CoreFailed for a bug in the core, and any exception
+        of `make`.
         """
         reply: Future[None] = Future()
         self._submit(Order(make, reply))
@@ -211,7 +214,7 @@ class Loop(Generic[CoreT]):
         return lambda: self._unsubscribe(sink)
 
     def healthy(self) -> bool:
-        """Whether this scheduler leads, is subscribed to a master, and has stored a batch since its last failure."""
+        """`Health.well` of the present state."""
         return self.health().well
 
     def health(self) -> Health:
@@ -275,7 +278,7 @@ class Loop(Generic[CoreT]):
         """Add an event of a session. Waits while the inbox is full, so that the master keeps further events.
 
         A driver calls this on its own threads, and `Driver.stop` may wait for them. So the wait ends when the loop
-        stops or the session is closed. The event would then be dropped anyway.
+        stops or the session is closed. After that, the event would be dropped anyway.
         """
         while len(self._inbox) >= self._pace.inbox_events and current_thread() is not self._thread:
             if session not in (None, self._processor.session) or self._stopping.wait(_RECHECK_S):
@@ -431,7 +434,10 @@ class Loop(Generic[CoreT]):
         return delay_ms / 1_000
 
     def _enter(self, phase: Phase, problem: str = "") -> None:
-        """Change the phase. In a phase other than LEADING, every waiting caller is refused."""
+        """Change the phase.
+
+        On a change to any phase but LEADING, waiting callers are refused and waiting events dropped.
+        """
         with self._changed:
             self._phase, self._problem = phase, problem
             if phase is Phase.RECOVERING:

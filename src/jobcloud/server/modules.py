@@ -1,7 +1,7 @@
 """Finds out from the files of a package whether it lacks an object that a job names.
 
 A reason must never be wrong. So an object counts as missing only if nothing else can provide it. A module may also come
-from a wheel, or be installed on the agents. Code may also define names only when it is imported. Only packages in zip
+from a wheel, or be installed on the agents. Code may also define names while it is imported. Only packages in zip
 format are read, because a tar has no directory of its files.
 """
 

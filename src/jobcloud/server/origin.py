@@ -213,7 +213,7 @@ class _Deadline:
         with self._lock:
             for sock in self._watched:
                 with contextlib.suppress(OSError):
-                    # Not through TLS: its objects are not safe for two threads.
+                    # The plain socket, because objects of TLS are not safe for two threads.
                     socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 

@@ -115,7 +115,10 @@ class PackageStore:
         return gone
 
     def adopt(self, incoming: Path, *, wheel: bool = False) -> StoredPackage:
-        """Inspect a complete upload and move it to its place. With `wheel` it must be a wheel. Called by Upload."""
+        """Inspect a complete upload and move it to its place. With `wheel` the upload must be a wheel.
+
+        Called by Upload.
+        """
         try:
             with _disk():
                 info = self._check(incoming, wheel=wheel)
@@ -176,7 +179,7 @@ class Upload:
         return self._hash.hexdigest()
 
     def commit(self, expected_sha256: str = "", *, wheel: bool = False) -> StoredPackage:
-        """Store the upload. With `wheel` it must be a wheel.
+        """Store the upload. With `wheel` the upload must be a wheel.
 
         Raises ConfigError if it is not a package, or not the expected one.
         """

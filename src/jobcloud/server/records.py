@@ -183,7 +183,7 @@ def decode(kind: Kind, key: str, value: bytes) -> Record:
 
 
 def _decode_firing(envelope: _Envelope) -> Firing:
-    """A firing as its own record describes it; the shards of a wide one have not been tried."""
+    """A firing as its own record describes it. In a wide firing, every shard counts as not tried."""
     if envelope.v == WIDE_VERSION:
         wide = _wide.decode(envelope.r)
         shards = untried(wide.width)

@@ -177,7 +177,7 @@ class Mesos(_Section):
     tls: bool = Field(default=False, description="true to use TLS to the master")
     tls_ca_file: ReadableFile | None = Field(default=None, description="a PEM file with the authorities to trust")
     tls_cert_file: ReadableFile | None = Field(default=None, description="a PEM file with our own certificate")
-    tls_key_file: ReadableFile | None = Field(default=None, description="a PEM file with its key")
+    tls_key_file: ReadableFile | None = Field(default=None, description="a PEM file with the key of our certificate")
     zookeeper_auth_file: SecretFile | None = Field(
         default=None, description="a file that contains user:password for ZooKeeper"
     )
@@ -225,7 +225,7 @@ class ZooKeeper(_Section):
     tls: bool = Field(default=False, description="true to use TLS to ZooKeeper")
     tls_ca_file: ReadableFile | None = Field(default=None, description="a PEM file with the authorities to trust")
     tls_cert_file: ReadableFile | None = Field(default=None, description="a PEM file with our own certificate")
-    tls_key_file: ReadableFile | None = Field(default=None, description="a PEM file with its key")
+    tls_key_file: ReadableFile | None = Field(default=None, description="a PEM file with the key of our certificate")
 
     @check(mode="after")
     def _usable(self) -> ZooKeeper:
@@ -281,7 +281,7 @@ class Etcd(_Section):
     tls: bool = Field(default=False, description="true to use TLS to etcd")
     tls_ca_file: ReadableFile | None = Field(default=None, description="a PEM file with the authorities to trust")
     tls_cert_file: ReadableFile | None = Field(default=None, description="a PEM file with our own certificate")
-    tls_key_file: ReadableFile | None = Field(default=None, description="a PEM file with its key")
+    tls_key_file: ReadableFile | None = Field(default=None, description="a PEM file with the key of our certificate")
 
     @check(mode="after")
     def _usable(self) -> Etcd:
@@ -427,7 +427,7 @@ class Packages(_Section):
         default=("https", "http"), description='"https", "http" or both'
     )
     networks: Annotated[Words, AfterValidator(_networks)] = Field(
-        default=(), description='networks of these servers, in addition to public addresses, e.g. "10.0.0.0/8"'
+        default=(), description='networks that servers may be in, in addition to public addresses, e.g. "10.0.0.0/8"'
     )
     fetch_timeout: Annotated[Duration, _between(timedelta(seconds=1), timedelta(minutes=10))] = Field(
         default=timedelta(minutes=2), description="how long the fetch of one package may take, 1s to 10m"
@@ -452,7 +452,7 @@ class Log(_Section):
         default=600,
         ge=10,
         le=1_000_000,
-        description="lines of one kind each minute, 10 to 1000000; further ones are only counted",
+        description="lines of one kind each minute, 10 to 1000000; further lines are counted, not written",
     )
 
 

@@ -1,7 +1,7 @@
 """`jobcloud state copy`: move the state of a stopped scheduler to another kind of store. See docs/operations.md.
 
-The records are copied as they are, in one write. The source is only read. While the copy runs, this process is the
-elected leader of each side that has an election. Afterwards both sides are read again and compared.
+The records are copied as they are, in one write. No record of the source is changed. While the copy runs, this
+process is the elected leader of each side that has an election. Afterwards both sides are read again and compared.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ def copy(source: Place, target: Place) -> Copied:
     """
     if state_commands.same(source.wanted, target.wanted):
         raise _same(target)
-    # Others see the name while it leads. It tells us whether we lead both sides.
+    # Other candidates see this name while this process leads. If the second election reports this name as the leader,
+    # both sides are the same place.
     name = f"{_NAME} (process {os.getpid()} on {socket.gethostname()})"
     with _held(source, name, must_exist=True) as old, _held(target, name) as new:
         epoch, stored = old.epoch(), old.snapshot()

@@ -1,6 +1,6 @@
 """Build a scheduler process: settings → adapters → scheduler → loop → listeners.
 
-Only this module knows all of them. `state_commands` builds the commands that need no scheduler.
+Only this module knows all these parts. `state_commands` builds the commands that need no scheduler.
 """
 
 from __future__ import annotations
@@ -153,7 +153,8 @@ class _Process:
                 log.info("listening", url=api_url)
                 if not leadership.wait(stop, loop.stand_by):
                     return 0
-                # Added last, so that it is called first at the end: the next leader waits for the loop to stop.
+                # Added last, so that it is called first at the end: the next leader must wait until this loop has
+                # stopped.
                 stack.callback(loop.stop, _STOP_S)
             self._compare_clocks()
             loop.start()
@@ -367,7 +368,7 @@ def zookeeper_state(wanted: ZooKeeper) -> str:
 
 
 def etcd_state(wanted: Etcd) -> str:
-    """The name of a state in etcd, without its members, which come and go."""
+    """The name of a state in etcd. It does not name the members of the cluster, because they come and go."""
     return f"etcd {wanted.prefix}"
 
 

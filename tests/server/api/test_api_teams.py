@@ -118,7 +118,10 @@ def test_name_with_a_team_in_it_is_refused(api: Client, demo: str, sha256: str) 
 
 def test_team_and_name_of_a_registered_job_are_fixed(teams: Client, sha256: str) -> None:
     found = issues(teams.put("jobs/billing:hello", json=job_body()))
-    assert found["team"] == "is 'default', but the path has 'billing' | a team cannot change; register a new one"
+    assert (
+        found["team"]
+        == "is 'default', but the path has 'billing' | a team cannot change; register a new app or job instead"
+    )
     assert "jobName" in issues(teams.put("jobs/billing:hello", json=job_body("other", team="billing")))
     assert "team" in issues(teams.put("apps/demo", json=app_body(sha256, team="billing")))
 

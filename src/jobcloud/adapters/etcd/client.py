@@ -1,8 +1,9 @@
 """A client of etcd's JSON gateway: several members, a time limit on every call, TLS, user and password.
 
-A call that gets no answer is repeated at the next member until its time is over. So it may take effect more than once,
-and late: a suspended member handles its request when it continues. Therefore every change is a transaction whose
-comparisons let it succeed only once. The caller reads its failure branch (store.py). Reads are linearizable.
+A call that gets no answer is repeated at the next member until its time is over. So a call may take effect more
+than once, and late: a suspended member handles the request when the member continues. Therefore every change is a
+transaction whose comparisons let it succeed only once. The caller reads the failure branch of the transaction
+(store.py). Reads are linearizable.
 
 Sources: https://etcd.io/docs/v3.4/dev-guide/api_grpc_gateway/ (paths, base64),
 https://etcd.io/docs/v3.4/learning/api/ (fields), https://github.com/grpc/grpc/blob/master/doc/statuscodes.md (codes).
@@ -63,7 +64,7 @@ class Rejected(StoreError):
 
 
 class Denied(StoreUnusable):
-    """The user has no right to do this."""
+    """The user in etcd has no right to make the request."""
 
 
 class AnswerTooLong(StoreError):
@@ -203,7 +204,7 @@ class EtcdClient:
         self._idle: list[tuple[int, Connection]] = []
         self._closed = False
         self._lock = threading.Lock()
-        #: the time of the member that has answered last, in ms; None if it did not tell
+        #: the time of the member that has answered last, in ms; None if the answer had no time
         self.time_ms: int | None = None
 
     def key(self, name: str) -> bytes:
@@ -224,12 +225,12 @@ class EtcdClient:
         failure: Sequence[Operation] = (),
         limit_s: float | None = None,
     ) -> Transaction:
-        """Raises NoAnswer, Rejected, StoreFull, StoreUnusable."""
+        """Raises NoAnswer, Rejected, StoreFull, StoreUnusable, AnswerTooLong."""
         request = {"compare": compare, "success": success, "failure": failure}
         return self._call("/v3/kv/txn", request, Transaction, limit_s)
 
     def range(self, key: bytes, range_end: bytes = b"", *, limit: int = 0, revision: int = 0) -> Range:
-        """The keys from `key` to `range_end`, linearizable. Raises as `transact`, and AnswerTooLong."""
+        """The keys from `key` to `range_end`, linearizable. Raises as `transact`."""
         request = {"key": key, "range_end": range_end, "limit": str(limit), "revision": str(revision)}
         return self._call("/v3/kv/range", request, Range)
 
@@ -238,7 +239,7 @@ class EtcdClient:
         return self._call("/v3/lease/grant", {"ID": str(lease), "TTL": str(seconds)}, Lease, limit_s).TTL
 
     def keep_alive(self, lease: int, limit_s: float | None = None) -> int:
-        """Begin the TTL of a lease anew, and return it. 0 if the lease has ended, which is no error for etcd."""
+        """Begin the TTL of a lease anew, and return the TTL. 0 if the lease has ended, which is no error for etcd."""
         return self._call("/v3/lease/keepalive", {"ID": str(lease)}, _KeptAlive, limit_s).result.TTL
 
     def revoke(self, lease: int, limit_s: float | None = None) -> None:
@@ -260,7 +261,7 @@ class EtcdClient:
         limit_s = self.timeout_s if limit_s is None else max(0.001, limit_s)
         deadline = self.monotonic() + limit_s
         body = msgspec.json.encode(request)
-        # A member that does not answer must leave time for the others, and for another attempt at the same one: a
+        # A member that does not answer must leave time for the others, and for another attempt at the same member: a
         # member that had just started left a request without an answer for 40 s.
         patience = limit_s / max(_ATTEMPTS, len(self.members) + 1)
         problem, tries, renewed, token = "the time is over", 0, False, ""
@@ -269,7 +270,7 @@ class EtcdClient:
             limit = min(deadline, now + patience)
             try:
                 token = self._valid_token(number, limit)
-                # Without a scheme such as Bearer, which etcd does not know.
+                # The token has no scheme such as Bearer before it, because etcd knows none.
                 headers = f"Authorization: {token}\r\n" if token else ""
                 return self._read(self._exchange(number, path, body, headers, limit), kind)
             except TooLong as error:
@@ -454,7 +455,7 @@ def _tls_context(tls: TlsFiles | None) -> ssl.SSLContext | None:
         raise ConfigError(problem, field="etcd.tls_ca_file", fix="a PEM file with certificates") from error
     if tls.cert_file:
         try:
-            # Without a password OpenSSL would ask for it on the terminal, and wait.
+            # If no password were given, OpenSSL would ask for one on the terminal, and wait.
             context.load_cert_chain(tls.cert_file, tls.key_file or None, password="")
         except (OSError, ValueError) as error:
             problem = f"the certificate cannot be used with its key: {error}"
@@ -464,7 +465,7 @@ def _tls_context(tls: TlsFiles | None) -> ssl.SSLContext | None:
 
 
 def _milliseconds(date: str) -> int | None:
-    """The time of a Date header in ms; it has whole seconds. None if there is none."""
+    """The time in a Date header, in whole seconds, as ms. None if there is no such header."""
     try:
         return int(parsedate_to_datetime(date).timestamp() * 1_000)
     except (TypeError, ValueError, IndexError, OverflowError):

@@ -1,7 +1,7 @@
-"""One HTTP connection to a member of etcd: a time limit on the whole exchange, and a limit on the size of its answer.
+"""One HTTP connection to a member of etcd: a time limit on the whole exchange, and a limit on the size of the answer.
 
-Other HTTP clients limit the time between two pieces of data. A member that sends a byte now and then would hold the
-leader for as long as it likes.
+Other HTTP clients limit the time between two pieces of data. With them, a member that sends a byte now
+and then could hold the leader up without end.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class TooLong(Exception):
 
 @dataclass(slots=True)
 class Answer:
-    """`date` is the header of this name, the member's time."""
+    """`date`: the header Date, which is the time of the member."""
 
     status: int = 0
     body: bytearray = field(default_factory=bytearray)
@@ -127,7 +127,8 @@ class _Receiver:
 def _connect(found: Found, deadline: float) -> socket.socket:
     """A connection to the first address that accepts one.
 
-    `socket.create_connection` gives the whole time to each address, so one that does not answer would hide the others.
+    `socket.create_connection` gives the whole time to each address, so an address that does not answer would hide the
+    others.
     """
     for number, (family, kind, protocol, _, where) in enumerate(found, 1):
         connection = socket.socket(family, kind, protocol)

@@ -49,9 +49,9 @@ class Candidacy:
 
 
 class EtcdElection:
-    """A `Leadership` below the prefix of `client`, which must outlive it.
+    """A `Leadership` below the prefix of `client`, which must outlive the election.
 
-    `address` is the URL of this scheduler's API; standbys show it to users. `monotonic` counts seconds.
+    `address` is the URL of this scheduler's API; standbys show this URL to users. `monotonic` counts seconds.
     """
 
     def __init__(self, client: EtcdClient, address: str, *, monotonic: Callable[[], float] = running_s) -> None:
@@ -85,7 +85,7 @@ class EtcdElection:
             try:
                 found = self._campaign()
             except StoreUnusable:
-                # For example: the rights allow to read only. Our lease would live on for its whole TTL.
+                # For example, the rights allow reading alone. If not revoked, our lease would live for its whole TTL.
                 self._revoke()
                 raise
             except StoreError as error:
@@ -142,7 +142,7 @@ class EtcdElection:
             return f"{_address(min(candidates, key=lambda each: each.create_revision))} leads"
         late = self._monotonic() - asked
         if late > self._ttl_s * _TRUST / 2:
-            # An answer counts from its request on. This one would soon expire, and the leadership with it.
+            # An answer counts from its request on. This late answer would soon expire, and the leadership with it.
             return f"waiting for etcd: its last answer took {late:.1f} s, and the TTL of a lease is {self._ttl_s:g} s"
         self._own, self._answered = Candidacy(own.key, own.create_revision), asked
         return None

@@ -1,7 +1,7 @@
 """The addresses of hosts, found within a time limit.
 
-A name service that hangs holds `socket.getaddrinfo` for as long as it likes; the C library has no time limit to give.
-So a thread of its own waits for it. There is at most one such thread for a host and port.
+A name service that hangs blocks `socket.getaddrinfo` without end, because the C library has no setting for a limit.
+So a thread of its own waits for the answer. There is at most one such thread for a host and port.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ class Names:
             late = running is not None
             if running is None:
                 running = self._start(target)
-        # Known addresses need time for the connection. They are used at once while an earlier look-up hangs.
+        # If addresses are known, half of the time is left for a connection to one of them. While an earlier look-up
+        # hangs, the known addresses are used at once.
         limit = max(0.0, deadline - time.monotonic()) / (2 if known else 1)
         try:
             return running.result(0 if known and late else limit)
@@ -79,8 +80,8 @@ class Names:
 
     def _finish(self, target: Target, found: Found | None = None) -> None:
         with self._lock:
-            # Before the result is told: the next look-up must ask again. `find` holds the lock until it has registered
-            # a look-up, so there is one to remove.
+            # This precedes the report of the result, so that the next call of `find` asks again. `find` holds the lock
+            # until it has registered the look-up, so there is an entry to delete.
             del self._running[target]
             if found:
                 self._known[target] = found

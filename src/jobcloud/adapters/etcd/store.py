@@ -11,16 +11,16 @@ A batch is one transaction. It compares the value of `epoch`, the create revisio
 revision at which `head` was last changed. It creates the next segment of the journal and changes `head`. So a
 superseded leader writes nothing.
 
-A transaction that gets no answer is sent again. If the first one arrives as well, even minutes later, the later of the
-two fails, because the earlier one has changed `head`. The one that fails reads `head`. If `head` contains the token of
-the batch, the batch was written. A batch without records also changes `head`. So once such a batch has succeeded, no
-earlier request can take effect.
+A transaction that gets no answer is sent again. If the first request arrives as well, even minutes later, the later of
+the two fails, because the earlier one has changed `head`. The failed transaction reads `head`. If `head` contains the
+token of the batch, the batch was written. A batch without records also changes `head`. So once such a batch has
+succeeded, no earlier request can take effect.
 
 A batch too large for one request is split into parts. Each part is a key of its own. The last request is the
 transaction that creates the segment. Parts without a segment have no meaning, so a crash between the requests leaves
 all of the batch or none of it. Such parts are deleted later.
 
-The store never compacts etcd: that would delete the history of all its users.
+The store never compacts etcd: a compaction would delete the history of all users of etcd.
 
 Sources: https://etcd.io/docs/v3.4/learning/api/ (transactions, revisions), https://etcd.io/docs/v3.4/dev-guide/limit/
 (1.5 MiB a request), https://etcd.io/docs/v3.4/op-guide/configuration/ (--max-txn-ops 128).
@@ -71,14 +71,14 @@ _FIRST_KEYS, _MAX_KEYS = 4, 1_000
 
 @dataclass(frozen=True, slots=True)
 class _Head:
-    """The number of the last segment, and the revision of etcd at which the key was changed."""
+    """The number of the last segment, and the revision of etcd at which the key `head` was changed."""
 
     number: int
     revision: int
 
 
 class EtcdStore:
-    """A `Store` below the prefix of `client`, which it owns. Only one thread at a time may use it.
+    """A `Store` below the prefix of `client`. It owns `client`. Only one thread at a time may use it.
 
     `name` is stored with the epoch, for users. `candidacy` returns our key in the election. The epoch is raised, and
     batches are written, only while that key exists. `heard` is called with a member's time (ms) when the epoch is
@@ -148,9 +148,10 @@ class EtcdStore:
             raise Fenced(f"{candidacy.key.decode()} in etcd is gone: another scheduler may lead")
 
     def _check_place(self) -> None:
-        """Refuse a prefix inside that of another cluster, or around it: the outer one would read the keys of the inner.
+        """Refuse a prefix that lies inside the prefix of another cluster, or contains one.
 
-        Checked before the first epoch only, so that a new cluster cannot stop one that runs.
+        Otherwise the outer cluster would read the keys of the inner one. Checked before the first epoch only, so that a
+        new cluster cannot stop a running one.
         """
         parts = self._client.root.strip(b"/").split(b"/")
         outer = [b"/" + b"/".join(parts[:number]) + b"/" for number in range(1, len(parts))]
@@ -250,7 +251,7 @@ class EtcdStore:
             self._explain(answer)
 
     def _commit(self, changes: Sequence[Operation], number: int) -> None:
-        """Perform all `changes` or none. `number`: that of the last segment after them."""
+        """Perform all `changes` or none. `number`: the number of the last segment after the changes."""
         head, token = self._known_head(), uuid.uuid4().hex[:16]
         value = _head_value(number, token)
         compare = [*self._guards(), was_changed_at(self._key(_HEAD), head.revision)]
@@ -308,7 +309,7 @@ class EtcdStore:
         return self._interpret(self._read_all())
 
     def _read_all(self) -> dict[str, KeyValue]:
-        """All keys without the prefix, as of one revision of etcd."""
+        """All keys below the prefix, by the rest of their names, as of one revision of etcd."""
         for _ in range(_MAX_READS):
             try:
                 return self._read_pages()
@@ -317,7 +318,10 @@ class EtcdStore:
         raise StoreError("etcd compacts its history faster than the state can be read")
 
     def _read_pages(self) -> dict[str, KeyValue]:
-        """All keys without the prefix. Raises _Compacted if the revision is compacted meanwhile."""
+        """All keys below the prefix, by the rest of their names.
+
+        Raises _Compacted if the revision is compacted meanwhile.
+        """
         found: dict[str, KeyValue] = {}
         key, end = self._client.root, end_of(self._client.root)
         revision, limit = 0, _FIRST_KEYS

@@ -49,7 +49,7 @@ def parse_zk_uri(uri: str) -> ZooKeeperPath:
 class MasterDetector:
     """Calls `found` at every change, with the leading master or None.
 
-    Errors of ZooKeeper never end it; while ZooKeeper is out of reach, the last known master stays valid.
+    Errors of ZooKeeper never end the detector; while ZooKeeper is out of reach, the last known master stays valid.
     `auth` is "user:password" for the digest scheme, "" for none. `by_name` prefers the master's host name to its IP
     address, because certificates name hosts.
     """

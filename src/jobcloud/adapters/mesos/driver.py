@@ -66,8 +66,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("jobcloud.mesos")
 
 MAX_WAITING_CALLS = 100_000
-# Maximum number of calls without an answer. It keeps a master busy, and limits the number of calls whose outcome is
-# unknown if the master fails.
+# Maximum number of calls without an answer. This number keeps a master busy, and limits the number of calls whose
+# outcome is unknown if the master fails.
 _MAX_IN_FLIGHT = 256
 _STOP_S = 5.0
 _TEARDOWN_S = 20.0
@@ -123,7 +123,7 @@ _Request: TypeAlias = Call | Acknowledge | _Teardown | _Stop
 
 
 def master_time(settings: MesosSettings) -> int | None:
-    """The present time of a master (ms). None if no master answers within 2 s, or if `settings` names ZooKeeper."""
+    """The present time of a master (ms). None if no master answers, each within 2 s, or with ZooKeeper."""
     dialer = Dialer(_tls_context(settings.tls), _authorization(settings), _DATE_S)
     found = (ask_date(address, dialer) for address in _masters(settings.master))
     return next((time_ms for time_ms in found if time_ms is not None), None)
@@ -133,7 +133,7 @@ class MesosDriver:
     """A `jobcloud.ports.Driver`. Raises ConfigError with the key of the wrong setting.
 
     `on_refusal` gets the ConfigError if Mesos has registered the framework id with another user, principal or
-    `checkpoint`, and does not change it. Then the driver does not subscribe again. `now_ms` dates the events.
+    `checkpoint`, and keeps the old value. Then the driver does not subscribe again. `now_ms` dates the events.
     """
 
     def __init__(
@@ -271,7 +271,7 @@ class MesosDriver:
         return True
 
     def _next_requests(self) -> Iterator[tuple[_Request, Session | None]]:
-        """The waiting requests, until enough calls are in flight. Waits for one if none is in flight."""
+        """The waiting requests, until enough calls are in flight. If no call is in flight, waits for a request."""
         try:
             yield self._requests.get(block=not self._in_flight)
             while len(self._in_flight) < _MAX_IN_FLIGHT and not (self._session is not None and self._session.full):
@@ -292,7 +292,7 @@ class MesosDriver:
         except NotConnected as error:
             self._complete(request, CallFailed(f"not connected: {error}", certain=True))
         except Exception as error:
-            # Certain: bytes are only sent later, in `_exchange`.
+            # Certain, because nothing has been sent: `_exchange` sends the bytes later.
             _log.exception("%s could not be encoded for Mesos", type(request).__name__)
             reason = f"could not be encoded: {str(error) or repr(error)}"
             self._complete(request, CallFailed(reason, certain=True))
@@ -410,7 +410,7 @@ class _Receiver:
         )
 
     def inverseOfferRescinded(self, driver: HardenedDriver, offer_id: Json) -> None:
-        """Ignored: the core has already answered the inverse offer."""
+        """Ignored: an answer to a rescinded inverse offer has no effect."""
 
     def statusUpdate(self, driver: HardenedDriver, status: Json) -> None:
         self._owner.deliver(StatusReceived(self._owner.now_ms(), read_status(status)))

@@ -73,8 +73,8 @@ _EVENTS = frozenset(
 _EARLY_EVENTS = frozenset({"SUBSCRIBED", "ERROR", "HEARTBEAT"})
 # Messages of ERROR for a framework id that Mesos will never accept again (master.cpp: completed frameworks).
 _REMOVED = ("framework has been removed", "completed framework")
-# Message to a scheduler that was replaced by another one with the same id. If it subscribed at once, it would replace
-# the other one in turn.
+# Message to a scheduler that was replaced by another scheduler with the same framework id. If the replaced scheduler
+# subscribed at once, it would replace the other one in turn.
 _REPLACED = "framework failed over"
 # Message to a framework that has subscribed with another principal.
 _OTHER_PRINCIPAL = "changing framework's principal is not allowed"
@@ -104,7 +104,10 @@ class End(Enum):
 
 
 class Backoff:
-    """The wait before the next attempt: doubles from `first_s` to `max_s`, with jitter over its upper half."""
+    """The wait before the next attempt, which doubles from `first_s` to `max_s`. After a refusal, it is `refused_s`.
+
+    Jitter covers the upper half of each wait.
+    """
 
     def __init__(self, first_s: float, max_s: float, refused_s: float) -> None:
         self._first_s, self._max_s, self._refused_s = first_s, max_s, refused_s
@@ -223,7 +226,7 @@ class HardenedDriver(MesosSchedulerDriver):  # type: ignore[misc]  # pymesos has
             return self._attempt
 
     def _next_master(self) -> Address | None:
-        """The master to try next: the target of a redirect, or the next configured one, or the detected one."""
+        """The master to try next: the target of a redirect, or the next configured master, or the detected master."""
         address, self._redirect = self._redirect, None
         if address is None and self._masters:
             address = self._masters[self._turn % len(self._masters)]
@@ -297,7 +300,7 @@ class HardenedDriver(MesosSchedulerDriver):  # type: ignore[misc]  # pymesos has
 
     @property
     def framework(self) -> Json:
-        """The given FrameworkInfo, with the id once it is known. pymesos would add capabilities."""
+        """The given FrameworkInfo, and the framework id once this is known. pymesos would add capabilities."""
         return dict(self._framework)
 
     def gen_request(self) -> bytes:
@@ -331,7 +334,7 @@ class HardenedDriver(MesosSchedulerDriver):  # type: ignore[misc]  # pymesos has
     # Events.
 
     def _take(self, session: Session, record: bytes) -> None:
-        """Handle one record of the stream. An error in it, or in its receiver, affects only this event."""
+        """Handle one record of the stream. An error in the record or in its receiver affects this event alone."""
         if session.subscribed and self._started and self._guarded("an event", self._fast_path, record):
             return
         try:
@@ -381,9 +384,11 @@ class HardenedDriver(MesosSchedulerDriver):  # type: ignore[misc]  # pymesos has
             self.sched.registered(self, {"value": framework_id}, master)
 
     def _check_identity(self, session: Session) -> bool:
-        """Whether Mesos has the framework as this process describes it. If not, the session ends.
+        """Whether Mesos has the framework as this process describes it. If not, or if this is unknown, the session
+        ends.
 
-        Mesos silently ignores a change of the user or of checkpointing in SUBSCRIBE. Only UPDATE_FRAMEWORK reports it.
+        Mesos silently ignores a change of the user or of checkpointing in SUBSCRIBE. Only UPDATE_FRAMEWORK reports such
+        a change.
         """
         info = self.framework
         update = {"type": "UPDATE_FRAMEWORK", "framework_id": info["id"], "update_framework": {"framework_info": info}}
@@ -446,7 +451,7 @@ class HardenedDriver(MesosSchedulerDriver):  # type: ignore[misc]  # pymesos has
 
     @property
     def session(self) -> Session | None:
-        """The present subscription; None if there is none. Calls that are queued now belong to it."""
+        """The present subscription; None if there is none. Calls that are queued now belong to this subscription."""
         session = self._attempt
         return session if session is not None and session.subscribed and not session.ended else None
 

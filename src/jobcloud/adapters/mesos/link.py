@@ -1,6 +1,7 @@
 """HTTP to one Mesos master: the event stream of a subscription, and the connection for its calls.
 
-It uses blocking sockets with timeouts. CPython waits on them with poll(), which has no limit on descriptor numbers.
+The module uses blocking sockets with timeouts. CPython waits on them with poll(), which has no limit on descriptor
+numbers.
 """
 
 from __future__ import annotations
@@ -217,8 +218,8 @@ class CallLine:
         if self._closed:
             raise CallFailed("not connected", certain=True)
         if self._connection is not None and not self._in_flight and _readable(self._connection.sock):
-            # Without calls in flight, readable means that the master has closed the connection. Noticing it before the
-            # next call avoids an uncertain failure.
+            # If no call is in flight and the socket is readable, the master has closed the connection. If this is
+            # noticed before the next call, that call does not fail with an uncertain outcome.
             self._hang_up()
         if self._connection is None:
             connection = self._dialer.connection(self._address)
@@ -439,7 +440,7 @@ class _Chunks:
         self._over = True
 
     def read(self, size: int) -> list[bytes]:
-        """The content of the next bytes, at most `size`. Waits for some; empty at the end.
+        """The content of the next bytes, at most `size`. Waits until there is a byte; empty at the end.
 
         Raises OSError. Raises HTTPException for a malformed chunk, after the content before it was returned.
         """

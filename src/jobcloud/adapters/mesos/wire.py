@@ -23,7 +23,8 @@ Json = dict[str, Any]
 
 # Fields of a Resource that are fields of Share. All others are part of Share.origin.
 _OWN = ("name", "type", "scalar", "ranges")
-# Resources that are revocable, shared or persistent. Plain tasks must not use them.
+# Fields of resources that plain tasks must not use: revocable or shared ones, those of a resource provider, and disks
+# that are persistent or special.
 _UNUSABLE = frozenset(("revocable", "shared", "provider_id"))
 _UNUSABLE_DISK = frozenset(("persistence", "volume", "source"))
 # Above this a double cannot represent thousandths exactly.
@@ -149,7 +150,10 @@ def read_share(resource: Json, roles: tuple[str, ...]) -> Share | None:
 
 
 def _origin(resource: Json) -> str:
-    """The fields of a resource that Share lacks, as JSON. For most resources, this is the role that gets the offer."""
+    """The fields of a resource that Share lacks, as JSON.
+
+    For most resources, these are just the role that gets the offer.
+    """
     allocation = resource.get("allocation_info")
     # Fast path: the other three fields are name, type and value.
     if allocation is not None and len(resource) == 4 and allocation.keys() == {"role"}:
@@ -187,7 +191,10 @@ def _reserved_to(resource: Json) -> str:
 
 
 def _ours(resource: Json, roles: tuple[str, ...]) -> bool:
-    """Whether a resource is unreserved, or reserved to one of our roles or an ancestor of one."""
+    """Whether a framework with `roles` may use a resource.
+
+    It must be unreserved, or reserved to one of the roles or to a parent role, and not allocated to another role.
+    """
     reserved = _reserved_to(resource)
     allocated = resource.get("allocation_info", {}).get("role")
     if allocated is not None and allocated not in roles:

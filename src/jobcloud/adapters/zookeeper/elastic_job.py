@@ -1,7 +1,7 @@
 """Read the ZooKeeper namespace of an Elastic-Job-Cloud scheduler. Nothing is changed.
 
 Layout (Elastic-Job-Cloud 2.1.5): config/app/NAME and config/job/NAME hold JSON; state/disable/app/NAME and
-state/disable/job/NAME are marks; state/ready, state/failover and state/running hold the pending work of its scheduler.
+state/disable/job/NAME are marks; state/ready, state/failover and state/running hold the pending work of that scheduler.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class EjTree:
 def read_tree(hosts: str, namespace: str, auth: str = "") -> EjTree:
     """Read the apps, jobs and marks of Elastic-Job-Cloud. No node is changed or created.
 
-    `auth` is its zk_digest, "user:password". Raises ConfigError for wrong servers, namespace or credentials,
-    Unavailable if no server answers.
+    `auth` is the zk_digest of Elastic-Job-Cloud, "user:password". Raises ConfigError for wrong servers, namespace or
+    credentials, Unavailable if no server answers.
     """
     session = ZooKeeperSession(ZooKeeperSettings(hosts, namespace, auth=auth, open_tree=True))
     try:
@@ -60,11 +60,13 @@ def read_tree(hosts: str, namespace: str, auth: str = "") -> EjTree:
 def _read(session: ZooKeeperSession) -> EjTree:
     if session.ask(lambda client: client.exists_async(session.root), _CONNECT_S) is None:
         raise ConfigError(
-            f"there is no {session.root} in ZooKeeper", field="--namespace", fix="zk_namespace of its properties"
+            f"there is no {session.root} in ZooKeeper",
+            field="--namespace",
+            fix="zk_namespace in the properties of Elastic-Job-Cloud",
         )
     if not {"app", "job"} & {*_children(session, "config")} and not _children(session, "ha"):
         problem = f"{session.root} holds no state of Elastic-Job-Cloud (config/app, config/job, ha)"
-        raise ConfigError(problem, field="--namespace", fix="zk_namespace of its properties")
+        raise ConfigError(problem, field="--namespace", fix="zk_namespace in the properties of Elastic-Job-Cloud")
     left = {folder: len(_children(session, folder)) for folder in ("state/ready", "state/failover", "state/running")}
     return EjTree(
         list(_nodes(session, "config/app")),
@@ -98,4 +100,6 @@ def _nodes(session: ZooKeeperSession, folder: str) -> Iterator[EjNode]:
 
 def _denied(root: str) -> ConfigError:
     problem = f"ZooKeeper denies access to {root}"
-    return ConfigError(problem, field="--auth-file", fix="a file with its zk_digest, USER:PASSWORD")
+    return ConfigError(
+        problem, field="--auth-file", fix="a file with the zk_digest of Elastic-Job-Cloud, USER:PASSWORD"
+    )

@@ -2,7 +2,7 @@
 
 The recipe is ZooKeeper's own (https://zookeeper.apache.org/doc/r3.8.0/recipes.html#sc_leaderElection): ephemeral nodes
 with growing numbers; each candidate watches the node before its own. kazoo's Election is not used: it waits without a
-time limit while ZooKeeper is out of reach, and it does not tell a leader that it has lost the lead. Here, the leader
+time limit while ZooKeeper is out of reach, and it does not tell a leader that the lead is lost. Here, the leader
 keeps checking its own node. It trusts an answer for two thirds of the session timeout that the servers granted. After
 that time, by its own clock, it no longer leads, whatever ZooKeeper or kazoo report. The servers let the next candidate
 lead only later, when the session has expired.
@@ -35,9 +35,9 @@ _HEARTBEATS = 8
 
 
 class ZooKeeperElection:
-    """A `Leadership` in the namespace of `session`, which must outlive it.
+    """A `Leadership` in the namespace of `session`, which must outlive the election.
 
-    `address` is the URL of this scheduler's API; standbys show it to users. `monotonic` counts seconds.
+    `address` is the URL of this scheduler's API; standbys show this URL to users. `monotonic` counts seconds.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class ZooKeeperElection:
         if names[0] == own:
             late = self._monotonic() - asked
             if late > self._session.timeout_s * _TRUST / 2:
-                # An answer counts from its request on. This one would soon expire, and the leadership with it.
+                # An answer counts from its request on. This late answer would soon expire, and the leadership with it.
                 timeout = f"the session timeout is {self._session.timeout_s:g} s"
                 return f"waiting for ZooKeeper: its last answer took {late:.1f} s, and {timeout}"
             self._own, self._losses, self._answered = f"{folder}/{own}", losses, asked

@@ -149,7 +149,10 @@ class ZooKeeperSession:
             yield self._answer(each, self._timeout_s)
 
     def prepare(self, paths: Iterable[str]) -> None:
-        """Create the namespace and `paths` if missing. Raises StoreUnusable if everyone can change them."""
+        """Create the namespace and `paths` if missing.
+
+        Raises StoreUnusable for nodes that are more open than allowed.
+        """
         for path in (self.root, *paths):
             if path not in self._prepared:
                 self._make(path)
@@ -200,7 +203,10 @@ class ZooKeeperSession:
             self.ask(lambda client: client.create_async(path, b"", self._acl))
 
     def _check_protected(self, path: str) -> None:
-        """Raises StoreUnusable for an open node: anyone who can change the state decides what runs on the agents."""
+        """Raises StoreUnusable for an open node that the settings do not allow.
+
+        Anyone who can change the state decides what runs on the agents.
+        """
         if self._settings.open_tree or not self._settings.auth:
             return
         entries, _ = self.ask(lambda client: client.get_acls_async(path))
@@ -225,7 +231,7 @@ class ZooKeeperSession:
             listener()
 
     def _track_timeout(self) -> None:
-        """Learn the granted session timeout. kazoo only knows its read timeout, which is two thirds of it."""
+        """Learn the granted session timeout. kazoo knows only its read timeout: two thirds of the session timeout."""
         connection = self._client._connection
         connect = connection._connect
 

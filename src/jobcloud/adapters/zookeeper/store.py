@@ -13,7 +13,7 @@ Nodes below the namespace (names are percent-encoded keys):
 
 A batch is one transaction that checks the version of the epoch node, so a superseded leader writes nothing. The
 transaction creates the next segment of the journal. Only one transaction can use the number of this segment. A request
-that gets no answer is sent again. If both arrive, the later one fails.
+that gets no answer is sent again. If both requests arrive, the later one fails.
 
 A batch too large for one request is split into parts. Each part is a node of its own. The last request is the
 transaction that creates the segment. Parts without a segment have no meaning, so a crash between the requests leaves
@@ -21,7 +21,7 @@ all of the batch or none of it. Such parts are deleted later.
 
 If the apps and jobs of a batch do not fit into the transaction, they are *folded*: stored in the segment. The same
 transaction creates state/unfold. Then they are *unfolded*: copied to their nodes. While state/unfold exists, a reader
-takes them from the segment.
+takes the apps and jobs from the segment.
 
 Sources: https://zookeeper.apache.org/doc/r3.8.0/zookeeperProgrammers.html (multi, versions, jute.maxbuffer).
 """
@@ -84,7 +84,10 @@ Operation: TypeAlias = tuple[str, str, bytes | None]
 
 @dataclass(slots=True)
 class _Unfold:
-    """Writes of a segment that must be copied to nodes. Each step raises `version`, that of the node state/unfold."""
+    """Writes of a segment that must be copied to nodes.
+
+    `version`: that of the node state/unfold; each step raises it.
+    """
 
     number: int
     version: int
@@ -98,7 +101,7 @@ class _Image(Image):
 
 
 class ZooKeeperStore:
-    """A `Store` in the namespace of `session`, which it owns. Only one thread at a time may use it.
+    """A `Store` in the namespace of `session`. It owns `session`. Only one thread at a time may use it.
 
     `name` is stored with the epoch, for users. `candidate` returns the path of our election node. The epoch is raised
     only while that node exists, so a process that was suspended cannot supersede its successor. `heard` is called with
@@ -195,7 +198,7 @@ class ZooKeeperStore:
         raise StoreError(f"{self._session.root} in ZooKeeper changes too fast to be read; try again")
 
     def _nodes(self) -> dict[str, int]:
-        """Path → the last transaction that changed this node: the nodes of apps and jobs, and state/unfold."""
+        """Path → the last transaction that changed this node: all nodes of records, and state/unfold."""
         folders = (*_FOLDERS.values(), "state")
         paths = [self._session.path(folder, name) for folder in folders for name in self._children(folder)]
         found = self._session.ask_many(_checking(path) for path in paths)
@@ -318,8 +321,8 @@ class ZooKeeperStore:
         """Perform all `operations`, or none, if `epoch` is current.
 
         `version`: the version that the node of the first operation must have; -1 for any. `witness` shows whether a
-        request that got no answer has taken effect. It is (path, prefix): once the transaction has taken effect, the
-        data of the node at this path starts with the prefix.
+        request that got no answer has taken effect. `witness` is (path, prefix): once the transaction has taken effect,
+        the data of the node at this path starts with the prefix.
         """
         deadline = self._session.monotonic() + self._session.timeout_s
         while True:
@@ -378,7 +381,7 @@ class ZooKeeperStore:
     # ---------------------------------------------------------------------------------------------------- reading
 
     def _read(self) -> tuple[_Image, StoredRecords]:
-        """Read everything below the namespace. Repeated if it changes during the read."""
+        """Read everything below the namespace. If a node vanishes during the read, the read is repeated."""
         for _ in range(_MAX_READS):
             try:
                 self._session.ask(lambda client: client.sync_async(self._session.root))

@@ -221,10 +221,10 @@ class Agent:
         framework_id = message.framework["id"]["value"]
         if framework_id in self.state.frameworks:
             self.state.frameworks[framework_id] = message.framework
-            self.state.updates.send_all(self.state.now)  # its scheduler may have come back
+            self.state.updates.send_all(self.state.now)  # the framework's scheduler may have come back
 
     def _drop_tasks(self, message: DropTasks) -> None:
-        """Send an update even for an unknown framework: the lost task may have been its first on this agent."""
+        """Send an update even for an unknown framework: the lost task may have been the framework's first one here."""
         for task_id in message.task_ids:
             text, reason = "Reconciliation: task unknown to the agent", "REASON_RECONCILIATION"
             status = self.state.agent_status(task_id, message.state, text, reason)

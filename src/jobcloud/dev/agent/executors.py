@@ -37,7 +37,7 @@ class Executors:
     # ---- launch and kill -------------------------------------------------------------------------------------
 
     def run(self, task: Json, framework_id: str) -> None:
-        """Launch a task; its executor is started first if it does not run yet."""
+        """Launch a task. If its executor does not run yet, the executor is started first."""
         state, info = self._state, task["executor"]
         task_id, executor_id = task["task_id"]["value"], info["executor_id"]["value"]
         executor = state.executors.get((framework_id, executor_id))
@@ -88,7 +88,7 @@ class Executors:
             state.send_event(executor, "KILL", body)
 
     def shut_down(self, executor: RunningExecutor) -> None:
-        """Send SHUTDOWN; after the grace period the process is killed."""
+        """Send SHUTDOWN. After the grace period, the process is killed."""
         state = self._state
         if executor.phase in (Phase.REGISTERING, Phase.RUNNING):
             executor.phase = Phase.TERMINATING

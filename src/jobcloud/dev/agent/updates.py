@@ -15,7 +15,10 @@ from .records import Key
 
 
 class _Stream(msgspec.Struct):
-    """The updates of one task. The first pending one has been sent; the others wait for its acknowledgement."""
+    """The updates of one task.
+
+    The first pending one has been sent; the others wait until the first one is acknowledged.
+    """
 
     key: Key
     pending: list[Json] = msgspec.field(default_factory=list)
@@ -35,7 +38,10 @@ class StatusUpdates:
         self._sequence = 0
 
     def add(self, key: Key, status: Json, at_ms: int, apply: Callable[[Key, Json], None]) -> None:
-        """Keep an update and call `apply(key, status)`, unless it was received before. Send it if it is the first."""
+        """Keep an update and call `apply(key, status)`, unless it was received before.
+
+        Send it if no other one waits.
+        """
         stream = self._streams.get(key)
         if stream is None:
             stream = self._streams[key] = _Stream(key)
@@ -86,7 +92,7 @@ class StatusUpdates:
         return retries[0][0] if retries else None
 
     def retry_first(self, at_ms: int, connected: bool) -> None:
-        """Send the update of the first retry again, with a doubled interval.
+        """Send the update of the first retry again if it still waits, and double the interval.
 
         Without a connection, the update waits for `send_all`.
         """

@@ -191,7 +191,7 @@ class Agents:
         state.call_at(agent.times_out_at, self._reregistration_timed_out, agent.agent_id)
 
     def _lose_framework(self, agent: AgentRecord, framework: FrameworkRecord) -> None:
-        """End the tasks of a framework without checkpointing: a disconnected agent kills its executors."""
+        """End the tasks of a framework without checkpointing: a disconnected agent kills the framework's executors."""
         text, reason = f"Agent {agent.hostname} disconnected", "REASON_AGENT_DISCONNECTED"
         for task in [task for key, task in agent.tasks.items() if key[0] == framework.id]:
             self._end_task(framework, task, events.task_status(task, "TASK_LOST", text, reason, self._state.now))

@@ -1,8 +1,8 @@
 """Mesos' hierarchical allocator: dominant resource fairness between roles and frameworks, no quota and no weights.
 
-All free resources of an agent go to one (role, framework) pair: the role with the lowest dominant share, and in it the
-framework with the lowest. An agent is considered again only after resources were freed there, or while a filter hides
-resources of it. Source: src/master/allocator/mesos/hierarchical.cpp of Mesos 1.11.0.
+All free resources of an agent go to one (role, framework) pair: the role with the lowest dominant share, and in
+this role the framework with the lowest share. As long as nothing changes, an agent is considered again only while a
+filter hides some of its resources. Source: src/master/allocator/mesos/hierarchical.cpp of Mesos 1.11.0.
 """
 
 from __future__ import annotations

@@ -212,9 +212,9 @@ def _are_own(framework: FrameworkRecord, roles: list[str]) -> bool:
 
 
 def _checked(body: Any) -> tuple[str, str, Json]:
-    """The kind of a scheduler call, its framework id ("" for a new framework) and its part of that kind.
+    """The kind of a scheduler call, its framework id ("" for a new framework) and the part for this kind.
 
-    Raises CallError if it is not a valid call.
+    Raises CallError if `body` is not a valid call.
     """
     try:
         SCHEDULER_CALL(body)

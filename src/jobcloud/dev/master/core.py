@@ -32,7 +32,7 @@ MasterInput = Call | Operate | StreamLost | LinkLost | FromAgent | AgentTimedOut
 class Master:
     """A Mesos master. Only `handle` changes the state of a running master.
 
-    Others may read `state`, `views` and `monitoring`.
+    Callers may read `state`, `views` and `monitoring`.
     """
 
     def __init__(self, settings: MasterSettings, at_ms: int = 0) -> None:

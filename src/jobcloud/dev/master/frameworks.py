@@ -117,7 +117,7 @@ class Frameworks:
         state.call_at(framework.fails_over_at, self._failover_timed_out, framework_id)
 
     def _release_offers(self, framework: FrameworkRecord) -> None:
-        """Remove its offers without RESCIND: no scheduler is connected, or the new one has not seen them."""
+        """Remove a framework's offers without RESCIND: its scheduler is gone, or a new one has not seen them."""
         for offer in list(framework.offers.values()):
             self._state.remove_offer(offer)
         self._inverse_offers.forget_framework(framework)
@@ -130,7 +130,7 @@ class Frameworks:
             self.remove(framework)
 
     def remove(self, framework: FrameworkRecord) -> None:
-        """End its tasks without updates, shut down its executors, and refuse its id from now on."""
+        """End a framework's tasks without updates, shut down its executors, and refuse its id from now on."""
         state = self._state
         self._release_offers(framework)
         state.send_to_agents(ShutdownFramework(framework.id))

@@ -47,7 +47,10 @@ class InverseOffers:
                 yield framework
 
     def answer(self, framework: FrameworkRecord, call: Json, status: str) -> None:
-        """Record an ACCEPT or DECLINE for operators. The framework is asked again when the filter expires."""
+        """Record whether a framework accepts or declines, for operators.
+
+        The framework is asked again when the filter expires.
+        """
         state = self._state
         for one in call.get("inverse_offer_ids") or []:
             inverse = state.inverse_offers.get(one["value"])

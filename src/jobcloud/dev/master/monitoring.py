@@ -1,6 +1,6 @@
 """JSON for monitoring and for the Mesos command line: /tasks, /frameworks, /state-summary, /roles, /flags, metrics.
 
-Recorded on a real Mesos 1.11. Fields of features that the dev cluster lacks are left out, or zero.
+The forms were recorded on a real Mesos 1.11. Fields of features that the dev cluster lacks are left out, or zero.
 """
 
 from __future__ import annotations

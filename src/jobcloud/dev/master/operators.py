@@ -21,7 +21,7 @@ from .views import Views
 
 
 class _Refused(ValueError):
-    """A call that is answered with 400 and this text."""
+    """Raised for a call that is answered with 400 and this text."""
 
 
 class OperatorCalls:

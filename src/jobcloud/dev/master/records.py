@@ -16,7 +16,7 @@ from ..resources import NOTHING, Resources, allocated_to
 
 _MAX_COMPLETED_TASKS = 1000  # --max_completed_tasks_per_framework of a Mesos master
 
-# Host name in lower case and IP address. Mesos compares both. If one of them is missing, it is another machine.
+# Host name in lower case and IP address. Mesos compares both, so a MachineID that lacks one of them is another machine.
 Machine = tuple[str, str]
 
 
@@ -53,7 +53,7 @@ class ExecutorRecord:
             return False
         if self.role != role and self.role != allocated_to(requested.get("resources") or [], role):
             return False
-        self.requested = requested  # later requests may share parts with it, which makes the comparison quick
+        self.requested = requested  # later requests may share parts with this one, so comparing them is quick
         return True
 
 
@@ -91,7 +91,7 @@ class FrameworkRecord:
     info: Json
     registered_at: int
     stream_id: str = ""  # empty while disconnected
-    recovered: bool = False  # reported by an agent; it has not subscribed to this master yet
+    recovered: bool = False  # an agent reported this framework, which has not subscribed yet
     reregistered_at: int = 0
     fails_over_at: int | None = None
     tasks: dict[str, TaskRecord] = field(default_factory=dict)
@@ -137,11 +137,11 @@ class AgentRecord:
 
     @property
     def machine(self) -> Machine:
-        """Its machine in the maintenance schedule."""
+        """The machine of the agent in the maintenance schedule."""
         return machine_of(self.hostname)
 
     def used(self) -> Resources:
-        """The resources of its executors and of its tasks that have not ended."""
+        """The resources of the agent's executors, and of its tasks that have not ended."""
         total = NOTHING
         for task in self.tasks.values():
             if not task.terminal:

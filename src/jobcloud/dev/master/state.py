@@ -1,7 +1,8 @@
 """The master's tables, timers and effects, and the changes that several parts of it make.
 
 Invariant: each amount of an agent's resources is free in the allocator, offered, or used by a task or an executor, and
-is counted exactly once. Offers, tasks and executors are added and removed by methods of `State`, which preserve it.
+is counted exactly once. Offers, tasks and executors are added and removed by methods of `State`, which preserve the
+invariant.
 """
 
 from __future__ import annotations
@@ -154,7 +155,7 @@ class State:
         self.agents[task.agent_id].tasks[framework.id, task.task_id] = task
 
     def apply_status(self, task: TaskRecord, status: Json, latest_state: str = "") -> None:
-        """Record a status of a task. Its resources are freed once: when it first ends or becomes unreachable."""
+        """Record a status of a task. The resources of the task are freed once: when it first ends or is unreachable."""
         state, terminal = latest_state or status["state"], task.terminal
         freed = terminal or task.state == "TASK_UNREACHABLE"
         if not terminal:

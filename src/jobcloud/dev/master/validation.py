@@ -73,7 +73,7 @@ def bad_framework(info: Json, suppressed: list[str]) -> str:
 
 
 def changed_immutable_field(old: Json, new: Json) -> str:
-    """The error if a field differs that Mesos does not let a framework change."""
+    """The error if the two differ in a field that a framework cannot change, or ""."""
     for name in ("user", "checkpoint"):
         if old.get(name) != new.get(name):
             kept, wanted = (
@@ -242,7 +242,7 @@ def bad_launch(
 ) -> str:
     """The error of a task that asks for `own` resources and those `of_executor`.
 
-    `identical` tells that its executor runs with an identical ExecutorInfo, which needs no second check.
+    `identical`: the executor already runs with an identical ExecutorInfo, which needs no second check.
     """
     if error := _bad_task(task, framework, agent):
         return error

@@ -81,7 +81,7 @@ def show_app(services: ServicesDep, app: Key) -> AppView:
 
 @router.get("/apps/{app}/rollout")
 def show_rollout(services: ServicesDep, app: Key) -> RolloutView:
-    """The progress of the app's DAEMON jobs to its current version."""
+    """The progress of an app's DAEMON jobs and warm executors to the current version."""
     now = services.clock()
     return services.loop.ask(lambda scheduler: rollout_view(scheduler, app, now))
 
@@ -95,7 +95,7 @@ async def replace_app(services: ServicesDep, app: Key, body: JsonObject) -> AppV
 
 @router.delete("/apps/{app}", status_code=204)
 def remove_app(
-    services: ServicesDep, app: Key, jobs: Annotated[bool, Parameter(description="remove its jobs too")] = False
+    services: ServicesDep, app: Key, jobs: Annotated[bool, Parameter(description="remove the app's jobs too")] = False
 ) -> None:
     with services.packages.guard:
         services.command(lambda at: RemoveApp(at, app, jobs))

@@ -1,6 +1,6 @@
 """The artifact server: packages and the executor for agents, by content hash. Read-only, on a listener of its own.
 
-Agents have no token, so this listener serves nothing else and has no list. Only a client that knows a hash gets the
+Agents have no token, so this listener serves nothing else and lists nothing. Only a client that knows a hash gets the
 content.
 """
 
@@ -49,7 +49,7 @@ def create_artifacts(
 class _Artifacts:
     def __init__(self, find: Callable[[str, str], Path | None], refill: Callable[[str, str], Path | None]) -> None:
         self._find, self._refill = find, refill
-        #: packages that are being fetched; all requests for one share its future
+        #: the future of each package that is being fetched; all requests for the package share it
         self._refilling: dict[tuple[str, str], asyncio.Future[Path | None]] = {}
         self._turns = asyncio.Semaphore(_REFILLS_AT_ONCE)
 

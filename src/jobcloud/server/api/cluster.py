@@ -54,7 +54,7 @@ class AgentView(View):
     tasks: int
     closed: bool = Field(description="the agent gets no new tasks, because of a drain or maintenance")
     drain: DrainView | None = Field(description="an operator's drain of the agent")
-    maintenance: MaintenanceView | None = Field(description="the window that Mesos announces")
+    maintenance: MaintenanceView | None = Field(description="the window of maintenance that Mesos announces")
 
 
 class FaultView(View):
@@ -82,7 +82,7 @@ class ExecutorView(View):
     app_name: str = Field(description="the key of the app")
     team: str
     tasks: int
-    kept: bool = Field(description="a warm executor, which stays without work")
+    kept: bool = Field(description="true for a warm executor, which stays without work")
     launched_at: Instant
 
 
@@ -147,8 +147,8 @@ def show_cluster(services: ServicesDep) -> ClusterView:
 def drain_agent(services: ServicesDep, agent: str, query: Annotated[DrainQuery, Parameter()]) -> AgentView:
     """Drain an agent, named by its id or host name. It gets no new tasks.
 
-    Resident shards move to other agents. Transient shards may end by themselves. If one still runs at the deadline and
-    its job has failover, it is killed and starts again elsewhere.
+    Resident shards move to other agents. Transient shards may end by themselves. At the deadline, a transient
+    shard that still runs is killed and starts again elsewhere, if its job has failover.
     """
     seconds = query.deadline
     services.command(lambda at: DrainAgent(at, agent, at + seconds * 1000 if seconds else 0, query.reason))

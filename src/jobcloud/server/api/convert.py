@@ -1,4 +1,4 @@
-"""Converts apps and jobs between JSON and the scheduler's values. One pass finds all problems of a configuration."""
+"""Converts apps and jobs between JSON and the scheduler's values. An error lists all problems of a configuration."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def read_job(body: Mapping[str, Any], policy: UrlPolicy) -> Job:
 def check(kind: str, body: bytes) -> None:
     """Check the JSON of an "app" or "job" as far as possible without the server's settings.
 
-    Raises ConfigError for the first problem; its `others` are the further ones.
+    Raises ConfigError for the first problem; `others` of this error has the further problems.
     """
     try:
         (read_app if kind == "app" else read_job)(parse(body), UrlPolicy(hosts=("*",)))
@@ -126,7 +126,7 @@ def _plan(type_: type) -> tuple[tuple[str, ...], tuple[Field, ...]]:
 
 
 def _from_json(config: Config, type_: type) -> dict[str, Any]:
-    """The attributes of a record; a record within it is a dict of its members. Null objects are left out."""
+    """The attributes of a record; a nested record is a dict of its members. Null objects are left out."""
     given = dict(config)
     for group in NESTED:
         given |= dict(given.pop(group, None) or ())
@@ -189,13 +189,13 @@ def _names(model: type[BaseModel]) -> list[str]:
 
 
 def _unknown(found: list[tuple[str, list[str]]]) -> Iterable[Issue]:
-    """One issue for each of the first unknown fields. `found`: unknown fields, each with the known ones of its object.
+    """One issue for each of the first unknown fields. `found`: each unknown field with the known fields of its object.
 
     The known fields of an object are listed once.
     """
     listed: list[list[str]] = []
     for name, known in found[:MAX_ISSUES]:
-        # Comparing a long name is slow, and it resembles none.
+        # Comparing a long name is slow, and a long name resembles no field.
         last = name.rpartition(".")[2].lower()[:_MAX_NAME]
         lowered = {key.lower(): key for key in known}
         near = difflib.get_close_matches(last, lowered, n=1, cutoff=0.6)
@@ -292,8 +292,9 @@ def check_same_name(field: str, path: str, given: App | Job) -> None:
     for one, body, wanted in ((field, given.name, name), ("team", given.team, team)):
         if body != wanted:
             problem = f"is {body[:100]!r}, but the path has {wanted[:100]!r}"
-            raise invalid(
-                [Issue(one, problem, f"a {'team' if one == 'team' else 'name'} cannot change; register a new one")]
+            what = "team" if one == "team" else "name"
+            raise invalid([Issue(one, problem, f"a {what} cannot change; register a new app or job instead")])
+                ]
             )
 
 

@@ -21,7 +21,7 @@ _PING_SECONDS = 15.0
 
 
 class Notices:
-    """A sink that keeps the newest notices and wakes the listeners. Publishing never blocks.
+    """A sink that keeps the newest notices in a ring and wakes the listeners. Publishing never blocks.
 
     A slow listener misses the notices that the ring has dropped meanwhile. A listener that returns with the id of its
     last event continues after that event, unless the server has restarted.

@@ -1,7 +1,7 @@
 """A task's output as server-sent events, read piece by piece from its agent while it is written.
 
-Each reader asks the scheduler's thread at most once a second whether the task is active, and only while there is no
-new output. The server keeps only the piece that is being sent.
+Each reader asks the scheduler's thread at most once a second whether the task is active, and only after the reader has
+sent all output so far. The server keeps only the piece that is being sent.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class Followers:
     async def stream(self, source: Source, offset: int) -> AsyncGenerator[str]:
         """Events in text/event-stream format, until the task has ended and all its output was sent.
 
-        `output` has `{offset, text, missed}`: `missed` bytes before `offset` no longer exist. Its id is the offset to
-        continue from. `end` has the task's state. `error` has the problem that ends the stream.
+        `output` has `{offset, text, missed}`: `missed` bytes before `offset` no longer exist. The id of the event is
+        the offset to continue from. `end` has the task's state. `error` has the problem that ends the stream.
         """
         yield "retry: 2000\n\n"
         clock = asyncio.get_running_loop().time

@@ -32,7 +32,7 @@ UPLOAD_PATHS = frozenset({"/api/v1/packages"})
 _READS_AT_ONCE, _MAX_WAITING = 4, 200
 # The last part of the paths of reads that are not counted: they mostly wait, and compute little.
 _PATIENT = frozenset({"events", "health", "logs", "stream"})
-# For answers before the end of the body. Its unread rest would precede the next request on the connection.
+# For answers before the end of the body. The unread rest of the body would precede the next request.
 _HANG_UP = {"Connection": "close"}
 
 
@@ -98,7 +98,7 @@ class Guard:
             answer.start()
 
     async def _take_turn(self, answer: _Answer) -> None:
-        """Wait for a turn, which ends when the answer starts. Raises Problem if too many others wait."""
+        """Wait for a turn, which ends when the answer starts. Raises Problem if too many other reads wait."""
         if self._waiting >= _MAX_WAITING:
             raise Problem("too-many", f"{_MAX_WAITING} other reads wait.", headers={"Retry-After": "5"})
         self._waiting += 1
@@ -146,7 +146,10 @@ class Guard:
 
 
 class _Answer:
-    """Forwards an answer, and records whether it has started. Calls `at_start` once, when the content is complete."""
+    """Forwards an answer, and records whether it has started.
+
+    Calls `at_start` once, at the start of the answer or at the end of the request.
+    """
 
     def __init__(self, send: Send) -> None:
         self._send = send

@@ -64,7 +64,7 @@ class ExplanationView(View):
     headline: str
     waiting: int
     active: int
-    behind: int = Field(description="firings that wait for the explained one")
+    behind: int = Field(description="firings that wait for the end of the explained one")
     next_firing: Instant
     reasons: list[ReasonView]
 
@@ -140,7 +140,10 @@ def switch_job(services: ServicesDep, job: Key, switch: Switch) -> JobView:
 
 
 def _check_code(services: Services, job: Job) -> None:
-    """Raises ConfigError if the executor's worker could not load the job. Workers of a bootstrap script may differ."""
+    """Raises ConfigError if it is certain that a worker cannot load the job.
+
+    Nothing is certain with a bootstrap script.
+    """
     app = services.snapshot().apps.get(job.app_key)
     if app is None or app.bootstrap_script:
         return

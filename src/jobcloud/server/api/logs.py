@@ -28,7 +28,7 @@ _MAX_BYTES = 1 << 20
 class LogView(View):
     """A piece of a task's output. `nextOffset` is the offset of the next piece.
 
-    `text` is UTF-8; a replacement character stands for bytes that are not.
+    `text` is UTF-8; a replacement character stands for bytes that are not UTF-8.
     """
 
     task_id: str
@@ -69,7 +69,7 @@ async def follow_log(
     request, active = await run_in_threadpool(_log_request, services, task_id, query)
     if last_event_id.isascii() and last_event_id.isdigit():
         request = replace(request, offset=int(last_event_id[:15]))
-    # Read once before the stream begins: a problem can still be reported by the status.
+    # Read once before the stream begins: until then, the status of the answer can report a problem.
     first = replace(request, limit=_MAX_BYTES if request.offset < 0 else 1)
     chunk = await _read_existing(services, first, active)
     if request.offset < 0:

@@ -1,4 +1,4 @@
-"""Packages: upload, and which apps use them."""
+"""Packages: uploads, and the apps that use a package."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class StoredPackageView(View):
     sha256: str
     size: int = Field(description="bytes")
     app_url: str
-    apps: list[str] = Field(description="the keys of the apps that use it")
+    apps: list[str] = Field(description="the keys of the apps that use the package")
 
 
 class PackageList(View):

@@ -34,9 +34,10 @@ class Loop(Protocol):
     """The thread that owns the scheduler."""
 
     def command(self, make: Callable[[int], Command], timeout: float = 10) -> object:
-        """Carry out the command that `make` builds for an instant. Returns when its effect is stored.
+        """Carry out the command that `make` builds for an instant. Returns when the effect of the command is stored.
 
-        Raises Refused if nothing was changed, StoreError, or TimeoutError if the command may still take effect.
+        Raises Refused, StoreError or TimeoutError. After a TimeoutError, the command may still take effect, and
+        after an Unavailable whose text says so.
         """
 
     def ask(self, fn: Callable[[Scheduler], T], timeout: float = 5) -> T:

@@ -1,7 +1,7 @@
-"""Rules for new configurations: everything that the agent checks, and the sizes that it can handle.
+"""Rules for new configurations: everything that the executor checks, and the sizes that it can handle.
 
-They apply when an app or a job is registered or changed. Stored configurations of older builds need not obey them. So
-they are not in config.py, which also checks stored records.
+The rules apply when an app or a job is registered or changed. Stored configurations of older builds need not obey them.
+So the rules are not in config.py, which also checks stored records.
 
 Sizes are in bytes of JSON in ASCII, the form in which tasks travel to the agent: `é` takes 6 bytes, a line feed 2.
 """
@@ -24,7 +24,7 @@ MAX_NAME_BYTES = 500
 MAX_HEADER_BYTES = 7_000
 
 _IN_WORKER = frozenset({JobType.SIMPLE, JobType.DATAFLOW})
-# The types of jobs that use a field.
+# A field of a job → the types of jobs that use the field.
 _USED_BY = {
     "job_class": _IN_WORKER,
     "bean": _IN_WORKER,

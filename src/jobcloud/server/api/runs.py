@@ -154,7 +154,7 @@ def next_firings(services: ServicesDep, query: Annotated[CronQuery, Parameter()]
 
 
 def run_state(firing: Firing) -> RunState:
-    """The state of a run as one word. After its end this is the worst state of its shards."""
+    """The state of a run as one word. After the end of the run, it is the worst state of the shards."""
     states = {shard.state for shard in firing.shards}
     if not firing.ended_ms:
         return "WAITING" if states == {ShardState.WAITING} else "ACTIVE"

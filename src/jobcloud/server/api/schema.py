@@ -148,7 +148,11 @@ class _ThreadPool(Config):
 #: Nested objects by their JSON name: name of the schema, its description, its base.
 _GROUPS = {
     "jobProperties": ("JobProperties", "Error handling, under Elastic-Job's names.", _ThreadPool),
-    "distributedListener": ("DistributedListener", "Called once before and once after a whole run.", Config),
+    "distributedListener": (
+        "DistributedListener",
+        "A listener, called once before and once after a whole run.",
+        Config,
+    ),
 }
 
 

@@ -94,7 +94,7 @@ class Services:
 
 
 async def _services(request: Request) -> Services:
-    # A coroutine: FastAPI would call a plain function in a thread, and wait for one.
+    # A coroutine: FastAPI would call a plain function in a thread, and wait for a free thread.
     services: Services = request.app.state.services
     return services
 
@@ -105,7 +105,7 @@ Switch = Literal["enable", "disable"]
 
 
 class _SwitchConvertor(Convertor[str]):
-    """Matches only these two words, so that a wrong method of another resource is not taken for a switch."""
+    """Matches only "enable" and "disable", so that a wrong method of another resource is not taken for a switch."""
 
     regex = "enable|disable"
 

@@ -77,7 +77,7 @@ class TaskQuery(PageQuery):
 
 
 class Attempt(NamedTuple):
-    """The last attempt of a shard. `task` is None after its end."""
+    """The last attempt of a shard. `task` is None after the end of the attempt."""
 
     firing: Firing
     item: int
@@ -121,7 +121,7 @@ def show_task(services: ServicesDep, task_id: str) -> TaskDetail:
 
 @router.post("/tasks/{task_id}/kill", status_code=202)
 def kill_task(services: ServicesDep, task_id: str) -> TaskView:
-    """Ask a task to end. A shard of a DAEMON job starts again; disable the job to stop it."""
+    """Ask a task to end. A shard of a DAEMON job starts again. To stop the shard, disable the job."""
     view = find_task(services.snapshot(), task_id)
     services.command(lambda at: KillTask(at, task_id))
     return view
@@ -129,7 +129,7 @@ def kill_task(services: ServicesDep, task_id: str) -> TaskView:
 
 @router.post("/tasks/{task_id}/forget")
 def forget_task(services: ServicesDep, task_id: str, force: bool = False) -> TaskView:
-    """Declare a task lost, if you know that it is dead. If it comes back, it is killed.
+    """Declare a task lost, if you know that it is dead. If the task comes back, it is killed.
 
     The request is refused while Mesos reports the task as alive, unless `force` is true.
     """
@@ -147,7 +147,7 @@ def find_task(snapshot: Snapshot, task_id: str) -> TaskView:
 
 
 def _attempts(snapshot: Snapshot, job: str = "", team: str = "", *, active: bool = False) -> Iterator[Attempt]:
-    """The last attempt of every shard that had one, newest run first; with `active` only those that have not ended."""
+    """The last attempt of every shard that had one, newest run first. `active`: only attempts that have not ended."""
     for firing in snapshot.runs(job, team):
         if active and firing.ended_ms:
             continue

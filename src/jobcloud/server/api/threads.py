@@ -1,7 +1,7 @@
 """Threads of the API.
 
 Routes share few threads (`Limits.threads` of the listener), because threads that compute take the interpreter's lock
-from the scheduler's thread. Work that waits for long has threads of its own, so that it does not keep these busy.
+from the scheduler's thread. Work that waits for long has threads of its own, so that the shared threads stay free.
 """
 
 from __future__ import annotations
