@@ -294,8 +294,6 @@ def check_same_name(field: str, path: str, given: App | Job) -> None:
             problem = f"is {body[:100]!r}, but the path has {wanted[:100]!r}"
             what = "team" if one == "team" else "name"
             raise invalid([Issue(one, problem, f"a {what} cannot change; register a new app or job instead")])
-                ]
-            )
 
 
 def _check_zone(zone: str) -> None:
