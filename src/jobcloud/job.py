@@ -216,7 +216,7 @@ class FiringContext:
 
 
 class FiringListener:
-    """Called once before the first shard of a firing starts, and once after the last has ended.
+    """Called once before the first shard of a firing starts, and once after the last shard has ended.
 
     Each call is a task of its own on any agent. A call that is lost with its agent is repeated, with the same `run_id`
     and a higher `fence`. Both methods may be `async def`.

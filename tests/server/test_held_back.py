@@ -233,8 +233,8 @@ def test_command_with_a_record_over_the_limit_is_refused_before_the_core_handles
     with pytest.raises(ConfigError) as caught:
         order.reply.result(0)
     assert caught.value.field == name
-    assert caught.value.problem.startswith("takes 4202 bytes of ")
-    assert caught.value.problem.endswith("may take 4000")
+    assert caught.value.problem.startswith("takes 4202 of the ")
+    assert caught.value.problem.endswith("may have at most 4000")
     assert "shorten it" in caught.value.fix
     assert command not in processor.core.handled
     assert (other.reply.result(0), acknowledged(world)) == (None, ["a"])

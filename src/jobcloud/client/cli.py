@@ -21,7 +21,6 @@ from jobcloud.client import render
 from jobcloud.client.commands import apps, backup, cluster, import_ej, jobs, local, plan, runs, server, state, tasks
 from jobcloud.client.commands.exit_codes import Exit
 from jobcloud.client.commands.options import GlobalOptions
-from jobcloud.config import check_team
 from jobcloud.errors import ConfigError, Conflict, JobcloudError, NotFound, Refused
 
 if TYPE_CHECKING:
@@ -122,6 +121,8 @@ def root(
     ] = False,
 ) -> None:
     if team:
+        from jobcloud.config import check_team
+
         check_team("--team", team)
     ctx.obj = GlobalOptions(server, token, team)
 

@@ -83,7 +83,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 @contextlib.contextmanager
 def _temporary() -> Iterator[str]:
-    """A folder that is removed at the end. Also removes the folders of earlier roots that were killed."""
+    """A folder that is removed at the end. Also removes the folders that killed `jobcloud dev` processes left."""
     base = Path(tempfile.gettempdir())
     for left in base.glob("jobcloud-dev.*"):
         with contextlib.suppress(ValueError, OSError):

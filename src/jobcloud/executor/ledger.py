@@ -1,8 +1,8 @@
 """The tasks that are alive here and the status updates that the agent has not acknowledged. Pure: it reads no clock and
 makes no ids.
 
-Source: Mesos documentation, "Executor HTTP API": SUBSCRIBE carries every task and update without an acknowledgement,
-so that a restarted agent learns of them.
+Source: Mesos documentation, "Executor HTTP API": SUBSCRIBE carries all unacknowledged tasks and updates, so that a
+restarted agent learns of them.
 """
 
 from __future__ import annotations

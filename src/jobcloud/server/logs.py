@@ -1,7 +1,7 @@
 """Logging to standard error, as JSON lines or as text. The notices of the core go to the same log.
 
 A client, a job or a skipped firing can cause any number of lines. So the lines of each kind are limited per minute. A
-line with the count of the omitted ones follows.
+line with the count of the omitted lines follows.
 """
 
 from __future__ import annotations

@@ -134,7 +134,7 @@ class _Process:
             loop = self._loop(policy, store, leadership)
             stack.callback(loop.stop, _STOP_S)
             refill = Refill(origin, lambda: loop.ask(lambda scheduler: list(scheduler.apps.values())))
-            # The threads of the artifact server only read files, so there may be many.
+            # The threads of the artifact server read files and compute little, so there may be many.
             limits = replace(_limits(self._settings, artifacts, descriptors), threads=40)
             listener = Listener(create_artifacts(packages, (zip_sha256, zip_path), refill), artifact_socket, limits)
             stack.callback(listener.stop)

@@ -12,7 +12,6 @@ from jobcloud.client import render
 from jobcloud.client.commands.connection import connect
 from jobcloud.client.commands.field_help import ListsJobFields
 from jobcloud.client.commands.options import AsJson, JobName, key_of, team_of
-from jobcloud.config import DEFAULT_TEAM, split_key
 from jobcloud.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -44,9 +43,8 @@ def add(
     if not file and not fields:
         raise ConfigError("there is no job to add", field="FILE", fix="name a JSON file, or give --set jobName=… etc.")
     configs = _read_jobs(file) if file else [{}]
-    team = team_of(ctx) or DEFAULT_TEAM
     with connect(ctx) as client:
-        given = [_with_team(config | _assignments(fields), team) for config in configs]
+        given = [_with_team(config | _assignments(fields), team_of(ctx)) for config in configs]
         added = [client.create_job(config, enabled=not disabled) for config in given]
     if as_json:
         render.show_json(added if len(added) > 1 else added[0])
@@ -59,6 +57,8 @@ def update(
     ctx: typer.Context, job: JobName, file: NewConfig = "", fields: Fields = None, as_json: AsJson = False
 ) -> None:
     """Replace a job's configuration with FILE, change single fields with --set, or both."""
+    from jobcloud.config import split_key
+
     if not file and not fields:
         raise ConfigError("there is nothing to change", field="FILE", fix="name a JSON file, or give --set FIELD=VALUE")
     configs = _read_jobs(file) if file else []
@@ -123,7 +123,9 @@ def disable(ctx: typer.Context, job: JobName, as_json: AsJson = False) -> None:
 
 def _with_team(config: Json, team: str) -> Json:
     """The configuration with this team, unless it names one. The default is left out."""
-    return config if team == DEFAULT_TEAM else {"team": team, **config}
+    from jobcloud.config import DEFAULT_TEAM
+
+    return config if team in ("", DEFAULT_TEAM) else {"team": team, **config}
 
 
 def _read_jobs(file: str) -> list[Json]:

@@ -8,8 +8,6 @@ from typing import Annotated, NamedTuple, get_type_hints
 
 import typer
 
-from jobcloud.config import qualified
-
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 Limit = Annotated[int, typer.Option(min=1, max=100_000, help="Maximum number of rows, the newest first.")]
 AppName = Annotated[str, typer.Argument(metavar="APP", help="The app, as [TEAM:]NAME.")]
@@ -34,6 +32,8 @@ def team_of(ctx: typer.Context) -> str:
 
 def key_of(ctx: typer.Context, text: str) -> str:
     """The key that `[TEAM:]NAME` means in this command; "" for ""."""
+    from jobcloud.config import qualified
+
     return qualified(text, team_of(ctx))
 
 
