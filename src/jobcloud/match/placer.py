@@ -200,12 +200,12 @@ class Placer:
         self, dimensions: Sequence[str], *, fixed_ports: Iterable[int] = (), matcher: Any = Matcher, **options: Any
     ) -> None:
         self._calls: dict[str, tuple[int, object]] = {}  # the claim of the call in progress
-        self.dimensions = tuple(dimensions)
+        self.dimensions = tuple(_list("dimensions", dimensions))
         for name in self.dimensions:
             _name("dimensions", name)
-        if len(set(self.dimensions)) < len(self.dimensions) or isinstance(dimensions, str):
+        if len(set(self.dimensions)) < len(self.dimensions):
             raise MatchError(f"dimensions must be names, each once, not {self.dimensions!r:.80}")
-        self.fixed_ports = tuple(sorted({_port("fixed_ports", port) for port in fixed_ports}))
+        self.fixed_ports = tuple(sorted({_port("fixed_ports", port) for port in _list("fixed_ports", fixed_ports)}))
         if self.fixed_ports and PORTS not in self.dimensions:
             raise MatchError(f"fixed_ports are given, but {PORTS!r} is not a dimension; add it")
         self._axes = (*self.dimensions, *(f"port {port}" for port in self.fixed_ports))
@@ -256,7 +256,8 @@ class Placer:
     def add_hosts(self, hosts: Iterable[tuple[str, Amounts, Mapping[str, str], Any]]) -> None:
         """Add several hosts, each given as the arguments of ``add_host``. If one is invalid, none is added."""
         made: dict[str, tuple[_Host, list[int]]] = {}
-        for name, amounts, attributes, ports in hosts:
+        for given in _list("hosts", hosts):
+            name, amounts, attributes, ports = _parts("a host", given, "(name, amounts, attributes, ports)", 4)
             _name("host", name)
             if name in self._slots or name in made:
                 raise MatchError(f"host {name!r:.80} already exists")
@@ -358,6 +359,7 @@ class Placer:
 
     def attribute(self, name: str) -> int:
         """The number of an attribute of hosts, for the ``per``, ``within`` and ``across`` of rules."""
+        _name("attribute", name)
         if name not in self._attributes:
             number = len(self._attributes)
             self.matcher.set_attribute(number, numbers(name, self._attributes_by_slot()))
@@ -418,17 +420,16 @@ class Placer:
     ) -> tuple[_Options, tuple[int, ...]]:
         """The options and the request of a shape. ``limits``: its group, maximum per host, rules, and ``exclusive``."""
         group, max_per_host, rules, exclusive = limits
-        if isinstance(constraints, str):
-            raise MatchError(f"constraints must be a list of texts, not the text {constraints!r:.60}; put it in a list")
-        hard = tuple([_constraint(one) for one in constraints])
-        weighted = tuple([(_constraint(one), whole("soft weight", weight, 0, MAX_PENALTY)) for one, weight in soft])
+        hard = tuple([_constraint(one) for one in _list("constraints", constraints)])
+        pairs = [_parts("a soft constraint", one, "(constraint, weight)", 2) for one in _list("soft", soft)]
+        weighted = tuple([(_constraint(one), whole("soft weight", weight, 0, MAX_PENALTY)) for one, weight in pairs])
         if group != "":
             _name("group", group)
         if executor != "":
             _name("executor", executor)
         if executor_amounts and not executor:
             raise MatchError("executor_amounts are given without an executor; name the executor")
-        fixed = {_port("fixed_ports", port) for port in fixed_ports}
+        fixed = {_port("fixed_ports", port) for port in _list("fixed_ports", fixed_ports)}
         if unknown := fixed - set(self.fixed_ports):
             raise MatchError(
                 f"fixed_ports: {min(unknown)} is not a fixed port of this placer; name it when you make the placer"
@@ -983,6 +984,12 @@ def _list(what: str, values: object) -> list[Any]:
     if not isinstance(values, Iterable) or isinstance(values, str):
         raise MatchError(f"{what} must be a list, not {values!r:.60}")
     return list(values)
+
+
+def _parts(what: str, value: object, form: str, count: int) -> tuple[Any, ...]:
+    if not isinstance(value, tuple | list) or len(value) != count:
+        raise MatchError(f"{what} is {form}, not {value!r:.60}")
+    return tuple(value)
 
 
 def _opened(data: object) -> tuple[Any, bytes]:
