@@ -593,7 +593,7 @@ class Job:
     priority: int = described(
         0,
         "priority",
-        "first attempts of jobs of a higher priority are placed first",
+        "shards of jobs with a higher priority are placed first; shards that replace a lost attempt precede all others",
         low=-1000,
         high=1000,
         change=Change.NONE,

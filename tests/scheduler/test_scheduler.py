@@ -1001,7 +1001,7 @@ def shard_states(desk: Desk) -> list[list[ShardState]]:
 
 def test_resident_shards_end_for_good_when_their_cron_has_no_further_fire_time() -> None:
     desk, tasks = resident_after_its_last_fire_time()
-    desk.status(tasks[0], "TASK_FINISHED", message="the job's cron has no further firing")
+    desk.status(tasks[0], "TASK_FINISHED", message="the job's cron has no further fire time")
     assert shard_states(desk) == [[ShardState.FINISHED, ShardState.ACTIVE]]
     desk.restart()
     desk.do(Subscribed(desk.at, "framework-1", "master"))

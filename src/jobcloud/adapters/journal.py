@@ -273,7 +273,7 @@ def assemble(name: str, data: bytes | None, parts: Mapping[str, bytes]) -> tuple
         raise Damaged(f"it was written in format {version[:10]}")
     if count > len(parts):
         # A damaged number must not fill the memory with names.
-        raise Damaged("more parts are missing than exist")
+        raise Damaged("its header counts more parts than there are nodes")
     try:
         names = [f"{name}-{token}-{index:04d}" for index in range(count)]
         return b"".join([*(parts[part] for part in names), rest]), (name, *names)
@@ -352,8 +352,8 @@ class Image:
         path, found = source.path(name), source.marks(marks_name(name))
         if found is None or len(found) % _MARK_BYTES:
             raise StoreUnusable(
-                f"{path} in {source.server} and its marks are damaged ({error}), so the records that they changed are "
-                f"unknown. Both were left unchanged: {source.advice}"
+                f"{path} in {source.server} is damaged ({error}), and the list of the records that it changed is "
+                f"missing or damaged. Nothing was changed: {source.advice}"
             )
         changed = {found[start : start + _MARK_BYTES] for start in range(0, len(found), _MARK_BYTES)}
         self.lost |= changed

@@ -44,7 +44,7 @@ _FIRST_TASK_WITHIN_S = 60.0
 _RESEND_REFUSED_S = 1.0
 _RESEND_UNACKNOWLEDGED_S = 30.0
 _LEAVE_WITHIN_S = 5.0
-# Wall clocks jump: a resident job checks its next firing at least this often.
+# Wall clocks jump: a resident job checks its next fire time at least this often.
 _MAX_WAIT_S = 5.0
 # A progress report is dropped if it comes sooner than this after the one before. Our worker sends about one a second.
 _PROGRESS_EVERY_S = 0.9
@@ -471,7 +471,7 @@ class Executor(Listener):
 
     def _await_firing(self, task: _Task, plan: Resident) -> None:
         if plan.due is None:
-            self._end(task.task_id, Outcome(State.FINISHED, message="the job's cron has no further firing"))
+            self._end(task.task_id, Outcome(State.FINISHED, message="the job's cron has no further fire time"))
             return
         wait_s = plan.wait_ms(_now_ms()) / 1000
         if wait_s > 0:

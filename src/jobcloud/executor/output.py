@@ -219,7 +219,7 @@ class Pump:
 
     def _finish(self, tickets: Tuple[int, ...], then: Callable[..., None], args: Tuple[Any, ...]) -> None:
         for read in tickets:
-            # A process that escaped may continue to write: stop after the content of one pipe.
+            # A process that escaped may continue to write: stop after 64 pieces.
             for _ in range(64):
                 if not self._copy(read):
                     break

@@ -15,7 +15,7 @@ class _Firings(Protocol):
 
 
 class Resident:
-    """The firings of one DAEMON task. Executions never overlap: the next firing is computed after an execution.
+    """The executions of one DAEMON task. Executions never overlap: the next fire time is computed after an execution.
 
     Without `misfire`, firings that fall due during an execution are skipped. With `misfire`, one execution, which
     starts right after, makes up for all of them. Each `sampling`-th execution is reported, as in Elastic-Job. With
@@ -32,7 +32,7 @@ class Resident:
         self.reported = False
 
     def wait_ms(self, now_ms: int) -> int:
-        """How long until the next firing. `due` must not be None."""
+        """How long until the next fire time. `due` must not be None."""
         assert self.due is not None
         return max(0, self.due - now_ms)
 
@@ -58,7 +58,7 @@ class Resident:
         return True
 
     def end(self, now_ms: int) -> None:
-        """The execution has ended: set `due` to the next firing, or to None if there is none."""
+        """The execution has ended: set `due` to the next fire time, or to None if there is none."""
         missed = self._firings.next_after(self._considered)
         self.due = missed if self._misfire or missed is None or missed > now_ms else self._firings.next_after(now_ms)
 

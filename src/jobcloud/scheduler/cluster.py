@@ -312,7 +312,7 @@ class Cluster:
         return True
 
     def refusal(self, request: Request) -> Refusal:
-        """The reasons why `request` has no room now, as numbers of agents."""
+        """Why `request` has no room now: for each reason, the number of agents to which it applies."""
         self._refresh()
         return self.matcher.refusal(self._class_of(request))
 
@@ -459,7 +459,7 @@ def amounts(shares: Iterable[Share]) -> Resources:
 
 
 class InsufficientResources(Exception):
-    """The agent's offers hold less than the matcher had counted, or hold it in too many parts."""
+    """The agent's offers hold less than the matcher had counted, or divide the resources into too many parts."""
 
 
 class Pool:

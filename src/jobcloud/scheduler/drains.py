@@ -5,8 +5,8 @@ When half of the time until the deadline has passed, all remaining ones move. Tr
 transient shard that still runs at the deadline is moved if its job has failover. Otherwise it stays.
 
 The kill of a resident shard is stored in its task's record, like an operator's kill. The kill of a transient shard is
-not stored, because a shard with a stored kill does not start again. The next leader decides the same: the operator's
-request is stored, and Mesos announces its windows to each leader.
+not stored, because a transient shard with a stored kill does not start again. The next leader decides the same: the
+operator's request is stored, and Mesos announces its windows to each leader.
 
 Source of windows and inverse offers: Mesos' document "Maintenance Primitives".
 """
@@ -111,7 +111,7 @@ class Drains(Part):
         self._next_check = 0
 
     def send_failed(self, event: SendFailed) -> None:
-        """Send an answer again if it may have been lost, because Mesos does not ask again."""
+        """Send an answer again if nobody knows whether Mesos has it. Mesos does not ask again."""
         answer = isinstance(event.call, AcceptInverseOffers | DeclineInverseOffers)
         if answer and self._state.connected and not event.certain:
             self._state.emit(event.call)
@@ -151,7 +151,7 @@ class Drains(Part):
         if agent_id not in self._state.drains:
             return
         self._put(agent_id, None)
-        self._state.publish(event.at, Topic.CLUSTER, f"agent {agent_id} is uncordoned and gets tasks again")
+        self._state.publish(event.at, Topic.CLUSTER, f"the drain of agent {agent_id} is over")
         self._next_check = 0
 
     def _put(self, agent_id: str, drain: Drain | None) -> None:

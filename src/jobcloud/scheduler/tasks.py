@@ -62,7 +62,7 @@ class Tasks(Part):
         self._reconciliation = reconciliation
         #: tasks whose agents are unreachable
         self.unreachable: dict[str, None] = {}
-        #: the last _MAX_ENDED tasks with a reported end after which they certainly do not run
+        #: the last _MAX_ENDED tasks for which Mesos reported an end that is certain
         self._ended: OrderedDict[str, None] = OrderedDict()
         self._next_check = 0
 
@@ -138,7 +138,7 @@ class Tasks(Part):
         if task.kill_ms and update.state == "TASK_KILLED":
             end = End.KILLED  # our kill decides, even if the agent was drained at the same time
         elif task.overdue_ms and end in _TAKEN_AWAY:
-            # Its executor did not end the task at its time limit, so it was killed. It fails as after such an end.
+            # The executor did not end the task at its limit, so the scheduler killed it. The task counts as failed.
             end, outcome, message = End.FAILED, Outcome("timeout"), f"{OVERDUE}: {message}"
         self.end(task, Ending(end, message, outcome, update.reason, update.state == "TASK_DROPPED"), at)
 
@@ -275,8 +275,8 @@ class Tasks(Part):
     def _end_oversized(self, task: Task, size: int, event: SendFailed) -> None:
         """End a task whose launch was refused because the call was too large.
 
-        `size`: the bytes of the launch if the call had no other task, otherwise 0. Such a launch would be refused
-        again, so the job gets a fault.
+        `size`: the bytes of the launch if the call had no other task, otherwise 0. A launch
+        that is too large by itself would be refused again, so the job gets a fault.
         """
         text = f"the Mesos master refused a call for its size: {event.reason}"
         if size and task.job in self._state.jobs:
@@ -347,7 +347,8 @@ def _result(value: object) -> str:
 
 
 def describe(update: Status) -> str:
-    """The text for users about an end: the reason and the message of the update. If both are missing, its state."""
+    """The text for users about an end: the reason and the message of the update. If both are missing, its state;
+    "" for TASK_FINISHED."""
     if not update.reason and (update.message or update.state == "TASK_FINISHED"):
         return update.message
     found = ": ".join(part for part in (update.reason, update.message) if part)

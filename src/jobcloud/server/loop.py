@@ -158,7 +158,8 @@ class Loop(Generic[CoreT]):
         self._started.result()
 
     def stop(self, timeout: float = 10.0) -> bool:
-        """Disconnect from the master and close the store. Tasks keep running. False if it takes over `timeout` s."""
+        """Disconnect from the master and close the store. Tasks keep running. Returns False if this takes longer
+        than `timeout` seconds."""
         self._stopping.set()
         if self._thread.ident is None:
             self._store.close()

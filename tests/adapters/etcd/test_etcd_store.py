@@ -733,7 +733,7 @@ def test_last_segment_that_is_gone_with_its_marks_is_noticed(keys: Keys) -> None
     store.write(epoch, [write_of(Kind.TASK, "t")])
     for name in keys.journal():
         keys.delete(f"journal/{name}")
-    problem = rf"journal/0{{15}}1 in etcd and its marks are damaged .* delete all keys below {keys.path('')}"
+    problem = rf"journal/0{{15}}1 in etcd is damaged .* delete all keys below {keys.path('')}"
     with pytest.raises(StoreUnusable, match=problem):
         keys.load()
     # The advice of the message. A restore reads the present state first.

@@ -281,7 +281,7 @@ class EtcdClient:
                     renewed = True
                     continue
                 # The rights have changed meanwhile, or this member does not know the token yet.
-                problem = f"it refuses the token that it has just issued: {error}"
+                problem = f"a member refuses the token that it has just issued: {error}"
             except StoreFull as error:
                 if not tries:
                     raise
@@ -293,7 +293,9 @@ class EtcdClient:
             tries += 1
             if tries % len(self.members) == 0:
                 self.pause(min(_ROUND_PAUSE_S, max(0.0, deadline - self.monotonic())))
-        raise NoAnswer("the connection to etcd is closed" if self._closed else f"etcd does not answer: {problem}")
+        raise NoAnswer(
+            "the connection to etcd is closed" if self._closed else f"etcd has not done the request in time: {problem}"
+        )
 
     def _valid_token(self, number: int, deadline: float) -> str:
         """The token that all threads share; a new one if there is none; "" without a user."""
@@ -392,7 +394,7 @@ class EtcdClient:
             found = msgspec.json.decode(answer.body, type=_Refusal, strict=False)
         except (msgspec.MsgspecError, RecursionError):
             begin = ascii(bytes(answer.body[:100]).decode("latin-1").strip())
-            raise _Unclear(f"it answers with status {answer.status} and {begin}") from None
+            raise _Unclear(f"a member answers with status {answer.status} and {begin}") from None
         text = str(found.message or found.error)[:300]
         if "database space exceeded" in text:
             raise StoreFull(

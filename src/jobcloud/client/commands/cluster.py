@@ -35,8 +35,9 @@ def drain(
 ) -> None:
     """Drain an agent: it gets no new tasks, and shards that can move start on other agents.
 
-    DAEMON shards move a few at a time; after half of the time, all others at once. TRANSIENT shards may finish. At the
-    deadline, TRANSIENT shards of jobs with failover move too, and other TRANSIENT shards stay until they end.
+    DAEMON shards move a few at a time. When half of the time until the deadline has passed, the remaining DAEMON
+    shards move at once. TRANSIENT shards may finish. At the deadline, TRANSIENT shards of jobs with failover move
+    too, and other TRANSIENT shards stay until they end.
     """
     with connect(ctx) as client:
         drained = client.drain(agent, deadline, reason)
@@ -46,7 +47,7 @@ def drain(
 
 @agent_commands.command("undrain")
 def undrain(ctx: typer.Context, agent: AgentName, as_json: AsJson = False) -> None:
-    """End the drain of an agent. The agent gets new tasks again."""
+    """End the drain of an agent. The agent gets new tasks again, unless Mesos maintains it."""
     with connect(ctx) as client:
         uncordoned = client.undrain(agent)
     name = uncordoned["hostname"] or uncordoned["agentId"]

@@ -10,7 +10,8 @@ It requests processes by effects (`StartExecutor`, `KillExecutor`) and learns of
     executors   processes, API calls, launch and kill of tasks
     core        `Agent`: dispatch, registration, messages of the master
 
-Source: src/slave/{slave,http,task_status_update_manager}.cpp of Mesos 1.11.0, judged by the contract suite.
+Source: src/slave/{slave,http,task_status_update_manager}.cpp of Mesos 1.11.0. The contract suite compares
+this package with a real Mesos.
 """
 
 from __future__ import annotations

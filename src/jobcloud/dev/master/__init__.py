@@ -20,7 +20,8 @@ modules, each of which imports only those above it:
     core            `Master`: dispatch
 
 Unsupported features are refused with an error: operations other than LAUNCH, dynamic reservations, quota, weights,
-authentication. Source of every behaviour: src/master/{master,http}.cpp of Mesos 1.11.0, judged by the contract suite.
+authentication. Source of every behaviour: src/master/{master,http}.cpp of Mesos 1.11.0. The contract suite compares
+this package with a real Mesos.
 """
 
 from __future__ import annotations

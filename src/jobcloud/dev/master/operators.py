@@ -1,7 +1,7 @@
 """Calls of operators: agents marked gone, frameworks torn down, maintenance, drains.
 
-Source: src/master/{http,master,maintenance}.cpp and src/master/allocator/mesos/hierarchical.cpp of Mesos 1.11.0, judged
-by the contract suite.
+Source: src/master/{http,master,maintenance}.cpp and src/master/allocator/mesos/hierarchical.cpp of Mesos 1.11.0. The
+contract suite compares this module with a real Mesos.
 """
 
 from __future__ import annotations
