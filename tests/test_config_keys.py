@@ -35,10 +35,14 @@ def test_key_of_nothing_has_no_team() -> None:
         ("default:report", "billing", "report"),
         ("ops:report", "billing", "ops:report"),
         ("", "billing", ""),
+        ("default:", "billing", "default:"),
+        ("default:default:x", "", "default:default:x"),
+        ("a:b:c", "", "a:b:c"),
     ],
 )
 def test_text_of_a_user_means_one_key(text: str, team: str, key: str) -> None:
     assert qualified(text, team) == key
+    assert qualified(key) == key
 
 
 @pytest.mark.parametrize("team", ["a", "default", "team-7", "a" * 32, "a-"])

@@ -97,11 +97,10 @@ def team_of(key: str) -> str:
 def qualified(text: str, team: str = "") -> str:
     """The key that `[TEAM:]NAME` means. `team` is that of a bare name; "" stands for the team `default`.
 
-    The text is not checked: a key that nothing can have names nothing.
+    The text is not checked: a text that can be no key stays as it is, and names nothing.
     """
-    if SEPARATOR in text:
-        return key_of(*split_key(text))
-    return key_of(team or DEFAULT_TEAM, text) if text else ""
+    given, name = split_key(text) if SEPARATOR in text else (team or DEFAULT_TEAM, text)
+    return key_of(given, name) if name and SEPARATOR not in name else text
 
 
 def is_label(text: str) -> bool:

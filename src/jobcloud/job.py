@@ -182,8 +182,9 @@ class JobListener:
 class FiringContext:
     """The context of a FiringListener call: the firing as a whole.
 
-    `run_id` is that of the firing; `attempt` and `fence` belong to this call, as in ShardingContext.
-    `team` is the team of the job.
+    `run_id` is that of the firing; `attempt` and `fence` belong to this call, as in ShardingContext. `team` is the team
+    of the job.
+
     `sharding_parameters` maps items to their parameters. It is empty if they take more than 64 KiB as JSON;
     `sharding_parameters_left_out` is true then. `outcomes` counts the shards by final state (FINISHED, FAILED, KILLED,
     CANCELLED); it is empty before the firing.

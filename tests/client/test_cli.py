@@ -761,7 +761,7 @@ def test_hostile_team_is_a_usage_error_of_the_option_and_refused_in_a_manifest(
     assert "lower-case letters, digits or '-'" in result.err
     (app / "jobcloud.toml").write_text(in_team(team))
     refused = run("app", "add", str(app))
-    assert refused.code == 1
+    assert refused.code == 2
     assert "not a valid name of a team" in refused.err
     assert not loop.scheduler.apps
 
@@ -817,3 +817,20 @@ def test_task_is_found_by_key_and_shard_and_by_its_whole_id(run: Run, loop: Fake
     assert run("--team", "billing", "kill", "hello/0", "--json").json["id"] == tasks["billing:hello@-@0"]
     assert run("--team", "billing", "kill", tasks["hello@-@1"], "--json").json["id"] == tasks["hello@-@1"]
     assert run("kill", tasks["hello@-@0"][:-1], "--json").code == 0
+
+
+def test_team_of_the_option_never_means_a_task_of_another_team(run: Run, loop: FakeLoop, app: Path) -> None:
+    run("app", "add", str(app))
+    run("--team", "billing", "app", "add", str(app))
+    launch(loop)
+    run("--team", "billing", "job", "remove", "hello")
+    for command in (("--team", "ops", "kill", "hello"), ("--team", "ops", "logs", "hell"), ("kill", "default:")):
+        result = run(*command)
+        assert (result.code, "there is no task" in result.err) == (4, True)
+    assert run("kill", "default:hello/0", "--json").json["jobName"] == "hello"
+
+
+def test_import_from_elastic_job_refuses_another_team(run: Run) -> None:
+    result = run("--team", "billing", "import-ej", "--zookeeper", "127.0.0.1:1", "--zone", "UTC")
+    assert result.code == 2
+    assert "imports go to the team 'default' (leave out --team, and unset JOBCLOUD_TEAM)" in result.err

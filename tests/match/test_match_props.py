@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import pytest
 from bench import workloads
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -360,6 +361,7 @@ TestHistories = Histories.TestCase
 TestHistories.settings = settings(max_examples=150, stateful_step_count=40, derandomize=True, deadline=None)
 
 
+@pytest.mark.timeout(1_200)  # a busy machine needs more than the usual limit
 def test_twins_agree_on_random_placements(seed: int) -> None:
     chance, placed, history = random.Random(seed), 0, 0
     while placed < PLACEMENTS_WANTED:

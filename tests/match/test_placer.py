@@ -11,7 +11,7 @@ import tracemalloc
 import zlib
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -487,8 +487,8 @@ def test_no_port_is_assigned_twice(with_ports: Placer, seed: int) -> None:
             (lambda p, text=text: p.add_host("x", {"cpus": text}), r"amounts\['cpus'\] must be a number")
             for text in (" 1 ", "1_000", "1 ", "\u0661", "0x1", "1,5", "", "NaN", "Infinity")
         ),
-        (lambda p: Placer(5), "dimensions must be a list, not 5"),
-        (lambda p: Placer(("cpus", "ports"), fixed_ports=5), "fixed_ports must be a list, not 5"),
+        (lambda p: Placer(cast(Any, 5)), "dimensions must be a list, not 5"),
+        (lambda p: Placer(("cpus", "ports"), fixed_ports=cast(Any, 5)), "fixed_ports must be a list, not 5"),
         (lambda p: p.add_hosts(5), "hosts must be a list, not 5"),
         (lambda p: p.add_hosts([5]), r"a host is \(name, amounts, attributes, ports\), not 5"),
         (lambda p: p.add_hosts([("x", {})]), r"a host is \(name, amounts, attributes, ports\), not \('x', {}\)"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from tests.core_world import POLICY, START, Desk, make_app, make_job, make_offer, of, payload_of
@@ -25,7 +25,9 @@ from jobcloud.messages import (
     ShutdownExecutor,
     Trigger,
 )
-from jobcloud.model import Cause, Shard, ShardState, TaskName, changed, content_of
+from jobcloud.model import Cause, Shard, ShardState, Task, TaskName, changed, content_of
+from jobcloud.scheduler import Stored
+from jobcloud.scheduler.recovery import numbers_used
 from jobcloud.scheduler.sharding import firing_id
 from jobcloud.server.records import decode, encode
 
@@ -239,6 +241,14 @@ def test_leader_with_the_same_epoch_makes_no_id_twice() -> None:
     desk.restart(same_epoch=True)
     desk.do(Trigger(desk.at, "report"))
     assert len({firing.id.partition("trigger")[2] for firing in desk.scheduler.firings.values()}) == 2
+
+
+def test_job_name_that_looks_like_a_number_of_the_epoch_hides_no_number() -> None:
+    stored = Stored()
+    ids = ("x-1-0@-@0@-@READY@-@a1@-@1-57", "a-1:b-1-9@-@0@-@READY@-@a1@-@1-58", "x-1-99.trigger-1-56@prod-1-70")
+    for task_id in ids:
+        stored.tasks[task_id] = cast(Task, None)
+    assert numbers_used(stored, 1) == 58
 
 
 def test_removed_job_leaves_no_index_behind() -> None:

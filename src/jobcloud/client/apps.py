@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from jobcloud.client.http import Client, Json
-from jobcloud.client.pack import pack, read_manifest, sha256_of
-from jobcloud.config import DEFAULT_TEAM, SEPARATOR, key_of, split_key
+from jobcloud.client.pack import check_team_of, pack, read_manifest, sha256_of
+from jobcloud.config import DEFAULT_TEAM, SEPARATOR, check_team, key_of, split_key
 from jobcloud.errors import ConfigError
 from jobcloud.executor.package import WHEELS, PackageError, inspect
 from jobcloud.executor.wheels import distribution
@@ -50,7 +50,7 @@ def add_app(
     config = _named(manifest.app, name or str(manifest.app.get("appName") or _name_of(path.resolve())), team)
     of_team = {"team": config["team"]} if "team" in config else {}
     for job in manifest.jobs:
-        _check_team_of(job, config)
+        check_team_of(job, config)
     if known:
         client.app(key_of(str(config.get("team", DEFAULT_TEAM)), config["appName"]))  # raises if it is not registered
     if "appURL" not in config:
@@ -72,15 +72,8 @@ def _named(fields: Mapping[str, Any], name: str, team: str) -> Json:
         config["team"], config["appName"] = split_key(name)
     elif team not in ("", DEFAULT_TEAM):
         config.setdefault("team", team)
+    check_team("team", str(config.get("team", DEFAULT_TEAM)))
     return config
-
-
-def _check_team_of(job: Mapping[str, Any], app: Mapping[str, Any]) -> None:
-    """Raises ConfigError if a job of a manifest names another team than that of its app."""
-    team = app.get("team", DEFAULT_TEAM)
-    if job.get("team", team) != team:
-        problem = f"is {job['team']!r:.80} in job {job.get('jobName')!r:.120}, but the app belongs to {team!r:.80}"
-        raise ConfigError(problem, field="team", fix="name the team once, under [app]")
 
 
 def _name_of(path: Path) -> str:

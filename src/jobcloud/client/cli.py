@@ -120,10 +120,6 @@ def root(
         ),
     ] = False,
 ) -> None:
-    if team:
-        from jobcloud.config import check_team
-
-        check_team("--team", team)
     ctx.obj = GlobalOptions(server, token, team)
 
 

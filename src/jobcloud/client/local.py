@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobcloud.client.pack import MANIFEST, read_manifest
-from jobcloud.config import parse_shard_parameters, stored_item_parameters
+from jobcloud.client.pack import MANIFEST, check_team_of, read_manifest
+from jobcloud.config import DEFAULT_TEAM, check_team, parse_shard_parameters, stored_item_parameters
 from jobcloud.errors import ConfigError
 from jobcloud.executor import http_job, plugins
 from jobcloud.executor.loading import Contexts, LoadError, add_libraries, load_job
@@ -48,14 +48,16 @@ class _Parts:
     ignores: bool
 
 
-def run_local(app: Path, job_name: str, item: int | None = None) -> Iterator[LocalRun]:
+def run_local(app: Path, job_name: str, item: int | None = None, team: str = "") -> Iterator[LocalRun]:
     """Run all shards of a job, one after the other, or only shard `item`. The job is in the manifest of the app.
+
+    `team`: the team of the job if the manifest names none; "" stands for `default`.
 
     The job runs in the calling thread and in the app's directory. The app's context is opened once. Listeners and the
     error handler are called; a webhook is not. Errors of the job are raised to the caller. Raises ConfigError if the
     manifest has no such job, the job no such shard, or a class cannot be loaded.
     """
-    job = _find(app, job_name)
+    job = _find(app, job_name, team)
     items = _items(job, item)
     with _inside(app.resolve()):
         parts, contexts = _parts(job), Contexts()
@@ -103,14 +105,16 @@ def _call_firing_listener(parts: _Parts, job: Mapping[str, Any], step: str, outc
     plugins.call_firing_listener(parts.firing_listener, step, ctx, resolve)
 
 
-def _find(app: Path, name: str) -> Mapping[str, Any]:
+def _find(app: Path, name: str, team: str) -> Mapping[str, Any]:
     manifest = read_manifest(app)
     jobs = {str(job.get("jobName")): job for job in manifest.jobs}
     if name not in jobs:
         known = ", ".join(sorted(jobs)) or "none"
         raise ConfigError(f"{app / MANIFEST} has no job {name!r}", field="JOB", fix=f"jobs: {known}")
-    team = {"team": manifest.app["team"]} if "team" in manifest.app else {}
-    return {"jobType": "SIMPLE", "jobClass": "", "shardingTotalCount": 1, **jobs[name], **team}
+    of_app = {"team": str(manifest.app.get("team") or team or DEFAULT_TEAM)}
+    check_team("team", of_app["team"])
+    check_team_of(jobs[name], of_app)
+    return {"jobType": "SIMPLE", "jobClass": "", "shardingTotalCount": 1, **jobs[name], **of_app}
 
 
 def _items(job: Mapping[str, Any], item: int | None) -> range:

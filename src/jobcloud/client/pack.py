@@ -20,11 +20,12 @@ import os
 import tarfile
 import tomllib
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jobcloud.config import DEFAULT_TEAM
 from jobcloud.errors import ConfigError
 
 MANIFEST = "jobcloud.toml"
@@ -91,6 +92,14 @@ def read_manifest(app: Path) -> Manifest:
     if "name" in fields:
         fields.setdefault("appName", fields.pop("name"))
     return Manifest(fields, tuple(jobs))
+
+
+def check_team_of(job: Mapping[str, Any], app: Mapping[str, Any]) -> None:
+    """Raises ConfigError if a job of a manifest names another team than that of its app."""
+    team = app.get("team", DEFAULT_TEAM)
+    if job.get("team", team) != team:
+        problem = f"is {job['team']!r:.80} in job {job.get('jobName')!r:.120}, but the app belongs to {team!r:.80}"
+        raise ConfigError(problem, field="team", fix="name the team once, under [app]")
 
 
 def _files(root: Path, folder: Path) -> Iterator[tuple[str, Path]]:

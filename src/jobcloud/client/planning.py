@@ -226,8 +226,8 @@ def _less(kind: HostKind, taken: Sequence[int]) -> HostKind:
     return replace(kind, capacity=left) if min(left, default=0) >= 0 else kind
 
 
-def manifest_jobs(paths: Sequence[Path]) -> JobSet:
-    """The jobs and apps of manifests. Raises ConfigError."""
+def manifest_jobs(paths: Sequence[Path], default_team: str = "") -> JobSet:
+    """The jobs and apps of manifests. `default_team`: of manifests that name no team. Raises ConfigError."""
     jobs: list[Json] = []
     apps: dict[str, Json] = {}
     for path in paths:
@@ -236,7 +236,7 @@ def manifest_jobs(paths: Sequence[Path]) -> JobSet:
         manifest = read_manifest(path)
         if not manifest.jobs:
             raise ConfigError("has no jobs", field=f"{path}/jobcloud.toml", fix="write [[jobs]]")
-        team = str(manifest.app.get("team") or DEFAULT_TEAM)
+        team = str(manifest.app.get("team") or default_team or DEFAULT_TEAM)
         app = key_of(team, str(manifest.app.get("appName") or path.resolve().name))
         apps[app] = manifest.app
         jobs += [_by_key(config, key_of(team, str(config.get("jobName", ""))), app) for config in manifest.jobs]

@@ -300,5 +300,5 @@ def numbers_used(stored: Stored, epoch: int) -> int:
     ids = [*stored.tasks, *stored.firings]
     ids += (shard.task_id for firing in stored.firings.values() for shard in firing.shards)
     ids += (shard.task_id for shard in stored.shards.values() if shard is not None)
-    number = re.compile(rf"[-@]{epoch}-([0-9]{{1,15}})(@|$)")
+    number = re.compile(rf"[-@]{epoch}-([0-9]{{1,15}})(@[a-z][a-z0-9-]*)?$")
     return max((int(found[1]) for text in ids if (found := number.search(text))), default=0)

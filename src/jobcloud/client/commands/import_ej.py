@@ -10,7 +10,7 @@ import typer
 from jobcloud.client import render
 from jobcloud.client.commands.connection import connect
 from jobcloud.client.commands.exit_codes import Exit
-from jobcloud.client.commands.options import AsJson
+from jobcloud.client.commands.options import AsJson, team_of
 from jobcloud.client.commands.server import server_libraries
 from jobcloud.errors import ConfigError
 
@@ -41,6 +41,7 @@ def import_elastic_job(
     from jobcloud.client import import_ej
 
     _check_zone(zone)
+    _check_team(ctx)
     options = import_ej.Options(zone, _packages(package), fetch, disabled, dry_run)
     with server_libraries():
         from jobcloud.adapters.zookeeper.elastic_job import read_tree
@@ -51,6 +52,15 @@ def import_elastic_job(
     render.show(report.document(), render.imported, as_json=as_json)
     if report.refused:
         raise typer.Exit(Exit.REFUSED)
+
+
+def _check_team(ctx: typer.Context) -> None:
+    """Raises ConfigError if another team than `default` is asked for."""
+    from jobcloud.config import DEFAULT_TEAM
+
+    if team_of(ctx) not in ("", DEFAULT_TEAM):
+        fix = "leave out --team, and unset JOBCLOUD_TEAM"
+        raise ConfigError(f"imports go to the team {DEFAULT_TEAM!r}", field="--team", fix=fix)
 
 
 def _check_zone(zone: str) -> None:

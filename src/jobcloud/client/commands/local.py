@@ -12,7 +12,7 @@ import typer
 
 from jobcloud.client import render
 from jobcloud.client.commands.exit_codes import Exit
-from jobcloud.client.commands.options import AsJson
+from jobcloud.client.commands.options import AsJson, team_of
 from jobcloud.errors import ConfigError
 
 
@@ -24,6 +24,7 @@ class Dialect(StrEnum):
 
 
 def run_local(
+    ctx: typer.Context,
     app: Annotated[Path, typer.Argument(metavar="DIR", exists=True, file_okay=False, help="Directory of the app.")],
     job: Annotated[str, typer.Argument(metavar="JOB", help="Name of a job in the manifest of the app.")],
     shard: Annotated[
@@ -37,7 +38,7 @@ def run_local(
 
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     failed = False
-    for run in local.run_local(app, job, shard):
+    for run in local.run_local(app, job, shard, team_of(ctx)):
         failed |= run.failed
         ended = "failed" if run.failed else "finished"
         render.say(f"shard {run.item} {ended}: {f'handled {run.handled}' if run.handled else repr(run.result)}")

@@ -26,8 +26,13 @@ class GlobalOptions(NamedTuple):
 
 
 def team_of(ctx: typer.Context) -> str:
-    """The value of `--team`; "" if it is not given."""
-    return ctx.ensure_object(GlobalOptions).team
+    """The value of `--team`; "" if it is not given. Raises ConfigError if it can be no team."""
+    team = ctx.ensure_object(GlobalOptions).team
+    if team:
+        from jobcloud.config import check_team
+
+        check_team("--team", team)
+    return team
 
 
 def key_of(ctx: typer.Context, text: str) -> str:

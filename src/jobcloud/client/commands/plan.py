@@ -10,7 +10,7 @@ import typer
 from jobcloud.client import render
 from jobcloud.client.commands.connection import connect
 from jobcloud.client.commands.exit_codes import Exit
-from jobcloud.client.commands.options import AsJson, grouped
+from jobcloud.client.commands.options import AsJson, grouped, key_of, team_of
 from jobcloud.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -170,7 +170,9 @@ def plan(
         found, asked = _demand(ctx, demand, when, found, progress)
         problem = planning.problem_of(found, asked)
         failures = tuple(questions.fail) if questions.fail else (1,)
-        question = Question(found.how_many, failures, questions.fail_by, tuple(questions.more or ()), questions.seconds)
+        # The names in a table of tasks are the user's own.
+        more = tuple(job if demand.tasks else key_of(ctx, job) for job in questions.more or ())
+        question = Question(found.how_many, failures, questions.fail_by, more, questions.seconds)
         with plan_report.solver_silenced():
             made = make_plan(problem, question, progress)
     # The answer comes before the files: a full disk must not cost the result of a long calculation.
@@ -222,7 +224,7 @@ def _demand(
     if options.tasks:
         return hosts, planning.demand_of_table(options.tasks, capacity)
     if options.manifest:
-        jobs = planning.manifest_jobs(options.manifest)
+        jobs = planning.manifest_jobs(options.manifest, team_of(ctx))
     else:
         with connect(ctx) as client:
             jobs = planning.registered_jobs(client)

@@ -96,6 +96,8 @@ def _find_task(ctx: typer.Context, client: Client, text: str) -> Json:
 
     Raises ConfigError if `text` is empty or fits several ids, NotFound if it fits none.
     """
+    from jobcloud.config import DELIMITER
+
     job, _, item = text.partition("/")
     if not job:
         # An empty variable in a script must not select the newest task of all jobs.
@@ -105,7 +107,8 @@ def _find_task(ctx: typer.Context, client: Client, text: str) -> Json:
     elif newest := client.tasks(1, job=key_of(ctx, text)):
         found = newest
     else:
-        found = client.tasks(21, prefix=text)
+        # Ids begin with the key of the job. Without it, `--team` would find tasks of the team `default`.
+        found = client.tasks(21, prefix=text if DELIMITER in text else key_of(ctx, text))
         exact = [task for task in found if task["id"] == text]
         if len(found) > 1 and not exact:
             names = "\n  ".join(task["id"] for task in found[:20])
