@@ -9,6 +9,7 @@ import pytest
 from tests.contract.clusters import KINDS, start_cluster
 from tests.contract.test_mesos_contract import executor, task, update_of
 from tests.mesos_client import Cluster, Framework, amounts, post, request, total
+from tests.mesos_kit import until
 
 Frameworks = Callable[..., Framework]
 Json = dict[str, Any]
@@ -145,9 +146,14 @@ def test_metrics_count_tasks_agents_frameworks_and_resources(busy: Busy) -> None
     )
     framework.update("failing", "TASK_RUNNING")
     framework.update("failing", "TASK_FAILED")
-    after = read(cluster, "/metrics/snapshot")
-    changed = {name for name in before if name.startswith("master/tasks_") and after[name] != before[name]}
-    assert changed == {"master/tasks_failed", "master/tasks_error"}
+
+    def changed() -> set[str]:
+        after = read(cluster, "/metrics/snapshot")
+        return {name for name in before if name.startswith("master/tasks_") and after[name] != before[name]}
+
+    # The master sends an update to the framework before it counts it.
+    until(lambda: "master/tasks_failed" in changed(), "the failed task is counted")
+    assert changed() == {"master/tasks_failed", "master/tasks_error"}
 
 
 def test_flags_are_texts(small_cluster: Cluster) -> None:
