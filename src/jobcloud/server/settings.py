@@ -29,7 +29,8 @@ from jobcloud.config import DEFAULT_CLUSTER, LABEL_RULE, is_label
 from jobcloud.errors import ConfigError
 
 _UNITS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
-_DURATION = re.compile(r"(?:\d{1,12}(?:\.\d{1,9})?(?:ms|[smhdw]))+")
+# The largest unit comes first, and each unit occurs once.
+_DURATION = re.compile(r"(?=\d)" + "".join(rf"(?:\d{{1,12}}(?:\.\d{{1,9}})?{unit})?" for unit in reversed(_UNITS)))
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhdw])")
 _MASTER = re.compile(r"(zk://[^\s/]+(/[^\s]*)?|[^\s/,@]+:\d{1,5}(,[^\s/,@]+:\d{1,5})*)")
 _SERVERS = re.compile(r"[^\s/,@]+:\d{1,5}(,[^\s/,@]+:\d{1,5})*")
