@@ -224,7 +224,7 @@ class Placer:
         #: options → request → shape
         self._shapes = {self._no_options: self._plain_shapes}
         self._numbers: dict[Shape, int] = {}
-        #: of the shapes with options
+        #: shape that has options → its options
         self._options: dict[Shape, _Options] = {}
         self._claims: dict[str, Any] = {}
         #: The claims by the index of their release ids.
