@@ -58,8 +58,8 @@ from jobcloud.messages import KIND_NAMES
 from jobcloud.ports import StoredFault, StoredRecords, StoredWrite
 
 _EPOCH, _HEAD, _JOURNAL = "epoch", "head", "journal/"
-# A member of etcd accepts requests of 1.5 MiB, and 128 operations in each branch of a transaction. A transaction of this
-# store has at most one piece of a segment, the marks of the segment (see journal.py), and fewer than 100 deletions.
+# A member of etcd accepts requests of 1.5 MiB, and 128 operations in each branch of a transaction. A transaction of
+# this store has at most one piece of a segment, the marks of the segment (see journal.py), and 100 deletions.
 _PIECE_BYTES = 500_000
 _MAX_LEFTOVERS = 20
 _MAX_RECORD_BYTES = 16 << 20
