@@ -196,6 +196,10 @@ def _shard_picture() -> Iterable[str]:
     lines += [
         f"{state} --> WAITING: operator retries" for state in (ShardState.FAILED, ShardState.KILLED, ShardState.DEAD)
     ]
+    lines += [
+        "CANCELLED --> WAITING: operator retries the listener's first call, or a resident job needs the shard again",
+        "FINISHED --> WAITING: the listener's second call is repeated, or a resident job has a new cron",
+    ]
     lines += [f"{state} --> [*]" for state in (ShardState.FINISHED, ShardState.CANCELLED)]
     return _mermaid(lines)
 

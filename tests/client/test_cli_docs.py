@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,6 +56,13 @@ def test_command_and_its_options_have_a_help_text(name: str) -> None:
     assert command.help.split("\n\n")[0].rstrip().endswith(".")
     for parameter in command.params:
         assert getattr(parameter, "help", ""), f"{name} {parameter.name}"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_further_paragraphs_of_a_help_text_are_one_line_each(name: str) -> None:
+    # Typer joins the lines of the first paragraph only. In the others, it would print the line breaks of the source.
+    further = inspect.cleandoc(COMMANDS[name].help or "").split("\n\n")[1:]
+    assert not [paragraph for paragraph in further if "\n" in paragraph]
 
 
 def test_options_in_docs_exist() -> None:

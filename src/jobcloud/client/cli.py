@@ -106,8 +106,8 @@ def root(
         str,
         typer.Option(
             envvar="JOBCLOUD_TEAM",
-            help="The team of apps and jobs that are named without one. Lists show only this team's. Default: names "
-            "mean the team 'default', and lists show all teams.",
+            help="The team of each name that is given without a team. Lists then show only apps and jobs of this team. "
+            "Default: a name without a team means the team 'default', and lists show all teams.",
         ),
     ] = "",
     version: Annotated[

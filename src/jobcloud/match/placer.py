@@ -57,7 +57,7 @@ MAX_PORT: Final = 65_535
 MAX_MASKS_KEPT: Final = 1_000
 FORGOTTEN_AT_ONCE: Final = 8
 _INDEX: Final = _placer_plain.INDEX
-#: The default of the lists of ``Placer.shape``; given ones are compared with it by identity.
+#: The default of the list arguments of ``Placer.shape``. An argument that is this object was not given.
 _NONE: Final[tuple[Any, ...]] = ()
 _MAGIC: Final = b"JCPLACE2"
 _FIRST_MAGIC: Final = b"JCPLACE1"  # groups and executors are lists, by number
@@ -141,7 +141,7 @@ class _Uses(NamedTuple):
 
 
 class _Numbers:
-    """Names and their numbers, with the number of uses. When the last use ends, the name is forgotten.
+    """Gives each name a number, and counts the uses of the name. When the last use ends, the name is forgotten.
 
     Numbers are never reused, so that an old one is recognised.
     """
@@ -224,7 +224,7 @@ class Placer:
         #: options → request → shape
         self._shapes = {self._no_options: self._plain_shapes}
         self._numbers: dict[Shape, int] = {}
-        #: of the shapes with options
+        #: shape that has options → its options
         self._options: dict[Shape, _Options] = {}
         self._claims: dict[str, Any] = {}
         #: The claims by the index of their release ids.
@@ -234,7 +234,8 @@ class Placer:
         self._groups, self._keys = _Numbers(), _Numbers()
         self._attributes: dict[str, int] = {}
         self._limited: set[str] = set()
-        #: number → what the removed shape uses, for removed shapes that may have tasks; in the order of the next look
+        #: the removed shapes that may still have tasks: number → what the shape uses. ``_forget`` checks the first ones
+        #: and moves those with tasks to the end.
         self._removed: OrderedDict[int, _Uses] = OrderedDict()
         #: (constraints, soft) → the classes of the shapes with these
         self._bound: dict[_Bound, dict[int, None]] = {}
@@ -242,7 +243,7 @@ class Placer:
         self._changed: set[int] = set()
         #: Whether a host is new or has other attributes since the numbers of the attributes were updated.
         self._attributes_changed = False
-        #: Masks and penalties of new shapes on the present hosts; many shapes have the same constraints.
+        #: constraints → their mask or penalties on the present hosts. A cache: many new shapes have equal constraints.
         self._masks: dict[tuple[Any, ...], Any] = {}
 
     # ---- hosts
@@ -337,8 +338,8 @@ class Placer:
     def set_group_limit(self, group: str, amounts: Amounts | None) -> None:
         """Limit the amounts of all tasks of the group in sum; None: no limit.
 
-        A resource without an amount has no limit.
-        ``place`` respects the limit; existing tasks stay. Executors do not count.
+        A resource without an amount has no limit. ``place`` respects the limit; existing tasks stay. Executors do not
+        count.
         """
         _name("group", group)
         limit = None
@@ -404,7 +405,9 @@ class Placer:
         row = np.array(request, dtype=np.int64)
         number = self.matcher.add_class(row) if options is self._no_options else self._add_class(row, options)
         shape = self._add_shape(number, request, options, any_ports)
-        if number in self._removed:  # of a shape whose last task has ended; the new shape may use the same names
+        if number in self._removed:
+            # The matcher has reused the number of a removed shape whose last task has ended. The uses of that shape end
+            # only after those of the new one have begun, so that names which both use are not forgotten.
             self._use(self._removed.pop(number), -1)
         return shape
 
@@ -443,7 +446,7 @@ class Placer:
 
     def _add_class(self, request: NDArray[np.int64], options: _Options) -> int:
         if options.hard or options.soft:
-            self._refresh_masks()  # of the older shapes; the mask of a new one is current
+            self._refresh_masks()  # older shapes may lack changes of hosts; the mask of the new shape has them already
         for rule in class_rules(options.rules):
             if rule.group not in self._groups.name:
                 raise MatchError(
@@ -964,7 +967,7 @@ def _thousandths(what: str, name: str, value: Number) -> int:
 
 
 def _by_number(fitness: Any, dimensions: Sequence[str]) -> Any:
-    """The fitness with the numbers of dimensions to pack instead of their names."""
+    """The fitness for the matcher: in ``pack_NAME``, the name of the dimension is replaced by its number."""
     numbers_ = {f"{PACK_ONE}{name}": f"{PACK_ONE}{at}" for at, name in enumerate(dimensions)}
     given = [fitness] if isinstance(fitness, str) else fitness if isinstance(fitness, Mapping) else ()
     for name in given:
@@ -1010,7 +1013,7 @@ def _opened(data: object) -> tuple[Any, bytes]:
 
 
 def _of_first_version(names: Any) -> Any:
-    """The names of a JCPLACE1 snapshot, in the present form. It has no limits by name."""
+    """The names of a JCPLACE1 snapshot, in the present form. Such a snapshot has no limits of groups."""
     if not isinstance(names, dict) or not all(isinstance(names.get(f), list) for f in ("groups", "executors")):
         raise ValueError("groups and executors are not lists")
     known = [{name: at for at, name in enumerate(names[field_])} for field_ in ("groups", "executors")]

@@ -1,4 +1,4 @@
-"""The scheduling cycle: holds offers for a while, launches the shards that may start on them, and declines the rest."""
+"""The scheduling cycle: holds offers for a while, launches shards on them, and declines the unused offers."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from jobcloud.scheduler.state import State
 from jobcloud.scheduler.warm_executors import Place, WarmExecutors
 
 _MAX_AVOIDED = 100
-# The matcher counts amounts. The offers of an agent are divided by role and reservation, so they can hold too little
+# The matcher adds up an agent's offers. But they are divided by role and reservation, so they can lack the right parts
 # for a shard that the matcher has placed. Then the shard waits for this time. It has not failed, and its next place may
 # fit.
 _NO_FIT_MS = 5_000
-# The number of shards in the first part of a cycle. After a part, the cycle knows which requests have no room.
+# A cycle places the waiting shards in parts (see `_match`). This is the number of shards in the first part.
 _FIRST_PART = 100
 # Global names, because an access to an enum member costs a function call in CPython 3.11.
 _ACTIVE, _DAEMON, _TASK, _LAUNCHED = ShardState.ACTIVE, Cause.DAEMON, Kind.TASK, Topic.LAUNCHED
@@ -203,7 +203,7 @@ class Cycle(Part):
             self._firings.put_shards(firing_id, shards, at)
 
     def _eligible(self, at: int) -> list[tuple[str, Sequence[int]]]:
-        """The shards that may start, in their order, as rows: the id of a firing, and its items."""
+        """The shards that may start, in their order. Each row has the id of a firing, and items of this firing."""
         jobs = self._state.jobs
         return self._state.queue.eligible(at, lambda job: self._launchable(job, at), lambda job: jobs[job].priority)
 
@@ -228,8 +228,8 @@ class Cycle(Part):
         hopeless: set[Request] = set()
         wanted = self._requested(starting, refused, hopeless, at)
         left, size = self._state.policy.cycle_limit, _FIRST_PART
-        # In parts, because far more shards may wait than there is room for. If a request has no room, later parts skip
-        # the shards with the same request.
+        # Far more shards may wait than there is room for, so they are placed in parts. If a part finds no room for a
+        # request, later parts skip the shards with the same request.
         while part := list(islice(wanted, max(min(left, size), 1))):
             if not left:
                 self._state.cycle_due = True
@@ -281,7 +281,7 @@ class Cycle(Part):
                     yield entry, self._avoiding(entry, request, avoiding, at)
 
     def _exceeds_trial(self, entry: queue.Entry, starting: set[str]) -> bool:
-        """Whether the app may start only one task, because its breaker is open, and this cycle starts one already."""
+        """Whether the app's circuit breaker allows only one task to start, and this cycle starts one already."""
         app = self._state.jobs[self._state.firings[entry.firing_id].job].app_key
         if not self._circuit_breakers.on_trial(app):
             return False
@@ -292,8 +292,8 @@ class Cycle(Part):
     def _avoiding(self, entry: queue.Entry, request: Request, known: set[Request], at: int) -> Request:
         """The request of a shard. It avoids the agent on which the last attempt was lost, if there is another agent.
 
-        Each avoided agent costs the matcher a class. If very many agents lose attempts, the agents are not the cause.
-        So at most _MAX_AVOIDED requests avoid one.
+        Each request that avoids an agent is a class of its own in the matcher. If very many agents lose attempts, the
+        agents are not the cause. So at most _MAX_AVOIDED requests avoid an agent.
         """
         shard = self._state.firings[entry.firing_id].shards[entry.item]
         if shard.avoid_ms <= at or not self._state.cluster.avoidable(shard.agent_id):

@@ -32,7 +32,8 @@ from jobcloud.model import (
 
 MESSAGE = "its record was lost or damaged"
 _NOT_BEGUN = (ShardState.WAITING, ShardState.CANCELLED)
-# The generation of stand-in firings. It is older than every real one, so a stand-in ends with its tasks.
+# The generation of stand-in firings. Every generation of a job is newer. Firings of an older generation start no tasks,
+# so a stand-in ends with its present tasks.
 NO_GENERATION = 0
 # The spec of an executor that is known only from its tasks.
 NO_SPEC = "{}"
@@ -112,8 +113,8 @@ def _with_shards(stored: Stored, at: int) -> dict[str, Firing]:
     """The firings, with the shards that have records of their own.
 
     A shard with a damaged record is taken as FAILED. If it has a task, `recover` makes it active afterwards. A shard
-    without a record waits for its first attempt. If its firing has ended, its record was lost, and it is taken as
-    FAILED, too.
+    without a record waits for its first attempt, unless its firing has ended. In an ended firing, each shard had a
+    record. If it was lost, the shard is taken as FAILED, too.
     """
     found: dict[str, dict[int, Shard | None]] = {firing.id: {} for firing in stored.firings.values() if firing.wide}
     for key, shard in stored.shards.items():
@@ -139,10 +140,11 @@ def _with_shards(stored: Stored, at: int) -> dict[str, Firing]:
 
 
 def _with_listener(shards: Shards, lost: set[int], running: set[int], failed: Shard) -> dict[int, Shard]:
-    """Changes after which the lost shards of a firing fit the calls of its listener.
+    """New states for shards of a firing with a listener, after records of shards were lost.
 
-    `running`: the items that have a task. The job's own shards start only after the first call has finished, and the
-    second call only after all of them have ended.
+    `lost`: the items without a record and without a task. `running`: the items that have a task. The last two shards
+    are the calls of the listener. The other shards start only after the first call has finished, and the second call
+    only after all of them have ended. The new states agree with this order.
     """
     before, after = len(shards) - 2, len(shards) - 1
     work = range(before)
@@ -162,7 +164,7 @@ def _with_listener(shards: Shards, lost: set[int], running: set[int], failed: Sh
 
 
 def with_starts(firings: Mapping[str, Firing], tasks: Iterable[Task]) -> dict[str, Firing]:
-    """The firings, with the start of each running shard. Only the records of tasks store it."""
+    """The firings, with the instant at which each running shard started. Only the records of tasks store it."""
     started: dict[str, dict[int, Shard]] = {}
     for task in tasks:
         if task.started_ms and not task.placeholder:
@@ -173,7 +175,11 @@ def with_starts(firings: Mapping[str, Firing], tasks: Iterable[Task]) -> dict[st
 
 
 def _state(whole: Stored, job: str, at: int) -> JobState:
-    """A stand-in for a job's state. The job's newest firings are the current generation, if they fit its kind."""
+    """A stand-in for a job's state.
+
+    The current generation is that of the job's newest firings. If the job has become resident since they were made, or
+    has ceased to be resident, it is the next generation.
+    """
     firings = [firing for firing in whole.firings.values() if firing.job == job]
     newest = max((firing.generation for firing in firings), default=1)
     resident = whole.jobs[job].kind is JobKind.DAEMON
@@ -193,7 +199,8 @@ def differences(before: Stored, after: Stored) -> Iterator[tuple[Kind, str, Reco
             if old.get(key) != new.get(key):
                 yield kind, key, new.get(key)
     for key, firing in after.firings.items():
-        # The firing as its own record should be. Older builds stored the shards of a wide firing in it, too.
+        # The content that the firing's own record should have. The shards of a wide firing have records of their own;
+        # older builds stored them in the firing's record, too.
         stored = changed(firing, shards=untried(len(firing.shards))) if firing.wide else firing
         if before.firings.get(key) != stored:
             yield Kind.FIRING, key, firing
@@ -260,7 +267,7 @@ def _give_firing(whole: Stored, task: Task, places: Mapping[str, tuple[str, int]
 
 
 def _stand_in(whole: Stored, task: Task) -> Firing:
-    """A stand-in for the lost firing of a task. Like every firing's id, its id begins with the name of the job."""
+    """A stand-in for the lost firing of a task. Like every firing's id, its id begins with the key of the job."""
     job = whole.jobs.get(task.job)
     cause = Cause.DAEMON if job is not None and job.kind is JobKind.DAEMON else Cause.TRIGGER
     name = task.firing_id if belongs(task.firing_id, task.job) else f"{task.job}.{task.firing_id}"

@@ -1,9 +1,9 @@
 """Roll-outs: shards that run an older version of a resident job are replaced, a few at a time.
 
-The progress of a roll-out is derived from stored records only. A task is stale if its revision is not the current one
-of its shard, or if the job no longer has its item. Stale tasks are killed, and each kill is stored in the task's
-record. When the end of the task is reported, its shard starts again, as after any other end. At most `max_unavailable`
-shards are down at a time. So a version that does not run stops its own roll-out.
+The progress of a roll-out is derived from stored records only. A task is stale (the documents say: outdated) if its
+revision is not the current one of its shard, or if the job no longer has its item. Stale tasks are killed, and each
+kill is stored in the task's record. When the end of the task is reported, its shard starts again, as after any other
+end. At most `max_unavailable` shards are down at a time. So a version that does not run stops its own roll-out.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Rollouts(Part):
         self._firings = firings
         self._reconciliation = reconciliation
         self._tasks = tasks
-        #: job with stale tasks → when it is checked even if no update of its tasks comes; 0 for never
+        #: job with stale tasks → the instant of its next check; 0 if only an update of its tasks causes a check
         self._jobs: dict[str, int] = {}
         #: the jobs of `_jobs` that the next tick checks
         self._due: set[str] = set()

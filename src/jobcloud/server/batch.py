@@ -75,7 +75,11 @@ Restore: TypeAlias = Callable[[Restored, int, int], CoreT]
 
 
 class Arrived(msgspec.Struct, frozen=True, gc=False):
-    """An event that has arrived. `session`: the number of the session of its driver. Other sessions drop the event."""
+    """An event that has arrived.
+
+    `session`: the number of the session in which it arrived. Once that session has ended, the event is dropped. None:
+    the event belongs to no session, and is always handled.
+    """
 
     event: Event
     session: int | None = None
@@ -178,7 +182,7 @@ def merge(series: Iterable[Iterable[Write]]) -> list[Write]:
 class BatchProcessor(Generic[CoreT]):
     """acquire → reload → connect → process* → disconnect.
 
-    After a StoreError or CoreFailed: disconnect, reload, connect. Fenced is final.
+    After a StoreError or CoreFailed: disconnect, reload, connect. After Fenced, the processor is not used again.
     """
 
     def __init__(
@@ -292,7 +296,8 @@ class BatchProcessor(Generic[CoreT]):
     def _due(self, now: int) -> int:
         """The instant (ms) of the next Tick.
 
-        It is always after the last Tick, so that a core that asks for a past instant cannot make the loop spin.
+        It is after the last Tick, so that a core that asks for a past instant cannot make the loop spin. If the clock
+        was set back behind the last Tick, a Tick is due now.
         """
         if now < self._ticked_ms:
             return now

@@ -11,10 +11,10 @@ A batch is one transaction. It compares the value of `epoch`, the create revisio
 revision at which `head` was last changed. It creates the next segment of the journal and changes `head`. So a
 superseded leader writes nothing.
 
-A transaction that gets no answer is sent again. If the first request arrives as well, even minutes later, the later of
-the two fails, because the earlier one has changed `head`. The failed transaction reads `head`. If `head` contains the
-token of the batch, the batch was written. A batch without records also changes `head`. So once such a batch has
-succeeded, no earlier request can take effect.
+A transaction that gets no answer is sent again. Both requests may arrive, even minutes apart. The request that etcd
+handles first changes `head`, so the other one fails. A failed transaction reads `head`. If `head` contains the token of
+the batch, the batch was written. A batch without records also changes `head`. So once such a batch has succeeded, no
+earlier request can take effect.
 
 A batch too large for one request is split into parts. Each part is a key of its own. The last request is the
 transaction that creates the segment. Parts without a segment have no meaning, so a crash between the requests leaves
@@ -59,7 +59,7 @@ from jobcloud.ports import StoredFault, StoredRecords, StoredWrite
 
 _EPOCH, _HEAD, _JOURNAL = "epoch", "head", "journal/"
 # A member of etcd accepts requests of 1.5 MiB, and 128 operations in each branch of a transaction. A transaction of
-# this store has at most one piece of a segment, its marks, and 100 deletions.
+# this store has at most one piece of a segment, the marks of the segment (see journal.py), and 100 deletions.
 _PIECE_BYTES = 500_000
 _MAX_LEFTOVERS = 20
 _MAX_RECORD_BYTES = 16 << 20
@@ -82,8 +82,8 @@ class EtcdStore:
 
     `name` is stored with the epoch, for users. `candidacy` returns our key in the election. The epoch is raised, and
     batches are written, only while that key exists. `heard` is called with a member's time (ms) when the epoch is
-    raised. `close` calls `resign`, so that the next candidate can lead at once. `requests` counts the requests that
-    changed the state.
+    raised. `close` calls `resign`, so that the next candidate can lead at once. `requests` counts the requests to
+    change the state.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class EtcdStore:
         candidacy = self._candidacy()
         compare += _still_candidate(candidacy)
         own = [get(candidacy.key)] if candidacy else []
-        # Because of this change of the head, requests of earlier leaders that are still on their way fail.
+        # Requests of earlier leaders may still be on their way. They fail, because this changes the head.
         change = [put(self._key(_EPOCH), value), put(self._key(_HEAD), _head_value(head.number if head else 0, token))]
         answer = self._transact(compare, change, own)
         self.requests += 1
@@ -309,7 +309,7 @@ class EtcdStore:
         return self._interpret(self._read_all())
 
     def _read_all(self) -> dict[str, KeyValue]:
-        """All keys below the prefix, by the rest of their names, as of one revision of etcd."""
+        """All keys below the prefix, by their names without the prefix, as of one revision of etcd."""
         for _ in range(_MAX_READS):
             try:
                 return self._read_pages()
@@ -318,7 +318,7 @@ class EtcdStore:
         raise StoreError("etcd compacts its history faster than the state can be read")
 
     def _read_pages(self) -> dict[str, KeyValue]:
-        """All keys below the prefix, by the rest of their names.
+        """All keys below the prefix, by their names without the prefix.
 
         Raises _Compacted if the revision is compacted meanwhile.
         """
@@ -355,7 +355,7 @@ class EtcdStore:
         data = {name[len(_JOURNAL) :]: each.value for name, each in found.items() if name.startswith(_JOURNAL)}
         strange = [name for name in found if not name.startswith((_JOURNAL, _ELECTION)) and name not in (_EPOCH, _HEAD)]
         files = Files(data)
-        # So a missing last segment is noticed.
+        # The head names the last segment. If this segment is missing, the loss is noticed.
         files.numbers.update({last} - {0})
         stored.faults.extend(StoredFault(self._text(name), "is of an unknown kind") for name in sorted(strange))
         advice = f"stop all schedulers, delete all keys below {self._text('')} and use `jobcloud restore`"

@@ -192,7 +192,7 @@ class CallLine:
         return [CallFailed(f"could not be sent to {self._address}: {problem}", certain=True)] if problem else []
 
     def _read(self) -> list[CallFailed | None]:
-        """Wait for an answer. Returns one or more outcomes; those of all calls in flight if the connection is lost."""
+        """Wait for an answer. Returns one or more outcomes. If the connection is lost, every call in flight has one."""
         assert self._connection is not None
         outcomes: list[CallFailed | None] = []
         lost: CallFailed | None = None
@@ -440,7 +440,7 @@ class _Chunks:
         self._over = True
 
     def read(self, size: int) -> list[bytes]:
-        """The content of the next bytes, at most `size`. Waits until there is a byte; empty at the end.
+        """The content of the next chunks, from at most `size` bytes. Waits for content; empty at the end.
 
         Raises OSError. Raises HTTPException for a malformed chunk, after the content before it was returned.
         """

@@ -62,9 +62,11 @@ def update(
 ) -> None:
     """Update a registered app, and follow its roll-out until all resident shards run the new version.
 
-    Attempts of TRANSIENT jobs that start after the update use the new version. If the new version does not run, the
-    command exits with 1, and the shards that were not replaced keep the old version. If the roll-out takes longer than
-    --timeout, the command exits with 1, and the roll-out continues. To follow it, run the same command again.
+    Attempts of TRANSIENT jobs that start after the update use the new version.
+
+    If the new version does not run, the command exits with 1, and the shards not yet replaced keep the old version.
+
+    If --timeout ends before the roll-out, the command exits with 1. To follow it further, run the command again.
     """
     from jobcloud.client.apps import add_app
 
@@ -101,7 +103,7 @@ def init(
 
 @commands.command("list")
 def list_apps(ctx: typer.Context, as_json: AsJson = False) -> None:
-    """List all apps."""
+    """List apps."""
     with connect(ctx) as client:
         render.show(client.apps(team_of(ctx)), render.apps, as_json=as_json)
 

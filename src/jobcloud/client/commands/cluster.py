@@ -33,11 +33,11 @@ def drain(
     reason: Annotated[str, typer.Option(help="Text that `jobcloud cluster` shows as the reason.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Drain an agent: it gets no new tasks, and shards that can move start on other agents.
+    """Drain an agent: it gets no new tasks, and its shards move to other agents if they can.
 
-    DAEMON shards move a few at a time. When half of the time until the deadline has passed, the remaining DAEMON
-    shards move at once. TRANSIENT shards may finish. At the deadline, TRANSIENT shards of jobs with failover move
-    too, and other TRANSIENT shards stay until they end.
+    DAEMON shards move a few at a time. When half of the time until the deadline has passed, all others move at once.
+
+    TRANSIENT shards may finish. At the deadline, those of jobs with failover move. The others stay until they end.
     """
     with connect(ctx) as client:
         drained = client.drain(agent, deadline, reason)
@@ -47,7 +47,7 @@ def drain(
 
 @agent_commands.command("undrain")
 def undrain(ctx: typer.Context, agent: AgentName, as_json: AsJson = False) -> None:
-    """End the drain of an agent. The agent gets new tasks again, unless Mesos maintains it."""
+    """End the drain of an agent. The agent gets new tasks again, unless Mesos has a maintenance window for it."""
     with connect(ctx) as client:
         uncordoned = client.undrain(agent)
     name = uncordoned["hostname"] or uncordoned["agentId"]
@@ -64,8 +64,7 @@ def tear_down(
 ) -> None:
     """Remove the framework from Mesos. This KILLS all its tasks.
 
-    If no scheduler has been connected for as long as the setting mesos.failover_timeout, Mesos removes the framework
-    by itself.
+    Mesos also removes the framework if no scheduler connects for the time mesos.failover_timeout (a week by default).
     """
     with connect(ctx) as client:
         framework_id = client.cluster()["frameworkId"]

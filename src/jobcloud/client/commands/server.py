@@ -95,7 +95,7 @@ def run_scheduler(
     tls: TlsOptions,
     data: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Directory for state and packages. Default: none, with the state in memory."),
+        typer.Option(metavar="DIR", help="Directory for state and packages. Without it, the state is in memory only."),
     ] = None,
     zookeeper: Annotated[
         str | None,
