@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from jobcloud.errors import ConfigError
-from jobcloud.server.settings import _environment, keys, load, milliseconds
+from jobcloud.server.settings import Http, _environment, keys, load, milliseconds
 
 
 @pytest.fixture(autouse=True)
@@ -340,3 +340,22 @@ def test_documentation_lists_exactly_the_settings() -> None:
     document = (Path(__file__).parents[2] / "docs" / "settings.md").read_text()
     listed = re.findall(r"^\| `([a-z_.]+)` \|", document, re.MULTILINE)
     assert listed == [key for key, _, _ in keys()]
+
+
+@pytest.mark.parametrize(
+    ("host", "hosts", "names", "advertised", "local"),
+    [
+        ("127.0.0.1", (), ("127.0.0.1",), "127.0.0.1", "127.0.0.1"),
+        ("10.0.0.7", ("ops.test",), ("10.0.0.7", "ops.test"), "10.0.0.7", "10.0.0.7"),
+        ("0.0.0.0", ("ops.test", "b.test"), ("ops.test", "b.test"), "ops.test", "127.0.0.1"),
+        ("::", (), (), "::1", "::1"),
+        ("ops.test", (), ("ops.test",), "ops.test", "ops.test"),
+    ],
+)
+def test_address_of_all_interfaces_is_no_name_for_clients(
+    tmp_path: Path, host: str, hosts: tuple[str, ...], names: tuple[str, ...], advertised: str, local: str
+) -> None:
+    (token := tmp_path / "token").write_text("x" * 24)
+    token.chmod(0o600)
+    http = Http(host=host, hosts=hosts, token_file=token)
+    assert (http.names, http.advertised, http.local) == (names, advertised, local)

@@ -8,6 +8,7 @@ every key.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import ipaddress
 import os
@@ -342,7 +343,9 @@ class Http(_Section):
     host: str = Field(default="127.0.0.1", min_length=1, description="the address to listen on")
     port: Port = Field(default=8899, description="a port, 0 for any free one")
     token_file: SecretFile | None = Field(default=None, description="a file that contains the token callers must send")
-    hosts: Words = Field(default=(), description="host names of the API in addition to loopback names")
+    hosts: Words = Field(
+        default=(), description="names by which clients call the API, in addition to http.host and loopback names"
+    )
     origins: Words = Field(
         default=(), description="origins of web pages that may send changes, e.g. https://ops.example.org"
     )
@@ -357,6 +360,30 @@ class Http(_Section):
     stall_timeout: Patience = Field(
         default=timedelta(seconds=30), description="how long a client may take no data of an answer, 1s to 10m"
     )
+
+    @property
+    def _every_address(self) -> bool:
+        """Whether `host` stands for all addresses of the machine, such as 0.0.0.0. Then it is no name for clients."""
+        with contextlib.suppress(ValueError):
+            return ipaddress.ip_address(self.host.strip("[]")).is_unspecified
+        return False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names by which clients may call the API, in addition to loopback names."""
+        return self.hosts if self._every_address else (self.host, *self.hosts)
+
+    @property
+    def advertised(self) -> str:
+        """The name by which other machines find this scheduler."""
+        return next(iter(self.names), self.local)
+
+    @property
+    def local(self) -> str:
+        """The name by which clients on this machine find this scheduler."""
+        if not self._every_address:
+            return self.host
+        return "::1" if ":" in self.host else "127.0.0.1"
 
     @check(mode="after")
     def _guarded(self) -> Http:

@@ -129,7 +129,7 @@ class _Process:
             origin = Origin(packages, self._package_urls, timeout_s=sizes.fetch_timeout.total_seconds())
             base_url = _url(artifacts.advertise or artifacts.host, artifact_socket)
             policy = _policy(self._settings, Artifacts(base_url, zip_sha256, zip_path.name, bundle.command(zip_sha256)))
-            api_url = _url(self._settings.http.host, api_socket)
+            api_url = _url(self._settings.http.advertised, api_socket)
             store, leadership = self._state(api_url)
             loop = self._loop(policy, store, leadership)
             stack.callback(loop.stop, _STOP_S)
@@ -158,7 +158,7 @@ class _Process:
                 stack.callback(loop.stop, _STOP_S)
             self._compare_clocks()
             loop.start()
-            stack.enter_context(self._context(api_url))
+            stack.enter_context(self._context(_url(self._settings.http.local, api_socket)))
             return self._wait(loop, leadership, stop)
 
     def _state(self, address: str) -> tuple[Store, Leadership | None]:
@@ -229,7 +229,7 @@ class _Process:
         http, calls = self._settings.http, self._settings.http_jobs
         options = ApiOptions(
             host=http.host,
-            access=Access(self._token, http.hosts, http.origins, max_upload_bytes=packages.max_bytes),
+            access=Access(self._token, http.names, http.origins, max_upload_bytes=packages.max_bytes),
             urls=self._package_urls,
             job_urls=UrlPolicy(calls.hosts, calls.schemes),
         )
