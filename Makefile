@@ -34,10 +34,12 @@ test-zookeeper: $(VENV)/.tests ## Run the tests on a real ZooKeeper (apt-get ins
 test-etcd: $(VENV)/.tests ## Run the tests on a real etcd (apt-get install etcd-server)
 	JOBCLOUD_TEST_NO_SKIP=1 $(BIN)/python -m pytest -m etcd $(ARGS)
 
+# Without the mutants: they show that the tests can fail, whatever the build.
 debug-test: $(VENV)/.tests ## Run the tests of the matcher and of packing on a build with bounds checks
 	mkdir -p build && find src -name '*.so' -print0 | tar -cf build/extensions.tar --null -T -
 	JOBCLOUD_DEBUG=1 $(BIN)/python setup.py -q build_ext --inplace --force
-	$(BIN)/python -m pytest tests/match tests/planning/test_plan_packing.py; status=$$?; \
+	$(BIN)/python -m pytest -n $(WORKERS) --ignore tests/match/test_match_mutants.py \
+		tests/match tests/planning/test_plan_packing.py; status=$$?; \
 	tar -xf build/extensions.tar && exit $$status
 
 # ------------------------------------------------------------------------------------------------ check and build
