@@ -136,20 +136,29 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items.sort(key=lambda item: rank.get(item.nodeid.partition("::")[0], len(rank)))
 
 
-_skipped: list[str] = []
+# The marks of tests that need a real server.
+_SERVERS = frozenset({"mesos", "zookeeper", "etcd"})
+_skipped: list[tuple[str, frozenset[str]]] = []
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     if report.skipped and not hasattr(report, "wasxfail"):
-        _skipped.append(report.nodeid)
+        _skipped.append((report.nodeid, _SERVERS & report.keywords.keys()))
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """With JOBCLOUD_TEST_NO_SKIP=1 a skipped test fails the run. CI sets it when the real servers are installed."""
-    is_worker = hasattr(session.config, "workerinput")  # of xdist; the controller sees the reports of all workers
-    if _skipped and not is_worker and os.environ.get("JOBCLOUD_TEST_NO_SKIP") == "1":
-        print(f"\nJOBCLOUD_TEST_NO_SKIP=1, but {len(_skipped)} tests were skipped: {', '.join(_skipped[:5])} …")
+    """A skipped test fails the run if JOBCLOUD_TEST_NO_SKIP is 1, or a list of all servers that the test needs.
+
+    CI sets it when these servers are installed.
+    """
+    if hasattr(session.config, "workerinput"):
+        return  # a worker of xdist; the controller sees the reports of all workers
+    wanted = os.environ.get("JOBCLOUD_TEST_NO_SKIP", "")
+    servers = frozenset(wanted.split(","))
+    missed = [nodeid for nodeid, needs in _skipped if wanted == "1" or (needs and needs <= servers)]
+    if missed:
+        print(f"\nJOBCLOUD_TEST_NO_SKIP={wanted}, but {len(missed)} tests were skipped: {', '.join(missed[:5])} …")
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
