@@ -300,8 +300,8 @@ class App:
     max_parallel: int = described(
         0,
         "maxParallel",
-        "maximum number of shards that run at once in the app's worker on an agent; more wait in the executor; 0: no "
-        "limit",
+        "maximum number of shards that run at once in the app's worker on an agent; further shards wait in the "
+        "executor; 0: no limit",
         high=10_000,
     )
     executors: int = described(

@@ -7,8 +7,8 @@ group.
 
 If necessary, a write reclaims some space by *cleaning* old segments. The write copies the valid records of the oldest
 segments to the new segment. The transaction that creates the new segment deletes these old segments. The oldest
-segments go first, so that the marker of a deletion can be dropped with its segment: no older segment can still contain
-the deleted record. (Rosenblum and Ousterhout, "The design and implementation of a log-structured file system", 1992.)
+segments go first. So an entry that marks a deletion need not be copied: no older segment is left that could contain the
+deleted record. (Rosenblum and Ousterhout, "The design and implementation of a log-structured file system", 1992.)
 
 Format of a segment: zlib(msgpack([[kind, key, value or nil], …])). `Spread` splits a large segment. A store keeps each
 piece in a node (in etcd: a key).
@@ -317,7 +317,8 @@ class Image:
     ) -> dict[int, dict[Place, bytes | None]]:
         """Read the journal into this image, and its records into `stored`.
 
-        Returns the writes of the kinds that are kept `elsewhere`, by segment. Raises StoreUnusable.
+        The store normally keeps the kinds in `elsewhere` in other places. So their writes are returned instead, by the
+        number of the segment. Raises StoreUnusable.
         """
         apart: dict[int, dict[Place, bytes | None]] = {}
         used: set[str] = set()

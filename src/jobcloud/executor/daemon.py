@@ -325,7 +325,7 @@ class Executor(Listener):
         env = {name: value for name, value in os.environ.items() if name != "MESOS_EXECUTOR_AUTHENTICATION_TOKEN"}
         common = (self._loop, self._children, self._pump, self._folders)
         self._workers = Workers(*common, self._app, self._directory, libraries, env)
-        if libraries:  # for Python scripts; workers get the libraries in "hello"
+        if libraries:  # for Python scripts; workers get the libraries in their first message
             env = {**env, "PYTHONPATH": os.pathsep.join(filter(None, [*libraries, env.get("PYTHONPATH")]))}
         self._runners = {True: Scripts(*common, self._directory, env), False: self._workers}
         for task in waiting:

@@ -112,7 +112,7 @@ def mask(constraints: Iterable[Constraint], hosts: Sequence[Mapping[str, str] | 
 def penalties(soft: Iterable[tuple[Constraint, int]], hosts: Sequence[Mapping[str, str] | None]) -> NDArray[np.int64]:
     """int64[len(hosts)] for ``add_class(penalty=…)``: the sum of the weights of the constraints that the host fails.
 
-    Weights are in the matcher's units: 2**20 equals one dimension of a host wholly free.
+    Weights are in the matcher's units: 2**20 stands for the whole capacity of a host in one dimension.
     """
     wanted = tuple(soft)
     costs = [0 if h is None else sum(weight for c, weight in wanted if not c.holds(h)) for h in hosts]

@@ -124,8 +124,9 @@ class Matcher:
     ``dimensions``: the number of resources of a host, 1 to 64; the caller chooses their order.
 
     ``fitness``: a name, weights in 1024ths, or a pure function of (class, slot, need, free, capacity) (docs/matcher.md,
-    "Fitness"). Lower scores are better. A host on which the task does not fit scores INT32_MAX and is never used. Hosts
-    that already have the class's shared part come before all others. Among equal scores, the lowest slot wins.
+    "Fitness"). Lower scores are better. A host on which the task does not fit scores INT32_MAX and is never used. With
+    any fitness but "even" alone, hosts that already have the class's shared part come before all others. Among equal
+    scores, the lowest slot wins.
 
     ``engine``: how the compiled matcher searches; its answers do not depend on it. Here it is only checked and stored.
     """
@@ -250,10 +251,10 @@ class Matcher:
 
         ``request`` int64[D]: the amounts of each task. ``shared`` int64[D]: amounts taken once per (``shared_key``,
         host) while any live claim on the host has the key. ``allowed`` bool[slots]: where the class may run; slots
-        beyond its end are not allowed. ``max_per_host``: a host takes a task of the class only while it has fewer
-        claims of classes with the same ``group``; 0: no maximum. ``rules``: up to 16 of at_most(), near() and
+        beyond its end are not allowed. ``max_per_host``: a host takes a task of the class only while its claims of
+        classes with the same ``group`` are fewer than this; 0: no maximum. ``rules``: up to 16 of at_most(), near() and
         balanced(). ``exclusive``: a task has its host to itself. ``penalty`` int[slots]: added to the score of a host
-        (2**20 equals one dimension wholly free); slots beyond its end have none.
+        (2**20 stands for the whole capacity of a host in one dimension); slots beyond its end have none.
 
         Raises MatchError if an argument is invalid or the matcher is full.
         """
@@ -365,8 +366,8 @@ class Matcher:
     def match_gang(self, classes: Int64Array | Int32Array, *, minimum: int = -1) -> tuple[Int32Array, Int64Array]:
         """Place one task for each entry of ``classes``, or none if fewer than ``minimum`` (-1: all) find room.
 
-        Returns slots and release ids as ``match`` does. If none is placed, the state is the same as before the call,
-        future release ids included. A slot is then REFUSED, or UNTRIED for a task that had found room.
+        Returns slots and release ids as ``match`` does. If none is placed, the call changes nothing, not even the
+        release ids of later calls. Each slot is then REFUSED, or UNTRIED if its task had found room.
         """
         wanted = class_numbers(classes)
         needed = len(wanted) if whole("minimum", minimum, -1, len(wanted)) < 0 else int(minimum)
@@ -448,8 +449,8 @@ class Matcher:
     def preemption(self, cls: int, release_ids: Int64Array, costs: Int64Array | None = None) -> Preemption | None:
         """Choose which of the claims ``release_ids`` int64[n] to release for one task of the class. Changes nothing.
 
-        ``costs`` int64[n]: the cost of each claim, 1 by default. Returns None if no host could take the task even
-        without all of these claims. Raises MatchError if an id is not live or is given twice.
+        ``costs`` int64[n]: the cost of each claim, 1 by default. Returns None if no host could take the task, not
+        even after the release of all these claims. Raises MatchError if an id is not live or is given twice.
         """
         known = self._class(cls)
         numbers, prices = preemptible(release_ids, costs)
@@ -475,7 +476,8 @@ class Matcher:
     def _victims(self, known: _Class, slot: int, candidates: list[tuple[int, int]]) -> list[tuple[int, int]] | None:
         """The claims to release on the slot; None if releasing all candidates is not enough.
 
-        Releases all candidates. Then restores them one by one, the most expensive first, while the task still fits.
+        Releases all candidates. Then tries to restore each of them, the most expensive first. A candidate is chosen if
+        the task does not fit together with it. At the end, all are restored.
         """
         claims = {number: self._claims[number & 0xFFFFFFFF].cls for _, number in candidates}
         for number in claims:
@@ -609,12 +611,12 @@ class Matcher:
         return self._weights == {"even": WHOLE_WEIGHT}
 
     def _medians(self) -> list[int]:
-        """The median capacity in each dimension of the hosts that have it, rounded to 6 bits; 0 if no host has it."""
+        """For each dimension, the median capacity of the hosts that have any, rounded to 6 bits; 0 if none has any."""
         having = [sorted(h.capacity[d] for h in self._hosts.values() if h.capacity[d]) for d in range(self.dimensions)]
         return [_highest_bits(capacities[len(capacities) // 2]) if capacities else 0 for capacities in having]
 
     def _counted(self, medians: list[int]) -> list[bool]:
-        """Whether each dimension counts: its votes are at least a sixteenth of those of the dimension with the most."""
+        """Whether each dimension counts. It needs a sixteenth of the votes of the dimension with the most votes."""
         if "even" not in self._weights:
             return [True] * self.dimensions
         votes = [0] * self.dimensions
@@ -625,7 +627,10 @@ class Matcher:
         return [16 * vote >= max(1, *votes) for vote in votes]
 
     def _excess(self, known: _Class, rule: Rule, host: _Host) -> int:
-        """The number of claims by which the host breaks the rule: 1 if it has too few, 0 if the rule holds."""
+        """By how many claims one more task of the class would break the rule on the host; 0 if the rule holds.
+
+        A host with too few claims for near() breaks it by 1.
+        """
         if rule.attribute == BY_HOST:
             count = host.groups.get(rule.group, 0)
         elif rule.attribute not in host.values:
@@ -886,7 +891,7 @@ class Matcher:
 
 
 def _share(amount: int, capacity: int) -> int:
-    """``amount`` in units of 2**-20 of the capacity, from its 16 highest bits."""
+    """``amount`` in units of 2**-20 of the capacity. Only the 16 highest bits of the amount count."""
     bits, shift = max(capacity.bit_length(), 5), max(0, amount.bit_length() - 16)
     return ((amount >> shift) * ((1 << (bits + 15)) // capacity)) >> (bits - 5 - shift)
 

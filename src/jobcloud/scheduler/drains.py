@@ -40,7 +40,7 @@ from jobcloud.scheduler.tasks import Tasks
 _CHECK_MS = 1_000
 # At most this part of a job's shards, a tenth, may move at the same time.
 _PART = 10
-# How long an answer to an inverse offer is valid, if accepted and if declined. A declined one is soon considered again.
+# How long an acceptance and a decline of an inverse offer are valid. A decline ends soon, so that Mesos asks again.
 _ACCEPT_MS = 60_000
 _DECLINE_MS = 5_000
 # An operator's drain of an agent that is no longer known is deleted after this.
@@ -66,7 +66,7 @@ class Drains(Part):
         self._next_check = 0
 
     def begin(self, at: int) -> None:
-        """The offers and inverse offers of the new session announce the windows again."""
+        """Forget the windows: the offers and inverse offers of the new session announce them again."""
         self.windows.clear()
         self._next_check = 0
 
@@ -111,7 +111,7 @@ class Drains(Part):
         self._next_check = 0
 
     def send_failed(self, event: SendFailed) -> None:
-        """Send an answer again if nobody knows whether Mesos has it. Mesos does not ask again."""
+        """Send an answer again if nobody knows whether Mesos has it. Without an answer, Mesos does not ask again."""
         answer = isinstance(event.call, AcceptInverseOffers | DeclineInverseOffers)
         if answer and self._state.connected and not event.certain:
             self._state.emit(event.call)

@@ -32,7 +32,7 @@ class Timetable(Part):
         self.due: dict[str, int] = {}
         #: a heap of (due instant, job); an entry that differs from `due` is stale
         self._timers: list[tuple[int, str]] = []
-        #: job → the latest fire time of its cron that has a firing
+        #: job → the latest fire time of its firings by cron
         self._latest: dict[str, int] = {}
         #: a text about the jobs that do not fire because a clock was ahead; empty without such jobs
         self.warnings: tuple[str, ...] = ()
@@ -56,7 +56,7 @@ class Timetable(Part):
         self.review(at)
 
     def review(self, at: int) -> None:
-        """Look for jobs whose fire times count as handled far into the future, because a clock was ahead."""
+        """Look for silent jobs: a clock was ahead, so their fire times count as handled until far in the future."""
         ahead = [
             self._state.job_states[name].considered_ms
             for name, job in self._state.jobs.items()
@@ -81,8 +81,9 @@ class Timetable(Part):
     def go_on(self, job: Job, at: int, *, ahead_ms: int) -> None:
         """Schedule a job from now on. Fire times that have passed are not due.
 
-        If fire times up to a future instant count as handled, they are not due again, unless that instant is more
-        than `ahead_ms` in the future. The result is stored, so that a later leader schedules the job in the same way.
+        Fire times up to a future instant may count as handled. If this instant is at most `ahead_ms` in the future,
+        these fire times are not due again. If it is further away, they are due again. The result is stored, so that a
+        later leader schedules the job in the same way.
         """
         considered = self._state.job_states[job.key].considered_ms
         considered = at if considered > at + ahead_ms else max(at, considered)
@@ -165,7 +166,7 @@ class Timetable(Part):
             return  # an instant fires once, also after a crash or a change of the job
         if cause is Cause.CRON:
             if fire_ms <= self._latest.get(job.key, -1) and self._firings.has_fired(job.key, fire_ms):
-                return  # under another name of the cluster
+                return  # the firing exists under another id, because the cluster has a new name
             self._latest[job.key] = max(fire_ms, self._latest.get(job.key, -1))
         for older in unfinished if replacing else ():
             self._tasks.cancel_firing(older, at, f"replaced by {firing.id}")

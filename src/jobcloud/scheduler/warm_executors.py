@@ -27,7 +27,7 @@ from jobcloud.scheduler.state import State
 from jobcloud.scheduler.status import Ending
 from jobcloud.scheduler.tasks import Tasks
 
-# The contexts that a placeholder builds take at most this number of bytes in its record.
+# The names of the contexts that a placeholder builds take at most this number of bytes in its record.
 _CONTEXTS_BYTES = 100_000
 # The wait before a lost placeholder is replaced. It doubles with each further loss, up to the maximum.
 _FIRST_BACKOFF_MS, _MAX_BACKOFF_MS = 1_000, 60_000
@@ -92,7 +92,7 @@ class WarmExecutors(Part):
         return sum(task.state is TaskState.RUNNING for task in self._current(app))
 
     def wants_every_agent(self) -> bool:
-        """Whether some app wants a warm executor on agents that are not known yet."""
+        """Whether some app wants a warm executor on every agent, also on agents that are not known yet."""
         return any(self.wanted(app) == EVERY_AGENT for app in self._apps())
 
     def needs_offers(self, at: int) -> bool:

@@ -34,9 +34,9 @@ _STOP_S = 8.0
 _MAX_PIPELINED = 16
 # A parser gets this many bytes at a time, so that a head is measured before all of it is parsed.
 _PIECE = 1 << 14
-# The maximum of bytes, in all answers together, that wait for slow clients.
+# Slow clients are dropped if the unsent bytes of all answers together exceed this.
 _MAX_UNSENT = 256 << 20
-# Smaller rests of answers are not counted: a thousand connections with such rests stay below the limit.
+# If a connection has fewer unsent bytes than this, they do not count: a thousand such connections stay below the limit.
 _LARGE = 1 << 18
 # Descriptors kept for Mesos, ZooKeeper, SQLite, reads from agents, uploads and the check of packages.
 _RESERVED = 256
@@ -47,10 +47,10 @@ _RETRY_S = 0.5
 class Limits:
     """Limits of one listener.
 
-    `head_seconds` limits the arrival of a head, and of a body that nobody reads. `stall_seconds`: how long a client may
-    take nothing of an answer. `descriptors`: a connection with a descriptor of this number or above is refused, unless
-    it can replace a connection that waits for a request. `threads`: the number of threads that run the blocking code of
-    the app.
+    `head_seconds` limits the arrival of a head, and of a body that nobody reads. `stall_seconds`: a client that
+    accepts no data of an answer for this long is dropped. `descriptors`: a connection with a descriptor of this number
+    or above is refused, unless it can replace a connection that waits for a request. `threads`: the number of threads
+    that run the blocking code of the app.
     """
 
     connections: int = 1_000
@@ -106,7 +106,7 @@ class _Server(uvicorn.Server):
     """Accepts connections itself, one at a time, so that it can stop accepting.
 
     While there is no room, a new connection takes the place of the one that has waited longest without a request. If
-    none waits, the new connection waits itself.
+    every connection has a request, the new one waits for room.
     """
 
     def __init__(self, config: uvicorn.Config, limits: Limits) -> None:
@@ -247,7 +247,7 @@ class _Protocol(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, loop)
         self._limits, self._room, self._address = limits, room, address
-        # Bytes received since a body grew or a request was complete: of a head, of trailers, of chunk extensions.
+        # Counts bytes of heads, trailers and chunk extensions. Reset when a body grows and when a request is complete.
         self._idle_bytes = 0
         self._in_head = True
         # Limits the arrival of a head, or of the rest of a body whose answer is already sent.
@@ -294,8 +294,8 @@ class _Protocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._in_head = True
-        # If the piece also contains the end of the previous request, the bytes of this head were counted before that
-        # end, which has reset the count.
+        # `data_received` counts a piece before the parser gets it. If the piece also contains the end of the previous
+        # request, this end has reset the count. The count must be above 0, because a head has begun.
         self._idle_bytes = max(self._idle_bytes, 1)
 
     def on_headers_complete(self) -> None:

@@ -68,9 +68,9 @@ class Health:
     """The state of a loop.
 
     `well`: the loop leads, is subscribed to a master, and works again after its last failure (`_works_again`).
-    `problem`: why the loop is not well, or "". `since_ms`: the instant of the first failure after the loop last worked;
-    0 if it works. `written_ms`: the instant of the last write. `late_ms`: the delay of the last Tick. `idle_ms`: the
-    time since the thread was last active. `waiting`: the number of items in the inbox. `recoveries`: the number of
+    `problem`: why the loop is not well, or "". `since_ms`: the instant at which the present series of failures began; 0
+    if the loop works. `written_ms`: the instant of the last write. `late_ms`: the delay of the last Tick. `idle_ms`:
+    the time since the thread was last active. `waiting`: the number of items in the inbox. `recoveries`: the number of
     failures so far.
     """
 
@@ -142,7 +142,7 @@ class Loop(Generic[CoreT]):
         self._seen = monotonic()
         self._taken_at = self._rest_until = self._recovered = float("-inf")
         self._recoveries = self._streak = 0
-        #: the last failure, and the instant (ms) of the first one since the loop last worked
+        #: the last failure, and the instant (ms) at which its series of failures began
         self._failure, self._failing_since_ms = "", 0
         self._thread = Thread(target=self._run, name="jobcloud-loop", daemon=True)
         self._aborted: BaseException | None = None
@@ -278,8 +278,9 @@ class Loop(Generic[CoreT]):
     def _arrive(self, session: int | None, event: messages.Event) -> None:
         """Add an event of a session. Waits while the inbox is full, so that the master keeps further events.
 
-        A driver calls this on its own threads, and `Driver.stop` may wait for them. So the wait ends when the loop
-        stops or the session is closed. After that, the event would be dropped anyway.
+        A driver calls this on its own threads. The loop's thread calls `Driver.stop`, which may wait for these threads.
+        To prevent a deadlock, this method waits no longer when the loop stops or the session is closed. The event would
+        then be dropped anyway.
         """
         while len(self._inbox) >= self._pace.inbox_events and current_thread() is not self._thread:
             if session not in (None, self._processor.session) or self._stopping.wait(_RECHECK_S):

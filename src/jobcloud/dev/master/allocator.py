@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 from ..resources import Resources
 
-# --min_allocatable_resources of a Mesos master: an agent with less than both amounts is not offered.
+# --min_allocatable_resources of a Mesos master, in thousandths. An agent is not offered if its free cpus and its free
+# memory are both below these amounts.
 MIN_CPUS, MIN_MEM = 10, 32_000
 DEFAULT_REFUSE_SECONDS = 5.0
 _MAX_REFUSE_SECONDS = 365 * 24 * 3600.0
