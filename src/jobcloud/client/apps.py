@@ -1,4 +1,4 @@
-"""Packing, uploading and registering an app with its jobs, as `jobcloud app add` does."""
+"""Pack, upload and register an app with its jobs. `jobcloud app add` uses this module."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ _WHEEL = ".whl"
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """The app and its jobs as the server shows them now; `new` names the newly registered ones ("app a", "job b")."""
+    """The app and its jobs as the server now shows them. `new` names those that were not registered before.
+
+    Examples of such names are "app a" and "job b".
+    """
 
     app: Json
     jobs: tuple[Json, ...]
@@ -41,10 +44,10 @@ def add_app(
 ) -> Added:
     """Upload the app at `path` (a directory or an archive), and register or update it and its jobs.
 
-    The configuration comes from the manifest; `job_fields` override it in every job. `name` is `[TEAM:]NAME`. `team` is
-    the team if neither `name` nor the manifest has one. Calling it again changes nothing that is unchanged. `known`:
-    the app must be registered already. Raises ConfigError for a bad manifest or package, ApiError if the server
-    refuses.
+    The configuration comes from the manifest. `job_fields` override the fields of every job. `name` is `[TEAM:]NAME`.
+    `team` is the team if neither `name` nor the manifest names one. `known`: the app must be registered already. A
+    second call with the same content changes nothing. Raises ConfigError if the manifest or the package is invalid,
+    ApiError if the server refuses a request.
     """
     manifest = read_manifest(path)
     config = _named(manifest.app, name or str(manifest.app.get("appName") or _name_of(path.resolve())), team)
@@ -66,7 +69,7 @@ def add_app(
 
 
 def _named(fields: Mapping[str, Any], name: str, team: str) -> Json:
-    """The configuration of an app with its name and, unless it is the default, its team."""
+    """The configuration of an app, with the name and the team in `name`. `team` counts if no other team is given."""
     config = {**fields, "appName": name}
     if SEPARATOR in name:
         config["team"], config["appName"] = split_key(name)
@@ -81,7 +84,7 @@ def _name_of(path: Path) -> str:
 
 
 def upload(client: Client, path: Path) -> str:
-    """Upload the app's package unless the server has it; returns its SHA-256. Raises ConfigError for a bad wheel."""
+    """Upload the app's package if the server lacks it. Returns its SHA-256. Raises ConfigError for a bad wheel."""
     for wheel in sorted((path / WHEELS).glob("*" + _WHEEL)) if path.is_dir() else [path] * (path.suffix == _WHEEL):
         try:
             inspect(wheel, wheel=True)

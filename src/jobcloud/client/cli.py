@@ -73,7 +73,8 @@ def _version(requested: bool) -> None:
 
 
 def _matcher() -> str:
-    # Reads the setting pure_matcher as the server does. A bare install has no pydantic to read it with.
+    # This reads the setting pure_matcher with the same result as the server, but without pydantic, which a bare install
+    # lacks.
     if os.environ.get("JOBCLOUD_PURE_MATCHER", "").lower() in ("1", "true", "t", "yes", "y", "on"):
         return "plain"
     if importlib.util.find_spec("jobcloud._match") is None:
@@ -166,7 +167,7 @@ cli.command("import-ej", rich_help_panel=_TOOLS)(import_ej.import_elastic_job)
 
 
 def _report(error: JobcloudError, *, as_json: bool) -> Exit:
-    """Print an error to standard error; returns its exit code."""
+    """Print an error to standard error. Returns the exit code for it."""
     from jobcloud.client.http import ApiError, NotReachable
 
     if as_json:
@@ -174,7 +175,7 @@ def _report(error: JobcloudError, *, as_json: bool) -> Exit:
 
         sys.stderr.write(json.dumps(_problem(error)) + "\n")
     elif isinstance(error, NotReachable):
-        render.complain(f"{error}; is it running? (`jobcloud dev` starts a server; --server names another one)")
+        render.complain(f"{error}; is the server running? (`jobcloud dev` starts one; --server names another one)")
     elif isinstance(error, ApiError):
         render.complain(_refusal(error))
     else:
@@ -196,7 +197,7 @@ def _faults(error: JobcloudError) -> list[JobcloudError]:
 
 
 def _problem(error: JobcloudError) -> Json:
-    """The API's problem document, or one of the same form without a status if no server answered."""
+    """The problem document of the API. If no server sent one, a document of the same form, but without a status."""
     from jobcloud.client.http import ApiError, NotReachable
 
     if isinstance(error, ApiError) and not isinstance(error, NotReachable):

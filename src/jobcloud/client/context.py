@@ -1,7 +1,7 @@
-"""Files through which clients find the servers of the same user on this machine, with their tokens.
+"""The files in which a client finds the servers of its user on this machine, and the tokens of these servers.
 
-One file per server: `${XDG_RUNTIME_DIR, else ~/.cache}/jobcloud/<port>.json`, readable by its owner only, with
-`{"url": …, "token": …, "pid": …}`.
+Each server has one file: `jobcloud/<port>.json` in the directory XDG_RUNTIME_DIR, or in ~/.cache if this variable is
+not set. The file contains `{"url": …, "token": …, "pid": …}`, and only its owner can read it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ DEFAULT_URL = "http://127.0.0.1:8899"
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """A server and its token. `pid` is the server's process, 0 if unknown."""
+    """A server and its token. `pid` is the id of the server's process, or 0 if it is not known."""
 
     url: str
     token: str = ""
@@ -35,7 +35,7 @@ def directory(environ: Mapping[str, str] | None = None) -> Path:
 
 
 def write(context: Context, environ: Mapping[str, str] | None = None) -> Path:
-    """Write the file of a server; returns its path, for `remove`."""
+    """Write the file of a server. Returns the path of the file, for `remove`."""
     folder = directory(environ)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     descriptor, name = tempfile.mkstemp(dir=folder)  # made with mode 0600
@@ -47,16 +47,17 @@ def write(context: Context, environ: Mapping[str, str] | None = None) -> Path:
 
 
 def remove(path: Path, pid: int) -> None:
-    """Remove the file of the server `pid`, unless another server has overwritten it."""
+    """Remove the file of the server `pid`. If another server has overwritten the file, keep it."""
     found = _read(path)
     if found is not None and found.pid == pid:
         path.unlink(missing_ok=True)
 
 
 def find(server: str = "", token: str = "", environ: Mapping[str, str] | None = None) -> Context:
-    """The server to use: the arguments, else JOBCLOUD_SERVER and JOBCLOUD_TOKEN, else a server on this machine.
+    """The server to use, and its token.
 
-    A token from a file is used for the server of that file only.
+    The arguments name the server and the token, or else JOBCLOUD_SERVER and JOBCLOUD_TOKEN. If neither names a server,
+    it is a running server on this machine. A token from a file is used only for the server of this file.
     """
     env = os.environ if environ is None else environ
     server = server or env.get("JOBCLOUD_SERVER", "")
@@ -78,7 +79,7 @@ def _local(folder: Path) -> list[Context]:
 
 
 def _read(path: Path) -> Context | None:
-    """None for a file that belongs to or is readable by another user, or that is damaged."""
+    """The content of a server's file. None if the file is damaged, or if another user owns it or has access to it."""
     try:
         status = path.stat()
         if status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) & 0o077:

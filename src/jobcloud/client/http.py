@@ -1,6 +1,6 @@
 """A thin client of the REST API. Methods return the API's JSON unchanged (docs/api.md).
 
-Apps and jobs are given by key.
+The names of apps and jobs are keys: `NAME` in the team `default`, `TEAM:NAME` in another team.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from jobcloud.errors import ConfigError, JobcloudError, NotFound
 Json: TypeAlias = dict[str, Any]
 
 _PAGE = 500
-# Time limit of requests that upload a package, or make the server fetch one. Packages may be large.
+# The time limit of requests that upload a package, or that make the server fetch a package. Packages may be large.
 _PACKAGE_S = 600.0
 # How long a server may be unreachable while a client follows output or a roll-out.
 _RECONNECT_S = 30.0
@@ -31,7 +31,10 @@ _POLL_S = 0.5
 
 
 class ApiError(JobcloudError):
-    """The server refused a request, or failed. `problem` is its RFC 9457 document, or a substitute if it sent none."""
+    """The server refused a request, or failed.
+
+    `problem` is the RFC 9457 document that the server sent, or a substitute if it sent none.
+    """
 
     def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
         self.status = status
@@ -64,8 +67,9 @@ class _Event:
 class Client:
     """A client of one server; use it as a context manager.
 
-    Raises ConfigError if the URL or token is malformed. Every method raises ApiError if the server refuses,
-    NotReachable if no server answers, and NotFound for a name that cannot exist ("" or with a "/").
+    The constructor raises ConfigError if the URL or the token is malformed. Every method raises ApiError if the server
+    refuses the request, NotReachable if no server answers, and NotFound for a name that cannot exist ("" or with a
+    "/").
     """
 
     def __init__(
@@ -73,7 +77,8 @@ class Client:
     ) -> None:
         self.url = url.rstrip("/")
         headers = {"Authorization": f"Bearer {_checked_token(token)}"} if token else {}
-        # On loopback, ignore the environment: a proxy cannot reach this machine's loopback, and would see the token.
+        # If the server is on loopback, ignore the proxies in the environment. A proxy cannot reach this machine's
+        # loopback, and it would see the token.
         try:
             self._http = httpx.Client(
                 base_url=f"{self.url}/api/v1/",
@@ -110,9 +115,10 @@ class Client:
         return self._json("GET", f"apps/{_part(app)}/rollout")
 
     def follow_rollout(self, app: str, within_s: float = float("inf")) -> Iterator[Json]:
-        """Each new state of an app's roll-out, until it is done, has stopped, or `within_s` seconds are over.
+        """Each new state of an app's roll-out.
 
-        It continues after the server was unreachable, for at most 30 s.
+        The states end when the roll-out is done or has stopped, or when `within_s` seconds are over. If the server is
+        unreachable for at most 30 s, the method then continues.
         """
         before: Json = {}
         broken_at, until = 0.0, time.monotonic() + within_s
@@ -205,11 +211,11 @@ class Client:
         return self._json("POST", f"tasks/{_part(task_id)}/kill")
 
     def forget(self, task_id: str, *, force: bool = False) -> Json:
-        """Treat a task that is known to be dead as lost. `force`: even if Mesos reports it as alive."""
+        """Treat a task as lost, because the user knows that it is dead. `force`: even if Mesos reports it as alive."""
         return self._json("POST", f"tasks/{_part(task_id)}/forget", params={"force": "true"} if force else {})
 
     def drain(self, agent: str, deadline_s: int = 0, reason: str = "") -> Json:
-        """Drain an agent (id or host name) within `deadline_s` seconds; 0 means the server's default."""
+        """Drain an agent (id or host name). The deadline is in `deadline_s` seconds; 0: the server's default."""
         return self._json("POST", f"agents/{_part(agent)}/drain", params={"deadline": deadline_s, "reason": reason})
 
     def undrain(self, agent: str) -> Json:
@@ -223,9 +229,10 @@ class Client:
         return self._json("GET", f"tasks/{_part(task_id)}/logs", params={"stream": stream, **where})
 
     def follow(self, task_id: str, stream: str = "stdout", **where: int) -> Iterator[Json]:
-        """A task's output as it is written, until the task ends: `{offset, text, missed}`. `where`: offset or tail.
+        """Pieces of a task's output as the task writes it, until the task ends: `{offset, text, missed}`.
 
-        After a lost connection it continues with the next byte, if the server is unreachable for at most 30 s.
+        `where`: offset or tail. If the server is unreachable for at most 30 s, the method then continues with the next
+        byte.
         """
         path = f"tasks/{_part(task_id)}/logs/stream"
         query: dict[str, str | int] = {"stream": stream, **where}
@@ -273,7 +280,7 @@ class Client:
         return self._json("GET", "cluster")
 
     def health(self) -> Json:
-        """The answer of `GET /health`. Raises no error for an unhealthy server that answers."""
+        """The answer of `GET /health`. An unhealthy server answers with status 503. This status raises no error."""
         return _object(self._send("GET", "health", accept=(503,)))
 
     def events(self) -> Iterator[Json]:
@@ -287,7 +294,7 @@ class Client:
     # -------------------------------------------------------------------------------------------------------- wire
 
     def _put(self, kind: str, key: str, config: Json, **options: Any) -> tuple[Json, bool]:
-        """Create, or replace if the server reports a conflict. Returns the object, and whether it is new."""
+        """Create an app or a job. If the server reports a conflict, replace it. Returns it, and whether it is new."""
         try:
             return self._json("POST", kind, json=config, **options), True
         except ApiError as error:
@@ -322,7 +329,7 @@ class Client:
 
     def _events(self, path: str, params: Mapping[str, str | int], last_id: str = "") -> Iterator[_Event]:
         """Server-sent events until the server closes the stream. The data of each event must be in one line."""
-        # The server sends at least a comment every 15 s.
+        # If there is no event for 15 s, the server sends a comment.
         timeout = httpx.Timeout(10.0, read=60.0)
         headers = {"Last-Event-ID": last_id} if last_id else {}
         event = _Event()
@@ -393,7 +400,7 @@ def _key(config: Json, name_field: str) -> str:
 
 
 def _part(name: str) -> str:
-    """A name as one segment of a path; `.` and `..` are escaped. Raises NotFound for "" and names with "/"."""
+    """A name as a segment of a path. The names `.` and `..` are escaped. Raises NotFound for "" and names with "/"."""
     if not name or "/" in name:
         raise NotFound(f"there is no {name!r}", fix="a name is not empty and contains no '/'")
     try:

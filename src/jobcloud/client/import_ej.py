@@ -1,8 +1,8 @@
-"""The import of apps, jobs and disabled marks from an Elastic-Job-Cloud 2.1.5, registered through the API.
+"""Import the apps and jobs of an Elastic-Job-Cloud 2.1.5, and its marks of disabled apps and jobs.
 
-The report has one item per node: the action, the changes to its configuration, and the reason of a refusal. Names,
-fields and defaults of Elastic-Job-Cloud are those of its 2.1.5 release. An import never overwrites an app or a job
-that is registered here already, so a second import changes nothing.
+The import registers them through the API. The report has one item for each node: the action, the changes to the
+configuration, and the reason of a refusal. Names, fields and defaults of Elastic-Job-Cloud are those of its release
+2.1.5. An import never overwrites an app or a job that is registered here already, so a second import changes nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from jobcloud.client.http import ApiError, Client, Json, NotReachable
 from jobcloud.client.pack import read_manifest
 from jobcloud.errors import ConfigError, JobcloudError
 
-# A configuration has some hundred bytes. A node a thousand times as large is not one.
+# A configuration has a few hundred bytes. A node of more bytes than this is not a configuration.
 MAX_NODE_BYTES = 256 << 10
 MAX_PACKAGE_BYTES = 2 << 30
 _REFUSALS = frozenset({400, 404, 409, 413, 422})
@@ -52,17 +52,20 @@ _CONTEXT_CLASS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*)?")
 
 
 class Action(StrEnum):
-    """What the import did with a node, or would do if it were not a dry run."""
+    """The action of the import on a node. In a dry run, the action that the import would take."""
 
     REGISTERED = "registered"
     UNCHANGED = "unchanged"  # registered here already with the same configuration
-    KEPT = "kept"  # registered here already with another configuration, which stays
+    KEPT = "kept"  # registered here already with another configuration, which is kept
     REFUSED = "refused"
 
 
 @dataclass(slots=True)
 class Item:
-    """A node in the report. `changes` describe differences from Elastic-Job-Cloud; `reason`: why kept or refused."""
+    """A node in the report.
+
+    `changes`: the differences from Elastic-Job-Cloud. `reason`: the reason why the node is KEPT or REFUSED.
+    """
 
     kind: str
     name: str
@@ -99,7 +102,7 @@ class Report:
 
 
 class Node(Protocol):
-    """A node of a configuration. `problem`: why its data could not be read."""
+    """A node that holds a configuration. `problem`: the reason why its data cannot be read, or ""."""
 
     @property
     def path(self) -> str: ...
@@ -132,9 +135,10 @@ Check = Callable[[str, bytes], None]
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """`packages`: directory or archive of an app by its name. `fetch`: download other packages from their appURL.
+    """`packages`: the directory or archive of an app, by the name of the app.
 
-    `disabled`: register every job disabled. `zone`: the time zone of Elastic-Job-Cloud's scheduler.
+    `fetch`: for an app without an entry in `packages`, download the package from appURL. `disabled`: register every job
+    as disabled. `zone`: the time zone of Elastic-Job-Cloud's scheduler.
     """
 
     zone: str = "UTC"
@@ -147,8 +151,8 @@ class Options:
 def import_tree(client: Client, tree: Tree, namespace: str, options: Options, check: Check) -> Report:
     """Register the apps and jobs of `tree`, or only report them if `options.dry_run`.
 
-    Raises ApiError if the server fails (a refusal is not a failure). Apps and jobs registered until then stay, and
-    another import continues.
+    Raises ApiError if the server fails. A refusal is not a failure. The apps and jobs that were registered before the
+    failure stay registered. Another import registers the rest.
     """
     return _Import(client, tree, namespace, options, check).run()
 
@@ -157,7 +161,7 @@ class _Import:
     def __init__(self, client: Client, tree: Tree, namespace: str, options: Options, check: Check) -> None:
         self._client, self._tree, self._options, self._check = client, tree, options, check
         self._report = Report(namespace, options.dry_run)
-        self._apps: dict[str, Json] = {}  # registered here, or would be after a dry run
+        self._apps: dict[str, Json] = {}  # registered here, or a dry run would register it
         self._jobs: dict[str, Json] = {}
         self._switched_off: set[str] = set()  # apps that are disabled here
 
@@ -180,7 +184,7 @@ class _Import:
             "time zone of its JVM"
         )
         note("a time that the clock skips in spring fires after the gap; Quartz leaves it out (see dstGap)")
-        note("without misfire, a run due while the previous one runs is skipped; Elastic-Job-Cloud keeps one waiting")
+        note("without misfire, a firing during the previous run is skipped; Elastic-Job-Cloud lets one firing wait")
         for folder, count in self._tree.left.items():
             note(f"{folder}: {count} nodes are not imported; Elastic-Job-Cloud has to finish this work itself")
 
@@ -205,7 +209,7 @@ class _Import:
             for name in ("cpuCount", "memoryMB"):
                 _round_up(config, name, item)
             if node.name in self._apps:
-                # The package is the one registered here, so the package fields may differ.
+                # The app keeps the package that is registered here, so the fields of the package may differ.
                 _compare(config, self._apps[node.name]["config"], item, without=_OWN_PACKAGE)
                 if item.disabled != (node.name in self._switched_off):
                     item.changes.append(f"stays {'enabled' if item.disabled else 'disabled'} here")
@@ -222,7 +226,7 @@ class _Import:
             self._check("app", json.dumps(config).encode())
             self._apps[item.name] = {"appName": item.name, "enabled": not item.disabled, "config": config}
         else:
-            # The app has no jobs yet, so none can fire before the app is disabled.
+            # The app has no jobs yet, so no job can fire before the app is disabled.
             self._apps[item.name] = self._client.create_app(config)
             if item.disabled:
                 self._client.switch_app(item.name, enabled=False)
@@ -230,7 +234,7 @@ class _Import:
             self._switched_off.add(item.name)
 
     def _package(self, config: Json, item: Item) -> None:
-        """Set the app's package. Raises ConfigError if the options give none, ApiError if the server refuses it."""
+        """Set the app's package. Raises ConfigError if no option gives one, ApiError if the server refuses it."""
         script, url = config.pop("bootstrapScript", ""), config.pop("appURL", "")
         path = self._options.packages.get(item.name)
         if path is not None:
@@ -314,7 +318,7 @@ class _Import:
 
 
 def translate_job(given: Json, zone: str, item: Item) -> Json:
-    """The configuration of a job for jobcloud. Differences are added to `item.changes`. Raises ConfigError."""
+    """Translate the configuration of a job. Differences are added to `item.changes`. Raises ConfigError."""
     config = _kept(given, _JOB_FIELDS, item)
     for name in ("cpuCount", "memoryMB"):
         _round_up(config, name, item)
@@ -341,7 +345,10 @@ def translate_job(given: Json, zone: str, item: Item) -> Json:
 
 
 def _check_context(config: Json, item: Item) -> None:
-    """Elastic-Job looks up a bean only if both fields are given. Raises ConfigError for Spring's XML."""
+    """Drop the fields of a bean if one of them is missing: Elastic-Job then ignores the other field.
+
+    Raises ConfigError for Spring's XML.
+    """
     bean, context = config.get("beanName"), config.get("applicationContext")
     if not (bean and context):
         _drop(config, "beanName", item)
@@ -403,7 +410,7 @@ def _refuse_constant(text: str) -> Any:
 
 
 def _kept(given: Json, known: frozenset[str], item: Item) -> Json:
-    """The known fields with a value. Elastic-Job treats a null field as absent."""
+    """The known fields that are not null. Elastic-Job treats a null field as absent."""
     unknown = sorted(set(given) - known)
     item.changes += [f"{name[:80]}: is unknown to Elastic-Job-Cloud and is left out" for name in unknown[:20]]
     if len(unknown) > 20:
@@ -428,11 +435,11 @@ def _compare(config: Json, here: Mapping[str, Any], item: Item, without: Collect
     item.action, item.changes = Action.UNCHANGED, []
     if differ:
         item.action = Action.KEPT
-        item.reason = f"is registered here with other values of {', '.join(differ)}, which stay"
+        item.reason = f"is registered here with other values of {', '.join(differ)}; the values here stay"
 
 
 def _refuse(item: Item, error: JobcloudError) -> None:
-    """Refuse the item if the server or a check refused it. Any other error ends the import and is raised."""
+    """Mark the item as refused if `error` is a refusal by the server or by a check. Raises any other error."""
     if isinstance(error, NotReachable) or (isinstance(error, ApiError) and error.status not in _REFUSALS):
         raise error
     if isinstance(error, ApiError):

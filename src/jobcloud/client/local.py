@@ -1,4 +1,4 @@
-"""Running a job in this process, without a cluster, to try or debug it."""
+"""Run a job in this process, without a cluster, to try or debug the job."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from jobcloud.job import ErrorHandler, FiringContext, FiringListener, JobListene
 class LocalRun:
     """The end of one shard. `result` is the job's return value, a script's exit code, or an HTTP status.
 
-    `handled` is the error that the job's error handler has handled, or "".
+    `handled` is the error that an error handler has handled, or "".
     """
 
     item: int
@@ -53,9 +53,10 @@ def run_local(app: Path, job_name: str, item: int | None = None, team: str = "")
 
     `team`: the team of the job if the manifest names none; "" stands for `default`.
 
-    The job runs in the calling thread and in the app's directory. The app's context is opened once. Listeners and the
-    error handler are called; a webhook is not. Errors of the job are raised to the caller. Raises ConfigError if the
-    manifest has no such job, the job no such shard, or a class cannot be loaded.
+    The job runs in the calling thread and in the app's directory. The app's context is built once. Listeners and the
+    error handler are called. A webhook is not called. If no error handler handles an error of the job, the error is
+    raised. Raises ConfigError if the manifest has no such job, if the job has no such shard, or if a class cannot be
+    loaded.
     """
     job = _find(app, job_name, team)
     items = _items(job, item)
@@ -196,7 +197,10 @@ def _request(job: Mapping[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def _inside(app: Path) -> Iterator[None]:
-    """Make the app's directory the current one and the first on sys.path, as in a worker; restore both at the end."""
+    """Make the app's directory the current directory and the first entry of sys.path, as in a worker.
+
+    Add the app's wheels to sys.path. At the end, restore the current directory and sys.path.
+    """
     if not app.is_dir():
         raise ConfigError(f"{app} is not a directory", field="DIR", fix="give the directory of the app")
     before, path = Path.cwd(), list(sys.path)

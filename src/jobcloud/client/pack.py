@@ -1,6 +1,6 @@
-"""Packing an app's directory, and reading its manifest. The same content always becomes the same package.
+"""Pack an app's directory, and read its manifest. The same content always becomes the same package.
 
-The manifest `jobcloud.toml` is in the app's directory and uses the field names of the API:
+The manifest `jobcloud.toml` is in the app's directory. It uses the field names of the API, and `name` for `appName`:
 
     [app]
     name = "reports"
@@ -10,7 +10,7 @@ The manifest `jobcloud.toml` is in the app's directory and uses the field names 
     jobName = "nightly"
     ...
 
-The package does not contain it: a new cron of a job does not make a new version of the app.
+The package does not contain the manifest. So a new cron of a job does not make a new version of the app.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Manifest:
 
 
 def pack(directory: Path, out: Path) -> str:
-    """Write the zip of a directory; returns its SHA-256. Raises ConfigError if a package cannot hold a file of it."""
+    """Write the zip of a directory. Returns the SHA-256 of the zip. Raises ConfigError if a file cannot be packed."""
     files = sorted(_files(directory, directory))
     if not files:
         raise ConfigError(f"{directory} holds no files", field="package", fix="give the directory with the code")
@@ -63,7 +63,7 @@ def pack(directory: Path, out: Path) -> str:
 
 
 def _check_name(name: str) -> None:
-    """Raises ConfigError for the name of a file that is not UTF-8. Python keeps its bytes as surrogates."""
+    """Raises ConfigError if the name of a file is not UTF-8. Python then represents some of its bytes by surrogates."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -76,7 +76,7 @@ def sha256_of(path: Path) -> str:
 
 
 def read_manifest(app: Path) -> Manifest:
-    """The manifest of an app's directory or archive; empty if there is none. Raises ConfigError if it is invalid."""
+    """The manifest of an app's directory or archive. Empty if there is none. Raises ConfigError if it is invalid."""
     text = _manifest_text(app)
     try:
         document = tomllib.loads(text)
@@ -95,7 +95,7 @@ def read_manifest(app: Path) -> Manifest:
 
 
 def check_team_of(job: Mapping[str, Any], app: Mapping[str, Any]) -> None:
-    """Raises ConfigError if a job of a manifest names another team than that of its app."""
+    """Raises ConfigError if a job of a manifest names another team than the team of its app."""
     team = app.get("team", DEFAULT_TEAM)
     if job.get("team", team) != team:
         problem = f"is {job['team']!r:.80} in job {job.get('jobName')!r:.120}, but the app belongs to {team!r:.80}"
@@ -132,7 +132,10 @@ def _manifest_text(app: Path) -> str:
 
 
 def _from_archive(archive: Path) -> bytes:
-    """The manifest at the top of an archive; b"" if there is none. A damaged archive is left to the server's check."""
+    """The manifest at the top of an archive, or b"" if there is none.
+
+    The result is b"" for a damaged archive, too: the server refuses such an archive.
+    """
     try:
         if zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as opened, opened.open(MANIFEST) as file:

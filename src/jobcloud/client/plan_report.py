@@ -25,7 +25,7 @@ _MAX_ROWS: Final = 30
 
 
 def document(plan: Plan, demand: Demand) -> Json:
-    """The plan and its peak as JSON: `{"peak": {"at": instant}}`, or `{"second": seconds}` of a task table."""
+    """The plan as JSON, with the peak: `{"at": instant}`, or `{"second": seconds}` if it is from a table of tasks."""
     return plans.document(plan) | {"peak": _peak(demand)}
 
 
@@ -39,7 +39,7 @@ def _peak(demand: Demand) -> Json | None:
 
 @contextmanager
 def progress_bar() -> Iterator[Progress | None]:
-    """A progress bar on standard error; None if that is not a terminal."""
+    """A progress bar on standard error. If standard error is not a terminal, None."""
     if not sys.stderr.isatty():
         yield None
         return
@@ -54,7 +54,7 @@ def progress_bar() -> Iterator[Progress | None]:
 
 @contextmanager
 def solver_silenced() -> Iterator[None]:
-    """Discard what the solver's library writes to standard output, which must hold nothing but the answer."""
+    """Discard the text that the solver's library writes to standard output, which must hold only the answer."""
     sys.stdout.flush()
     kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
     try:
@@ -80,7 +80,7 @@ def write_placement(plan: Plan, path: Path) -> None:
 
 
 def show(plan: Plan, demand: Demand, zone: str) -> None:
-    """Print the answers as sentences and tables, the peak in local time of `zone`."""
+    """Print the answers as sentences and tables. The time of the peak is in the time zone `zone`."""
     if demand.peak_ms is not None and not demand.of_table:
         peak = datetime.fromtimestamp(demand.peak_ms / 1000, UTC).astimezone(zones.zone(zone))
         render.say(f"peak at {peak:%a %Y-%m-%d %H:%M:%S %Z}, {plan.problem.tasks:,} tasks at once")

@@ -1,4 +1,4 @@
-"""The input of `jobcloud plan`: hosts and demand from tables, manifests or the server become one problem."""
+"""The input of `jobcloud plan`: one problem from hosts and demand in tables, manifests or the server."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from jobcloud.planning.problem import HostKind, Problem, Source, TaskKind, join
 from jobcloud.planning.tables import MAX_COUNT, HostTable, TaskTable, parse_amount, read_hosts, read_tasks
 
 _MAX_RUNS: Final = 1_000
-#: Columns of a host table that a type cannot have, with the fix.
+#: The columns of a host table that a type of host cannot have, each with the fix in the error text.
 _NOT_OF_A_TYPE: Final = {
     "count": "the number of hosts is the answer; give existing hosts with --hosts",
     "id": "write name=…",
@@ -34,9 +34,10 @@ _NOT_OF_A_TYPE: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Hosts:
-    """Hosts from a table, from types, or of the running cluster; amounts in thousandths, in the order of `dimensions`.
+    """Hosts from a table, from types, or of the running cluster.
 
-    `how_many`: the kinds are types, and the plan finds out how many hosts of one type are needed.
+    The amounts are in thousandths, in the order of `dimensions`. `how_many`: the kinds are types of hosts, and the plan
+    calculates how many hosts of each type are needed.
     """
 
     source: str
@@ -47,9 +48,10 @@ class Hosts:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """The tasks at the peak, and the load over the whole time; `peak_ms` None: all tasks run at the same time.
+    """The tasks at the peak, and the load over the whole time.
 
-    `of_table`: instants count from the zero of a task table, not from 1970.
+    If `peak_ms` is None, all tasks run at the same time. If `of_table`, instants are relative to second 0 of a table of
+    tasks, and not to 1970.
     """
 
     source: str
@@ -63,9 +65,9 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class When:
-    """The time to look at: `days` days from `day`. `run_s` is the default length of a run.
+    """The period of the plan: `days` days from `day` on. `run_s` is the default duration of a run.
 
-    `all_at_once`: every job runs at the same time; there is no peak to look for.
+    `all_at_once`: all jobs run at the same time, so there is no search for a peak.
     """
 
     day: datetime
@@ -76,11 +78,10 @@ class When:
 
 @dataclass(frozen=True, slots=True)
 class JobSet:
-    """Configurations of jobs, of their apps by key, and known lengths of runs in seconds by job.
+    """Configurations of jobs; configurations of their apps, by key; known durations of runs in seconds, by job.
 
-    In these configurations, `jobName` and `appName` are keys, so that equal names of two teams stay apart.
-
-    `complete`: no job exists that is not among them.
+    In the configurations of jobs, `jobName` and `appName` are keys, so that equal names of two teams stay apart.
+    `complete`: these are all jobs, so a run time for another job is an error.
     """
 
     source: str
@@ -90,7 +91,10 @@ class JobSet:
     complete: bool = True
 
     def with_run_times(self, path: Path) -> JobSet:
-        """Add the lengths in a table. Raises BadTable; ConfigError for an unknown job if the set is complete."""
+        """Add the durations in a table. Raises BadTable.
+
+        Raises ConfigError if the table has an unknown job and the set is complete.
+        """
         found = registered.read_run_times(path)
         unknown = sorted(set(found) - {str(config.get("jobName")) for config in self.jobs})
         if unknown and self.complete:
@@ -140,9 +144,9 @@ def _host_type(text: str) -> dict[str, str]:
 
 
 def hosts_of_cluster(client: Client) -> Hosts:
-    """The agents with the resources that they offered or that our tasks used at the time of their last offer.
+    """The agents, without those that are lost or being drained. Raises ConfigError if no agent is left.
 
-    Leaves out agents that are lost or being drained. Raises ConfigError if there are no agents.
+    The resources of an agent are those that it offered, or that our tasks used, at the time of its last offer.
     """
     kinds = []
     for agent in client.cluster()["agents"]:
@@ -162,7 +166,11 @@ def hosts_of_cluster(client: Client) -> Hosts:
 
 
 def demand_of_table(path: Path, capacity: Callable[[tuple[str, ...]], Sequence[int]]) -> Demand:
-    """`capacity` returns the total of all hosts in given dimensions; the peak is relative to it. Raises BadTable."""
+    """The demand in a table of tasks. Raises BadTable.
+
+    `capacity` returns the total of all hosts in given dimensions. The peak is the instant with the largest share of
+    this total, in any of the dimensions.
+    """
     table: TaskTable = read_tasks(path)
     kinds = [TaskKind(row.job, row.amounts, row.copies, row.rules) for row in table.rows]
     if not any(row.arrive_s or row.leave_s is not None for row in table.rows):
@@ -204,9 +212,10 @@ def demand_of_jobs(
 
 
 def with_warm_executors(hosts: Hosts, demand: Demand, apps: Mapping[str, Json]) -> tuple[Hosts, Demand]:
-    """Subtract executors that an app keeps on every host (`executors = "each"`) from each host that has room.
+    """Subtract the resources of executors that an app keeps on each host (`executors = "each"`).
 
-    The tasks of such an app then need no room for an executor.
+    They are subtracted from each host that has room for the executor. The tasks of such an app then need no room for an
+    executor.
     """
     everywhere = [name for name, config in apps.items() if registered.one_on_each_host(config)]
     if not everywhere:
@@ -227,7 +236,7 @@ def _less(kind: HostKind, taken: Sequence[int]) -> HostKind:
 
 
 def manifest_jobs(paths: Sequence[Path], default_team: str = "") -> JobSet:
-    """The jobs and apps of manifests. `default_team`: of manifests that name no team. Raises ConfigError."""
+    """The jobs and apps of manifests. `default_team`: the team if a manifest names no team. Raises ConfigError."""
     jobs: list[Json] = []
     apps: dict[str, Json] = {}
     for path in paths:
@@ -252,7 +261,7 @@ def _by_key(config: Json, job: str, app: str) -> Json:
 
 
 def registered_jobs(client: Client) -> JobSet:
-    """The server's enabled jobs and apps; the length of a job is that of its longest recent run."""
+    """The server's enabled jobs and apps. The longest recent run of a job gives the duration of its runs."""
     apps = {app["appName"]: app["config"] for app in client.apps() if app["enabled"]}
     enabled = [job for job in client.jobs() if job["enabled"] and job["appName"] in apps]
     jobs = [_by_key(job["config"], job["jobName"], job["appName"]) for job in enabled]
@@ -264,7 +273,10 @@ def registered_jobs(client: Client) -> JobSet:
 
 
 def capacity_of(hosts: Hosts) -> Callable[[tuple[str, ...]], list[int]]:
-    """The total of all hosts in given dimensions; for types, one host of the first type."""
+    """A function that returns the total of all hosts in given dimensions.
+
+    If the hosts are types, the function returns the amounts of one host of the first type.
+    """
 
     def capacity(dimensions: tuple[str, ...]) -> list[int]:
         amounts = []
@@ -278,7 +290,7 @@ def capacity_of(hosts: Hosts) -> Callable[[tuple[str, ...]], list[int]]:
 
 
 def problem_of(hosts: Hosts, demand: Demand) -> Problem:
-    """Raises ConfigError if tasks need a resource that the hosts do not state."""
+    """Join hosts and demand. Raises ConfigError if tasks need a resource that the hosts do not state."""
     supply, asked = Source(hosts.source, hosts.dimensions), Source(demand.source, demand.dimensions)
     return join(supply, hosts.kinds, asked, demand.kinds, demand.shared)
 
@@ -292,7 +304,7 @@ def load_of(demand: Demand, problem: Problem) -> Load | None:
 
 
 def day_of(text: str, zone: str) -> datetime:
-    """The start of a day in a zone; "" is today. Raises ConfigError."""
+    """The start of a day in a time zone. The text "" means today. Raises ConfigError."""
     try:
         clock = zones.zone(zone)
     except LookupError:

@@ -56,7 +56,7 @@ memoryMB = 32
 
 
 def init_app(directory: Path) -> list[Path]:
-    """Write the app into a new or empty directory and name it after the directory; returns the files written.
+    """Write the app into a new or empty directory. The app gets the name of the directory. Returns the files.
 
     Raises ConfigError, and writes nothing, if the name is invalid or the directory is not empty.
     """

@@ -1,1 +1,4 @@
-"""The part that runs on agents: one executor per app version and agent. Standard library only, CPython >= 3.9."""
+"""The executor, which runs on agents: one process for each app version and agent.
+
+The code needs only CPython 3.9 or newer and its standard library.
+"""

@@ -1,4 +1,4 @@
-"""The command that the agent starts in the sandbox of one app version."""
+"""The main program of an executor. The agent starts it in the sandbox of the executor."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from jobcloud.executor.settings import SettingsError, read_settings
 
 
 def main() -> int:
-    """Exit code: 0 done, 2 not started by an agent, 3 never subscribed, 4 the agent is gone, 5 refused by the agent."""
+    """Run the executor. Returns the exit code.
+
+    0: the executor has finished its work, or was asked to end. 2: the environment is not that of a Mesos executor.
+    3: the agent never accepted the subscription. 4: the agent is gone. 5: the agent refused the executor.
+    """
     try:
         settings = read_settings(os.environ)
     except SettingsError as error:

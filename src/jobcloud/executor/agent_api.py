@@ -1,8 +1,9 @@
 """The executor's side of Mesos' v1 executor HTTP API.
 
-Source: Mesos documentation, "Executor HTTP API": the answer to the POST of SUBSCRIBE is an endless RecordIO stream of
-events. Every other call is a separate POST with the answer 202. Two threads make the calls and post all results to the
-daemon's loop.
+Each call of the executor is a POST. The agent answers SUBSCRIBE with an endless RecordIO stream of events, and every
+other call with the status 202. Two threads make the calls and hand all results to the daemon's loop.
+
+Source: Mesos documentation, "Executor HTTP API".
 """
 
 from __future__ import annotations
@@ -25,16 +26,16 @@ Call = Mapping[str, Any]
 _PATH = "/api/v1/executor"
 _ANSWER_TIMEOUT_S = 15.0
 _FIRST_BACKOFF_S = 0.1
-# An event contains at most one task of this executor.
+# The scheduler launches single tasks and no task groups, so an event contains at most one task.
 _MAX_EVENT_BYTES = 16 << 20
 
 
 class AgentError(Exception):
-    """The agent refused a call, or its answer does not belong to the executor API."""
+    """The agent refused SUBSCRIBE, or sent an event that does not belong to the executor API."""
 
 
 class Listener:
-    """Callbacks of an AgentLink, always called in the loop. `connection` counts the attempts to subscribe."""
+    """The methods that an AgentLink calls, always in the loop. `connection`: the number of the attempt to subscribe."""
 
     def subscribe_call(self, connection: int) -> Call:
         raise NotImplementedError
@@ -46,14 +47,17 @@ class Listener:
         raise NotImplementedError
 
     def on_sent(self, uuid: str, refusal: str) -> None:
-        """An attempt to send an UPDATE has ended. `refusal`: why the agent has not accepted it; "" if it has."""
+        """An UPDATE was sent, or the attempt to send it has failed.
+
+        `refusal` is the reason why the agent has not accepted the UPDATE, or "" if the agent has accepted it.
+        """
         raise NotImplementedError
 
 
 class Outbox:
-    """Updates that wait for the agent, which takes one at a time. Jobs take turns; updates of one job stay in order.
+    """Updates that wait to be sent, one at a time. Jobs take turns. The updates of one job stay in order.
 
-    So a job with a thousand failed shards does not delay the updates of the others.
+    So a job with a thousand failed shards does not delay the updates of other jobs.
     """
 
     def __init__(self) -> None:
@@ -66,7 +70,7 @@ class Outbox:
             self._changed.notify()
 
     def get(self) -> Tuple[str, Call]:
-        """Remove and return the next update. Waits while there is none."""
+        """Remove and return the next update. If there is none, wait for one."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting)
             job, updates = self._waiting.popitem(last=False)
@@ -77,7 +81,10 @@ class Outbox:
 
 
 class AgentLink:
-    """Keeps a subscription alive with a jittered back-off, and sends the updates of each job in order."""
+    """Subscribes to the agent, and sends updates from its Outbox.
+
+    When a subscription ends, the link subscribes again after a random back-off.
+    """
 
     def __init__(self, settings: Settings, listener: Listener, post: Callable[..., None]) -> None:
         self._settings, self._listener, self._post = settings, listener, post
@@ -102,7 +109,7 @@ class AgentLink:
                 # This thread must survive every error: without it, the executor gets no events.
                 reason = f"{type(error).__name__}: {error}"
             self._post(self._listener.on_disconnected, connection, reason)
-            # If the stream lasted a while, the agent is healthy. If it ended at once, back off.
+            # If the stream lasted longer than the longest back-off, the agent is healthy. Otherwise the back-off grows.
             failures = 0 if time.monotonic() - began > self._settings.backoff_max_s else failures + 1
             ceiling = min(self._settings.backoff_max_s, _FIRST_BACKOFF_S * 2 ** min(failures, 16))
             time.sleep(random.uniform(ceiling / 4, ceiling))  # noqa: S311 - jitter
@@ -159,7 +166,8 @@ class AgentLink:
         if settings.tls:
             import ssl
 
-            # The certificate of the agent is checked against the system's authorities, or those of SSL_CERT_FILE.
+            # The certificate of the agent is checked against the certificate authorities of the system. SSL_CERT_FILE
+            # can name another file of authorities.
             context = ssl.create_default_context()
             return http.client.HTTPSConnection(settings.host, settings.port, timeout=_ANSWER_TIMEOUT_S, context=context)
         return http.client.HTTPConnection(settings.host, settings.port, timeout=_ANSWER_TIMEOUT_S)
@@ -173,7 +181,7 @@ class AgentLink:
 
 
 class _UnixConnection(http.client.HTTPConnection):
-    """HTTP over the socket file that an agent offers as MESOS_DOMAIN_SOCKET."""
+    """HTTP over a Unix socket. The agent names the file of the socket in MESOS_DOMAIN_SOCKET."""
 
     def __init__(self, path: str, timeout: float) -> None:
         super().__init__("localhost", timeout=timeout)

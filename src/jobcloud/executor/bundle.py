@@ -1,4 +1,7 @@
-"""The executor as one zip file, and the command line that starts it on an agent. The scheduler uses this module."""
+"""Builds the zip file of the executor, and the command line that starts the zip on an agent.
+
+The scheduler uses this module. The zip does not contain it.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,8 @@ from jobcloud.executor.__main__ import main
 if __name__ == "__main__":
     sys.exit(main())
 """
-# Python 2 must be able to read this program as far as the version check.
+# Old versions of Python, including Python 2, must be able to compile this whole program. Otherwise they would report a
+# syntax error before the version check.
 _CHECK = """\
 import sys
 if sys.version_info < (3, 9):
@@ -39,7 +43,7 @@ if found != wanted:
 
 
 def build() -> bytes:
-    """Build the zip. The same sources give the same bytes: names are sorted, times fixed, nothing is compressed."""
+    """Build the zip. The same sources give the same bytes: names are sorted, times are fixed, nothing is compressed."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
         for name, content in sorted(_members()):
@@ -51,10 +55,10 @@ def build() -> bytes:
 
 
 def command(sha256: str, file: str = FILE_NAME) -> str:
-    """The `sh` line for an ExecutorInfo's command. The zip was fetched into the sandbox as `file`.
+    """The shell command for an ExecutorInfo. Mesos fetches the zip into the sandbox under the name `file`.
 
-    The exit code is 127 if there is no python3, and 1 if python3 is too old or the zip does not hash to `sha256`. A
-    message on stderr gives the reason.
+    The exit code is 127 if there is no python3. It is 1 if python3 is too old, or if the zip is missing or does not
+    have the hash `sha256`. In each of these cases, a message on stderr gives the reason.
     """
     name = shlex.quote(file)
     missing = (

@@ -8,17 +8,17 @@ from typing import Any, Awaitable, Callable, Optional, Tuple
 
 
 class EventLoop:
-    """Started by the first coroutine. It ends with the process. Any thread may call `run`."""
+    """The first call of `run` starts the loop. The loop ends with the process. Any thread may call `run`."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._loop: Optional[asyncio.AbstractEventLoop] = None
 
     def run(self, coroutine: Awaitable[Any], on_stop: Callable[[Callable[[], None]], None]) -> Any:
-        """Wait for the result of `coroutine`. Raises its exception.
+        """Run `coroutine` in the loop and return its result. Raises the exception of the coroutine.
 
-        When the coroutine runs, `on_stop` is called with a function that cancels it at its current await. Any thread
-        may call that function. The coroutine sees the caller's context variables.
+        Before the coroutine begins, `on_stop` is called with a function. Any thread may call this function to cancel
+        the coroutine at its current await. The coroutine sees the context variables of the caller of `run`.
         """
         error, result = asyncio.run_coroutine_threadsafe(_carry(coroutine, on_stop), self._running()).result()
         if error is not None:
@@ -36,7 +36,11 @@ class EventLoop:
 async def _carry(
     coroutine: Awaitable[Any], on_stop: Callable[[Callable[[], None]], None]
 ) -> Tuple[Optional[BaseException], Any]:
-    """Return errors as values: a SystemExit raised from a task would end the loop and every other job."""
+    """Await `coroutine`. Returns (its error or None, its result or None).
+
+    The error is not raised, because a SystemExit that leaves an asyncio task ends the loop, and with it every other
+    job.
+    """
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
     on_stop(lambda: _cancel(loop, task))

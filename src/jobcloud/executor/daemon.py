@@ -39,18 +39,20 @@ from jobcloud.executor.webhooks import Webhooks
 from jobcloud.executor.workers import Workers
 from jobcloud.wire import encode_data
 
-# Wait at least this long for the first task, even if the idle timeout is shorter: the task is on its way.
+# The executor waits at least this long for its first task, even if the idle timeout is shorter. The agent starts an
+# executor only for a task, so the task is on its way.
 _FIRST_TASK_WITHIN_S = 60.0
 _RESEND_REFUSED_S = 1.0
 _RESEND_UNACKNOWLEDGED_S = 30.0
 _LEAVE_WITHIN_S = 5.0
-# Wall clocks jump: a resident job checks its next fire time at least this often.
+# The wall clock may jump, so a resident task compares the clock with its next fire time at least this often.
 _MAX_WAIT_S = 5.0
-# A progress report is dropped if it comes sooner than this after the one before. Our worker sends about one a second.
+# A progress report of a task is dropped if less than this time has passed since the last report that was sent. The
+# Python worker sends at most one report of a task a second.
 _PROGRESS_EVERY_S = 0.9
-# How long unsent webhook reports may delay the exit of the executor, and the time between two checks for such reports.
+# Unsent webhook reports may delay the exit of the executor by the first time. The second is the time between checks.
 _LAST_REPORTS_S, _RECHECK_S = 10.0, 0.05
-# Return free memory to the system after this many executions, because a fragmented heap grows.
+# After each group of this many executions, free memory is returned to the system, because a fragmented heap grows.
 _TRIM_EVERY = 1_000
 # The handler "ignore" ignores failures of the job's own code. It does not ignore failures to run the job.
 _IGNORABLE = (Cause.EXCEPTION, Cause.EXIT_CODE)
@@ -73,7 +75,7 @@ class _Task:
 
 
 class Executor(Listener):
-    """The daemon's state. Every method runs in the loop."""
+    """The daemon's state. Every method runs in the thread of the loop, except `_unpack`."""
 
     def __init__(self, settings: Settings, loop: Loop, children: Children) -> None:
         self._settings, self._loop, self._children = settings, loop, children
@@ -105,7 +107,7 @@ class Executor(Listener):
             "LAUNCH_GROUP": self._on_launch_group,
             "KILL": self._on_kill,
             "ACKNOWLEDGED": self._on_acknowledged,
-            "SHUTDOWN": lambda _: self.shutdown("the agent asked for it", 0),
+            "SHUTDOWN": lambda _: self.shutdown("the agent asked for the shutdown", 0),
             "ERROR": lambda event: self.shutdown(
                 f"the agent refused this executor: {event.get('error')}", _REFUSED_EXIT
             ),
@@ -151,7 +153,7 @@ class Executor(Listener):
         self._connected = False
         log(f"disconnected from the agent: {reason}")
         if not self._settings.checkpoint:
-            # Without checkpoints, a restarted agent does not know this executor.
+            # If the framework does not checkpoint, a restarted agent does not know this executor.
             self.shutdown("the agent is gone and the framework does not checkpoint", _AGENT_GONE_EXIT)
             return
         self._agent_deadline = self._loop.later(
@@ -213,7 +215,7 @@ class Executor(Listener):
             "timestamp": time.time(),
         }
         if message:
-            # Text that is not Unicode (file names, output) must not make the whole update unreadable.
+            # A message can contain text that is not Unicode, such as a file name. The agent could not read such text.
             status["message"] = message.encode("utf-8", "replace").decode()
         if data:
             status["data"] = encode_data(data)
@@ -223,7 +225,7 @@ class Executor(Listener):
     def _resend(self, uuid: str) -> None:
         status = self._ledger.unacknowledged(uuid)
         if status is not None and self._connected:
-            # The id of a task begins with the name of its job.
+            # The id of a task begins with the key of its job, or with `keeper=APP` if it is a placeholder task.
             job = status["task_id"]["value"].partition("@")[0]
             self._link.send(job, uuid, self._call("UPDATE", {"status": status}))
 
@@ -261,7 +263,7 @@ class Executor(Listener):
         self._isolate(task_id, lambda: self._accept(task_id, info))
 
     def _isolate(self, task_id: str, begin: Callable[[], None]) -> None:
-        """Call `begin` for a task. If it raises an exception, only this task ends."""
+        """Call `begin`, which begins a task. If `begin` raises an exception, only this task ends."""
         try:
             begin()
         except PayloadError as error:
@@ -293,7 +295,7 @@ class Executor(Listener):
             raise PayloadError(f"'timer' in job is not a table of firings: {type(error).__name__}: {error}") from error
 
     def _unpack(self) -> None:
-        """Unpack the app. Runs in its own thread: a large package must not delay kills and acknowledgements."""
+        """Unpack the app. This runs in its own thread, so that a large package delays no kills or acknowledgements."""
         assert self._app is not None
         refusal = ""
         libraries: List[str] = []
@@ -325,7 +327,7 @@ class Executor(Listener):
         env = {name: value for name, value in os.environ.items() if name != "MESOS_EXECUTOR_AUTHENTICATION_TOKEN"}
         common = (self._loop, self._children, self._pump, self._folders)
         self._workers = Workers(*common, self._app, self._directory, libraries, env)
-        if libraries:  # for Python scripts; workers get the libraries in their first message
+        if libraries:  # for scripts in Python. Workers get the libraries in their first message.
             env = {**env, "PYTHONPATH": os.pathsep.join(filter(None, [*libraries, env.get("PYTHONPATH")]))}
         self._runners = {True: Scripts(*common, self._directory, env), False: self._workers}
         for task in waiting:
@@ -406,7 +408,7 @@ class Executor(Listener):
         if task.time_limit is not None:
             task.time_limit.cancel()
         if task.timed_out and task.killing is None and outcome.state is State.KILLED:
-            text = f"it took longer than timeoutSeconds ({execution.payload.timeout_s:.12g}): {outcome.message}"
+            text = f"the execution exceeded timeoutSeconds ({execution.payload.timeout_s:.12g}): {outcome.message}"
             outcome = failed(Cause.TIMEOUT, text, outcome.exit_code)
         if task.killing is None and outcome.state is State.FAILED:
             outcome = self._handle_failure(execution, outcome)
@@ -418,7 +420,7 @@ class Executor(Listener):
             self._resident_execution_ended(task, task.resident, execution, outcome)
 
     def _handle_failure(self, execution: Execution, outcome: Outcome) -> Outcome:
-        """Apply the error handlers `webhook` and `ignore`. The worker applies error handlers of the app."""
+        """Apply the error handler `webhook` or `ignore`. The worker applies a handler of the app."""
         if execution.payload.webhook:
             self._webhooks.report(execution.payload.webhook, _failure_report(execution, outcome))
         if execution.payload.ignores_errors and outcome.cause in _IGNORABLE:
@@ -429,7 +431,7 @@ class Executor(Listener):
         kill = event["kill"]
         task = self._tasks.get(kill["task_id"]["value"])
         if task is None:
-            log(f"ignored a KILL of {kill['task_id']['value']}: it does not run here")
+            log(f"ignored a KILL of {kill['task_id']['value']}: no such task runs here")
             return
         self._kill(task, Cause.KILLED, _grace(kill, task.grace_s))
 
@@ -488,7 +490,7 @@ class Executor(Listener):
         self._start_execution(task, plan.executions, task.payload.facts(plan.fire_time))
 
     def _report_end(self, task: _Task, plan: Resident, outcome: Outcome) -> None:
-        """Failures are always reported. Successes are sampled."""
+        """Report the end of an execution. A success is reported only if the beginning was reported, too."""
         success = outcome.state is State.FINISHED
         if success and not plan.reported:
             return
@@ -510,7 +512,7 @@ class Executor(Listener):
     # Shutdown
 
     def shutdown(self, reason: str, exit_code: int) -> None:
-        """End all tasks within the agent's grace period, deliver their last updates, then exit."""
+        """End all tasks within the grace period that the agent allows, deliver their last updates, then exit."""
         if self._leaving is not None:
             return
         log(f"shutting down: {reason}")
@@ -518,7 +520,7 @@ class Executor(Listener):
         self._leave_when_done(exit_code)
         for task in list(self._tasks.values()):
             self._kill(task, Cause.EXECUTOR_SHUTDOWN, min(task.grace_s, grace_s * 0.5))
-        # The agent kills the whole container at the end of the grace period. Exit before that.
+        # The agent kills the whole container at the end of the grace period. The executor exits before this end.
         self._loop.later(grace_s * 0.9, lambda: self._loop.stop(exit_code))
         self._check_idle()
 
@@ -574,7 +576,7 @@ def _error(message: str) -> Outcome:
 
 
 def _grace(holder: Mapping[str, Any], default_s: float) -> float:
-    """The grace period in the kill_policy of a TaskInfo or a KILL, in seconds."""
+    """The grace period in seconds, from the kill_policy of a TaskInfo or a KILL; `default_s` if it names none."""
     period = (holder.get("kill_policy") or {}).get("grace_period") or {}
     nanoseconds = period.get("nanoseconds")
     return max(0.0, float(nanoseconds) / 1e9) if nanoseconds is not None else default_s
@@ -595,7 +597,7 @@ def serve(settings: Settings) -> int:
     executor = Executor(settings, loop, Children(loop.post, family, warden, open_files))
     names: List[signal.Signals] = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
     for number in names:
-        signal.signal(number, lambda *_: loop.post(executor.shutdown, "a signal asked for it", 0))
+        signal.signal(number, lambda *_: loop.post(executor.shutdown, "a signal asked for the shutdown", 0))
     executor.start()
     try:
         return loop.run()

@@ -1,4 +1,7 @@
-"""One execution of user code: the daemon gives it to a Runner and gets its progress and its end back."""
+"""One execution of user code. The daemon gives each execution to a Runner.
+
+The Runner reports the progress and the end of the execution through callbacks.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,17 @@ from typing import Any, Callable, Dict, Optional, Protocol
 from jobcloud.executor.outcomes import Outcome
 from jobcloud.executor.payload import TaskPayload
 
-# The number of the execution that only loads a resident job. Firings count from 1.
+# The number of the execution that only loads a resident job. The executions at its fire times have numbers from 1 on.
 LOADING = 0
 
 
 @dataclass(eq=False)
 class Execution:
-    """A TRANSIENT task has one execution. A DAEMON task has one that loads the job, and then one for each firing.
+    """One execution of a task.
 
-    Executions of one task never overlap. `on_waiting` is called if the execution must wait for a place (maxParallel).
-    `on_started` is called at most once, before `on_ended`. `on_ended` is called exactly once.
+    A TRANSIENT task has one execution. A DAEMON task has one that loads the job, and then one for each fire time that
+    is not skipped. Executions of one task never overlap. `on_waiting` is called if the execution must wait because of
+    maxParallel. `on_started` is called at most once, before `on_ended`. `on_ended` is called exactly once.
     """
 
     task_id: str
@@ -38,7 +42,10 @@ class Runner(Protocol):
         """Start the execution. Its callbacks may be called before this method returns."""
 
     def kill(self, execution: Execution, grace_s: float) -> None:
-        """Ask the execution to end. After the grace period, end it by force. A second call may shorten the period."""
+        """Ask the execution to end. After the grace period, end it by force.
+
+        A second call replaces the grace period: the new one begins at this call.
+        """
 
     def forget(self, task_id: str) -> None:
-        """The task has ended: drop everything that was kept for it."""
+        """Drop everything that was kept for a task, because the task has ended."""

@@ -1,15 +1,22 @@
-"""The firing times of a DAEMON job, computed on the agent from a table that the scheduler compiled from the cron text.
+"""The fire times of a DAEMON job, computed on the agent from a table. The scheduler makes the table from the cron text.
 
-Standard library only, CPython 3.9 and later: croniter and the scheduler are absent in executors. This module shares no
-code with `jobcloud.cron`. `jobcloud.cron.Schedule.table()` makes the table and documents the policy. Tests compare the
+This module needs only CPython 3.9 or newer and its standard library, because executors have neither croniter nor
+`jobcloud.cron`. `jobcloud.cron.Schedule.table()` makes the table. docs/cron.md describes the rules. Tests compare the
 two modules.
 
-The table, in JSON types: `version` 1; `seconds`, `minutes`, `hours`, `months`, `month_days`, `weekdays` (0 = Sunday)
-and `years` (null: every year) as rising lists of whole numbers; `either_day`, true when a day needs to be in only one
-of `month_days` and `weekdays`; `special_day`, null or an object that replaces both lists of days: `kind` (last,
-last_workday, nearest_workday, last_weekday, nth_weekday), `n` and `weekday`; `zone`; `run_after_gap`: a wall time that
-the clock jumps over fires at the first instant after the gap; `repeat_in_fold`: a wall time that occurs twice fires
-twice.
+The table, in JSON types:
+
+- `version`: 1.
+- `seconds`, `minutes`, `hours`, `months`, `month_days`, `weekdays` (0 = Sunday): rising lists of whole numbers.
+- `years`: a list of the same form, or null for every year.
+- `either_day`: true if it is enough that a day is in one of the lists `month_days` and `weekdays`. Otherwise it must be
+  in both.
+- `special_day`: null, or an object that replaces both lists of days. It has the fields `kind` (last, last_workday,
+  nearest_workday, last_weekday, nth_weekday), `n` and `weekday`.
+- `zone`: the name of a time zone.
+- `run_after_gap`: if true, and the clock jumps over a wall time, this wall time fires at the first instant after the
+  gap.
+- `repeat_in_fold`: if true, a wall time that occurs twice fires twice.
 """
 
 from __future__ import annotations
@@ -26,8 +33,8 @@ LAST_YEAR = 2099
 
 _MINUTE = 60
 _DAY = 86_400
-# If no change of the clock is within this distance of an instant, the clock is steady for a day before and after the
-# instant. A change is at most a day.
+# The clock is steady near an instant if it does not change within this distance of the instant. A change moves the
+# clock by at most a day, so a change that is farther away affects no wall time within a day of the instant.
 _NEAR = 2 * _DAY
 _END = calendar.timegm((LAST_YEAR + 1, 1, 1, 0, 0, 0))
 _LISTS = {
@@ -49,7 +56,7 @@ _KINDS = {
 
 
 class FireTimes:
-    """The firings of one table: instants in milliseconds since the epoch, strictly rising, until the end of 2099.
+    """The fire times of one table: instants in milliseconds since the epoch, strictly rising, until the end of 2099.
 
     Raises:
         ValueError: the table is damaged or of another version. The message names the field.
@@ -72,7 +79,7 @@ class FireTimes:
         self._zone = _zone(table)
 
     def next_after(self, after_ms: int) -> Optional[int]:
-        """The first firing strictly after an instant, or None if there is none until the end of 2099."""
+        """The first fire time after an instant, or None if there is none until the end of 2099."""
         second = max(after_ms // 1000 + 1, 0)
         while second < _END:
             if self._clock_is_steady(second):
@@ -92,9 +99,10 @@ class FireTimes:
         return all(self._offset(second + near) == offset for near in (-_NEAR, -_DAY, _DAY, _NEAR))
 
     def _steady(self, second: int) -> Tuple[Optional[int], int]:
-        """Returns (a firing within a day after `second`, or None; the second from which to continue).
+        """Search for a fire time on the day of `second`, from `second` on.
 
-        The clock must be steady near `second`.
+        Returns (the fire time or None, the second from which to continue if it is None). The clock must be steady near
+        `second`.
         """
         offset = self._offset(second)
         wall = datetime.fromtimestamp(second + offset, timezone.utc)
@@ -106,11 +114,16 @@ class FireTimes:
         if following is None:
             return None, _END
         midnight = calendar.timegm(following.timetuple()) - offset
-        # If the day is far off, continue a little before that day: the clock may change in between.
+        # If the next day with fire times is more than a day away, the clock may change before it. So continue before
+        # that day.
         return None, midnight if midnight - second <= _DAY else max(midnight - _NEAR, second + _DAY)
 
     def _around_a_change(self, second: int) -> Tuple[Optional[int], int]:
-        """As `_steady`, but minute by minute along the real clock, which has gaps and folds."""
+        """Search for a fire time within a day from `second` on, and check each minute of the real clock.
+
+        The real clock has gaps (wall times that it jumps over) and folds (wall times that occur twice). Returns the
+        same as `_steady`.
+        """
         start = second - second % _MINUTE
         for minute in range(start, start + _DAY, _MINUTE):
             wall = datetime.fromtimestamp(minute, self._zone)
@@ -124,7 +137,7 @@ class FireTimes:
         return None, start + _DAY
 
     def _gap_fires(self, minute: int, wall: datetime) -> bool:
-        """Whether the clock jumped forward at this minute over a wall time that fires after the gap."""
+        """Whether the clock has jumped to `wall` at this minute, over a wall time that fires after the gap."""
         before = datetime.fromtimestamp(minute - 1, self._zone)
         gap = _seconds(wall.utcoffset()) - _seconds(before.utcoffset())
         if gap <= 0 or not self._run_after_gap:
@@ -144,7 +157,7 @@ class FireTimes:
         return of_month or of_week if self._either_day else of_month and of_week
 
     def _day_from(self, day: date) -> Optional[date]:
-        """The first matching day, starting with `day`."""
+        """The first day with fire times, from `day` on; None if there is none until LAST_YEAR."""
         while day.year <= LAST_YEAR:
             if day.month not in self._months or (self._years is not None and day.year not in self._years):
                 day = (day.replace(day=1) + timedelta(days=32)).replace(day=1)
@@ -155,7 +168,10 @@ class FireTimes:
         return None
 
     def _time_from(self, hour: int, minute: int, second: int) -> Optional[int]:
-        """The first matching time of day at or after the given one, in seconds after midnight."""
+        """The first fire time of a day that is not before the given time of day; None if there is none.
+
+        It is in seconds after midnight.
+        """
         for at_hour in self._hours[bisect_left(self._hours, hour) :]:
             if at_hour > hour:
                 return at_hour * 3600 + self._minutes[0] * 60 + self._seconds[0]
@@ -180,7 +196,7 @@ def _is_special(day: date, kind: str, n: int, weekday: int) -> bool:
 
 
 def _workdays_near(target: date) -> Iterator[date]:
-    """The workdays of the target's month within two days of it, nearest first."""
+    """The workdays within two days of `target` and in the same month, the nearest first."""
     for shift in (0, -1, 1, -2, 2):
         day = target + timedelta(days=shift)
         if day.month == target.month and day.isoweekday() <= 5:

@@ -1,7 +1,7 @@
 """An execution of an HTTP job: one request, made by a separate process. A status from 200 to 299 is success.
 
-The host is resolved once, and each address is checked. Redirects are not followed and no proxy is used, so that only
-hosts on the scheduler's allow-list are called.
+The host is resolved once, and each of its addresses is checked. The process follows no redirects and uses no proxy. So
+it calls only hosts on the scheduler's allow-list.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import time
 from typing import Any, Callable, Mapping, NoReturn, Tuple, Union
 from urllib.parse import SplitResult, urlsplit
 
-# The variable with the path of the file that contains the shard and the request.
+# This environment variable has the path of a file, which contains the shard and the request.
 VARIABLE = "JOBCLOUD_SHARDING_CONTEXT_FILE"
 _FIELDS = ("jobName", "taskId", "shardingTotalCount", "jobParameter", "shardingItem", "shardingParameter")
-# This much of the response body goes to the shard's log.
+# At most this many bytes of the response body are written to the shard's log.
 SHOWN_BYTES = 1 << 20
 Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
@@ -33,11 +33,14 @@ _FACTS = {
 
 
 class Refused(Exception):
-    """The request is not made. The text says why."""
+    """An address must not be called, or (in webhooks.py) the server did not accept a report. The text says why."""
 
 
 def main() -> None:
-    """The file that the environment names holds the shard and the request, see `scripts.write_context`."""
+    """Make the request of an HTTP job. Exits with 1 if it does not succeed.
+
+    The file that VARIABLE names holds the shard and the request. `scripts.write_context` has written this file.
+    """
     try:
         with open(os.environ[VARIABLE], "rb") as file:
             known = json.load(file)
@@ -53,7 +56,7 @@ def main() -> None:
 def call(request: Mapping[str, Any], headers: Mapping[str, str]) -> Tuple[int, str]:
     """Make the request. Returns (status, reason), and prints both and the beginning of the body to stdout.
 
-    Raises OSError, HTTPException, or Refused if an address must not be called.
+    Raises OSError or HTTPException if there is no valid answer. Raises Refused if an address must not be called.
     """
 
     def show(answer: http.client.HTTPResponse) -> None:
@@ -85,9 +88,9 @@ def send(
 
 
 def check_address(host: str, address: str) -> None:
-    """Raises Refused for a host name whose address means another destination on each machine.
+    """Raises Refused if `host` is a name and `address` means another destination on each machine.
 
-    localhost is allowed, and so is a host that is written as an address.
+    The name localhost is allowed.
     """
     if differs_by_machine(inner_address(address)) and host != "localhost" and host.strip("[]") != address:
         raise Refused(f"{host} is {address}, an address that means another machine on each agent")
@@ -99,7 +102,9 @@ def differs_by_machine(address: Address) -> bool:
 
 
 def inner_address(text: str) -> Address:
-    """The address, or the IPv4 address inside an IPv6 one: mapped, 6to4 (RFC 3056), NAT64 (RFC 6052).
+    """The IP address in `text`. If it is an IPv6 address that contains an IPv4 address, the IPv4 address.
+
+    An IPv6 address can contain an IPv4 address in three forms: mapped, 6to4 (RFC 3056), NAT64 (RFC 6052).
 
     Raises ValueError if `text` is not an address.
     """
@@ -112,7 +117,7 @@ def inner_address(text: str) -> Address:
 
 
 def target(parts: SplitResult) -> str:
-    """The request target in the first line of a request."""
+    """The path and query of a URL, as in the first line of a request."""
     return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
 
 
@@ -122,16 +127,17 @@ def connect(
     check: Callable[[str, str], None] = check_address,
     watch: Callable[[socket.socket], None] = lambda sock: None,
 ) -> http.client.HTTPConnection:
-    """Connect to the host of a URL within `timeout_s` after its addresses are known.
+    """Connect to the host of a URL. The time limit begins when the addresses of the host are known.
 
-    `check` is called with the host and each of its addresses. `watch` gets the socket before anything is sent.
+    `check` is called with the host and each of its addresses. `watch` gets the socket before anything is sent over it.
     Raises OSError and the errors of `check`.
     """
     host = parts.hostname or ""
     usual = 443 if parts.scheme == "https" else 80
     port = parts.port or usual
     last: Exception = OSError(f"{host} has no address")
-    # Resolved once: only checked addresses are connected to. All are checked before the first connection.
+    # The host is resolved once, and all its addresses are checked before the first connection. So only checked
+    # addresses are connected to.
     addresses = [str(address[0]) for *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
     for address in addresses:
         check(host, address)

@@ -1,8 +1,7 @@
-"""The tasks that are alive here and the status updates that the agent has not acknowledged. Pure: it reads no clock and
-makes no ids.
+"""The tasks that are alive here, and the status updates that the agent has not acknowledged.
 
-Source: Mesos documentation, "Executor HTTP API": SUBSCRIBE carries all unacknowledged tasks and updates, so that a
-restarted agent learns of them.
+This module is pure: it reads no clock and makes no ids. SUBSCRIBE carries all unacknowledged tasks and updates, so that
+a restarted agent learns of them. Source: Mesos documentation, "Executor HTTP API".
 """
 
 from __future__ import annotations
@@ -15,17 +14,17 @@ Status = Mapping[str, Any]
 _HASH = struct.Struct("q")
 
 TERMINAL = frozenset({"TASK_FINISHED", "TASK_FAILED", "TASK_KILLED", "TASK_ERROR"})
-# Ended tasks are remembered, so that a LAUNCH that is delivered again later starts nothing.
+# This many ended tasks are remembered. A second LAUNCH of a remembered task starts nothing.
 _ENDED_REMEMBERED = 10_000
-# Reports of one task that are kept until the agent acknowledges them. Further reports are dropped, but never a terminal
-# update.
+# At most this many unacknowledged reports of one task are kept. Further reports are dropped. A terminal update is never
+# dropped.
 MAX_WAITING_REPORTS = 1_000
 
 
 class _RecentTexts:
     """The last `size` texts, as 64-bit hashes. Two texts are unlikely to have the same hash by chance.
 
-    All hashes are in one block of memory: single objects would leave holes in the heap when they are freed.
+    All hashes are in one block of memory. An object for each hash would leave a hole in the heap when it is freed.
     """
 
     def __init__(self, size: int) -> None:
@@ -45,7 +44,7 @@ class _RecentTexts:
 
 
 class Ledger:
-    """The executor's tasks and the updates that it still owes the agent."""
+    """The executor's tasks, and the updates that the agent has not acknowledged."""
 
     def __init__(self) -> None:
         self._live: Set[str] = set()
@@ -60,11 +59,11 @@ class Ledger:
 
     @property
     def empty(self) -> bool:
-        """No task is alive and the agent has every update."""
+        """Whether no task is alive and the agent has acknowledged every update."""
         return not self._live and not self._updates
 
     def launch(self, task_id: str, info: Mapping[str, Any]) -> bool:
-        """Add a task. Returns False, with no change, if a task of this id is alive or is remembered as ended."""
+        """Add a task. If a task of this id is alive or is remembered as ended, change nothing and return False."""
         if task_id in self._live or task_id in self._ended:
             return False
         self._live.add(task_id)
@@ -77,8 +76,8 @@ class Ledger:
     def record(self, task_id: str, uuid: str, status: Status) -> bool:
         """Keep an update until it is acknowledged.
 
-        Returns False, and keeps nothing, for a task that is not alive, and for a report of a task that has too many
-        reports. So no task ends twice.
+        If the task is not alive, keep nothing and return False. So no task ends twice. Do the same if the update is a
+        report and MAX_WAITING_REPORTS updates of the task are waiting.
         """
         if task_id not in self._live:
             return False
@@ -92,7 +91,7 @@ class Ledger:
         return True
 
     def acknowledge(self, task_id: str, uuid: str) -> bool:
-        """Drop an acknowledged update. False for an unknown update, such as one acknowledged before."""
+        """Drop an acknowledged update. Returns False if it is unknown, perhaps because it was acknowledged before."""
         if self._updates.pop(uuid, None) is None:
             return False
         self._unknown_to_agent.pop(task_id, None)
@@ -111,5 +110,5 @@ class Ledger:
         return list(self._unknown_to_agent.values())
 
     def unacknowledged_updates(self) -> Dict[str, Status]:
-        """By uuid, oldest first."""
+        """The updates by uuid, the oldest first."""
         return dict(self._updates)

@@ -1,4 +1,7 @@
-"""Load the object of a job: a class or function by name, or a bean from a context that is built once."""
+"""Load the object of a job: a class or function that is imported by name, or a bean of a context.
+
+A context (`applicationContext`) maps the names of beans to objects. A worker builds each context once.
+"""
 
 from __future__ import annotations
 
@@ -23,14 +26,17 @@ class LoadError(Exception):
 
 
 def add_libraries(folders: Sequence[str]) -> None:
-    """Import from these folders: after the standard library, before the interpreter's installed packages."""
+    """Add folders to the import path, after the standard library and before the interpreter's installed packages."""
     installed = (at for at, path in enumerate(sys.path) if os.path.basename(path) in ("site-packages", "dist-packages"))
     at = next(installed, len(sys.path))
     sys.path[at:at] = folders
 
 
 class Contexts:
-    """The app's contexts. The first shard that needs a context builds it. It exists until the worker ends."""
+    """The app's contexts.
+
+    `warm`, or else the first shard that needs a context, builds it. A context then exists until the worker ends.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -39,7 +45,7 @@ class Contexts:
         self._exits = contextlib.ExitStack()
 
     def bean(self, context: str, name: str) -> Any:
-        """A bean of a context. Raises LoadError. If a context cannot be built, the next shard tries again."""
+        """A bean of a context. Raises LoadError. If the context cannot be built, the next call tries again."""
         beans = self._beans(context)
         try:
             return beans[name]
@@ -83,9 +89,10 @@ class Contexts:
 
 
 def load_job(job: Mapping[str, Any], contexts: Contexts) -> Job:
-    """The job's object: a bean if both beanName and applicationContext are given, as in Elastic-Job, else a jobClass.
+    """The object of a job.
 
-    Raises LoadError.
+    If beanName and applicationContext are both given, the object is this bean, as in Elastic-Job. Otherwise it is an
+    instance of jobClass, or the function that jobClass names. Raises LoadError.
     """
     context, bean = job.get("applicationContext") or "", job.get("beanName") or ""
     if context and bean:

@@ -1,4 +1,4 @@
-"""The event loop that makes the daemon's decisions, in one thread. An error in one step does not end it."""
+"""The daemon's event loop. It performs all steps in one thread. An error in a step does not end the loop."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ import time
 import traceback
 from typing import Any, Callable, List, Optional, Tuple
 
-# Limit of the daemon's own log `stderr`, and of the older part in `stderr.old`.
+# The maximum size of `stderr`, which is the daemon's own log, and of its older part `stderr.old`.
 LOG_BYTES = 10 << 20
 _log_lock = threading.Lock()
 
 
 def log(text: str) -> None:
-    """Write one line to stderr, a bounded file in the sandbox. A full disk must not end the daemon."""
+    """Write an entry to stderr, which is a file of limited size in the sandbox.
+
+    Errors are ignored, because a full disk must not end the daemon.
+    """
     with _log_lock:
         try:
             _make_room()
@@ -32,9 +35,9 @@ def log(text: str) -> None:
 
 
 def _make_room() -> None:
-    """Move a full log to `.old`. The agent has the file open too, so the file is emptied and not replaced.
+    """If the log is full, copy it to `.old` and empty it. If stderr is not a regular file, do nothing.
 
-    Nothing happens if stderr is not a regular file.
+    The file is emptied and not replaced, because the agent has it open, too.
     """
     descriptor = sys.stderr.fileno()
     state = os.fstat(descriptor)
@@ -47,7 +50,8 @@ def _make_room() -> None:
             os.ftruncate(descriptor, 0)
 
 
-# When there are this many timers, the cancelled ones are removed. Each update of a task leaves a cancelled timer.
+# All cancelled timers are removed when there are at least this many timers. Each acknowledged update leaves a cancelled
+# timer.
 _CROWDED = 1_000
 _MAX_WAIT_S = 3_600.0
 _MAX_LINE_CHARS = 20_000
@@ -64,7 +68,7 @@ class Timer:
 
 
 class Loop:
-    """post() may be called from any thread, later() and stop() only from within the loop."""
+    """Any thread may call post(). Only the thread that calls run() may call later() and stop()."""
 
     def __init__(self) -> None:
         self._inbox: queue.SimpleQueue[Tuple[Callable[..., Any], Tuple[Any, ...]]] = queue.SimpleQueue()
@@ -89,7 +93,7 @@ class Loop:
         self._exit_code = exit_code
 
     def run(self) -> int:
-        """Run until stop(). Returns its exit code."""
+        """Run until stop() is called. Returns the exit code that was given to stop()."""
         while self._exit_code is None:
             try:
                 step, args = self._inbox.get(timeout=self._time_to_wait())
@@ -103,7 +107,7 @@ class Loop:
     def _time_to_wait(self) -> Optional[float]:
         while self._timers and self._timers[0][2].call is None:
             heapq.heappop(self._timers)
-        # A queue cannot wait for arbitrarily long.
+        # The timeout of a queue has an upper limit.
         return min(max(0.0, self._timers[0][0] - time.monotonic()), _MAX_WAIT_S) if self._timers else None
 
     def _fire_timers(self) -> None:
@@ -117,4 +121,4 @@ class Loop:
         try:
             step(*args)
         except Exception:
-            log("an error in the executor itself, which continues:\n" + traceback.format_exc())
+            log("an error in the executor itself; the executor continues:\n" + traceback.format_exc())

@@ -1,4 +1,4 @@
-"""How an execution ended, as reported to the scheduler."""
+"""The end of an execution, as the executor reports it to the scheduler."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class State(str, Enum):
 
 
 class Cause(str, Enum):
-    """Why an execution failed, for machines. The message is for people."""
+    """The reason why an execution did not finish, for programs. The message of an Outcome is for people."""
 
     EXCEPTION = "exception"  # the job raised an exception
     EXIT_CODE = "exit_code"  # the process of the script or shard, or sys.exit() in a job, gave a code other than 0
@@ -39,7 +39,7 @@ class Cause(str, Enum):
     TIMEOUT = "timeout"  # the execution took longer than timeoutSeconds
     OUT_OF_MEMORY = "out_of_memory"  # MemoryError, or the kernel killed the process because memory ran out
     WORKER_LOST = "worker_lost"  # the shared worker died, or the agent had no room for a process or thread
-    KILLED = "killed"  # the scheduler asked for it
+    KILLED = "killed"  # the scheduler killed the task
     EXECUTOR_SHUTDOWN = "executor_shutdown"  # the executor ended while the task was alive
     EXECUTOR_ERROR = "executor_error"  # an error in the executor itself
 
@@ -73,7 +73,7 @@ def killed(cause: Cause = Cause.KILLED, message: str = "", exit_code: Optional[i
 
 
 def small(result: Any) -> Tuple[Any, str]:
-    """Returns (the result in JSON types, or None if it was dropped; why it was dropped, or "")."""
+    """Check the result of a job. Returns (the result in JSON types or None, the reason why it was dropped or "")."""
     if result is None:
         return None, ""
     if isinstance(result, (str, bytes)) and len(result) > RESULT_BYTES:
@@ -97,7 +97,7 @@ def small(result: Any) -> Tuple[Any, str]:
 
 
 def cut(text: str, limit: int = MESSAGE_CHARS) -> str:
-    """`text` in at most `limit` characters. The middle is cut: beginning and end say most."""
+    """`text` in at most `limit` characters. The middle of a long text is left out: beginning and end say most."""
     if len(text) <= limit:
         return text
     gap = f"\n… {len(text) - limit} characters left out …\n"

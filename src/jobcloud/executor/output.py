@@ -18,7 +18,7 @@ from jobcloud.executor.loop import log
 
 LOG_BYTES = 10 << 20
 TAIL_BYTES = 2000
-# How many folders of ended tasks are kept, and how many bytes in all.
+# At most this many folders of ended tasks are kept. They have at most this many bytes together.
 KEPT_FOLDERS = 500
 KEPT_BYTES = 1 << 30
 _MAX_FOLDER_NAME = 200
@@ -26,7 +26,10 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9._@=-]|^\.")
 
 
 def task_folder(task_id: str) -> str:
-    """The folder's name below `tasks/`: the id itself if it is safe, else percent-encoded and shortened with a hash."""
+    """The name of a task's folder below `tasks/`: the id, with unsafe characters percent-encoded.
+
+    If the name is too long, a hash of the id replaces its end.
+    """
     name = _UNSAFE.sub(
         lambda match: "".join(f"%{byte:02X}" for byte in match.group().encode("utf-8", "replace")), task_id
     )
@@ -38,9 +41,9 @@ def task_folder(task_id: str) -> str:
 class RotatingLog:
     """A file and its predecessor, each of at most `limit` bytes. The first byte creates the file.
 
-    The predecessor is named `<file>.N`. N is the number of bytes of the stream that precede those in `<file>`. So a
-    reader finds its place after a rotation. Any thread may write. Output that cannot be written is dropped: a job must
-    not fail in a print() because the disk is full.
+    The predecessor is named `<file>.N`. N is the number of bytes of the stream that precede the bytes in `<file>`. So a
+    reader finds its place after a rotation. Any thread may write. Output that cannot be written is dropped, because a
+    job must not fail in a print() when the disk is full.
     """
 
     def __init__(self, path: str, limit: int = LOG_BYTES) -> None:
@@ -103,7 +106,7 @@ class RotatingLog:
         return descriptor
 
     def _rotate(self) -> None:
-        """Rotate with one rename: a reader finds the bytes in the old place or in the new one."""
+        """Rename the file, in one step, so that a reader finds its bytes under the old name or under the new name."""
         assert self._descriptor is not None
         self._close()
         previous, now = self._before, self._before + self._size
@@ -114,9 +117,9 @@ class RotatingLog:
 
 
 def rotated(path: str) -> int:
-    """How many bytes of the stream precede those in the file at `path`.
+    """The number of bytes of the stream that precede the bytes in the file at `path`.
 
-    The name of the file's predecessor shows the number.
+    It is in the name of the file's predecessor, and 0 if there is no predecessor.
     """
     folder, name = os.path.split(path)
     ends = (entry[len(name) + 1 :] for entry in os.listdir(folder) if entry.startswith(name + "."))
@@ -124,7 +127,10 @@ def rotated(path: str) -> int:
 
 
 class TaskFolders:
-    """The folders of tasks. Of the folders of ended tasks, the oldest are removed."""
+    """The folders of tasks.
+
+    If the folders of ended tasks exceed a limit, the folders of the tasks that ended first are removed.
+    """
 
     def __init__(self, root: str) -> None:
         self.root = root
@@ -176,7 +182,10 @@ class Pump:
         return [write for _, write in pipes], tuple(read for read, _ in pipes)
 
     def finish(self, tickets: Tuple[int, ...], then: Callable[..., None], *args: Any) -> None:
-        """Copy the rest, close the pipes even if a process still holds their write ends, then post `then`."""
+        """Copy the rest of the output and close the pipes, then post `then`.
+
+        The pipes are closed even if a process still has their write ends open.
+        """
         self._request(lambda: self._finish(tickets, then, args))
 
     def _request(self, request: Callable[[], None]) -> None:
@@ -188,8 +197,8 @@ class Pump:
             try:
                 self._step()
             except Exception:
-                # The thread must survive: without it, every script would block on its full pipe.
-                log("an error in the copying of task output, which continues:\n" + traceback.format_exc())
+                # The thread must survive every error: without it, every script would block on its full pipe.
+                log("an error in the copying of task output; the copying continues:\n" + traceback.format_exc())
 
     def _step(self) -> None:
         for key, _ in self._selector.select():
@@ -205,7 +214,7 @@ class Pump:
         self._selector.register(read, selectors.EVENT_READ)
 
     def _copy(self, read: int) -> bool:
-        """Copy one piece. Returns whether there may be more."""
+        """Copy one piece of output. Returns whether there may be more output now."""
         try:
             data = os.read(read, 1 << 16)
         except BlockingIOError:
@@ -219,7 +228,7 @@ class Pump:
 
     def _finish(self, tickets: Tuple[int, ...], then: Callable[..., None], args: Tuple[Any, ...]) -> None:
         for read in tickets:
-            # A process that escaped may continue to write: stop after 64 pieces.
+            # A process that has escaped the kill may continue to write. So stop after 64 pieces.
             for _ in range(64):
                 if not self._copy(read):
                     break

@@ -1,8 +1,9 @@
 """App packages: validate an archive and unpack it into a directory.
 
-The scheduler inspects uploads. The executor verifies the hash and unpacks. Both treat every archive as hostile: nothing
-is written outside the directory, only files, directories and links between them are made, and the number of entries,
-the sizes and the compression ratio are checked before each entry is written. Standard library only, CPython >= 3.9.
+The scheduler inspects uploads. The executor verifies the hash and unpacks. Both treat every archive as hostile. Nothing
+is written outside the directory. Only files, directories and links between them are made. The number of entries, the
+sizes and the compression ratio are checked before each entry is written. This module needs only CPython 3.9 or newer
+and its standard library.
 """
 
 from __future__ import annotations
@@ -30,9 +31,10 @@ _CHUNK = 1 << 16
 _MAX_NAME_BYTES = 1024
 _MAX_LINK_STEPS = 40
 _MAX_RECORD_BYTES = 16 << 20
-# The folder of a package with the wheels to import from.
+# The folder of a package that holds wheels. Jobs import from these wheels.
 WHEELS = "wheels"
-# Text compresses 10:1, sparse data 50:1. Only bombs reach the limit. Small archives may have any ratio.
+# The limit of the compression ratio does not apply up to this unpacked size. Text compresses 10:1, sparse data 50:1.
+# Only bombs reach the limit.
 _RATIO_FREE_BYTES = 64 << 20
 # Errors that the readers raise for truncated or altered archives, and for files that are not archives.
 _DAMAGE = (
@@ -54,7 +56,10 @@ class PackageError(Exception):
 
 @dataclass(frozen=True)
 class Limits:
-    """`files`: entries of every kind. `bytes`: unpacked size. `ratio`: unpacked size divided by packed size."""
+    """The maximum values of a package.
+
+    `files`: entries of every kind. `bytes`: unpacked size. `ratio`: unpacked size divided by packed size.
+    """
 
     files: int = 10_000
     bytes: int = 1 << 30
@@ -93,7 +98,8 @@ class _Entry:
 def inspect(source: Source, limits: Limits = Limits(), *, wheel: bool = False) -> PackageInfo:
     """Read the whole package and the wheels in its folder `wheels`. `wheel`: the package must be a wheel.
 
-    Nothing is written, apart from one wheel at a time to an unnamed temporary file. Raises PackageError.
+    Each wheel in the folder is copied to an unnamed temporary file, one at a time. Nothing else is written. Raises
+    PackageError.
     """
     with _open_source(source) as file:
         kind = _format(file)
@@ -155,7 +161,7 @@ def unpack(
 def unpack_wheels(folder: str, into: str, limits: Limits = Limits()) -> bool:
     """Unpack the wheels in `folder` that are for this interpreter into the new directory `into`.
 
-    Returns whether there are any. The limits are for all of them together. Raises PackageError.
+    Returns whether the folder has wheels. The limits hold for all unpacked wheels together. Raises PackageError.
     """
     found = [name for name in os.listdir(folder) if name.endswith(".whl")] if os.path.isdir(folder) else []
     if not found:
@@ -180,7 +186,10 @@ def unpack_wheels(folder: str, into: str, limits: Limits = Limits()) -> bool:
 
 
 def _without_copies(entries: Iterator[_Entry], digests: Dict[str, Optional[bytes]]) -> Iterator[_Entry]:
-    """Keep one copy of a file that is equal in several wheels, such as the `__init__.py` of a common package."""
+    """Leave out each file that an earlier wheel has with the same name and the same content.
+
+    An example is the `__init__.py` of a package that several wheels share.
+    """
     for entry in entries:
         if entry.kind is _Kind.FILE:
             if entry.digest is not None and digests.get(entry.name) == entry.digest:
@@ -191,7 +200,7 @@ def _without_copies(entries: Iterator[_Entry], digests: Dict[str, Optional[bytes
 
 @contextlib.contextmanager
 def _new_directory(into: Union[str, "os.PathLike[str]"]) -> Iterator[str]:
-    """A temporary directory, renamed to `into` at the end. Raises PackageError."""
+    """A temporary directory, which is renamed to `into` if the block ends without an error. Raises PackageError."""
     final = os.fspath(into)
     partial = final + ".partial"
     shutil.rmtree(partial, ignore_errors=True)
@@ -221,7 +230,7 @@ def _unpack_entries(entries: Iterator[_Entry], root: str, survey: _Survey) -> No
 
 def _make_links(root: str, survey: _Survey) -> None:
     survey.check_links()
-    # Links are made last, so that no file is written through one.
+    # Links are made last, so that no file is written through a link.
     for name, target in survey.links.items():
         os.symlink(target, os.path.join(root, name))
 
@@ -251,7 +260,7 @@ def _copy(entry: _Entry, sink: Callable[[bytes], object]) -> None:
 
 
 class _Survey:
-    """The entries so far. Refuses entries that are unsafe or over a limit."""
+    """The entries that were read so far. `add` refuses an entry that is unsafe or exceeds a limit."""
 
     def __init__(self, limits: Limits, packed: int, twice: str = "twice: pack it again from a directory") -> None:
         self._limits, self._packed, self._twice = limits, packed, twice
@@ -311,7 +320,7 @@ class _Survey:
             self._resolve(name)
 
     def _resolve(self, name: str) -> None:
-        """Follow a link as the kernel would, within the archive."""
+        """Follow a link as the kernel would. Raises PackageError if it leads out of the package or in circles."""
         todo = name.split("/")[::-1]
         at: List[str] = []
         steps = 0
@@ -338,7 +347,7 @@ class _Survey:
 
 
 def _format(file: IO[bytes]) -> str:
-    """The format by the first bytes. File names prove nothing."""
+    """The format of an archive, according to its first bytes. The name of the file proves nothing."""
     file.seek(0)
     head = file.read(512)
     if head[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
@@ -351,7 +360,10 @@ def _format(file: IO[bytes]) -> str:
 
 
 def _entries(file: IO[bytes], kind: str, wheel: bool, new: bool = False) -> Iterator[_Entry]:
-    """The entries of an archive. `new`: also refuse compression methods that older builds accepted."""
+    """The entries of an archive.
+
+    `new`: refuse rare compression methods, too. Older builds accepted them, so stored packages may use them.
+    """
     if wheel and kind != "zip":
         raise PackageError("the package is not a wheel: it is not a zip archive")
     file.seek(0)
@@ -366,7 +378,7 @@ def _entries(file: IO[bytes], kind: str, wheel: bool, new: bool = False) -> Iter
 
 
 def _wheel_in(archive: zipfile.ZipFile, must: bool) -> Optional[Wheel]:
-    """The wheel in a zip, or None. Raises PackageError if it must be a wheel and is not."""
+    """The wheel in a zip, or None if the zip is no wheel. `must`: then raise PackageError instead."""
 
     def read(name: str) -> bytes:
         if archive.getinfo(name).file_size > _MAX_RECORD_BYTES:
@@ -409,7 +421,7 @@ def _zip_entries(file: IO[bytes], must_be_wheel: bool, new: bool) -> Iterator[_E
 
 
 def _check_methods(archive: zipfile.ZipFile) -> None:
-    """Refuse rare methods before anything is expanded: their decoders have no limit of memory."""
+    """Refuse rare compression methods before any entry is expanded, because their decoders have no limit of memory."""
     for info in archive.infolist():
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise PackageError(
@@ -471,7 +483,10 @@ def _decompressed(file: IO[bytes]) -> Any:
 
 
 class _BoundedReader:
-    """A reader for tarfile with a limit: tarfile reads an extended header of any size into memory at once."""
+    """A reader for tarfile that refuses large reads.
+
+    Without this limit, tarfile would read an extended header of any size into memory at once.
+    """
 
     def __init__(self, file: Any) -> None:
         self._file = file
@@ -490,7 +505,7 @@ class _BoundedReader:
 
 
 def _safe_name(name: str) -> str:
-    """The entry's normal path, "" for the root."""
+    """The normalized path of an entry, or "" for the root. Raises PackageError if the name is not safe."""
     shown = f"'{name[:200]}' in the package"
     if name.startswith("/") or ".." in name.split("/"):
         raise PackageError(f"{shown} would escape its directory: use paths relative to the app's directory")
@@ -526,7 +541,7 @@ def _open_source(source: Source) -> Iterator[IO[bytes]]:
         yield io.BytesIO(source)
         return
     try:
-        file = open(source, "rb")  # noqa: SIM115 - closed below, outside the try, which is for errors of open() only
+        file = open(source, "rb")  # noqa: SIM115 - closed below; the try is for errors of open() only
     except OSError as error:
         raise PackageError(f"cannot read the package {os.fspath(source)}: {error.strerror}") from error
     with file:

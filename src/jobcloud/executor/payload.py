@@ -20,12 +20,12 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class PayloadError(Exception):
-    """This executor does not understand the data. The text names the field."""
+    """This executor does not understand the data of a task or an executor. The text names the field."""
 
 
 @dataclass(frozen=True)
 class PackageRef:
-    """The fetched file, by its plain name in the sandbox, and its SHA-256 (lower-case hex)."""
+    """The fetched package: the name of its file in the sandbox, without a folder, and its SHA-256 (lower-case hex)."""
 
     file: str
     sha256: str
@@ -33,9 +33,10 @@ class PackageRef:
 
 @dataclass(frozen=True)
 class AppPayload:
-    """ExecutorInfo.data. `idle_timeout_s` None: never exit when idle. `max_parallel` 0: no limit.
+    """ExecutorInfo.data.
 
-    `worker` is the command of the app's own worker, None for the executor's worker.
+    If `idle_timeout_s` is None, the executor never exits when idle. If `max_parallel` is 0, there is no limit. `worker`
+    is the command of the app's own worker. If it is None, the app uses the executor's worker.
     """
 
     app_name: str
@@ -52,10 +53,11 @@ class AppPayload:
 class TaskPayload:
     """TaskInfo.data: one attempt of a shard, and its job.
 
-    `own_process`: the shard has a worker to itself. `step`: instead of a shard, call the firing's listener "before" or
-    "after", with the data in `firing`. `placeholder`: run nothing, keep a worker warm with these contexts built.
-    `webhook`: the URL for reports of failures, or "". `timeout_s` and `rlimits` hold for each execution.
-    `timeout_s` None: no limit. `ports`: the ports of the host that belong to the task. `team` is that of the job.
+    `own_process`: the shard has a worker to itself. `step`: if it is "before" or "after", the task runs no shard, but
+    calls this method of the firing listener with the data in `firing`. `placeholder`: if it is not None, the task runs
+    nothing, but keeps a worker warm in which these contexts are built. `webhook`: the URL for reports of failures, or
+    "". `timeout_s` and `rlimits` hold for each execution. If `timeout_s` is None, there is no limit. `ports`: the ports
+    of the host that belong to the task. `team`: the team of the job.
     """
 
     context: Mapping[str, Any]
@@ -87,7 +89,10 @@ class TaskPayload:
         return self.step is None and (self.script is not None or self.http is not None)
 
     def facts(self, fire_time_ms: Optional[int] = None) -> Dict[str, Any]:
-        """The facts of one execution that `context` does not hold. Each firing of a DAEMON job has its own runId."""
+        """The facts of one execution that `context` does not hold.
+
+        For a DAEMON job, `fire_time_ms` is the fire time of this execution. It becomes a part of `runId`.
+        """
         more: Dict[str, Any] = {"ports": list(self.ports)} if self.ports else {}
         if self.team != ShardingContext.team:
             more["team"] = self.team
@@ -98,7 +103,7 @@ class TaskPayload:
 
 
 def sharding_context(context: Mapping[str, Any], facts: Mapping[str, Any], **more: Any) -> ShardingContext:
-    """The context of a shard, from the two parts of a task payload."""
+    """The context of a shard, from `TaskPayload.context` and `TaskPayload.facts()`."""
     return ShardingContext.from_dict(
         context,
         run_id=facts["runId"],
@@ -137,7 +142,7 @@ def _team(facts: Mapping[str, Any]) -> str:
 
 
 def read_app(data: Optional[str]) -> AppPayload:
-    """ExecutorInfo.data (base64 text). Raises PayloadError."""
+    """Parse ExecutorInfo.data (base64 text). Raises PayloadError."""
     fields = _Fields(_object(data, "the executor's data"), "the executor's data")
     package = fields.optional("package", dict, None)
     limits = _Fields(fields.optional("limits", dict, None) or {}, "limits")
@@ -155,7 +160,7 @@ def read_app(data: Optional[str]) -> AppPayload:
 
 
 def read_task(data: Optional[str]) -> TaskPayload:
-    """TaskInfo.data (base64 text). Raises PayloadError."""
+    """Parse TaskInfo.data (base64 text). Raises PayloadError."""
     fields = _Fields(_object(data, "the task's data"), "the task's data")
     job = fields.required("job", dict)
     kind = _Fields(job, "job")

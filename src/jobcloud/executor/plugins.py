@@ -1,7 +1,7 @@
 """Listeners and error handlers: loaded by name, created once, called around a job.
 
-A name with a colon is `module:Class`. Any other name is an entry point of a package that the worker can import. The
-package is in the app together with its `*.dist-info`, or is installed for the interpreter.
+A name with a colon is `module:Class`. Any other name is an entry point of a package that the worker can import. This
+package is either in the app, together with its `*.dist-info`, or installed for the interpreter.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from jobcloud.job import ErrorHandler, FiringContext, FiringListener, JobListene
 
 LISTENERS = "jobcloud.listeners"
 ERROR_HANDLERS = "jobcloud.error_handlers"
-# Handlers of the executor itself. The daemon implements `ignore` and `webhook`, for every type of worker.
+# Error handlers of the executor itself. The daemon implements `ignore` and `webhook`, so they work with every worker.
 OWN_HANDLERS = ("log", "fail", "ignore", "webhook")
 _SILENT = ("fail", "ignore")
 # Names of handlers in Elastic-Job 2.1.5 and 3.0, and the names of the same handlers here.
@@ -40,7 +40,7 @@ class ListenerError(Exception):
 
 
 def handler_name(name: str) -> str:
-    """The name in this executor of the error handler `name` in a job's configuration."""
+    """The executor's name for an error handler that a job's configuration calls `name`, maybe as in Elastic-Job."""
     return _ELASTIC_JOB_NAMES.get(name, name)
 
 
@@ -68,7 +68,7 @@ class Plugins:
         return self._get(ERROR_HANDLERS, name, "job_exception_handler", ErrorHandler)
 
     def _get(self, group: str, name: str, field: str, kind: Type[T]) -> T:
-        # One lock for each plug-in: a constructor that hangs must not block the others.
+        # Each plug-in has a lock of its own: a constructor that hangs must not block other plug-ins.
         with self._lock:
             lock = self._locks.setdefault((group, name), threading.Lock())
         with lock:
@@ -93,10 +93,10 @@ def _create(group: str, name: str, field: str) -> Any:
 
 
 def _entry_point(group: str, name: str, field: str) -> Any:
-    from importlib import metadata  # imports a dozen modules: only if a name needs it
+    from importlib import metadata  # imported only if needed: it imports a dozen modules
 
     found: Any = metadata.entry_points()
-    # CPython 3.9 gives a mapping by group.
+    # In CPython 3.9, entry_points() returns a mapping from groups to entry points.
     points = found.select(group=group) if hasattr(found, "select") else found.get(group, ())
     by_name = {point.name: point for point in points}
     if name not in by_name:
@@ -142,7 +142,7 @@ def around(listeners: Sequence[JobListener], ctx: ShardingContext, run: Callable
 
 
 def call_firing_listener(listener: FiringListener, step: str, ctx: FiringContext, complete: Complete) -> None:
-    """`step` is "before" or "after". Raises ListenerError."""
+    """Call `before_firing` if `step` is "before", or `after_firing` if it is "after". Raises ListenerError."""
     with _as_listener_error(listener):
         complete(listener.before_firing(ctx) if step == "before" else listener.after_firing(ctx))
 

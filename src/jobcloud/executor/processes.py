@@ -1,9 +1,9 @@
 """Start processes in a way that lets the daemon end each of them together with all its descendants.
 
-Every child leads a session of its own and carries a mark in its environment. The daemon is a subreaper: a descendant
-that left its session becomes a child of the daemon when the descendant's parent dies. The daemon recognizes it by the
-mark. When the daemon is killed, the kernel kills the daemon's children (PR_SET_PDEATHSIG). The warden, a small fork of
-the daemon, kills the descendants of these children.
+Every child of the daemon leads a session of its own and carries a mark in its environment. The daemon is a subreaper:
+when the parent of a descendant dies, the descendant becomes a child of the daemon. So the daemon finds descendants that
+have left their session, and recognizes them by the mark. When the daemon is killed, the kernel kills the daemon's
+children (PR_SET_PDEATHSIG). The warden, a small fork of the daemon, kills the descendants of these children.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ _SHORTAGES = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 # some time.
 _SEARCH_S = 2.0
 _LONGEST_PAUSE_S = 0.05
-# A scan of /proc can miss the child of a process that forks and ends during the scan. So a search is complete after
-# this number of scans in a row without a find.
+# A scan of /proc can miss the child of a process that forks and ends during the scan. So the warden ends its search
+# only after this number of scans in a row that have found nothing.
 _CLEAN_SCANS = 3
 
 try:
@@ -48,15 +48,15 @@ except (OSError, AttributeError):
 def own_program(module: str) -> List[str]:
     """The command that calls `main` of an executor module with the daemon's own interpreter.
 
-    The command removes the current directory from the path before it imports anything. So a file `json.py` in this
-    directory is harmless.
+    The command removes the current directory from the import path before it imports `module`. So a file `json.py` in
+    the current directory is harmless.
     """
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     return [sys.executable, "-c", f"import sys; sys.path[:1] = [{root!r}]; from {module} import main; main()"]
 
 
 def become_subreaper() -> None:
-    """Become the parent of orphaned descendants, instead of init. If the kernel cannot do this, log that."""
+    """Make this process the parent of orphaned descendants, instead of init. If the kernel refuses, log this."""
     if _prctl is None or _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         log("cannot become a subreaper; processes that leave their session may survive their task")
 
@@ -64,21 +64,21 @@ def become_subreaper() -> None:
 def share_one_heap() -> None:
     """Let all threads share one heap. Call this before there is a second thread.
 
-    With glibc's heap per thread, memory that one thread allocates and another frees leaves holes, and the daemon grows
-    with every task. No effect with other C libraries.
+    By default, glibc gives each thread its own heap. Memory that one thread allocates and another thread frees then
+    leaves holes, and the daemon grows with every task. With another C library, this function has no effect.
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
 
 def give_back_memory() -> None:
-    """Return free memory of the C library to the kernel. No effect with other C libraries than glibc."""
+    """Return free memory of the C library to the kernel. If the C library is not glibc, this function has no effect."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def take_open_files() -> Tuple[int, int]:
-    """Raise this process's limit of open files. Returns the previous (soft, hard) limits, which children get back."""
+    """Increase this process's limit of open files. Returns the previous (soft, hard) limits, for its children."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     limit = _MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, _MAX_FILES)
     if soft != resource.RLIM_INFINITY and soft < limit:
@@ -98,9 +98,10 @@ def _die_with_parent() -> None:
 
 @dataclass(frozen=True)
 class Rlimits:
-    """Kernel limits of each process of an execution: address space, CPU time, open files. None: the agent's limit.
+    """Kernel limits of each process of an execution: address space, CPU time, open files.
 
-    Limits hold per process: an execution with two processes can use twice as much. Source: setrlimit(2).
+    If a limit is None, the process has the agent's limit. A limit holds for each process: an execution with two
+    processes can use twice as much. Source: setrlimit(2).
     """
 
     memory_mb: Optional[int] = None
@@ -108,10 +109,10 @@ class Rlimits:
     open_files: Optional[int] = None
 
     def table(self) -> List[Tuple[int, Tuple[int, int]]]:
-        """(which, (soft, hard)), never above the daemon's own limits."""
+        """The arguments of setrlimit: (which, (soft, hard)). No value is above the daemon's own hard limit."""
         wanted = (
             (resource.RLIMIT_AS, self.memory_mb and self.memory_mb << 20, 0),
-            # One second between SIGXCPU and SIGKILL.
+            # The process gets SIGXCPU at the soft limit, and SIGKILL one second later.
             (resource.RLIMIT_CPU, self.cpu_s, 1),
             (resource.RLIMIT_NOFILE, self.open_files, 0),
         )
@@ -140,7 +141,7 @@ def start_warden(family: str) -> int:
     """Fork the warden. When this process has ended, the warden kills all processes with marks of `family`.
 
     Returns the warden's pid. All marks of this executor begin with `family`. Call this before there are threads. The
-    warden reads from a pipe, and only this process has its other end. So the warden waits until this process ends.
+    warden reads from a pipe, and only this process has the write end. So the warden waits until this process ends.
     """
     read, write = os.pipe()
     pid = os.fork()
@@ -189,9 +190,9 @@ def _guard(read: int, write: int, family: str) -> None:
 class Child:
     """A process that was started here. It leads a session and a process group.
 
-    `out_of_memory` is set when the process has ended. It is True if two conditions hold. A SIGKILL that this daemon
-    did not send has ended the process. Since the start of the process, the kernel has killed a process of the control
-    group because memory ran out.
+    `out_of_memory` is set when the process has ended. It is True if the kernel has probably killed the process because
+    memory ran out: the daemon did not send the SIGKILL that ended the process, and the kernel has killed a process of
+    the control group for lack of memory since the start of this process.
     """
 
     def __init__(self, process: "subprocess.Popen[bytes]", mark: str, on_exit: Callable[[int], None]) -> None:
@@ -208,8 +209,9 @@ class Children:
     """All processes that were started here.
 
     Only one thread may call `spawn`. This thread must live as long as the children, because the kernel kills the
-    children when the thread ends (PR_SET_PDEATHSIG). When the whole process group is dead, `on_exit` is posted with the
-    exit code, or minus the signal.
+    children when the thread ends (PR_SET_PDEATHSIG). When the whole process group of a child is dead, the child's
+    `on_exit` is posted with the exit code. If a signal has ended the child, the code is the negative number of the
+    signal.
     """
 
     def __init__(self, post: Callable[..., None], family: str, warden: int, open_files: Tuple[int, int]) -> None:
@@ -233,7 +235,7 @@ class Children:
         pass_fds: Sequence[int] = (),
         limits: Rlimits = NO_LIMITS,
     ) -> Child:
-        """Raises OSError if the program cannot be started."""
+        """Start a program. Raises OSError or SubprocessError if it cannot be started."""
         self._marks += 1
         mark = f"{self._family}.{self._marks}."
         prepare = _before_exec([*self._inherited, *limits.table()])
@@ -248,7 +250,7 @@ class Children:
                 stderr=stderr,
                 pass_fds=pass_fds,
                 start_new_session=True,
-                preexec_fn=prepare,  # noqa: PLW1509 - system calls alone; nothing in it takes a lock
+                preexec_fn=prepare,  # noqa: PLW1509 - it makes only system calls and takes no lock
             )
             child = Child(process, mark, on_exit)
             self._children[child.pid] = child
@@ -256,7 +258,10 @@ class Children:
         return child
 
     def signal_group(self, child: Child, number: int) -> None:
-        """Signal the child's process group, unless the child is reaped: then another process may have its pid."""
+        """Send a signal to the child's process group.
+
+        If the child was reaped, do nothing, because another process may have the pid now.
+        """
         with self._lock:
             if child.pid in self._children:
                 child.killed = child.killed or number == signal.SIGKILL
@@ -290,7 +295,8 @@ class Children:
         with self._lock:
             child = self._children.get(pid)
             if child is None:
-                # An orphan, or a program that could not be started, for which Popen has waited.
+                # The process is an orphan, or its program could not be started. In the second case, Popen has reaped
+                # it.
                 self._reap_orphan(pid)
                 return
             # The rest of the group must not outlive its leader. Until `waitpid`, the pid cannot be reused.
@@ -309,8 +315,8 @@ class Children:
     def _sweep(self, mark: str) -> None:
         """Kill the descendants with this mark that left the process group. By now, they are children of this process.
 
-        When one dies, its own children become children of this process. If this happens during a scan of /proc, the
-        scan may miss them. So the scan is repeated if an orphan died meanwhile.
+        When such a descendant dies, its own children become children of this process. If this happens during a scan of
+        /proc, the scan may miss these children. So the scan is repeated if an orphan was reaped during the scan.
         """
         for _ in _scans():
             reaped = self._reaped_orphans
@@ -367,7 +373,7 @@ def _kill_with_group(pid: int) -> None:
 def _own_children() -> List[int]:
     """The pids of this process's children, including dead ones that were not reaped."""
     if not os.path.exists(f"/proc/self/task/{os.getpid()}/children"):
-        # A kernel without CONFIG_PROC_CHILDREN: ask every process for its parent.
+        # The kernel has no CONFIG_PROC_CHILDREN, so look up the parent of every process.
         return [pid for pid, parent in _parents() if parent == os.getpid()]
     found: List[int] = []
     for thread in os.listdir("/proc/self/task"):
@@ -385,7 +391,10 @@ def _parents() -> Iterator[Tuple[int, int]]:
 
 
 def _stat(pid: int) -> List[bytes]:
-    """The fields of /proc/PID/stat from the state on. The name before them may contain anything."""
+    """The fields of /proc/PID/stat from the state of the process on; [] if the process is gone.
+
+    The fields before them are the pid and the name of the program, which may contain any character.
+    """
     try:
         return _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
@@ -399,8 +408,8 @@ def _alive(pid: int) -> bool:
 def _without_arguments(pid: int) -> bool:
     """Whether the process is in the middle of exec, is ending, or has ended.
 
-    It then has neither arguments nor an environment. A process that cleared its environment still has arguments.
-    Source: Linux, fs/proc/base.c, `environ_read` and `get_mm_cmdline`.
+    In these states, a process has neither arguments nor an environment. A process that cleared its environment still
+    has arguments. Source: Linux, fs/proc/base.c, `environ_read` and `get_mm_cmdline`.
     """
     try:
         return not _read(f"/proc/{pid}/cmdline")
@@ -409,7 +418,7 @@ def _without_arguments(pid: int) -> bool:
 
 
 def _mark(pid: int) -> str:
-    """The mark in a process's environment. "" if it was removed, or if the process is ending or has ended."""
+    """The mark in a process's environment; "" if there is none, or if the process is ending or has ended."""
     try:
         for entry in _read(f"/proc/{pid}/environ").split(b"\0"):
             if entry.startswith(MARK.encode() + b"="):
@@ -451,7 +460,7 @@ def _memory_groups(proc: str, groups: str) -> Iterator[str]:
 
 
 def describe_exit(code: int) -> str:
-    """The exit code in words."""
+    """An exit code in words. A negative code is a signal."""
     if code >= 0:
         return f"exit code {code}"
     try:

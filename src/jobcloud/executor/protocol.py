@@ -1,7 +1,8 @@
 """The line protocol between the executor daemon and an app worker. docs/executor.md describes it for other languages.
 
-One JSON object a line, UTF-8, over two pipes. The worker gets their descriptors as its last two arguments. Each side
-checks the shape of each message. An invalid message ends the worker, never the daemon.
+Each message is one JSON object in one line of UTF-8. The messages go over two pipes, one for each direction. The last
+two arguments of the worker are the descriptors of these pipes. Each side checks the shape of each message that it gets.
+An invalid message ends the worker, never the daemon.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ Shape = Mapping[str, Tuple[type, ...]]
 
 _TEXT, _NUMBER, _OBJECT = (str,), (int,), (dict,)
 _ANY = (object,)
-# A number in a message must be smaller than this, so that a double can hold it.
+# The absolute value of a number in a message must be smaller than this, so that a double can hold the number.
 _LARGEST = 10.0**308
 
-# The fields of each message type. Other fields are ignored, so that either side may be newer.
+# The fields of each message type. The receiver ignores other fields, so either side may be of a newer release.
 TO_WORKER: Mapping[str, Shape] = {
     "hello": {"protocol": _NUMBER, "appName": _TEXT, "appVersion": _TEXT, "directory": _TEXT, "tasks": _TEXT},
     "load": {"task": _TEXT, "run": _NUMBER, "job": _OBJECT, "context": _OBJECT, "facts": _OBJECT},
@@ -76,7 +77,7 @@ def encode(message: Mapping[str, Any]) -> bytes:
 
 
 def decode(line: bytes, shapes: Mapping[str, Shape]) -> Message:
-    """The message in `line`. Raises ProtocolError if it matches none of `shapes`."""
+    """The message in `line`. Raises ProtocolError if `shapes` lacks its type, or if its fields are wrong."""
     try:
         message: Any = json.loads(line.decode())
     except (ValueError, RecursionError) as error:
@@ -100,9 +101,10 @@ class LineReader:
         self._rest = b""
 
     def feed(self, data: bytes) -> Iterator[Message]:
-        """The messages that `data` completes. Messages before an invalid line are valid.
+        """The messages that `data` completes.
 
-        Raises ProtocolError. After an invalid line, nothing can be trusted.
+        Raises ProtocolError at an invalid line. The messages before this line are valid. Nothing after it can be
+        trusted.
         """
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:

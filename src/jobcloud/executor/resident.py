@@ -1,4 +1,7 @@
-"""When a DAEMON task executes next, and which executions are reported. Pure: instants are given in milliseconds."""
+"""The plan of a DAEMON task: its next fire time, and the executions that are reported.
+
+This module is pure. It reads no clock: callers pass all instants, in milliseconds.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from typing import Any, Mapping, Optional, Protocol
 
 from jobcloud.executor.firetimes import FireTimes
 
-# A firing that is late by more than this was missed: the machine slept or was stopped.
+# A fire time that passed more than this long ago was missed, because the machine slept or was stopped.
 LATE_MS = 5_000
 
 
@@ -15,11 +18,12 @@ class _Firings(Protocol):
 
 
 class Resident:
-    """The executions of one DAEMON task. Executions never overlap: the next fire time is computed after an execution.
+    """The executions of one DAEMON task.
 
-    Without `misfire`, firings that fall due during an execution are skipped. With `misfire`, one execution, which
-    starts right after, makes up for all of them. Each `sampling`-th execution is reported, as in Elastic-Job. With
-    `sampling` 0 or 1, each execution is reported.
+    Executions never overlap, because the next fire time is computed at the end of an execution. Without `misfire`, fire
+    times during an execution are skipped. With `misfire`, one more execution makes up for all of these fire times. It
+    starts as soon as the first execution has ended. Each `sampling`-th execution is reported, as in Elastic-Job. If
+    `sampling` is 0 or 1, each execution is reported.
     """
 
     def __init__(self, firings: _Firings, misfire: bool, sampling: int, now_ms: int) -> None:
@@ -32,14 +36,14 @@ class Resident:
         self.reported = False
 
     def wait_ms(self, now_ms: int) -> int:
-        """How long until the next fire time. `due` must not be None."""
+        """The time until the next fire time. `due` must not be None."""
         assert self.due is not None
         return max(0, self.due - now_ms)
 
     def begin(self, now_ms: int) -> bool:
         """Begin the due execution: set `executions`, `fire_time` and `reported`.
 
-        Returns False if the firing is skipped, because it is too late.
+        If it is too late for this execution, skip it: set `due` to the next fire time and return False.
         """
         assert self.due is not None
         if now_ms - self.due > LATE_MS and not self._misfire:
@@ -47,7 +51,7 @@ class Resident:
             self.due = self._firings.next_after(now_ms)
             return False
         self.fire_time = self.due
-        # This execution makes up for all firings up to now.
+        # This execution makes up for all fire times up to now.
         self._considered = max(now_ms, self.due)
         self.due = None
         self.executions += 1

@@ -1,7 +1,8 @@
 """SCRIPT and HTTP jobs: each execution is a process, started without a shell.
 
 Every user of a machine can read the arguments of a process, and the kernel limits the size of arguments and
-environment. So parameters are never arguments, and the process gets everything in a file that only its user can read.
+environment. So parameters are never arguments. Instead, the process gets all data in a file that only its user can
+read.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ from jobcloud.executor.processes import Child, Children, describe_exit, is_short
 from jobcloud.job import ShardingContext
 
 CONTEXT_FILE = "JOBCLOUD_SHARDING_CONTEXT_FILE"
-# The variables of a script that may be large. If the kernel does not accept a parameter, the script finds
-# the parameter in the file.
+# The variables of a script whose values may be large. If the kernel would not accept such a variable, the script does
+# not get the variable. The file always has the parameter.
 _PARAMETERS = ("JOBCLOUD_JOB_PARAMETER", "JOBCLOUD_SHARDING_PARAMETER")
 # Source: execve(2), "Limits on size of arguments and environment": at most 32 pages for each string, its NUL included,
 # and 6 MiB in total, or a quarter of the stack's limit.
 _MAX_STRING_BYTES = 32 * os.sysconf("SC_PAGE_SIZE")
 _MAX_BYTES = min(os.sysconf("SC_ARG_MAX"), 6 << 20)
-# Memory for arguments and environment that the kernel itself uses: a part for all, and a pointer for each string.
+# The kernel itself uses a part of this total: a fixed number of bytes, and a pointer for each string.
 _RESERVED_BYTES, _POINTER_BYTES = 8_192, 8
 
 
@@ -145,12 +146,12 @@ class Scripts:
 
 
 def _not_started(argv: List[str], error: Exception) -> Outcome:
-    """The agent has no room for the process now. This is not the job's failure."""
+    """The outcome if the agent has no room for the process or its files now. This is not a failure of the job."""
     return failed(Cause.WORKER_LOST, f"cannot start {argv[0]!r}: {error}")
 
 
 def argument(context: ShardingContext) -> str:
-    """The last argument of a script: the context as JSON. A parameter is included only if it is empty."""
+    """The last argument of a script: the context as JSON, without the parameters that are not empty."""
     fields = context.as_dict().items()
     kept = {name: value for name, value in fields if not name.endswith("Parameter") or not value}
     return json.dumps(kept, ensure_ascii=False, separators=(",", ":"))
@@ -187,7 +188,10 @@ def _remove(path: str) -> None:
 
 
 def fitting(argv: Sequence[str], env: Mapping[str, str]) -> Dict[str, str]:
-    """The environment without parameters that the kernel would refuse: large ones, or all if the sum is too large."""
+    """The environment without the parameters that the kernel would refuse.
+
+    These are parameters that are too large, or all parameters if arguments and environment together are too large.
+    """
     sizes = {name: len(os.fsencode(name)) + len(os.fsencode(value)) + 2 for name, value in env.items()}
     total = sum(size + _POINTER_BYTES for size in (*sizes.values(), *(len(os.fsencode(word)) + 1 for word in argv)))
     whole = total <= _MAX_BYTES - _RESERVED_BYTES

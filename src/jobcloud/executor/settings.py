@@ -73,7 +73,7 @@ def _endpoint(text: str) -> "tuple[str, int]":
 
 
 def _flag(environment: Mapping[str, str], name: str) -> bool:
-    """Whether the value means true. The agent sets MESOS_CHECKPOINT even for false, to "0"."""
+    """Whether the value means true. The agent always sets MESOS_CHECKPOINT, to "1" or to "0"."""
     return environment.get(name, "").strip().lower() in ("1", "true", "yes", "on")
 
 

@@ -1,4 +1,4 @@
-"""Reports of failed executions to webhooks: one POST for each, sent by one thread of the daemon."""
+"""Reports of failed executions to webhooks. One thread of the daemon sends one POST for each report."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any, Mapping, Optional, Tuple
 
 from jobcloud.executor.loop import log
 
-# Reports that may wait for a slow server. More are dropped, with a line in the daemon's log.
+# At most this many reports wait to be sent. Further reports are dropped, with a line in the daemon's log.
 MAX_WAITING = 1_000
 _CONNECT_MS, _ANSWER_MS = 3_000, 5_000
 
 
 class Webhooks:
-    """Any thread may call this. The sending thread starts with the first report."""
+    """The waiting reports. The first report starts the thread that sends them. Only one thread may call `report`."""
 
     def __init__(self) -> None:
         self._waiting: queue.Queue[Tuple[str, bytes]] = queue.Queue(MAX_WAITING)
@@ -27,7 +27,10 @@ class Webhooks:
         return self._waiting.unfinished_tasks > 0
 
     def report(self, url: str, report: Mapping[str, Any]) -> None:
-        """Send `report` as JSON. A failed attempt is logged and not repeated."""
+        """Let the thread send `report` as JSON.
+
+        If the server does not accept the report, a line is logged, and the report is not sent again.
+        """
         try:
             self._waiting.put_nowait((url, json.dumps(report).encode()))
         except queue.Full:
@@ -49,8 +52,8 @@ class Webhooks:
 
 
 def _post(url: str, report: bytes) -> None:
-    """Raises OSError, HTTPException, or Refused if the server does not take the report."""
-    from jobcloud.executor import http_job  # imports ssl: only for jobs with a webhook
+    """Send a report. Raises OSError, HTTPException or Refused if the server does not accept it."""
+    from jobcloud.executor import http_job  # imported only for jobs with a webhook: it imports ssl
 
     request = {
         "uri": url,

@@ -28,12 +28,12 @@ _OLD_MANYLINUX = {"manylinux1": (2, 5), "manylinux2010": (2, 12), "manylinux2014
 
 
 class WheelError(Exception):
-    """Not a wheel, or not for this interpreter. The text says why and how to fix it."""
+    """A file is not a valid wheel, or there is no suitable wheel for this interpreter. The text gives the reason."""
 
 
 @dataclass(frozen=True)
 class Wheel:
-    """`stem` is "name-version" as in its dist-info. `hashes` has the algorithm and hash of each entry in RECORD."""
+    """`stem`: the text before `.dist-info`, "name-version". `hashes`: the algorithm and hash of each RECORD entry."""
 
     stem: str
     hashes: Mapping[str, Tuple[str, bytes]]
@@ -53,7 +53,10 @@ class Wheel:
         return known[1] if known else None
 
     def open(self, entry: str, opened: Callable[[], Any]) -> Any:
-        """Open the entry. At its end, reading raises ValueError if the content differs from RECORD."""
+        """Open an entry with `opened`.
+
+        At the end of the entry, `read` raises ValueError if the content does not have the hash in RECORD.
+        """
         return _Checked(opened(), *self.hashes[entry]) if entry in self.hashes else opened()
 
 
@@ -76,7 +79,7 @@ class _Checked:
 
 
 def read_wheel(names: Iterable[str], read: Callable[[str], bytes]) -> Wheel:
-    """The wheel with files of these `names`. Raises WheelError if it is not a valid wheel."""
+    """Describe a wheel with the entries `names`. `read` returns the content of an entry. Raises WheelError."""
     files = {name for name in names if not name.endswith("/")}
     stems = [found[1] for name in files if (found := _INFO.fullmatch(name))]
     if len(stems) != 1:
@@ -114,7 +117,7 @@ def _record(text: bytes, unhashed: Iterable[str]) -> Dict[str, Tuple[str, bytes]
 
 
 class Interpreter(NamedTuple):
-    """The facts that wheel tags are compared with. `libc`: "glibc" or "musl" with its version, or ("", (0, 0))."""
+    """The facts that wheel tags are compared with. `libc`: name ("glibc", "musl", "" if unknown) and version."""
 
     minor: int
     machine: str
@@ -141,13 +144,16 @@ def _libc() -> Tuple[str, Tuple[int, int]]:
 
 
 def distribution(file: str) -> str:
-    """The project in a wheel's file name, or "" if it is not the name of a wheel."""
+    """The name of the project in the name of a wheel; "" if `file` is not named as a wheel."""
     found = _FILE.fullmatch(file)
     return found["dist"] if found else ""
 
 
 def choose(files: Iterable[str], interpreter: Interpreter) -> List[str]:
-    """The wheel of each project for the interpreter. Raises WheelError if there is none, or more than one version."""
+    """For each project, the wheel that fits the interpreter best.
+
+    Raises WheelError if no wheel of a project fits, or if wheels of several versions fit.
+    """
     by_project: Dict[str, List[str]] = {}
     for file in sorted(files):
         project = distribution(file)
@@ -159,12 +165,12 @@ def choose(files: Iterable[str], interpreter: Interpreter) -> List[str]:
         fitting = [file for file in found if fits(file, interpreter)]
         if not fitting:
             raise WheelError(
-                f"{found[0]} is not for {interpreter}: ship one that is, or one for any interpreter (py3-none-any)"
+                f"{found[0]} is not for {interpreter}: ship a wheel for this interpreter or for any (py3-none-any)"
             )
         versions = {_FILE.fullmatch(file)["version"] for file in fitting}  # type: ignore[index]
         if len(versions) > 1:
             raise WheelError(f"{fitting[0]} and {fitting[-1]} are two versions of one project: ship one")
-        # The most specific one: prefer an extension module to its pure Python fallback.
+        # Prefer a wheel for this platform, with an extension module, to a wheel for any platform.
         chosen.append(max(fitting, key=lambda file: (not file.endswith("-any.whl"), file)))
     return chosen
 

@@ -1,7 +1,7 @@
 """The app worker: the process that runs an app's SIMPLE and DATAFLOW shards, each in a thread of its own.
 
-It reads orders and writes answers as lines (protocol.py). Output of a shard's thread goes to the shard's log, all other
-output to the worker's log.
+The worker reads orders and writes answers as lines (protocol.py). Output of a shard's thread is written to the shard's
+log. All other output is written to the worker's log.
 """
 
 from __future__ import annotations
@@ -57,7 +57,10 @@ class _Shard:
     progress_sent_at: float = -PROGRESS_EVERY_S
 
     def is_cancelled(self) -> bool:
-        """`ctx.cancelled` of the job. `noticed`: the job has learned of the kill, so its return means KILLED."""
+        """The value of `ctx.cancelled`.
+
+        If it is true, the job has noticed the kill (`noticed`). When the job then returns or raises, it is KILLED.
+        """
         self.noticed = self.noticed or self.cancel.is_set()
         return self.noticed
 
@@ -66,7 +69,7 @@ class _Shard:
         self._interrupt()
 
     def on_stop(self, stop: Callable[[], None]) -> None:
-        """From now on a kill interrupts the coroutine. The kill may have come already."""
+        """Let a kill call `stop`, which interrupts the coroutine. If the kill has come already, call `stop` now."""
         self.stop_coroutine = stop
         if self.cancel.is_set():
             self._interrupt()
@@ -93,7 +96,7 @@ class Worker:
         self._folders: Optional[TaskFolders] = None
 
     def run(self) -> int:
-        """Run until the daemon sends `stop`, or has ended. Returns the exit code."""
+        """Run until the daemon sends `stop` or closes the pipe. Returns the exit code."""
         reader = protocol.LineReader(protocol.TO_WORKER)
         while True:
             data = os.read(self._orders, 1 << 16)
@@ -112,7 +115,7 @@ class Worker:
         elif kind in ("run", "load", "listen"):
             self._begin(message)
         elif kind == "warm":
-            with contextlib.suppress(RuntimeError):  # no thread left: the first shard builds the context
+            with contextlib.suppress(RuntimeError):  # no room for a thread: a shard will build the context
                 threading.Thread(target=self._warm, args=(message["contexts"],), name="warm", daemon=True).start()
         elif kind == "cancel":
             if message["task"] in self._shards:
@@ -126,14 +129,15 @@ class Worker:
         try:
             threading.Thread(target=self._run_shard, args=(message, shard), name=task, daemon=True).start()
         except RuntimeError as error:
-            # The machine has no room for another thread. This is not a failure of the shard, and other shards go on.
+            # The machine has no room for another thread. The shard is not to blame, and other shards continue.
             del self._shards[task]
-            self._end(task, shard, _End("failed", Cause.WORKER_LOST, f"the worker cannot run it: {error}"))
+            self._end(task, shard, _End("failed", Cause.WORKER_LOST, f"the worker cannot run the shard: {error}"))
 
     def _set_up(self, hello: protocol.Message) -> None:
         if hello["protocol"] != protocol.VERSION:
             raise protocol.ProtocolError(f"the daemon speaks protocol {hello['protocol']}, not {protocol.VERSION}")
-        # Without a folder, this process has only one shard, whose output is that of the process.
+        # If `tasks` is empty, this process has only one shard. The output of the process is then the output of this
+        # shard.
         self._folders = TaskFolders(hello["tasks"]) if hello["tasks"] else None
         os.chdir(hello["directory"])
         sys.path.insert(0, hello["directory"])
@@ -147,7 +151,7 @@ class Worker:
                 line = line[os.write(self._answers, line) :]
 
     def _warm(self, contexts: List[str]) -> None:
-        """Build contexts in advance. A context that fails is tried again by the first shard that needs it."""
+        """Build contexts in advance. If a context cannot be built, the first shard that needs it tries again."""
         for context in contexts:
             try:
                 self._contexts.warm(context)
@@ -162,11 +166,11 @@ class Worker:
         self._send({"type": "started", "task": task, "run": shard.number})
         try:
             end = self._outcome(message, shard)
-        except BaseException as error:  # an error in the report of an error: the shard must end
+        except BaseException as error:  # `_outcome` reports errors, and this failed
             end = _End("failed", Cause.EXCEPTION, f"the job's error cannot be reported: {type(error).__name__}")
         if os.getpid() != self._pid:
-            # The job forked this process, and the job's code has returned here as well. The worker itself reports the
-            # end of the shard, so this process does not.
+            # The job has forked this process, and the job's code has returned here, too. The worker itself reports the
+            # end of the shard. This copy of the worker must not report it again.
             os._exit(end.exit_code or int(end.state != "finished"))
         for file in logs or ():
             file.end()
@@ -306,12 +310,16 @@ def _exit_code(value: object) -> int:
     """The exit code of a process that ends with sys.exit(value)."""
     if not isinstance(value, int):
         return int(value is not None)
-    # The kernel keeps the lowest eight bits of a C int. A number beyond a C int must never count as success.
+    # The kernel keeps the lowest eight bits of a C int. A number outside the range of a C int must not count as
+    # success.
     return value & 0xFF if -(2**31) < value < 2**31 else 255
 
 
 class _ShardBytes(io.BufferedIOBase):
-    """Binary output to the log of the thread's shard, else to the worker's descriptor."""
+    """A binary stream. It writes to the log of the shard whose code calls it.
+
+    If the code belongs to no shard, or the shard has ended, it writes to the worker's descriptor.
+    """
 
     def __init__(self, descriptor: int, which: int) -> None:
         self._descriptor, self._which = descriptor, which
@@ -322,7 +330,7 @@ class _ShardBytes(io.BufferedIOBase):
     def write(self, data: Any) -> int:
         raw = bytes(data)
         logs = _logs.get()
-        # Threads that a shard started may print after the end of the shard.
+        # A coroutine or thread with the context variables of a shard may print after the end of this shard.
         if logs is None or not logs[self._which].write(raw):
             self._write_own(raw)
         return len(raw)
@@ -378,14 +386,14 @@ class _NoInput(io.StringIO):
         return 0
 
     def close(self) -> None:
-        """Ignored: all shards share the stream, and exit() closes it."""
+        """Ignored: all shards share the stream, and the function exit() would close it."""
 
 
 _STREAMS = {"stdin": _NoInput(), "stdout": _ShardText(1, 0), "stderr": _ShardText(2, 1)}
 
 
 def _restore_streams() -> None:
-    """Replace a stream that one shard has closed: otherwise print() would fail in every other shard."""
+    """Restore a stream that a shard has replaced by a closed one: otherwise print() would fail in every other shard."""
     for name, stream in _STREAMS.items():
         if getattr(getattr(sys, name), "closed", True):
             setattr(sys, name, stream)

@@ -1,11 +1,11 @@
-"""The workers of an app, as seen by the daemon, which is the main process of the executor (docs/executor.md).
+"""The daemon's part of the work with workers. The daemon is the main process of the executor (docs/executor.md).
 
-The daemon starts workers on demand, sends them orders, and replaces them.
+The daemon starts workers on demand, sends them orders, and replaces lost workers.
 
-The shards of an app share one worker. To kill a shard, the daemon asks it to stop. If the shard does not stop within
-the grace period, its worker is retired: it gets no new shards. The daemon kills a retired worker as soon as only killed
-shards are left in it, or after a second grace period. With isolation "process" each shard has its own worker, which
-ends with the shard.
+The shards of an app share one worker. To kill a shard, the daemon asks the shard to stop. If the shard does not stop
+within the grace period, its worker is retired: the worker gets no new shards. The daemon kills a retired worker as soon
+as only killed shards are left in it, or after a second grace period. With isolation "process", each shard has its own
+worker, which ends with the shard.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from jobcloud.executor.payload import AppPayload
 from jobcloud.executor.processes import NO_LIMITS, Child, Children, Rlimits, describe_exit, is_shortage, own_program
 
 READY_WITHIN_S = 60.0
-# How long a child may hold the pipe of a worker open after the worker has ended, and how long a worker may run after it
-# has closed its pipe.
+# A child process of a worker may keep the worker's pipe open for this long after the worker has ended. A worker may run
+# for this long after it has closed its pipe.
 _LAST_WORDS_S = 2.0
-# How long the worker of a single shard may take to close its contexts after the shard has ended.
+# A worker with a single shard may take this long to close its contexts after the shard has ended.
 _LEAVE_WITHIN_S = 5.0
-# First and longest wait before a lost warm worker is replaced.
+# The first and the longest back-off before a new worker replaces a lost warm worker.
 _REWARM_FIRST_S, _REWARM_MAX_S = 1.0, 60.0
 _STATES = {"finished": State.FINISHED, "failed": State.FAILED, "killed": State.KILLED}
 
@@ -48,7 +48,7 @@ def python_worker() -> List[str]:
 
 @dataclass
 class _Placeholder:
-    """A placeholder task. `on_ready` is None once it has been called."""
+    """A placeholder task. After the call of `on_ready`, the field is None."""
 
     contexts: Tuple[str, ...]
     on_ready: Optional[Callable[[str], None]]
@@ -58,8 +58,8 @@ class _Worker:
     """One worker process and the executions in it.
 
     `owner` is the task that has the worker to itself, or "". If this task is not resident, its `outcome` is reported
-    when the worker is gone. A worker is gone when `ending` contains "exit" (the process has ended), "silence"
-    (its pipe is closed) and "output" (all output is stored).
+    when the worker is gone. A worker is gone when `ending` contains all of "exit" (the process has ended), "silence"
+    (the worker's pipe is closed) and "output" (all output is stored).
     """
 
     def __init__(self, output: RotatingLog, errors: RotatingLog, owner: str = "") -> None:
@@ -111,9 +111,10 @@ class Workers:
         self._rewarm_s = _REWARM_FIRST_S
 
     def keep_warm(self, task_id: str, contexts: Tuple[str, ...], on_ready: Callable[[str], None]) -> None:
-        """Keep a shared worker running, with these contexts built, until `let_cool`. A lost worker is replaced.
+        """Keep a shared worker running until `let_cool` is called. The worker builds these contexts in advance.
 
-        `on_ready` is called once: with "" when the worker is ready, or with the reason why there is no worker.
+        If the worker is lost, a new one replaces it. `on_ready` is called once: with "" when the worker is ready, or
+        with the reason why there is no worker.
         """
         self._placeholders[task_id] = _Placeholder(contexts, on_ready)
         if contexts and self._current is not None:
@@ -196,7 +197,7 @@ class Workers:
             self._send(worker, {"type": "forget", "task": task_id})
 
     def stop(self, leave_within_s: float, when_gone: Callable[[], None]) -> None:
-        """Let the workers close their contexts and exit. Calls `when_gone` when no worker is left."""
+        """Ask the workers to close their contexts and exit. `when_gone` is called when no worker is left."""
         self._when_gone = when_gone
         self._current = None
         if not self._all:
@@ -303,7 +304,7 @@ class Workers:
             return
         execution = worker.executions.get(message["task"])
         if execution is None or execution.number != message["run"]:
-            self._end_faulty(worker, f"'{message['type']}' for an execution that is not in it")
+            self._end_faulty(worker, f"'{message['type']}' for an execution that this worker does not have")
         elif message["type"] == "started":
             execution.on_started(execution)
         elif message["type"] == "progress":
@@ -312,7 +313,7 @@ class Workers:
             self._on_ended(worker, execution, message)
 
     def _on_ended(self, worker: _Worker, execution: Execution, message: protocol.Message) -> None:
-        # The worker of an app may send invalid messages.
+        # An app's own worker may send invalid values.
         result, dropped = small(message["result"])
         try:
             cause = None if message["cause"] is None else Cause(message["cause"])
@@ -383,7 +384,7 @@ class Workers:
     def _on_ending(self, worker: _Worker, sign: str) -> None:
         """Record one of the three signs of a worker's end.
 
-        The worker counts as gone after all three, so that its last lines are still handled.
+        The worker counts as gone only after all three signs. So its last lines are still handled.
         """
         worker.ending.add(sign)
         if sign == "silence" and "exit" not in worker.ending:
@@ -424,7 +425,7 @@ def order(execution: Execution) -> protocol.Message:
 
 
 def _pipe(reader: contextlib.ExitStack, writer: contextlib.ExitStack) -> Tuple[int, int]:
-    """(read, write). Each end is closed with the stack of its side. Raises OSError."""
+    """Make a pipe: (read end, write end). `reader` will close the read end, `writer` the write end. Raises OSError."""
     read, write = os.pipe()
     reader.callback(os.close, read)
     writer.callback(os.close, write)
@@ -445,7 +446,7 @@ def _lost(worker: _Worker) -> Outcome:
 
 
 def _lost_alone(worker: _Worker) -> Outcome:
-    """The outcome of a shard with its own worker: the shard itself caused the end of the process."""
+    """The outcome of a shard whose own worker was lost. Only the shard itself can be the cause."""
     tail = worker.errors.tail().strip()
     text = f"the shard's process ended before it reported the shard's end: {_reason_of(worker)}"
     cause = Cause.SIGNAL if worker.exit_code < 0 else Cause.EXIT_CODE
@@ -455,7 +456,7 @@ def _lost_alone(worker: _Worker) -> Outcome:
 
 
 def _write_lines(descriptor: int, outbox: "queue.SimpleQueue[Any]") -> None:
-    """Write lines in a separate thread: a worker that does not read must not block the daemon."""
+    """Write the lines of `outbox`, in a thread of its own. A worker that does not read must not block the daemon."""
     try:
         while True:
             line = outbox.get()

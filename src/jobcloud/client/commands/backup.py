@@ -1,4 +1,7 @@
-"""`jobcloud backup` and `jobcloud restore`: the stored state as a file. They need the state, not a server."""
+"""`jobcloud backup` and `jobcloud restore`: save the stored state to a file, and restore it.
+
+Both commands work on the store itself, without a server.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +75,7 @@ def _restored(answer: dict[str, Any]) -> None:
     typer.echo(f"restored {_content(answer)}, as of {answer['takenAt']}; the epoch is {answer['epoch']}")
     for path in answer["before"]:
         typer.echo(f"the previous state is in {path}")
-    typer.echo("start the scheduler: its log tells what it repeats, and what Mesos still runs")
+    typer.echo("start the scheduler: its log shows how many shards are repeated or ended, and how many tasks still run")
 
 
 def _content(answer: dict[str, Any]) -> str:

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 @contextmanager
 def connect(ctx: typer.Context) -> Iterator[Client]:
-    """A client of the server that the options, the environment or a local server's file name."""
+    """A client of one server.
+
+    The options name the server, or else the environment, or else the file of a server on this machine.
+    """
     from jobcloud.client import context
     from jobcloud.client.http import Client
 

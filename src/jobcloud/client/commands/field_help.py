@@ -11,7 +11,7 @@ class ListsJobFields(TyperCommand):
     """A command whose `--help` ends with the fields of a job."""
 
     def format_help(self, *args: Any, **kwargs: Any) -> None:
-        # Imported only for --help: config.py needs the cron library, which is slow to import.
+        # These imports are only for --help: config.py needs the cron library, which is slow to import.
         from jobcloud.config import Job
         from jobcloud.fields import names
 

@@ -1,4 +1,4 @@
-"""`jobcloud import-ej`: take over what an Elastic-Job-Cloud has registered."""
+"""`jobcloud import-ej`: register the apps and jobs of an Elastic-Job-Cloud here."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def import_elastic_job(
 
 
 def _check_team(ctx: typer.Context) -> None:
-    """Raises ConfigError if another team than `default` is asked for."""
+    """Raises ConfigError if --team names another team than `default`."""
     from jobcloud.config import DEFAULT_TEAM
 
     if team_of(ctx) not in ("", DEFAULT_TEAM):
@@ -74,7 +74,7 @@ def _check_zone(zone: str) -> None:
 
 
 def _packages(given: list[str] | None) -> dict[str, Path]:
-    """Paths by app. Raises ConfigError if a text is not APP=PATH or its path does not exist."""
+    """The path of each app. Raises ConfigError if a text is not APP=PATH, or if its path does not exist."""
     found = {}
     for text in given or ():
         app, sign, path = text.partition("=")
@@ -86,7 +86,7 @@ def _packages(given: list[str] | None) -> dict[str, Path]:
 
 
 def _digest(path: Path | None) -> str:
-    """Raises ConfigError if the file cannot be read."""
+    """The content of the file, or "" without a file. Raises ConfigError if the file cannot be read."""
     try:
         return path.read_text().strip() if path else ""
     except (OSError, UnicodeError) as error:

@@ -17,7 +17,7 @@ from jobcloud.errors import ConfigError
 
 
 class Dialect(StrEnum):
-    """`jobcloud.cron.Dialect`, without importing the cron library for `--help`."""
+    """The values of `jobcloud.cron.Dialect`. Repeated here, because the cron library is slow to import."""
 
     QUARTZ = "quartz"
     UNIX = "unix"

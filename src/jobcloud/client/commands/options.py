@@ -17,7 +17,7 @@ JobName = Annotated[str, typer.Argument(metavar="JOB", help="The job, as [TEAM:]
 class GlobalOptions(NamedTuple):
     """The options that stand before the command; "" if not given. Commands find them in `ctx.obj`.
 
-    `team` is the team of names that are given without one, and the filter of lists.
+    `team` is the team of each name that is given without a team. Lists then show only this team.
     """
 
     server: str = ""
@@ -26,7 +26,7 @@ class GlobalOptions(NamedTuple):
 
 
 def team_of(ctx: typer.Context) -> str:
-    """The value of `--team`; "" if it is not given. Raises ConfigError if it can be no team."""
+    """The value of `--team`, or "" if not given. Raises ConfigError if the value is not a valid name of a team."""
     team = ctx.ensure_object(GlobalOptions).team
     if team:
         from jobcloud.config import check_team
@@ -36,16 +36,17 @@ def team_of(ctx: typer.Context) -> str:
 
 
 def key_of(ctx: typer.Context, text: str) -> str:
-    """The key that `[TEAM:]NAME` means in this command; "" for ""."""
+    """The key for a name that is given as `[TEAM:]NAME`, with `--team` as the default team; "" for ""."""
     from jobcloud.config import qualified
 
     return qualified(text, team_of(ctx))
 
 
 def grouped(function: Callable[..., None]) -> Callable[..., None]:
-    """A command whose NamedTuple parameters stand for one option per field.
+    """Make a command of a function. Each field of a NamedTuple parameter becomes an option of the command.
 
-    Typer reads the options from the signature. Groups keep the signature of a command with many options short.
+    Typer reads the options from the signature of the command. With these groups of options, the signature of the
+    function is short.
     """
     parameters = _parameters(function)
     groups = {name: parameter.annotation for name, parameter in parameters.items() if _is_group(parameter.annotation)}

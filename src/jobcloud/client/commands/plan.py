@@ -24,7 +24,7 @@ _TIME, _QUESTIONS, _OUTPUT = "Time: the plan is for the peak of the demand", "Qu
 class HostOptions(NamedTuple):
     hosts: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="CSV file of hosts; - reads standard input.", rich_help_panel=_HOSTS),
+        typer.Option(metavar="FILE", help="CSV file of hosts, or - for standard input.", rich_help_panel=_HOSTS),
     ] = None
     host: Annotated[
         list[str] | None,
@@ -50,7 +50,7 @@ class HostOptions(NamedTuple):
 class DemandOptions(NamedTuple):
     tasks: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="CSV file of tasks; - reads standard input.", rich_help_panel=_DEMAND),
+        typer.Option(metavar="FILE", help="CSV file of tasks, or - for standard input.", rich_help_panel=_DEMAND),
     ] = None
     manifest: Annotated[
         list[Path] | None,
@@ -170,7 +170,7 @@ def plan(
         found, asked = _demand(ctx, demand, when, found, progress)
         problem = planning.problem_of(found, asked)
         failures = tuple(questions.fail) if questions.fail else (1,)
-        # The names in a table of tasks are the user's own.
+        # The names in a table of tasks are names that the user has chosen, not keys of jobs.
         more = tuple(job if demand.tasks else key_of(ctx, job) for job in questions.more or ())
         question = Question(found.how_many, failures, questions.fail_by, more, questions.seconds)
         with plan_report.solver_silenced():
@@ -189,7 +189,7 @@ def plan(
 
 
 def _check(hosts: HostOptions, demand: DemandOptions) -> None:
-    """Raises ConfigError unless the options name one source of hosts and one of demand."""
+    """Raises ConfigError if the options do not name exactly one source of hosts and one source of demand."""
     _one_of({"--hosts": hosts.hosts, "--host": hosts.host, "--cluster": hosts.cluster})
     _one_of({"--tasks": demand.tasks, "--manifest": demand.manifest, "--jobs": demand.jobs})
     if str(hosts.hosts) == str(demand.tasks) == "-":
@@ -217,7 +217,7 @@ def _hosts(ctx: typer.Context, options: HostOptions) -> Hosts:
 def _demand(
     ctx: typer.Context, options: DemandOptions, when: When, hosts: Hosts, progress: Progress | None
 ) -> tuple[Hosts, Demand]:
-    """The demand, and the hosts without the room that warm executors take on each of them."""
+    """Returns (hosts, demand). If an app keeps an executor on each host, these hosts lack the room for it."""
     from jobcloud.client import planning
 
     capacity = planning.capacity_of(hosts)

@@ -1,4 +1,4 @@
-"""Commands that run the server's code here: `jobcloud scheduler` and `dev`."""
+"""The commands that start a server: `jobcloud scheduler` and `jobcloud dev`."""
 
 from __future__ import annotations
 
@@ -140,9 +140,9 @@ def run_dev(
 
 @contextmanager
 def server_libraries() -> Iterator[None]:
-    """For code that imports modules of the server. Raises ConfigError if the extra [server] is not installed."""
+    """A block that imports modules of the server. Raises ConfigError if the extra [server] is not installed."""
     try:
-        # `dev` itself imports nothing of the extra; the processes that it starts do.
+        # `dev` itself imports nothing of the extra. The processes that `dev` starts import it.
         importlib.import_module("structlog")
         yield
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""`jobcloud state copy`. It needs the two stores, not a server."""
+"""`jobcloud state copy`: copy the state from one store to another, without a server."""
 
 from __future__ import annotations
 
@@ -38,5 +38,5 @@ def copy_state(
 
 def _copied(answer: dict[str, Any]) -> None:
     content = ", ".join(f"{answer[name]} {name}" for name in ("apps", "jobs", "runs", "tasks"))
-    typer.echo(f"copied {content} to {answer['to']}; both sides are the same. The epoch is {answer['epoch']}")
-    typer.echo("start the scheduler with the new store, and never again with the old one: both have the same tasks")
+    typer.echo(f"copied {content} to {answer['to']}; both stores have the same state. The epoch is {answer['epoch']}")
+    typer.echo("start the scheduler with the new store, never again with the old store: both have the same tasks")
