@@ -28,6 +28,8 @@ JOB_FIELDS = _CORE_FIELDS | {
     *("jobProperties", "jobType", "jobClass", "beanName", "applicationContext"),
     *("scriptCommandLine", "streamingProcess"),
 }
+# The fields that name the code of a job.
+_CODE = ("jobType", "jobClass", "beanName", "applicationContext")
 # Fields of 3.0.x that Elastic-Job-Cloud stores and does not use.
 _UNUSED_OF_3 = frozenset(
     {
@@ -36,6 +38,7 @@ _UNUSED_OF_3 = frozenset(
     }
 )
 _FIELDS_OF_3 = _CORE_FIELDS | _UNUSED_OF_3 | {"jobExecutorServiceHandlerType", "jobErrorHandlerType", "props"}
+_HANDLERS_OF_3 = ("LOG", "THROW", "IGNORE")
 # Keys of `props` in 3.0.x, and the fields of an HTTP job here.
 HTTP_PROPS = {
     "http.uri": "httpUri",
@@ -51,6 +54,8 @@ DEFAULT_HANDLERS = {
     "executor_service_handler": "com.dangdang.ddframe.job.executor.handler.impl.DefaultExecutorServiceHandler",
 }
 SCRIPT_MARKER = "com.dangdang.ddframe.job.api.script.ScriptJob"
+#: In place of a zone: the job has one already, which stays.
+KEEP_ZONE = ""
 _AMOUNTS = ("cpuCount", "memoryMB")
 _WHOLE_NUMBERS = ("shardingTotalCount", "eventTraceSamplingCount")
 _NUMBER = re.compile(r"-?\d{1,12}(\.\d{1,9})?")
@@ -58,6 +63,8 @@ _MILLISECONDS = re.compile(r"\d{1,9}")
 _NO_WORD = re.compile(r"\W", re.ASCII)
 _SHELL = re.compile(r"[|&;<>$`*?~()#]|\n")
 _CONTEXT_CLASS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*)?")
+# Larger amounts are refused later.
+_MOST = 10**12
 _MAX_NAMED = 20
 
 
@@ -70,11 +77,14 @@ def translate_app(given: Mapping[str, Any], changes: list[str]) -> Json:
 
 
 def translate_job(given: Mapping[str, Any], zone: str, changes: list[str]) -> Json:
-    """The configuration of a job of 2.1.5. `zone` is the time zone of its scheduler. Raises ConfigError."""
+    """The configuration of a job of 2.1.5. `zone` is the time zone of its scheduler, or KEEP_ZONE.
+
+    Raises ConfigError.
+    """
     config = _kept(given, JOB_FIELDS, changes)
     for name in _AMOUNTS:
         _round_up(config, name, changes)
-    if zone != "UTC":
+    if zone not in ("UTC", KEEP_ZONE):
         config["timeZone"] = zone
     _drop_handlers(config, changes)
     if config.get("jobType") == "SCRIPT":
@@ -103,11 +113,11 @@ def is_job_of_3(given: Mapping[str, Any]) -> bool:
     return given.get("jobType") is None and given.get("jobClass") is None
 
 
-def translate_job_of_3(given: Mapping[str, Any], zone: str, changes: list[str]) -> Json:
-    """The configuration of a job of 3.0.x. Raises ConfigError.
+def translate_job_of_3(given: Mapping[str, Any], zone: str, changes: list[str], known: Mapping[str, Any]) -> Json:
+    """The configuration of a job of 3.0.x. `known` is its present configuration, or empty. Raises ConfigError.
 
-    Its `props` decide its type. If they do not, the type is SIMPLE, and the job's name is the name of its class: in
-    3.0.x the app's main program decides which class runs.
+    Its `props` decide its type. If they do not, its type and class stay. A new job then has the type SIMPLE, and the
+    name of the job stands for that of the class: in 3.0.x the app's main program decides which class runs.
     """
     core = _kept(given, _FIELDS_OF_3, changes)
     own: Json = {}
@@ -119,19 +129,19 @@ def translate_job_of_3(given: Mapping[str, Any], zone: str, changes: list[str]) 
     pool = core.pop("jobExecutorServiceHandlerType", "CPU")
     if pool not in ("", "CPU"):
         changes.append(f"jobExecutorServiceHandlerType: {short(pool)} is left out; each shard has a thread of its own")
-    handler = core.pop("jobErrorHandlerType", "LOG")
-    if handler in ("THROW", "IGNORE"):
+    handler = core.pop("jobErrorHandlerType", "LOG") or "LOG"
+    if handler in _HANDLERS_OF_3:
         own["jobProperties"] = {"job_exception_handler": handler}
-    elif handler not in ("", "LOG"):
+    else:
         changes.append(f"jobErrorHandlerType: {short(handler)} is left out; LOG, THROW and IGNORE are supported")
     props = core.pop("props", {})
     if not isinstance(props, dict):
         raise ConfigError(f"must be an object, not {short(props)}", field="props", fix="give keys and texts")
-    _apply_props(core, own, props, changes)
+    _apply_props(core, own, props, known, changes)
     return translate_job(core, zone, changes) | own
 
 
-def _apply_props(core: Json, own: Json, props: Json, changes: list[str]) -> None:
+def _apply_props(core: Json, own: Json, props: Json, known: Mapping[str, Any], changes: list[str]) -> None:
     """Add the fields that `props` stand for: those of 2.1.5 to `core`, the others to `own`."""
     used: Collection[str]
     if props.get("http.uri"):
@@ -143,8 +153,12 @@ def _apply_props(core: Json, own: Json, props: Json, changes: list[str]) -> None
     elif SCRIPT_PROP in props:
         core["jobType"], core["scriptCommandLine"], used = "SCRIPT", props[SCRIPT_PROP], (SCRIPT_PROP,)
     else:
-        core["jobClass"], used = _class_named_like(core.get("jobName")), (STREAMING_PROP,)
-        core["jobType"] = "SIMPLE"
+        used = (STREAMING_PROP,)
+        if known:
+            core |= {name: known[name] for name in _CODE if known.get(name)}
+        else:
+            core |= {"jobType": "SIMPLE", "jobClass": _class_named_like(core.get("jobName"))}
+            changes.append("jobClass: the name of the job stands for it, because the request names no class")
         if STREAMING_PROP in props:
             core["jobType"], core["streamingProcess"] = "DATAFLOW", props[STREAMING_PROP] in (True, "true")
     _name_unknown("props.", props.keys() - set(used), "is left out", changes)
@@ -221,13 +235,18 @@ def _name_unknown(before: str, unknown: Collection[str], what: str, changes: lis
 def _round_up(config: Json, name: str, changes: list[str]) -> None:
     """Round up to thousandths, the precision of Mesos."""
     value = config.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float | Decimal) or abs(value) > 1e12:
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         return
     exact = Decimal(str(value))
+    if abs(exact) > _MOST:
+        return
     rounded = exact.quantize(Decimal("0.001"), ROUND_CEILING)
     if rounded != exact:
         changes.append(f"{name}: {value} is rounded up to {rounded}")
-    config[name] = int(rounded) if rounded == rounded.to_integral_value() else type(value)(rounded)
+    if rounded == rounded.to_integral_value():
+        config[name] = int(rounded)
+    else:
+        config[name] = rounded if isinstance(value, Decimal) else float(rounded)
 
 
 def short(value: object) -> str:

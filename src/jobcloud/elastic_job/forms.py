@@ -62,8 +62,8 @@ def job_form(job: Job) -> Json:
     }
 
 
-def job_form_of_3(job: Job, *, disabled: bool) -> Json:
-    """A job in the form of 3.0.x."""
+def job_form_of_3(job: Job) -> Json:
+    """A job in the form of 3.0.x. Fields that Elastic-Job-Cloud does not use have their defaults."""
     return {
         "appName": job.app,
         "cpuCount": job.resources.cpus / 1000,
@@ -84,7 +84,7 @@ def job_form_of_3(job: Job, *, disabled: bool) -> Json:
         "jobErrorHandlerType": _HANDLERS_OF_3.get(job.error_handler, job.error_handler),
         "description": job.description or None,
         "props": _props(job),
-        "disabled": disabled,
+        "disabled": False,
         "overwrite": False,
     }
 
