@@ -195,7 +195,7 @@ def test_wrong_path_or_method_is_answered_with_a_text(live: httpx.Client) -> Non
     assert live.get("http://127.0.0.1/api/apps").headers["content-type"] == "application/problem+json"
 
 
-WRONG = (None, 1, -1, 10**25, "", "x" * 70_000, [], {}, {"a": {}}, True, "1e5", "NaN", "٣")
+WRONG: tuple[Any, ...] = (None, 1, -1, 10**25, "", "x" * 70_000, [], {}, {"a": {}}, True, "1e5", "NaN", "٣")
 
 
 @pytest.mark.parametrize("field", FIELDS)
