@@ -32,6 +32,7 @@ from jobcloud.server.urls import UrlPolicy
 URL = "http://127.0.0.1/api"
 TOKEN = "t0ken-of-the-test"
 OF_3 = {"accessToken": "any"}
+HALF = "half of a pair: \ud800, and all of é"
 
 
 def old_job(name: str = "foo_job", **changes: Any) -> dict[str, Any]:
@@ -301,7 +302,7 @@ class History:
     def status_traces(self, query: TraceQuery) -> Found[StatusTrace]:
         self.asked = query
         row = StatusTrace(
-            "1", "hello", "", "t", "a1", "CLOUD_SCHEDULER", "READY", "[0]", "TASK_RUNNING", "", START + 7 * 3_600_000
+            "1", "hello", "", "t", "a1", "CLOUD_SCHEDULER", "READY", "[0]", "TASK_RUNNING", HALF, START + 7 * 3_600_000
         )
         return Found(1, [row])
 
@@ -390,6 +391,7 @@ def test_status_traces_are_found_in_the_history(recorded: Client, history: Histo
     assert history.asked == TraceQuery(equal={"slave_id": "a1", "source": "CLOUD_SCHEDULER", "state": "TASK_RUNNING"})
     (row,) = found.json()["rows"]
     assert (row["creationTime"], row["shardingItems"]) == ("Nov 15, 2023 1:13:20 PM", "[0]")
+    assert row["message"] == HALF
 
 
 @pytest.mark.parametrize("query", ["jobName=billing:close", "jobName=default:hello"])

@@ -33,7 +33,9 @@ def done(request: Request, notes: Sequence[str] = (), *, version_3: bool = False
 def shown(request: Request, value: Any) -> Response:
     """A value as JSON. 3.0.x writes null, 2.1.5 leaves the field out."""
     content = value if speaks_version_3(request.scope) else _without_nulls(value)
-    return Response(json.dumps(content, ensure_ascii=False, separators=(",", ":")), media_type="application/json")
+    # Halves of surrogate pairs, which old rows of a history may have, are escaped as JSON escapes them.
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
+    return Response(text, media_type="application/json")
 
 
 def missing(request: Request) -> Response:

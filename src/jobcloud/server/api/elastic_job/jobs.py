@@ -125,18 +125,18 @@ def _command(services: Services, name: str, make: Callable[[int], Command]) -> l
 def _read(services: Services, given: Json, known: Job | None, notes: list[str]) -> Job:
     """The job that a client describes, in place of `known`. Raises Problem or ConfigError."""
     numbers = with_numbers(given)
-    kept: Json = {}
     zone = services.options.elastic_job.zone
+    present: Json = {}
     if known is not None:
         zone = KEEP_ZONE
-        kept = parse(job_config(known).model_dump_json(by_alias=True).encode())
+        present = parse(job_config(known).model_dump_json(by_alias=True).encode())
     of_3 = is_job_of_3(numbers)
-    config = translate_job_of_3(numbers, zone, notes, kept) if of_3 else translate_job(numbers, zone, notes)
+    config = translate_job_of_3(numbers, zone, notes, present) if of_3 else translate_job(numbers, zone, notes)
     # A job of 3.0.x describes the requests of HTTP jobs too.
     replaced = _REPLACED | (set(HTTP_PROPS.values()) if of_3 else set())
-    kept = {name: value for name, value in kept.items() if name not in replaced}
-    useless = unused_fields(kept | config)
-    kept = {name: value for name, value in kept.items() if name not in useless}
+    kept = {name: value for name, value in present.items() if name not in replaced}
+    for useless in unused_fields(kept | config):
+        kept.pop(useless, None)
     job = read_job(kept | config, services.options.job_urls)
     _check_worker(services, job, of_3=of_3 and known is None)
     check_code(services, job)
