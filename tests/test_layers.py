@@ -176,6 +176,13 @@ def test_client_imports_no_code_of_the_server(path: Path) -> None:
     assert not {top(name) for name in imports(path)} & {"fastapi", "uvicorn", "pymesos", "kazoo", "pydantic"}
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "elastic_job").rglob("*.py")), ids=named)
+def test_conversion_of_elastic_job_touches_nothing(path: Path) -> None:
+    """Client and server share it."""
+    assert not {top(name) for name in imports(path)} - QUIET - {"jobcloud"}
+    assert not within(path, *set(IMPURE_PACKAGES) - {"elastic_job"}, *PURE_PACKAGES)
+
+
 @pytest.mark.parametrize("path", PLANNING, ids=named)
 def test_planning_imports_neither_server_nor_client(path: Path) -> None:
     assert not within(path, "server", "client", "adapters", "dev", "executor")

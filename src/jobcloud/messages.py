@@ -194,6 +194,13 @@ class UndrainAgent(msgspec.Struct, frozen=True, gc=False):
     agent: str
 
 
+class ReconcileTasks(msgspec.Struct, frozen=True, gc=False):
+    """Ask Mesos about all tasks now: about each known one (`explicit`), or about all that Mesos knows."""
+
+    at: int
+    explicit: bool = True
+
+
 Command: TypeAlias = (
     PutApp
     | RemoveApp
@@ -207,6 +214,7 @@ Command: TypeAlias = (
     | Retry
     | DrainAgent
     | UndrainAgent
+    | ReconcileTasks
 )
 Event: TypeAlias = (
     Tick

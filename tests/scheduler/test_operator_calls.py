@@ -9,19 +9,23 @@ import pytest
 from tests.core_world import Desk, make_app, make_job, make_offer, of
 
 from jobcloud.config import JobKind
-from jobcloud.errors import Conflict, NotFound
+from jobcloud.errors import Conflict, NotFound, Unavailable
 from jobcloud.messages import (
     AgentLost,
     Command,
+    Disconnected,
     Kill,
     PutApp,
     PutJob,
+    Reconcile,
+    ReconcileTasks,
     RemoveApp,
     RemoveJob,
     Retry,
     SetAppEnabled,
     SetJobEnabled,
     ShutdownExecutor,
+    Tick,
     Trigger,
 )
 from jobcloud.model import ShardState
@@ -215,3 +219,22 @@ def test_updated_transient_job_starts_nothing_of_its_old_configuration(situation
         desk.status(task, "TASK_LOST")
     assert later(desk, restarted) == []
     assert all(firing.ended_ms for firing in desk.firings())
+
+
+@pytest.mark.parametrize("explicit", [True, False])
+def test_reconciliation_on_request_asks_about_known_tasks_or_about_all(explicit: bool) -> None:
+    desk, tasks = prepared(JobKind.TRANSIENT, "runs")
+    desk.do(Tick(desk.at))  # the reconciliation at the begin of the session
+    effects = desk.do(ReconcileTasks(desk.at, explicit))
+    asked = [[task for task, _ in effect.tasks] for effect in of(Reconcile, effects)]
+    assert asked == [tasks if explicit else []]
+    again = desk.do(Tick(desk.at + desk.policy.reconcile_first_ms))
+    repeated = [tuple(task for task, _ in effect.tasks) for effect in of(Reconcile, again)]
+    assert repeated == ([tuple(tasks)] if explicit else []), "a question about known tasks is repeated until an answer"
+
+
+def test_reconciliation_on_request_is_refused_without_a_master() -> None:
+    desk, _ = prepared(JobKind.TRANSIENT, "runs")
+    desk.do(Disconnected(desk.at))
+    with pytest.raises(Unavailable, match="no Mesos master"):
+        desk.do(ReconcileTasks(desk.at))

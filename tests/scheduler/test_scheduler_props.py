@@ -52,6 +52,7 @@ from jobcloud.messages import (
     Kind,
     PutApp,
     PutJob,
+    ReconcileTasks,
     RemoveApp,
     RemoveJob,
     Resubscribe,
@@ -323,6 +324,7 @@ class World:
             (Retry(at, dice.choice(["x", *self.scheduler.firings]), dice.choice((None, None, 0, 1))), 3),
             (DrainAgent(at, dice.choice(("x", "host-a2", *AGENTS)), at + dice.choice((1, 20_000, 600_000))), 0.5),
             (UndrainAgent(at, dice.choice(("x", *AGENTS))), 1),
+            (ReconcileTasks(at, dice.random() < 0.5), 0.5),
         ]
         chosen = dice.choices([one for one, _ in commands], [weight for _, weight in commands])[0]
         if isinstance(chosen, ForgetTask):

@@ -296,6 +296,13 @@ def test_package_networks_are_validated() -> None:
     assert set(refused(packages__fetch_timeout="11m")) == {"packages.fetch_timeout"}
 
 
+def test_zone_of_elastic_job_is_validated() -> None:
+    assert load(flags={"elastic_job.zone": "Asia/Shanghai"}).elastic_job.zone == "Asia/Shanghai"
+    for wrong in ("Mars/Olympus", "", "../../etc/passwd"):
+        assert "not a known time zone" in refused(elastic_job__zone=wrong)["elastic_job.zone"]
+    assert not load().elastic_job.without_token
+
+
 def test_settings_that_need_each_other_are_checked_together(token: Path) -> None:
     assert "set both" in refused(mesos__principal="p")["mesos.principal"]
     assert "set both" in refused(mesos__secret_file=token)["mesos.principal"]

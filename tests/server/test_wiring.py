@@ -5,13 +5,19 @@ from __future__ import annotations
 import shutil
 from collections import namedtuple
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
+from tests.api_kit import FakeLoop, client_of
 
 from jobcloud.errors import ConfigError, StoreFull
 from jobcloud.server import wiring
+from jobcloud.server.api import ElasticJobOptions
+from jobcloud.server.origin import Origin
+from jobcloud.server.packages import PackageStore
 from jobcloud.server.settings import load
+from jobcloud.server.urls import UrlPolicy
 
 _Usage = namedtuple("_Usage", ["total", "used", "free"])
 
@@ -90,3 +96,14 @@ def test_master_that_tells_no_time_changes_nothing(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(wiring, "master_time", lambda wanted: None)
     process._compare_clocks()
     assert process._warnings() == ()
+
+
+def test_settings_of_elastic_job_reach_its_api(tmp_path: Path) -> None:
+    flags = {"elastic_job.zone": "Asia/Shanghai", "elastic_job.without_token": True, "mesos.master": "master:5050"}
+    process = wiring._Process(load(flags=flags), tmp_path)
+    packages = PackageStore(tmp_path / "packages")
+    app: Any = process._api(FakeLoop(), packages, Origin(packages, UrlPolicy()), lambda: None)  # type: ignore[arg-type]
+    assert app.state.services.options.elastic_job == ElasticJobOptions(enabled=True, zone="Asia/Shanghai")
+    client = client_of(app, url="http://127.0.0.1")
+    assert client.get("/api/app/list").status_code == 200
+    assert client.get("/api/v1/apps").status_code == 401

@@ -29,6 +29,7 @@ from jobcloud.messages import (
     Kind,
     PutApp,
     PutJob,
+    ReconcileTasks,
     RemoveApp,
     RemoveJob,
     Retry,
@@ -141,6 +142,7 @@ class Operators:
             if hosts:
                 self.drain(hosts[a % len(hosts)], 1 + b % 9_000)
                 self._world.later(500 + b % 12_000, self.undrain, hosts[a % len(hosts)])
+                self._world.later(500 + b % 12_000, self.reconcile, b % 2 == 0)
         elif kind == "forget":
             self.forget(a, b)
         elif kind == "retry":
@@ -158,6 +160,9 @@ class Operators:
 
     def undrain(self, agent_id: str) -> None:
         self._ask(("drain_mark", agent_id), False, lambda at: UndrainAgent(at, agent_id))
+
+    def reconcile(self, explicit: bool) -> None:
+        self._ask(("task", "all"), ABSENT, lambda at: ReconcileTasks(at, explicit))
 
     def forget(self, a: int, b: int) -> None:
         """Declare a task dead: an unreachable one, or by mistake any other."""

@@ -81,6 +81,7 @@ _LEADS_TO: dict[str, str] = {
     "Suppress": "app_mark",
     "DrainAgent": "drain",
     "UndrainAgent": "drain",
+    "ReconcileTasks": "drain",
     "drain": "drain",
     "InverseOffersReceived": "maintenance",
     "AcceptInverseOffers": "maintenance",

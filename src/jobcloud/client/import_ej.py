@@ -8,11 +8,9 @@ configuration, and the reason of a refusal. Names, fields and defaults of Elasti
 from __future__ import annotations
 
 import json
-import re
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from decimal import ROUND_CEILING, Decimal
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,6 +20,7 @@ import httpx
 from jobcloud.client.apps import upload
 from jobcloud.client.http import ApiError, Client, Json, NotReachable
 from jobcloud.client.pack import read_manifest
+from jobcloud.elastic_job.conversion import is_java_class, short, translate_app, translate_job
 from jobcloud.errors import ConfigError, JobcloudError
 
 # A configuration has a few hundred bytes. A node of more bytes than this is not a configuration.
@@ -31,24 +30,7 @@ _REFUSALS = frozenset({400, 404, 409, 413, 422})
 _FETCH = httpx.Timeout(30.0)
 _UNKNOWN_PACKAGE = "package:sha256:" + "0" * 64
 
-_APP_FIELDS = frozenset(
-    {"appName", "appURL", "bootstrapScript", "cpuCount", "memoryMB", "appCacheEnable", "eventTraceSamplingCount"}
-)
-_JOB_FIELDS = frozenset(
-    {
-        *("jobName", "appName", "description", "jobExecutionType", "cpuCount", "memoryMB", "jobProperties"),
-        *("jobType", "jobClass", "beanName", "applicationContext", "scriptCommandLine", "streamingProcess"),
-        *("cron", "shardingTotalCount", "shardingItemParameters", "jobParameter", "failover", "misfire"),
-    }
-)
 _OWN_PACKAGE = ("appURL", "bootstrapScript")
-_HANDLERS = {
-    "job_exception_handler": "com.dangdang.ddframe.job.executor.handler.impl.DefaultJobExceptionHandler",
-    "executor_service_handler": "com.dangdang.ddframe.job.executor.handler.impl.DefaultExecutorServiceHandler",
-}
-_SCRIPT_MARKER = "com.dangdang.ddframe.job.api.script.ScriptJob"
-_SHELL = re.compile(r"[|&;<>$`*?~()#]|\n")
-_CONTEXT_CLASS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*)?")
 
 
 class Action(StrEnum):
@@ -205,9 +187,7 @@ class _Import:
         item = Item("app", node.name, node.path, disabled=node.name in self._tree.disabled_apps)
         try:
             given = _read(node, "appName")
-            config = _kept(given, _APP_FIELDS, item)
-            for name in ("cpuCount", "memoryMB"):
-                _round_up(config, name, item)
+            config = translate_app(given, item.changes)
             if node.name in self._apps:
                 # The app keeps the package that is registered here, so the fields of the package may differ.
                 _compare(config, self._apps[node.name]["config"], item, without=_OWN_PACKAGE)
@@ -242,26 +222,26 @@ class _Import:
             if manifest.app.get("bootstrapScript"):
                 config["bootstrapScript"] = manifest.app["bootstrapScript"]
             config["appURL"] = self._stored(path)
-            item.changes.append(f"appURL: the package is {path}, not {_short(url)}")
+            item.changes.append(f"appURL: the package is {path}, not {short(url)}")
         elif self._options.fetch:
             config["appURL"] = self._fetched(url)
-            item.changes.append(f"appURL: the package was downloaded from {_short(url)} and is stored here")
+            item.changes.append(f"appURL: the package was downloaded from {short(url)} and is stored here")
         else:
             raise ConfigError(
-                f"the content of {_short(url)} is unverified: its hash is unknown",
+                f"the content of {short(url)} is unverified: its hash is unknown",
                 field="appURL",
                 fix=f"give --package {item.name}=DIR with the app adapted to jobcloud, or --fetch to use the package "
                 "unchanged, or register the app first with `jobcloud app add`",
             )
         if script and not config.get("bootstrapScript"):
-            item.changes.append(f"bootstrapScript: {_short(script)} starts Elastic-Job's own executor and is left out")
+            item.changes.append(f"bootstrapScript: {short(script)} starts Elastic-Job's own executor and is left out")
 
     def _stored(self, path: Path) -> str:
         return _UNKNOWN_PACKAGE if self._options.dry_run else f"package:sha256:{upload(self._client, path)}"
 
     def _fetched(self, url: Any) -> str:
         if not isinstance(url, str) or not url.lower().startswith(("http://", "https://")):
-            raise ConfigError(f"{_short(url)} is not an http(s) URL", field="appURL", fix="give --package APP=DIR")
+            raise ConfigError(f"{short(url)} is not an http(s) URL", field="appURL", fix="give --package APP=DIR")
         if self._options.dry_run:
             return _UNKNOWN_PACKAGE
         with tempfile.TemporaryDirectory() as folder:
@@ -274,7 +254,7 @@ class _Import:
     def _job(self, node: Node) -> Item:
         item = Item("job", node.name, node.path)
         try:
-            config = translate_job(_read(node, "jobName"), self._options.zone, item)
+            config = translate_job(_read(node, "jobName"), self._options.zone, item.changes)
             item.disabled = self._options.disabled or node.name in self._tree.disabled_jobs
             if node.name in self._jobs:
                 _compare(config, self._jobs[node.name], item)
@@ -297,13 +277,12 @@ class _Import:
     def _check_app(self, app: Any, config: Json) -> None:
         """Raises ConfigError if the job's app is not registered here or cannot run the job."""
         if not isinstance(app, str) or app not in self._apps:
-            problem = f"the app {_short(app)} is not registered here and was not imported"
+            problem = f"the app {short(app)} is not registered here and was not imported"
             raise ConfigError(problem, field="appName", fix="see the item of the app")
         name = config.get("jobClass")
-        java = isinstance(name, str) and "." in name and ":" not in name and config.get("jobType") != "SCRIPT"
-        if java and not self._apps[app]["config"].get("bootstrapScript"):
+        if is_java_class(config) and not self._apps[app]["config"].get("bootstrapScript"):
             raise ConfigError(
-                f"{_short(name)} is a Java class, and the app {app} has no worker for Java",
+                f"{short(name)} is a Java class, and the app {app} has no worker for Java",
                 field="jobClass",
                 fix=f"give --package {app}=DIR with a worker, and its bootstrapScript in the manifest: "
                 "docs/migration.md",
@@ -315,62 +294,6 @@ class _Import:
             item = Item(f"disabled {kind}", name, f"/{self._report.namespace}/state/disable/{kind}/{name}")
             item.refuse(f"there is no {kind} of this name")
             self._report.items.append(item)
-
-
-def translate_job(given: Json, zone: str, item: Item) -> Json:
-    """Translate the configuration of a job. Differences are added to `item.changes`. Raises ConfigError."""
-    config = _kept(given, _JOB_FIELDS, item)
-    for name in ("cpuCount", "memoryMB"):
-        _round_up(config, name, item)
-    if zone != "UTC":
-        config["timeZone"] = zone
-    _drop_handlers(config, item)
-    if config.get("jobType") == "SCRIPT":
-        if config.pop("jobClass", _SCRIPT_MARKER) not in ("", _SCRIPT_MARKER):
-            item.changes.append("jobClass: has no meaning for a SCRIPT job and is left out")
-        script = config.get("scriptCommandLine")
-        if isinstance(script, str) and _SHELL.search(script):
-            item.changes.append(f"scriptCommandLine: {_short(script)} runs without a shell; if it needs one: sh -c '…'")
-        for name in ("jobParameter", "shardingItemParameters"):
-            if config.get(name):
-                item.changes.append(f"{name}: the script's last argument lacks it; see JOBCLOUD_SHARDING_CONTEXT_FILE")
-        for name in ("beanName", "applicationContext"):
-            _drop(config, name, item)
-    else:
-        _drop(config, "scriptCommandLine", item)
-    if config.get("jobType") != "DATAFLOW":
-        _drop(config, "streamingProcess", item)
-    _check_context(config, item)
-    return config
-
-
-def _check_context(config: Json, item: Item) -> None:
-    """Drop the fields of a bean if one of them is missing: Elastic-Job then ignores the other field.
-
-    Raises ConfigError for Spring's XML.
-    """
-    bean, context = config.get("beanName"), config.get("applicationContext")
-    if not (bean and context):
-        _drop(config, "beanName", item)
-        _drop(config, "applicationContext", item)
-    elif isinstance(context, str) and (context.endswith(".xml") or not _CONTEXT_CLASS.fullmatch(context)):
-        fix = "give a class of the app that creates the context, such as com.example.Shop: docs/migration.md"
-        raise ConfigError(f"Spring's XML is not supported: {_short(context)}", field="applicationContext", fix=fix)
-
-
-def _drop_handlers(config: Json, item: Item) -> None:
-    handlers = config.get("jobProperties")
-    if not isinstance(handlers, dict):
-        return
-    del config["jobProperties"]
-    for name, value in handlers.items():
-        if value and value != _HANDLERS.get(name):
-            item.changes.append(f"jobProperties.{name}: {_short(value)} is left out; only the default is supported")
-
-
-def _drop(config: Json, name: str, item: Item) -> None:
-    if config.pop(name, None):
-        item.changes.append(f"{name}: had no effect on this job and is left out")
 
 
 def _read(node: Node, name_field: str) -> Json:
@@ -393,7 +316,7 @@ def _read(node: Node, name_field: str) -> Json:
         raise ConfigError("is not a JSON object", field=node.path)
     inside = found.get(name_field, node.name)
     if inside != node.name:
-        raise ConfigError(f"is {_short(inside)}, but the node is named {_short(node.name)}", field=name_field)
+        raise ConfigError(f"is {short(inside)}, but the node is named {short(node.name)}", field=name_field)
     return {name_field: node.name, **found}
 
 
@@ -407,27 +330,6 @@ def _once(pairs: list[tuple[str, Any]]) -> Json:
 
 def _refuse_constant(text: str) -> Any:
     raise ValueError(f"{text} is not a number in JSON")
-
-
-def _kept(given: Json, known: frozenset[str], item: Item) -> Json:
-    """The known fields that are not null. Elastic-Job treats a null field as absent."""
-    unknown = sorted(set(given) - known)
-    item.changes += [f"{name[:80]}: is unknown to Elastic-Job-Cloud and is left out" for name in unknown[:20]]
-    if len(unknown) > 20:
-        item.changes.append(f"{len(unknown) - 20} more unknown fields are left out")
-    return {name: value for name, value in given.items() if name in known and value is not None}
-
-
-def _round_up(config: Json, name: str, item: Item) -> None:
-    """Round up to thousandths, the precision of Mesos."""
-    value = config.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 1e12:
-        return
-    exact = Decimal(str(value))
-    rounded = exact.quantize(Decimal("0.001"), ROUND_CEILING)
-    if rounded != exact:
-        item.changes.append(f"{name}: {value} is rounded up to {rounded}")
-    config[name] = int(rounded) if rounded == rounded.to_integral_value() else float(rounded)
 
 
 def _compare(config: Json, here: Mapping[str, Any], item: Item, without: Collection[str] = ()) -> None:
@@ -459,17 +361,13 @@ def _fetch(url: str, path: Path) -> None:
     try:
         with httpx.stream("GET", url, timeout=_FETCH, follow_redirects=False) as response, path.open("wb") as file:
             if response.status_code != 200:
-                raise ConfigError(f"{_short(url)} answers with {response.status_code}", field="appURL")
+                raise ConfigError(f"{short(url)} answers with {response.status_code}", field="appURL")
             for piece in response.iter_bytes():
                 size += len(piece)
                 if size > MAX_PACKAGE_BYTES:
-                    raise ConfigError(f"{_short(url)} is larger than {MAX_PACKAGE_BYTES} bytes", field="appURL")
+                    raise ConfigError(f"{short(url)} is larger than {MAX_PACKAGE_BYTES} bytes", field="appURL")
                 file.write(piece)
     except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
         raise ConfigError(
-            f"{_short(url)} cannot be downloaded: {error or type(error).__name__}", field="appURL"
+            f"{short(url)} cannot be downloaded: {error or type(error).__name__}", field="appURL"
         ) from error
-
-
-def _short(value: object) -> str:
-    return repr(value)[:100]

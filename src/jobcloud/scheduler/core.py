@@ -27,6 +27,7 @@ from jobcloud.messages import (
     Publish,
     PutApp,
     PutJob,
+    ReconcileTasks,
     RemoveApp,
     RemoveJob,
     Resubscribe,
@@ -145,6 +146,7 @@ class Scheduler:
             Retry: commands.retry,
             DrainAgent: self._drains.drain,
             UndrainAgent: self._drains.undrain,
+            ReconcileTasks: reconciliation.reconcile,
         }
         for restore in hooks.restore:
             restore(at)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sized
 
-from jobcloud.messages import Kill, Reconcile, SendFailed
+from jobcloud.errors import Unavailable
+from jobcloud.messages import Kill, Reconcile, ReconcileTasks, SendFailed
 from jobcloud.model import Task
 from jobcloud.scheduler.part import Part
 from jobcloud.scheduler.state import State
@@ -44,6 +45,14 @@ class Reconciliation(Part):
         self.unconfirmed = dict.fromkeys(self._state.tasks)
         self._wait_ms = self._state.policy.reconcile_first_ms
         self._reconcile(at)
+
+    def reconcile(self, event: ReconcileTasks) -> None:
+        """Raises Unavailable if no master is connected."""
+        if not self._state.connected:
+            raise Unavailable("no Mesos master is connected", fix="try again in a few seconds")
+        self.pending = dict.fromkeys(self._state.tasks) if event.explicit else {}
+        self._wait_ms = self._state.policy.reconcile_first_ms
+        self._reconcile(event.at)
 
     # ------------------------------------------------------------------------------------------------- tasks
 

@@ -52,23 +52,27 @@ class Origin:
         being fetched.
         """
         path = self._store.renew(package.sha256)
-        if path is not None:
-            return path
+        return path if path is not None else self._fetch(package.url, package.sha256)[1]
+
+    def fetch(self, url: str) -> Package:
+        """Store the present content of a URL, whatever its hash is. Returns it with its hash. Raises as `obtain`."""
+        sha256, path = self._fetch(url)
+        return Package(url, sha256, path.name)
+
+    def _fetch(self, asked: str, sha256: str = "") -> tuple[str, Path]:
+        """The hash and the path of the package at a URL, which must have the hash `sha256` unless that is ""."""
         if not self._turns.acquire(blocking=False):
             raise Unavailable(f"{_MAX_FETCHES} packages are being fetched already", fix="try again in a few seconds")
         try:
-            return self._fetch(package)
+            began = time.monotonic()
+            deadline = _Deadline(self._timeout_s)
+            with self._store.receive() as upload, deadline:
+                url = self._download(asked, upload, deadline)
+                path = self._accept(url, sha256 or upload.sha256, upload)
         finally:
             self._turns.release()
-
-    def _fetch(self, package: Package) -> Path:
-        began = time.monotonic()
-        deadline = _Deadline(self._timeout_s)
-        with self._store.receive() as upload, deadline:
-            url = self._download(package.url, upload, deadline)
-            path = self._accept(url, package.sha256, upload)
-        log.info("package fetched", url=package.url, sha256=package.sha256, seconds=round(time.monotonic() - began, 1))
-        return path
+        log.info("package fetched", url=asked, sha256=upload.sha256, seconds=round(time.monotonic() - began, 1))
+        return upload.sha256, path
 
     def _download(self, url: str, upload: Upload, deadline: _Deadline) -> str:
         """Write the content to `upload`. Return the URL that delivered it, after redirects."""

@@ -27,6 +27,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from jobcloud.config import DEFAULT_CLUSTER, LABEL_RULE, is_label
+from jobcloud.cron import CronError, Schedule
 from jobcloud.errors import ConfigError
 
 _UNITS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
@@ -471,6 +472,30 @@ class HttpJobs(_Section):
     )
 
 
+def _zone(name: str) -> str:
+    try:
+        Schedule.parse("0 0 0 * * ?", zone=name)
+    except CronError:
+        raise _wrong(
+            f"{name[:80]!r} is not a known time zone", "a name such as Europe/Berlin or Asia/Shanghai"
+        ) from None
+    return name
+
+
+class ElasticJob(_Section):
+    """The API of Elastic-Job-Cloud, for its clients."""
+
+    enabled: bool = Field(default=True, description="false to leave out the routes of Elastic-Job-Cloud")
+    zone: Annotated[str, AfterValidator(_zone)] = Field(
+        default="UTC", description="the time zone of its clients' cron expressions and times, e.g. Asia/Shanghai"
+    )
+    without_token: bool = Field(
+        default=False,
+        description="true to admit its clients on this machine without a token: then every user of this machine can "
+        "run code on the agents",
+    )
+
+
 class Log(_Section):
     format: Literal["text", "json"] = Field(default="text", description='"text" for people, "json" for machines')
     level: Literal["debug", "info", "warning", "error"] = Field(
@@ -500,6 +525,7 @@ class Settings(BaseSettings):
     scheduling: Scheduling = Scheduling()
     packages: Packages = Packages()
     http_jobs: HttpJobs = HttpJobs()
+    elastic_job: ElasticJob = ElasticJob()
     log: Log = Log()
 
     @check(mode="after")

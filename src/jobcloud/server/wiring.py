@@ -46,6 +46,7 @@ from jobcloud.server import epochs, logs
 from jobcloud.server.api import (
     Access,
     ApiOptions,
+    ElasticJobOptions,
     LogChunk,
     LogRequest,
     Notices,
@@ -226,12 +227,19 @@ class _Process:
     def _api(
         self, loop: Loop[Scheduler], packages: PackageStore, origin: Origin, teardown: Callable[[], None]
     ) -> ASGIApp:
-        http, calls = self._settings.http, self._settings.http_jobs
+        http, calls, elastic_job = self._settings.http, self._settings.http_jobs, self._settings.elastic_job
         options = ApiOptions(
             host=http.host,
-            access=Access(self._token, http.names, http.origins, max_upload_bytes=packages.max_bytes),
+            access=Access(
+                self._token,
+                http.names,
+                http.origins,
+                max_upload_bytes=packages.max_bytes,
+                elastic_job_without_token=elastic_job.without_token,
+            ),
             urls=self._package_urls,
             job_urls=UrlPolicy(calls.hosts, calls.schemes),
+            elastic_job=ElasticJobOptions(elastic_job.enabled, elastic_job.zone),
         )
         read_log = functools.partial(_read_log, self._outputs)
         return create_api(

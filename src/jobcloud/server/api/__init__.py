@@ -5,11 +5,12 @@ from jobcloud.server.api.artifacts import create_artifacts
 from jobcloud.server.api.events import Notices
 from jobcloud.server.api.guard import Access, check_bind
 from jobcloud.server.api.ports import LogChunk, LogReader, LogRequest, Loop
-from jobcloud.server.api.services import ApiOptions
+from jobcloud.server.api.services import ApiOptions, ElasticJobOptions
 
 __all__ = [
     "Access",
     "ApiOptions",
+    "ElasticJobOptions",
     "LogChunk",
     "LogReader",
     "LogRequest",

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
-from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import Route
@@ -17,6 +16,9 @@ import jobcloud
 from jobcloud.errors import JobcloudError
 from jobcloud.server.api import apps, cluster, jobs, logs, runs, tasks
 from jobcloud.server.api import packages as packages_api
+from jobcloud.server.api.elastic_job.answers import answer
+from jobcloud.server.api.elastic_job.routes import PREFIX as ELASTIC_JOB_PREFIX
+from jobcloud.server.api.elastic_job.routes import routes as elastic_job_routes
 from jobcloud.server.api.events import Notices
 from jobcloud.server.api.follow import Followers
 from jobcloud.server.api.guard import Guard, check_bind
@@ -24,6 +26,7 @@ from jobcloud.server.api.ports import LogReader, Loop
 from jobcloud.server.api.problems import MEDIA_TYPE, Issue, Problem, from_error, from_status, invalid
 from jobcloud.server.api.schema import AppConfig, JobConfig, ProblemView
 from jobcloud.server.api.services import ApiOptions, Services
+from jobcloud.server.api.traces import Statistics, TraceSearch
 from jobcloud.server.clock import wall_ms
 from jobcloud.server.origin import Origin
 from jobcloud.server.packages import PackageStore
@@ -44,6 +47,8 @@ def create_api(
     clock: Callable[[], int] = wall_ms,
     warnings: Callable[[], Sequence[str]] = tuple,
     more_routes: Iterable[APIRouter] = (),
+    traces: TraceSearch | None = None,
+    statistics: Statistics | None = None,
 ) -> FastAPI:
     """The API behind its guard. `more_routes` have their own prefix and are behind the guard too.
 
@@ -65,12 +70,16 @@ def create_api(
     followers = followers or Followers(notices)
     origin = origin or Origin(packages, options.urls)
     app.state.services = Services(
-        loop, packages, origin, options, notices, followers, read_log, teardown, clock, warnings
+        loop, packages, origin, options, notices, followers, read_log, teardown, clock, warnings, traces, statistics
     )
     routers = [(resource.router, PREFIX) for resource in (apps, packages_api, jobs, tasks, logs, runs, cluster)]
     routers += [(extra, "") for extra in more_routes]
     for router, prefix in routers:
         app.include_router(router, prefix=prefix)
+    if options.elastic_job.enabled:
+        for router in elastic_job_routes():
+            app.include_router(router, prefix=ELASTIC_JOB_PREFIX, include_in_schema=False)
+            routers.append((router, ELASTIC_JOB_PREFIX))
     app.state.routers = routers
     for kind in (Problem, JobcloudError, TimeoutError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, _answer)
@@ -78,15 +87,18 @@ def create_api(
     return app
 
 
-def _answer(request: Request, error: Exception) -> JSONResponse:
-    """The problem document of an error. The guard logs unexpected errors."""
+def _answer(request: Request, error: Exception) -> Response:
+    """The answer for an error. The guard logs unexpected errors."""
+    by_route = True
     if isinstance(error, RequestValidationError):
-        return invalid(_parameter_issues(error)).response()
-    if isinstance(error, HTTPException):
+        problem = invalid(_parameter_issues(error))
+    elif isinstance(error, HTTPException):
         headers = {"Allow": _allowed(request)} if error.status_code == 405 else error.headers
-        return from_status(error.status_code, str(error.detail), headers).response()
-    known = from_error(error)
-    return (known or Problem("internal", "The server failed to answer. Its log has the reason.")).response()
+        problem = from_status(error.status_code, str(error.detail), headers)
+        by_route = False
+    else:
+        problem = from_error(error) or Problem("internal", "The server failed to answer. Its log has the reason.")
+    return answer(request.scope["path"], problem, by_route=by_route)
 
 
 def _allowed(request: Request) -> str:

@@ -71,7 +71,7 @@ def list_apps(
 async def create_app(services: ServicesDep, body: JsonObject, response: Response) -> AppView:
     app = await run_in_threadpool(read_app, body, services.options.urls)
     response.headers["Location"] = f"/api/v1/apps/{app.key}"
-    return await _put(services, app, replace_it=False)
+    return await put_app(services, app, replace_it=False)
 
 
 @router.get("/apps/{app}")
@@ -90,7 +90,7 @@ def show_rollout(services: ServicesDep, app: Key) -> RolloutView:
 async def replace_app(services: ServicesDep, app: Key, body: JsonObject) -> AppView:
     given = await run_in_threadpool(read_app, body, services.options.urls)
     check_same_name("appName", app, given)
-    return await _put(services, given, replace_it=True)
+    return await put_app(services, given, replace_it=True)
 
 
 @router.delete("/apps/{app}", status_code=204)
@@ -108,7 +108,8 @@ def switch_app(services: ServicesDep, app: Key, switch: Switch) -> AppView:
     return app_view(services.snapshot(), app)
 
 
-async def _put(services: Services, app: App, *, replace_it: bool) -> AppView:
+async def put_app(services: Services, app: App, *, replace_it: bool) -> AppView:
+    """Register or replace an app. A package from a URL is fetched first. Raises as `Origin.obtain` and the command."""
     if not app.package.url.startswith(PACKAGE_SCHEME):
         # Fetch nothing for a request that will be refused, and let no other request wait for the fetch.
         known = await run_in_threadpool(services.loop.ask, lambda scheduler: app.key in scheduler.apps)

@@ -18,6 +18,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from jobcloud.errors import ConfigError
 from jobcloud.server.api.body import MAX_JSON_BYTES
+from jobcloud.server.api.elastic_job.access import LOGIN_PATH, is_elastic_job, is_local, token_of
+from jobcloud.server.api.elastic_job.answers import answer as answer_to
 from jobcloud.server.api.problems import Issue, Problem, from_error
 from jobcloud.server.settings import is_loopback
 
@@ -42,6 +44,7 @@ class Access:
 
     `hosts` are names of the server in addition to those of loopback. `origins` are those of pages that may write, in
     addition to the server's own. A body must arrive within `body_seconds`, a package within `upload_seconds`.
+    `elastic_job_without_token`: clients of Elastic-Job-Cloud's API on this machine need no token.
     """
 
     token: str = ""
@@ -50,6 +53,7 @@ class Access:
     max_upload_bytes: int = 256 << 20
     body_seconds: float = 15.0
     upload_seconds: float = 600.0
+    elastic_job_without_token: bool = False
 
 
 def check_bind(host: str, token: str) -> None:
@@ -86,14 +90,15 @@ class Guard:
         except asyncio.CancelledError:
             # The server stops. uvicorn would log a traceback for each request.
             if not answer.started:
-                await Problem("unavailable", "The server stops.", headers=_HANG_UP).response()(scope, receive, send)
+                stops = Problem("unavailable", "The server stops.", headers=_HANG_UP)
+                await answer_to(scope["path"], stops)(scope, receive, send)
         except Exception as error:
             problem = from_error(error)
             if problem is None:
                 log.exception("a request failed: %s %s", scope["method"], scope["path"])
                 problem = Problem("internal", "The server failed to answer. Its log has the reason.")
             if not answer.started:
-                await problem.response()(scope, receive, send)
+                await answer_to(scope["path"], problem)(scope, receive, send)
         finally:
             answer.start()
 
@@ -111,8 +116,8 @@ class Guard:
     def _admit(self, scope: Scope, receive: Receive) -> Receive:
         """Check all headers; return a bounded `receive` for the body. Raises Problem."""
         self._check_host(_headers(scope, b"host"))
-        if scope["path"] not in OPEN_PATHS:
-            self._check_token(_headers(scope, b"authorization"))
+        if scope["path"] not in OPEN_PATHS and not self._is_open(scope):
+            self._check_token(scope)
         if scope["method"] not in READS:
             self._check_origin(_headers(scope, b"origin"), _headers(scope, b"host")[0])
         upload = scope["path"] in UPLOAD_PATHS
@@ -129,12 +134,19 @@ class Guard:
             fix = "use a loopback address, or add the name to the server's hosts setting"
             raise Problem("misdirected", f"{name[:100]!r} is not a name of this server: {fix}.")
 
-    def _check_token(self, given: list[str]) -> None:
+    def _is_open(self, scope: Scope) -> bool:
+        """Whether a request of Elastic-Job-Cloud's API needs no token."""
+        local = self._access.elastic_job_without_token and is_elastic_job(scope["path"]) and is_local(scope)
+        return local or scope["path"] == LOGIN_PATH
+
+    def _check_token(self, scope: Scope) -> None:
         if not self._access.token:
             return
-        scheme, _, token = given[0].partition(" ") if len(given) == 1 else ("", "", "")
-        known = hmac.compare_digest(token.strip().encode(), self._access.token.encode())
-        if scheme.lower() != "bearer" or not known:
+        token = _bearer_token(scope)
+        if not token and is_elastic_job(scope["path"]):
+            token = token_of(scope)
+        if not hmac.compare_digest(token.encode(), self._access.token.encode()):
+            given = _headers(scope, b"authorization")
             detail = "The token is wrong." if given else "Send the header 'Authorization: Bearer <token>'."
             raise Problem("unauthenticated", detail, headers={"WWW-Authenticate": 'Bearer realm="jobcloud"'})
 
@@ -216,6 +228,13 @@ def _too_large(limit: int) -> Problem:
 
 def _headers(scope: Scope, name: bytes) -> list[str]:
     return [value.decode("latin-1") for key, value in scope["headers"] if key == name]
+
+
+def _bearer_token(scope: Scope) -> str:
+    """The token in the one Authorization header, or ""."""
+    given = _headers(scope, b"authorization")
+    scheme, _, token = given[0].partition(" ") if len(given) == 1 else ("", "", "")
+    return token.strip() if scheme.lower() == "bearer" else ""
 
 
 def _place(origin: str) -> str | None:

@@ -90,7 +90,7 @@ def create_job(
     enabled: Annotated[bool, Parameter(description="false: the job does not fire until it is enabled")] = True,
 ) -> JobView:
     job = read_job(body, services.options.job_urls)
-    _check_code(services, job)
+    check_code(services, job)
     services.command(lambda at: PutJob(at, job, enabled=enabled))
     response.headers["Location"] = f"/api/v1/jobs/{job.key}"
     return show_job(services, job.key)
@@ -106,7 +106,7 @@ def show_job(services: ServicesDep, job: Key) -> JobView:
 def replace_job(services: ServicesDep, job: Key, body: JsonObject) -> JobView:
     given = read_job(body, services.options.job_urls)
     check_same_name("jobName", job, given)
-    _check_code(services, given)
+    check_code(services, given)
     services.command(lambda at: PutJob(at, given, replace=True))
     return show_job(services, job)
 
@@ -139,7 +139,7 @@ def switch_job(services: ServicesDep, job: Key, switch: Switch) -> JobView:
     return show_job(services, job)
 
 
-def _check_code(services: Services, job: Job) -> None:
+def check_code(services: Services, job: Job) -> None:
     """Raises ConfigError if it is certain that a worker cannot load the job.
 
     Nothing is certain with a bootstrap script.

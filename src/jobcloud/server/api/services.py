@@ -19,12 +19,21 @@ from jobcloud.server.api.follow import Followers
 from jobcloud.server.api.guard import Access
 from jobcloud.server.api.ports import LogReader, Loop
 from jobcloud.server.api.snapshot import Snapshot, take
+from jobcloud.server.api.traces import Statistics, TraceSearch
 from jobcloud.server.clock import wall_ms
 from jobcloud.server.origin import Origin
 from jobcloud.server.packages import PackageStore, referenced
 from jobcloud.server.urls import UrlPolicy
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ElasticJobOptions:
+    """Options of Elastic-Job-Cloud's API. `zone` is the time zone of its clients' cron expressions and times."""
+
+    enabled: bool = True
+    zone: str = "UTC"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +47,13 @@ class ApiOptions:
     access: Access = field(default_factory=Access)
     urls: UrlPolicy = field(default_factory=UrlPolicy)
     job_urls: UrlPolicy = field(default_factory=UrlPolicy)
+    elastic_job: ElasticJobOptions = ElasticJobOptions()
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
+    """`traces` and `statistics` are None without a history."""
+
     loop: Loop
     packages: PackageStore
     origin: Origin
@@ -52,6 +64,8 @@ class Services:
     teardown: Callable[[], None] | None = None
     clock: Callable[[], int] = wall_ms
     warnings: Callable[[], Sequence[str]] = tuple
+    traces: TraceSearch | None = None
+    statistics: Statistics | None = None
 
     def command(self, make: Callable[[int], Command]) -> int:
         """Carry out a command. Returns the instant for which it was made. Raises as `Loop.command`."""

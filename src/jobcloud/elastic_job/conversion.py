@@ -1,0 +1,254 @@
+"""Conversion of Elastic-Job-Cloud's apps and jobs to the JSON of this API.
+
+The functions take a list of `changes`. They add a text for each difference between the given configuration and the
+result, so that users learn about it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from decimal import ROUND_CEILING, Decimal
+from typing import Any
+
+from jobcloud.errors import ConfigError
+
+Json = dict[str, Any]
+
+APP_FIELDS = frozenset(
+    {"appName", "appURL", "bootstrapScript", "cpuCount", "memoryMB", "appCacheEnable", "eventTraceSamplingCount"}
+)
+_CORE_FIELDS = frozenset(
+    {
+        *("jobName", "appName", "description", "jobExecutionType", "cpuCount", "memoryMB"),
+        *("cron", "shardingTotalCount", "shardingItemParameters", "jobParameter", "failover", "misfire"),
+    }
+)
+JOB_FIELDS = _CORE_FIELDS | {
+    *("jobProperties", "jobType", "jobClass", "beanName", "applicationContext"),
+    *("scriptCommandLine", "streamingProcess"),
+}
+# The fields that name the code of a job.
+_CODE = ("jobType", "jobClass", "beanName", "applicationContext")
+# Fields of 3.0.x that Elastic-Job-Cloud stores and does not use.
+_UNUSED_OF_3 = frozenset(
+    {
+        *("monitorExecution", "maxTimeDiffSeconds", "reconcileIntervalMinutes", "jobShardingStrategyType"),
+        *("disabled", "overwrite"),
+    }
+)
+_FIELDS_OF_3 = _CORE_FIELDS | _UNUSED_OF_3 | {"jobExecutorServiceHandlerType", "jobErrorHandlerType", "props"}
+_HANDLERS_OF_3 = ("LOG", "THROW", "IGNORE")
+# Keys of `props` in 3.0.x, and the fields of an HTTP job here.
+HTTP_PROPS = {
+    "http.uri": "httpUri",
+    "http.method": "httpMethod",
+    "http.data": "httpData",
+    "http.content.type": "httpContentType",
+    "http.connect.timeout.milliseconds": "httpConnectTimeoutMilliseconds",
+    "http.read.timeout.milliseconds": "httpReadTimeoutMilliseconds",
+}
+SCRIPT_PROP, STREAMING_PROP = "script.command.line", "streaming.process"
+DEFAULT_HANDLERS = {
+    "job_exception_handler": "com.dangdang.ddframe.job.executor.handler.impl.DefaultJobExceptionHandler",
+    "executor_service_handler": "com.dangdang.ddframe.job.executor.handler.impl.DefaultExecutorServiceHandler",
+}
+SCRIPT_MARKER = "com.dangdang.ddframe.job.api.script.ScriptJob"
+#: In place of a zone: the job has one already, which stays.
+KEEP_ZONE = ""
+_AMOUNTS = ("cpuCount", "memoryMB")
+_WHOLE_NUMBERS = ("shardingTotalCount", "eventTraceSamplingCount")
+_NUMBER = re.compile(r"-?[0-9]{1,12}(\.[0-9]{1,9})?")
+_MILLISECONDS = re.compile(r"[0-9]{1,9}")
+_NO_WORD = re.compile(r"\W", re.ASCII)
+_SHELL = re.compile(r"[|&;<>$`*?~()#]|\n")
+_CONTEXT_CLASS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*)?")
+# Larger amounts are refused later.
+_MOST = 10**12
+_MAX_NAMED = 20
+
+
+def translate_app(given: Mapping[str, Any], changes: list[str]) -> Json:
+    """The known fields of an app. Its package and its script are those of Elastic-Job-Cloud."""
+    config = _kept(given, APP_FIELDS, changes)
+    for name in _AMOUNTS:
+        _round_up(config, name, changes)
+    return config
+
+
+def translate_job(given: Mapping[str, Any], zone: str, changes: list[str]) -> Json:
+    """The configuration of a job of 2.1.5. `zone` is the time zone of its scheduler, or KEEP_ZONE.
+
+    Raises ConfigError.
+    """
+    config = _kept(given, JOB_FIELDS, changes)
+    for name in _AMOUNTS:
+        _round_up(config, name, changes)
+    if zone not in ("UTC", KEEP_ZONE):
+        config["timeZone"] = zone
+    _drop_handlers(config, changes)
+    if config.get("jobType") == "SCRIPT":
+        if config.pop("jobClass", SCRIPT_MARKER) not in ("", SCRIPT_MARKER):
+            changes.append("jobClass: has no meaning for a SCRIPT job and is left out")
+        script = config.get("scriptCommandLine")
+        if isinstance(script, str) and _SHELL.search(script):
+            changes.append(f"scriptCommandLine: {short(script)} runs without a shell; if it needs one: sh -c '…'")
+        changes += [
+            f"{name}: the script's last argument lacks it; see JOBCLOUD_SHARDING_CONTEXT_FILE"
+            for name in ("jobParameter", "shardingItemParameters")
+            if config.get(name)
+        ]
+        for name in ("beanName", "applicationContext"):
+            _drop(config, name, changes)
+    else:
+        _drop(config, "scriptCommandLine", changes)
+    if config.get("jobType") != "DATAFLOW":
+        _drop(config, "streamingProcess", changes)
+    _check_context(config, changes)
+    return config
+
+
+def is_job_of_3(given: Mapping[str, Any]) -> bool:
+    """Whether a job has the form of 3.0.x, which names neither a type nor a class."""
+    return given.get("jobType") is None and given.get("jobClass") is None
+
+
+def translate_job_of_3(given: Mapping[str, Any], zone: str, changes: list[str], known: Mapping[str, Any]) -> Json:
+    """The configuration of a job of 3.0.x. `known` is its present configuration, or empty. Raises ConfigError.
+
+    Its `props` decide its type. If they do not, its type and class stay. A new job then has the type SIMPLE, and the
+    name of the job stands for that of the class: in 3.0.x the app's main program decides which class runs.
+    """
+    core = _kept(given, _FIELDS_OF_3, changes)
+    own: Json = {}
+    changes += [
+        f"{name}: Elastic-Job-Cloud does not use it either; it is left out"
+        for name in sorted(_UNUSED_OF_3 & core.keys())
+        if core.pop(name)
+    ]
+    pool = core.pop("jobExecutorServiceHandlerType", "CPU")
+    if pool not in ("", "CPU"):
+        changes.append(f"jobExecutorServiceHandlerType: {short(pool)} is left out; each shard has a thread of its own")
+    handler = core.pop("jobErrorHandlerType", "LOG") or "LOG"
+    if handler in _HANDLERS_OF_3:
+        own["jobProperties"] = {"job_exception_handler": handler}
+    else:
+        changes.append(f"jobErrorHandlerType: {short(handler)} is left out; LOG, THROW and IGNORE are supported")
+    props = core.pop("props", {})
+    if not isinstance(props, dict):
+        raise ConfigError(f"must be an object, not {short(props)}", field="props", fix="give keys and texts")
+    _apply_props(core, own, props, known, changes)
+    return translate_job(core, zone, changes) | own
+
+
+def _apply_props(core: Json, own: Json, props: Json, known: Mapping[str, Any], changes: list[str]) -> None:
+    """Add the fields that `props` stand for: those of 2.1.5 to `core`, the others to `own`."""
+    used: Collection[str]
+    if props.get("http.uri"):
+        core["jobType"], used = "HTTP", HTTP_PROPS
+        for key in HTTP_PROPS.keys() & props.keys():
+            value = props[key]
+            whole = key.endswith("milliseconds") and isinstance(value, str) and _MILLISECONDS.fullmatch(value)
+            own[HTTP_PROPS[key]] = int(value) if whole else value
+    elif SCRIPT_PROP in props:
+        core["jobType"], core["scriptCommandLine"], used = "SCRIPT", props[SCRIPT_PROP], (SCRIPT_PROP,)
+    else:
+        used = (STREAMING_PROP,)
+        if known:
+            core |= {name: known[name] for name in _CODE if known.get(name)}
+        else:
+            core |= {"jobType": "SIMPLE", "jobClass": _class_named_like(core.get("jobName"))}
+            changes.append("jobClass: the name of the job stands for it, because the request names no class")
+        if STREAMING_PROP in props:
+            core["jobType"], core["streamingProcess"] = "DATAFLOW", props[STREAMING_PROP] in (True, "true")
+    _name_unknown("props.", props.keys() - set(used), "is left out", changes)
+
+
+def _class_named_like(name: Any) -> str:
+    """A valid name of a class for a job; "" for a value that is no name."""
+    word = _NO_WORD.sub("_", name) if isinstance(name, str) else ""
+    return f"_{word}" if word[:1].isdigit() else word
+
+
+def with_numbers(given: Mapping[str, Any]) -> Json:
+    """A copy of JSON in which texts in place of numbers are numbers, as for Elastic-Job's parser.
+
+    Its console sends `"shardingTotalCount": "3"`. A whole number may have the form 3.0.
+    """
+    found = dict(given)
+    for name in (*_AMOUNTS, *_WHOLE_NUMBERS):
+        value = found.get(name)
+        if isinstance(value, str) and _NUMBER.fullmatch(value):
+            value = Decimal(value)
+        if name in _WHOLE_NUMBERS and isinstance(value, Decimal) and value == value.to_integral_value():
+            value = int(value)
+        if name in found:
+            found[name] = value
+    return found
+
+
+def is_java_class(config: Mapping[str, Any]) -> bool:
+    """Whether a job's class can only be one of Java: Python's have a colon here."""
+    name = config.get("jobClass")
+    return isinstance(name, str) and "." in name and ":" not in name and config.get("jobType") != "SCRIPT"
+
+
+def _check_context(config: Json, changes: list[str]) -> None:
+    """Elastic-Job looks up a bean only if both fields are given. Raises ConfigError for Spring's XML."""
+    bean, context = config.get("beanName"), config.get("applicationContext")
+    if not (bean and context):
+        _drop(config, "beanName", changes)
+        _drop(config, "applicationContext", changes)
+    elif isinstance(context, str) and (context.endswith(".xml") or not _CONTEXT_CLASS.fullmatch(context)):
+        fix = "give a class of the app that creates the context, such as com.example.Shop: docs/migration.md"
+        raise ConfigError(f"Spring's XML is not supported: {short(context)}", field="applicationContext", fix=fix)
+
+
+def _drop_handlers(config: Json, changes: list[str]) -> None:
+    handlers = config.get("jobProperties")
+    if not isinstance(handlers, dict):
+        return
+    del config["jobProperties"]
+    for name, value in handlers.items():
+        if value and value != DEFAULT_HANDLERS.get(name):
+            changes.append(f"jobProperties.{name[:80]}: {short(value)} is left out; only the default is supported")
+
+
+def _drop(config: Json, name: str, changes: list[str]) -> None:
+    if config.pop(name, None):
+        changes.append(f"{name}: had no effect on this job and is left out")
+
+
+def _kept(given: Mapping[str, Any], known: frozenset[str], changes: list[str]) -> Json:
+    """The known fields with a value. Elastic-Job treats a null field as absent."""
+    _name_unknown("", given.keys() - known, "is unknown to Elastic-Job-Cloud and is left out", changes)
+    return {name: value for name, value in given.items() if name in known and value is not None}
+
+
+def _name_unknown(before: str, unknown: Collection[str], what: str, changes: list[str]) -> None:
+    """Name the first unknown fields, and count the others."""
+    changes += [f"{before}{name[:80]}: {what}" for name in sorted(unknown)[:_MAX_NAMED]]
+    if len(unknown) > _MAX_NAMED:
+        changes.append(f"{len(unknown) - _MAX_NAMED} more unknown fields are left out")
+
+
+def _round_up(config: Json, name: str, changes: list[str]) -> None:
+    """Round up to thousandths, the precision of Mesos."""
+    value = config.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+        return
+    exact = Decimal(str(value))
+    if abs(exact) > _MOST:
+        return
+    rounded = exact.quantize(Decimal("0.001"), ROUND_CEILING)
+    if rounded != exact:
+        changes.append(f"{name}: {value} is rounded up to {rounded}")
+    if rounded == rounded.to_integral_value():
+        config[name] = int(rounded)
+    else:
+        config[name] = rounded if isinstance(value, Decimal) else float(rounded)
+
+
+def short(value: object) -> str:
+    """A value in a text for users, of at most 100 characters."""
+    return repr(value)[:100]

@@ -1,0 +1,157 @@
+"""The recorded session of old clients (session.txt), replayed on a server, line by line on the wire."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from http.client import HTTPConnection
+from pathlib import Path
+from string import Template
+from urllib.parse import urlsplit
+
+import pytest
+from fastapi.routing import APIRoute
+from tests.api_kit import FakeLoop, make_api, package_bytes, serving
+from tests.elastic_job_kit import ROUTES
+from tests.origin_kit import Server
+
+from jobcloud.server.api import ApiOptions, ElasticJobOptions
+from jobcloud.server.api.elastic_job.routes import PREFIX, routes
+from jobcloud.server.urls import UrlPolicy
+
+SESSION = Path(__file__).with_name("session.txt")
+
+
+@dataclass
+class Message:
+    """A request or an answer: the first line, headers, and a body."""
+
+    first: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
+    body: str = ""
+
+    @classmethod
+    def read(cls, lines: list[str]) -> Message:
+        end = lines.index("") if "" in lines else len(lines)
+        headers = dict(line.split(": ", 1) for line in lines[1:end])
+        return cls(lines[0], headers, "\n".join(lines[end + 1 :]))
+
+
+@dataclass
+class Step:
+    """An exchange, or an event in the cluster."""
+
+    title: str = ""
+    event: str = ""
+    request: Message = field(default_factory=Message)
+    answer: Message = field(default_factory=Message)
+
+
+def steps(text: str) -> Iterator[Step]:
+    for block in re.split(r"\n(?=== |! )", text)[1:]:
+        title, *lines = block.rstrip("\n").split("\n")
+        if title.startswith("! "):
+            yield Step(event=title[2:])
+            continue
+        sent, got = ([line[2:] for line in lines if line.startswith(sign)] for sign in "><")
+        assert len(sent) + len(got) == len([line for line in lines if line]), f"a line of {title} has no sign"
+        yield Step(title[3:], "", Message.read(sent), Message.read(got))
+
+
+def exchange(connection: HTTPConnection, request: Message) -> Message:
+    method, target, _ = request.first.split(" ")
+    body = request.body.encode() if request.body else None
+    connection.request(method, target, body, request.headers)
+    answer = connection.getresponse()
+    return Message(str(answer.status), dict(answer.getheaders()), answer.read().decode())
+
+
+def lower(headers: dict[str, str]) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers.items()}
+
+
+class Cluster:
+    """The events of the session."""
+
+    def __init__(self, loop: FakeLoop) -> None:
+        self._loop = loop
+
+    def happen(self, event: str) -> None:
+        if event == "launch":
+            self._loop.offer()
+            assert self._loop.tick()
+        elif event == "lose":
+            lost = next(id_ for id_ in self._loop.scheduler.tasks if id_.startswith("foo_job@-@0"))
+            self._loop.update(lost, "TASK_RUNNING")
+            self._loop.update(lost, "TASK_LOST")
+        else:
+            assert event == "ten seconds"
+            self._loop.now += 10_000
+
+    def executor(self, app: str) -> str:
+        return next((one.id for one in self._loop.scheduler.executors.values() if one.app == app), "")
+
+
+@pytest.fixture
+def files() -> Iterator[Server]:
+    server = Server({"/foo-job.tar.gz": package_bytes()})
+    yield server
+    server.close()
+
+
+def test_recorded_session_is_answered_as_recorded(tmp_path: Path, files: Server) -> None:
+    loop = FakeLoop()
+    loop.subscribe()
+    options = ApiOptions(urls=UrlPolicy(("127.0.0.1",)), elastic_job=ElasticJobOptions(zone="Asia/Shanghai"))
+    cluster = Cluster(loop)
+    app = make_api(tmp_path, loop, options=options, clock=lambda: loop.now)
+    with serving(app) as url, closing(HTTPConnection("127.0.0.1", urlsplit(url).port, timeout=60)) as connection:
+        for step in steps(SESSION.read_text()):
+            if step.event:
+                cluster.happen(step.event)
+                continue
+            names = {"files": files.url, "my_executor": cluster.executor("my_app")}
+            step.request.body = Template(step.request.body).substitute(names)
+            found = exchange(connection, step.request)
+            assert (found.first, found.body) == (step.answer.first, Template(step.answer.body).substitute(names)), (
+                step.title
+            )
+            listed = lower(step.answer.headers) | {"warning": step.answer.headers.get("Warning", "")}
+            assert listed == {"warning": ""} | {
+                name: value for name, value in lower(found.headers).items() if name in listed
+            }, step.title
+    assert not loop.scheduler.apps
+    assert not loop.scheduler.jobs
+    loop.scheduler.validate()
+
+
+def pattern(route: str) -> re.Pattern[str]:
+    return re.compile(re.sub(r"\{\w+\}", "[^/]+", route) + r"(\?.*)?")
+
+
+def requests() -> list[str]:
+    return [step.request.first.removesuffix(" HTTP/1.1") for step in steps(SESSION.read_text()) if step.title]
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_route_of_the_original_is_in_the_session(route: str) -> None:
+    others = [pattern(other) for other in ROUTES if "{" not in other and other != route]
+    mine = [
+        asked
+        for asked in requests()
+        if pattern(route).fullmatch(asked) and not any(other.fullmatch(asked) for other in others)
+    ]
+    assert mine
+
+
+def test_server_has_the_routes_of_the_original_and_no_others() -> None:
+    here = {
+        f"{method} {PREFIX}{route.path}"
+        for router in routes()
+        for route in router.routes
+        if isinstance(route, APIRoute)
+        for method in route.methods or ()
+    }
+    assert here == set(ROUTES)
