@@ -27,6 +27,7 @@ LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 READS = frozenset({"GET", "HEAD", "OPTIONS"})
 # Resources that need no token.
 OPEN_PATHS = frozenset({"/api/v1/health", "/api/v1/openapi.json"})
+METRICS_PATH = "/metrics"
 UPLOAD_PATHS = frozenset({"/api/v1/packages"})
 # The maximum number of reads that are answered at once, and of reads that wait. An answer may need tens of megabytes.
 _READS_AT_ONCE, _MAX_WAITING = 4, 200
@@ -41,7 +42,8 @@ class Access:
     """Access rules. With `token` "" every client that reaches the loopback address has access.
 
     `hosts` are names of the server in addition to those of loopback. `origins` are those of pages that may write, in
-    addition to the server's own. A body must arrive within `body_seconds`, a package within `upload_seconds`.
+    addition to the server's own. A body must arrive within `body_seconds`, a package within `upload_seconds`. With
+    `metrics_token`, unless it is "", a client may read the metrics, and nothing else.
     """
 
     token: str = ""
@@ -50,6 +52,7 @@ class Access:
     max_upload_bytes: int = 256 << 20
     body_seconds: float = 15.0
     upload_seconds: float = 600.0
+    metrics_token: str = ""
 
 
 def check_bind(host: str, token: str) -> None:
@@ -112,7 +115,7 @@ class Guard:
         """Check all headers; return a bounded `receive` for the body. Raises Problem."""
         self._check_host(_headers(scope, b"host"))
         if scope["path"] not in OPEN_PATHS:
-            self._check_token(_headers(scope, b"authorization"))
+            self._check_token(_headers(scope, b"authorization"), scope)
         if scope["method"] not in READS:
             self._check_origin(_headers(scope, b"origin"), _headers(scope, b"host")[0])
         upload = scope["path"] in UPLOAD_PATHS
@@ -129,11 +132,14 @@ class Guard:
             fix = "use a loopback address, or add the name to the server's hosts setting"
             raise Problem("misdirected", f"{name[:100]!r} is not a name of this server: {fix}.")
 
-    def _check_token(self, given: list[str]) -> None:
+    def _check_token(self, given: list[str], scope: Scope) -> None:
         if not self._access.token:
             return
         scheme, _, token = given[0].partition(" ") if len(given) == 1 else ("", "", "")
-        known = hmac.compare_digest(token.strip().encode(), self._access.token.encode())
+        accepted = [self._access.token]
+        if scope["path"] == METRICS_PATH and scope["method"] in READS and self._access.metrics_token:
+            accepted.append(self._access.metrics_token)
+        known = any(hmac.compare_digest(token.strip().encode(), each.encode()) for each in accepted)
         if scheme.lower() != "bearer" or not known:
             detail = "The token is wrong." if given else "Send the header 'Authorization: Bearer <token>'."
             raise Problem("unauthenticated", detail, headers={"WWW-Authenticate": 'Bearer realm="jobcloud"'})

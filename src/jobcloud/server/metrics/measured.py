@@ -1,0 +1,112 @@
+"""Wrappers that measure what they wrap: the store, the driver, the core and the API.
+
+Except for the core, each wrapper implements the port of what it wraps.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from fastapi import FastAPI
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from jobcloud.errors import Fenced, StoreFull
+from jobcloud.messages import Acknowledge, Call, Decline, Effect, Event, OffersReceived, Tick
+from jobcloud.ports import Driver, Store, StoredRecords, StoredWrite
+from jobcloud.scheduler import Scheduler
+from jobcloud.server.metrics.tally import NO_ROUTE, Tally
+
+_METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
+
+
+class MeasuredStore:
+    """A store whose writes are timed, and whose failures are counted by kind."""
+
+    def __init__(self, store: Store, tally: Tally, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._store, self._tally, self._clock = store, tally, clock
+
+    def acquire(self, floor: int = 0) -> int:
+        try:
+            return self._store.acquire(floor)
+        except Exception as error:
+            self._failed(error)
+            raise
+
+    def load(self) -> StoredRecords:
+        try:
+            return self._store.load()
+        except Exception as error:
+            self._failed(error)
+            raise
+
+    def write(self, epoch: int, batch: Sequence[StoredWrite]) -> None:
+        began = self._clock()
+        try:
+            self._store.write(epoch, batch)
+        except Exception as error:
+            self._failed(error)
+            raise
+        finally:
+            self._tally.store_writes.observe(self._clock() - began)
+
+    def close(self) -> None:
+        self._store.close()
+
+    def _failed(self, error: Exception) -> None:
+        kind = "fenced" if isinstance(error, Fenced) else "full" if isinstance(error, StoreFull) else "other"
+        self._tally.store_failures[kind] += 1
+
+
+class MeasuredDriver:
+    """A driver whose declined offers are counted."""
+
+    def __init__(self, driver: Driver, tally: Tally) -> None:
+        self._driver, self._tally = driver, tally
+        self.start, self.stop, self.teardown = driver.start, driver.stop, driver.teardown
+
+    def send(self, call: Call | Acknowledge) -> None:
+        if type(call) is Decline:
+            self._tally.offers_declined += len(call.offer_ids)
+        self._driver.send(call)
+
+
+class MeasuredScheduler(Scheduler):
+    """A core whose scheduling cycles are timed, and whose offers are counted. Set `tally` before the first event."""
+
+    tally: Tally
+    clock: Callable[[], float] = time.perf_counter
+
+    def handle(self, event: Event) -> list[Effect]:
+        if type(event) is OffersReceived:
+            self.tally.offers_received += len(event.offers)
+        elif type(event) is Tick:
+            before, began = self.cycles, self.clock()
+            effects = super().handle(event)
+            if self.cycles != before:
+                self.tally.cycles.observe(self.clock() - began)
+            return effects
+        return super().handle(event)
+
+
+class CountedApi:
+    """An ASGI app whose answers are counted by the template of their route."""
+
+    def __init__(self, app: FastAPI, tally: Tally) -> None:
+        self._app: ASGIApp = app
+        self._tally = tally
+        #: routes by identity, because they do not know the prefix of their router
+        self._templates: dict[int, str] = {}
+        for router, prefix in app.state.routers:
+            for route in router.routes:
+                self._templates[id(route)] = template = f"{prefix}{route.path_format}"
+                tally.expect_requests((method, template) for method in route.methods if method in _METHODS)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def count(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                template = self._templates.get(id(scope.get("route")))
+                self._tally.answered((scope["method"], template) if template else NO_ROUTE, message["status"])
+            await send(message)
+
+        await self._app(scope, receive, count)
