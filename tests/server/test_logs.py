@@ -51,7 +51,9 @@ def test_line_about_a_task_has_team_job_run_shard_attempt_and_event_id(capsys: p
     logs.configure("json", "debug")
     notices = Notices()
     sink = logs.LogSink(notices.last_id)
-    ended = Publish(7, Topic.ENDED, "exit 1", "billing:report", "run-1", "t", 0, "host", "FAILED, again", "", 2, "FAILED")
+    ended = Publish(
+        7, Topic.ENDED, "exit 1", "billing:report", "run-1", "t", 0, "host", "FAILED, again", "", 2, "FAILED"
+    )
     for notice in (FIRED, ended):
         notices.publish(notice)
         sink.publish(notice)

@@ -253,7 +253,7 @@ class _Process:
             job_urls=UrlPolicy(calls.hosts, calls.schemes),
         )
         read_log = functools.partial(_read_log, self._outputs)
-        sources = Sources(loop, self._clock, packages, self._warnings, lambda: self._notices.missed)
+        sources = Sources(loop, self._clock, packages.usage, self._warnings, lambda: self._notices.missed)
         metrics = Metrics(self._tally, sources)
         api = create_api(
             loop,

@@ -34,7 +34,6 @@ from jobcloud.server.metrics.tally import (
     Owner,
     Tally,
 )
-from jobcloud.server.packages import PackageStore
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -67,11 +66,15 @@ class Loop(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What a scrape reads, apart from the tally. `missed`: the number of notices that slow listeners have missed."""
+    """What a scrape reads, apart from the tally.
+
+    `packages` returns the number of stored packages and their bytes, `missed` the number of notices that slow listeners
+    have missed.
+    """
 
     loop: Loop
     clock: Clock
-    packages: PackageStore
+    packages: Callable[[], tuple[int, int]]
     warnings: Callable[[], Sequence[str]]
     missed: Callable[[], int]
 
@@ -185,7 +188,7 @@ class Metrics(Collector):
             for status in STATUS_CLASSES:
                 yield "jobcloud_http_requests_total", (method, route, status), answers[status]
         try:
-            packages, size = sources.packages.usage()
+            packages, size = sources.packages()
         except StoreError as error:
             log.warning("the packages cannot be counted", problem=str(error))
         else:
