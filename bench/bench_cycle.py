@@ -63,10 +63,11 @@ class Shell:
         self.epoch = store.acquire()
         self.at = START
         self.sent_bytes = 0
-        self.scheduler = (MeasuredScheduler if tally else Scheduler)(policy, Stored(), self.epoch, self.at)
-        if tally and isinstance(self.scheduler, MeasuredScheduler):
-            self.scheduler.tally = tally
-            tally.follow(self.scheduler)
+        self.scheduler = (
+            MeasuredScheduler(tally, policy, Stored(), self.epoch, self.at)
+            if tally
+            else Scheduler(policy, Stored(), self.epoch, self.at)
+        )
         self._offers = 0
         self.do(Subscribed(self.at, "framework-1"))
 

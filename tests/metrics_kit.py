@@ -42,9 +42,7 @@ class MeasuredWorld:
             self.do(PutApp(self.at, thing) if isinstance(thing, App) else PutJob(self.at, thing))
 
     def start_core(self, stored: Stored, epoch: int = 1) -> MeasuredScheduler:
-        self.core = MeasuredScheduler(POLICY, stored, epoch, self.at)
-        self.core.tally = self.tally
-        self.tally.follow(self.core)
+        self.core = MeasuredScheduler(self.tally, POLICY, stored, epoch, self.at)
         self.do(Subscribed(self.at, "framework-1", "master"))
         return self.core
 

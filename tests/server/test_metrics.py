@@ -17,6 +17,7 @@ from jobcloud.adapters.memory import MemoryServer, MemoryStore
 from jobcloud.config import JobKind, Resources
 from jobcloud.errors import Fenced, StoreError, StoreFull
 from jobcloud.messages import (
+    Call,
     Decline,
     DrainAgent,
     Kill,
@@ -284,7 +285,7 @@ def test_declined_offers_are_counted_and_other_calls_pass() -> None:
     driver = SimpleNamespace(send=sent.append, start=None, stop=None, teardown=None)
     world = MeasuredWorld()
     measured = MeasuredDriver(cast(Any, driver), world.tally)
-    calls = [Decline(("o1", "o2"), 5_000), Kill("t", "a"), Decline(("o3",), 0)]
+    calls: list[Call] = [Decline(("o1", "o2"), 5_000), Kill("t", "a"), Decline(("o3",), 0)]
     for call in calls:
         measured.send(call)
     assert sent == calls

@@ -211,11 +211,8 @@ class _Process:
         matcher = PlainMatcher if self._settings.pure_matcher else CompiledMatcher
 
         def restore(stored: Restored, epoch: int, at: int) -> Scheduler:
-            scheduler = MeasuredScheduler(policy, stored, epoch, at, matcher)
-            scheduler.tally = self._tally
-            self._tally.follow(scheduler)
-            self._scheduler = scheduler
-            return scheduler
+            self._scheduler = MeasuredScheduler(self._tally, policy, stored, epoch, at, matcher)
+            return self._scheduler
 
         loop: Loop[Scheduler] = Loop(
             MeasuredStore(store, self._tally),
