@@ -21,14 +21,13 @@ from jobcloud.messages import (
     Decline,
     DrainAgent,
     Kill,
+    KillTask,
     Publish,
     PutJob,
     RemoveJob,
-    SetJobEnabled,
     Topic,
     Trigger,
 )
-from jobcloud.model import Cause
 from jobcloud.scheduler import Scheduler, Stored
 from jobcloud.server.api import Access, ApiOptions
 from jobcloud.server.api import metrics as metrics_api
@@ -241,12 +240,11 @@ def test_resident_shard_that_starts_again_at_once_has_no_known_age() -> None:
     (task,) = world.offer(make_offer("o1"))
     world.update(task, "TASK_RUNNING")
     world.at += 86_400_000
-    world.do(SetJobEnabled(world.at, "report", enabled=False))
+    world.do(KillTask(world.at, task))
     world.update(task, "TASK_KILLED")
-    world.do(SetJobEnabled(world.at, "report", enabled=True))
-    assert world.scrape()("jobcloud_queue_oldest_age_seconds") == 0
-    (firing,) = world.core.queue.unfinished("report")
-    assert firing.cause is Cause.DAEMON
+    found = world.scrape()
+    assert found("jobcloud_queue_shards", state="ready") == 1
+    assert found("jobcloud_queue_oldest_age_seconds") == 0
 
 
 # ------------------------------------------------------------------------------------------------- the shell
