@@ -1,6 +1,7 @@
 """Measures the core: the time from a due firing or an offer to the encoded ACCEPT, and launches per second.
 
-`python bench/bench_cycle.py [--json] [--quick]`. No agents run; status updates arrive immediately.
+`python bench/bench_cycle.py [--json] [--quick] [--metrics]`. No agents run; status updates arrive immediately. With
+`--metrics`, everything is counted and measured as in production.
 
 cycle   one Tick (a firing is due) or one OffersReceived and its Tick, with all calls and records encoded and a store in
         memory; 1,000 jobs of 4 shards on 100 agents, 4,000 tasks running.
@@ -31,6 +32,7 @@ from jobcloud.messages import (
     Launch,
     OfferRescinded,
     OffersReceived,
+    Publish,
     PutApp,
     PutJob,
     Save,
@@ -45,6 +47,7 @@ from jobcloud.ports import Store, StoredWrite
 from jobcloud.scheduler import Policy, Scheduler, Stored
 from jobcloud.scheduler.launch import Artifacts
 from jobcloud.server import records
+from jobcloud.server.metrics import MeasuredScheduler, MeasuredStore, Tally
 
 START = 1_767_225_600_000
 SECOND = 1000
@@ -54,12 +57,17 @@ POLICY = Policy(Artifacts("http://artifacts", "e" * 64, "executor.zip", "exec py
 class Shell:
     """The environment of the core in production, without its thread: a store for records, JSON for calls."""
 
-    def __init__(self, store: Store, policy: Policy = POLICY) -> None:
-        self.store = store
+    def __init__(self, store: Store, policy: Policy = POLICY, tally: Tally | None = None) -> None:
+        self.store = MeasuredStore(store, tally) if tally else store
+        self.tally = tally
         self.epoch = store.acquire()
         self.at = START
         self.sent_bytes = 0
-        self.scheduler = Scheduler(policy, Stored(), self.epoch, self.at)
+        self.scheduler = (
+            MeasuredScheduler(tally, policy, Stored(), self.epoch, self.at)
+            if tally
+            else Scheduler(policy, Stored(), self.epoch, self.at)
+        )
         self._offers = 0
         self.do(Subscribed(self.at, "framework-1"))
 
@@ -75,6 +83,8 @@ class Shell:
         for effect in effects:
             if isinstance(effect, Accept | Acknowledge):
                 self.sent_bytes += len(encode_call(effect))
+            elif self.tally and isinstance(effect, Publish):
+                self.tally.publish(effect)
         return effects
 
     def offers(self, agents: Iterable[str], cpus: int, mem: int) -> OffersReceived:
@@ -220,11 +230,11 @@ def churn(shell: Shell, wanted: int, batch_jobs: int, shards: int, failing: bool
     return done
 
 
-def bench_launches(wanted: int) -> dict[str, Any]:
+def bench_launches(wanted: int, tally: Tally | None = None) -> dict[str, Any]:
     from jobcloud.adapters.sqlite import SqliteStore
 
     with tempfile.TemporaryDirectory() as folder:
-        shell = Shell(SqliteStore(Path(folder) / "state" / "jobcloud.db"))
+        shell = Shell(SqliteStore(Path(folder) / "state" / "jobcloud.db"), tally=tally)
         fill(shell, 1_000)
         churn(shell, 4_000, 250, 4)
         began = Taken.now()
@@ -264,11 +274,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="machine-readable results")
     parser.add_argument("--quick", action="store_true", help="a tenth of the work")
+    parser.add_argument("--metrics", action="store_true", help="count and measure everything")
     given = parser.parse_args()
     scale = 10 if given.quick else 1
     results = {
         "cycle": bench_cycle(1_000 // scale),
-        "launch": bench_launches(40_000 // scale),
+        "launch": bench_launches(40_000 // scale, Tally() if given.metrics else None),
         "growth": bench_growth(100_000 // scale),
     }
     if given.json:

@@ -381,7 +381,9 @@ class Topic(StrEnum):
 class Publish(msgspec.Struct, frozen=True, gc=False):
     """A notice for users and traces. It may get lost; nothing depends on it.
 
-    `app` is given for notices about an app and about its warm executors.
+    `app` is given for notices about an app and about its warm executors. `attempt` is the number of a task's attempt.
+    `reason` is a code: how a task ended (`scheduler.status.End`), or what a job lacks (a resource, or "never"). `due`
+    is the instant at which a run was due, given for the first attempt at each of its shards.
     """
 
     at: int
@@ -394,6 +396,9 @@ class Publish(msgspec.Struct, frozen=True, gc=False):
     hostname: str = ""
     state: str = ""
     app: str = ""
+    attempt: int = 0
+    reason: str = ""
+    due: int = 0
 
     @property
     def team(self) -> str:

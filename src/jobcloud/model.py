@@ -84,6 +84,9 @@ class ShardState(StrEnum):
         self.ended = value not in ("WAITING", "ACTIVE")
 
 
+_WORST_FIRST = (ShardState.DEAD, ShardState.FAILED, ShardState.KILLED, ShardState.CANCELLED, ShardState.FINISHED)
+
+
 class JobState(msgspec.Struct, frozen=True, gc=False):
     """The state of a job, apart from its configuration.
 
@@ -254,6 +257,12 @@ class Firing(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     def wide(self) -> bool:
         """Whether each tried shard has a record of its own."""
         return type(self.shards) is WideShards
+
+    @property
+    def worst(self) -> ShardState:
+        """The worst state of the shards of an ended firing. It counts as the state of the run."""
+        states = {shard.state for shard in self.shards}
+        return next(state for state in _WORST_FIRST if state in states)
 
     @property
     def work(self) -> tuple[Shard, ...]:

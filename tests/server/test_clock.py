@@ -57,6 +57,19 @@ def test_jump_ahead_is_followed_after_a_hundredth_of_its_length(jump: int, hold:
     assert machine.clock.warnings() == ()
 
 
+def test_readings_count_each_jump_once_and_show_the_offset() -> None:
+    machine = Machine()
+    machine.after(6_000, set_by=DAY)
+    assert machine.clock.readings() == (DAY, 1, {})
+    machine.after(6_000, set_by=-DAY)
+    machine.after(6_000, set_by=-HOUR)
+    assert machine.clock.readings() == (0, 2, {})
+    machine.after(10 * MINUTE, set_by=6_000)
+    assert machine.clock.readings() == (0, 3, {})
+    machine.clock.compare(machine.running + machine.distance - 500, "etcd")
+    assert machine.clock.readings() == (0, 3, {"etcd": 500})
+
+
 def test_step_within_the_misfire_threshold_is_followed_at_once() -> None:
     assert Machine().after(1, set_by=4_990) == 4_991
 

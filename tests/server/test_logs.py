@@ -11,6 +11,7 @@ import structlog
 
 from jobcloud.messages import Publish, Topic
 from jobcloud.server import logs
+from jobcloud.server.api import Notices
 
 FIRED = Publish(5, Topic.FIRED, "4 shards", job="report", firing_id="report@5")
 RUNNING = Publish(6, Topic.RUNNING, "runs", job="report", task_id="t", item=0)
@@ -42,8 +43,34 @@ def test_notice_becomes_one_json_line_with_its_fields(capsys: pytest.CaptureFixt
         "topic": "fired",
         "team": "default",
         "job": "report",
-        "firing_id": "report@5",
+        "run": "report@5",
     }
+
+
+def test_line_about_a_task_has_team_job_run_shard_attempt_and_event_id(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("json", "debug")
+    notices = Notices()
+    sink = logs.LogSink(notices.last_id)
+    ended = Publish(
+        7, Topic.ENDED, "exit 1", "billing:report", "run-1", "t", 0, "host", "FAILED, again", "", 2, "FAILED"
+    )
+    for notice in (FIRED, ended):
+        notices.publish(notice)
+        sink.publish(notice)
+    first, second = [json.loads(line) for line in lines(capsys)]
+    assert {name: second[name] for name in ("team", "job", "run", "shard", "attempt", "reason", "task_id")} == {
+        "team": "billing",
+        "job": "billing:report",
+        "run": "run-1",
+        "shard": 0,
+        "attempt": 2,
+        "reason": "FAILED",
+        "task_id": "t",
+    }
+    boot, _, number = second["event_id"].partition("-")
+    assert (first["event_id"], number) == (f"{boot}-1", "2")
+    assert "attempt" not in first
+    assert "due" not in second
 
 
 def test_notices_of_single_tasks_are_logged_at_debug_level_only(capsys: pytest.CaptureFixture[str]) -> None:
@@ -52,7 +79,7 @@ def test_notices_of_single_tasks_are_logged_at_debug_level_only(capsys: pytest.C
     assert lines(capsys) == []
     logs.configure("text", "debug")
     logs.LogSink().publish(RUNNING)
-    assert "item=0" in lines(capsys)[0]
+    assert "shard=0" in lines(capsys)[0]
 
 
 def test_error_in_json_is_one_line_with_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:

@@ -913,6 +913,7 @@ def test_notices_reach_every_sink_even_if_one_is_broken(world: World) -> None:
         eventually(lambda: len(first.got) == 2)
         assert len(late.got) == 1
         assert sum("sink failed" in entry["event"] for entry in logs) == 1
+        assert loop.lost_notices == 2
 
 
 def test_damaged_records_are_reported_in_the_health_and_stop_nothing(world: World) -> None:

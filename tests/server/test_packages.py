@@ -52,6 +52,7 @@ def test_tar_is_accepted_as_a_package(tmp_path: Path) -> None:
 def test_same_content_twice_is_one_package(tmp_path: Path) -> None:
     store = PackageStore(tmp_path)
     assert put(store, package_bytes()) == put(store, package_bytes())
+    assert store.usage() == (1, len(package_bytes()))
     assert len(leftovers(tmp_path)) == 1
 
 

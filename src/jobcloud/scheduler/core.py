@@ -7,7 +7,7 @@ scheduling cycle as due, and `next_wake` then asks for a Tick at once. So a burs
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jobcloud.match import Matcher
@@ -51,6 +51,7 @@ from jobcloud.scheduler.executors import Executors
 from jobcloud.scheduler.explain import AgentView, Explainer, Explanation, agent_views
 from jobcloud.scheduler.firings import Firings
 from jobcloud.scheduler.part import Hooks
+from jobcloud.scheduler.queue import Depth
 from jobcloud.scheduler.reason import Reason
 from jobcloud.scheduler.reconciliation import Reconciliation
 from jobcloud.scheduler.recovery import Stored as Stored
@@ -253,6 +254,20 @@ class Scheduler:
     def next_firing(self, job: str) -> int | None:
         """When the job is due next; None if it is not scheduled or never fires again."""
         return self._timetable.due.get(job)
+
+    @property
+    def cycles(self) -> int:
+        """How many scheduling cycles this leader has run."""
+        return self._cycle.cycles
+
+    @property
+    def refusals(self) -> Mapping[str, Sequence[Reason]]:
+        """By job: the resources that the last cycle lacked for it."""
+        return self._cycle.refusals
+
+    def depth(self, at: int) -> Depth:
+        """How many shards wait."""
+        return self.queue.depth(at, self.enabled)
 
     def agents(self) -> list[AgentView]:
         """The known agents, with the resources that they offer and that we use there."""

@@ -60,6 +60,8 @@ class Cycle(Part):
         self._warm_executors = warm_executors
         #: job → the resources that the last cycle lacked for it
         self.refusals: dict[str, tuple[Reason, ...]] = {}
+        #: how many cycles have run
+        self.cycles = 0
         self._suppressed = False
         #: the instant until which the master may withhold offers because of our filters
         self._filtered_until = 0
@@ -180,13 +182,15 @@ class Cycle(Part):
     def _run(self, at: int) -> None:
         """Launch the tasks that may start. If an agent has offers of several roles, there is a pass for each role."""
         self._state.cycle_due = False
+        self.cycles += 1
         before = self.refusals
         for _ in range(self._state.cluster.most_roles()):
             self._run_pass(at)
             self._state.cluster.count_next_role()
         for job, reasons in self.refusals.items():
             if job not in before and reasons:
-                self._state.publish(at, Topic.REFUSED, reasons[0].text, job=job)
+                lacking = reasons[0].resource or reasons[0].code
+                self._state.publish(at, Topic.REFUSED, reasons[0].text, job=job, reason=lacking)
 
     def _run_pass(self, at: int) -> None:
         """Launch the missing placeholders, then the shards that may start, on the offers of one role per agent."""
@@ -409,7 +413,9 @@ class Cycle(Part):
         self._state.put(_TASK, task.id, task)
         for hook in self._hooks.task_launched:
             hook(task, at)
-        self._state.publish_task(at, _LAUNCHED, task, f"placed on {task.hostname}")
+        first = task.attempt == 1 and not task.placeholder
+        due = self._state.firings[task.firing_id].fire_ms if first else 0
+        self._state.publish_task(at, _LAUNCHED, task, f"placed on {task.hostname}", due=due)
         return Launch(task.id, f"{task.job}{DELIMITER}{task.item}", shares, executor, *payload)
 
     # ------------------------------------------------------------------------------------------------- reading

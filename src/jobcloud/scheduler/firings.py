@@ -120,7 +120,7 @@ class Firings(Part):
     def _ended(self, firing: Firing, at: int) -> None:
         states = [shard.state for shard in firing.shards]
         text = ", ".join(f"{states.count(state)} {state}" for state in _ENDED if state in states)
-        self._state.publish(at, Topic.DONE, text, job=firing.job, firing_id=firing.id)
+        self._state.publish(at, Topic.DONE, text, job=firing.job, firing_id=firing.id, state=str(firing.worst))
         self._remember(firing)
         self._prune(firing.job)
         job = self._state.jobs.get(firing.job)

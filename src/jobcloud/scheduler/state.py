@@ -205,12 +205,19 @@ class State:
         """Publish a notice. `about` holds further fields of Publish."""
         self._publish(Publish(at, topic, text, **about))
 
-    def publish_task(self, at: int, topic: Topic, task: Task, text: str, state: str = "") -> None:
+    def publish_task(
+        self, at: int, topic: Topic, task: Task, text: str, state: str = "", *, reason: str = "", due: int = 0
+    ) -> None:
         """Publish a notice about a task."""
         job, app = task.job, ""
         if task.placeholder:
             job, app, text = "", task.app, f"warm executor of {task.app}: {text}"
-        self._publish(Publish(at, topic, text, job, task.firing_id, task.id, task.item, task.hostname, state, app))
+        self._publish(
+            Publish(
+                at, topic, text, job, task.firing_id, task.id, task.item, task.hostname, state, app, task.attempt,
+                reason, due,
+            )
+        )  # fmt: skip
 
     def _publish(self, notice: Publish) -> None:
         self.notices.append(notice)

@@ -191,7 +191,7 @@ class Tasks(Part):
         self._state.delete(_TASK, task.id)
         self.unreachable.pop(task.id, None)
         if task.placeholder:
-            self._state.publish_task(at, _TOPIC_ENDED, task, ending.message, str(ending.end))
+            self._state.publish_task(at, _TOPIC_ENDED, task, ending.message, str(ending.end), reason=str(ending.end))
         else:
             self._end_shard(task, ending, at)
         for hook in self._hooks.task_ended:
@@ -223,7 +223,7 @@ class Tasks(Part):
             charged=ending.charged,
         )  # fmt: skip
         text = shard.state if shard.state.ended else f"{ending.end}, again"
-        self._state.publish_task(at, _TOPIC_ENDED, task, ending.message, text)
+        self._state.publish_task(at, _TOPIC_ENDED, task, ending.message, text, reason=str(ending.end))
         if shard.outcome is not ending.outcome:
             shard = changed(shard, outcome=ending.outcome)
         self._firings.put_shards(firing.id, {task.item: shard}, at)

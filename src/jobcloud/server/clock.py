@@ -48,6 +48,17 @@ def running_ms() -> int:
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
 
 
+class Readings(NamedTuple):
+    """`offset_ms`: the wall clock minus the scheduler's time. `jumps`: how often the wall clock was set or has jumped.
+
+    `differences`: by other machine, the wall clock minus its clock when it was last heard, in milliseconds.
+    """
+
+    offset_ms: int
+    jumps: int
+    differences: dict[str, int]
+
+
 class Clock:
     """`now_ms` may be called from any thread. `wall` and `running` are the two clocks, in milliseconds."""
 
@@ -65,6 +76,7 @@ class Clock:
         self._agreed: int | None = None
         #: why the clocks of this machine and of another one differ too much
         self._differences: dict[str, str] = {}
+        self._jumps = 0
         self._lock = threading.Lock()
 
     def now_ms(self) -> int:
@@ -74,10 +86,12 @@ class Clock:
             ahead = distance - self._distance
             if ahead <= _STEP_MS or self._is_known(distance):
                 if abs(ahead) > _STEP_MS:
+                    self._jumps += self._jump is None
                     log.warning("the clock of this machine was set", by=_span(ahead))
                 self._follow(distance)
             elif self._jump is None or abs(distance - self._jump.distance) > _STEP_MS:
                 self._jump = _Jump(distance, running)
+                self._jumps += 1
                 log.error(self._describe(self._jump))
             elif running - self._jump.seen >= _hold_ms(ahead):
                 log.warning("the clock of this machine has jumped ahead and stayed there; followed", by=_span(ahead))
@@ -113,6 +127,13 @@ class Clock:
         with self._lock:
             jump = self._jump
             return (*((self._describe(jump),) if jump else ()), *self._differences.values())
+
+    def readings(self) -> Readings:
+        """The present state of the clock, for metrics."""
+        with self._lock:
+            distance = self._wall() - self._running()
+            differences = {whose: distance - theirs for whose, theirs in self._heard.items()}
+            return Readings(distance - self._distance, self._jumps, differences)
 
     def _follow(self, distance: int) -> None:
         if abs(distance - self._distance) > _STEP_MS:

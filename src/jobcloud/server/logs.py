@@ -156,17 +156,30 @@ class _Lossy:
             self._stream.flush()
 
 
-class LogSink:
-    """A sink that logs each notice at the level of its topic. Create it after `configure`."""
+# The fields of a line by those of a notice, if they have other names.
+_NAMES = {"firing_id": "run", "item": "shard"}
+# The values that a field of a notice has if it is not given.
+_MISSING = {"item": -1, "attempt": 0, "due": 0}
 
-    def __init__(self) -> None:
+
+class LogSink:
+    """A sink that logs each notice at the level of its topic. Create it after `configure`.
+
+    `event_id` returns the id of the notice that is being published, by which `GET /events` knows it.
+    """
+
+    def __init__(self, event_id: Callable[[], str] = str) -> None:
+        self._event_id = event_id
         # Computed once: each task causes three notices, and none of them is logged by default.
         self._log = structlog.get_logger("notice").bind()
         self._topics = frozenset(topic for topic, level in _LEVELS.items() if self._log.is_enabled_for(level))
 
     def publish(self, notice: object) -> None:
         if isinstance(notice, Publish) and notice.topic in self._topics:
-            fields = {name: value for name, value in msgspec.structs.asdict(notice).items() if value not in ("", -1)}
+            given = msgspec.structs.asdict(notice).items()
+            fields = {_NAMES.get(name, name): value for name, value in given if value != _MISSING.get(name, "")}
             if notice.team:
                 fields["team"] = notice.team
+            if event_id := self._event_id():
+                fields["event_id"] = event_id
             self._log.log(_LEVELS[notice.topic], fields.pop("text"), **fields)

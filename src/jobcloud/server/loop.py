@@ -122,6 +122,8 @@ class Loop(Generic[CoreT]):
         self._store = store
         self._sinks = tuple(sinks)
         self._failed_sinks: set[int] = set()
+        #: how many notices a sink has failed to take
+        self.lost_notices = 0
         self._now_ms = now_ms
         self._monotonic = monotonic
         self._pace = pace
@@ -474,6 +476,7 @@ class Loop(Generic[CoreT]):
             try:
                 sink.publish(notice)
             except Exception:
+                self.lost_notices += 1
                 if id(sink) not in self._failed_sinks:
                     self._failed_sinks.add(id(sink))
                     log.exception(

@@ -101,6 +101,16 @@ class PackageStore:
         with _disk():
             return sorted(path.name for path in self._root.iterdir() if self.find(path.name))
 
+    def usage(self) -> tuple[int, int]:
+        """The number of packages, and their bytes together. Raises StoreError."""
+        sizes = []
+        for sha256 in self.stored():
+            path = self.find(sha256)
+            with contextlib.suppress(OSError):  # removed meanwhile
+                if path:
+                    sizes.append(path.stat().st_size)
+        return len(sizes), sum(sizes)
+
     def collect(self, referenced: Iterable[str]) -> list[str]:
         """Remove packages past their grace period that are not in `referenced`. Returns their hashes."""
         keep = set(referenced)

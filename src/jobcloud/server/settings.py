@@ -509,6 +509,21 @@ class Log(_Section):
     )
 
 
+class Metrics(_Section):
+    """The metrics at `GET /metrics`."""
+
+    token_file: SecretFile | None = Field(
+        default=None, description="a file that contains a token with which callers may read only the metrics"
+    )
+    jobs: int = Field(
+        default=1_000, ge=0, le=100_000, description="jobs with metrics of their own; all others are counted together"
+    )
+
+    @property
+    def token(self) -> str:
+        return read_secret(self.token_file) if self.token_file else ""
+
+
 class Settings(BaseSettings):
     """All settings of the scheduler. Created by `load`."""
 
@@ -526,6 +541,7 @@ class Settings(BaseSettings):
     packages: Packages = Packages()
     http_jobs: HttpJobs = HttpJobs()
     elastic_job: ElasticJob = ElasticJob()
+    metrics: Metrics = Metrics()
     log: Log = Log()
 
     @check(mode="after")

@@ -53,10 +53,13 @@ from jobcloud.server.api import (
     create_api,
     create_artifacts,
 )
+from jobcloud.server.api import metrics as metrics_api
 from jobcloud.server.clock import Clock
 from jobcloud.server.epochs import LastingEpochs
 from jobcloud.server.listener import Limits, Listener, listen, raise_descriptor_limit
 from jobcloud.server.loop import Loop, Pace
+from jobcloud.server.metrics import CountedApi, MeasuredDriver, MeasuredScheduler, MeasuredStore, Metrics, Tally
+from jobcloud.server.metrics.exposition import Sources
 from jobcloud.server.origin import Origin, Refill
 from jobcloud.server.packages import PackageStore
 from jobcloud.server.records import Restored
@@ -109,6 +112,7 @@ class _Process:
         self._notices = Notices()
         self._outputs = OutputReader()
         self._clock = Clock()
+        self._tally = Tally(wanted.metrics.jobs)
         self._scheduler: Scheduler | None = None
 
     def run(self, stop: threading.Event) -> int:
@@ -152,7 +156,12 @@ class _Process:
             if leadership is not None:
                 loop.stand_by("not elected yet")
                 log.info("listening", url=api_url)
-                if not leadership.wait(stop, loop.stand_by):
+
+                def stand_by(problem: str) -> None:
+                    self._tally.leader_changes += 1
+                    loop.stand_by(problem)
+
+                if not leadership.wait(stop, stand_by):
                     return 0
                 # Added last, so that it is called first at the end: the next leader must wait until this loop has
                 # stopped.
@@ -160,6 +169,7 @@ class _Process:
             self._compare_clocks()
             loop.start()
             stack.enter_context(self._context(_url(self._settings.http.local, api_socket)))
+            self._tally.leader_changes += 1
             return self._wait(loop, leadership, stop)
 
     def _state(self, address: str) -> tuple[Store, Leadership | None]:
@@ -202,13 +212,13 @@ class _Process:
         matcher = PlainMatcher if self._settings.pure_matcher else CompiledMatcher
 
         def restore(stored: Restored, epoch: int, at: int) -> Scheduler:
-            self._scheduler = Scheduler(policy, stored, epoch, at, matcher)
+            self._scheduler = MeasuredScheduler(self._tally, policy, stored, epoch, at, matcher)
             return self._scheduler
 
         loop: Loop[Scheduler] = Loop(
-            store,
-            lambda: MesosDriver(mesos, loop.abort, self._clock.now_ms),
-            [self._notices, logs.LogSink()],
+            MeasuredStore(store, self._tally),
+            lambda: MeasuredDriver(MesosDriver(mesos, loop.abort, self._clock.now_ms), self._tally),
+            [self._notices, logs.LogSink(self._notices.last_id), self._tally],
             restore,
             now_ms=self._clock.now_ms,
             pace=Pace(coalesce_ms=milliseconds(self._settings.scheduling.coalesce)),
@@ -236,13 +246,16 @@ class _Process:
                 http.origins,
                 max_upload_bytes=packages.max_bytes,
                 elastic_job_without_token=elastic_job.without_token,
+                metrics_token=self._settings.metrics.token,
             ),
             urls=self._package_urls,
             job_urls=UrlPolicy(calls.hosts, calls.schemes),
             elastic_job=ElasticJobOptions(elastic_job.enabled, elastic_job.zone),
         )
         read_log = functools.partial(_read_log, self._outputs)
-        return create_api(
+        sources = Sources(loop, self._clock, packages.usage, self._warnings, lambda: self._notices.missed)
+        metrics = Metrics(self._tally, sources)
+        api = create_api(
             loop,
             packages,
             options,
@@ -252,7 +265,9 @@ class _Process:
             teardown=teardown,
             clock=self._clock.now_ms,
             warnings=self._warnings,
+            more_routes=[metrics_api.router(metrics.scrape)],
         )
+        return CountedApi(api, self._tally)
 
     def _warnings(self) -> tuple[str, ...]:
         """The present problems that do not stop the scheduler. Read on any thread."""

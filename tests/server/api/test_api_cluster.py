@@ -106,6 +106,25 @@ def test_notices_are_numbered_events(loop: FakeLoop) -> None:
     assert second.startswith("id: ")
 
 
+def test_notices_that_a_slow_listener_has_missed_are_counted(loop: FakeLoop) -> None:
+    notices = Notices(size=2)
+
+    def publish(number: int) -> None:
+        for _ in range(number):
+            notices.publish(Publish(loop.now, Topic.FIRED, "n"))
+
+    async def listen_slowly() -> None:
+        stream = notices.stream(notices.last_id())
+        await anext(stream)
+        publish(5)
+        assert (await anext(stream)).startswith(f"id: {notices.last_id()[:-1]}5")
+        await stream.aclose()
+
+    publish(1)
+    asyncio.run(listen_slowly())
+    assert notices.missed == 3
+
+
 def test_snapshot_names_the_matcher_in_use() -> None:
     for matcher, name in ((CompiledMatcher, "compiled"), (PlainMatcher, "plain")):
         assert snapshot.take(Scheduler(Policy(ARTIFACTS), Stored(), epoch=1, at=0, matcher=matcher), 0).matcher == name

@@ -37,6 +37,8 @@ class Notices:
         #: the listeners that have read all notices and wait for the next
         self._waiting: set[asyncio.Event] = set()
         self._closed = False
+        #: how many notices slow listeners have missed
+        self.missed = 0
         self.places = Places(_MAX_LISTENERS, "listen to events")
 
     def publish(self, notice: object) -> None:
@@ -47,6 +49,11 @@ class Notices:
             self._ring.append((next(self._numbers), notice))
             if self._waiting:
                 self._wake()
+
+    def last_id(self) -> str:
+        """The id of the newest notice; "" if there is none."""
+        ring = self._ring
+        return f"{self._boot}-{ring[-1][0]}" if ring else ""
 
     def close(self) -> None:
         """End every stream."""
@@ -74,6 +81,8 @@ class Notices:
                     fresh = [(number, notice) for number, notice in self._ring if number > seen]
                     if not fresh:
                         self._waiting.add(wake)
+                if fresh and seen:
+                    self.missed += max(0, fresh[0][0] - seen - 1)
                 for seen, notice in fresh:
                     yield _event(f"{self._boot}-{seen}", notice)
                 if not fresh and not await _wait(wake):
@@ -108,7 +117,7 @@ async def _wait(event: asyncio.Event) -> bool:
 
 def _event(identifier: str, notice: Publish) -> str:
     fields = {_camel(key): value for key, value in msgspec.structs.asdict(notice).items()}
-    fields |= {"at": rfc3339(notice.at), "team": notice.team}
+    fields |= {"at": rfc3339(notice.at), "due": rfc3339(notice.due), "team": notice.team}
     return f"id: {identifier}\nevent: {notice.topic.value}\ndata: {json.dumps(fields)}\n\n"
 
 

@@ -29,6 +29,7 @@ LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 READS = frozenset({"GET", "HEAD", "OPTIONS"})
 # Resources that need no token.
 OPEN_PATHS = frozenset({"/api/v1/health", "/api/v1/openapi.json"})
+METRICS_PATH = "/metrics"
 UPLOAD_PATHS = frozenset({"/api/v1/packages"})
 # The maximum number of reads that are answered at once, and of reads that wait. An answer may need tens of megabytes.
 _READS_AT_ONCE, _MAX_WAITING = 4, 200
@@ -44,7 +45,8 @@ class Access:
 
     `hosts` are names of the server in addition to those of loopback. `origins` are those of pages that may write, in
     addition to the server's own. A body must arrive within `body_seconds`, a package within `upload_seconds`.
-    `elastic_job_without_token`: clients of Elastic-Job-Cloud's API on this machine need no token.
+    `elastic_job_without_token`: clients of Elastic-Job-Cloud's API on this machine need no token. With
+    `metrics_token`, unless it is "", a client may read the metrics, and nothing else.
     """
 
     token: str = ""
@@ -54,6 +56,7 @@ class Access:
     body_seconds: float = 15.0
     upload_seconds: float = 600.0
     elastic_job_without_token: bool = False
+    metrics_token: str = ""
 
 
 def check_bind(host: str, token: str) -> None:
@@ -145,7 +148,10 @@ class Guard:
         token = _bearer_token(scope)
         if not token and is_elastic_job(scope["path"]):
             token = token_of(scope)
-        if not hmac.compare_digest(token.encode(), self._access.token.encode()):
+        accepted = [self._access.token]
+        if scope["path"] == METRICS_PATH and scope["method"] in READS and self._access.metrics_token:
+            accepted.append(self._access.metrics_token)
+        if not any(hmac.compare_digest(token.encode(), each.encode()) for each in accepted):
             given = _headers(scope, b"authorization")
             detail = "The token is wrong." if given else "Send the header 'Authorization: Bearer <token>'."
             raise Problem("unauthenticated", detail, headers={"WWW-Authenticate": 'Bearer realm="jobcloud"'})
