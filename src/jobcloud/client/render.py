@@ -217,6 +217,50 @@ def app(item: Json) -> None:
     )
 
 
+_SIGNS = {"added": ("+", "green"), "changed": ("~", "yellow"), "removed": ("-", "red"), "left": ("!", "yellow")}
+
+
+def applied(answer: Json) -> None:
+    """The changes of `jobcloud apply`: one line per app and job that is not unchanged, and one per field."""
+    items = answer["items"]
+    for item in items:
+        if item["action"] == "unchanged":
+            continue
+        sign, style = _SIGNS[item["action"]]
+        note = ": registered, but not in the files (--prune removes it)" if item["action"] == "left" else ""
+        say(f"{sign} {item['kind']} {item['key']}{note}", style)
+        changed_fields(item["changes"])
+    counts = {action: sum(item["action"] == action for item in items) for action in (*_SIGNS, "unchanged")}
+    told = ", ".join(f"{count} {action}" for action, count in counts.items() if count)
+    if not any(counts[action] for action in ("added", "changed", "removed")):
+        say(f"nothing to change ({told or 'no apps and no jobs'})")
+    else:
+        say(f"{told}; this was a dry run, nothing is changed" if answer["dryRun"] else told)
+
+
+def changed_fields(changes: Iterable[Json]) -> None:
+    """One line per field: its value before and after."""
+    for change in changes:
+        before, after = (_in_json(change[side]) for side in ("before", "after"))
+        say(f"    {change['field']}: {before} → {after}")
+
+
+def _in_json(value: object) -> str:
+    import json
+
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 200 else f"{text[:200]}…"
+
+
+def sent(name: str, done: int, size: int) -> None:
+    """Show the progress of an upload, in one line of a terminal."""
+    if sys.stderr.isatty():
+        percent = 100 * done // max(size, 1)
+        end = "\n" if done >= size else ""
+        sys.stderr.write(f"\ruploading {size / 1e6:,.1f} MB: {percent} %{end}")
+        sys.stderr.flush()
+
+
 def rollout(item: Json) -> None:
     """The progress of a roll-out: one line per job, and its result if it has ended."""
     for job in item["jobs"]:

@@ -152,6 +152,8 @@ def _assignments(fields: list[str] | None) -> Json:
     """`cpuCount=0.5` → {"cpuCount": 0.5}. A value that is not JSON counts as text. Raises ConfigError."""
     import json
 
+    from jobcloud.client.durations import in_numbers
+
     found: Json = {}
     for field in fields or ():
         name, sign, text = field.partition("=")
@@ -161,4 +163,4 @@ def _assignments(fields: list[str] | None) -> Json:
             found[name] = json.loads(text)
         except (ValueError, RecursionError):
             found[name] = text
-    return found
+    return in_numbers(found)
