@@ -23,6 +23,7 @@ from jobcloud.client.commands import (
     apps,
     backup,
     cluster,
+    doctor,
     import_ej,
     jobs,
     local,
@@ -45,7 +46,7 @@ PANELS = {
     _APPS: ("app", "job", "apply", "export", "run-local"),
     _RUNS: ("runs", "tasks", "logs", "explain", "retry", "kill", "task"),
     _CLUSTER: ("cluster", "agent", "framework"),
-    _TOOLS: ("next", "plan", "import-ej"),
+    _TOOLS: ("doctor", "next", "plan", "import-ej"),
 }
 
 
@@ -172,6 +173,7 @@ cli.add_typer(
     help="Framework: remove it from Mesos.",
 )
 
+cli.command("doctor", rich_help_panel=_TOOLS)(doctor.doctor)
 cli.command("next", rich_help_panel=_TOOLS)(local.next_firings)
 cli.command("plan", rich_help_panel=_TOOLS)(plan.plan)
 cli.command("import-ej", rich_help_panel=_TOOLS)(import_ej.import_elastic_job)

@@ -10,6 +10,8 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, TypeAlias
@@ -298,6 +300,15 @@ class Client:
     def health(self) -> Json:
         """The answer of `GET /health`. Raises no error for an unhealthy server that answers."""
         return _object(self._send("GET", "health", accept=(503,)))
+
+    def health_and_date(self) -> tuple[Json, datetime | None]:
+        """As `health`, and the server's clock in whole seconds; None if it does not tell it."""
+        response = self._send("GET", "health", accept=(503,))
+        try:
+            date = parsedate_to_datetime(response.headers.get("date", ""))
+        except ValueError:
+            date = None
+        return _object(response), date
 
     def events(self) -> Iterator[Json]:
         """Notices as they happen, until the server closes the stream."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,13 +13,14 @@ from jobcloud.client import render
 from jobcloud.client.commands.connection import connect
 from jobcloud.client.commands.exit_codes import Exit
 from jobcloud.client.commands.field_help import ListsJobFields
-from jobcloud.client.commands.options import AsJson, JobName, key_of, team_of
+from jobcloud.client.commands.options import AsJson, JobName, Watch, Wide, key_of, team_of
 from jobcloud.errors import ConfigError, NotFound
 
 if TYPE_CHECKING:
     from jobcloud.client.http import Client, Json
 
 commands = typer.Typer(no_args_is_help=True)
+_NO_JOBS = "no jobs yet; register one: jobcloud job add FILE"
 
 JobFile = Annotated[
     str,
@@ -121,14 +123,20 @@ def diff(
 
 @commands.command("list")
 def list_jobs(
-    ctx: typer.Context, app: Annotated[str, typer.Option(help="Only jobs of this app.")] = "", as_json: AsJson = False
+    ctx: typer.Context,
+    app: Annotated[str, typer.Option(help="Only jobs of this app.")] = "",
+    wide: Wide = False,
+    watch: Watch = False,
+    as_json: AsJson = False,
 ) -> None:
     """List jobs."""
     with connect(ctx) as client:
         if app:
             client.app(key_of(ctx, app))  # raises if the app does not exist
-        found = client.jobs(key_of(ctx, app)) if app else client.jobs(team=team_of(ctx))
-        render.show(found, render.jobs, as_json=as_json)
+        filters = {"app": key_of(ctx, app)} if app else {"team": team_of(ctx)}
+        given = {"--app": app, "--team": "" if app else team_of(ctx)}
+        table = partial(render.jobs, wide=wide, empty=render.nothing("job", given, _NO_JOBS))
+        render.watched(lambda: render.show(client.jobs(**filters), table, as_json=as_json), watch=watch)
 
 
 @commands.command("show")
