@@ -247,8 +247,9 @@ class _Builder:
 
     def _add(self, value: Any, line: int) -> Place:
         """Put a value into the sequence or mapping that is open; returns its place."""
+        place: Place = ()
         if not self._open:
-            self._value, place = value, ()
+            self._value = value
         else:
             top = self._open[-1]
             if isinstance(top.value, list):
@@ -282,14 +283,13 @@ def to_yaml(value: Any) -> str:
     """A value of JSON as YAML that this module, and readers of YAML 1.1 and 1.2, read as the same value."""
     import yaml
 
-    class Dumper(yaml.SafeDumper):
-        def ignore_aliases(self, data: Any) -> bool:
-            return True
+    # A class of its own, because representers belong to a class.
+    dumper = type("Dumper", (yaml.SafeDumper,), {"ignore_aliases": lambda self, data: True})
 
-    def text(dumper: Any, data: str) -> Any:
+    def text(writer: Any, data: str) -> Any:
         # The dumper quotes what YAML 1.1 would not read as this text.
         quoted = resolved(data) != data or _AMBIGUOUS.fullmatch(data) or not data.isprintable()
-        return dumper.represent_scalar("tag:yaml.org,2002:str", data, style='"' if quoted else None)
+        return writer.represent_scalar("tag:yaml.org,2002:str", data, style='"' if quoted else None)
 
-    Dumper.add_representer(str, text)
-    return str(yaml.dump(value, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=10_000))
+    dumper.add_representer(str, text)
+    return str(yaml.dump(value, Dumper=dumper, sort_keys=False, allow_unicode=True, width=10_000))
