@@ -284,7 +284,7 @@ def to_yaml(value: Any) -> str:
     import yaml
 
     # A class of its own, because representers belong to a class.
-    dumper = type("Dumper", (yaml.SafeDumper,), {"ignore_aliases": lambda self, data: True})
+    dumper: Any = type("Dumper", (yaml.SafeDumper,), {"ignore_aliases": lambda self, data: True})
 
     def text(writer: Any, data: str) -> Any:
         # The dumper quotes what YAML 1.1 would not read as this text.
