@@ -37,7 +37,7 @@ def doctor(
     from jobcloud.client import doctor as checks
 
     found = list(checks.here())
-    flags = {"data": data, "mesos.master": mesos, "zookeeper.hosts": zookeeper, "etcd.hosts": etcd}
+    flags: dict[str, object] = {"data": data, "mesos.master": mesos, "zookeeper.hosts": zookeeper, "etcd.hosts": etcd}
     if config is not None or any(value is not None for value in flags.values()):
         found += _machine(config, flags)
     with connect(ctx) as client:

@@ -304,11 +304,13 @@ def _read_jobs(file: str) -> list[Json]:
         document = documents.parse(sys.stdin.read().encode("utf-8", "surrogateescape"), "standard input")
     else:
         document = documents.read(Path(file))
-    value, place, common = document.value, (), {}
+    value, common = document.value, {}
+    place: documents.Place = ()
     if isinstance(value, dict) and "jobs" in value:
-        app = value.get("app") if isinstance(value.get("app"), dict) else {}
+        given = value.get("app")
+        app: Json = given if isinstance(given, dict) else {}
         names = (("team", "team"), ("appName", "name"), ("appName", "appName"))
-        common = {name: app[given] for name, given in names if given in app}
+        common = {name: app[key] for name, key in names if key in app}
         value, place = value["jobs"], ("jobs",)
     jobs = value if isinstance(value, list) else [value]
     if not jobs or not all(isinstance(job, dict) for job in jobs):
