@@ -290,3 +290,19 @@ def test_export_and_apply_of_random_jobs_change_nothing(
     (shell.folder / "all.yaml").write_text(text)
     done = apps.apply(shell.client, apps.collect(shell.folder / "all.yaml"), dry_run=True)
     assert {item["action"] for item in done["items"]} == {"unchanged"}, text
+
+
+def test_progress_of_an_upload_is_told_until_its_end(shell: Shell) -> None:
+    told: list[tuple[str, int, int]] = []
+    app = shell.app()
+    (app / "data.bin").write_bytes(bytes(range(256)) * 4_000)
+    entries = apps.collect(app)
+    apps.apply(shell.client, entries, dry_run=True, sent=lambda *one: told.append(one))
+    assert told == []
+    apps.apply(shell.client, entries, sent=lambda *one: told.append(one))
+    done, size = [one for _, one, _ in told], told[0][2]
+    assert done == sorted(done)
+    assert done[-1] == size
+    told.clear()
+    apps.apply(shell.client, entries, sent=lambda *one: told.append(one))
+    assert told == [], "the server has the package"
