@@ -164,7 +164,7 @@ def test_adapter_imports_neither_the_server_nor_another_technology(path: Path) -
 
 # Commands that run code of the server or the dev cluster in this process. They import it when they are called:
 # tests/client/test_cli.py checks that `--help` does not.
-RUN_THE_SERVER = {f"client/commands/{name}.py" for name in ("backup", "import_ej", "server", "state")}
+RUN_THE_SERVER = {f"client/commands/{name}.py" for name in ("backup", "doctor", "import_ej", "server", "state")}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "client").rglob("*.py")), ids=named)

@@ -174,6 +174,38 @@ def _numbers(record: type, leave_out: frozenset[str]) -> tuple[Callable[[Any], t
     return attrgetter(*(field.path for field in found)), tuple(field.spec for field in found)
 
 
+# ------------------------------------------------------------------------------------------- configurations in JSON
+
+
+class Difference(NamedTuple):
+    """A field whose value differs, by its JSON name. None: the field is absent, or null."""
+
+    name: str
+    before: Any
+    after: Any
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Difference]:
+    """The fields that differ between two configurations, in the order of `after`; those of nested objects one by one.
+
+    A configuration has all fields, as the API shows it.
+    """
+    old, new = _flat(before), _flat(after)
+    names = dict.fromkeys([*new, *old])
+    return [Difference(name, old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)]
+
+
+def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        # The items of shards are values, not fields.
+        if isinstance(value, Mapping) and name != "shardingItemParameters":
+            flat |= {f"{name}.{member}": inner for member, inner in value.items()}
+        else:
+            flat[name] = value
+    return flat
+
+
 # ----------------------------------------------------------------------------------------------------- documentation
 
 

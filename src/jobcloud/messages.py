@@ -7,6 +7,7 @@ acknowledged only after the changes that it caused are stored.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Final, TypeAlias
 
@@ -150,6 +151,24 @@ class SetJobEnabled(msgspec.Struct, frozen=True, gc=False):
     enabled: bool
 
 
+class Apply(msgspec.Struct, frozen=True, gc=False):
+    """Register or replace several apps and jobs: all of them, or none. No key occurs twice.
+
+    `prune`: remove the jobs that `left_out` names. A change of any other record is not part of the command.
+    """
+
+    at: int
+    apps: tuple[App, ...]
+    jobs: tuple[Job, ...]
+    prune: bool = False
+
+    def left_out(self, known: Iterable[Job]) -> list[Job]:
+        """The known jobs that the command does not name, of the apps that it names."""
+        jobs = {job.key for job in self.jobs}
+        apps = {app.key for app in self.apps} | {job.app_key for job in self.jobs}
+        return [job for job in known if job.app_key in apps and job.key not in jobs]
+
+
 class Trigger(msgspec.Struct, frozen=True, gc=False):
     """Fire a TRANSIENT job now."""
 
@@ -208,6 +227,7 @@ Command: TypeAlias = (
     | PutJob
     | RemoveJob
     | SetJobEnabled
+    | Apply
     | Trigger
     | KillTask
     | ForgetTask

@@ -360,7 +360,7 @@ def test_ports_of_a_task_are_listed_with_its_host(run: Run, loop: FakeLoop, app:
     run("app", "add", str(app))
     assert run("job", "update", "hello", "--set", "portCount=4", "--set", "shardingTotalCount=1").code == 0
     launch(loop)
-    assert "agent-1.test:31000,31001,31002…" in run("tasks").out
+    assert "agent-1.test:31000,31001,31002…" in run("tasks", "--wide").out
 
 
 def test_dead_run_is_listed_and_retried(run: Run, loop: FakeLoop, app: Path) -> None:
@@ -369,7 +369,7 @@ def test_dead_run_is_listed_and_retried(run: Run, loop: FakeLoop, app: Path) -> 
     assert run("job", "update", "hello", *(word for one in changes for word in ("--set", one))).code == 0
     (task_id,) = launch(loop)
     loop.update(task_id, "TASK_FAILED")
-    assert "no runs" in run("runs", "--state", "dead").out
+    assert "no run matches --state dead" in run("runs", "--state", "dead").out
     loop.offer()
     (task_id,) = loop.tick(500)
     loop.update(task_id, "TASK_FAILED")
@@ -392,12 +392,12 @@ def test_tasks_runs_and_cluster_are_shown(run: Run, loop: FakeLoop, app: Path) -
     first, second = launch(loop)
     loop.update(first, "TASK_RUNNING")
     loop.update(second, "TASK_FAILED", "\x1b[31mred\x07")
-    table = run("tasks")
+    table = run("tasks", "--wide")
     assert re.search(r"hello/0 +RUNNING +1 +agent-1.test", table.out)
     assert first in table.out
     assert "\x1b" not in table.out, "control characters in a job's message are removed"
     assert [task["id"] for task in run("tasks", "--state", "active", "--json").json] == [first]
-    assert re.search(r"cron +ACTIVE +1 ACTIVE, 1 FAILED", run("runs", "hello").out)
+    assert re.search(r"cron +ACTIVE .* 1 ACTIVE, 1 FAILED", run("runs", "hello").out)
     assert run("runs", "--json", "--limit", "1").json[0]["shards"][1]["state"] == "FAILED"
     assert run("runs", "nope").code == 4
     assert "1 active, 0 waiting" in run("explain", "hello").out
@@ -541,15 +541,10 @@ def test_empty_task_name_is_refused_and_does_not_mean_the_newest_task(run: Run, 
     assert "names no task" in result.err
 
 
-def test_deeply_nested_json_and_several_jobs_are_refused_by_the_client(run: Run, home: Path) -> None:
+def test_deeply_nested_json_is_refused_by_the_client(run: Run, home: Path) -> None:
     deep = home / "deep.json"
     deep.write_text("[" * 100_000)
     assert run("job", "add", str(deep)).code == 2
-    two = home / "two.json"
-    two.write_text(json.dumps([job_body("one"), job_body("two")]))
-    result = run("job", "update", "one", str(two))
-    assert result.code == 2
-    assert "holds 2 jobs" in result.err
 
 
 def test_removal_is_confirmed(run: Run, loop: FakeLoop, app: Path) -> None:

@@ -134,9 +134,24 @@ def test_streaming_job_runs_to_its_end_and_prints_its_progress(app: Path, capfd:
     assert capfd.readouterr().out == "progress: 1 of 2\nprogress: 2 of 2\n"
 
 
-def test_error_of_a_job_is_raised_to_the_debugger(app: Path) -> None:
-    with pytest.raises(ValueError, match="no stock"):
-        list(run_local(app, "fails"))
+def test_all_shards_run_and_the_traceback_of_a_failed_one_begins_in_the_app(
+    app: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    manifest = app / "jobcloud.toml"
+    manifest.write_text(manifest.read_text().replace('jobName = "fails"', 'jobName = "fails"\nshardingTotalCount = 2'))
+    assert [(run.item, run.failed, str(run.error)) for run in run_local(app, "fails")] == [
+        (0, True, "no stock"),
+        (1, True, "no stock"),
+    ]
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["run-local", str(app), "fails"])
+    assert ended.value.code == 1
+    printed = capfd.readouterr()
+    assert printed.out.count("failed: ValueError: no stock") == 2
+    assert printed.err.count("Traceback") == 2
+    frames = [line for line in printed.err.splitlines() if line.startswith("  File")]
+    assert frames
+    assert all(str(app) in line for line in frames), printed.err
 
 
 def test_listeners_and_error_handlers_are_called_as_in_a_cluster(app: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -145,8 +160,7 @@ def test_listeners_and_error_handlers_are_called_as_in_a_cluster(app: Path, capf
     assert capfd.readouterr().out == f"opening 2\n{''.join(around)}closing {{'FINISHED': 2}}\n"
     runs = run_local(app, "handled")
     assert next(runs).handled
-    with pytest.raises(ValueError, match="no stock"):
-        next(runs)
+    assert str(next(runs).error) == "no stock"
     with pytest.raises(ConfigError, match="there is no 'Nobody'"):
         list(run_local(app, "unheard"))
 

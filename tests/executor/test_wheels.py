@@ -300,6 +300,7 @@ def test_unusable_wheel_is_refused_before_the_upload(tmp_path: Path) -> None:
     broken = wheel_of({"a.py": "1"}, record={"a.py": ""})
     for path in (tmp_path / "stock-1.2-py3-none-any.whl", tmp_path / "wheels" / "stock-1.2-py3-none-any.whl"):
         path.write_bytes(broken)
+    (tmp_path / "jobcloud.toml").touch()
     nobody = Client("http://127.0.0.1:1", "")
     for app in (tmp_path, tmp_path / "stock-1.2-py3-none-any.whl"):
         with pytest.raises(ConfigError, match="not in RECORD"):

@@ -41,6 +41,7 @@ from jobcloud.messages import (
     RANK,
     Accept,
     Acknowledge,
+    Apply,
     Command,
     Disconnected,
     DrainAgent,
@@ -314,6 +315,17 @@ class World:
             ),
             (PutJob(at, job), 5),
             (PutJob(at, job, replace=True), 2),
+            (
+                Apply(
+                    at,
+                    tuple(
+                        make_app(name, dice.randrange(1, 4), resources=EXECUTOR) for name in dice.choice(((), (app,)))
+                    ),
+                    (job,),
+                    prune=dice.random() < 0.2,
+                ),
+                1,
+            ),
             (SetJobEnabled(at, job.name, dice.random() < 0.7), 1.5),
             (SetAppEnabled(at, app, dice.random() < 0.8), 0.7),
             (Trigger(at, job.name), 6),

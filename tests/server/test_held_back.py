@@ -17,6 +17,7 @@ from jobcloud.errors import ConfigError, RecordTooLarge, StoreFull, Unavailable
 from jobcloud.messages import (
     Accept,
     Acknowledge,
+    Apply,
     Decline,
     DrainAgent,
     Effect,
@@ -219,9 +220,10 @@ LONG = "\x01" * 700
     [
         (PutApp(NOW, replace(APP, description=LONG)), "description"),
         (PutJob(NOW, replace(JOB, description="short", parameter=LONG)), "jobParameter"),
+        (Apply(NOW, (APP,), (JOB, replace(JOB, name="other", parameter=LONG))), "jobParameter"),
         (DrainAgent(NOW, "agent", 0, LONG), "reason"),
     ],
-    ids=["app", "job", "drain"],
+    ids=["app", "job", "apply", "drain"],
 )
 def test_command_with_a_record_over_the_limit_is_refused_before_the_core_handles_it(
     processor: BatchProcessor[FakeCore], world: World, monkeypatch: pytest.MonkeyPatch, command: Any, name: str

@@ -22,6 +22,7 @@ from jobcloud.config import (
 )
 from jobcloud.errors import Refused, Unavailable
 from jobcloud.messages import (
+    Apply,
     Command,
     DrainAgent,
     ForgetTask,
@@ -212,7 +213,8 @@ class Operators:
         )  # fmt: skip
         if job.partition is PartitionPolicy.REPLACE:
             self.replacing.add(key)
-        self._ask(("job", key), job, lambda at: PutJob(at, job, replace))
+        whole = b % 11 == 10
+        self._ask(("job", key), job, lambda at: Apply(at, (), (job,)) if whole else PutJob(at, job, replace))
 
     def _put_wide(self) -> None:
         """A job of many shards with large parameters, which fires when it is triggered."""

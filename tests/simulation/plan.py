@@ -71,6 +71,7 @@ _LEADS_TO: dict[str, str] = {
     "SetAppEnabled": "app_mark",
     "disabled_app": "app_mark",
     "PutJob": "put_job",
+    "Apply": "put_job",
     "RemoveJob": "remove_job",
     "SetJobEnabled": "job_mark",
     "Trigger": "trigger",

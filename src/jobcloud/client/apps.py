@@ -1,16 +1,31 @@
-"""Pack, upload and register an app with its jobs. `jobcloud app add` uses this module."""
+"""Apps and jobs that are registered together: manifests, packing, uploading, and one request for all.
+
+`jobcloud apply`, `app add` and `app update` do the same: a dry run of the server checks every app and job before a
+package is uploaded. Then one request registers all of them, or none.
+"""
 
 from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from jobcloud.client.http import Client, Json
-from jobcloud.client.pack import check_team_of, pack, read_manifest, sha256_of
+from jobcloud.client import documents
+from jobcloud.client.documents import Document, Place
+from jobcloud.client.http import ApiError, Client, Json, NotReachable
+from jobcloud.client.pack import (
+    MANIFESTS,
+    app_fields,
+    check_manifest,
+    check_team_of,
+    fields_at,
+    pack,
+    read_manifest,
+    sha256_of,
+)
 from jobcloud.config import DEFAULT_TEAM, SEPARATOR, check_team, key_of, split_key
 from jobcloud.errors import ConfigError
 from jobcloud.executor.package import WHEELS, PackageError, inspect
@@ -18,18 +33,44 @@ from jobcloud.executor.wheels import distribution
 
 _ARCHIVE = re.compile(r"\.(zip|tar|tgz|tar\.\w+)$")
 _WHEEL = ".whl"
+_PLACE = re.compile(r"(apps|jobs)\.(\d+)(?:\.(.*))?")
+_LAYOUT = "write one app as `app`, or several as `apps`; and `jobs`"
+
+Sent = Callable[[str, int, int], None]
+"""Is told of an upload: the file, the bytes sent so far, all bytes."""
+
+
+def _silent(*_: object) -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An app or a job to register, and its place in a file. `package`: the directory or archive with the app's code."""
+
+    kind: Literal["app", "job"]
+    config: Json
+    document: Document | None = None
+    place: Place = ()
+    package: Path | None = None
+
+    @property
+    def key(self) -> str:
+        return key_of(str(self.config.get("team") or DEFAULT_TEAM), str(self.config.get(f"{self.kind}Name", "")))
+
+    def where(self, *inner: str) -> str:
+        """The file and line, and the name of the app or job."""
+        file = f"{self.document.where(*self.place, *inner)}: " if self.document else ""
+        return f"{file}{self.kind} {self.key[:160] or '(without a name)'}"
 
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """The app and its jobs as the server now shows them. `new` names those that were not registered before.
-
-    Examples of such names are "app a" and "job b".
-    """
+    """The app and its jobs as the server shows them now. `items` is the answer to the request, see `Client.apply`."""
 
     app: Json
     jobs: tuple[Json, ...]
-    new: frozenset[str]
+    items: list[Json] = field(default_factory=list)
 
 
 def add_app(
@@ -41,31 +82,187 @@ def add_app(
     jobs: bool = True,
     job_fields: Mapping[str, Any] | None = None,
     known: bool = False,
+    sent: Sent = _silent,
 ) -> Added:
-    """Upload the app at `path` (a directory or an archive), and register or update it and its jobs.
+    """Upload the app at `path` (a directory or an archive), and register or update it and its jobs, all or none.
 
-    The configuration comes from the manifest. `job_fields` override the fields of every job. `name` is `[TEAM:]NAME`.
-    `team` is the team if neither `name` nor the manifest names one. `known`: the app must be registered already. A
-    second call with the same content changes nothing. Raises ConfigError if the manifest or the package is invalid,
-    ApiError if the server refuses a request.
+    The configuration comes from the manifest; `job_fields` override it in every job. `name` is `[TEAM:]NAME`. `team` is
+    the team if neither `name` nor the manifest has one. Calling it again changes nothing that is unchanged. `known`:
+    the app must be registered already. Raises ConfigError for a bad or missing manifest and for a bad package, ApiError
+    if the server refuses. An archive, and an app without its `jobs`, need no manifest.
     """
-    manifest = read_manifest(path)
-    config = _named(manifest.app, name or str(manifest.app.get("appName") or _name_of(path.resolve())), team)
-    of_team = {"team": config["team"]} if "team" in config else {}
-    for job in manifest.jobs:
-        check_team_of(job, config)
+    entries = of_app(path, name=name, team=team, jobs=jobs, job_fields=job_fields or {})
+    app = entries[0]
     if known:
-        client.app(key_of(str(config.get("team", DEFAULT_TEAM)), config["appName"]))  # raises if it is not registered
-    if "appURL" not in config:
-        config["appURL"] = f"package:sha256:{upload(client, path)}"
-    app, app_is_new = client.put_app(config)
-    new = {"app " + app["appName"]} if app_is_new else set()
-    done = []
-    for job in manifest.jobs if jobs else ():
-        registered, job_is_new = client.put_job({**job, **(job_fields or {}), "appName": config["appName"], **of_team})
-        done.append(registered)
-        new |= {"job " + registered["jobName"]} if job_is_new else set()
-    return Added(app, tuple(done), frozenset(new))
+        client.app(app.key)  # raises if it is not registered
+    done = apply(client, entries, sent=sent)
+    return Added(client.app(app.key), tuple(client.job(job.key) for job in entries[1:]), done["items"])
+
+
+def of_app(
+    path: Path, *, name: str = "", team: str = "", jobs: bool = True, job_fields: Mapping[str, Any] | None = None
+) -> list[Entry]:
+    """The app of a directory or an archive, then its jobs. See `add_app`."""
+    manifest = read_manifest(path)
+    if jobs and path.is_dir():
+        check_manifest(manifest, path)
+    config = _named(manifest.app, name or str(manifest.app.get("appName") or _name_of(path.resolve())), team)
+    package = None if "appURL" in config else path
+    entries = [Entry("app", config, manifest.document, ("app",), package)]
+    for index, job in enumerate(manifest.jobs if jobs else ()):
+        entries.append(_job_of(manifest.app, config, job, manifest.document, index, job_fields or {}))
+    return entries
+
+
+def _job_of(
+    given: Json, app: Json, job: Json, document: Document | None, index: int, job_fields: Mapping[str, Any]
+) -> Entry:
+    check_team_of(job, app)
+    if job.get("appName", app["appName"]) not in (app["appName"], given.get("appName", app["appName"])):
+        problem = f"names the app {job['appName']!r:.80}, but stands under the app {app['appName']!r:.80}"
+        where = Entry("job", job, document, ("jobs", index)).where("appName")
+        raise ConfigError(problem, field=f"{where}: appName", fix="leave it out, or use `apps`")
+    of_team = {"team": app["team"]} if "team" in app else {}
+    return Entry("job", {**job, **job_fields, "appName": app["appName"], **of_team}, document, ("jobs", index))
+
+
+def collect(path: Path, team: str = "") -> list[Entry]:
+    """The apps and jobs of a file, or of all files and directories of apps in a directory.
+
+    A directory with a manifest is one app, with its code. Any other directory may hold such directories, and files in
+    YAML, TOML and JSON. A file has `app` and its `jobs`, or `apps` and `jobs` that name their apps. Raises ConfigError.
+    """
+    if not path.is_dir():
+        return of_app(path.parent, team=team) if path.name in MANIFESTS else _of_document(documents.read(path), team)
+    if _has_manifest(path):
+        return of_app(path, team=team)
+    entries: list[Entry] = []
+    for inner in sorted(path.iterdir()):
+        if inner.is_dir() and _has_manifest(inner):
+            entries += of_app(inner, team=team)
+        elif inner.is_file() and inner.suffix in documents.SUFFIXES and not inner.name.startswith("."):
+            entries += _of_document(documents.read(inner), team)
+    if not entries:
+        fix = f"give a file, an app with one of {', '.join(MANIFESTS)}, or a directory of both"
+        raise ConfigError(f"{path} holds no apps and no jobs", field="--file", fix=fix)
+    return entries
+
+
+def _has_manifest(path: Path) -> bool:
+    return any((path / name).is_file() for name in MANIFESTS)
+
+
+def _of_document(document: Document, team: str) -> list[Entry]:
+    value = document.value
+    names = set(value) if isinstance(value, dict) else set()
+    if not names or names - {"app", "apps", "jobs"} or {"app", "apps"} <= names:
+        raise ConfigError("has the wrong layout", field=document.name, fix=_LAYOUT)
+    given, jobs = value.get("app"), _tables(document, "jobs")
+    if "app" in value:
+        if not isinstance(given, dict) or not given.get("appName", given.get("name")):
+            raise ConfigError("has no appName", field=f"{document.where('app')}: app", fix=_LAYOUT)
+        fields = app_fields(document, ("app",), given)
+        config = _named(fields, str(fields["appName"]), team)
+        of_jobs = [
+            _job_of(fields, config, fields_at(document, ("jobs", index), job), document, index, {})
+            for index, job in enumerate(jobs)
+        ]
+        entries = [Entry("app", config, document, ("app",)), *of_jobs]
+    else:
+        entries = []
+        for index, table in enumerate(_tables(document, "apps")):
+            place: Place = ("apps", index)
+            fields = app_fields(document, place, table)
+            entries.append(Entry("app", _named(fields, str(fields.get("appName", "")), team), document, place))
+        for index, table in enumerate(jobs):
+            place = ("jobs", index)
+            config = _with_team(fields_at(document, place, table), team)
+            entries.append(Entry("job", config, document, place))
+    for entry in entries:
+        if entry.kind == "app" and "appURL" not in entry.config:
+            fix = f"name the package, or put the app into {MANIFESTS[0]} in the directory with its code"
+            raise ConfigError("is missing", field=f"{entry.where()}: appURL", fix=fix)
+    return entries
+
+
+def _tables(document: Document, name: str) -> list[Json]:
+    tables = document.value.get(name, [])
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise ConfigError(f"{name} is no list of objects", field=document.where(name), fix=_LAYOUT)
+    return tables
+
+
+def apply(
+    client: Client, entries: Sequence[Entry], *, dry_run: bool = False, prune: bool = False, sent: Sent = _silent
+) -> Json:
+    """Check all apps and jobs, upload the packages that the server lacks, and register all apps and jobs, or none.
+
+    A dry run uploads nothing. Returns the answer of the server: `{dryRun, items}`, see docs/api.md. Raises ConfigError
+    for a bad package, ApiError if the server refuses. Both name the file, the line if it is known, and the app or job.
+    """
+    check_twice(entries)
+    with tempfile.TemporaryDirectory() as folder:
+        packed = list(_packed(entries, Path(folder)))
+        given = [entry for entry, _, _ in packed]
+        done = _send(client, given, dry_run=True, prune=prune)
+        if dry_run:
+            return done
+        for _, archive, sha256 in packed:
+            if archive is not None and not client.has_package(sha256):
+                _upload(client, archive, sha256, sent)
+        return _send(client, given, dry_run=False, prune=prune)
+
+
+def check_twice(entries: Sequence[Entry]) -> None:
+    """Raises ConfigError if an app or a job is given twice."""
+    found: dict[tuple[str, str], Entry] = {}
+    for entry in entries:
+        if (before := found.get((entry.kind, entry.key))) is not None and entry.key:
+            place = before.document.where(*before.place) if before.document else "before"
+            raise ConfigError(f"is given twice, also in {place}", field=entry.where(), fix="remove one")
+        found[entry.kind, entry.key] = entry
+
+
+def _packed(entries: Sequence[Entry], folder: Path) -> Iterator[tuple[Entry, Path | None, str]]:
+    """Each entry with its archive, if it has one, and its hash. Apps have their `appURL`."""
+    for number, entry in enumerate(entries):
+        if entry.package is None:
+            yield entry, None, ""
+            continue
+        archive = _archive(entry.package, folder / f"{number}.zip")
+        sha256 = sha256_of(archive)
+        config = {**entry.config, "appURL": f"package:sha256:{sha256}"}
+        yield Entry(entry.kind, config, entry.document, entry.place), archive, sha256
+
+
+def _send(client: Client, entries: Sequence[Entry], *, dry_run: bool, prune: bool) -> Json:
+    apps, jobs = ([entry for entry in entries if entry.kind == kind] for kind in ("app", "job"))
+    try:
+        return client.apply([app.config for app in apps], [job.config for job in jobs], dry_run=dry_run, prune=prune)
+    except NotReachable:
+        raise
+    except ApiError as error:
+        raise ApiError(error.status, _located(error, {"apps": apps, "jobs": jobs})) from error
+
+
+def _located(error: ApiError, groups: Mapping[str, Sequence[Entry]]) -> Json:
+    """The problem document with the file, the line and the name of the app or job before each field."""
+    errors = []
+    for issue in error.errors:
+        found = _PLACE.fullmatch(str(issue.get("field", "")))
+        if found and int(found[2]) < len(groups[found[1]]):
+            name = found[3] or ""
+            where = groups[found[1]][int(found[2])].where(*name.split("."))
+            errors.append({**issue, "field": f"{where}: {name}" if name else where})
+        else:
+            errors.append(issue)
+    problem = {**error.problem, "errors": errors}
+    if errors:
+        first = errors[0]
+        fix = f" ({first['fix']})" if first.get("fix") else ""
+        more = f"; and {len(errors) - 1} more" if len(errors) > 1 else ""
+        problem["detail"] = f"{first['field']}: {first.get('problem')}{fix}{more}"
+    return problem
 
 
 def _named(fields: Mapping[str, Any], name: str, team: str) -> Json:
@@ -79,23 +276,36 @@ def _named(fields: Mapping[str, Any], name: str, team: str) -> Json:
     return config
 
 
+def _with_team(config: Json, team: str) -> Json:
+    return config if team in ("", DEFAULT_TEAM) else {"team": team, **config}
+
+
 def _name_of(path: Path) -> str:
     return distribution(path.name) or _ARCHIVE.sub("", path.name)
 
 
-def upload(client: Client, path: Path) -> str:
-    """Upload the app's package if the server lacks it. Returns its SHA-256. Raises ConfigError for a bad wheel."""
+def upload(client: Client, path: Path, sent: Sent = _silent) -> str:
+    """Upload the app's package unless the server has it; returns its SHA-256. Raises ConfigError for a bad wheel."""
+    with tempfile.TemporaryDirectory() as folder:
+        archive = _archive(path, Path(folder) / "package.zip")
+        sha256 = sha256_of(archive)
+        if not client.has_package(sha256):
+            _upload(client, archive, sha256, sent)
+        return sha256
+
+
+def _upload(client: Client, archive: Path, sha256: str, sent: Sent) -> None:
+    client.upload(archive, sha256, lambda done, size: sent(archive.name, done, size))
+
+
+def _archive(path: Path, target: Path) -> Path:
+    """The archive itself, or the directory packed as `target`. Raises ConfigError for a bad wheel."""
     for wheel in sorted((path / WHEELS).glob("*" + _WHEEL)) if path.is_dir() else [path] * (path.suffix == _WHEEL):
         try:
             inspect(wheel, wheel=True)
         except PackageError as error:
             raise ConfigError(f"{wheel.name}: {error}", field="package", fix="build the wheel again") from error
-    with tempfile.TemporaryDirectory() as folder:
-        archive = path
-        if path.is_dir():
-            archive = Path(folder) / "package.zip"
-            pack(path, archive)
-        sha256 = sha256_of(archive)
-        if not client.has_package(sha256):
-            client.upload(archive, sha256)
-        return sha256
+    if not path.is_dir():
+        return path
+    pack(path, target)
+    return target

@@ -18,7 +18,21 @@ from typer.core import TyperGroup
 import jobcloud
 from jobcloud import zones
 from jobcloud.client import render
-from jobcloud.client.commands import apps, backup, cluster, import_ej, jobs, local, plan, runs, server, state, tasks
+from jobcloud.client.commands import (
+    apply,
+    apps,
+    backup,
+    cluster,
+    doctor,
+    import_ej,
+    jobs,
+    local,
+    plan,
+    runs,
+    server,
+    state,
+    tasks,
+)
 from jobcloud.client.commands.exit_codes import Exit
 from jobcloud.client.commands.options import GlobalOptions
 from jobcloud.errors import ConfigError, Conflict, JobcloudError, NotFound, Refused
@@ -29,10 +43,10 @@ if TYPE_CHECKING:
 _START, _APPS, _RUNS, _CLUSTER, _TOOLS = "Start a server", "Apps and jobs", "Runs and tasks", "Cluster", "Tools"
 PANELS = {
     _START: ("dev", "scheduler", "backup", "restore", "state"),
-    _APPS: ("app", "job", "run-local"),
+    _APPS: ("app", "job", "apply", "export", "run-local"),
     _RUNS: ("runs", "tasks", "logs", "explain", "retry", "kill", "task"),
     _CLUSTER: ("cluster", "agent", "framework"),
-    _TOOLS: ("next", "plan", "import-ej"),
+    _TOOLS: ("doctor", "next", "plan", "import-ej"),
 }
 
 
@@ -137,6 +151,8 @@ cli.add_typer(
 
 cli.add_typer(apps.commands, name="app", rich_help_panel=_APPS, help="Apps: packages of code, with their jobs.")
 cli.add_typer(jobs.commands, name="job", rich_help_panel=_APPS, help="Jobs: code of an app, a schedule and shards.")
+cli.command("apply", rich_help_panel=_APPS)(apply.apply)
+cli.command("export", rich_help_panel=_APPS)(apply.export)
 cli.command("run-local", rich_help_panel=_APPS)(local.run_local)
 
 cli.command("runs", rich_help_panel=_RUNS)(runs.list_runs)
@@ -158,6 +174,7 @@ cli.add_typer(
     help="Framework: remove it from Mesos.",
 )
 
+cli.command("doctor", rich_help_panel=_TOOLS)(doctor.doctor)
 cli.command("next", rich_help_panel=_TOOLS)(local.next_firings)
 cli.command("plan", rich_help_panel=_TOOLS)(plan.plan)
 cli.command("import-ej", rich_help_panel=_TOOLS)(import_ej.import_elastic_job)

@@ -8,11 +8,13 @@ from __future__ import annotations
 import ipaddress
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 from urllib.parse import quote, urlsplit
 
 import httpx
@@ -28,6 +30,10 @@ _PACKAGE_S = 600.0
 # How long a server may be unreachable while a client follows output or a roll-out.
 _RECONNECT_S = 30.0
 _POLL_S = 0.5
+
+
+def _ignore(*_: object) -> None:
+    pass
 
 
 class ApiError(JobcloudError):
@@ -152,18 +158,37 @@ class Client:
             raise
         return True
 
-    def upload(self, package: Path, sha256: str = "") -> Json:
-        """Upload an archive. If `sha256` is given, the server refuses an archive with another hash."""
+    def upload(self, package: Path, sha256: str = "", sent: Callable[[int, int], None] = _ignore) -> Json:
+        """Upload an archive. If `sha256` is given, the server refuses an archive with another hash.
+
+        `sent` is called with the number of bytes sent so far, and of all bytes. Raises ConfigError if the archive is
+        larger than the server allows: a server that refuses a body while it arrives may close the connection before
+        the client has read the answer.
+        """
+        size, limit = package.stat().st_size, int(self._json("GET", "packages").get("maxBytes", 0))
+        if limit and size > limit:
+            problem = f"has {size:,} bytes; the server takes at most {limit:,}"
+            fix = "remove files that the app does not need, or raise the server's setting packages.max_bytes"
+            raise ConfigError(problem, field="package", fix=fix)
         with package.open("rb") as file:
             response = self._send(
                 "POST",
                 "packages",
                 params={"sha256": sha256},
-                content=iter(lambda: file.read(1 << 16), b""),
+                content=_chunks(file, size, sent),
                 headers={"Content-Type": "application/octet-stream"},
                 timeout=_PACKAGE_S,
             )
         return _object(response)
+
+    def apply(self, apps: Sequence[Json], jobs: Sequence[Json], *, dry_run: bool = False, prune: bool = False) -> Json:
+        """Register or replace apps and jobs, all or none: `{dryRun, items}`. `prune`: remove unnamed jobs of the apps.
+
+        The field of an error begins with the place of the app or job, such as `jobs.3`.
+        """
+        params = {"dryRun": str(dry_run).lower(), "prune": str(prune).lower()}
+        body = {"apps": list(apps), "jobs": list(jobs)}
+        return self._json("POST", "apply", params=params, json=body, timeout=_PACKAGE_S)
 
     # ------------------------------------------------------------------------------------------------------- jobs
 
@@ -283,6 +308,15 @@ class Client:
         """The answer of `GET /health`. An unhealthy server answers with status 503. This status raises no error."""
         return _object(self._send("GET", "health", accept=(503,)))
 
+    def health_and_date(self) -> tuple[Json, datetime | None]:
+        """As `health`, and the server's clock in whole seconds; None if it does not tell it."""
+        response = self._send("GET", "health", accept=(503,))
+        try:
+            date = parsedate_to_datetime(response.headers.get("date", ""))
+        except ValueError:
+            date = None
+        return _object(response), date
+
     def events(self) -> Iterator[Json]:
         """Notices as they happen, until the server closes the stream."""
         for event in self._events("events", {}):
@@ -367,6 +401,14 @@ class Client:
         if not response.is_success and response.status_code not in accept:
             raise ApiError(response.status_code, _problem(response))
         return response
+
+
+def _chunks(file: BinaryIO, size: int, sent: Callable[[int, int], None]) -> Iterator[bytes]:
+    done = 0
+    while chunk := file.read(1 << 16):
+        yield chunk
+        done += len(chunk)
+        sent(done, size)
 
 
 def _encode(config: Json) -> bytes:

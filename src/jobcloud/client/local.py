@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,13 +30,15 @@ from jobcloud.job import ErrorHandler, FiringContext, FiringListener, JobListene
 class LocalRun:
     """The end of one shard. `result` is the job's return value, a script's exit code, or an HTTP status.
 
-    `handled` is the error that an error handler has handled, or "".
+    `handled` is the error that the job's error handler has handled, or "". `error` is the error of a failed job of a
+    class; see `traceback_of`.
     """
 
     item: int
     result: Any
     failed: bool = False
     handled: str = ""
+    error: Exception | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +56,9 @@ def run_local(app: Path, job_name: str, item: int | None = None, team: str = "")
 
     `team`: the team of the job if the manifest names none; "" stands for `default`.
 
-    The job runs in the calling thread and in the app's directory. The app's context is built once. Listeners and the
-    error handler are called. A webhook is not called. If no error handler handles an error of the job, the error is
-    raised. Raises ConfigError if the manifest has no such job, if the job has no such shard, or if a class cannot be
-    loaded.
+    The job runs in the calling thread and in the app's directory. The app's context is opened once. Listeners and the
+    error handler are called; a webhook is not. A shard whose job raises an error has failed, and the next one runs.
+    Raises ConfigError if the manifest has no such job, the job no such shard, or a class cannot be loaded.
     """
     job = _find(app, job_name, team)
     items = _items(job, item)
@@ -169,8 +171,22 @@ def _run(job: Mapping[str, Any], ctx: ShardingContext, contexts: Contexts, parts
         return LocalRun(ctx.sharding_item, plugins.around(parts.listeners, ctx, run, resolve))
     except Exception as error:
         if not parts.ignores and (parts.handler is None or not plugins.handled(parts.handler, ctx, error)):
-            raise
+            return LocalRun(ctx.sharding_item, None, failed=True, error=error)
         return LocalRun(ctx.sharding_item, None, handled=f"{type(error).__name__}: {error}")
+
+
+def traceback_of(error: Exception, app: Path) -> str:
+    """The traceback of an error of a job, from the first frame in the app's directory on."""
+    described = traceback.TracebackException.from_exception(error)
+    waiting: list[traceback.TracebackException | None] = [described]
+    while waiting:
+        one = waiting.pop()
+        if one is None:
+            continue
+        waiting += [one.__cause__, one.__context__]
+        own = (number for number, frame in enumerate(one.stack) if Path(frame.filename).is_relative_to(app.resolve()))
+        del one.stack[: next(own, 0)]
+    return "".join(described.format())
 
 
 def _run_script(job: Mapping[str, Any], ctx: ShardingContext) -> LocalRun:

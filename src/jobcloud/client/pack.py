@@ -1,47 +1,58 @@
 """Pack an app's directory, and read its manifest. The same content always becomes the same package.
 
-The manifest `jobcloud.toml` is in the app's directory. It uses the field names of the API, and `name` for `appName`:
+The manifest is in the app's directory and uses the field names of the API. It is `jobcloud.toml`:
 
     [app]
-    name = "reports"
+    appName = "reports"
     cpuCount = 0.5
 
     [[jobs]]
     jobName = "nightly"
+    timeoutSeconds = "1h"
     ...
 
-The package does not contain the manifest. So a new cron of a job does not make a new version of the app.
+or the same in `jobcloud.yaml`, `jobcloud.yml` or `jobcloud.json`. A duration may be a text, such as "1h".
+
+The package does not contain the manifest: a new cron of a job does not make a new version of the app.
 """
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import os
 import tarfile
-import tomllib
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
+from jobcloud.client import documents
+from jobcloud.client.documents import Document
+from jobcloud.client.durations import in_numbers
 from jobcloud.config import DEFAULT_TEAM
 from jobcloud.errors import ConfigError
 
 MANIFEST = "jobcloud.toml"
+MANIFESTS = (MANIFEST, "jobcloud.yaml", "jobcloud.yml", "jobcloud.json")
 SKIPPED_FOLDERS = frozenset({".git", ".hg", ".svn", "__pycache__", ".venv", "venv", ".mypy_cache", ".pytest_cache"})
 SKIPPED_SUFFIXES = (".pyc", ".pyo", ".swp")
-_MAX_MANIFEST = 1 << 20
+_LAYOUT = "write [app] once, and [[jobs]] for each job"
 # The earliest time that a zip can hold. The real time would change the hash.
 _NO_TIME = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """The content of a manifest: the fields of the app, and the fields of each job, by their JSON names."""
+    """The content of a manifest: the fields of the app, and the fields of each job, by their JSON names.
+
+    `document` is None if there is no manifest.
+    """
 
     app: dict[str, Any] = field(default_factory=dict)
     jobs: tuple[dict[str, Any], ...] = ()
+    document: Document | None = None
 
 
 def pack(directory: Path, out: Path) -> str:
@@ -76,22 +87,54 @@ def sha256_of(path: Path) -> str:
 
 
 def read_manifest(app: Path) -> Manifest:
-    """The manifest of an app's directory or archive. Empty if there is none. Raises ConfigError if it is invalid."""
-    text = _manifest_text(app)
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"is not valid TOML: {error}", field=MANIFEST) from error
-    unknown = sorted(set(document) - {"app", "jobs"})
+    """The manifest of an app's directory or archive; empty if there is none. Raises ConfigError if it is invalid."""
+    document = _manifest(app)
+    if document is None:
+        return Manifest()
+    if not isinstance(document.value, dict):
+        raise ConfigError("has the wrong layout", field=document.name, fix=_LAYOUT)
+    unknown = sorted(set(document.value) - {"app", "jobs"})
     if unknown:
-        raise ConfigError(f"{unknown[0]!r} is not a known section", field=MANIFEST, fix="use [app] and [[jobs]]")
-    table, jobs = document.get("app", {}), document.get("jobs", [])
+        problem = f"{unknown[0]!r:.80} is not a known section"
+        raise ConfigError(problem, field=document.where(unknown[0]), fix="use [app] and [[jobs]]")
+    table, jobs = document.value.get("app", {}), document.value.get("jobs", [])
     if not isinstance(table, dict) or not isinstance(jobs, list) or not all(isinstance(job, dict) for job in jobs):
-        raise ConfigError("has the wrong layout", field=MANIFEST, fix="write [app] once, and [[jobs]] for each job")
+        raise ConfigError("has the wrong layout", field=document.name, fix=_LAYOUT)
+    return Manifest(
+        app_fields(document, ("app",), table),
+        tuple(fields_at(document, ("jobs", index), job) for index, job in enumerate(jobs)),
+        document,
+    )
+
+
+def app_fields(document: Document, place: documents.Place, table: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of an app in a document, where `name` stands for `appName`. Raises ConfigError."""
     fields = dict(table)
     if "name" in fields:
         fields.setdefault("appName", fields.pop("name"))
-    return Manifest(fields, tuple(jobs))
+    return fields_at(document, place, fields)
+
+
+def fields_at(document: Document, place: documents.Place, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of an app or a job with durations as numbers. Raises ConfigError with the place of a wrong one."""
+    try:
+        return in_numbers(fields)
+    except ConfigError as error:
+        name = str(fields.get("jobName") or fields.get("appName") or "")[:120]
+        error.field = f"{document.where(*place, error.field)}: {f'{name}: ' if name else ''}{error.field}"
+        raise
+
+
+def check_manifest(manifest: Manifest, app: Path) -> Document:
+    """The document of a manifest. Raises ConfigError if there is none; the error names a file with a similar name."""
+    if manifest.document is not None:
+        return manifest.document
+    names = [path.name for path in app.iterdir()] if app.is_dir() else []
+    near = [name for known in MANIFESTS for name in difflib.get_close_matches(known, names, n=1, cutoff=0.8)]
+    fix = f"rename {near[0]} to {MANIFEST}" if near else f"write {MANIFEST}, or give --no-jobs"
+    if near and PurePath(near[0]).suffix in documents.SUFFIXES:
+        fix = f"rename {near[0]} to jobcloud{PurePath(near[0]).suffix}"
+    raise ConfigError(f"{app} has no manifest", field=MANIFEST, fix=fix)
 
 
 def check_team_of(job: Mapping[str, Any], app: Mapping[str, Any]) -> None:
@@ -105,7 +148,7 @@ def check_team_of(job: Mapping[str, Any], app: Mapping[str, Any]) -> None:
 def _files(root: Path, folder: Path) -> Iterator[tuple[str, Path]]:
     for path in list(folder.iterdir()):
         name = path.relative_to(root).as_posix()
-        if path.name in SKIPPED_FOLDERS or path.name.endswith(SKIPPED_SUFFIXES) or name == MANIFEST:
+        if path.name in SKIPPED_FOLDERS or path.name.endswith(SKIPPED_SUFFIXES) or name in MANIFESTS:
             continue
         if path.is_symlink() and not path.resolve().is_relative_to(root.resolve()):
             raise ConfigError(
@@ -121,27 +164,29 @@ def _files(root: Path, folder: Path) -> Iterator[tuple[str, Path]]:
             )
 
 
-def _manifest_text(app: Path) -> str:
+def _manifest(app: Path) -> Document | None:
+    if app.is_dir():
+        found = [name for name in MANIFESTS if (app / name).exists()]
+        if len(found) > 1:
+            raise ConfigError(f"{app} has {' and '.join(found)}", field=found[1], fix="keep one manifest")
+        return documents.read(app / found[0]) if found else None
     try:
-        if app.is_dir():
-            path = app / MANIFEST
-            return path.read_text(encoding="utf-8-sig") if path.exists() else ""
-        return _from_archive(app).decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot be read: {error}", field=MANIFEST) from error
+        contents = {name: data for name in MANIFESTS if (data := _from_archive(app, name)) is not None}
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error}", field=str(app)) from error
+    if len(contents) > 1:
+        raise ConfigError(f"{app} has {' and '.join(contents)}", field=str(app), fix="keep one manifest")
+    return next((documents.parse(data, f"{app}/{name}") for name, data in contents.items()), None)
 
 
-def _from_archive(archive: Path) -> bytes:
-    """The manifest at the top of an archive, or b"" if there is none.
-
-    The result is b"" for a damaged archive, too: the server refuses such an archive.
-    """
+def _from_archive(archive: Path, name: str) -> bytes | None:
+    """A file at the top of an archive; None if there is none. A damaged archive is left to the server's check."""
     try:
         if zipfile.is_zipfile(archive):
-            with zipfile.ZipFile(archive) as opened, opened.open(MANIFEST) as file:
-                return file.read(_MAX_MANIFEST)
+            with zipfile.ZipFile(archive) as opened, opened.open(name) as file:
+                return file.read(documents.MAX_BYTES + 1)
         with tarfile.open(archive) as tar:
-            member = tar.extractfile(MANIFEST)
-            return member.read(_MAX_MANIFEST) if member else b""
+            member = tar.extractfile(name)
+            return member.read(documents.MAX_BYTES + 1) if member else None
     except (KeyError, zipfile.BadZipFile, tarfile.TarError, EOFError):
-        return b""
+        return None

@@ -7,8 +7,9 @@ imported when they are used, as every command imports this module, `--help` too.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from time import sleep as pause
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ T = TypeVar("T")
 
 # Width of output that is not a terminal's: wide enough that no table is cut.
 _WIDE = 10_000
+_WATCH_S = 2.0
 _COLOURS = {
     "FINISHED": "green",
     "RUNNING": "cyan",
@@ -72,8 +74,11 @@ def show_json(value: object) -> None:
     sys.stdout.write("\n")
 
 
-def show_table(titles: Sequence[str], rows: Iterable[Sequence[object]], nothing: str) -> None:
-    """Print a table, or `nothing` if it has no rows. Titles that end in "#" belong to columns of numbers."""
+def show_table(titles: Sequence[str], rows: Iterable[Sequence[object]], nothing: str, *, cut: bool = False) -> None:
+    """Print a table, or `nothing` if it has no rows. Titles that end in "#" belong to columns of numbers.
+
+    `cut`: on a terminal, the last column is cut, so that each row takes one line.
+    """
     from rich.table import Table
     from rich.text import Text
 
@@ -81,12 +86,43 @@ def show_table(titles: Sequence[str], rows: Iterable[Sequence[object]], nothing:
     if not lines:
         console().print(Text(nothing, "dim"))
         return
+    if cut:
+        lines = fitted([title.rstrip("#") for title in titles], lines, console().width)
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for title in titles:
         table.add_column(title.rstrip("#"), justify="right" if title.endswith("#") else "left", overflow="fold")
     for line in lines:
         table.add_row(*(Text(cell, _COLOURS.get(cell, "")) for cell in line))
     console().print(table)
+
+
+def fitted(titles: Sequence[str], lines: Iterable[Sequence[str]], width: int) -> list[list[str]]:
+    """The rows with a last cell that fits into `width` characters, but not below 10. Line feeds become spaces."""
+    flat = [[cell.replace("\n", " ") for cell in line] for line in lines]
+    others = sum(max(len(row[column]) for row in [titles, *flat]) + 2 for column in range(len(titles) - 1))
+    room = max(10, width - others)
+    return [[*line[:-1], line[-1] if len(line[-1]) <= room else line[-1][: room - 1] + "…"] for line in flat]
+
+
+def nothing(what: str, filters: Mapping[str, str], otherwise: str) -> str:
+    """What an empty list says: the filters that nothing matches, or `otherwise` if there are none."""
+    given = " ".join(f"{option} {value}".strip() for option, value in filters.items() if value)
+    return f"no {what} matches {given}" if given else otherwise
+
+
+def watched(show: Callable[[], None], *, watch: bool) -> None:
+    """Call `show` once, or with `watch` again and again until Ctrl-C, on a cleared screen."""
+    while True:
+        if watch and sys.stdout.isatty():
+            sys.stdout.write("\x1b[H\x1b[2J")
+        show()
+        if not watch:
+            return
+        sys.stdout.flush()
+        try:
+            pause(_WATCH_S)
+        except KeyboardInterrupt:
+            return
 
 
 def show_fields(fields: Iterable[tuple[str, object]]) -> None:
@@ -133,17 +169,36 @@ def moment(instant: str | None, now: datetime | None = None) -> str:
     return f"{local:{form}} ({age((now - then).total_seconds())})"
 
 
+def short_moment(instant: str | None) -> str:
+    """An instant of the API in local time, in 8 or 11 characters: "08:00:00", or "01-31 08:00" if it is not today."""
+    if not instant:
+        return "-"
+    local = datetime.fromisoformat(instant).astimezone()
+    today = local.date() == datetime.now(UTC).astimezone().date()
+    return f"{local:%H:%M:%S}" if today else f"{local:%m-%d %H:%M}"
+
+
+def took(start: str | None, end: str | None) -> str:
+    """The time from one instant of the API to another, or to now: "1m30s"."""
+    if not start:
+        return "-"
+    until = datetime.fromisoformat(end) if end else datetime.now(UTC)
+    return duration((until - datetime.fromisoformat(start)).total_seconds())
+
+
 def age(seconds: float) -> str:
     """12 → "12s ago"; -90 → "in 1m30s"."""
+    return f"{duration(seconds)} ago" if seconds >= 0 else f"in {duration(seconds)}"
+
+
+def duration(seconds: float) -> str:
+    """90 → "1m30s"; the sign is left out."""
     size = abs(round(seconds))
     for unit, length, next_unit, next_length in (("d", 86_400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1)):
         if size >= length:
             rest = size % length // next_length
-            text = f"{size // length}{unit}" + (f"{rest}{next_unit}" if rest else "")
-            break
-    else:
-        text = f"{size}s"
-    return f"{text} ago" if seconds >= 0 else f"in {text}"
+            return f"{size // length}{unit}" + (f"{rest}{next_unit}" if rest else "")
+    return f"{size}s"
 
 
 # ------------------------------------------------------------------------------------------------------------- tables
@@ -168,7 +223,21 @@ def apps(items: Iterable[Json]) -> None:
     )
 
 
-def jobs(items: Iterable[Json]) -> None:
+def jobs(items: Iterable[Json], *, wide: bool = True, empty: str = "") -> None:
+    if not wide:
+        short = (
+            (
+                j["jobName"],
+                _enabled(j),
+                f"{j['activeShards']}/{j['waitingShards']}",
+                (j["lastRun"] or {}).get("state", "-"),
+                short_moment(j["nextFiring"]),
+                j["config"]["cron"],
+            )
+            for j in items
+        )
+        show_table(("JOB", "STATE", "ACT/WAIT", "LAST RUN", "NEXT", "CRON"), short, empty, cut=True)
+        return
     rows = (
         (
             j["jobName"],
@@ -184,7 +253,7 @@ def jobs(items: Iterable[Json]) -> None:
         for j in items
     )
     titles = ("JOB", "APP", "KIND", "CRON", "SHARDS#", "STATE", "ACTIVE/WAITING", "LAST RUN", "NEXT RUN")
-    show_table(titles, rows, "no jobs yet; register one: jobcloud job add FILE.json")
+    show_table(titles, rows, empty)
 
 
 def job(item: Json) -> None:
@@ -217,6 +286,50 @@ def app(item: Json) -> None:
     )
 
 
+_SIGNS = {"added": ("+", "green"), "changed": ("~", "yellow"), "removed": ("-", "red"), "left": ("!", "yellow")}
+
+
+def applied(answer: Json) -> None:
+    """The changes of `jobcloud apply`: one line per app and job that is not unchanged, and one per field."""
+    items = answer["items"]
+    for item in items:
+        if item["action"] == "unchanged":
+            continue
+        sign, style = _SIGNS[item["action"]]
+        note = ": registered, but not in the files (--prune removes it)" if item["action"] == "left" else ""
+        say(f"{sign} {item['kind']} {item['key']}{note}", style)
+        changed_fields(item["changes"])
+    counts = {action: sum(item["action"] == action for item in items) for action in (*_SIGNS, "unchanged")}
+    told = ", ".join(f"{count} {action}" for action, count in counts.items() if count)
+    if not any(counts[action] for action in ("added", "changed", "removed")):
+        say(f"nothing to change ({told or 'no apps and no jobs'})")
+    else:
+        say(f"{told}; this was a dry run, nothing is changed" if answer["dryRun"] else told)
+
+
+def changed_fields(changes: Iterable[Json]) -> None:
+    """One line per field: its value before and after."""
+    for change in changes:
+        before, after = (_in_json(change[side]) for side in ("before", "after"))
+        say(f"    {change['field']}: {before} → {after}")
+
+
+def _in_json(value: object) -> str:
+    import json
+
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 200 else f"{text[:200]}…"
+
+
+def sent(name: str, done: int, size: int) -> None:
+    """Show the progress of an upload, in one line of a terminal."""
+    if sys.stderr.isatty():
+        percent = 100 * done // max(size, 1)
+        end = "\n" if done >= size else ""
+        sys.stderr.write(f"\ruploading {size / 1e6:,.1f} MB: {percent} %{end}")
+        sys.stderr.flush()
+
+
 def rollout(item: Json) -> None:
     """The progress of a roll-out: one line per job, and its result if it has ended."""
     for job in item["jobs"]:
@@ -239,7 +352,22 @@ def _warm(app: Json) -> str:
     return app["executorsLacking"] or f"{app['warmExecutors']}"
 
 
-def tasks(items: Iterable[Json]) -> None:
+def tasks(items: Iterable[Json], *, wide: bool = True, empty: str = "") -> None:
+    if not wide:
+        short = (
+            (
+                f"{t['jobName']}/{t['step'] or t['item']}",
+                t["state"],
+                t["attempt"],
+                t["hostname"].partition(".")[0],
+                short_moment(t["startedAt"] or t["createdAt"]),
+                took(t["startedAt"], t["endedAt"]),
+                t["message"] or _result(t["result"]),
+            )
+            for t in items
+        )
+        show_table(("TASK", "STATE", "TRY#", "HOST", "STARTED", "TOOK#", "REASON"), short, empty, cut=True)
+        return
     rows = (
         (
             f"{t['jobName']}/{t['step'] or t['item']}",
@@ -254,7 +382,7 @@ def tasks(items: Iterable[Json]) -> None:
         for t in items
     )
     titles = ("JOB/SHARD", "STATE", "ATTEMPT#", "HOST", "STARTED", "ENDED", "MESSAGE", "TASK")
-    show_table(titles, rows, "no tasks: no task has been launched yet")
+    show_table(titles, rows, empty)
 
 
 def _host(task: Json) -> str:
@@ -270,12 +398,26 @@ def _result(value: object) -> str:
     return "" if value is None else "result: " + json.dumps(value, ensure_ascii=False)
 
 
-def runs(items: Iterable[Json]) -> None:
+def runs(items: Iterable[Json], *, wide: bool = True, empty: str = "") -> None:
+    if not wide:
+        short = (
+            (
+                r["id"],
+                r["cause"],
+                r["state"],
+                short_moment(r["firedAt"]),
+                took(r["firedAt"], r["endedAt"]),
+                _counts(r["shardStates"]),
+            )
+            for r in items
+        )
+        show_table(("RUN", "CAUSE", "STATE", "FIRED", "TOOK#", "SHARDS"), short, empty, cut=True)
+        return
     rows = (
         (r["id"], r["cause"], r["state"], _counts(r["shardStates"]), moment(r["firedAt"]), moment(r["endedAt"]))
         for r in items
     )
-    show_table(("RUN", "CAUSE", "STATE", "SHARDS", "FIRED", "ENDED"), rows, "no runs: no job has fired yet")
+    show_table(("RUN", "CAUSE", "STATE", "SHARDS", "FIRED", "ENDED"), rows, empty)
 
 
 def explanation(item: Json) -> None:
@@ -306,9 +448,8 @@ def cluster(item: Json) -> None:
         (
             a["hostname"],
             a["agentId"],
-            _amounts(a["offered"]),
-            _amounts(a["claimed"]),
-            a["offers"],
+            _of_each(a["whole"], a["claimed"], a["offered"], "cpuCount"),
+            _of_each(a["whole"], a["claimed"], a["offered"], "memoryMB"),
             len(a["executors"]),
             a["tasks"],
             _condition(a),
@@ -316,7 +457,7 @@ def cluster(item: Json) -> None:
         for a in item["agents"]
     )
     show_table(
-        ("HOST", "AGENT", "OFFERED", "CLAIMED", "OFFERS#", "EXECUTORS#", "TASKS#", ""),
+        ("HOST", "AGENT", "CPUS: ALL/USED/FREE", "MB: ALL/USED/FREE", "EXECUTORS#", "TASKS#", ""),
         rows,
         "no agent has sent an offer yet",
     )
@@ -363,5 +504,6 @@ def _counts(counts: Json) -> str:
     return ", ".join(f"{count} {state}" for state, count in counts.items())
 
 
-def _amounts(amounts: Json) -> str:
-    return f"{amounts['cpuCount']:.12g} cpus, {amounts['memoryMB']:.12g} MB"
+def _of_each(whole: Json, claimed: Json, offered: Json, name: str) -> str:
+    """An amount of an agent: its capacity as far as it was offered, the part that we use, the part that is offered."""
+    return " / ".join(f"{amounts[name]:.12g}" for amounts in (whole, claimed, offered))

@@ -41,12 +41,13 @@ _RESTART_LOOP_S = 10.0  # a process that ends earlier than this is restarted aft
 
 @dataclass(frozen=True, slots=True)
 class DevOptions:
-    """Options of `jobcloud dev`. Without `data` the state is in a temporary folder."""
+    """Options of `jobcloud dev`. Without `data` the state is in a temporary folder. `config` is the scheduler's."""
 
     demo: bool = False
     agents: int = 2
     data: Path | None = None
     port: int = 8899
+    config: Path | None = None
 
 
 class Stopped(Exception):
@@ -187,6 +188,7 @@ class _ProcessTree:
             sys.executable, "-m", "jobcloud", "scheduler", "--mesos", f"127.0.0.1:{self._master_port}",
             "--data", str(self._data), "--port", str(self._port),
             "--token-file", str(self._data / "token"), "--artifact-port", str(self._artifact_port),
+            *([f"--config={self._options.config.absolute()}"] if self._options.config else []),
         ]  # fmt: skip
 
     def _client(self) -> Client:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from jobcloud.config import Job, JobKind
+from jobcloud.config import App, Job, JobKind
 from jobcloud.errors import ConfigError, Conflict, NotFound
 from jobcloud.messages import (
+    Apply,
     ForgetTask,
     KillTask,
     Kind,
@@ -73,13 +74,7 @@ class Commands(Part):
             raise NotFound(f"there is no app {app.key}", field="appName", fix="register it first")
         if app == known:
             return
-        plan = launch.plan_executor(app, self._state.policy.artifacts)
-        if len(plan.spec) > launch.MAX_SPEC_BYTES:
-            raise ConfigError(
-                f"makes the description of the app's executor {len(plan.spec)} bytes long; "
-                f"it may have at most {launch.MAX_SPEC_BYTES}",
-                field="bootstrapScript", fix="put the script into the package",
-            )  # fmt: skip
+        plan = self._plan(app)
         # If the app's record was lost, the running tasks may be of any version.
         renewed = known is None or plan.id != self._state.plan_of(app.key).id
         self._state.put(Kind.APP, app.key, app)
@@ -94,6 +89,17 @@ class Commands(Part):
             event.at, Topic.CONFIG, f"app {app.key} is {'updated' if known else 'registered'}", app=app.key
         )
         self._state.request_cycle()
+
+    def _plan(self, app: App) -> launch.ExecutorPlan:
+        """Raises ConfigError if Mesos would refuse the description of the app's executor."""
+        plan = launch.plan_executor(app, self._state.policy.artifacts)
+        if len(plan.spec) > launch.MAX_SPEC_BYTES:
+            raise ConfigError(
+                f"makes the description of the app's executor {len(plan.spec)} bytes long; "
+                f"it may have at most {launch.MAX_SPEC_BYTES}",
+                field="bootstrapScript", fix="put the script into the package",
+            )  # fmt: skip
+        return plan
 
     def remove_app(self, event: RemoveApp) -> None:
         self._state.app(event.app)
@@ -124,6 +130,29 @@ class Commands(Part):
         self._state.publish(
             event.at, Topic.CONFIG, f"app {event.app} is {'enabled' if event.enabled else 'disabled'}", app=event.app
         )
+
+    # ------------------------------------------------------------------------------------------------- apps and jobs
+
+    def check_apply(self, event: Apply) -> None:
+        """Raises Refused if `apply` would refuse the command."""
+        for app in event.apps:
+            self._plan(app)
+        apps = self._state.apps.keys() | {app.key for app in event.apps}
+        for job in event.jobs:
+            if job.app_key not in apps:
+                problem = f"there is no app {job.app_key} for job {job.key}"
+                raise NotFound(problem, field="appName", fix="register the app first")
+
+    def apply(self, event: Apply) -> None:
+        # Nothing after this check is refused: whatever `put_app` and `put_job` refuse is checked here, or excluded by
+        # `replace`.
+        self.check_apply(event)
+        for job in event.left_out(list(self._state.jobs.values())) if event.prune else ():
+            self._remove_job(job, event.at)
+        for app in event.apps:
+            self.put_app(PutApp(event.at, app, app.key in self._state.apps))
+        for job in event.jobs:
+            self.put_job(PutJob(event.at, job, job.key in self._state.jobs))
 
     # ------------------------------------------------------------------------------------------------- jobs
 

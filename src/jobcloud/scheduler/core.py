@@ -13,6 +13,7 @@ from typing import Any
 from jobcloud.match import Matcher
 from jobcloud.messages import (
     AgentLost,
+    Apply,
     Disconnected,
     DrainAgent,
     Effect,
@@ -100,7 +101,7 @@ class Scheduler:
         self._cycle = Cycle(state, hooks, firings, executors, circuit_breakers, self._warm_executors)
         self._drains = Drains(state, reconciliation, self._tasks, self._cycle)
         rollouts = Rollouts(state, firings, reconciliation, self._tasks)
-        commands = Commands(state, hooks, firings, self._timetable, self._tasks, rollouts)
+        self._commands = commands = Commands(state, hooks, firings, self._timetable, self._tasks, rollouts)
         # Each hook calls the parts in this order. `restore`: a part comes after those that it needs, and `commands`
         # applies the configuration last. `on_tick`: work becomes due before the cycle places it, and the parts that
         # kill tasks come before reconciliation.
@@ -141,6 +142,7 @@ class Scheduler:
             PutJob: commands.put_job,
             RemoveJob: commands.remove_job,
             SetJobEnabled: commands.set_job_enabled,
+            Apply: commands.apply,
             Trigger: commands.trigger,
             KillTask: commands.kill_task,
             ForgetTask: commands.forget_task,
@@ -288,6 +290,10 @@ class Scheduler:
     def explain(self, name: str, at: int) -> Explanation:
         """Why a job's shards are, or are not, running. Raises NotFound."""
         return self._explainer.explain(name, at)
+
+    def check_apply(self, command: Apply) -> None:
+        """Raises Refused if `handle` would refuse the command."""
+        self._commands.check_apply(command)
 
     def plan(self, at: int) -> list[tuple[str, int, str | None]]:
         """A dry run of the next cycle: (firing, item, agent or None) of every shard that may start. Claims nothing."""

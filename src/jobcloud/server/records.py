@@ -21,7 +21,7 @@ import msgspec
 from jobcloud.config import MAX_SHARDS, App, Job
 from jobcloud.errors import ConfigError, Refused
 from jobcloud.fields import names, values_of
-from jobcloud.messages import Command, DrainAgent, Kind, PutApp, PutJob, Record
+from jobcloud.messages import Apply, Command, DrainAgent, Kind, PutApp, PutJob, Record
 from jobcloud.model import (
     Cause,
     Count,
@@ -129,17 +129,21 @@ def _wide_of(firing: Firing) -> _Wide:
 
 def check_size(command: Command) -> None:
     """Raises ConfigError if the record of a command is larger than the size that every store accepts."""
-    kind: Kind
-    record: App | Job | Drain
     match command:
+        case Apply(_, apps, jobs):
+            for app in apps:
+                _check_record(Kind.APP, app)
+            for job in jobs:
+                _check_record(Kind.JOB, job)
         case PutApp(app=app):
-            kind, record = Kind.APP, app
+            _check_record(Kind.APP, app)
         case PutJob(job=job):
-            kind, record = Kind.JOB, job
+            _check_record(Kind.JOB, job)
         case DrainAgent(at, agent, deadline_ms, reason):
-            kind, record = Kind.DRAIN, Drain(agent, at, deadline_ms, reason)
-        case _:
-            return
+            _check_record(Kind.DRAIN, Drain(agent, at, deadline_ms, reason))
+
+
+def _check_record(kind: Kind, record: App | Job | Drain) -> None:
     size = len(encode(kind, record))
     if size <= MAX_RECORD_BYTES:
         return

@@ -71,7 +71,7 @@ log = structlog.get_logger(__name__)
 STATE_FILE = "jobcloud.db"
 _STOP_S = 8.0
 # The executor's zip, an empty state with its log and the file of the epoch take 4.2 MB. The first jobs need more.
-_NEEDED_BYTES = 8 << 20
+NEEDED_BYTES = 8 << 20
 # How long a thread that computes may keep the interpreter's lock while another one waits. With Python's 5 ms, calls of
 # the API delay the scheduler's thread by seconds (docs/design.md).
 _SWITCH_S = 0.0005
@@ -337,9 +337,9 @@ def _prepare_data(data: Path) -> None:
         problem = f"{data} cannot be used: {error.strerror or error}"
         fix = "a directory that belongs to the user of this process and is closed to others"
         raise ConfigError(problem, field="data", fix=fix) from error
-    if free < _NEEDED_BYTES:
+    if free < NEEDED_BYTES:
         raise StoreFull(
-            f"too little space on the disk of {data}: {free:,} bytes are free, a start needs {_NEEDED_BYTES:,}. Free "
+            f"too little space on the disk of {data}: {free:,} bytes are free, a start needs {NEEDED_BYTES:,}. Free "
             "some space, or choose another data directory"
         )
 

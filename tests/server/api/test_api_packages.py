@@ -18,7 +18,7 @@ def test_upload_that_is_not_an_archive_is_refused(api: Client) -> None:
     assert "package" in issues(api.post("packages", content=b"hello"))
     assert "package" in issues(api.post("packages", content=b""))
     assert "package" in issues(api.post("packages", content=package_bytes({"../x": "y"})))
-    assert api.get("packages").json() == {"items": []}
+    assert api.get("packages").json()["items"] == []
 
 
 @pytest.mark.parametrize("name", ["caf\udce9.txt", "../caf\udce9.txt", "a/../../caf\udce9.txt"])

@@ -15,6 +15,13 @@ from jobcloud.client.commands.options import AppName, AsJson, key_of, team_of
 
 commands = typer.Typer(no_args_is_help=True)
 
+_STATES = {
+    "added": "is registered",
+    "changed": "is updated",
+    "unchanged": "is up to date",
+    "left": "is registered, but not in the manifest (jobcloud apply --prune removes it)",
+}
+
 AppPath = Annotated[
     Path, typer.Argument(metavar="PATH", exists=True, help="Directory of the app, or its zip, tar or wheel.")
 ]
@@ -38,14 +45,15 @@ def add(
     from jobcloud.client.apps import add_app
 
     with connect(ctx) as client:
-        added = add_app(client, path, name=name, team=team_of(ctx), jobs=jobs)
+        added = add_app(client, path, name=name, team=team_of(ctx), jobs=jobs, sent=render.sent)
     if as_json:
         render.show_json({"app": added.app, "jobs": list(added.jobs)})
         return
-    names = [("app " + added.app["appName"], ""), *(("job " + job["jobName"], job["nextFiring"]) for job in added.jobs)]
-    for title, due in names:
-        state = "registered" if title in added.new else "up to date"
-        render.say(f"{title} is {state}" + (f", next run {render.moment(due)}" if due else ""))
+    dues = {job["jobName"]: job["nextFiring"] for job in added.jobs}
+    for item in added.items:
+        title, due = f"{item['kind']} {item['key']}", dues.get(item["key"]) if item["kind"] == "job" else None
+        render.say(f"{title} {_STATES[item['action']]}" + (f", next run {render.moment(due)}" if due else ""))
+        render.changed_fields(item["changes"])
 
 
 @commands.command("update")
@@ -56,8 +64,8 @@ def update(
     jobs: Annotated[bool, typer.Option("--jobs/--no-jobs", help="Also update the jobs of the manifest.")] = True,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the roll-out until it ends.")] = True,
     timeout: Annotated[
-        float, typer.Option(min=0, metavar="SECONDS", help="Maximum time to follow the roll-out; 0: no limit.")
-    ] = 0,
+        str, typer.Option(metavar="DURATION", help="Maximum time to follow the roll-out, such as 10m; 0: no limit.")
+    ] = "0",
     as_json: AsJson = False,
 ) -> None:
     """Update a registered app, and follow its roll-out until all resident shards run the new version.
@@ -69,12 +77,14 @@ def update(
     If --timeout ends before the roll-out, the command exits with 1. To follow it further, run the command again.
     """
     from jobcloud.client.apps import add_app
+    from jobcloud.client.durations import parse_s
 
+    limit = parse_s(timeout, "--timeout")
     with connect(ctx) as client:
-        added = add_app(client, path, name=name, team=team_of(ctx), jobs=jobs, known=True)
+        added = add_app(client, path, name=name, team=team_of(ctx), jobs=jobs, known=True, sent=render.sent)
         app = added.app["appName"]
         state = client.rollout(app)
-        for state in client.follow_rollout(app, timeout or math.inf) if wait else ():
+        for state in client.follow_rollout(app, limit or math.inf) if wait else ():
             if not as_json:
                 render.rollout(state)
     if as_json:
@@ -82,7 +92,7 @@ def update(
     elif not wait:
         render.say(f"the new version of app {app} is registered; its roll-out is {state['state']}")
     elif state["state"] == "rolling":
-        render.say(f"the roll-out of app {app} continues after {timeout:g} s; run this command again to follow it")
+        render.say(f"the roll-out of app {app} continues after {limit:g} s; run this command again to follow it")
     if wait and state["state"] != "done":
         raise typer.Exit(Exit.REFUSED)
 

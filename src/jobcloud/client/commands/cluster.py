@@ -10,6 +10,7 @@ import typer
 from jobcloud.client import render
 from jobcloud.client.commands.connection import connect
 from jobcloud.client.commands.options import AsJson
+from jobcloud.errors import ConfigError
 
 agent_commands = typer.Typer(no_args_is_help=True)
 framework_commands = typer.Typer(no_args_is_help=True)
@@ -29,7 +30,9 @@ def show_cluster(ctx: typer.Context, as_json: AsJson = False) -> None:
 def drain(
     ctx: typer.Context,
     agent: AgentName,
-    deadline: Annotated[int, typer.Option(min=1, max=30 * 86_400, help="Seconds until the deadline.")] = 600,
+    deadline: Annotated[
+        str, typer.Option(metavar="DURATION", help="Time until the deadline, such as 90s or 2h; at least 1s.")
+    ] = "10m",
     reason: Annotated[str, typer.Option(help="Text that `jobcloud cluster` shows as the reason.")] = "",
     as_json: AsJson = False,
 ) -> None:
@@ -39,8 +42,13 @@ def drain(
 
     TRANSIENT shards may finish. At the deadline, those of jobs with failover move. The others stay until they end.
     """
+    from jobcloud.client.durations import parse_ms
+
+    seconds, rest = divmod(parse_ms(deadline, "--deadline"), 1_000)
+    if rest or not 1 <= seconds <= 30 * 86_400:
+        raise ConfigError(f"{deadline} is out of range", field="--deadline", fix="whole seconds, 1s to 30d")
     with connect(ctx) as client:
-        drained = client.drain(agent, deadline, reason)
+        drained = client.drain(agent, seconds, reason)
     name = drained["hostname"] or drained["agentId"]
     render.answer(drained, f"{name} gets no new tasks; tasks on it now: {drained['tasks']}", as_json=as_json)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,19 +11,27 @@ import typer
 
 from jobcloud.client import render
 from jobcloud.client.commands.connection import connect
+from jobcloud.client.commands.exit_codes import Exit
 from jobcloud.client.commands.field_help import ListsJobFields
-from jobcloud.client.commands.options import AsJson, JobName, key_of, team_of
-from jobcloud.errors import ConfigError
+from jobcloud.client.commands.options import AsJson, JobName, Watch, Wide, key_of, team_of
+from jobcloud.errors import ConfigError, NotFound
 
 if TYPE_CHECKING:
-    from jobcloud.client.http import Json
+    from jobcloud.client.http import Client, Json
 
 commands = typer.Typer(no_args_is_help=True)
+_NO_JOBS = "no jobs yet; register one: jobcloud job add FILE"
 
 JobFile = Annotated[
-    str, typer.Argument(metavar="FILE|-", help="JSON file with a job or a list of jobs; - reads standard input.")
+    str,
+    typer.Argument(
+        metavar="FILE|-",
+        help="File with a job, a list of jobs or a manifest, in YAML, TOML or JSON; -: standard input.",
+    ),
 ]
-NewConfig = Annotated[str, typer.Argument(metavar="FILE|-", help="JSON file with the job; - reads standard input.")]
+JobNames = Annotated[
+    list[str], typer.Argument(metavar="JOB…", help="Jobs, as [TEAM:]NAME or as a pattern, such as 'report-*'.")
+]
 Fields = Annotated[
     list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Set a field by its JSON name. Repeatable.")
 ]
@@ -39,9 +48,9 @@ def add(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Register jobs from JSON, from --set fields, or from both. See docs/job-configuration.md for the fields."""
+    """Register jobs from a file, from --set fields, or from both. See docs/job-configuration.md for the fields."""
     if not file and not fields:
-        raise ConfigError("there is no job to add", field="FILE", fix="name a JSON file, or give --set jobName=… etc.")
+        raise ConfigError("there is no job to add", field="FILE", fix="name a file, or give --set jobName=… etc.")
     configs = _read_jobs(file) if file else [{}]
     with connect(ctx) as client:
         given = [_with_team(config | _assignments(fields), team_of(ctx)) for config in configs]
@@ -54,33 +63,80 @@ def add(
 
 @commands.command("update", cls=ListsJobFields)
 def update(
-    ctx: typer.Context, job: JobName, file: NewConfig = "", fields: Fields = None, as_json: AsJson = False
+    ctx: typer.Context,
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="JOB… [FILE|-]",
+            help="Jobs, as [TEAM:]NAME or as a pattern; then a file with them, in YAML, TOML or JSON, as `job show "
+            "--json` prints them or as a manifest.",
+        ),
+    ],
+    fields: Fields = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Replace a job's configuration with FILE, change single fields with --set, or both."""
-    from jobcloud.config import split_key
+    """Replace the configurations of jobs with those in FILE, change single fields with --set, or both.
 
+    Prints each field that changes, and what happens to running work.
+    """
+    patterns, file = _split_file(names)
     if not file and not fields:
-        raise ConfigError("there is nothing to change", field="FILE", fix="name a JSON file, or give --set FIELD=VALUE")
+        raise ConfigError("there is nothing to change", field="FILE", fix="name a file, or give --set FIELD=VALUE")
+    changes = _assignments(fields)
     configs = _read_jobs(file) if file else []
-    if len(configs) > 1:
-        raise ConfigError(f"{file} holds {len(configs)} jobs", field="FILE", fix="update one job at a time")
-    key = key_of(ctx, job)
     with connect(ctx) as client:
-        config = _with_team(configs[0], split_key(key)[0]) if configs else client.job(key)["config"]
-        updated = client.update_job(key, config | _assignments(fields))
-        render.show(updated, render.job, as_json=as_json)
+        before = _matching(ctx, client, patterns)
+        given = {key: _config_of(ctx, key, job, configs, file) | changes for key, job in before.items()}
+        updated = []
+        for key, config in given.items():
+            killing = _killing(client, before[key])
+            updated.append(client.update_job(key, config))
+            if not as_json:
+                _report_update(before[key], updated[-1], _killing(client, updated[-1]) - killing)
+    _show_json(updated, patterns, as_json=as_json)
+
+
+@commands.command("diff", cls=ListsJobFields)
+def diff(
+    ctx: typer.Context,
+    job: JobName,
+    file: JobFile = "",
+    fields: Fields = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what `jobcloud job update` would change. Exits with 1 if anything differs."""
+    if not file and not fields:
+        raise ConfigError("there is nothing to compare", field="FILE", fix="name a file, or give --set FIELD=VALUE")
+    key, configs = key_of(ctx, job), _read_jobs(file) if file else []
+    with connect(ctx) as client:
+        config = _config_of(ctx, key, client.job(key), configs, file) | _assignments(fields)
+        found = client.apply([], [config], dry_run=True)["items"][0]
+    if as_json:
+        render.show_json(found)
+    elif found["changes"]:
+        render.changed_fields(found["changes"])
+    else:
+        render.say(f"job {key}: no difference")
+    if found["action"] != "unchanged":
+        raise typer.Exit(Exit.REFUSED)
 
 
 @commands.command("list")
 def list_jobs(
-    ctx: typer.Context, app: Annotated[str, typer.Option(help="Only jobs of this app.")] = "", as_json: AsJson = False
+    ctx: typer.Context,
+    app: Annotated[str, typer.Option(help="Only jobs of this app.")] = "",
+    wide: Wide = False,
+    watch: Watch = False,
+    as_json: AsJson = False,
 ) -> None:
     """List jobs."""
     with connect(ctx) as client:
         if app:
             client.app(key_of(ctx, app))  # raises if the app does not exist
-        found = client.jobs(key_of(ctx, app)) if app else client.jobs(team=team_of(ctx))
-        render.show(found, render.jobs, as_json=as_json)
+        filters = {"app": key_of(ctx, app)} if app else {"team": team_of(ctx)}
+        given = {"--app": app, "--team": "" if app else team_of(ctx)}
+        table = partial(render.jobs, wide=wide, empty=render.nothing("job", given, _NO_JOBS))
+        render.watched(lambda: render.show(client.jobs(**filters), table, as_json=as_json), watch=watch)
 
 
 @commands.command("show")
@@ -108,17 +164,125 @@ def trigger(ctx: typer.Context, job: JobName, as_json: AsJson = False) -> None:
 
 
 @commands.command("enable")
-def enable(ctx: typer.Context, job: JobName, as_json: AsJson = False) -> None:
-    """Enable a job. It fires again, unless its app is disabled."""
-    with connect(ctx) as client:
-        render.show(client.switch_job(key_of(ctx, job), enabled=True), render.job, as_json=as_json)
+def enable(ctx: typer.Context, jobs: JobNames, as_json: AsJson = False) -> None:
+    """Enable jobs. They fire again, unless their app is disabled."""
+    _switch(ctx, jobs, enabled=True, as_json=as_json)
 
 
 @commands.command("disable")
-def disable(ctx: typer.Context, job: JobName, as_json: AsJson = False) -> None:
-    """Disable a job. It does not fire, and its tasks are killed."""
+def disable(ctx: typer.Context, jobs: JobNames, as_json: AsJson = False) -> None:
+    """Disable jobs. They do not fire, and their tasks are killed."""
+    _switch(ctx, jobs, enabled=False, as_json=as_json)
+
+
+def _switch(ctx: typer.Context, patterns: list[str], *, enabled: bool, as_json: bool) -> None:
     with connect(ctx) as client:
-        render.show(client.switch_job(key_of(ctx, job), enabled=False), render.job, as_json=as_json)
+        switched = []
+        for key, before in _matching(ctx, client, patterns).items():
+            killing = _killing(client, before)
+            switched.append(client.switch_job(key, enabled=enabled))
+            if not as_json:
+                _report_switch(before, switched[-1], _killing(client, switched[-1]) - killing)
+    _show_json(switched, patterns, as_json=as_json)
+
+
+def _report_switch(before: Json, after: Json, killed: int) -> None:
+    name, state = f"job {after['jobName']}", "disabled" if after["disabled"] else "enabled"
+    if before["disabled"] == after["disabled"]:
+        text = f"{name} was {state} already"
+    else:
+        text = f"{name} is {state}{_ended(before, after, killed)}"
+    if not after["disabled"]:
+        text += f"; next run {render.moment(after['nextFiring'])}" if after["enabled"] else "; its app is disabled"
+    render.say(text)
+
+
+def _report_update(before: Json, after: Json, killed: int) -> None:
+    from jobcloud.fields import differences
+
+    found = differences(before["config"], after["config"])
+    if not found:
+        render.say(f"job {after['jobName']}: nothing to change")
+        return
+    render.say(f"job {after['jobName']} is updated{_ended(before, after, killed) or '; running work continues'}")
+    render.changed_fields({"field": name, "before": old, "after": new} for name, old, new in found)
+
+
+def _ended(before: Json, after: Json, killed: int) -> str:
+    """What a command has ended: attempts that run, and shards that waited."""
+    waiting = before["waitingShards"] - after["waitingShards"]
+    counts = ((killed, "attempts are being killed"), (waiting, "waiting shards are cancelled"))
+    told = [f"{count} {what}" for count, what in counts if count > 0]
+    return "; " + ", ".join(told) if told else ""
+
+
+def _killing(client: Client, job: Json) -> int:
+    """The number of attempts of a job that are being killed."""
+    if not job["activeShards"]:
+        return 0
+    tasks = client.tasks(10_000, job=job["jobName"], state="active")
+    return sum(task["killAskedAt"] is not None for task in tasks)
+
+
+def _show_json(jobs: list[Json], patterns: list[str], *, as_json: bool) -> None:
+    """One job for one name, otherwise a list."""
+    if as_json:
+        render.show_json(jobs[0] if len(patterns) == 1 and not _is_pattern(patterns[0]) else jobs)
+
+
+def _is_pattern(text: str) -> bool:
+    return any(char in text for char in "*?[")
+
+
+def _matching(ctx: typer.Context, client: Client, patterns: list[str]) -> dict[str, Json]:
+    """The jobs that names and patterns mean, by key. Raises if one of them means no job."""
+    from fnmatch import fnmatchcase
+
+    from jobcloud.config import split_key
+
+    found: dict[str, Json] = {}
+    for pattern in patterns:
+        key = key_of(ctx, pattern)
+        if not _is_pattern(pattern):
+            found[key] = client.job(key)
+            continue
+        team, name = split_key(key)
+        jobs = [
+            job
+            for job in client.jobs()
+            if fnmatchcase(job["team"], team) and fnmatchcase(split_key(job["jobName"])[1], name)
+        ]
+        if not jobs:
+            raise NotFound(f"no job matches {pattern!r}", field="JOB", fix="`jobcloud job list` shows all jobs")
+        found |= {job["jobName"]: job for job in jobs}
+    return found
+
+
+def _split_file(names: list[str]) -> tuple[list[str], str]:
+    """The jobs, and the file if the last argument is one: `-`, a path, or a name that ends as that of a file."""
+    from jobcloud.client.documents import SUFFIXES
+
+    last = names[-1]
+    if len(names) > 1 and (last == "-" or "/" in last or last.endswith(SUFFIXES) or Path(last).is_file()):
+        return names[:-1], last
+    return names, ""
+
+
+def _config_of(ctx: typer.Context, key: str, job: Json, configs: list[Json], file: str) -> Json:
+    """The configuration of a job in a file, or the present one if there is no file."""
+    from jobcloud.config import DEFAULT_TEAM, split_key
+    from jobcloud.config import key_of as joined
+
+    if not file:
+        return dict(job["config"])
+    team, _ = split_key(key)
+    if len(configs) == 1 and "jobName" not in configs[0]:
+        return _with_team(configs[0], team)
+    of = {joined(str(one.get("team", team)), str(one.get("jobName"))): one for one in configs}
+    if key not in of:
+        known = ", ".join(list(of)[:5])
+        raise ConfigError(f"{file} has no job {key}", field="FILE", fix=f"its jobs: {known}")
+    return {**of[key], "team": team} if team != DEFAULT_TEAM else of[key]
 
 
 def _with_team(config: Json, team: str) -> Json:
@@ -129,28 +293,38 @@ def _with_team(config: Json, team: str) -> Json:
 
 
 def _read_jobs(file: str) -> list[Json]:
-    """Raises ConfigError if the file cannot be read or is not JSON of jobs."""
-    import json
+    """The configurations in a file: a job, a list of jobs, a manifest, or what `job show --json` prints.
 
-    try:
-        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
-        # A byte order mark
-        found = json.loads(text.removeprefix("\ufeff"))
-    except OSError as error:
-        raise ConfigError(f"{file} cannot be read: {error.strerror}", field="FILE") from error
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{file} is not valid JSON: {error}", field="FILE") from error
-    jobs = found if isinstance(found, list) else [found]
+    Raises ConfigError if the file cannot be read or holds no job.
+    """
+    from jobcloud.client import documents
+    from jobcloud.client.pack import fields_at
+
+    if file == "-":
+        document = documents.parse(sys.stdin.read().encode("utf-8", "surrogateescape"), "standard input")
+    else:
+        document = documents.read(Path(file))
+    value, common = document.value, {}
+    place: documents.Place = ()
+    if isinstance(value, dict) and "jobs" in value:
+        given = value.get("app")
+        app: Json = given if isinstance(given, dict) else {}
+        names = (("team", "team"), ("appName", "name"), ("appName", "appName"))
+        common = {name: app[key] for name, key in names if key in app}
+        value, place = value["jobs"], ("jobs",)
+    jobs = value if isinstance(value, list) else [value]
     if not jobs or not all(isinstance(job, dict) for job in jobs):
-        raise ConfigError(
-            f"{file} holds no job", field="FILE", fix='write {"jobName": …, …}, or a list of such objects'
-        )
-    return jobs
+        fix = "write the fields of a job, or a list of jobs"
+        raise ConfigError(f"{file} holds no job", field="FILE", fix=fix)
+    configs = [job["config"] if isinstance(job.get("config"), dict) else job for job in jobs]
+    return [common | fields_at(document, (*place, index), config) for index, config in enumerate(configs)]
 
 
 def _assignments(fields: list[str] | None) -> Json:
     """`cpuCount=0.5` → {"cpuCount": 0.5}. A value that is not JSON counts as text. Raises ConfigError."""
     import json
+
+    from jobcloud.client.durations import in_numbers
 
     found: Json = {}
     for field in fields or ():
@@ -161,4 +335,4 @@ def _assignments(fields: list[str] | None) -> Json:
             found[name] = json.loads(text)
         except (ValueError, RecursionError):
             found[name] = text
-    return found
+    return in_numbers(found)

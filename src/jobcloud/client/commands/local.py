@@ -31,7 +31,7 @@ def run_local(
         int | None, typer.Option(min=0, help="Run only this shard. Default: all shards, one after the other.")
     ] = None,
 ) -> None:
-    """Run a job in this process, without a cluster. Exits with 1 if a shard fails."""
+    """Run a job in this process, without a cluster. Runs all shards, and exits with 1 if one fails."""
     import logging
 
     from jobcloud.client import local
@@ -40,6 +40,10 @@ def run_local(
     failed = False
     for run in local.run_local(app, job, shard, team_of(ctx)):
         failed |= run.failed
+        if run.error is not None:
+            typer.echo(local.traceback_of(run.error, app), err=True, nl=False)
+            render.say(f"shard {run.item} failed: {type(run.error).__name__}: {run.error}")
+            continue
         ended = "failed" if run.failed else "finished"
         render.say(f"shard {run.item} {ended}: {f'handled {run.handled}' if run.handled else repr(run.result)}")
     if failed:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 import typer
 
 from jobcloud.client import render
 from jobcloud.client.commands.connection import connect
-from jobcloud.client.commands.options import AsJson, JobName, Limit, key_of, team_of
+from jobcloud.client.commands.options import AsJson, JobName, Limit, Watch, Wide, key_of, team_of
+
+_NO_RUNS = "no runs: no job has fired yet"
 
 
 def list_runs(
@@ -19,6 +22,8 @@ def list_runs(
         typer.Option(help="Only runs in this state, such as ACTIVE, FAILED or DEAD (used up all attempts)."),
     ] = "",
     limit: Limit = 20,
+    wide: Wide = False,
+    watch: Watch = False,
     as_json: AsJson = False,
 ) -> None:
     """List the newest runs and their results. A run is one firing of a job."""
@@ -26,7 +31,11 @@ def list_runs(
         if job:
             client.job(key_of(ctx, job))  # raises if the job does not exist
         filters = {"job": key_of(ctx, job)} if job else {"team": team_of(ctx)}
-        render.show(client.runs(limit, **filters, state=state.upper()), render.runs, as_json=as_json)
+        given = {"JOB": job, "--state": state, "--team": "" if job else team_of(ctx)}
+        table = partial(render.runs, wide=wide, empty=render.nothing("run", given, _NO_RUNS))
+        render.watched(
+            lambda: render.show(client.runs(limit, **filters, state=state.upper()), table, as_json=as_json), watch=watch
+        )
 
 
 def retry(

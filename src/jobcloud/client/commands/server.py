@@ -130,12 +130,21 @@ def run_dev(
         Path | None, typer.Option(metavar="DIR", help="Directory for the state. Default: a temporary directory.")
     ] = None,
     port: Annotated[int, typer.Option(min=0, max=65_535, help="Port on which the API listens.")] = 8899,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            help="TOML file with settings of its scheduler.",
+        ),
+    ] = None,
 ) -> None:
     """Run a small cluster on this machine: master, agents and scheduler. For laptops and tests."""
     with server_libraries():
         from jobcloud.dev import supervisor
 
-        raise typer.Exit(supervisor.run_dev(supervisor.DevOptions(demo, agents, data, port)))
+        raise typer.Exit(supervisor.run_dev(supervisor.DevOptions(demo, agents, data, port, config)))
 
 
 @contextmanager

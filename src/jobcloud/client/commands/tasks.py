@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from jobcloud.client import render
 from jobcloud.client.commands.connection import connect
-from jobcloud.client.commands.options import AsJson, Limit, key_of, team_of
+from jobcloud.client.commands.options import AsJson, Limit, Watch, Wide, key_of, team_of
 from jobcloud.errors import ConfigError, NotFound
 
 if TYPE_CHECKING:
     from jobcloud.client.http import Client, Json
 
 commands = typer.Typer(no_args_is_help=True)
+_NO_TASKS = "no tasks: no task has been launched yet"
 
 TaskName = Annotated[
     str,
@@ -34,6 +36,8 @@ def list_tasks(
         str, typer.Option(help="Only tasks in this state, such as RUNNING, or in a group of states: active or ended.")
     ] = "",
     limit: Limit = 50,
+    wide: Wide = False,
+    watch: Watch = False,
     as_json: AsJson = False,
 ) -> None:
     """List the newest tasks. A task is one attempt of one shard."""
@@ -41,7 +45,11 @@ def list_tasks(
         if job:
             client.job(key_of(ctx, job))  # raises if the job does not exist
         whose = {"job": key_of(ctx, job)} if job else {"team": team_of(ctx)}
-        render.show(client.tasks(limit, **whose, state=state), render.tasks, as_json=as_json)
+        given = {"--job": job, "--state": state, "--team": "" if job else team_of(ctx)}
+        table = partial(render.tasks, wide=wide, empty=render.nothing("task", given, _NO_TASKS))
+        render.watched(
+            lambda: render.show(client.tasks(limit, **whose, state=state), table, as_json=as_json), watch=watch
+        )
 
 
 def logs(

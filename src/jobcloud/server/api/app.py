@@ -14,8 +14,9 @@ from starlette.routing import Route
 
 import jobcloud
 from jobcloud.errors import JobcloudError
-from jobcloud.server.api import apps, cluster, jobs, logs, runs, tasks
+from jobcloud.server.api import apply, apps, cluster, jobs, logs, runs, tasks
 from jobcloud.server.api import packages as packages_api
+from jobcloud.server.api.apply import ApplyBody
 from jobcloud.server.api.elastic_job.answers import answer
 from jobcloud.server.api.elastic_job.routes import PREFIX as ELASTIC_JOB_PREFIX
 from jobcloud.server.api.elastic_job.routes import routes as elastic_job_routes
@@ -72,7 +73,7 @@ def create_api(
     app.state.services = Services(
         loop, packages, origin, options, notices, followers, read_log, teardown, clock, warnings, traces, statistics
     )
-    routers = [(resource.router, PREFIX) for resource in (apps, packages_api, jobs, tasks, logs, runs, cluster)]
+    routers = [(resource.router, PREFIX) for resource in (apps, apply, packages_api, jobs, tasks, logs, runs, cluster)]
     routers += [(extra, "") for extra in more_routes]
     for router, prefix in routers:
         app.include_router(router, prefix=prefix)
@@ -144,7 +145,7 @@ def _add_schemas(schemas: dict[str, Any]) -> None:
     """Add the schemas that are in no route's signature."""
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
-    for model in (AppConfig, JobConfig, ProblemView):
+    for model in (AppConfig, JobConfig, ApplyBody, ProblemView):
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas |= schema.pop("$defs", {})
         schemas[model.__name__] = schema

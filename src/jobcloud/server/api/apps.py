@@ -120,14 +120,14 @@ async def put_app(services: Services, app: App, *, replace_it: bool) -> AppView:
 
 def _store(services: Services, app: App, replace_it: bool) -> AppView:
     with services.packages.guard:
-        stored = _with_stored_package(services, app)
+        stored = with_stored_package(services, app)
         services.command(lambda at: PutApp(at, stored, replace_it))
         if replace_it:
             services.collect_packages()
     return app_view(services.snapshot(), app.key)
 
 
-def _with_stored_package(services: Services, app: App) -> App:
+def with_stored_package(services: Services, app: App) -> App:
     """The app with the file name of its stored package. Raises ConfigError if the package was not uploaded."""
     path = services.packages.find(app.package.sha256)
     if path is not None:

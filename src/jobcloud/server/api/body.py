@@ -12,16 +12,23 @@ from fastapi import Request
 from jobcloud.server.api.problems import Problem
 
 MAX_JSON_BYTES = 1 << 20
+# A request with the apps and jobs of a whole cluster.
+MAX_APPLY_BYTES = 4 << 20
 MAX_DEPTH = 32
 _MAX_NUMBER_LENGTH = 64
 
 
 async def read_json(request: Request) -> Any:
     """The body as plain values. Numbers with a point or an exponent are Decimals. Raises Problem."""
+    return parse(await read_bytes(request))
+
+
+async def read_bytes(request: Request) -> bytes:
+    """The body, which claims to be JSON. Raises Problem if it does not."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json" and not kind.endswith("+json"):
         raise Problem("unsupported-media-type", f"Send application/json, not {kind[:80] or 'no type'!r}.")
-    return parse(await request.body())
+    return await request.body()
 
 
 async def read_object(request: Request) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from jobcloud.errors import ConfigError
-from jobcloud.server.api.body import MAX_JSON_BYTES
+from jobcloud.server.api.body import MAX_APPLY_BYTES, MAX_JSON_BYTES
 from jobcloud.server.api.elastic_job.access import LOGIN_PATH, is_elastic_job, is_local, token_of
 from jobcloud.server.api.elastic_job.answers import answer as answer_to
 from jobcloud.server.api.problems import Issue, Problem, from_error
@@ -31,6 +31,7 @@ READS = frozenset({"GET", "HEAD", "OPTIONS"})
 OPEN_PATHS = frozenset({"/api/v1/health", "/api/v1/openapi.json"})
 METRICS_PATH = "/metrics"
 UPLOAD_PATHS = frozenset({"/api/v1/packages"})
+_JSON_LIMITS = {"/api/v1/apply": MAX_APPLY_BYTES}
 # The maximum number of reads that are answered at once, and of reads that wait. An answer may need tens of megabytes.
 _READS_AT_ONCE, _MAX_WAITING = 4, 200
 # The last part of the paths of reads that are not counted: they mostly wait, and compute little.
@@ -124,7 +125,7 @@ class Guard:
         if scope["method"] not in READS:
             self._check_origin(_headers(scope, b"origin"), _headers(scope, b"host")[0])
         upload = scope["path"] in UPLOAD_PATHS
-        limit = self._access.max_upload_bytes if upload else MAX_JSON_BYTES
+        limit = self._access.max_upload_bytes if upload else _JSON_LIMITS.get(scope["path"], MAX_JSON_BYTES)
         _check_length(_headers(scope, b"content-length"), limit)
         seconds = self._access.upload_seconds if upload else self._access.body_seconds
         return _Body(receive, limit, seconds)

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Response
 from fastapi import Query as Parameter
 from pydantic import Field
 
-from jobcloud.config import Job, JobKind, team_of
+from jobcloud.config import App, Job, JobKind, team_of
 from jobcloud.errors import ConfigError
 from jobcloud.messages import PutJob, RemoveJob, SetJobEnabled, Trigger
 from jobcloud.model import Cause, Firing, ShardState
@@ -90,7 +90,7 @@ def create_job(
     enabled: Annotated[bool, Parameter(description="false: the job does not fire until it is enabled")] = True,
 ) -> JobView:
     job = read_job(body, services.options.job_urls)
-    check_code(services, job)
+    check_code(services, job, services.snapshot().apps.get(job.app_key))
     services.command(lambda at: PutJob(at, job, enabled=enabled))
     response.headers["Location"] = f"/api/v1/jobs/{job.key}"
     return show_job(services, job.key)
@@ -106,7 +106,7 @@ def show_job(services: ServicesDep, job: Key) -> JobView:
 def replace_job(services: ServicesDep, job: Key, body: JsonObject) -> JobView:
     given = read_job(body, services.options.job_urls)
     check_same_name("jobName", job, given)
-    check_code(services, given)
+    check_code(services, given, services.snapshot().apps.get(given.app_key))
     services.command(lambda at: PutJob(at, given, replace=True))
     return show_job(services, job)
 
@@ -139,12 +139,11 @@ def switch_job(services: ServicesDep, job: Key, switch: Switch) -> JobView:
     return show_job(services, job)
 
 
-def check_code(services: Services, job: Job) -> None:
-    """Raises ConfigError if it is certain that a worker cannot load the job.
+def check_code(services: Services, job: Job, app: App | None) -> None:
+    """Raises ConfigError if it is certain that a worker of its app cannot load the job.
 
     Nothing is certain with a bootstrap script.
     """
-    app = services.snapshot().apps.get(job.app_key)
     if app is None or app.bootstrap_script:
         return
     package = services.packages.find(app.package.sha256)

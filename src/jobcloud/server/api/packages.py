@@ -41,12 +41,14 @@ class StoredPackageView(View):
 
 class PackageList(View):
     items: list[StoredPackageView]
+    max_bytes: int = Field(description="the largest package that the server takes")
 
 
 @router.get("/packages")
 def list_packages(services: ServicesDep) -> PackageList:
     apps = services.snapshot().apps.values()
-    return PackageList(items=[_stored_view(services, sha256, apps) for sha256 in services.packages.stored()])
+    items = [_stored_view(services, sha256, apps) for sha256 in services.packages.stored()]
+    return PackageList(items=items, max_bytes=services.packages.max_bytes)
 
 
 @router.get("/packages/{sha256}")

@@ -139,7 +139,7 @@ def _read(services: Services, given: Json, known: Job | None, notes: list[str]) 
         kept.pop(useless, None)
     job = read_job(kept | config, services.options.job_urls)
     _check_worker(services, job, of_3=of_3 and known is None)
-    check_code(services, job)
+    check_code(services, job, services.snapshot().apps.get(job.app_key))
     return job
 
 

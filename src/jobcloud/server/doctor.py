@@ -1,0 +1,107 @@
+"""The part of `jobcloud doctor` that examines a machine for a scheduler with given settings. It changes nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from jobcloud.adapters.mesos.detector import parse_zk_uri
+from jobcloud.errors import JobcloudError
+from jobcloud.findings import Finding, ok, problem, warning
+from jobcloud.server import state_commands
+from jobcloud.server.settings import Settings
+from jobcloud.server.wiring import NEEDED_BYTES, STATE_FILE
+
+_CONNECT_S = 3.0
+_MAX_SERVERS = 10
+
+
+def examine(wanted: Settings) -> Iterator[Finding]:
+    yield from _data(wanted.data)
+    for name, host, port in (
+        ("http.port", wanted.http.host, wanted.http.port),
+        ("artifacts.port", wanted.artifacts.host, wanted.artifacts.port),
+    ):
+        yield _port(name, host, port)
+    yield from _mesos(wanted.mesos.master)
+    yield from _store(wanted)
+
+
+def _data(data: Path | None) -> Iterator[Finding]:
+    if data is None:
+        yield warning("data", "the state is kept in memory only", "set data, or give --data DIR")
+        return
+    folder = data if data.exists() else next(parent for parent in data.absolute().parents if parent.exists())
+    if not os.access(folder, os.W_OK | os.X_OK) or not folder.is_dir():
+        yield problem("data", f"{folder} cannot be written", "give the directory to the user of the scheduler")
+        return
+    free = shutil.disk_usage(folder).free
+    if free < NEEDED_BYTES:
+        yield problem("data", f"{free:,} bytes are free on the disk of {data}", f"a start needs {NEEDED_BYTES:,}")
+    elif data.exists() and stat.S_IMODE(data.stat().st_mode) & 0o007:
+        yield warning("data", f"{data} is open to all users", f"chmod o-rwx {data}; a scheduler does it too")
+    else:
+        yield ok("data", f"{data} can be used")
+    state = data / STATE_FILE
+    if state.exists() and not os.access(state, os.R_OK | os.W_OK):
+        yield problem("data", f"{state} cannot be read and written", "give it to the user of the scheduler")
+
+
+def _port(name: str, host: str, port: int) -> Finding:
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        with socket.socket(found[0], socket.SOCK_STREAM) as listening:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(found[4])
+    except OSError as error:
+        text = f"{host}:{port} cannot be listened on: {error.strerror or error}"
+        return warning("ports", f"{name}: {text}", f"ignore this if a scheduler runs here; otherwise change {name}")
+    return ok("ports", f"{name}: {host}:{port} is free")
+
+
+def _mesos(master: str) -> Iterator[Finding]:
+    if not master:
+        yield problem("mesos", "mesos.master is not set", "--mesos HOST:PORT or zk://HOST:PORT/PATH")
+        return
+    try:
+        hosts = parse_zk_uri(master).hosts if master.startswith("zk://") else master
+    except JobcloudError as error:
+        yield problem("mesos", str(error), "correct mesos.master")
+        return
+    port = 2181 if master.startswith("zk://") else 5050
+    yield from _reachable("mesos", hosts, port, "check the address, the network and its firewall")
+
+
+def _reachable(subject: str, hosts: str, default_port: int, fix: str) -> Iterator[Finding]:
+    """One finding for each server: whether a connection succeeds."""
+    for address in hosts.split(",")[:_MAX_SERVERS]:
+        host, colon, port = address.rpartition(":")
+        place = (host.strip("[]"), int(port)) if colon and port.isdigit() else (address, default_port)
+        try:
+            socket.create_connection(place, _CONNECT_S).close()
+        except OSError as error:
+            yield problem(subject, f"{address} cannot be reached: {error.strerror or error}", fix)
+        else:
+            yield ok(subject, f"{address} can be reached")
+
+
+def _store(wanted: Settings) -> Iterator[Finding]:
+    hosts = wanted.zookeeper.hosts or wanted.etcd.hosts
+    if not hosts:
+        return
+    name, port = ("zookeeper", 2181) if wanted.zookeeper.hosts else ("etcd", 2379)
+    found = list(_reachable(name, hosts, port, f"start the server, or correct {name}.hosts"))
+    yield from found
+    if not any(finding.condition == "ok" for finding in found):
+        return
+    try:
+        with state_commands.opened(wanted) as store:
+            epoch = store.epoch()
+    except JobcloudError as error:
+        yield problem("state", str(error), f"check {name}.auth_file, the certificates and the rights of the user")
+    else:
+        yield ok("state", f"can be read; epoch {epoch}" if epoch else "can be read; no scheduler has led yet")

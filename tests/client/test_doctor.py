@@ -1,0 +1,94 @@
+"""`jobcloud doctor`: what is wrong, and what to do about it."""
+
+from __future__ import annotations
+
+import json
+import socket
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from tests.client.test_apply import APP, Shell
+
+from jobcloud import zones
+from jobcloud.client import doctor
+from jobcloud.findings import Condition
+from jobcloud.server import doctor as machine
+from jobcloud.server import settings
+
+
+@pytest.fixture
+def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
+    monkeypatch.setattr(zones, "warning", lambda: "")
+    return Shell(tmp_path, monkeypatch, capsys)
+
+
+def conditions(found: list[dict[str, str]]) -> dict[str, str]:
+    return {one["subject"]: one["condition"] for one in found if one["condition"] != "ok"}
+
+
+def test_healthy_server_has_no_problem_and_no_agents_are_one(shell: Shell) -> None:
+    code, out, _ = shell("doctor", "--json")
+    assert (code, conditions(json.loads(out))) == (1, {"agents": "problem"})
+    shell.loop.offer()
+    code, out, _ = shell("doctor")
+    assert (code, "problem" in out) == (0, False)
+    assert "ok       agents: 1 have made offers" in out
+
+
+def test_server_that_is_not_connected_or_does_not_lead_is_a_problem(shell: Shell) -> None:
+    shell.loop.offer()
+    shell.loop.well, shell.loop.problem = False, "the store is away"
+    code, out, _ = shell("doctor")
+    assert code == 1
+    assert "does not lead: the store is away" in out
+    assert "→ ask the leader" in out
+
+
+def test_clocks_that_are_apart_and_lost_records_are_problems(shell: Shell) -> None:
+    from jobcloud.ports import StoredFault
+
+    shell.loop.offer()
+    now = datetime.now(UTC)
+    shell.loop.faults = (StoredFault("job/x", "is not JSON"),)
+    assert not list(doctor._clock(None, now))
+    found = [*doctor._clock(now + timedelta(seconds=60), now), *doctor.server(shell.client, now)]
+    problems = {finding.subject: finding for finding in found if finding.condition is Condition.PROBLEM}
+    assert set(problems) == {"clock", "state"}
+    assert "60 s apart" in problems["clock"].text
+    assert "job/x: is not JSON" in problems["state"].text
+    assert all(finding.fix for finding in problems.values())
+
+
+def test_job_whose_executors_do_not_start_is_named(shell: Shell) -> None:
+    shell("app", "add", shell.app(text=APP))
+    for _ in range(8):
+        shell.loop.offer()
+        for task in shell.loop.tick(60_000):
+            shell.loop.update(task, "TASK_FAILED", "executor terminated")
+    shell.loop.tick(5_000)
+    found = [finding for finding in doctor.server(shell.client) if finding.subject == "executors"]
+    assert len(found) == 1
+
+
+def test_machine_is_examined_for_a_scheduler(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = tmp_path / "data"
+    data.mkdir(mode=0o755)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        wanted = settings.load(None, {"data": data, "http.port": port, "mesos.master": f"127.0.0.1:{port}"})
+        found = list(machine.examine(wanted))
+        assert {f.subject: f.condition for f in found if f.subject in ("data", "mesos")} == {
+            "data": Condition.WARNING,
+            "mesos": Condition.OK,
+        }
+        assert "http.port" in next(f for f in found if f.subject == "ports" and f.condition != "ok").text
+    assert "cannot be reached" in next(f.text for f in machine.examine(wanted) if f.subject == "mesos")
+    data.chmod(0o700)
+    monkeypatch.setattr(machine, "NEEDED_BYTES", 1 << 60)
+    assert next(f for f in machine.examine(wanted) if f.subject == "data").condition is Condition.PROBLEM
+    code, out, _ = shell("doctor", "--zookeeper", "127.0.0.1:1", "--json")
+    (wrong,) = [one for one in json.loads(out) if one["subject"] == "settings"]
+    assert (code, wrong["condition"]) == (1, "problem")
+    assert wrong["text"].startswith("data: is required")

@@ -1,0 +1,86 @@
+"""Lists for people: at most 80 columns for usual names, filters of empty lists, and lists that are watched."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from tests.client.test_apply import Shell
+
+from jobcloud.client import render
+
+
+@pytest.fixture
+def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
+    found = Shell(tmp_path, monkeypatch, capsys)
+    assert found("app", "add", found.app())[0] == 0
+    found.loop.tick(6_000)
+    found.loop.offer()
+    first, second = found.loop.tick()
+    found.loop.update(first, "TASK_RUNNING")
+    found.loop.update(second, "TASK_FAILED", "no space left\non the device")
+    return found
+
+
+@pytest.mark.parametrize("command", [("tasks",), ("runs",), ("job", "list")])
+def test_lists_take_80_columns_and_wide_ones_have_all(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    with monkeypatch.context() as narrow:
+        narrow.setattr(render, "_WIDE", 80)
+        code, out, _ = shell(*command)
+    assert (code, len(out.splitlines())) == (0, 3 if command == ("tasks",) else 2)
+    assert max(map(len, out.splitlines())) <= 80, out
+    assert len(shell(*command, "--wide")[1].splitlines()[0]) > 80
+
+
+def test_names_in_lists_are_those_that_commands_take(shell: Shell) -> None:
+    name = shell("tasks", "--state", "ended")[1].splitlines()[1].split()[0]
+    assert (name, shell("kill", name)[0]) == ("hello/1", 4)
+    assert "no space left" in shell("tasks")[1]
+    run = shell("runs")[1].splitlines()[1].split()[0]
+    assert shell("retry", run)[0] == 0
+
+
+def test_empty_list_names_its_filters(shell: Shell) -> None:
+    assert shell("tasks", "--job", "hello", "--state", "KILLING")[1] == "no task matches --job hello --state KILLING\n"
+    assert shell("runs", "hello", "--state", "dead")[1] == "no run matches JOB hello --state dead\n"
+    assert shell("--team", "money", "job", "list")[1] == "no job matches --team money\n"
+    shell("app", "remove", "demo", "--jobs")
+    assert "no jobs yet" in shell("job", "list")[1]
+
+
+def test_watched_list_is_shown_again_until_interrupted(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(render, "pause", pause)
+    code, out, _ = shell("tasks", "--watch")
+    assert (code, out.count("hello/0"), len(pauses)) == (0, 2, 2)
+
+
+def test_last_column_is_cut_to_the_width_of_the_terminal() -> None:
+    rows = render.fitted(["A", "TEXT"], [["a", "x" * 40], ["bbb", "one\ntwo"]], 20)
+    assert rows == [["a", "x" * 14 + "…"], ["bbb", "one two"]]
+    assert render.fitted(["A", "TEXT"], [["a" * 40, "y" * 30]], 20) == [["a" * 40, "y" * 9 + "…"]]
+
+
+def test_durations_and_instants_are_short() -> None:
+    now = datetime.now(UTC)
+    before = now - timedelta(days=40)
+    assert render.took(before.isoformat(), (before + timedelta(seconds=90)).isoformat()) == "1m30s"
+    assert render.took(None, None) == render.short_moment(None) == "-"
+    assert len(render.short_moment(before.isoformat())) == 11
+    assert len(render.short_moment(now.isoformat())) == 8
+
+
+def test_cluster_shows_capacity_use_and_free_of_each_agent(shell: Shell) -> None:
+    shell.loop.offer(cpus=7_400, mem=7_904_000)
+    line = next(line for line in shell("cluster")[1].splitlines() if "agent-1.test" in line)
+    assert "8 / 0.6 / 7.4" in line
