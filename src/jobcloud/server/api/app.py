@@ -15,7 +15,9 @@ from starlette.routing import Route
 
 import jobcloud
 from jobcloud.errors import JobcloudError
+from jobcloud.history.queries import Reader
 from jobcloud.server.api import apps, cluster, jobs, logs, runs, tasks
+from jobcloud.server.api import history as history_api
 from jobcloud.server.api import packages as packages_api
 from jobcloud.server.api.events import Notices
 from jobcloud.server.api.follow import Followers
@@ -43,6 +45,7 @@ def create_api(
     teardown: Callable[[], None] | None = None,
     clock: Callable[[], int] = wall_ms,
     warnings: Callable[[], Sequence[str]] = tuple,
+    history: Reader | None = None,
     more_routes: Iterable[APIRouter] = (),
 ) -> FastAPI:
     """The API behind its guard. `more_routes` have their own prefix and are behind the guard too.
@@ -65,9 +68,11 @@ def create_api(
     followers = followers or Followers(notices)
     origin = origin or Origin(packages, options.urls)
     app.state.services = Services(
-        loop, packages, origin, options, notices, followers, read_log, teardown, clock, warnings
+        loop, packages, origin, options, notices, followers, read_log, teardown, clock, warnings, history
     )
-    routers = [(resource.router, PREFIX) for resource in (apps, packages_api, jobs, tasks, logs, runs, cluster)]
+    routers = [
+        (resource.router, PREFIX) for resource in (apps, packages_api, jobs, tasks, logs, runs, history_api, cluster)
+    ]
     routers += [(extra, "") for extra in more_routes]
     for router, prefix in routers:
         app.include_router(router, prefix=prefix)

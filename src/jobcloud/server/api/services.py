@@ -11,6 +11,7 @@ from fastapi import Depends, Request
 from starlette.convertors import Convertor, register_url_convertor
 
 from jobcloud.errors import JobcloudError
+from jobcloud.history.queries import Reader
 from jobcloud.messages import Command
 from jobcloud.scheduler.explain import AgentView, Explanation
 from jobcloud.server.api.body import read_object
@@ -52,6 +53,7 @@ class Services:
     teardown: Callable[[], None] | None = None
     clock: Callable[[], int] = wall_ms
     warnings: Callable[[], Sequence[str]] = tuple
+    history: Reader | None = None
 
     def command(self, make: Callable[[int], Command]) -> int:
         """Carry out a command. Returns the instant for which it was made. Raises as `Loop.command`."""
