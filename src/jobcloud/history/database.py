@@ -39,8 +39,9 @@ from jobcloud.history.tables import REPLACED, TIMES, WRITTEN, attempts
 #: the newest migration
 HEAD: Final = "0001"
 VERSION_TABLE: Final = "history_version"
-_DRIVERS = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql", "mariadb": "mariadb+pymysql"}
-_EXTRAS = {"postgresql": ("psycopg", "postgresql"), "mysql": ("pymysql", "mariadb"), "mariadb": ("pymysql", "mariadb")}
+# SQLAlchemy knows MariaDB as a kind of mysql. The options of the tables are under that name.
+_DRIVERS = {"postgresql": "postgresql+psycopg", "mariadb": "mysql+pymysql"}
+_EXTRAS = {"postgresql": ("psycopg", "postgresql"), "mariadb": ("pymysql", "mariadb")}
 _CONNECT_S = 5
 _LOCK_S = 60
 # Any number that no other program locks.
@@ -67,7 +68,7 @@ class Database:
         if password:
             found = found.set(password=password)
         self.url: URL = found
-        self.kind = "sqlite" if kind == "sqlite" else "postgresql" if kind == "postgresql" else "mariadb"
+        self.kind = kind
         self._file = Path(found.database or "") if self.kind == "sqlite" else None
         self.engine = _engine(found, self.kind, limit_s if reading else 0)
         self._inserts = [
@@ -189,7 +190,7 @@ def _begin_sqlite_read(connection: Connection) -> None:
 def _insert(table: Table, dialect: Dialect, *, replace: bool) -> str:
     """The SQL of an insert for the driver. It changes a row that is there only with `replace`."""
     statement: Insert
-    if dialect.name in ("mysql", "mariadb"):
+    if dialect.name == "mysql":
         made = mysql.insert(table)
         columns = [column.name for column in table.columns] if replace else ["id"]
         statement = made.on_duplicate_key_update(**{name: made.inserted[name] for name in columns})

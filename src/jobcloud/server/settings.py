@@ -443,7 +443,7 @@ class HttpJobs(_Section):
     )
 
 
-_HISTORY_URL = re.compile(r"off|(?:postgresql|mariadb|mysql)://[^\s/]*/[^\s/?]+(?:\?[^\s]*)?|sqlite:///[^\s?]+")
+_HISTORY_URL = re.compile(r"off|(?:postgresql|mariadb)://[^\s/]*/[^\s/?]+(?:\?[^\s]*)?|sqlite:///[^\s?]+")
 
 
 class History(_Section):
