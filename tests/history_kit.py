@@ -39,12 +39,14 @@ def make_attempt(number: int = 0, **changes: Any) -> AttemptTraced:
     )  # fmt: skip
 
 
-def make_run(number: int = 0, state: ShardState = ShardState.FINISHED, job: str = "report", **changes: Any) -> RunTraced:
+def make_run(
+    number: int = 0, state: ShardState = ShardState.FINISHED, job: str = "report", app: str = "shop"
+) -> RunTraced:
     """A run of two shards that fired `number` seconds after START. The second shard ended in `state`."""
     fire_ms = START + 1_000 * number
     shards = shards_of(Shard(state=ShardState.FINISHED, attempt=1), Shard(state=state, attempt=1))
     firing = Firing(f"{job}.{fire_ms}@test", job, 1, Cause.CRON, fire_ms, shards, ended_ms=fire_ms + 500)
-    return RunTraced(firing, changes.get("app", "shop"))
+    return RunTraced(firing, app)
 
 
 def played() -> list[Event]:

@@ -1,4 +1,4 @@
-"""Real SQL servers for tests: Debian's packages postgresql and mariadb-server, as own processes on free loopback ports."""
+"""Real SQL servers for tests: Debian's packages postgresql and mariadb-server, in own processes on free ports."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from tests.process_kit import ServerProcess, started
 
 from jobcloud.dev.tcp_ports import free_ports
 
-KINDS = ("sqlite", "postgresql", "mariadb")
 USER = "jobcloud"
 
 
@@ -121,7 +120,8 @@ class MariaDb(SqlServer):
             check=True, capture_output=True,
         )  # fmt: skip
         users = folder / "users.sql"
-        users.write_text(f"CREATE USER IF NOT EXISTS {USER}@'%'; GRANT ALL ON *.* TO {USER}@'%';\nCREATE DATABASE IF NOT EXISTS test;\n".replace("; ", ";\n"))
+        grants = f"CREATE USER IF NOT EXISTS {USER}@'%';\nGRANT ALL ON *.* TO {USER}@'%';\n"
+        users.write_text(f"{grants}CREATE DATABASE IF NOT EXISTS {self.first};\n")
         self.argv = [
             "mariadbd", "--no-defaults", f"--datadir={data}", f"--port={self.port}", "--bind-address=127.0.0.1",
             f"--socket={folder / 'socket'}", f"--init-file={users}", "--skip-name-resolve",
@@ -150,7 +150,9 @@ def running(kind: str) -> Iterator[SqlServer]:
     folder = Path(tempfile.mkdtemp(prefix=f"jobcloud-{kind}-"))
     folder.chmod(0o755)
     try:
-        with started([Postgres(folder / "server") if kind == "postgresql" else MariaDb(folder / "server")]) as (server,):
+        with started([Postgres(folder / "server") if kind == "postgresql" else MariaDb(folder / "server")]) as (
+            server,
+        ):
             yield server
     finally:
         shutil.rmtree(folder, ignore_errors=True)

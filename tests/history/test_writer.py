@@ -79,9 +79,7 @@ class World:
 
     def writer(self, queue: int = 1_000, spool_bytes: int = 1 << 20) -> Writer:
         spool = Spool(self.folder / "spool", spool_bytes)
-        made = Writer(
-            self.database.open, spool, Limits(), queue=queue, now_ms=lambda: START, monotonic=self.clock
-        )
+        made = Writer(self.database.open, spool, Limits(), queue=queue, now_ms=lambda: START, monotonic=self.clock)
         self.writers.append(made)
         made.start()
         return made

@@ -18,7 +18,20 @@ from typer.core import TyperGroup
 import jobcloud
 from jobcloud import zones
 from jobcloud.client import render
-from jobcloud.client.commands import apps, backup, cluster, import_ej, jobs, local, plan, runs, server, state, tasks
+from jobcloud.client.commands import (
+    apps,
+    backup,
+    cluster,
+    history,
+    import_ej,
+    jobs,
+    local,
+    plan,
+    runs,
+    server,
+    state,
+    tasks,
+)
 from jobcloud.client.commands.exit_codes import Exit
 from jobcloud.client.commands.options import GlobalOptions
 from jobcloud.errors import ConfigError, Conflict, JobcloudError, NotFound, Refused
@@ -30,7 +43,7 @@ _START, _APPS, _RUNS, _CLUSTER, _TOOLS = "Start a server", "Apps and jobs", "Run
 PANELS = {
     _START: ("dev", "scheduler", "backup", "restore", "state"),
     _APPS: ("app", "job", "run-local"),
-    _RUNS: ("runs", "tasks", "logs", "explain", "retry", "kill", "task"),
+    _RUNS: ("runs", "tasks", "logs", "explain", "retry", "kill", "task", "history", "statistics"),
     _CLUSTER: ("cluster", "agent", "framework"),
     _TOOLS: ("next", "plan", "import-ej"),
 }
@@ -145,6 +158,10 @@ cli.command("explain", rich_help_panel=_RUNS)(runs.explain)
 cli.command("retry", rich_help_panel=_RUNS)(runs.retry)
 cli.command("kill", rich_help_panel=_RUNS)(tasks.kill)
 cli.add_typer(tasks.commands, name="task", rich_help_panel=_RUNS, help="Tasks: declare one lost.")
+cli.add_typer(
+    history.commands, name="history", rich_help_panel=_RUNS, help="History: ended runs and attempts from the database."
+)
+cli.command("statistics", rich_help_panel=_RUNS)(history.show_statistics)
 
 cli.command("cluster", rich_help_panel=_CLUSTER)(cluster.show_cluster)
 cli.add_typer(

@@ -485,7 +485,7 @@ class History(_Section):
                 'postgresql://USER@HOST/NAME, mariadb://USER@HOST/NAME or "off"',
                 key="url",
             )
-        if re.match(r"[a-z]+://[^/@]*:[^/@]*@", self.url):
+        if re.match(r"[a-z]+://[^/@]*:[^/@]*@", self.url) or "password=" in self.url:
             raise _wrong("contains a password", "move it to the file of history.password_file", key="url")
         if self.password_file and "@" not in self.url:
             raise _wrong("has no effect alone", "set history.url with a user", key="password_file")
