@@ -97,6 +97,7 @@ class Database:
         """Run the migrations that lack, if there are any. Several processes may do so at once."""
         if self._file is not None:
             self._file.parent.mkdir(parents=True, exist_ok=True)
+            self._file.touch(mode=0o600)
         if self.version() == HEAD:
             return
         with self._alone() as connection:
@@ -106,7 +107,7 @@ class Database:
     def _alone(self) -> Iterator[Connection]:
         """A connection, while no other process migrates."""
         if self._file is not None:
-            with self._file.with_suffix(".lock").open("a") as lock, self.engine.connect() as connection:
+            with self._file.open("rb") as lock, self.engine.connect() as connection:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 yield connection
                 return

@@ -164,6 +164,8 @@ def size_of(database: Database) -> int:
                 int(connection.execute(text("SELECT pg_total_relation_size(:name)"), {"name": name}).scalar() or 0)
                 for name in names
             )
+        # Its figures are those of the last analysis.
+        connection.exec_driver_sql(f"ANALYZE TABLE {', '.join(names)}").all()
         statement = text(
             "SELECT sum(data_length + index_length) FROM information_schema.tables "
             "WHERE table_schema = database() AND table_name = :name"
