@@ -17,7 +17,8 @@ from jobcloud.history.database import HEAD, Database, Unusable
 from jobcloud.history.rows import Batch, of_events
 from jobcloud.history.tables import attempts, executions, metadata, runs, traces
 from jobcloud.messages import AttemptTraced
-from jobcloud.model import ShardState
+from jobcloud.model import ShardState, TaskState
+from jobcloud.scheduler.status import End
 
 
 def count(database: Database) -> list[int]:
@@ -184,3 +185,9 @@ def test_password_is_not_shown() -> None:
     database = Database("postgresql://me@127.0.0.1/history", "geheim")
     assert "geheim" not in str(database)
     assert database.url.password == "geheim"
+
+
+def test_every_state_of_an_attempt_has_a_row() -> None:
+    for state in (*TaskState, *End):
+        batch = of_events([make_attempt(state=state, ended=isinstance(state, End))])
+        assert batch.traces[0][8].startswith("TASK_")

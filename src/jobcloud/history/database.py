@@ -12,6 +12,7 @@ import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -139,14 +140,9 @@ class Database:
             return int(newest[:12], 16) if newest else 0
 
     def _with_times(self, rows: list[Row], times: tuple[int, ...]) -> list[Row]:
-        convert = self._convert
-        converted: list[Row] = []
-        for row in rows:
-            cells = list(row)
-            for place in times:
-                cells[place] = convert(cells[place])
-            converted.append(tuple(cells))
-        return converted
+        # The times are the last columns of their tables.
+        convert, first = self._convert, times[0]
+        return [(*row[:first], *map(convert, row[first:])) for row in rows]
 
 
 def _engine(url: URL, kind: str, limit_s: int) -> Engine:
@@ -176,7 +172,7 @@ def _engine(url: URL, kind: str, limit_s: int) -> Engine:
 def _prepare_sqlite(connection: Any, record: object) -> None:
     # The driver would begin transactions by itself, and would end them before DDL.
     connection.isolation_level = None
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=10000", "journal_size_limit=67108864"):
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=10000", "wal_autocheckpoint=8000"):
         connection.execute(f"PRAGMA {pragma}")
 
 
@@ -217,8 +213,12 @@ def _naive(instant: int) -> datetime:
 
 
 def _iso(instant: int) -> str:
-    moment = datetime.fromtimestamp(instant // 1000, UTC)
-    return f"{moment:%Y-%m-%d %H:%M:%S}.{instant % 1000:03d}000"
+    return f"{_iso_second(instant // 1000)}.{instant % 1000:03d}000"
+
+
+@lru_cache(maxsize=64)
+def _iso_second(second: int) -> str:
+    return f"{datetime.fromtimestamp(second, UTC):%Y-%m-%d %H:%M:%S}"
 
 
 def _seconds(instant: int) -> datetime:

@@ -19,13 +19,26 @@ Event: TypeAlias = AttemptTraced | RunTraced
 SUCCEEDED = "SUCCEEDED"
 #: of attempts; KILLED is neither a success nor a failure
 FAILURES = ("FAILED", "LOST", "NOT_STARTED", "INVALID", "REPLACED")
-# The states of Elastic-Job's status traces.
+# The states of attempts → the end of the id of the row, the state in Elastic-Job's status traces, and its source.
 _TRACED = {
-    "STORED": "TASK_STAGING",
-    "SUCCEEDED": "TASK_FINISHED",
-    "NOT_STARTED": "TASK_DROPPED",
-    "INVALID": "TASK_ERROR",
-    "REPLACED": "TASK_LOST",
+    name: (f"{number:02x}", traced, "CLOUD_EXECUTOR" if number else "CLOUD_SCHEDULER")
+    for number, (name, traced) in enumerate(
+        {
+            "STORED": "TASK_STAGING",
+            "STAGING": "TASK_STAGING",
+            "STARTING": "TASK_STARTING",
+            "RUNNING": "TASK_RUNNING",
+            "KILLING": "TASK_KILLING",
+            "UNREACHABLE": "TASK_UNREACHABLE",
+            "SUCCEEDED": "TASK_FINISHED",
+            "FAILED": "TASK_FAILED",
+            "KILLED": "TASK_KILLED",
+            "LOST": "TASK_LOST",
+            "NOT_STARTED": "TASK_DROPPED",
+            "INVALID": "TASK_ERROR",
+            "REPLACED": "TASK_LOST",
+        }.items()
+    )
 }
 _WORST_FIRST = (ShardState.DEAD, ShardState.FAILED, ShardState.KILLED, ShardState.CANCELLED)
 _MAX_MESSAGE = 4_000
@@ -177,18 +190,18 @@ def _execution(id_: str, event: AttemptTraced) -> Row:
 
 
 def _trace(event: AttemptTraced) -> Row:
-    task, state = event.task, str(event.state)
-    launched = state == "STORED"
+    task, state = event.task, event.state
+    code, name, source = _TRACED[state]
     return (
-        row_id(event.at, f"{task.id} {state}"),
+        row_id(event.at, task.id) + code,
         task.job[:100],
         event.previous,
         task.id,
-        cut(task.agent_id, 50),
-        "CLOUD_SCHEDULER" if launched else "CLOUD_EXECUTOR",
+        task.agent_id[:50],
+        source,
         str(task.execution),
         f"[{task.item}]",
-        _TRACED.get(state) or f"TASK_{state}",
+        name,
         cut(event.message, _MAX_MESSAGE),
         event.at,
     )

@@ -17,6 +17,7 @@ from jobcloud.model import Firing
 #: in the data directory, if the database has no URL
 FILE_NAME = "history.db"
 SPOOL_FOLDER = "history-spool"
+_TRACES = (AttemptTraced, RunTraced)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ class History:
 
     def publish(self, notice: object) -> None:
         """Take a trace. Other notices are ignored."""
-        if isinstance(notice, AttemptTraced | RunTraced):
+        if isinstance(notice, _TRACES):
             self._writer.publish(notice)
 
     def fill(self, firings: Iterable[Firing], apps: dict[str, str]) -> None:

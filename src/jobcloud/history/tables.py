@@ -13,6 +13,7 @@ Elastic-Job 2.1.5 gives them.
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from typing import Any, Final
 
 from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, String, Table, Text
@@ -21,7 +22,12 @@ from sqlalchemy.types import TIMESTAMP
 
 metadata = MetaData()
 
-_IN_MARIADB: dict[str, Any] = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin"}
+_OPTIONS: dict[str, Any] = {
+    "mysql_engine": "InnoDB",
+    "mysql_charset": "utf8mb4",
+    "mysql_collate": "utf8mb4_bin",
+    "sqlite_with_rowid": False,
+}
 _KEY, _RUN, _TASK = String(160), String(255), String(255)
 _MESSAGE = Text()
 _TIME = TIMESTAMP()
@@ -54,7 +60,7 @@ runs = Table(
     Index("history_runs_team", "team", "id"),
     Index("history_runs_state", "state", "id"),
     Index("history_runs_job_state", "job", "state", "id"),
-    **_IN_MARIADB,
+    **_OPTIONS,
 )
 
 attempts = Table(
@@ -90,7 +96,7 @@ attempts = Table(
     Index("history_attempts_app", "app", "id"),
     Index("history_attempts_team", "team", "id"),
     Index("history_attempts_run", "run_id", "id"),
-    **_IN_MARIADB,
+    **_OPTIONS,
 )
 
 # What the retention has to remember, by name.
@@ -99,7 +105,7 @@ marks = Table(
     metadata,
     Column("name", String(50), primary_key=True),
     Column("value", BigInteger, nullable=False),
-    **_IN_MARIADB,
+    **_OPTIONS,
 )
 
 
@@ -122,7 +128,7 @@ executions = Table(
     Column("is_success", Integer, nullable=False),
     Column("start_time", _TIME),
     Column("complete_time", _TIME),
-    **_IN_MARIADB,
+    **_OPTIONS,
 )
 
 traces = Table(
@@ -140,7 +146,7 @@ traces = Table(
     Column("message", String(4000)),
     Column("creation_time", _TIME),
     Index(_bare("TASK_ID_STATE_INDEX"), "task_id", "state"),
-    **_IN_MARIADB,
+    **_OPTIONS,
 )
 
 #: the tables that events go to, by the name of the field of a batch
@@ -154,9 +160,17 @@ _MAX_INSTANT = (1 << 48) - 1
 
 def row_id(instant: int, name: str) -> str:
     """The id of the row of a run or a task."""
-    return f"{prefix(instant)}{hashlib.blake2b(name.encode(errors='replace'), digest_size=10).hexdigest()}"
+    return prefix(instant) + _hash(name)
+
+
+# An attempt has about five rows.
+@lru_cache(maxsize=20_000)
+def _hash(name: str) -> str:
+    return hashlib.blake2b(name.encode(errors="replace"), digest_size=10).hexdigest()
 
 
 def prefix(instant: int) -> str:
     """The beginning of the ids of rows of an instant; as an id, it precedes all of them."""
-    return f"{min(max(instant, 0), _MAX_INSTANT):012x}"
+    if instant >> 48:
+        instant = min(max(instant, 0), _MAX_INSTANT)
+    return f"{instant:012x}"

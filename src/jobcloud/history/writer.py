@@ -1,6 +1,6 @@
 """The thread that writes the history. The scheduler never waits for it.
 
-Events wait in a bounded queue. Twice a second the thread turns them into a batch and writes it in one transaction. If
+Events wait in a bounded queue. Once a second the thread turns them into a batch and writes it in one transaction. If
 the database does not take the batch, it goes to the spool, and the spool goes to the database once that is back. What
 finds no room is counted as dropped.
 
@@ -27,7 +27,7 @@ from jobcloud.model import Firing
 
 log = logging.getLogger(__name__)
 
-_TURN_S = 0.5
+_TURN_S = 1.0
 #: events of one batch; the thread wakes early if this many wait
 BATCH = 5_000
 _FIRST_RETRY_S, _MAX_RETRY_S = 1.0, 30.0

@@ -10,7 +10,13 @@ from sqlalchemy.types import TIMESTAMP
 revision = "0001"
 down_revision = None
 
-_OPTIONS = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin"}
+_OPTIONS: dict[str, Any] = {
+    "mysql_engine": "InnoDB",
+    "mysql_charset": "utf8mb4",
+    "mysql_collate": "utf8mb4_bin",
+    # One tree less for each table.
+    "sqlite_with_rowid": False,
+}
 
 
 def upgrade() -> None:
