@@ -98,7 +98,7 @@ def events_us(url: str, events: list[Event]) -> float:
         assert history.flush()
         on = time.process_time() - began
         state = history.state()
-        assert not (state.dropped or state.problem), state
+        assert (state.dropped, state.problem) == (0, ""), state
         history.stop()
     return (on - off) / len(events) * 1e6
 
@@ -112,12 +112,12 @@ def run_row(number: int, rows: int) -> tuple[object, ...]:
 
 
 def page_ms(url: str, rows: int) -> tuple[float, float]:
-    """Median milliseconds of a first page and of one in the middle, of a random job."""
+    """Milliseconds of a first page and of one in the middle, of random jobs: the lowest tenth ends there."""
     database = Database(url)
     database.upgrade()
     for first in range(0, rows, 10_000):
         database.write(Batch(runs=[run_row(n, rows) for n in range(first, min(first + 10_000, rows))]))
-    with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+    with database.engine.begin() as connection:
         connection.exec_driver_sql("ANALYZE TABLE history_runs" if database.kind == "mariadb" else "ANALYZE")
     database.close()
     reader = Reader(lambda: Database(url, reading=True))
@@ -131,7 +131,8 @@ def page_ms(url: str, rows: int) -> tuple[float, float]:
             times.append(time.perf_counter() - began)
             assert len(found) == 20
     reader.close()
-    return statistics.median(first_pages) * 1e3, statistics.median(middle_pages) * 1e3
+    # A low quantile, because other work on the machine only adds to the times.
+    return statistics.quantiles(first_pages, n=10)[0] * 1e3, statistics.quantiles(middle_pages, n=10)[0] * 1e3
 
 
 def main() -> None:

@@ -78,8 +78,8 @@ class Postgres(SqlServer):
         subprocess.run(made, check=True, capture_output=True, cwd=folder)
         self.argv = [
             *other, str(programs / "postgres"), "-D", str(data), "-p", str(self.port),
-            "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "fsync=off", "-c", "full_page_writes=off",
-            "-c", "timezone=America/New_York",
+            "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "fsync=off",
+            "-c", "full_page_writes=off", "-c", "timezone=America/New_York",
         ]  # fmt: skip
 
     def serves(self) -> bool:
@@ -125,8 +125,8 @@ class MariaDb(SqlServer):
         self.argv = [
             "mariadbd", "--no-defaults", f"--datadir={data}", f"--port={self.port}", "--bind-address=127.0.0.1",
             f"--socket={folder / 'socket'}", f"--init-file={users}", "--skip-name-resolve",
-            "--innodb-flush-log-at-trx-commit=0", "--innodb-flush-method=nosync", "--innodb-doublewrite=0", "--sync-frm=0",
-             "--default-time-zone=+02:00",
+            "--innodb-flush-log-at-trx-commit=0", "--innodb-flush-method=nosync", "--innodb-doublewrite=0",
+            "--sync-frm=0", "--default-time-zone=+02:00",
             *(["--user=root"] if os.geteuid() == 0 else []),
         ]  # fmt: skip
 
