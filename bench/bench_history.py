@@ -122,7 +122,8 @@ def page_ms(url: str, rows: int) -> tuple[float, float]:
     database.close()
     reader = Reader(lambda: Database(url, reading=True))
     dice = random.Random(1)
-    first_pages, middle_pages = [], []
+    first_pages: list[float] = []
+    middle_pages: list[float] = []
     for _ in range(PAGES):
         wanted = Wanted(job=f"job{dice.randrange(JOBS)}", since_ms=NOW - MONTH_MS, until_ms=NOW)
         for times, cursor in ((first_pages, ""), (middle_pages, row_id(NOW - MONTH_MS // 2, "middle"))):

@@ -125,7 +125,7 @@ class MariaDb(SqlServer):
         self.argv = [
             "mariadbd", "--no-defaults", f"--datadir={data}", f"--port={self.port}", "--bind-address=127.0.0.1",
             f"--socket={folder / 'socket'}", f"--init-file={users}", "--skip-name-resolve",
-            "--innodb-flush-log-at-trx-commit=0", "--innodb-flush-method=nosync", "--innodb-doublewrite=0",
+            "--innodb-flush-log-at-trx-commit=2", "--innodb-flush-method=nosync", "--innodb-doublewrite=0",
             "--sync-frm=0", "--default-time-zone=+02:00",
             *(["--user=root"] if os.geteuid() == 0 else []),
         ]  # fmt: skip

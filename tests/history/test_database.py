@@ -132,8 +132,8 @@ def test_run_that_was_retried_gets_its_last_state(database: Database) -> None:
     database.write(of_events([make_run(state=ShardState.DEAD), make_run(1)]))
     database.write(of_events([make_run(state=ShardState.FINISHED)]))
     with database.engine.connect() as connection:
-        assert connection.execute(select(runs.c.state, runs.c.dead, runs.c.finished).order_by(runs.c.id)).all() == [
-            ("FINISHED", 0, 2), ("FINISHED", 0, 2)]  # fmt: skip
+        found = connection.execute(select(runs.c.state, runs.c.dead, runs.c.finished).order_by(runs.c.id)).all()
+    assert [tuple(row) for row in found] == [("FINISHED", 0, 2), ("FINISHED", 0, 2)]
 
 
 def test_attempt_is_stored_with_all_that_the_core_tells(database: Database) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -163,12 +163,13 @@ def test_statistics_equal_a_plain_computation(database: Database, reader: Reader
     made = fill(database, 700, seed)
     within = Wanted(since_ms=START + 100_000, until_ms=START + 650_000)
     chosen = [event for event in made if within.since_ms <= event.at < within.until_ms]
-    name_of = {
-        "job": lambda e: e.task.job,
-        "app": lambda e: e.task.app,
-        "team": lambda e: "default",
-        "total": lambda e: "",
-    }[by]
+    names: dict[str, Callable[[AttemptTraced], str]] = {
+        "job": lambda event: event.task.job,
+        "app": lambda event: event.task.app,
+        "team": lambda event: "default",
+        "total": lambda event: "",
+    }
+    name_of = names[by]
     expected = {
         name: plain([event for event in chosen if name_of(event) == name]) for name in sorted(set(map(name_of, chosen)))
     }

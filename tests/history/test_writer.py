@@ -12,11 +12,10 @@ from sqlalchemy import select
 from sqlalchemy.exc import DataError, OperationalError
 from tests.history_kit import START, make_attempt, make_run, played
 
-from jobcloud.history import writer as writer_module
 from jobcloud.history.database import Database
 from jobcloud.history.queries import Reader, Wanted
 from jobcloud.history.retention import Limits
-from jobcloud.history.rows import Batch, of_events
+from jobcloud.history.rows import Batch, of_events, of_state
 from jobcloud.history.spool import FORMAT, Spool
 from jobcloud.history.tables import attempts, runs
 from jobcloud.history.writer import Writer
@@ -276,7 +275,7 @@ def test_row_of_the_state_is_the_row_of_the_event(tmp_path: Path) -> None:
     (run,) = [event for event in events if isinstance(event, RunTraced)]
     with database.engine.connect() as connection:
         before = connection.execute(select(attempts)).all(), connection.execute(select(runs)).all()
-    database.write(writer_module.of_state([run.firing], {"report": "shop"}, 0))
+    database.write(of_state([run.firing], {"report": "shop"}, 0))
     with database.engine.connect() as connection:
         assert (connection.execute(select(attempts)).all(), connection.execute(select(runs)).all()) == before
     database.close()

@@ -28,6 +28,13 @@ def past(dev: Product, kind: str) -> dict[str, str]:
     return {item[name]: item[state] for item in body["items"]} if status == 200 else {}
 
 
+def let_it_run_and_kill_it(dev: Product) -> None:
+    before, first = len(dev.runs("sales")), scheduler_of(dev.data)
+    until(lambda: len(dev.runs("sales")) >= before + 3, "some runs")
+    os.kill(first, signal.SIGKILL)
+    until(lambda: dev.healthy() and scheduler_of(dev.data) != first, "a new scheduler")
+
+
 def test_history_has_every_ended_run_although_the_scheduler_was_killed(dev: Product) -> None:
     dev.start("dev", "--demo", "--data", str(dev.data), "--port", str(dev.port))
     until(dev.healthy, "a healthy server")
@@ -35,11 +42,7 @@ def test_history_has_every_ended_run_although_the_scheduler_was_killed(dev: Prod
     config = {**dev.get("jobs/sales")["config"], "cron": "* * * * * ?"}
     assert dev.call("jobs/sales", "PUT", config)[0] == 200
     for _ in range(2):
-        before = len(dev.runs("sales"))
-        until(lambda before=before: len(dev.runs("sales")) >= before + 3, "some runs")
-        first = scheduler_of(dev.data)
-        os.kill(first, signal.SIGKILL)
-        until(lambda first=first: dev.healthy() and scheduler_of(dev.data) != first, "a new scheduler")
+        let_it_run_and_kill_it(dev)
     ended = {run["id"]: run for run in dev.runs("sales")}
     until(lambda: ended.keys() <= past(dev, "runs").keys(), "all runs in the history")
     attempts = past(dev, "attempts")
