@@ -15,7 +15,7 @@ help: ## List the targets
 
 # ------------------------------------------------------------------------------------------------ run and test
 
-.PHONY: run test test-mesos test-zookeeper test-etcd debug-test
+.PHONY: run test test-mesos test-zookeeper test-etcd test-sql debug-test
 run: $(VENV)/.server ## Run a cluster, a scheduler and a demo app on this machine, until Ctrl-C
 	$(BIN)/jobcloud dev --demo $(ARGS)
 
@@ -33,6 +33,9 @@ test-zookeeper: $(VENV)/.tests ## Run the tests on a real ZooKeeper (apt-get ins
 
 test-etcd: $(VENV)/.tests ## Run the tests on a real etcd (apt-get install etcd-server)
 	JOBCLOUD_TEST_NO_SKIP=1 $(BIN)/python -m pytest -m etcd $(ARGS)
+
+test-sql: $(VENV)/.tests ## Run the tests on a real PostgreSQL and MariaDB (apt-get install postgresql mariadb-server)
+	JOBCLOUD_TEST_NO_SKIP=1 $(BIN)/python -m pytest -m sql $(ARGS)
 
 # Without the mutants: they show that the tests can fail, whatever the build.
 debug-test: $(VENV)/.tests ## Run the tests of the matcher and of packing on a build with bounds checks
@@ -117,7 +120,7 @@ executor-soak: $(VENV)/.tests ## Run 100,000 executions through one executor: sp
 
 # ------------------------------------------------------------------------------------------------ benchmarks
 
-.PHONY: bench bench-gate bench-stores bench-end-to-end bench-dev-cluster bench-plots bench-plan bench-quality
+.PHONY: bench bench-gate bench-stores bench-history bench-end-to-end bench-dev-cluster bench-plots bench-plan bench-quality
 bench: $(VENV)/.tests ## Time a scheduling cycle and the matcher
 	$(BIN)/python bench/bench_cycle.py
 	$(BIN)/python bench/bench_wide.py
@@ -125,6 +128,9 @@ bench: $(VENV)/.tests ## Time a scheduling cycle and the matcher
 
 bench-gate: $(VENV)/.tests ## Fail if the matcher got slower than its yardsticks allow, or computes more scores
 	$(BIN)/python bench/gate.py $(ARGS)
+
+bench-history: $(VENV)/.tests ## Measure the cost of the history, and of a page of it; ARGS='--rows 10000000' (minutes)
+	$(BIN)/python bench/bench_history.py $(ARGS)
 
 bench-stores: $(VENV)/.tests ## Compare the ZooKeeper and etcd stores on real servers; ARGS='--servers 3' (minutes)
 	$(BIN)/python bench/bench_stores.py $(ARGS)
@@ -163,5 +169,5 @@ $(VENV)/.tests: $(VENV)/bin/python $(SOURCES)
 	@echo "Installing jobcloud into $(VENV) with the libraries for tests, and compiling its three Cython modules."
 	@echo "This takes one to two minutes."
 	$(BIN)/python -m pip install -q --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install -q ./compat/http-parser -e '.[server,plan]' --group dev
+	$(BIN)/python -m pip install -q ./compat/http-parser -e '.[server,plan,postgresql,mariadb]' --group dev
 	touch $(VENV)/.server $@

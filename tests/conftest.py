@@ -137,7 +137,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 # The marks of tests that need a real server.
-_SERVERS = frozenset({"mesos", "zookeeper", "etcd"})
+_SERVERS = frozenset({"mesos", "zookeeper", "etcd", "sql"})
 _skipped: list[tuple[str, frozenset[str]]] = []
 
 

@@ -33,9 +33,9 @@ from jobcloud.messages import (
     Kill,
     Kind,
     Launch,
+    Notice,
     OfferRescinded,
     OffersReceived,
-    Publish,
     PutApp,
     PutJob,
     Reconcile,
@@ -571,4 +571,4 @@ class Mesos:
 
 
 def send_all(effects: Iterable[Effect]) -> Iterable[Call | Acknowledge]:
-    return (effect for effect in effects if not isinstance(effect, Save | Publish))
+    return (effect for effect in effects if not isinstance(effect, Save | Notice))

@@ -174,6 +174,21 @@ def test_client_imports_no_code_of_the_server(path: Path) -> None:
     if named(path) not in RUN_THE_SERVER:
         assert not within(path, "server", "adapters", "dev", *executor)
     assert not {top(name) for name in imports(path)} & {"fastapi", "uvicorn", "pymesos", "kazoo", "pydantic"}
+    assert not within(path, "history")
+
+
+HISTORY = sorted((ROOT / "history").rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", HISTORY, ids=named)
+def test_history_imports_neither_server_nor_scheduler(path: Path) -> None:
+    assert not within(path, "server", "client", "adapters", "dev", "executor", "scheduler", "match", "planning")
+
+
+@pytest.mark.parametrize("path", FILES, ids=named)
+def test_sql_stays_in_the_history(path: Path) -> None:
+    if path not in HISTORY:
+        assert not {top(name) for name in imports(path)} & {"sqlalchemy", "alembic", "psycopg", "pymysql"}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "elastic_job").rglob("*.py")), ids=named)
@@ -229,6 +244,7 @@ def test_core_loads_no_library_of_the_server() -> None:
         "pymesos",
         "kazoo",
         "sqlite3",
+        "sqlalchemy",
     }
 
 

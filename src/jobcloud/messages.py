@@ -14,7 +14,20 @@ from typing import Final, TypeAlias
 import msgspec
 
 from jobcloud.config import App, Job, team_of
-from jobcloud.model import Drain, Executor, Firing, InverseOffer, JobState, Offer, Restoration, Shard, Share, Task
+from jobcloud.model import (
+    NO_OUTCOME,
+    Drain,
+    Executor,
+    Firing,
+    InverseOffer,
+    JobState,
+    Offer,
+    Outcome,
+    Restoration,
+    Shard,
+    Share,
+    Task,
+)
 
 # ---------------------------------------------------------------------------------------------------------- events
 
@@ -426,6 +439,35 @@ class Publish(msgspec.Struct, frozen=True, gc=False):
         return team_of(self.job or self.app)
 
 
+class AttemptTraced(msgspec.Struct, frozen=True, gc=False):
+    """An attempt was launched, is in another state, or has ended. For the history. It may get lost.
+
+    `state` is a TaskState, STORED for the launch, or an End if the attempt has `ended`. `run_cause` and `fire_ms` are
+    those of its run. `step`: the call of the run's listener that it is, or "". `queued_ms`: the time between the
+    instant at which the shard could start and the launch, -1 if it is unknown. `previous`: the task id of the shard's
+    attempt before, or "".
+    """
+
+    at: int
+    task: Task
+    state: str
+    run_cause: str
+    fire_ms: int
+    step: str = ""
+    queued_ms: int = -1
+    previous: str = ""
+    ended: bool = False
+    message: str = ""
+    outcome: Outcome = NO_OUTCOME
+
+
+class RunTraced(msgspec.Struct, frozen=True, gc=False):
+    """A run has ended. For the history. It may get lost. `app` is "" if the job was removed."""
+
+    firing: Firing
+    app: str
+
+
 Call: TypeAlias = (
     Resubscribe
     | Revive
@@ -438,7 +480,9 @@ Call: TypeAlias = (
     | Reconcile
     | Suppress
 )
-Effect: TypeAlias = Save | Call | Acknowledge | Publish
+Notice: TypeAlias = Publish | AttemptTraced | RunTraced
+"""An effect that informs. Nothing depends on it."""
+Effect: TypeAlias = Save | Call | Acknowledge | Notice
 
 # Store, then send, then acknowledge, then publish. Within a rank, effects keep the order in which they were decided.
 EFFECT_ORDER: tuple[tuple[type, ...], ...] = (
@@ -456,7 +500,7 @@ EFFECT_ORDER: tuple[tuple[type, ...], ...] = (
         Suppress,
     ),
     (Acknowledge,),
-    (Publish,),
+    (Publish, AttemptTraced, RunTraced),
 )
 RANK = {effect: rank for rank, effects in enumerate(EFFECT_ORDER) for effect in effects}
 assert set(RANK) == set(Effect.__args__), "EFFECT_ORDER must rank every effect exactly once"

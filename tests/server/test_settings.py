@@ -366,3 +366,35 @@ def test_address_of_all_interfaces_is_no_name_for_clients(
     token.chmod(0o600)
     http = Http(host=host, hosts=hosts, token_file=token)
     assert (http.names, http.advertised, http.local) == (names, advertised, local)
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("oracle://me@db/x", "is not the URL of a database"),
+        ("postgresql://db", "is not the URL of a database"),
+        ("postgresql://me:secret@db/x", "contains a password"),
+        ("mariadb://me@db/x?password=secret", "contains a password"),
+    ],
+)
+def test_invalid_url_of_the_history_is_refused(url: str, problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem) as error:
+        load(flags={"history.url": url})
+    assert error.value.field == "history.url"
+    assert "secret" not in str(error.value)
+
+
+def test_schedulers_that_share_their_state_need_a_shared_history(tmp_path: Path) -> None:
+    flags = {"data": tmp_path, "etcd.hosts": "127.0.0.1:2379", "history.url": f"sqlite:///{tmp_path}/history.db"}
+    with pytest.raises(ConfigError, match="cannot share") as error:
+        load(flags=flags)
+    assert error.value.field == "history.url"
+    assert "off" in error.value.fix
+    for url in ("off", "postgresql://me@db/history", ""):
+        assert load(flags=flags | {"history.url": url}).shared
+
+
+def test_password_of_the_history_comes_from_a_file(token: Path) -> None:
+    assert load(flags={"history.url": "mariadb://me@db/x", "history.password_file": token}).history.password
+    with pytest.raises(ConfigError, match="has no effect alone"):
+        load(flags={"history.password_file": token})

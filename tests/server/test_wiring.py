@@ -107,3 +107,38 @@ def test_settings_of_elastic_job_reach_its_api(tmp_path: Path) -> None:
     client = client_of(app, url="http://127.0.0.1")
     assert client.get("/api/app/list").status_code == 200
     assert client.get("/api/v1/apps").status_code == 401
+
+
+MASTER = {"mesos.master": "10.0.0.1:5050"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "kept"),
+    [
+        ({"data": "d"}, True),
+        ({"data": "d", "history.url": "off"}, False),
+        ({}, False),
+        ({"history.url": "postgresql://me@db/history"}, True),
+        ({"data": "d", "etcd.hosts": "127.0.0.1:2379"}, False),
+        ({"data": "d", "etcd.hosts": "127.0.0.1:2379", "history.url": "mariadb://me@db/history"}, True),
+    ],
+)
+def test_history_is_kept_by_default_if_one_scheduler_has_the_state(
+    tmp_path: Path, flags: dict[str, str], kept: bool
+) -> None:
+    wanted = load(flags=MASTER | flags | ({"data": tmp_path} if "data" in flags else {}))
+    with capture_logs() as lines:
+        history = wiring._history(wanted, tmp_path, lambda: 0)
+    assert (history is not None) == kept
+    warned = any("no history is kept" in line["event"] and "history.url" in line["event"] for line in lines)
+    assert warned == ("etcd.hosts" in flags and not kept)
+
+
+def test_problem_of_the_history_is_a_warning(tmp_path: Path) -> None:
+    process = wiring._Process(load(flags=MASTER | {"data": tmp_path}), tmp_path)
+    assert process._history is not None
+    process._history._writer._fail(OSError("no route to host"))
+    process._history._writer._dropped = 3
+    away, lost = process._warnings()
+    assert "no route to host" in away
+    assert "3 events" in lost

@@ -23,7 +23,7 @@ from jobcloud.messages import (
     Command,
     Effect,
     Event,
-    Publish,
+    Notice,
     SendFailed,
     StatusReceived,
     Tick,
@@ -578,6 +578,6 @@ class Process:
         core._tasks.kill = noted  # type: ignore[method-assign]
         return core
 
-    def _publish(self, notice: Publish) -> None:
+    def _publish(self, notice: Notice) -> None:
         self.point("before Publish")
         self.point("after Publish")

@@ -24,6 +24,7 @@ from jobcloud.client.commands import (
     backup,
     cluster,
     doctor,
+    history,
     import_ej,
     jobs,
     local,
@@ -44,7 +45,7 @@ _START, _APPS, _RUNS, _CLUSTER, _TOOLS = "Start a server", "Apps and jobs", "Run
 PANELS = {
     _START: ("dev", "scheduler", "backup", "restore", "state"),
     _APPS: ("app", "job", "apply", "export", "run-local"),
-    _RUNS: ("runs", "tasks", "logs", "explain", "retry", "kill", "task"),
+    _RUNS: ("runs", "tasks", "logs", "explain", "retry", "kill", "task", "history", "statistics"),
     _CLUSTER: ("cluster", "agent", "framework"),
     _TOOLS: ("doctor", "next", "plan", "import-ej"),
 }
@@ -162,6 +163,10 @@ cli.command("explain", rich_help_panel=_RUNS)(runs.explain)
 cli.command("retry", rich_help_panel=_RUNS)(runs.retry)
 cli.command("kill", rich_help_panel=_RUNS)(tasks.kill)
 cli.add_typer(tasks.commands, name="task", rich_help_panel=_RUNS, help="Tasks: declare one lost.")
+cli.add_typer(
+    history.commands, name="history", rich_help_panel=_RUNS, help="History: ended runs and attempts from the database."
+)
+cli.command("statistics", rich_help_panel=_RUNS)(history.show_statistics)
 
 cli.command("cluster", rich_help_panel=_CLUSTER)(cluster.show_cluster)
 cli.add_typer(

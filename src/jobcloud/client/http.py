@@ -298,6 +298,21 @@ class Client:
         params = {} if item is None else {"item": item}
         return self._json("POST", f"runs/{_part(run_id)}/retry", params=params)
 
+    def past(self, kind: str, limit: int = 100, **filters: str) -> list[Json]:
+        """Ended runs or attempts (`kind`) of the history.
+
+        Filters: team, app, job, since, until; state of runs; run and outcome of attempts.
+        """
+        return self._pages(f"history/{kind}", limit, filters)
+
+    def past_events(self, task_id: str) -> list[Json]:
+        """The states of one attempt, oldest first."""
+        return self._items("history/events", task=task_id)
+
+    def statistics(self, limit: int = 100, **filters: str) -> list[Json]:
+        """Statistics by job, app or team, or in total. Filters: by, team, app, job, since, until."""
+        return self._pages("statistics", limit, filters)
+
     def executors(self) -> list[Json]:
         return self._items("executors")
 

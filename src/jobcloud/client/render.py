@@ -420,6 +420,56 @@ def runs(items: Iterable[Json], *, wide: bool = True, empty: str = "") -> None:
     show_table(("RUN", "CAUSE", "STATE", "SHARDS", "FIRED", "ENDED"), rows, empty)
 
 
+def past_attempts(items: Iterable[Json]) -> None:
+    rows = (
+        (
+            f"{a['jobName']}/{a['step'] or a['item']}",
+            a["outcome"],
+            a["attempt"],
+            a["hostname"],
+            _length(a["queuedSeconds"]),
+            _length(a["durationSeconds"]),
+            moment(a["endedAt"]),
+            (a["message"] or a["cause"])[:200],
+            a["runId"],
+        )
+        for a in items
+    )
+    titles = ("JOB/SHARD", "OUTCOME", "ATTEMPT#", "HOST", "WAITED#", "TOOK#", "ENDED", "MESSAGE", "RUN")
+    show_table(titles, rows, "no attempts: none has ended in this range of time")
+
+
+def past_events(items: Iterable[Json]) -> None:
+    rows = ((moment(e["at"]), e["state"], e["source"], e["execution"], e["message"][:200]) for e in items)
+    show_table(("TIME", "STATE", "SOURCE", "EXECUTION", "MESSAGE"), rows, "the history does not know this task")
+
+
+def statistics(items: Iterable[Json]) -> None:
+    rows = (
+        (
+            s["name"] or "total",
+            s["attempts"],
+            s["succeeded"],
+            s["failed"],
+            s["killed"],
+            *(_length(s["duration"][name]) for name in ("p50", "p95", "p99")),
+            _length(s["queued"]["p95"]),
+            f"{s['cpuSeconds']:,.0f}",
+            f"{s['memoryMBSeconds'] / 1024:,.0f}",
+        )
+        for s in items
+    )
+    titles = ("NAME", "ATTEMPTS#", "OK#", "FAILED#", "KILLED#", "P50#", "P95#", "P99#", "WAIT P95#", "CPU s#", "GB s#")
+    show_table(titles, rows, "no attempts: none has ended in this range of time")
+
+
+def _length(seconds: float | None) -> str:
+    """1.25 → "1.25s", 90 → "1m30s"."""
+    if seconds is None:
+        return "-"
+    return f"{seconds:.3g}s" if seconds < 60 else age(seconds).removesuffix(" ago")
+
+
 def explanation(item: Json) -> None:
     if not item["waiting"] and not item["active"]:
         say(f"{item['jobName']}: no shard is running or waiting; next run {moment(item['nextFiring'])}")

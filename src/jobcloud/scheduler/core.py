@@ -63,6 +63,7 @@ from jobcloud.scheduler.state import Policy as Policy
 from jobcloud.scheduler.tasks import Tasks
 from jobcloud.scheduler.timeouts import Timeouts
 from jobcloud.scheduler.timetable import Timetable
+from jobcloud.scheduler.traces import Traces
 from jobcloud.scheduler.warm_executors import WarmExecutors
 
 
@@ -119,6 +120,7 @@ class Scheduler:
             reconciliation,
             self._cycle,
             commands,
+            *([Traces(state)] if policy.traced else []),
         )
         hooks.install(parts)
         self._explainer = Explainer(state, hooks, self._timetable, self._cycle)

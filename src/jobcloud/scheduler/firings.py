@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sized
 from itertools import chain
 
 from jobcloud.config import Job, JobKind
-from jobcloud.messages import Topic
+from jobcloud.messages import RunTraced, Topic
 from jobcloud.model import Cause, Firing, Shard, ShardState, Task, changed, cut, replaced
 from jobcloud.scheduler import retry
 from jobcloud.scheduler.part import Part
@@ -124,6 +124,8 @@ class Firings(Part):
         self._remember(firing)
         self._prune(firing.job)
         job = self._state.jobs.get(firing.job)
+        if self._state.policy.traced:
+            self._state.emit(RunTraced(firing, job.app_key if job is not None else ""))
         if job is not None:
             self.ensure_resident(job, at)
         self._state.request_cycle()

@@ -71,6 +71,8 @@ class Policy:
     restore_hold_ms: int = 30_000
     #: interval between two sweeps
     sweep_ms: int = 60_000
+    #: whether attempts and runs are traced for the history
+    traced: bool = False
 
 
 _PUBLISH = RANK[Publish]

@@ -35,7 +35,7 @@ from jobcloud.messages import (
     Event,
     FrameworkRemoved,
     Kind,
-    Publish,
+    Notice,
     Save,
     SendFailed,
     Subscribed,
@@ -190,7 +190,7 @@ class BatchProcessor(Generic[CoreT]):
         store: Store,
         make_driver: Callable[[], Driver],
         restore: Restore[CoreT],
-        publish: Callable[[Publish], None],
+        publish: Callable[[Notice], None],
         *,
         now_ms: Callable[[], int],
         tick_ms: int = 1_000,
@@ -409,7 +409,7 @@ class BatchProcessor(Generic[CoreT]):
             raise
         for ranked in ranks:
             for effect in ranked:
-                if isinstance(effect, Publish):
+                if isinstance(effect, Notice):
                     self._publish(effect)
                 elif not isinstance(effect, Save):
                     self._send_if_stored(effect)
@@ -492,7 +492,7 @@ class BatchProcessor(Generic[CoreT]):
 
         The process may have been suspended since the write, and another scheduler may lead by now.
         """
-        if not self._may_send() and any(not isinstance(effect, Save | Publish) for rank in ranks for effect in rank):
+        if not self._may_send() and any(not isinstance(effect, Save | Notice) for rank in ranks for effect in rank):
             raise StoreError("the leadership of this scheduler is in doubt")
 
     def _send_if_stored(self, effect: Call | Acknowledge) -> None:

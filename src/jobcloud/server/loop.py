@@ -471,7 +471,7 @@ class Loop(Generic[CoreT]):
         if not self._started.done():
             self._started.set_exception(error or Unavailable("stopped before it started"))
 
-    def _publish(self, notice: messages.Publish) -> None:
+    def _publish(self, notice: messages.Notice) -> None:
         for sink in self._sinks:
             try:
                 sink.publish(notice)

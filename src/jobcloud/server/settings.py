@@ -496,6 +496,59 @@ class ElasticJob(_Section):
     )
 
 
+_HISTORY_URL = re.compile(r"off|(?:postgresql|mariadb)://[^\s/]*/[^\s/?]+(?:\?[^\s]*)?|sqlite:///[^\s?]+")
+
+
+class History(_Section):
+    """The history of runs and attempts, in a SQL database."""
+
+    url: str = Field(
+        default="",
+        description="postgresql://USER@HOST/NAME or mariadb://USER@HOST/NAME; empty: SQLite in the data directory, if "
+        'the state is there too; "off": no history',
+    )
+    password_file: SecretFile | None = Field(default=None, description="a file that contains the password of the user")
+    keep: Annotated[Duration, _between(timedelta(hours=1), timedelta(days=3660))] = Field(
+        default=timedelta(days=90), description="how long attempts and runs are kept, 1h to 3660d"
+    )
+    keep_attempts: int = Field(
+        default=10_000_000, ge=0, le=1_000_000_000, description="attempts kept in total; 0: no limit"
+    )
+    keep_attempts_per_job: int = Field(
+        default=0, ge=0, le=1_000_000_000, description="attempts kept of each job; 0: no limit"
+    )
+    keep_bytes: ByteSize = Field(
+        default=ByteSize(0), ge=0, le=1 << 50, description="size of the tables, e.g. 10GiB; 0: no limit"
+    )
+    spool_bytes: ByteSize = Field(
+        default=ByteSize(64 << 20),
+        ge=1 << 20,
+        le=1 << 40,
+        description="disk space for events while the database is away, e.g. 64MiB",
+    )
+    queue: int = Field(
+        default=100_000, ge=1_000, le=10_000_000, description="events that wait in memory, 1000 to 10000000"
+    )
+
+    @check(mode="after")
+    def _usable(self) -> History:
+        if self.url and not _HISTORY_URL.fullmatch(self.url):
+            raise _wrong(
+                "is not the URL of a database",
+                'postgresql://USER@HOST/NAME, mariadb://USER@HOST/NAME or "off"',
+                key="url",
+            )
+        if re.match(r"[a-z]+://[^/@]*:[^/@]*@", self.url) or "password=" in self.url:
+            raise _wrong("contains a password", "move it to the file of history.password_file", key="url")
+        if self.password_file and "@" not in self.url:
+            raise _wrong("has no effect alone", "set history.url with a user", key="password_file")
+        return self
+
+    @property
+    def password(self) -> str:
+        return read_secret(self.password_file) if self.password_file else ""
+
+
 class Log(_Section):
     format: Literal["text", "json"] = Field(default="text", description='"text" for people, "json" for machines')
     level: Literal["debug", "info", "warning", "error"] = Field(
@@ -542,6 +595,7 @@ class Settings(BaseSettings):
     http_jobs: HttpJobs = HttpJobs()
     elastic_job: ElasticJob = ElasticJob()
     metrics: Metrics = Metrics()
+    history: History = History()
     log: Log = Log()
 
     @check(mode="after")
@@ -555,7 +609,18 @@ class Settings(BaseSettings):
                 )
         if self.zookeeper.hosts and self.etcd.hosts:
             raise _wrong("is set, and zookeeper.hosts too", "choose one of the two for the state", key="etcd.hosts")
+        if self.shared and self.history.url.startswith("sqlite:"):
+            raise _wrong(
+                "is SQLite, which several schedulers cannot share",
+                "set history.url to a PostgreSQL or MariaDB database, or to off",
+                key="history.url",
+            )
         return self
+
+    @property
+    def shared(self) -> bool:
+        """Whether several schedulers share the state."""
+        return bool(self.zookeeper.hosts or self.etcd.hosts)
 
     @classmethod
     def settings_customise_sources(

@@ -38,8 +38,10 @@ from jobcloud.adapters.zookeeper.store import ZooKeeperStore
 from jobcloud.client import context
 from jobcloud.errors import ConfigError, NotFound, Refused, StoreError, StoreFull, Unavailable
 from jobcloud.executor import bundle
+from jobcloud.history.retention import Limits as HistoryLimits
+from jobcloud.history.service import History, HistoryOptions
 from jobcloud.match import CompiledMatcher, PlainMatcher
-from jobcloud.ports import LastingStore, Leadership, Store, TlsFiles
+from jobcloud.ports import LastingStore, Leadership, Sink, Store, TlsFiles
 from jobcloud.scheduler import Policy, Scheduler
 from jobcloud.scheduler.launch import Artifacts
 from jobcloud.server import epochs, logs
@@ -114,6 +116,7 @@ class _Process:
         self._clock = Clock()
         self._tally = Tally(wanted.metrics.jobs)
         self._scheduler: Scheduler | None = None
+        self._history = _history(wanted, data, self._clock.now_ms)
 
     def run(self, stop: threading.Event) -> int:
         sys.setswitchinterval(_SWITCH_S)
@@ -134,7 +137,12 @@ class _Process:
             origin = Origin(packages, self._package_urls, timeout_s=sizes.fetch_timeout.total_seconds())
             base_url = _url(artifacts.advertise or artifacts.host, artifact_socket)
             policy = _policy(self._settings, Artifacts(base_url, zip_sha256, zip_path.name, bundle.command(zip_sha256)))
+            policy = replace(policy, traced=self._history is not None)
             api_url = _url(self._settings.http.advertised, api_socket)
+            if self._history is not None:
+                self._history.start()
+                # Ends after the loop, whose last traces it takes.
+                stack.callback(self._history.stop)
             store, leadership = self._state(api_url)
             loop = self._loop(policy, store, leadership)
             stack.callback(loop.stop, _STOP_S)
@@ -213,12 +221,18 @@ class _Process:
 
         def restore(stored: Restored, epoch: int, at: int) -> Scheduler:
             self._scheduler = MeasuredScheduler(self._tally, policy, stored, epoch, at, matcher)
+            if self._history is not None:
+                apps = {job.key: job.app_key for job in self._scheduler.jobs.values()}
+                self._history.fill(self._scheduler.firings.values(), apps)
             return self._scheduler
 
+        sinks: list[Sink] = [self._notices, logs.LogSink(self._notices.last_id), self._tally]
+        if self._history is not None:
+            sinks.append(self._history)
         loop: Loop[Scheduler] = Loop(
             MeasuredStore(store, self._tally),
             lambda: MeasuredDriver(MesosDriver(mesos, loop.abort, self._clock.now_ms), self._tally),
-            [self._notices, logs.LogSink(self._notices.last_id), self._tally],
+            sinks,
             restore,
             now_ms=self._clock.now_ms,
             pace=Pace(coalesce_ms=milliseconds(self._settings.scheduling.coalesce)),
@@ -266,13 +280,18 @@ class _Process:
             clock=self._clock.now_ms,
             warnings=self._warnings,
             more_routes=[metrics_api.router(metrics.scrape)],
+            history=self._history.reader if self._history is not None else None,
         )
         return CountedApi(api, self._tally)
 
     def _warnings(self) -> tuple[str, ...]:
         """The present problems that do not stop the scheduler. Read on any thread."""
         scheduler = self._scheduler
-        return (*self._clock.warnings(), *(scheduler.warnings if scheduler is not None else ()))
+        return (
+            *self._clock.warnings(),
+            *(scheduler.warnings if scheduler is not None else ()),
+            *(self._history.warnings() if self._history is not None else ()),
+        )
 
     @contextlib.contextmanager
     def _context(self, url: str) -> Iterator[None]:
@@ -383,6 +402,21 @@ def _policy(wanted: Settings, artifacts: Artifacts) -> Policy:
         reconcile_interval_ms=milliseconds(numbers.reconcile_interval),
         history=numbers.history,
     )
+
+
+def _history(wanted: Settings, data: Path, now_ms: Callable[[], int]) -> History | None:
+    """The history that the settings ask for. None if there is none."""
+    history = wanted.history
+    if history.url == "off" or (not history.url and wanted.data is None):
+        return None
+    if not history.url and wanted.shared:
+        log.warning("no history is kept: several schedulers cannot share SQLite; set history.url, or set it to off")
+        return None
+    limits = HistoryLimits(
+        milliseconds(history.keep), history.keep_attempts, history.keep_attempts_per_job, history.keep_bytes
+    )
+    options = HistoryOptions(history.url, history.password, limits, history.spool_bytes, history.queue)
+    return History(options, data, now_ms)
 
 
 def zookeeper_state(wanted: ZooKeeper) -> str:

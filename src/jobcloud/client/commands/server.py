@@ -109,6 +109,13 @@ def run_scheduler(
             metavar="HOST:PORT,…", help="Keep the state in etcd. Then several schedulers can run, and one leads."
         ),
     ] = None,
+    history: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL|off",
+            help="Database of the history: postgresql://USER@HOST/NAME or mariadb://…. Default: SQLite in --data.",
+        ),
+    ] = None,
     config: Annotated[Path | None, typer.Option(metavar="FILE", help="TOML file with settings.")] = None,
 ) -> None:
     """Run the scheduler on a Mesos cluster.
@@ -118,7 +125,7 @@ def run_scheduler(
     with server_libraries():
         from jobcloud.server import settings, wiring
 
-        own = {"data": data, "zookeeper.hosts": zookeeper, "etcd.hosts": etcd}
+        own = {"data": data, "zookeeper.hosts": zookeeper, "etcd.hosts": etcd, "history.url": history}
         found = settings.load(config, own | mesos.settings() | api.settings() | tls.settings())
         raise typer.Exit(wiring.run_scheduler(found))
 

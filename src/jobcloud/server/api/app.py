@@ -14,7 +14,9 @@ from starlette.routing import Route
 
 import jobcloud
 from jobcloud.errors import JobcloudError
+from jobcloud.history.queries import Reader
 from jobcloud.server.api import apply, apps, cluster, jobs, logs, runs, tasks
+from jobcloud.server.api import history as history_api
 from jobcloud.server.api import packages as packages_api
 from jobcloud.server.api.apply import ApplyBody
 from jobcloud.server.api.elastic_job.answers import answer
@@ -47,6 +49,7 @@ def create_api(
     teardown: Callable[[], None] | None = None,
     clock: Callable[[], int] = wall_ms,
     warnings: Callable[[], Sequence[str]] = tuple,
+    history: Reader | None = None,
     more_routes: Iterable[APIRouter] = (),
     traces: TraceSearch | None = None,
     statistics: Statistics | None = None,
@@ -71,9 +74,22 @@ def create_api(
     followers = followers or Followers(notices)
     origin = origin or Origin(packages, options.urls)
     app.state.services = Services(
-        loop, packages, origin, options, notices, followers, read_log, teardown, clock, warnings, traces, statistics
+        loop,
+        packages,
+        origin,
+        options,
+        notices,
+        followers,
+        read_log,
+        teardown,
+        clock,
+        warnings,
+        history,
+        traces,
+        statistics,
     )
-    routers = [(resource.router, PREFIX) for resource in (apps, apply, packages_api, jobs, tasks, logs, runs, cluster)]
+    resources = (apps, apply, packages_api, jobs, tasks, logs, runs, history_api, cluster)
+    routers = [(resource.router, PREFIX) for resource in resources]
     routers += [(extra, "") for extra in more_routes]
     for router, prefix in routers:
         app.include_router(router, prefix=prefix)

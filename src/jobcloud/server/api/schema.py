@@ -199,10 +199,17 @@ else:
     JobConfig = _generate(Job, "JobConfig", "A job of an app: when it fires, its shards, and the needs of each shard.")
 
 
+_CAPITALS = {
+    "app_url": "appURL",
+    "memory_mb": "memoryMB",
+    "disk_mb": "diskMB",
+    "memory_mb_seconds": "memoryMBSeconds",
+}
+
+
 def json_name(name: str) -> str:
     """A field's name in JSON: camel case, with Elastic-Job-Cloud's capitals."""
-    capitals = {"app_url": "appURL", "memory_mb": "memoryMB", "disk_mb": "diskMB"}
-    return capitals.get(name) or to_camel(name)
+    return _CAPITALS.get(name) or to_camel(name)
 
 
 class View(BaseModel):

@@ -11,6 +11,7 @@ from fastapi import Depends, Request
 from starlette.convertors import Convertor, register_url_convertor
 
 from jobcloud.errors import JobcloudError
+from jobcloud.history.queries import Reader
 from jobcloud.messages import Command
 from jobcloud.scheduler.explain import AgentView, Explanation
 from jobcloud.server.api.body import read_object
@@ -52,7 +53,7 @@ class ApiOptions:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """`traces` and `statistics` are None without a history."""
+    """`history`, `traces` and `statistics` are None without a history."""
 
     loop: Loop
     packages: PackageStore
@@ -64,6 +65,7 @@ class Services:
     teardown: Callable[[], None] | None = None
     clock: Callable[[], int] = wall_ms
     warnings: Callable[[], Sequence[str]] = tuple
+    history: Reader | None = None
     traces: TraceSearch | None = None
     statistics: Statistics | None = None
 

@@ -1,0 +1,116 @@
+"""`jobcloud history` and `statistics`: what has ended, from the SQL database of the server."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+import typer
+
+from jobcloud.client import render
+from jobcloud.client.commands.connection import connect
+from jobcloud.client.commands.options import AsJson, Limit, key_of, team_of
+from jobcloud.errors import ConfigError
+
+commands = typer.Typer(no_args_is_help=True)
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_AGO = re.compile(r"(\d{1,6})([smhdw])")
+
+Job = Annotated[str, typer.Argument(metavar="JOB", help="Only this job, as [TEAM:]NAME.")]
+App = Annotated[str, typer.Option(metavar="APP", help="Only jobs of this app, as [TEAM:]NAME.")]
+Since = Annotated[str, typer.Option(metavar="TIME", help="How long ago, such as 30d or 12h, or a time in ISO 8601.")]
+Until = Annotated[str, typer.Option(metavar="TIME", help="The end of the range, in the same forms. Default: now.")]
+
+
+@commands.command("runs")
+def list_runs(
+    ctx: typer.Context,
+    job: Job = "",
+    app: App = "",
+    state: Annotated[
+        str, typer.Option(help="Only runs in this state: FINISHED, FAILED, KILLED, CANCELLED, DEAD.")
+    ] = "",
+    since: Since = "",
+    until: Until = "",
+    limit: Limit = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List ended runs, the newest fire time first."""
+    filters = _filters(ctx, job, app, since, until, state=state.upper())
+    with connect(ctx) as client:
+        render.show(client.past("runs", limit, **filters), render.runs, as_json=as_json)
+
+
+@commands.command("attempts")
+def list_attempts(
+    ctx: typer.Context,
+    job: Job = "",
+    app: App = "",
+    run: Annotated[str, typer.Option(metavar="RUN", help="Only attempts of this run.")] = "",
+    outcome: Annotated[
+        str, typer.Option(help="Only this end: SUCCEEDED, FAILED, KILLED, LOST, NOT_STARTED, INVALID or REPLACED.")
+    ] = "",
+    since: Since = "",
+    until: Until = "",
+    limit: Limit = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List ended attempts, the newest end first."""
+    filters = _filters(ctx, job, app, since, until, run=run, outcome=outcome.upper())
+    with connect(ctx) as client:
+        render.show(client.past("attempts", limit, **filters), render.past_attempts, as_json=as_json)
+
+
+@commands.command("events")
+def list_events(
+    ctx: typer.Context,
+    task: Annotated[str, typer.Argument(metavar="TASK", help="Task id, from `jobcloud history attempts --json`.")],
+    as_json: AsJson = False,
+) -> None:
+    """List the states of one attempt, oldest first."""
+    with connect(ctx) as client:
+        render.show(client.past_events(task), render.past_events, as_json=as_json)
+
+
+def show_statistics(
+    ctx: typer.Context,
+    job: Job = "",
+    app: App = "",
+    by: Annotated[str, typer.Option(help="One row for each job, app or team, or the total.")] = "job",
+    since: Since = "",
+    until: Until = "",
+    limit: Limit = 100,
+    as_json: AsJson = False,
+) -> None:
+    """Show successes, failures, durations, waits and resources of attempts. Default: the last 24 hours."""
+    filters = _filters(ctx, job, app, since, until, by=by.lower())
+    with connect(ctx) as client:
+        render.show(client.statistics(limit, **filters), render.statistics, as_json=as_json)
+
+
+def _filters(ctx: typer.Context, job: str, app: str, since: str, until: str, **more: str) -> dict[str, str]:
+    if job:
+        named = {"job": key_of(ctx, job)}
+    elif app:
+        named = {"app": key_of(ctx, app)}
+    else:
+        named = {"team": "" if more.get("run") else team_of(ctx)}
+    return named | {"since": _instant("--since", since), "until": _instant("--until", until)} | more
+
+
+def _instant(option: str, text: str) -> str:
+    """A time as the API takes it; "" for "". Raises ConfigError."""
+    if not text:
+        return ""
+    if ago := _AGO.fullmatch(text):
+        moment = datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+    else:
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            fix = "a length such as 30d, 12h or 10m, or a time such as 2026-12-01T08:00"
+            raise ConfigError(f"{text[:80]!r} is not a time", field=option, fix=fix) from None
+    # A time without a zone is local time.
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

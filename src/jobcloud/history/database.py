@@ -1,0 +1,250 @@
+"""The database of the history: connections, migrations, and writes that may be repeated.
+
+SQLite, PostgreSQL (psycopg 3) and MariaDB (PyMySQL). All methods raise SQLAlchemyError, and `Unusable` if a person has
+to do something.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.resources
+import importlib.util
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+from sqlalchemy import (
+    URL,
+    Connection,
+    Dialect,
+    Engine,
+    Table,
+    create_engine,
+    event,
+    func,
+    inspect,
+    make_url,
+    select,
+    text,
+)
+from sqlalchemy.dialects import mysql, postgresql, sqlite
+from sqlalchemy.sql import Insert
+
+from jobcloud.errors import JobcloudError
+from jobcloud.history.rows import Batch, Row
+from jobcloud.history.tables import REPLACED, TIMES, WRITTEN, attempts
+
+#: the newest migration
+HEAD: Final = "0001"
+VERSION_TABLE: Final = "history_version"
+# SQLAlchemy knows MariaDB as a kind of mysql. The options of the tables are under that name.
+_DRIVERS = {"postgresql": "postgresql+psycopg", "mariadb": "mysql+pymysql"}
+_EXTRAS = {"postgresql": ("psycopg", "postgresql"), "mariadb": ("pymysql", "mariadb")}
+_CONNECT_S = 5
+_LOCK_S = 60
+# Any number that no other program locks.
+_LOCK = 7_203_115_808_122
+_EPOCH = datetime(1970, 1, 1)  # the drivers want UTC without a zone
+_Convert: TypeAlias = Callable[[int], object]
+
+
+class Unusable(JobcloudError):
+    """The database cannot be used until somebody does something, such as install a driver."""
+
+
+class Database:
+    """One database. `reading`: connections for queries, which end after `limit_s` seconds. Threads may share it."""
+
+    def __init__(self, url: str, password: str = "", *, reading: bool = False, limit_s: int = 10) -> None:
+        found = make_url(url)
+        kind = found.get_backend_name()
+        module, extra = _EXTRAS.get(kind, ("sqlite3", ""))
+        if importlib.util.find_spec(module) is None:
+            raise Unusable(f"the driver {module} is not installed: pip install 'jobcloud[{extra}]'")
+        if kind in _DRIVERS:
+            found = found.set(drivername=_DRIVERS[kind])
+        if password:
+            found = found.set(password=password)
+        self.url: URL = found
+        self.kind = kind
+        self._file = Path(found.database or "") if self.kind == "sqlite" else None
+        self.engine = _engine(found, self.kind, limit_s if reading else 0)
+        self._inserts = [
+            (name, _insert(table, self.engine.dialect, replace=name in REPLACED), _times(table))
+            for name, table in WRITTEN.items()
+        ]
+        self._convert: _Convert = _TIMES[self.kind]
+
+    def __str__(self) -> str:
+        return self.url.render_as_string(hide_password=True)
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    # ------------------------------------------------------------------------------------------------- migrations
+
+    def version(self) -> str:
+        """The migration that the database is at; "" if it has no tables of the history."""
+        with self.engine.connect() as connection:
+            if not inspect(connection).has_table(VERSION_TABLE):
+                return ""
+            found = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalars().all()  # noqa: S608
+            return str(found[0]) if found else ""
+
+    def upgrade(self) -> None:
+        """Run the migrations that lack, if there are any. Several processes may do so at once."""
+        if self._file is not None:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            self._file.touch(mode=0o600)
+        if self.version() == HEAD:
+            return
+        with self._alone() as connection:
+            _migrate(connection)
+
+    @contextmanager
+    def _alone(self) -> Iterator[Connection]:
+        """A connection, while no other process migrates."""
+        if self._file is not None:
+            with self._file.open("rb") as lock, self.engine.connect() as connection:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                yield connection
+                return
+        take, give = _LOCKS[self.kind]
+        with self.engine.connect() as guard, self.engine.connect() as connection:
+            taken = guard.execute(text(take), {"lock": _LOCK, "name": f"jobcloud {_LOCK}", "wait": _LOCK_S}).scalar()
+            if taken == 0:
+                raise Unusable(f"another process migrates {self} for more than {_LOCK_S} s")
+            try:
+                yield connection
+            finally:
+                with suppress(Exception):  # a lost connection gives the lock back by itself
+                    guard.execute(text(give), {"lock": _LOCK, "name": f"jobcloud {_LOCK}"})
+
+    # ------------------------------------------------------------------------------------------------- writes
+
+    def write(self, batch: Batch) -> None:
+        """Write all rows in one transaction. Rows that are there already stay as they are, so repeating is harmless."""
+        with self.engine.begin() as connection:
+            for name, statement, times in self._inserts:
+                rows: list[Row] = getattr(batch, name)
+                if rows:
+                    connection.exec_driver_sql(statement, self._with_times(rows, times) if times else rows)
+
+    def newest_ms(self) -> int:
+        """The last instant at which an attempt in the database ended; 0 if there is none."""
+        with self.engine.connect() as connection:
+            newest = connection.execute(select(func.max(attempts.c.id))).scalar()
+            return int(newest[:12], 16) if newest else 0
+
+    def _with_times(self, rows: list[Row], times: tuple[int, ...]) -> list[Row]:
+        # The times are the last columns of their tables.
+        convert, first = self._convert, times[0]
+        return [(*row[:first], *map(convert, row[first:])) for row in rows]
+
+
+def _engine(url: URL, kind: str, limit_s: int) -> Engine:
+    """`limit_s`: how long a statement may take; 0: for ever."""
+    options: dict[str, Any] = {}
+    if kind == "postgresql":
+        limit = f" -c statement_timeout={limit_s * 1000}" if limit_s else ""
+        options["connect_args"] = {"connect_timeout": _CONNECT_S, "options": f"-c timezone=UTC{limit}"}
+    elif kind == "mariadb":
+        limit = f", max_statement_time={limit_s}" if limit_s else ""
+        options["connect_args"] = {
+            "connect_timeout": _CONNECT_S,
+            "read_timeout": 120,
+            "write_timeout": 120,
+            "charset": "utf8mb4",
+            "init_command": f"SET time_zone='+00:00'{limit}",
+        }
+    if kind != "sqlite":
+        options |= {"pool_size": 4, "max_overflow": 0, "pool_timeout": 10, "pool_pre_ping": True}
+    engine = create_engine(url, **options)
+    if kind == "sqlite":
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite_read if limit_s else _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, record: object) -> None:
+    # The driver would begin transactions by itself, and would end them before DDL.
+    connection.isolation_level = None
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=10000", "wal_autocheckpoint=8000"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _begin_sqlite_read(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN")
+
+
+def _insert(table: Table, dialect: Dialect, *, replace: bool) -> str:
+    """The SQL of an insert for the driver. It changes a row that is there only with `replace`."""
+    statement: Insert
+    if dialect.name == "mysql":
+        made = mysql.insert(table)
+        columns = [column.name for column in table.columns] if replace else ["id"]
+        statement = made.on_duplicate_key_update(**{name: made.inserted[name] for name in columns})
+    else:
+        upsert = postgresql.insert(table) if dialect.name == "postgresql" else sqlite.insert(table)
+        changes = {column.name: upsert.excluded[column.name] for column in table.columns if column.name != "id"}
+        statement = (
+            upsert.on_conflict_do_update(index_elements=["id"], set_=changes)
+            if replace
+            else upsert.on_conflict_do_nothing(index_elements=["id"])
+        )
+    # exec_driver_sql takes tuples, which is twice as fast as a statement with named values.
+    marks = "qmark" if dialect.name == "sqlite" else "format"
+    return str(statement.compile(dialect=type(dialect)(paramstyle=marks)))  # type: ignore[call-arg]
+
+
+def _times(table: Table) -> tuple[int, ...]:
+    return tuple(place for place, column in enumerate(table.columns) if column.name in TIMES)
+
+
+def _naive(instant: int) -> datetime:
+    return _EPOCH + timedelta(milliseconds=instant)
+
+
+def _iso(instant: int) -> str:
+    return f"{_iso_second(instant // 1000)}.{instant % 1000:03d}000"
+
+
+@lru_cache(maxsize=64)
+def _iso_second(second: int) -> str:
+    return f"{datetime.fromtimestamp(second, UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def _seconds(instant: int) -> datetime:
+    """MariaDB's TIMESTAMP has whole seconds, and begins one second after the epoch."""
+    return _EPOCH + timedelta(seconds=max(1, instant // 1000))
+
+
+_TIMES: dict[str, _Convert] = {"sqlite": _iso, "postgresql": _naive, "mariadb": _seconds}
+#: the statements that take and give back the lock of migrations
+_LOCKS = {
+    "postgresql": ("SELECT pg_advisory_lock(:lock)", "SELECT pg_advisory_unlock(:lock)"),
+    "mariadb": ("SELECT GET_LOCK(:name, :wait)", "SELECT RELEASE_LOCK(:name)"),
+}
+
+
+def _migrate(connection: Connection) -> None:
+    # Alembic takes half a second to load, and is needed only for a new database.
+    from alembic import command
+    from alembic.config import Config
+    from alembic.util import CommandError
+
+    config = Config()
+    config.set_main_option("script_location", str(importlib.resources.files("jobcloud.history") / "migrations"))
+    config.attributes["connection"] = connection
+    try:
+        command.upgrade(config, "head")
+        connection.commit()
+    except CommandError as error:
+        raise Unusable(f"the database is of a newer version of jobcloud, or damaged: {error}") from error

@@ -1,0 +1,221 @@
+"""Pages of rows, and statistics computed from rows.
+
+A page lists rows from the newest to the oldest and continues behind an id. The statistics are computed when they are
+asked for, from the rows of attempts that ended within a range of time. There are no counters that a change of leader, a
+crash or a repeated batch could falsify.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeAlias
+
+from sqlalchemy import ColumnElement, Connection, Select, Table, func, literal, or_, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from jobcloud.errors import ConfigError, Unavailable
+from jobcloud.history.database import HEAD, Database, Unusable
+from jobcloud.history.rows import FAILURES, SUCCEEDED
+from jobcloud.history.tables import attempts, prefix, runs, traces
+
+Found: TypeAlias = Mapping[str, Any]
+By: TypeAlias = Literal["job", "app", "team", "total"]
+QUANTILES: Final = (50, 95, 99)
+#: groups of one page of statistics
+MAX_GROUPS = 1_000
+_CURSOR = re.compile(r"[0-9a-f]{32}")
+_LATER = "try again in a few seconds"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A filter. Empty fields match everything. At most one of team, app, job and run is set, so that an index serves.
+
+    `since_ms` ≤ instant < `until_ms`; 0: no limit. The instant of a run is its fire time, that of an attempt its end.
+    """
+
+    team: str = ""
+    app: str = ""
+    job: str = ""
+    run: str = ""
+    state: str = ""
+    since_ms: int = 0
+    until_ms: int = 0
+
+
+@dataclass(slots=True)
+class Quantiles:
+    """The nearest-rank percentiles of durations in milliseconds. None if there are no values."""
+
+    p50: int | None = None
+    p95: int | None = None
+    p99: int | None = None
+
+
+@dataclass(slots=True)
+class Statistics:
+    """Of the attempts of a job, an app, a team, or all (`name` is ""). Resources count from the start of an attempt."""
+
+    name: str
+    attempts: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    killed: int = 0
+    cpu_seconds: float = 0.0
+    memory_mb_seconds: float = 0.0
+    duration: Quantiles | None = None
+    queued: Quantiles | None = None
+
+
+class Reader:
+    """Answers questions. Threads may share it. Raises Unavailable if the database does not answer."""
+
+    def __init__(self, open_database: Callable[[], Database]) -> None:
+        self._open_database = open_database
+        self._database: Database | None = None
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        if self._database is not None:
+            self._database.close()
+
+    def runs(self, wanted: Wanted, limit: int, cursor: str = "") -> tuple[list[Found], str]:
+        """Runs by their fire time, and the next cursor, "" at the end. `wanted.state` is a state of runs."""
+        return self._page(runs, [*_where(runs, wanted), *_equal(runs, state=wanted.state)], limit, cursor)
+
+    def attempts(self, wanted: Wanted, limit: int, cursor: str = "") -> tuple[list[Found], str]:
+        """Attempts by their end, and the next cursor, "" at the end. `wanted.state` is an End of status.py."""
+        return self._page(attempts, [*_where(attempts, wanted), *_equal(attempts, outcome=wanted.state)], limit, cursor)
+
+    def events(self, task_id: str) -> list[Found]:
+        """The states of one attempt, oldest first."""
+        with self._connect() as connection:
+            statement = select(traces).where(traces.c.task_id == task_id).order_by(traces.c.id).limit(MAX_GROUPS)
+            return [row._asdict() for row in connection.execute(statement)]
+
+    def statistics(self, by: By, wanted: Wanted, limit: int = 100, cursor: str = "") -> tuple[list[Statistics], str]:
+        """Statistics by name, of the groups behind the name `cursor`, and the next cursor."""
+        group: ColumnElement[str] = literal("") if by == "total" else attempts.c[by]
+        where = _where(attempts, wanted)
+        with self._connect() as connection:
+            found: dict[str, Statistics] = {"": Statistics("")} if by == "total" else {}
+            for row in connection.execute(_sums(group, where)):
+                _add(found.setdefault(row.name, Statistics(row.name)), row)
+            names = sorted(name for name in found if name > cursor or by == "total")
+            page = names[:limit]
+            if by != "total":
+                where = [*where, group.in_(page)]
+            durations = _quantiles(connection, attempts.c.duration_ms, group, where) if page else {}
+            queued = _quantiles(connection, attempts.c.queued_ms, group, where) if page else {}
+        for name in page:
+            found[name].duration, found[name].queued = durations.get(name), queued.get(name)
+        return [found[name] for name in page], page[-1] if len(names) > limit else ""
+
+    def _page(self, table: Table, where: list[ColumnElement[bool]], limit: int, cursor: str) -> tuple[list[Found], str]:
+        if cursor:
+            if not _CURSOR.fullmatch(cursor):
+                raise ConfigError("is not a cursor of this server", field="cursor", fix="pass nextCursor of a page")
+            where = [*where, table.c.id < cursor]
+        with self._connect() as connection:
+            found = connection.execute(page_of(table, where, limit + 1)).all()
+        rows: list[Found] = [row._asdict() for row in found[:limit]]
+        return rows, str(rows[-1]["id"]) if len(found) > limit else ""
+
+    @contextmanager
+    def _connect(self) -> Iterator[Connection]:
+        try:
+            with self._opened().engine.connect() as connection:
+                yield connection
+        except SQLAlchemyError as error:
+            problem = " ".join(str(getattr(error, "orig", None) or error).split())[:200]
+            fix = f"{_LATER}, or ask for a shorter range of time"
+            raise Unavailable(f"the database of the history does not answer: {problem}", fix=fix) from error
+        except Unusable as error:
+            raise Unavailable(str(error), fix=_LATER) from error
+
+    def _opened(self) -> Database:
+        with self._lock:
+            if self._database is None:
+                database = self._open_database()
+                if (version := database.version()) != HEAD:
+                    database.close()
+                    problem = "is of another version of jobcloud" if version else "is not set up yet"
+                    raise Unusable(f"the database of the history {problem}")
+                self._database = database
+            return self._database
+
+
+def page_of(table: Table, where: list[ColumnElement[bool]], limit: int) -> Select[Any]:
+    """The newest rows. An index on the filtered column and the id bounds the rows that are read."""
+    return select(table).where(*where).order_by(table.c.id.desc()).limit(limit)
+
+
+def _equal(table: Table, **values: str) -> list[ColumnElement[bool]]:
+    return [table.c[name] == value for name, value in values.items() if value]
+
+
+def _where(table: Table, wanted: Wanted) -> list[ColumnElement[bool]]:
+    found = _equal(table, run_id=wanted.run, job=wanted.job, app=wanted.app, team=wanted.team)
+    if wanted.since_ms:
+        found.append(table.c.id >= prefix(wanted.since_ms))
+    if wanted.until_ms:
+        found.append(table.c.id < prefix(wanted.until_ms))
+    return found
+
+
+def _sums(group: ColumnElement[str], where: list[ColumnElement[bool]]) -> Select[Any]:
+    used_s = func.coalesce(attempts.c.duration_ms, 0) / 1000.0
+    statement = select(
+        group.label("name"),
+        attempts.c.outcome,
+        func.count().label("count"),
+        func.sum(attempts.c.cpus * used_s / 1000.0).label("cpu_seconds"),
+        func.sum(attempts.c.mem * used_s / 1000.0).label("memory_mb_seconds"),
+    )
+    return statement.where(*where).group_by("name", attempts.c.outcome)
+
+
+def _add(statistics: Statistics, row: Any) -> None:
+    statistics.attempts += row.count
+    if row.outcome == SUCCEEDED:
+        statistics.succeeded += row.count
+    elif row.outcome in FAILURES:
+        statistics.failed += row.count
+    else:
+        statistics.killed += row.count
+    statistics.cpu_seconds += float(row.cpu_seconds)
+    statistics.memory_mb_seconds += float(row.memory_mb_seconds)
+
+
+def _quantiles(
+    connection: Connection, column: ColumnElement[Any], group: ColumnElement[str], where: list[ColumnElement[bool]]
+) -> dict[str, Quantiles]:
+    """The percentiles of a column by group. Window functions, because SQLite has no percentiles and MariaDB only some.
+
+    The p-th percentile of n values is the one with the rank ⌈pn/100⌉.
+    """
+    ranked = (
+        select(
+            group.label("name"),
+            column.label("value"),
+            func.row_number().over(partition_by=group, order_by=column).label("place"),
+            func.count().over(partition_by=group).label("size"),
+        )
+        .where(*where, column.is_not(None))
+        .subquery()
+    )
+    ranks = [((ranked.c.size * percent + 99) // 100) for percent in QUANTILES]
+    statement = select(ranked).where(or_(*(ranked.c.place == rank for rank in ranks)))
+    values: dict[str, dict[int, int]] = defaultdict(dict)
+    sizes: dict[str, int] = {}
+    for name, value, rank, size in connection.execute(statement):
+        values[name][rank], sizes[name] = value, size
+    return {
+        name: Quantiles(*(values[name][-(-size * percent // 100)] for percent in QUANTILES))
+        for name, size in sizes.items()
+    }

@@ -1,0 +1,80 @@
+"""The history of one scheduler: a sink for the core's traces, and a reader for the API."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobcloud.history.database import Database
+from jobcloud.history.queries import Reader
+from jobcloud.history.retention import NO_LIMITS, Limits
+from jobcloud.history.spool import Spool
+from jobcloud.history.writer import Writer, WriterState
+from jobcloud.messages import AttemptTraced, RunTraced
+from jobcloud.model import Firing
+
+#: in the data directory, if the database has no URL
+FILE_NAME = "history.db"
+SPOOL_FOLDER = "history-spool"
+_TRACES = (AttemptTraced, RunTraced)
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryOptions:
+    """`url`: postgresql://USER@HOST/NAME or mariadb://…; "" for SQLite in the data directory."""
+
+    url: str = ""
+    password: str = ""
+    limits: Limits = NO_LIMITS
+    spool_bytes: int = 64 << 20
+    queue: int = 100_000
+
+
+class History:
+    """start → (publish | fill)* → stop. A sink: `publish` never waits."""
+
+    def __init__(self, options: HistoryOptions, data: Path, now_ms: Callable[[], int]) -> None:
+        url, password = options.url or f"sqlite:///{(data / FILE_NAME).absolute()}", options.password
+        self._writer = Writer(
+            lambda: Database(url, password),
+            Spool(data / SPOOL_FOLDER, options.spool_bytes),
+            options.limits,
+            queue=options.queue,
+            now_ms=now_ms,
+        )
+        self.reader = Reader(lambda: Database(url, password, reading=True))
+
+    def start(self) -> None:
+        self._writer.start()
+
+    def publish(self, notice: object) -> None:
+        """Take a trace. Other notices are ignored."""
+        if isinstance(notice, _TRACES):
+            self._writer.publish(notice)
+
+    def fill(self, firings: Iterable[Firing], apps: dict[str, str]) -> None:
+        """Write what the state tells about its ended runs, if the history lacks it. `apps`: the app of each job."""
+        self._writer.fill(firings, apps)
+
+    def flush(self) -> bool:
+        """Wait until what was published before is in the database or in the spool. False after 30 s."""
+        return self._writer.flush()
+
+    def state(self) -> WriterState:
+        return self._writer.state()
+
+    def warnings(self) -> tuple[str, ...]:
+        """The present problems, for users."""
+        state = self.state()
+        found = []
+        if state.problem:
+            found.append(f"the database of the history is away, events wait on disk: {state.problem}")
+        if state.dropped:
+            found.append(f"the history has lost {state.dropped} events: there was no room for them")
+        return tuple(found)
+
+    def stop(self) -> None:
+        """Write what waits, or put it into the spool, within 10 s."""
+        self._writer.stop()
+        self.reader.close()

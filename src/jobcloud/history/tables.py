@@ -1,0 +1,176 @@
+"""The tables of the history.
+
+The ids of rows begin with an instant in hexadecimal milliseconds, so their order is an order of time: `runs` by fire
+time, `attempts` by end. A page continues behind the id of its last row, and a range of time is a range of ids. An index
+on (job, id) serves both, in every database. The rest of an id is a hash of the run or the task, so a row that is
+written twice is one row.
+
+Instants are integers: milliseconds since the Unix epoch. Only the two tables of Elastic-Job have times of the database.
+Those are in UTC, and MariaDB cuts them to whole seconds. These tables have the names, columns and index that
+Elastic-Job 2.1.5 gives them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from typing import Any, Final
+
+from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy.sql import quoted_name
+from sqlalchemy.types import TIMESTAMP
+
+metadata = MetaData()
+
+_OPTIONS: dict[str, Any] = {
+    "mysql_engine": "InnoDB",
+    "mysql_charset": "utf8mb4",
+    "mysql_collate": "utf8mb4_bin",
+    "sqlite_with_rowid": False,
+}
+_KEY, _RUN, _TASK = String(160), String(255), String(255)
+_MESSAGE = Text()
+_TIME = TIMESTAMP()
+
+
+def _id(length: int = 32) -> Column[str]:
+    return Column("id", String(length), primary_key=True)
+
+
+runs = Table(
+    "history_runs",
+    metadata,
+    _id(),
+    Column("run_id", _RUN, nullable=False),
+    Column("team", String(32), nullable=False),
+    Column("app", _KEY, nullable=False),
+    Column("job", _KEY, nullable=False),
+    Column("cause", String(20), nullable=False),
+    Column("state", String(20), nullable=False),
+    Column("fired_ms", BigInteger, nullable=False),
+    Column("ended_ms", BigInteger, nullable=False),
+    Column("shards", Integer, nullable=False),
+    Column("finished", Integer, nullable=False),
+    Column("failed", Integer, nullable=False),
+    Column("killed", Integer, nullable=False),
+    Column("cancelled", Integer, nullable=False),
+    Column("dead", Integer, nullable=False),
+    Index("history_runs_job", "job", "id"),
+    Index("history_runs_app", "app", "id"),
+    Index("history_runs_team", "team", "id"),
+    Index("history_runs_state", "state", "id"),
+    Index("history_runs_job_state", "job", "state", "id"),
+    **_OPTIONS,
+)
+
+attempts = Table(
+    "history_attempts",
+    metadata,
+    _id(),
+    Column("task_id", _TASK, nullable=False),
+    Column("run_id", _RUN, nullable=False),
+    Column("team", String(32), nullable=False),
+    Column("app", _KEY, nullable=False),
+    Column("job", _KEY, nullable=False),
+    Column("item", Integer, nullable=False),
+    Column("step", String(10), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("execution", String(20), nullable=False),
+    Column("run_cause", String(20), nullable=False),
+    Column("agent_id", String(255), nullable=False),
+    Column("hostname", String(255), nullable=False),
+    Column("executor_id", String(255), nullable=False),
+    Column("outcome", String(20), nullable=False),
+    Column("cause", String(50), nullable=False),
+    Column("message", _MESSAGE, nullable=False),
+    Column("fired_ms", BigInteger, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("started_ms", BigInteger, nullable=False),
+    Column("ended_ms", BigInteger, nullable=False),
+    Column("queued_ms", BigInteger),
+    Column("duration_ms", BigInteger),
+    Column("cpus", BigInteger, nullable=False),
+    Column("mem", BigInteger, nullable=False),
+    Column("result_bytes", Integer, nullable=False),
+    Index("history_attempts_job", "job", "id"),
+    Index("history_attempts_app", "app", "id"),
+    Index("history_attempts_team", "team", "id"),
+    Index("history_attempts_run", "run_id", "id"),
+    **_OPTIONS,
+)
+
+# What the retention has to remember, by name.
+marks = Table(
+    "history_marks",
+    metadata,
+    Column("name", String(50), primary_key=True),
+    Column("value", BigInteger, nullable=False),
+    **_OPTIONS,
+)
+
+
+def _bare(name: str) -> quoted_name:
+    """A name without quotes: PostgreSQL folds it, and MariaDB keeps the capitals, as for Elastic-Job's own tools."""
+    return quoted_name(name, quote=False)
+
+
+executions = Table(
+    _bare("JOB_EXECUTION_LOG"),
+    metadata,
+    _id(40),
+    Column("job_name", String(100), nullable=False),
+    Column("task_id", String(255), nullable=False),
+    Column("hostname", String(255), nullable=False),
+    Column("ip", String(50), nullable=False),
+    Column("sharding_item", Integer, nullable=False),
+    Column("execution_source", String(20), nullable=False),
+    Column("failure_cause", String(4000)),
+    Column("is_success", Integer, nullable=False),
+    Column("start_time", _TIME),
+    Column("complete_time", _TIME),
+    **_OPTIONS,
+)
+
+traces = Table(
+    _bare("JOB_STATUS_TRACE_LOG"),
+    metadata,
+    _id(40),
+    Column("job_name", String(100), nullable=False),
+    Column("original_task_id", String(255), nullable=False),
+    Column("task_id", String(255), nullable=False),
+    Column("slave_id", String(50), nullable=False),
+    Column("source", String(50), nullable=False),
+    Column("execution_type", String(20), nullable=False),
+    Column("sharding_item", String(100), nullable=False),
+    Column("state", String(20), nullable=False),
+    Column("message", String(4000)),
+    Column("creation_time", _TIME),
+    Index(_bare("TASK_ID_STATE_INDEX"), "task_id", "state"),
+    **_OPTIONS,
+)
+
+#: the tables that events go to, by the name of the field of a batch
+WRITTEN: Final = {"runs": runs, "attempts": attempts, "executions": executions, "traces": traces}
+#: rows that may be written again with other values. Other rows keep their first values.
+REPLACED: Final = frozenset({"runs"})
+TIMES: Final = frozenset({"start_time", "complete_time", "creation_time"})
+
+_MAX_INSTANT = (1 << 48) - 1
+
+
+def row_id(instant: int, name: str) -> str:
+    """The id of the row of a run or a task."""
+    return prefix(instant) + _hash(name)
+
+
+# An attempt has about five rows.
+@lru_cache(maxsize=20_000)
+def _hash(name: str) -> str:
+    return hashlib.blake2b(name.encode(errors="replace"), digest_size=10).hexdigest()
+
+
+def prefix(instant: int) -> str:
+    """The beginning of the ids of rows of an instant; as an id, it precedes all of them."""
+    if instant >> 48:
+        instant = min(max(instant, 0), _MAX_INSTANT)
+    return f"{instant:012x}"

@@ -1,0 +1,262 @@
+"""The history: ended runs and attempts from the SQL database, and statistics."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal, Self
+
+from fastapi import APIRouter
+from fastapi import Query as Parameter
+from pydantic import AwareDatetime, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from jobcloud.errors import Unavailable
+from jobcloud.history.queries import By, Found, Quantiles, Reader, Statistics, Wanted
+from jobcloud.server.api.schema import Instant, Key, Query, View
+from jobcloud.server.api.services import Services, ServicesDep
+from jobcloud.server.api.snapshot import check_filter
+
+router = APIRouter(tags=["history"])
+
+_DAY_MS = 86_400_000
+RunEnd = Literal["FINISHED", "FAILED", "KILLED", "CANCELLED", "DEAD"]
+AttemptEnd = Literal["SUCCEEDED", "FAILED", "KILLED", "LOST", "NOT_STARTED", "INVALID", "REPLACED"]
+
+
+class PastRun(View):
+    id: str
+    job_name: str = Field(description="the key of the job")
+    app_name: str = Field(description="the key of the app; empty if the job was removed before the run ended")
+    team: str
+    cause: str
+    state: str
+    fired_at: Instant
+    ended_at: Instant
+    shard_count: int
+    shard_states: dict[str, int] = Field(description="the number of shards in each state")
+
+
+class PastAttempt(View):
+    task_id: str
+    run_id: str
+    job_name: str = Field(description="the key of the job")
+    app_name: str = Field(description="the key of the app")
+    team: str
+    item: int
+    step: str = Field(description='"before" or "after" for a call of the run\'s listener; empty for a shard')
+    attempt: int
+    execution: str
+    run_cause: str
+    agent_id: str
+    hostname: str
+    executor_id: str
+    outcome: str = Field(description="SUCCEEDED, FAILED, KILLED, LOST, NOT_STARTED, INVALID or REPLACED")
+    cause: str = Field(description="the cause of a failure, such as exception or worker_lost; empty if unknown")
+    message: str
+    fired_at: Instant
+    created_at: Instant = Field(description="the launch; null if it is unknown")
+    started_at: Instant
+    ended_at: Instant
+    queued_seconds: float | None = Field(description="from the time when the shard could start until the launch")
+    duration_seconds: float | None = Field(description="from the start to the end; null if it never started")
+    cpu_count: float
+    memory_mb: float
+    result_bytes: int
+
+
+class PastEvent(View):
+    at: str = Field(description="in UTC")
+    task_id: str
+    state: str
+    source: str
+    execution: str
+    message: str
+
+
+class PastRunList(View):
+    items: list[PastRun]
+    next_cursor: str = Field("", description='pass as "cursor" for more; "" at the end')
+
+
+class PastAttemptList(View):
+    items: list[PastAttempt]
+    next_cursor: str = Field("", description='pass as "cursor" for more; "" at the end')
+
+
+class PastEventList(View):
+    items: list[PastEvent]
+
+
+class QuantilesView(View):
+    """Nearest-rank percentiles in seconds. Null without values."""
+
+    p50: float | None
+    p95: float | None
+    p99: float | None
+
+
+class StatisticsView(View):
+    name: str = Field(description="the job, the app or the team; empty for the total")
+    attempts: int
+    succeeded: int
+    failed: int = Field(description="attempts that failed or that the cluster lost")
+    killed: int
+    duration: QuantilesView
+    queued: QuantilesView
+    cpu_seconds: float
+    memory_mb_seconds: float
+
+
+class StatisticsList(View):
+    by: str
+    since: Instant
+    until: Instant
+    items: list[StatisticsView]
+    next_cursor: str = Field("", description='pass as "cursor" for more; "" at the end')
+
+
+class HistoryQuery(Query):
+    team: str = Field("", description="at most one of team, app, job and run")
+    app: Key = ""
+    job: Key = ""
+    since: AwareDatetime | None = Field(None, description="not before this instant, such as 2026-12-01T00:00:00Z")
+    until: AwareDatetime | None = Field(None, description="before this instant")
+    limit: int = Field(100, ge=1, le=1000)
+    cursor: str = Field("", max_length=200)
+
+    @model_validator(mode="after")
+    def _one_filter(self) -> Self:
+        if sum(map(bool, (self.team, self.app, self.job, getattr(self, "run", "")))) > 1:
+            raise PydanticCustomError("filters", "give at most one of team, app, job and run")
+        return self
+
+    def wanted(self, *, run: str = "", state: str = "") -> Wanted:
+        check_filter(self.team)
+        return Wanted(self.team, self.app, self.job, run, state, _ms(self.since), _ms(self.until))
+
+
+class PastRunQuery(HistoryQuery):
+    state: RunEnd | None = None
+
+
+class PastAttemptQuery(HistoryQuery):
+    run: str = Field("", max_length=500)
+    outcome: AttemptEnd | None = None
+
+
+class StatisticsQuery(HistoryQuery):
+    by: By = "job"
+
+
+@router.get("/history/runs")
+def list_past_runs(services: ServicesDep, query: Annotated[PastRunQuery, Parameter()]) -> PastRunList:
+    """Ended runs, newest fire time first."""
+    rows, cursor = _reader(services).runs(query.wanted(state=query.state or ""), query.limit, query.cursor)
+    return PastRunList(items=[_run(row) for row in rows], next_cursor=cursor)
+
+
+@router.get("/history/attempts")
+def list_past_attempts(services: ServicesDep, query: Annotated[PastAttemptQuery, Parameter()]) -> PastAttemptList:
+    """Ended attempts, newest end first."""
+    wanted = query.wanted(run=query.run, state=query.outcome or "")
+    rows, cursor = _reader(services).attempts(wanted, query.limit, query.cursor)
+    return PastAttemptList(items=[_attempt(row) for row in rows], next_cursor=cursor)
+
+
+@router.get("/history/events")
+def list_past_events(
+    services: ServicesDep, task: Annotated[str, Parameter(max_length=500, description="the task id of the attempt")]
+) -> PastEventList:
+    """The states of one attempt, oldest first."""
+    return PastEventList(items=[_event(row) for row in _reader(services).events(task)])
+
+
+@router.get("/statistics")
+def show_statistics(services: ServicesDep, query: Annotated[StatisticsQuery, Parameter()]) -> StatisticsList:
+    """Statistics of the attempts that ended in a range of time. Default: the last 24 hours."""
+    until = _ms(query.until) or services.clock()
+    since = _ms(query.since) or until - _DAY_MS
+    check_filter(query.team)
+    wanted = Wanted(query.team, query.app, query.job, since_ms=since, until_ms=until)
+    found, cursor = _reader(services).statistics(query.by, wanted, query.limit, query.cursor)
+    return StatisticsList(
+        by=query.by, since=since, until=until, items=[_statistics(each) for each in found], next_cursor=cursor
+    )
+
+
+def _reader(services: Services) -> Reader:
+    if services.history is None:
+        raise Unavailable("this scheduler keeps no history", fix="set history.url, see docs/history.md")
+    return services.history
+
+
+def _ms(moment: datetime | None) -> int:
+    return max(0, round(moment.timestamp() * 1000)) if moment is not None else 0
+
+
+def _run(row: Found) -> PastRun:
+    states = {name.upper(): row[name] for name in ("finished", "failed", "killed", "cancelled", "dead") if row[name]}
+    return PastRun(
+        id=row["run_id"],
+        job_name=row["job"],
+        app_name=row["app"],
+        team=row["team"],
+        cause=row["cause"],
+        state=row["state"],
+        fired_at=row["fired_ms"],
+        ended_at=row["ended_ms"],
+        shard_count=row["shards"],
+        shard_states=states,
+    )
+
+
+def _attempt(row: Found) -> PastAttempt:
+    same = ("task_id", "run_id", "team", "item", "step", "attempt", "execution", "run_cause", "agent_id", "hostname")
+    more = ("executor_id", "outcome", "cause", "message", "result_bytes")
+    return PastAttempt(
+        **{name: row[name] for name in (*same, *more)},
+        job_name=row["job"],
+        app_name=row["app"],
+        fired_at=row["fired_ms"],
+        created_at=row["created_ms"],
+        started_at=row["started_ms"],
+        ended_at=row["ended_ms"],
+        queued_seconds=_seconds(row["queued_ms"]),
+        duration_seconds=_seconds(row["duration_ms"]),
+        cpu_count=row["cpus"] / 1000,
+        memory_mb=row["mem"] / 1000,
+    )
+
+
+def _event(row: Found) -> PastEvent:
+    return PastEvent(
+        at=f"{row['creation_time']:%Y-%m-%dT%H:%M:%S.%fZ}",
+        task_id=row["task_id"],
+        state=row["state"],
+        source=row["source"],
+        execution=row["execution_type"],
+        message=row["message"] or "",
+    )
+
+
+def _statistics(found: Statistics) -> StatisticsView:
+    return StatisticsView(
+        name=found.name,
+        attempts=found.attempts,
+        succeeded=found.succeeded,
+        failed=found.failed,
+        killed=found.killed,
+        duration=_quantiles(found.duration),
+        queued=_quantiles(found.queued),
+        cpu_seconds=round(found.cpu_seconds, 3),
+        memory_mb_seconds=round(found.memory_mb_seconds, 3),
+    )
+
+
+def _quantiles(found: Quantiles | None) -> QuantilesView:
+    known: Any = found or Quantiles()
+    return QuantilesView(p50=_seconds(known.p50), p95=_seconds(known.p95), p99=_seconds(known.p99))
+
+
+def _seconds(ms: int | None) -> float | None:
+    return None if ms is None else ms / 1000

@@ -1,0 +1,68 @@
+"""Traces and databases for tests of the history."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from tests.core_world import POLICY, START, Desk, make_app, make_job, make_offer, of
+
+from jobcloud.config import Resources
+from jobcloud.history.rows import Event
+from jobcloud.messages import AttemptTraced, RunTraced, Trigger
+from jobcloud.model import Cause, Execution, Firing, Outcome, Shard, ShardState, Task, shards_of
+
+TRACED = replace(POLICY, traced=True)
+#: opens the database of a test, each time a new object
+OpenDatabase = Callable[..., Any]
+
+
+def make_attempt(number: int = 0, **changes: Any) -> AttemptTraced:
+    """The end of an attempt that started at START and ended `number` seconds and one later."""
+    given: dict[str, Any] = {
+        "job": "report", "app": "shop", "state": "SUCCEEDED", "item": 0, "attempt": 1, "message": "", "cause": "",
+        "result": "", "at": START + 1_000 * (number + 1), "started_ms": START, "queued_ms": 200, "run": "",
+        "ended": True, "cpus": 500, "mem": 64_000, "hostname": "host-a1", "run_cause": "cron",
+        "execution": Execution.READY, "previous": "",
+    } | changes  # fmt: skip
+    run = given["run"] or f"{given['job']}.run@test"
+    task = Task(
+        id=f"{given['job']}@-@{given['item']}@-@{given['execution']}@-@agent-1@-@1-{number}", firing_id=run,
+        job=given["job"], item=given["item"], attempt=given["attempt"], execution=given["execution"],
+        agent_id="agent-1", hostname=given["hostname"], app=given["app"], executor_id="executor-1",
+        resources=Resources(given["cpus"], given["mem"]), created_ms=START - 50, started_ms=given["started_ms"],
+    )  # fmt: skip
+    return AttemptTraced(
+        given["at"], task, given["state"], given["run_cause"], START - 100, "", given["queued_ms"], given["previous"],
+        given["ended"], given["message"], Outcome(given["cause"], given["result"]),
+    )  # fmt: skip
+
+
+def make_run(
+    number: int = 0, state: ShardState = ShardState.FINISHED, job: str = "report", app: str = "shop"
+) -> RunTraced:
+    """A run of two shards that fired `number` seconds after START. The second shard ended in `state`."""
+    fire_ms = START + 1_000 * number
+    shards = shards_of(Shard(state=ShardState.FINISHED, attempt=1), Shard(state=state, attempt=1))
+    firing = Firing(f"{job}.{fire_ms}@test", job, 1, Cause.CRON, fire_ms, shards, ended_ms=fire_ms + 500)
+    return RunTraced(firing, app)
+
+
+def played() -> list[Event]:
+    """The traces of a job that fails once and then succeeds, as the core makes them."""
+    desk = Desk(make_app(), make_job(retry_count=1), policy=TRACED)
+    desk.do(Trigger(desk.at, "report"))
+    (first,) = desk.launched(desk.offer(make_offer("o1")))
+    desk.status(first.task_id, "TASK_RUNNING")
+    desk.at += 1_234
+    desk.status(first.task_id, "TASK_FAILED", message="broke\x00 ☃", data='{"cause":"exception"}')
+    desk.at += 600_000
+    (second,) = desk.launched(desk.offer(make_offer("o2")))
+    desk.status(second.task_id, "TASK_RUNNING")
+    desk.at += 2_500
+    desk.status(second.task_id, "TASK_FINISHED", data='{"result":"é"}')
+    return [effect for effect in desk.all if isinstance(effect, AttemptTraced | RunTraced)]
+
+
+__all__ = ["START", "OpenDatabase", "make_attempt", "make_run", "of", "played"]

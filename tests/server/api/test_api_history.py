@@ -1,0 +1,142 @@
+"""The routes of the history and of the statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from tests.api_kit import FakeLoop, client_of, issues, make_api
+from tests.history_kit import START, make_attempt, make_run, played
+
+from jobcloud.history.database import Database
+from jobcloud.history.queries import Reader
+from jobcloud.history.rows import of_events
+from jobcloud.model import ShardState
+
+Rows = list[dict[str, Any]]
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    found = f"sqlite:///{tmp_path / 'history.db'}"
+    database = Database(found)
+    database.upgrade()
+    events = [make_attempt(number, job="billing:sum", app="billing:till") for number in range(25)]
+    database.write(
+        of_events([*events, *(make_run(number) for number in range(5)), make_run(9, ShardState.DEAD), *played()])
+    )
+    database.close()
+    return found
+
+
+@pytest.fixture
+def client(url: str, tmp_path: Path) -> Iterator[httpx.Client]:
+    reader = Reader(lambda: Database(url, reading=True))
+    yield client_of(make_api(tmp_path, history=reader))
+    reader.close()
+
+
+def items(client: httpx.Client, path: str, **params: Any) -> Rows:
+    """All pages."""
+    found: Rows = []
+    while True:
+        answer = client.get(path, params=params)
+        assert answer.status_code == 200, answer.text
+        found += answer.json()["items"]
+        params["cursor"] = answer.json()["nextCursor"]
+        if not params["cursor"]:
+            return found
+
+
+def test_runs_are_listed_by_fire_time_and_filtered(client: httpx.Client) -> None:
+    found = items(client, "history/runs", job="report", limit=2)
+    assert [run["state"] for run in found] == ["DEAD", *["FINISHED"] * 6]
+    assert [run["firedAt"] for run in found] == sorted((run["firedAt"] for run in found), reverse=True)
+    (dead,) = items(client, "history/runs", state="DEAD")
+    assert dead["shardStates"] == {"FINISHED": 1, "DEAD": 1}
+    assert (dead["appName"], dead["team"], dead["shardCount"], dead["cause"]) == ("shop", "default", 2, "cron")
+    assert items(client, "history/runs", team="billing") == []
+
+
+def test_attempts_are_listed_by_end_and_filtered(client: httpx.Client) -> None:
+    found = items(client, "history/attempts", team="billing", limit=7)
+    assert len({attempt["taskId"] for attempt in found}) == 25
+    assert [attempt["endedAt"] for attempt in found] == sorted((a["endedAt"] for a in found), reverse=True)
+    ranged = items(
+        client, "history/attempts", app="billing:till", since="2026-01-01T00:00:05Z", until="2026-01-01T00:00:08Z"
+    )
+    assert [attempt["endedAt"] for attempt in ranged] == [f"2026-01-01T00:00:0{second}.000Z" for second in (7, 6, 5)]
+    (failed,) = items(client, "history/attempts", job="report", outcome="FAILED")
+    assert (failed["cause"], failed["attempt"], failed["durationSeconds"], failed["cpuCount"]) == (
+        "exception",
+        1,
+        1.234,
+        1,
+    )
+    assert len(items(client, "history/attempts", run=failed["runId"])) == 2
+
+
+def test_events_of_an_attempt_are_its_states(client: httpx.Client) -> None:
+    (failed,) = items(client, "history/attempts", job="report", outcome="FAILED")
+    found = client.get("history/events", params={"task": failed["taskId"]}).json()["items"]
+    assert [event["state"] for event in found][-1] == "TASK_FAILED"
+    assert {event["state"] for event in found} == {"TASK_STAGING", "TASK_RUNNING", "TASK_FAILED"}
+    assert found[-1]["at"] == "2026-01-01T00:00:01.234000Z"
+
+
+def test_statistics_are_given_by_job_and_in_total(client: httpx.Client) -> None:
+    within = {"since": "2026-01-01T00:00:00Z", "until": "2026-01-02T00:00:00Z"}
+    one, two = items(client, "statistics", limit=1, **within)
+    assert (one["name"], one["attempts"], one["succeeded"], one["failed"]) == ("billing:sum", 25, 25, 0)
+    assert one["duration"] == {"p50": 13.0, "p95": 24.0, "p99": 25.0}
+    assert one["cpuSeconds"] == pytest.approx(0.5 * sum(range(1, 26)))
+    assert (two["name"], two["succeeded"], two["failed"], two["queued"]["p50"]) == ("report", 1, 1, 0.0)
+    (total,) = items(client, "statistics", by="total", **within)
+    assert (total["name"], total["attempts"]) == ("", 27)
+    assert [team["name"] for team in items(client, "statistics", by="team", **within)] == ["billing", "default"]
+
+
+def test_statistics_are_of_the_last_day_by_default(url: str, tmp_path: Path) -> None:
+    reader = Reader(lambda: Database(url, reading=True))
+    client = client_of(make_api(tmp_path, history=reader, clock=lambda: START + 86_400_000 + 10_000))
+    (job,) = items(client, "statistics", job="billing:sum")
+    assert job["attempts"] == 16
+    reader.close()
+
+
+@pytest.mark.parametrize(
+    ("path", "params", "field"),
+    [
+        ("history/runs", {"cursor": "../x"}, "cursor"),
+        ("history/runs", {"state": "GONE"}, "state"),
+        ("history/runs", {"since": "yesterday"}, "since"),
+        ("history/runs", {"since": "2026-01-01T00:00:00"}, "since"),
+        ("history/runs", {"nonsense": "1"}, "nonsense"),
+        ("history/attempts", {"limit": "0"}, "limit"),
+        ("history/attempts", {"job": "a", "team": "b"}, ""),
+        ("statistics", {"by": "host"}, "by"),
+        ("history/events", {}, "task"),
+    ],
+)
+def test_wrong_parameter_is_named(client: httpx.Client, path: str, params: dict[str, str], field: str) -> None:
+    answer = client.get(path, params=params)
+    assert answer.status_code == 422
+    assert field in issues(answer)
+
+
+def test_scheduler_without_history_says_how_to_get_one(tmp_path: Path) -> None:
+    for path in ("history/runs", "history/attempts", "history/events?task=t", "statistics"):
+        answer = client_of(make_api(tmp_path, FakeLoop())).get(path)
+        assert answer.status_code == 503
+        assert "history.url" in str(issues(answer, "unavailable"))
+
+
+def test_database_that_is_away_is_unavailable(tmp_path: Path) -> None:
+    reader = Reader(lambda: Database(f"sqlite:///{tmp_path / 'none' / 'history.db'}", reading=True))
+    answer = client_of(make_api(tmp_path, history=reader)).get("history/runs")
+    assert answer.status_code == 503
+    assert "history" in answer.json()["detail"]
+    reader.close()
