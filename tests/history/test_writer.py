@@ -300,6 +300,22 @@ def test_leader_that_was_killed_loses_no_ended_run(tmp_path: Path) -> None:
     reader.close()
 
 
+@pytest.mark.parametrize("leads", [True, False])
+def test_only_a_leader_deletes_old_rows(tmp_path: Path, leads: bool) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'history.db'}")
+    database.upgrade()
+    database.write(of_events([make_attempt(0)]))
+    limits = Limits(age_ms=1_000)
+    writer = Writer(lambda: database, Spool(tmp_path / "spool", 1 << 20), limits, now_ms=lambda: START + 10**9)
+    if leads:
+        writer.fill([], {})
+    writer.start()
+    assert writer.flush()
+    with database.engine.connect() as connection:
+        assert len(connection.execute(select(attempts)).all()) == (not leads)
+    writer.stop()
+
+
 # ------------------------------------------------------------------------------------------------ the spool
 
 

@@ -83,6 +83,8 @@ class Writer:
         self._monotonic = monotonic
         self._events: deque[Event] = deque()
         self._known: _Known | None = None
+        #: several schedulers may share the database, and only the leader deletes
+        self._leads = False
         self._wake = threading.Event()
         self._stopping = False
         self._turned = threading.Condition()
@@ -114,6 +116,7 @@ class Writer:
 
         Runs are immutable, so the thread may read them.
         """
+        self._leads = True
         self._known = _Known([firing for firing in firings if firing.ended_ms], apps)
 
     def state(self) -> WriterState:
@@ -198,7 +201,8 @@ class Writer:
             del known.runs[-_RUNS:]
             if not known.runs and self._known is known:
                 self._known = None
-        self._retention.run(database, self._pressed)
+        if self._leads:
+            self._retention.run(database, self._pressed)
 
     def _pressed(self) -> bool:
         """Whether events must not wait any longer."""
