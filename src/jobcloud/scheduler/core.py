@@ -13,6 +13,7 @@ from typing import Any
 from jobcloud.match import Matcher
 from jobcloud.messages import (
     AgentLost,
+    CancelRun,
     Disconnected,
     DrainAgent,
     Effect,
@@ -80,6 +81,7 @@ class Scheduler:
         self.job_states = state.job_states
         self.disabled_apps = state.disabled_apps
         self.firings = state.firings
+        self.attempts = state.attempts
         self.tasks = state.tasks
         self.executors = state.executors
         self.drains = state.drains
@@ -143,6 +145,7 @@ class Scheduler:
             KillTask: commands.kill_task,
             ForgetTask: commands.forget_task,
             Retry: commands.retry,
+            CancelRun: commands.cancel_run,
             DrainAgent: self._drains.drain,
             UndrainAgent: self._drains.undrain,
         }
