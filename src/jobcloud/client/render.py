@@ -135,15 +135,26 @@ def moment(instant: str | None, now: datetime | None = None) -> str:
 
 def age(seconds: float) -> str:
     """12 → "12s ago"; -90 → "in 1m30s"."""
-    size = abs(round(seconds))
+    text = duration(abs(seconds))
+    return f"{text} ago" if seconds >= 0 else f"in {text}"
+
+
+def duration(seconds: float) -> str:
+    """90 → "1m30s"."""
+    size = round(seconds)
     for unit, length, next_unit, next_length in (("d", 86_400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1)):
         if size >= length:
             rest = size % length // next_length
-            text = f"{size // length}{unit}" + (f"{rest}{next_unit}" if rest else "")
-            break
-    else:
-        text = f"{size}s"
-    return f"{text} ago" if seconds >= 0 else f"in {text}"
+            return f"{size // length}{unit}" + (f"{rest}{next_unit}" if rest else "")
+    return f"{size}s"
+
+
+def lasted(start: str | None, end: str | None) -> str:
+    """The time between two instants of the API, or since the first one; "-" if it has not come."""
+    if not start:
+        return "-"
+    until = datetime.fromisoformat(end) if end else datetime.now(UTC)
+    return duration(max(0.0, (until - datetime.fromisoformat(start)).total_seconds()))
 
 
 # ------------------------------------------------------------------------------------------------------------- tables
@@ -248,7 +259,7 @@ def tasks(items: Iterable[Json]) -> None:
             _host(t),
             moment(t["startedAt"] or t["createdAt"]),
             moment(t["endedAt"]),
-            (t["message"] or _result(t["result"]))[:200],
+            _message(t)[:200],
             t["id"],
         )
         for t in items
@@ -278,6 +289,87 @@ def runs(items: Iterable[Json]) -> None:
     show_table(("RUN", "CAUSE", "STATE", "SHARDS", "FIRED", "ENDED"), rows, "no runs: no job has fired yet")
 
 
+def run(item: Json, limit: int) -> None:
+    """A run and its first `limit` shards."""
+    show_fields(
+        [
+            ("run", item["id"]),
+            ("job", item["jobName"]),
+            ("cause", item["cause"]),
+            ("state", item["state"]),
+            ("shards", _counts(item["shardStates"])),
+            ("fired", moment(item["firedAt"])),
+            ("ended", moment(item["endedAt"]) if item["endedAt"] else ""),
+            ("next attempt", moment(item["nextAttempt"]) if item["nextAttempt"] else ""),
+        ]
+    )
+    shards = item["shards"]
+    rows = (
+        (s["step"] or s["item"], s["state"], s["attempt"], *_times(s), s["hostname"], _message(s)[:300])
+        for s in shards[:limit]
+    )
+    show_table(("SHARD#", "STATE", "ATTEMPT#", "STARTED", "LASTED", "HOST", "MESSAGE"), rows, "no shards")
+    if len(shards) > limit:
+        say(f"{len(shards) - limit} more shards; --limit shows them")
+
+
+def shard(item: Json) -> None:
+    """A shard with its attempts."""
+    show_fields(
+        [
+            ("run", item["runId"]),
+            ("shard", item["step"] or item["item"]),
+            ("state", item["state"]),
+            ("next attempt", moment(item["notBefore"]) if item["notBefore"] else ""),
+            ("because", item["waitsBecause"][:300]),
+        ]
+    )
+    rows = ((a["number"], a["state"], *_times(a), a["hostname"], _message(a)[:300]) for a in item["attempts"])
+    titles = ("ATTEMPT#", "STATE", "STARTED", "LASTED", "HOST", "MESSAGE")
+    show_table(titles, rows, "no attempts: the shard has not been launched yet")
+
+
+def _times(attempt: Json) -> tuple[str, str]:
+    """When an attempt started, and how long it ran."""
+    start = attempt["startedAt"]
+    at = datetime.fromisoformat(start).astimezone() if start else None
+    return f"{at:%m-%d %H:%M:%S}" if at else "-", lasted(start, attempt["endedAt"])
+
+
+def task(item: Json) -> None:
+    """A task and its story."""
+    show_fields(
+        [
+            ("task", item["id"]),
+            ("run", item["runId"]),
+            ("shard", item["step"] or item["item"]),
+            ("attempt", item["attempt"]),
+            ("state", item["state"]),
+            ("next attempt", moment(item["nextAttempt"]) if item["nextAttempt"] else ""),
+            ("host", _host(item)),
+            ("agent", item["agentId"]),
+            ("executor", item["executorId"]),
+            ("launched", moment(item["createdAt"]) if item["createdAt"] else ""),
+            ("started", moment(item["startedAt"]) if item["startedAt"] else ""),
+            ("ended", moment(item["endedAt"]) if item["endedAt"] else ""),
+            ("kill asked", moment(item["killAskedAt"]) if item["killAskedAt"] else ""),
+            ("cause", item["cause"]),
+            ("message", item["message"]),
+            ("result", _result(item["result"]).removeprefix("result: ")),
+            ("resources", _amounts(item["resources"]) if item["resources"] else ""),
+        ]
+    )
+    for line in item["story"]:
+        say(f"  {moment(line['at'])} {line['topic']}: {line['text']}")
+
+
+def _message(item: Json) -> str:
+    """The message of a shard, a task or an attempt, its cause or its result, and the time of the next attempt."""
+    text = item["message"] or item["cause"] or _result(item["result"])
+    later = (item.get("nextAttempt") or item.get("notBefore")) if item["state"] == "WAITING" else None
+    return f"next attempt {moment(later)}: {text}" if later else text
+
+
 def explanation(item: Json) -> None:
     if not item["waiting"] and not item["active"]:
         say(f"{item['jobName']}: no shard is running or waiting; next run {moment(item['nextFiring'])}")
@@ -285,7 +377,8 @@ def explanation(item: Json) -> None:
         behind = f"; further runs waiting: {item['behind']}" if item["behind"] else ""
         say(f"{item['jobName']}: {item['active']} active, {item['waiting']} waiting{behind}")
     for reason in item["reasons"]:
-        say(f"  • {reason['text']}")
+        later = f"; next attempt {moment(reason['until'])}" if reason["code"] == "back_off" else ""
+        say(f"  • {reason['text']}{later}")
         if item["waiting"] and not reason["waitingHelps"]:
             say("    waiting will not help", "yellow")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from jobcloud.config import Job, JobKind
 from jobcloud.errors import ConfigError, Conflict, NotFound
 from jobcloud.messages import (
@@ -340,15 +342,13 @@ class Commands(Part):
 
     def _repeating(self, task_id: str) -> tuple[Firing, int]:
         """The firing and the item of a shard that waits after this task. Raises NotFound if there is none."""
-        try:
+        with suppress(ValueError):
             name = TaskName.parse(task_id)
-        except ValueError:
-            name = None
-        for firing in self._state.queue.unfinished(name.job) if name is not None else ():
-            if 0 <= name.item < len(firing.shards):
-                shard = firing.shards[name.item]
-                if shard.task_id == task_id and shard.state is ShardState.WAITING:
-                    return firing, name.item
+            for firing in self._state.queue.unfinished(name.job):
+                if 0 <= name.item < len(firing.shards):
+                    shard = firing.shards[name.item]
+                    if shard.task_id == task_id and shard.state is ShardState.WAITING:
+                        return firing, name.item
         raise NotFound(f"no task {task_id} is running", field="taskId", fix="`jobcloud tasks` lists them")
 
     def forget_task(self, event: ForgetTask) -> None:

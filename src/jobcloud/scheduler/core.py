@@ -120,7 +120,7 @@ class Scheduler:
             commands,
         )
         hooks.install(parts)
-        self._explainer = Explainer(state, hooks, self._timetable, self._cycle)
+        self._explainer = Explainer(state, hooks, firings, self._timetable, self._cycle)
         self._sweep_at = 0
         self._ticked = at
         self._handlers: dict[type, Callable[[Any], None]] = {

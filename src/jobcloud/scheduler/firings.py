@@ -227,6 +227,11 @@ class Firings(Part):
         known = chain(self._state.queue.unfinished(job), ended)
         return any(firing.fire_ms == fire_ms and firing.cause is Cause.CRON for firing in known)
 
+    def last_ended(self, job: str) -> Firing | None:
+        """The firing of the job that ended last, of those that are known."""
+        newest = (self._state.firings[kept[job][-1]] for kept in (self.history, self.dead) if job in kept)
+        return max(newest, key=lambda firing: (firing.ended_ms, firing.fire_ms), default=None)
+
     def reasons(self, job: Job, head: Firing | None, at: int) -> Iterator[Reason]:
         if dead := self.dead.get(job.key):
             yield Reason("dead", f"{len(dead)} of its runs have used up their attempts, the last is {dead[-1]}")

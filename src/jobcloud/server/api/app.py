@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 import jobcloud
 from jobcloud.errors import JobcloudError
-from jobcloud.server.api import apps, cluster, jobs, logs, runs, tasks
+from jobcloud.server.api import apps, attempts, cluster, jobs, logs, runs, tasks
 from jobcloud.server.api import packages as packages_api
 from jobcloud.server.api.events import Notices
 from jobcloud.server.api.follow import Followers
@@ -24,6 +24,7 @@ from jobcloud.server.api.ports import LogReader, Loop
 from jobcloud.server.api.problems import MEDIA_TYPE, Issue, Problem, from_error, from_status, invalid
 from jobcloud.server.api.schema import AppConfig, JobConfig, ProblemView
 from jobcloud.server.api.services import ApiOptions, Services
+from jobcloud.server.api.surplus import refuse_surplus
 from jobcloud.server.clock import wall_ms
 from jobcloud.server.origin import Origin
 from jobcloud.server.packages import PackageStore
@@ -67,10 +68,12 @@ def create_api(
     app.state.services = Services(
         loop, packages, origin, options, notices, followers, read_log, teardown, clock, warnings
     )
-    routers = [(resource.router, PREFIX) for resource in (apps, packages_api, jobs, tasks, logs, runs, cluster)]
+    routers = [
+        (resource.router, PREFIX) for resource in (apps, packages_api, jobs, tasks, logs, runs, attempts, cluster)
+    ]
     routers += [(extra, "") for extra in more_routes]
     for router, prefix in routers:
-        app.include_router(router, prefix=prefix)
+        app.include_router(router, prefix=prefix, dependencies=[Depends(refuse_surplus)])
     app.state.routers = routers
     for kind in (Problem, JobcloudError, TimeoutError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, _answer)
