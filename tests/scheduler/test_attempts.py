@@ -9,7 +9,7 @@ from tests.core_world import Desk, copy_of, make_app, make_job, make_offer, of
 
 from jobcloud.config import JobKind
 from jobcloud.errors import Conflict, NotFound
-from jobcloud.messages import CancelRun, Effect, Kill, KillTask, Kind, Publish, RemoveJob, Retry, Save, Trigger
+from jobcloud.messages import CancelRun, Effect, Kill, KillTask, Kind, Publish, PutJob, RemoveJob, Retry, Save, Trigger
 from jobcloud.model import MAX_NARROW, Attempt, End, Execution, Outcome, ShardState, changed
 from jobcloud.scheduler import attempts, firings
 from jobcloud.scheduler.attempts import MOST_OF_SHARD, Attempts, key_of
@@ -91,6 +91,22 @@ def test_last_attempt_of_an_ended_shard_is_kept_when_an_operator_puts_the_shard_
     (found,) = kept(desk)
     assert (found.number, found.task_id, found.end, found.message) == (1, task_id, End.FAILED, "no luck")
     assert (found.started_ms, found.ended_ms) == (desk.at - 1_000, desk.at)
+
+
+def test_last_attempt_of_a_shard_put_back_while_others_run_is_kept() -> None:
+    desk = desk_of(make_job(shard_count=2))
+    task_id = fail(desk)
+    assert desk.running()
+    desk.do(Retry(desk.at, desk.firings()[0].id))
+    assert [one.task_id for one in kept(desk)] == [task_id]
+
+
+def test_shard_of_a_new_item_of_a_resident_job_has_no_earlier_attempt() -> None:
+    desk = desk_of(make_job(kind=JobKind.DAEMON, independent_shards=True))
+    fail(desk)
+    desk.do(PutJob(desk.at, make_job(kind=JobKind.DAEMON, independent_shards=True, shard_count=2), replace=True))
+    assert len(desk.firings()[0].shards) == 2
+    assert (len(kept(desk)), kept(desk, 1)) == (1, [])
 
 
 def test_lost_last_attempt_is_kept_as_lost() -> None:

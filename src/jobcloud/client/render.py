@@ -149,10 +149,8 @@ def duration(seconds: float) -> str:
     return f"{size}s"
 
 
-def lasted(start: str | None, end: str | None) -> str:
-    """The time between two instants of the API, or since the first one; "-" if it has not come."""
-    if not start:
-        return "-"
+def lasted(start: str, end: str | None) -> str:
+    """The time between two instants of the API, or since the first one."""
     until = datetime.fromisoformat(end) if end else datetime.now(UTC)
     return duration(max(0.0, (until - datetime.fromisoformat(start)).total_seconds()))
 
@@ -330,10 +328,13 @@ def shard(item: Json) -> None:
 
 
 def _times(attempt: Json) -> tuple[str, str]:
-    """When an attempt started, and how long it ran."""
+    """When an attempt started, in local time, and how long it ran."""
     start = attempt["startedAt"]
-    at = datetime.fromisoformat(start).astimezone() if start else None
-    return f"{at:%m-%d %H:%M:%S}" if at else "-", lasted(start, attempt["endedAt"])
+    if not start:
+        return "-", "-"
+    local, today = datetime.fromisoformat(start).astimezone(), datetime.now().astimezone()
+    form = "%H:%M:%S" if local.date() == today.date() else "%m-%d %H:%M"
+    return f"{local:{form}}", lasted(start, attempt["endedAt"])
 
 
 def task(item: Json) -> None:
@@ -367,7 +368,10 @@ def _message(item: Json) -> str:
     """The message of a shard, a task or an attempt, its cause or its result, and the time of the next attempt."""
     text = item["message"] or item["cause"] or _result(item["result"])
     later = (item.get("nextAttempt") or item.get("notBefore")) if item["state"] == "WAITING" else None
-    return f"next attempt {moment(later)}: {text}" if later else text
+    if not later:
+        return text
+    seconds = (datetime.now(UTC) - datetime.fromisoformat(later)).total_seconds()
+    return f"next attempt {age(seconds) if seconds < 0 else 'now'}: {text}"
 
 
 def explanation(item: Json) -> None:

@@ -128,12 +128,10 @@ def _find_task(ctx: typer.Context, client: Client, text: str) -> Json:
     else:
         # Ids begin with the key of the job. Without it, `--team` would find tasks of the team `default`.
         found = client.tasks(21, prefix=text if DELIMITER in text else key_of(ctx, text))
-        exact = [task for task in found if task["id"] == text]
-        if len(found) > 1 and not exact:
+        if len(found) > 1:
             names = "\n  ".join(task["id"] for task in found[:20])
             count = len(found) if len(found) <= 20 else "more than 20"
             raise ConfigError(f"{text!r} fits {count} tasks", field="TASK", fix=f"give more of the id:\n  {names}")
-        found = exact or found
     if not found:
         raise NotFound(f"there is no task {text!r}", field="TASK", fix="`jobcloud tasks` lists the tasks")
     return found[0]

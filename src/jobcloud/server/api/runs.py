@@ -204,15 +204,16 @@ def _run_view(firing: Firing, query: PageQuery) -> RunView:
         **dict(run_summary(firing)),
         shard_count=len(firing.work),
         shard_states=Counter(shard.state for shard in firing.work),
-        next_attempt=min((shard.not_before_ms for shard in firing.shards if _repeats(shard)), default=0),
+        next_attempt=0 if firing.ended_ms else _next_attempt(firing),
         shards=[shard_view(item, shard, firing.step(item)) for item, shard in shards],
         next_cursor=cursor,
     )
 
 
-def _repeats(shard: Shard) -> bool:
-    """Whether a shard waits for another attempt."""
-    return shard.state is ShardState.WAITING and shard.attempt > 0
+def _next_attempt(firing: Firing) -> int:
+    """When the first of the shards that wait for another attempt may start; 0 if there is none."""
+    repeated = (shard for shard in firing.shards if shard.attempt and shard.state is ShardState.WAITING)
+    return min((shard.not_before_ms for shard in repeated), default=0)
 
 
 def shard_view(item: int, shard: Shard, step: Step | None) -> ShardView:
@@ -232,10 +233,10 @@ def shard_view(item: int, shard: Shard, step: Step | None) -> ShardView:
         ended_at=shard.ended_ms,
         message=shard.message,
         cause=shard.outcome.cause,
-        result=result_of(shard),
+        result=_result_of(shard),
     )
 
 
-def result_of(shard: Shard) -> Any:
+def _result_of(shard: Shard) -> Any:
     """The return value of the job as JSON, or None."""
     return json.loads(shard.outcome.result) if shard.outcome.result else None
