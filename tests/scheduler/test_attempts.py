@@ -11,7 +11,7 @@ from jobcloud.config import JobKind
 from jobcloud.errors import Conflict, NotFound
 from jobcloud.messages import CancelRun, Effect, Kill, KillTask, Kind, Publish, PutJob, RemoveJob, Retry, Save, Trigger
 from jobcloud.model import MAX_NARROW, Attempt, End, Execution, Outcome, ShardState, changed
-from jobcloud.scheduler import attempts, firings
+from jobcloud.scheduler import attempts, firings, invariants
 from jobcloud.scheduler.attempts import MOST_OF_SHARD, Attempts, key_of
 
 HOUR = 3_600_000
@@ -185,6 +185,35 @@ def test_ended_firings_of_a_job_keep_a_limited_number_of_attempts(monkeypatch: p
     for _ in range(3):
         fail(desk)
     assert {key.rsplit("/", 2)[0] for key in desk.stored.attempts} == {runs[-2]}
+
+
+def test_very_many_attempts_are_restored_and_deleted_with_their_firing(monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = desk_of(make_job(retry_count=9, shard_count=3))
+    for number in (0, 0, 0, 1, 1, 2):
+        fail(desk, number)
+    before = copy_of(desk.stored).attempts
+    monkeypatch.setattr(attempts, "MOST_OF_FIRING", 2)  # the limit was reached in another order
+    desk.restart()
+    assert desk.stored.attempts == before
+    assert {key_of(desk.firings()[0].id, *place) for place in numbers(desk)} == before.keys()
+    desk.do(RemoveJob(desk.at, "report"))
+    for task_id in desk.running():
+        desk.status(task_id, "TASK_KILLED")
+    assert not desk.stored.attempts
+
+
+def test_attempts_beyond_the_limit_of_a_shard_are_deleted_at_the_next_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = desk_of(make_job(retry_count=9))
+    for _ in range(5):
+        fail(desk)
+    monkeypatch.setattr(attempts, "MOST_OF_SHARD", 3)
+    monkeypatch.setattr(invariants, "MOST_OF_SHARD", 3)
+    desk.restart()
+    assert [one.number for one in kept(desk)] == [3, 4, 5]
+
+
+def numbers(desk: Desk) -> list[tuple[int, int]]:
+    return [(item, one.number) for item, one in desk.scheduler.attempts[desk.firings()[0].id]]
 
 
 def test_attempts_without_a_shard_are_deleted_at_the_next_start() -> None:

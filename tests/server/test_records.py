@@ -158,6 +158,7 @@ def test_unreadable_record_of_a_shard_is_damaged_and_those_of_an_unreadable_firi
     found = stored(
         (Kind.FIRING, "job.2", encode(Kind.FIRING, WIDE)), (Kind.SHARD, "job.2/7", b"?"), (Kind.SHARD, "job.2", b"?"),
         (Kind.FIRING, "other", b"?"), (Kind.SHARD, "other/1", encode(Kind.SHARD, SHARD)), (Kind.SHARD, "f/01", b"?"),
+        (Kind.SHARD, "job.2/-1", encode(Kind.SHARD, SHARD)),
     )  # fmt: skip
     restored = restore(found)
     assert restored.shards == {"job.2/7": None}

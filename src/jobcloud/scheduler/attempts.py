@@ -31,6 +31,11 @@ class Attempts:
         """The attempts of one shard, oldest first."""
         return self._by_item.get(item, ())
 
+    def restore(self, item: int, attempt: Attempt) -> None:
+        """Add a stored attempt. Those of one shard must come in the order of their numbers."""
+        self._by_item[item] = (*self.of(item), attempt)
+        self.total += 1
+
     def add(self, item: int, attempt: Attempt) -> tuple[Attempt, ...] | None:
         """Add the newest attempt of a shard. Returns the attempts that it displaces; None if it is known already."""
         known = self._by_item.get(item, ())

@@ -332,7 +332,7 @@ class Commands(Part):
                 f"no task runs: shard {item} of resident job {firing.job} waits, and starts again by itself",
                 field="taskId", fix=f"`jobcloud job disable {firing.job}` stops the job",
             )  # fmt: skip
-        text = "an operator ended it while it waited for its next attempt"
+        text = "an operator ended the shard while it waited for its next attempt"
         ended = changed(
             firing.shards[item], state=ShardState.KILLED, ended_ms=event.at, message=text, outcome=NO_OUTCOME, end=None
         )

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from jobcloud.config import Job, Resources
+from jobcloud.config import Job, JobKind, Resources
 from jobcloud.model import Drain, End, Firing, Shard, ShardState, Window, cut
 from jobcloud.scheduler.attempts import end_of
 from jobcloud.scheduler.cycle import Cycle
@@ -169,8 +169,8 @@ class Explainer:
         yield Reason("back_off", what, waiting_helps=True, at=until)
 
     def _last_run(self, job: Job) -> Iterator[Reason]:
-        """Why the last run of the job failed, if it did."""
-        last = self._firings.last_ended(job.key)
+        """Why the last run of the job failed, if it did. The runs of a resident job end only when it is changed."""
+        last = self._firings.last_ended(job.key) if job.kind is not JobKind.DAEMON else None
         failed = [
             (_FAILURES.index(shard.state), item)
             for item, shard in enumerate(last.shards if last is not None else ())
@@ -182,7 +182,9 @@ class Explainer:
         shard = last.shards[item]
         what = f"its listener, called {step} the run," if (step := last.step(item)) else f"shard {item}"
         more = f"; {len(failed) - 1} other shards did not succeed" if len(failed) > 1 else ""
-        text = f"the last run, {last.id}: {what} is {shard.state}: {_failure(shard)}{more}"
+        # A shard that was killed while it waited has no end of an attempt.
+        waited = shard.state is ShardState.KILLED and shard.end is None and shard.message
+        text = f"the last run, {last.id}: {what} is {shard.state}: {waited or _failure(shard)}{more}"
         yield Reason("last_run", text, waiting_helps=True)
 
     def _avoiding(self, waiting: list[Shard], at: int) -> Iterator[Reason]:

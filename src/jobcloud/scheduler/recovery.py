@@ -78,7 +78,7 @@ def shard_place(key: str) -> tuple[str, int]:
     """The firing and item of a shard's key. Raises ValueError."""
     firing_id, _, digits = key.rpartition("/")
     item = int(digits)
-    if key != shard_key(firing_id, item):
+    if key != shard_key(firing_id, item) or item < 0:
         raise ValueError(f"{key!r} is no key of a shard")
     return firing_id, item
 
@@ -111,7 +111,7 @@ def recover(stored: Stored, at: int) -> Stored:
         ended = all(shard.state.ended for shard in firing.shards)
         if ended != bool(firing.ended_ms):
             whole.firings[firing.id] = changed(firing, ended_ms=at if ended else 0)
-    whole.attempts = {key: found for key, found in stored.attempts.items() if _has_shard(whole, key, found)}
+    whole.attempts = _newest({key: found for key, found in stored.attempts.items() if _has_shard(whole, key, found)})
     return whole
 
 
@@ -121,12 +121,21 @@ def _has_shard(whole: Stored, key: str, attempt: Attempt) -> bool:
     return firing is not None and item < len(firing.shards) and attempts.fits(attempt, firing.shards[item])
 
 
+def _newest(stored: dict[str, Attempt]) -> dict[str, Attempt]:
+    """The attempts without those that are too many for their shard. Another build may keep more."""
+    by_shard: dict[tuple[str, int], list[str]] = {}
+    for key in sorted(stored, key=lambda key: stored[key].number):
+        by_shard.setdefault(attempts.place_of(key)[:2], []).append(key)
+    surplus = {key for keys in by_shard.values() for key in keys[: -attempts.MOST_OF_SHARD]}
+    return {key: attempt for key, attempt in stored.items() if key not in surplus}
+
+
 def attempts_by_firing(stored: Mapping[str, Attempt]) -> dict[str, Attempts]:
     """The records of earlier attempts, by firing."""
     found: dict[str, Attempts] = {}
     placed = ((*attempts.place_of(key)[:2], attempt) for key, attempt in stored.items())
     for firing_id, item, attempt in sorted(placed, key=lambda each: each[2].number):
-        found.setdefault(firing_id, Attempts()).add(item, attempt)
+        found.setdefault(firing_id, Attempts()).restore(item, attempt)
     return found
 
 

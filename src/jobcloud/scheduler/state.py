@@ -267,11 +267,6 @@ class State:
 
     # ------------------------------------------------------------------------------------------------- reading
 
-    def attempts_of(self, firing_id: str, item: int) -> tuple[Attempt, ...]:
-        """The earlier attempts of a shard, oldest first."""
-        kept = self.attempts.get(firing_id)
-        return kept.of(item) if kept is not None else ()
-
     def app(self, key: str) -> App:
         """Raises NotFound."""
         if key not in self.apps:
