@@ -32,7 +32,7 @@ _TASK = """
 ## Task
 
 The table is `TABLE` in `src/jobcloud/scheduler/status.py`. The scheduler stores a task before it sends the launch, so
-the first state is STORED. A task that has ended has no record; only its shard and its run remember it.
+the first state is STORED. A task that has ended has no record; its shard remembers it, or the record of an attempt.
 """
 
 _TASK_AFTER = """
@@ -191,7 +191,8 @@ def _shard_picture() -> Iterable[str]:
         for state in {state for kind in _COLUMNS for state in _after(end, kind)}:
             edges[state].append(str(end))
     lines = ["[*] --> WAITING: the firing is due", "WAITING --> ACTIVE: launch stored"]
-    lines += ["WAITING --> CANCELLED: disabled, removed, updated or replaced"]
+    lines += ["WAITING --> CANCELLED: disabled, removed, updated, replaced, or the run is cancelled"]
+    lines += ["WAITING --> KILLED: its last task is killed by an operator"]
     lines += [f"ACTIVE --> {state}: {', '.join(edges[state])}" for state in ShardState if state in edges]
     lines += [
         f"{state} --> WAITING: operator retries" for state in (ShardState.FAILED, ShardState.KILLED, ShardState.DEAD)

@@ -16,6 +16,7 @@ import msgspec
 from jobcloud.config import App, Job, team_of
 from jobcloud.model import (
     NO_OUTCOME,
+    Attempt,
     Drain,
     Executor,
     Firing,
@@ -190,7 +191,7 @@ class Trigger(msgspec.Struct, frozen=True, gc=False):
 
 
 class KillTask(msgspec.Struct, frozen=True, gc=False):
-    """Kill one task."""
+    """Kill one task. If its shard waits for the next attempt, end the shard."""
 
     at: int
     task_id: str
@@ -210,6 +211,13 @@ class Retry(msgspec.Struct, frozen=True, gc=False):
     at: int
     firing_id: str
     item: int | None = None
+
+
+class CancelRun(msgspec.Struct, frozen=True, gc=False):
+    """End a firing of a TRANSIENT job: kill its running shards, and cancel the waiting ones."""
+
+    at: int
+    firing_id: str
 
 
 class DrainAgent(msgspec.Struct, frozen=True, gc=False):
@@ -245,6 +253,7 @@ Command: TypeAlias = (
     | KillTask
     | ForgetTask
     | Retry
+    | CancelRun
     | DrainAgent
     | UndrainAgent
     | ReconcileTasks
@@ -281,6 +290,7 @@ class Kind(StrEnum):
     FRAMEWORK = "framework"  # "id" → str
     DRAIN = "drain"  # agent id → Drain
     RESTORATION = "restoration"  # "last" → Restoration
+    ATTEMPT = "attempt"  # firing id/item/number → Attempt, if its shard was put into the queue again afterwards
 
 
 #: The names that stores use. Tables, because `kind.value` is a Python function call in CPython 3.11 (`enum.property`).
@@ -288,7 +298,7 @@ KINDS: Final[dict[str, Kind]] = {kind.value: kind for kind in Kind}
 KIND_NAMES: Final[dict[Kind, str]] = {kind: name for name, kind in KINDS.items()}
 
 
-Record: TypeAlias = App | Job | JobState | Firing | Shard | Task | Executor | Drain | Restoration | str | bool
+Record: TypeAlias = App | Job | JobState | Firing | Shard | Task | Executor | Drain | Restoration | Attempt | str | bool
 
 
 class Write(msgspec.Struct, frozen=True, gc=False):

@@ -87,6 +87,18 @@ class ShardState(StrEnum):
 _WORST_FIRST = (ShardState.DEAD, ShardState.FAILED, ShardState.KILLED, ShardState.CANCELLED, ShardState.FINISHED)
 
 
+class End(StrEnum):
+    """How an attempt ended. It decides the next state of its shard."""
+
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"  # the job itself failed
+    KILLED = "KILLED"
+    LOST = "LOST"  # the cluster failed after the task may have run
+    NOT_STARTED = "NOT_STARTED"  # the cluster failed before the task was seen to run
+    INVALID = "INVALID"  # Mesos refused the launch
+    REPLACED = "REPLACED"  # the job's partition policy gave it up; it may still run
+
+
 class JobState(msgspec.Struct, frozen=True, gc=False):
     """The state of a job, apart from its configuration.
 
@@ -121,7 +133,7 @@ class Shard(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     `attempt`: the number of tasks launched for it. `task_id`: the last of these tasks. `failures`: the attempts in a
     row that the cluster lost. `retries`: the repeats after failures of the job itself. `lost_workers`: the attempts
     that were lost with a shared worker. Until `avoid_ms`, the shard avoids the agent of its last attempt. `outcome`:
-    the end of the last attempt.
+    the executor's report of the last attempt. `end`: how it ended; None after success, or if that is unknown.
     """
 
     state: ShardState = ShardState.WAITING
@@ -140,6 +152,7 @@ class Shard(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     avoid_ms: Instant = 0
     outcome: Outcome = NO_OUTCOME
     lost_workers: Count = 0
+    end: End | None = None
 
 
 # A shard before its first attempt.
@@ -274,6 +287,25 @@ class Firing(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         if not self.stepped:
             return None
         return {-2: Step.BEFORE, -1: Step.AFTER}.get(item - len(self.shards))
+
+
+class Attempt(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """An attempt that has ended, of a shard that was put into the queue again afterwards.
+
+    `number`: the value of the shard's `attempt` at that time. `started_ms` is 0 if the attempt was not seen to run.
+    """
+
+    number: Count
+    task_id: str
+    agent_id: str
+    hostname: str
+    executor_id: str
+    execution: Execution
+    end: End
+    started_ms: Instant = 0
+    ended_ms: Instant = 0
+    message: str = ""
+    outcome: Outcome = NO_OUTCOME
 
 
 class Task(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):

@@ -829,3 +829,90 @@ def test_import_from_elastic_job_refuses_another_team(run: Run) -> None:
     result = run("--team", "billing", "import-ej", "--zookeeper", "127.0.0.1:1", "--zone", "UTC")
     assert result.code == 2
     assert "imports go to the team 'default' (leave out --team, and unset JOBCLOUD_TEAM)" in result.err
+
+
+# -------------------------------------------------------------------------------------------------- attempts of shards
+
+
+@pytest.fixture
+def repeated(run: Run, loop: FakeLoop, app: Path) -> tuple[str, list[str]]:
+    """A run of a job with one shard that waits for its third attempt, and its tasks."""
+    run("app", "add", str(app), "--no-jobs")
+    fields = ("jobName=again", "appName=demo", "jobClass=hello:Hello", "jobType=SIMPLE", "cron=0 0 0 1 1 ? 2099",
+              "jobExecutionType=TRANSIENT", "shardingTotalCount=1", "cpuCount=0.1", "memoryMB=32", "retryCount=3",
+              "retryDelaySeconds=60")  # fmt: skip
+    assert run("job", "add", *(part for field in fields for part in ("--set", field))).code == 0
+    name = run("job", "trigger", "again", "--json").json["id"]
+    tasks = []
+    for number in (1, 2):
+        loop.offer(f"agent-{number}")
+        (task,) = loop.tick(600_000)
+        tasks.append(task)
+        loop.update(task, "TASK_RUNNING")
+        loop.tick(90_000)
+        loop.update(task, "TASK_FAILED", f"failure {number}")
+    return name, tasks
+
+
+def test_run_is_shown_with_its_shards_and_the_attempts_of_one(run: Run, repeated: tuple[str, list[str]]) -> None:
+    name, tasks = repeated
+    shown = run("run", "show", name)
+    assert (shown.code, shown.err) == (0, "")
+    assert re.search(r"^next attempt +\S", shown.out, re.MULTILINE)
+    assert re.search(r"^ +0 +WAITING +2 .*agent-2.test +next attempt .*: failure 2$", shown.out, re.MULTILINE)
+    shown = run("run", "show", name, "--shard", "0")
+    lines = [line for line in shown.out.splitlines() if "FAILED  " in line]
+    assert [re.sub(" +", " ", line).split(" FAILED ")[0].strip() for line in lines] == ["2", "1"]
+    assert all("1m30s" in line for line in lines)
+    assert "attempt 2 is FAILED: failure 2" in shown.out
+    found = run("run", "show", name, "--shard", "0", "--json").json
+    assert [attempt["taskId"] for attempt in found["attempts"]] == tasks[::-1]
+    assert run("run", "show", name, "--json").json["id"] == name
+    assert run("run", "show", name, "--shard", "7").code == run("run", "show", "nope").code == 4
+
+
+def test_output_of_an_earlier_attempt_is_printed(run: Run, repeated: tuple[str, list[str]]) -> None:
+    _, (first, second) = repeated
+    assert run("logs", "again/0", "--json").json["taskId"] == second
+    assert run("logs", "again/0", "--attempt", "1", "--json").json["taskId"] == first
+    assert run("logs", first, "--json").json["taskId"] == first
+    wrong = run("logs", "again", "--attempt", "9")
+    assert (wrong.code, "1, 2" in wrong.err) == (4, True)
+
+
+def test_task_is_shown_with_its_story(run: Run, repeated: tuple[str, list[str]]) -> None:
+    _, (first, second) = repeated
+    shown = run("task", "show", "again/0").out
+    assert re.search(r"^state +WAITING *$", shown, re.MULTILINE)
+    assert re.search(r"^message +failure 2 *$", shown, re.MULTILINE)
+    assert "ended: failure 2" in shown
+    shown = run("task", "show", first).out
+    assert re.search(r"^state +FAILED *$", shown, re.MULTILINE)
+    assert run("task", "show", second, "--json").json["attempt"] == 2
+
+
+def test_kill_says_that_a_waiting_shard_does_not_start_again(run: Run, repeated: tuple[str, list[str]]) -> None:
+    name, _ = repeated
+    assert "next attempt" in run("tasks", "--state", "WAITING").out
+    said = run("kill", "again/0").out
+    assert f"shard 0 of {name} waited for its next attempt, and does not start again" in said.replace("\n", " ")
+    assert run("runs", "again", "--json").json[0]["state"] == "KILLED"
+
+
+def test_run_is_cancelled(run: Run, loop: FakeLoop, repeated: tuple[str, list[str]]) -> None:
+    name, _ = repeated
+    loop.offer()
+    assert loop.tick(600_000)
+    assert run("run", "cancel", name).out == f"run {name} is cancelled; running shards that are being killed: 1\n"
+    (task,) = loop.scheduler.tasks.values()
+    loop.update(task.id, "TASK_KILLED")
+    again = run("run", "cancel", name)
+    assert (again.code, "has ended" in again.err) == (1, True)
+
+
+def test_explanation_says_when_the_next_attempt_is_and_why_the_last_run_failed(
+    run: Run, repeated: tuple[str, list[str]]
+) -> None:
+    name, _ = repeated
+    run("kill", "again/0")
+    assert f"the last run, {name}: shard 0 is KILLED" in run("explain", "again").out.replace("\n", " ")

@@ -61,7 +61,7 @@ def whole() -> tuple[Values, int]:
         Kind.APP: desk.stored.apps, Kind.JOB: desk.stored.jobs, Kind.JOB_STATE: desk.stored.job_states,
         Kind.FIRING: desk.stored.firings, Kind.TASK: desk.stored.tasks, Kind.EXECUTOR: desk.stored.executors,
         Kind.DRAIN: desk.stored.drains, Kind.FRAMEWORK: {"id": desk.stored.framework_id},
-        Kind.SHARD: desk.stored.shards,
+        Kind.SHARD: desk.stored.shards, Kind.ATTEMPT: desk.stored.attempts,
         Kind.RESTORATION: {"last": Restoration(desk.at - 9_000, desk.at - 5_000, settled=True)},
     }  # fmt: skip
     found = {

@@ -42,6 +42,7 @@ from jobcloud.messages import (
     Accept,
     Acknowledge,
     Apply,
+    CancelRun,
     Command,
     Disconnected,
     DrainAgent,
@@ -127,6 +128,7 @@ class World:
         stored = self.stored
         tables: list[dict[str, Any]] = [
             stored.firings, stored.shards, stored.tasks, stored.executors, stored.jobs, stored.job_states, stored.apps,
+            stored.attempts,
         ]  # fmt: skip
         table = self.dice.choice([table for table in tables if table] or [{"": None}])
         key = self.dice.choice(list(table))
@@ -331,8 +333,9 @@ class World:
             (Trigger(at, job.name), 6),
             (RemoveJob(at, job.name), 0.7),
             (RemoveApp(at, app, jobs=dice.random() < 0.3), 0.5),
-            (KillTask(at, dice.choice(["x", *self.scheduler.tasks])), 1),
+            (KillTask(at, dice.choice(["x", *self.scheduler.tasks, *self.waiting_tasks()])), 1),
             (ForgetTask(at, dice.choice(["x", *self.scheduler.tasks])), 1),
+            (CancelRun(at, dice.choice(["x", *self.scheduler.firings])), 1),
             (Retry(at, dice.choice(["x", *self.scheduler.firings]), dice.choice((None, None, 0, 1))), 3),
             (DrainAgent(at, dice.choice(("x", "host-a2", *AGENTS)), at + dice.choice((1, 20_000, 600_000))), 0.5),
             (UndrainAgent(at, dice.choice(("x", *AGENTS))), 1),
@@ -342,6 +345,11 @@ class World:
         if isinstance(chosen, ForgetTask):
             self.mesos.excused.add(chosen.task_id)
         self.handle(chosen)
+
+    def waiting_tasks(self) -> list[str]:
+        """The last tasks of shards that wait for another attempt."""
+        shards = (shard for firing in self.scheduler.firings.values() for shard in firing.shards)
+        return [shard.task_id for shard in shards if shard.task_id and shard.state == "WAITING"]
 
     def random_job(self) -> Job:
         dice = self.dice

@@ -140,7 +140,10 @@ def test_life_of_a_wide_firing_in_the_store() -> None:
         ended = desk.status(task_id, "TASK_FAILED")
     assert places(ended)[-1] == (Kind.FIRING, FIRING, True), "the last end ends the firing"
     effects = desk.do(Retry(desk.at, FIRING, len(desk.firings()[0].shards) - 1))
-    assert places(effects) == [(Kind.SHARD, shard_key(FIRING, WIDE - 1), True), (Kind.FIRING, FIRING, True)]
+    assert places(effects) == [
+        (Kind.ATTEMPT, f"{FIRING}/{WIDE - 1}/1", True), (Kind.SHARD, shard_key(FIRING, WIDE - 1), True),
+        (Kind.FIRING, FIRING, True),
+    ]  # fmt: skip
     desk.do(RemoveJob(desk.at, "report"))
     desk.run_until_idle()
     assert (desk.stored.firings, desk.stored.shards) == ({}, {})

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from jobcloud.config import App, CatchUp, Job, JobKind, JobType, Package, Resources
 from jobcloud.messages import Kind, Record
 from jobcloud.model import (
+    Attempt,
     Cause,
     Drain,
+    End,
     Execution,
     Executor,
     Firing,
@@ -54,6 +56,7 @@ TASK = Task(
     "t", "job.1", "job", 0, 1, Execution.FAILOVER, "agent", "host", "app", "exec", Resources(1), 5, TaskState.RUNNING
 )
 EXECUTOR = Executor("exec", "agent", "app", (Share("ports", 2000, ranges=((31000, 31001),)),), "{}", 7)
+ATTEMPT = Attempt(1, "t0", "agent", "host", "exec", Execution.READY, End.LOST, 3, 4, "gone", Outcome("", "7"))
 SAMPLES: list[tuple[Kind, str, Record]] = [
     (Kind.APP, "app", APP),
     (Kind.JOB, "job", JOB),
@@ -69,6 +72,7 @@ SAMPLES: list[tuple[Kind, str, Record]] = [
     (Kind.FRAMEWORK, "id", "b1c2-0001"),
     (Kind.DRAIN, "agent", Drain("agent", 5, 7, "disk")),
     (Kind.RESTORATION, "last", Restoration(5, 7, settled=True)),
+    (Kind.ATTEMPT, "job.1/1/1", ATTEMPT),
 ]
 
 
@@ -120,6 +124,7 @@ def test_everything_is_restored_by_its_key() -> None:
     assert restored.shards == {"job.2/7": SHARD}
     assert restored.tasks == {"t": TASK}
     assert restored.executors == {"agent/exec": EXECUTOR}
+    assert restored.attempts == {"job.1/1/1": ATTEMPT}
     assert restored.framework_id == "b1c2-0001"
     assert restored.faults == []
 
@@ -134,10 +139,26 @@ def test_lost_record_of_a_shard_counts_as_damaged() -> None:
     assert restore(found).shards == {"job.2/7": SHARD, "job.2/3": None}
 
 
+@pytest.mark.parametrize("key", ["job.2/7", "job.2/7/01", "job.2/-1/1", "job.2/7/2", "job.2/7/x", "7/1", ""])
+def test_attempt_under_a_wrong_key_is_damaged_and_affects_nothing_else(key: str) -> None:
+    good = (Kind.ATTEMPT, "job.2/3/1", encode(Kind.ATTEMPT, ATTEMPT))
+    restored = restore(stored((Kind.FIRING, "job.2", encode(Kind.FIRING, WIDE)), good, (Kind.ATTEMPT, key, good[2])))
+    assert restored.attempts == {"job.2/3/1": ATTEMPT}
+    assert [fault.path for fault in restored.faults] == [f"attempt/{key}"]
+
+
+def test_attempts_of_an_unreadable_firing_are_left() -> None:
+    attempt = encode(Kind.ATTEMPT, ATTEMPT)
+    restored = restore(stored((Kind.FIRING, "other", b"?"), (Kind.ATTEMPT, "other/1/1", attempt)))
+    assert restored.attempts == {}
+    assert [fault.path for fault in restored.faults] == ["firing/other"]
+
+
 def test_unreadable_record_of_a_shard_is_damaged_and_those_of_an_unreadable_firing_are_left() -> None:
     found = stored(
         (Kind.FIRING, "job.2", encode(Kind.FIRING, WIDE)), (Kind.SHARD, "job.2/7", b"?"), (Kind.SHARD, "job.2", b"?"),
         (Kind.FIRING, "other", b"?"), (Kind.SHARD, "other/1", encode(Kind.SHARD, SHARD)), (Kind.SHARD, "f/01", b"?"),
+        (Kind.SHARD, "job.2/-1", encode(Kind.SHARD, SHARD)),
     )  # fmt: skip
     restored = restore(found)
     assert restored.shards == {"job.2/7": None}

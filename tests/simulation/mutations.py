@@ -28,7 +28,7 @@ UNIT_TESTS = (
         for name in ("scheduler", "rollouts", "operator_calls", "warm_executors", "partitions", "timeouts", "drains",
                      "firing_listener", "queue", "status", "cluster", "launch", "outcomes", "scheduler_policies",
                      "mass_loss", "retry", "call_sizes", "circuit_breakers", "scheduler_weaknesses", "record_sizes",
-                     "restorations", "roles", "teams", "wide_firings", "wrong_clock")
+                     "restorations", "roles", "teams", "wide_firings", "wrong_clock", "attempts")
     ),
     *(f"tests/server/test_{name}.py"
       for name in ("clock", "epochs", "held_back", "loop", "loop_leadership", "records")),
@@ -114,6 +114,16 @@ MUTATIONS: tuple[Mutation, ...] = (
         quiet=True,
     ),
     Mutation("no fencing", "adapters/memory.py", "if epoch != self._server.epoch:", "if epoch > self._server.epoch:"),
+    Mutation(
+        "attempts stay when their firing is deleted", "scheduler/state.py",
+        "        self.delete_attempts(firing_id)\n        self.write_set", "        self.write_set",
+    ),
+    Mutation(
+        "waiting shards of a cancelled run start", "scheduler/commands.py",
+        '        self._tasks.cancel_firing(firing, event.at, "an operator cancelled the run")\n',
+        "        for shard in firing.shards:\n            if shard.task_id in self._state.tasks:\n"
+        "                self._tasks.kill(self._state.tasks[shard.task_id], event.at)\n",
+    ),
     Mutation(
         "a limit is forgotten by the next leader", "scheduler/timeouts.py",
         "    def restore(self, at: int) -> None:\n        for task in self._state.tasks.values():\n",

@@ -23,6 +23,7 @@ from jobcloud.config import (
 from jobcloud.errors import Refused, Unavailable
 from jobcloud.messages import (
     Apply,
+    CancelRun,
     Command,
     DrainAgent,
     ForgetTask,
@@ -93,6 +94,7 @@ class Operators:
         self.to_end: set[str] = set()  # those whose kill was answered as stored
         self.forgotten: set[str] = set()  # tasks declared dead
         self.retried: set[str] = set()  # runs put back
+        self.cancelled: set[str] = set()  # runs that an operator asked to end
         self.replacing: set[str] = set()  # jobs whose unreachable shards may be replaced
         self.done = self.doubtful = 0
 
@@ -148,8 +150,12 @@ class Operators:
             self.forget(a, b)
         elif kind == "retry":
             self.retry(a, b)
+        elif kind == "cancel":
+            self.cancel(a)
         elif kind == "kill_task":
             tasks = sorted(task.task_id for runs in self._world.truth.running.values() for task in runs)
+            if b % 3 == 0:
+                tasks = self._repeating() or tasks
             if tasks:
                 task_id = tasks[a % len(tasks)]
                 self.killed.add(task_id)
@@ -185,6 +191,22 @@ class Operators:
             self.retried.add(run.id)
             item = None if b % 2 else b % len(run.work)
             self._ask(("retry", run.id), ABSENT, lambda at: Retry(at, run.id, item))
+
+    def cancel(self, a: int) -> None:
+        """Cancel a run, most often one that has not ended."""
+        leader = self._world.leader()
+        runs = sorted(leader.core.firings.values(), key=lambda firing: firing.id) if leader is not None else []
+        if found := [run for run in runs if not run.ended_ms and run.cause is not Cause.DAEMON] or runs:
+            run = found[a % len(found)].id
+            self.cancelled.add(run)
+            self._ask(("cancel", run), ABSENT, lambda at: CancelRun(at, run))
+
+    def _repeating(self) -> list[str]:
+        """The last tasks of shards that wait for another attempt."""
+        leader = self._world.leader()
+        firings = leader.core.firings.values() if leader is not None else ()
+        shards = (shard for firing in firings for shard in firing.shards)
+        return sorted(shard.task_id for shard in shards if shard.task_id and shard.state is ShardState.WAITING)
 
     def _put_app(self, key: str, version: int, replace: bool) -> None:
         team, name = split_key(key)
@@ -363,6 +385,15 @@ class Operators:
         self.triggered, self.to_end = dict(expected.triggered), set(expected.to_end)
 
     def _check_stored(self, asked: _Asked) -> None:
+        kind, key = asked.key
+        if kind == "cancel" and key not in self.retried and (Kind.FIRING, key) in self._world.server.entries:
+            run = self._world.promise.firings[key]
+            goes_on = [
+                shard for shard in run.shards
+                if not shard.state.ended and not self._world.promise.is_ending(shard.task_id)
+            ]  # fmt: skip
+            if goes_on:
+                self._world.violation(f"7: {key} was answered as cancelled, and goes on: {goes_on}")
         if asked.key[0] in ("app", "job"):
             stored = asked.key in self._world.server.entries
             if stored != (asked.after is not ABSENT):

@@ -79,6 +79,8 @@ _LEADS_TO: dict[str, str] = {
     "Kill": "kill_task",
     "ForgetTask": "forget",
     "Retry": "retry",
+    "attempt": "retry",
+    "CancelRun": "cancel",
     "Suppress": "app_mark",
     "DrainAgent": "drain",
     "UndrainAgent": "drain",
@@ -97,7 +99,7 @@ _WEIGHTS = {
     "rescind": 3, "rescind_accepted": 3, "agent_cut": 4, "agent_dies": 2, "agent_gone": 1, "master_restart": 2,
     "master_forgets": 1, "teardown": 1, "executor_dies": 4, "executor_hangs": 2, "executor_cut": 3,
     "finish_twice": 3, "start_fails": 2, "clock": 3, "put_app": 2, "put_job": 5, "remove_job": 2, "remove_app": 1,
-    "app_mark": 2, "job_mark": 4, "trigger": 8, "kill_task": 3, "forget": 2, "retry": 3,
+    "app_mark": 2, "job_mark": 4, "trigger": 8, "kill_task": 3, "forget": 2, "retry": 3, "cancel": 2,
     "drain": 3, "maintenance": 3, "mesos_drains": 2, "update": 8, "mass_loss": 2,
 }  # fmt: skip
 _ZOOKEEPER_WEIGHTS = {"session_cut": 4, "request_lost": 4, "request_late": 4, "answer_lost": 4, "crash": 6, "pause": 3}

@@ -58,6 +58,7 @@ from jobcloud.model import (
     replaced,
 )
 from jobcloud.ports import StoredRecords, StoredWrite
+from jobcloud.scheduler.attempts import place_of
 from jobcloud.scheduler.cluster import amounts
 from jobcloud.scheduler.recovery import shard_key, shard_place
 from jobcloud.scheduler.timetable import AHEAD_MS
@@ -300,9 +301,11 @@ class Promise:
             if kind is Kind.TASK and isinstance(record, Task) and record.kill_ms:
                 made = (one for one in decoded.values() if isinstance(one, Firing) and not one.ended_ms)
                 replaced = any(one.job == record.job and one.id != record.firing_id for one in made)
-                if (record.job in REPLACING and replaced) or not self._wanted(record):
+                cancelled = record.firing_id in self._world.operators.cancelled
+                if cancelled or (record.job in REPLACING and replaced) or not self._wanted(record):
                     self.unwanted.add(record.id)
         self._tasks_written(before, decoded)
+        self._attempts_written(decoded)
         for key in self._written_firings(decoded):
             self._firing_written(key, self._whole(key), decoded)
         for (kind, key), record in decoded.items():
@@ -324,6 +327,30 @@ class Promise:
             if left:
                 self._world.violation(f"2: {left[:3]} are stored, and their firings are deleted")
         return list(found)
+
+    def is_ending(self, task_id: str) -> bool:
+        """Whether it is stored that the task was asked to end."""
+        value = self._world.server.entries.get((Kind.TASK, task_id))
+        task = records.decode(Kind.TASK, task_id, value) if value is not None else None
+        return isinstance(task, Task) and bool(task.kill_ms)
+
+    def _attempts_written(self, batch: dict[Any, Any]) -> None:
+        """An earlier attempt is stored together with its shard, which goes on, and deleted with its firing."""
+        entries = self._world.server.entries
+        for key, record in ((key, record) for (kind, key), record in batch.items() if kind is Kind.ATTEMPT):
+            firing_id, item, number = place_of(key)
+            firing = self._whole(firing_id)
+            if record is None:
+                continue
+            if firing is None or item >= len(firing.shards) or firing.shards[item].attempt < number:
+                self._world.violation(f"2: {key} is stored, and its shard knows no such attempt")
+            elif firing.shards[item].state is ShardState.ACTIVE and firing.shards[item].attempt == number:
+                self._world.violation(f"2: {key} is stored, and the attempt has not ended")
+            elif (Kind.TASK, record.task_id) in entries:
+                self._world.violation(f"2: {key} is stored, and so is its task")
+        gone = {key for (kind, key), record in batch.items() if kind is Kind.FIRING and record is None}
+        if gone and (left := [key for kind, key in entries if kind == Kind.ATTEMPT and place_of(key)[0] in gone]):
+            self._world.violation(f"2: {left[:3]} are stored, and their firings are deleted")
 
     def _firing_of(self, firing_id: str) -> Firing | None:
         value = self._world.server.entries.get((Kind.FIRING, firing_id))

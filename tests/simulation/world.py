@@ -40,7 +40,7 @@ _OCCASIONS = frozenset(
      "start_fails", "request_lost", "request_late", "answer_lost"}
 )  # fmt: skip
 _OPERATORS = frozenset({"put_app", "put_job", "remove_job", "remove_app", "app_mark", "job_mark", "trigger", "update",
-                        "kill_task", "drain", "forget", "retry"})  # fmt: skip
+                        "kill_task", "drain", "forget", "retry", "cancel"})  # fmt: skip
 
 
 class Stuck(Exception):

@@ -45,7 +45,7 @@ _START, _APPS, _RUNS, _CLUSTER, _TOOLS = "Start a server", "Apps and jobs", "Run
 PANELS = {
     _START: ("dev", "scheduler", "backup", "restore", "state"),
     _APPS: ("app", "job", "apply", "export", "run-local"),
-    _RUNS: ("runs", "tasks", "logs", "explain", "retry", "kill", "task", "history", "statistics"),
+    _RUNS: ("runs", "run", "tasks", "task", "logs", "explain", "retry", "kill", "history", "statistics"),
     _CLUSTER: ("cluster", "agent", "framework"),
     _TOOLS: ("doctor", "next", "plan", "import-ej"),
 }
@@ -157,16 +157,17 @@ cli.command("export", rich_help_panel=_APPS)(apply.export)
 cli.command("run-local", rich_help_panel=_APPS)(local.run_local)
 
 cli.command("runs", rich_help_panel=_RUNS)(runs.list_runs)
+cli.add_typer(runs.commands, name="run", rich_help_panel=_RUNS, help="Runs: show one with its attempts, cancel one.")
 cli.command("tasks", rich_help_panel=_RUNS)(tasks.list_tasks)
 cli.command("logs", rich_help_panel=_RUNS)(tasks.logs)
 cli.command("explain", rich_help_panel=_RUNS)(runs.explain)
 cli.command("retry", rich_help_panel=_RUNS)(runs.retry)
 cli.command("kill", rich_help_panel=_RUNS)(tasks.kill)
-cli.add_typer(tasks.commands, name="task", rich_help_panel=_RUNS, help="Tasks: declare one lost.")
 cli.add_typer(
     history.commands, name="history", rich_help_panel=_RUNS, help="History: ended runs and attempts from the database."
 )
 cli.command("statistics", rich_help_panel=_RUNS)(history.show_statistics)
+cli.add_typer(tasks.commands, name="task", rich_help_panel=_RUNS, help="Tasks: show one, declare one lost.")
 
 cli.command("cluster", rich_help_panel=_CLUSTER)(cluster.show_cluster)
 cli.add_typer(

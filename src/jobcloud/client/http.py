@@ -313,6 +313,17 @@ class Client:
         """Statistics by job, app or team, or in total. Filters: by, team, app, job, since, until."""
         return self._pages("statistics", limit, filters)
 
+    def cancel(self, run_id: str) -> Json:
+        """End a run: kill its running shards, and cancel the waiting ones."""
+        return self._json("POST", f"runs/{_part(run_id)}/cancel")
+
+    def shard(self, run_id: str, item: int) -> Json:
+        return self._json("GET", f"runs/{_part(run_id)}/shards/{item}")
+
+    def attempts(self, run_id: str, item: int) -> list[Json]:
+        """The attempts of a shard, newest first."""
+        return self._items(f"runs/{_part(run_id)}/shards/{item}/attempts")
+
     def executors(self) -> list[Json]:
         return self._items("executors")
 

@@ -376,7 +376,7 @@ def tasks(items: Iterable[Json], *, wide: bool = True, empty: str = "") -> None:
             _host(t),
             moment(t["startedAt"] or t["createdAt"]),
             moment(t["endedAt"]),
-            (t["message"] or _result(t["result"]))[:200],
+            _message(t)[:200],
             t["id"],
         )
         for t in items
@@ -467,7 +467,96 @@ def _length(seconds: float | None) -> str:
     """1.25 → "1.25s", 90 → "1m30s"."""
     if seconds is None:
         return "-"
-    return f"{seconds:.3g}s" if seconds < 60 else age(seconds).removesuffix(" ago")
+    return f"{seconds:.3g}s" if seconds < 60 else duration(seconds)
+
+
+def run(item: Json, limit: int) -> None:
+    """A run and its first `limit` shards."""
+    show_fields(
+        [
+            ("run", item["id"]),
+            ("job", item["jobName"]),
+            ("cause", item["cause"]),
+            ("state", item["state"]),
+            ("shards", _counts(item["shardStates"])),
+            ("fired", moment(item["firedAt"])),
+            ("ended", moment(item["endedAt"]) if item["endedAt"] else ""),
+            ("next attempt", moment(item["nextAttempt"]) if item["nextAttempt"] else ""),
+        ]
+    )
+    shards = item["shards"]
+    rows = (
+        (s["step"] or s["item"], s["state"], s["attempt"], *_times(s), s["hostname"], _message(s)[:300])
+        for s in shards[:limit]
+    )
+    show_table(("SHARD#", "STATE", "ATTEMPT#", "STARTED", "LASTED", "HOST", "MESSAGE"), rows, "no shards")
+    if len(shards) > limit:
+        say(f"{len(shards) - limit} more shards; --limit shows them")
+
+
+def shard(item: Json) -> None:
+    """A shard with its attempts."""
+    show_fields(
+        [
+            ("run", item["runId"]),
+            ("shard", item["step"] or item["item"]),
+            ("state", item["state"]),
+            ("next attempt", moment(item["notBefore"]) if item["notBefore"] else ""),
+            ("because", item["waitsBecause"][:300]),
+        ]
+    )
+    rows = ((a["number"], a["state"], *_times(a), a["hostname"], _message(a)[:300]) for a in item["attempts"])
+    titles = ("ATTEMPT#", "STATE", "STARTED", "LASTED", "HOST", "MESSAGE")
+    show_table(titles, rows, "no attempts: the shard has not been launched yet")
+
+
+def _times(attempt: Json) -> tuple[str, str]:
+    """When an attempt started, in local time, and how long it ran."""
+    start = attempt["startedAt"]
+    if not start:
+        return "-", "-"
+    return short_moment(start), took(start, attempt["endedAt"])
+
+
+def task(item: Json) -> None:
+    """A task and its story."""
+    show_fields(
+        [
+            ("task", item["id"]),
+            ("run", item["runId"]),
+            ("shard", item["step"] or item["item"]),
+            ("attempt", item["attempt"]),
+            ("state", item["state"]),
+            ("next attempt", moment(item["nextAttempt"]) if item["nextAttempt"] else ""),
+            ("host", _host(item)),
+            ("agent", item["agentId"]),
+            ("executor", item["executorId"]),
+            ("launched", moment(item["createdAt"]) if item["createdAt"] else ""),
+            ("started", moment(item["startedAt"]) if item["startedAt"] else ""),
+            ("ended", moment(item["endedAt"]) if item["endedAt"] else ""),
+            ("kill asked", moment(item["killAskedAt"]) if item["killAskedAt"] else ""),
+            ("cause", item["cause"]),
+            ("message", item["message"]),
+            ("result", _result(item["result"]).removeprefix("result: ")),
+            ("resources", _amounts(item["resources"]) if item["resources"] else ""),
+        ]
+    )
+    for line in item["story"]:
+        say(f"  {moment(line['at'])} {line['topic']}: {line['text']}")
+
+
+def _amounts(amounts: Json) -> str:
+    return f"{amounts['cpuCount']:.12g} cpus, {amounts['memoryMB']:.12g} MB"
+
+
+def _message(item: Json) -> str:
+    """The message of a shard, a task or an attempt, its cause or its result, and the time of the next attempt."""
+    text = item["message"] or item["cause"] or _result(item["result"])
+    later = (item.get("nextAttempt") or item.get("notBefore")) if item["state"] == "WAITING" else None
+    if not later:
+        return text
+    seconds = (datetime.now(UTC) - datetime.fromisoformat(later)).total_seconds()
+    return f"next attempt {age(seconds) if seconds < 0 else 'now'}: {text}"
 
 
 def explanation(item: Json) -> None:
@@ -477,7 +566,8 @@ def explanation(item: Json) -> None:
         behind = f"; further runs waiting: {item['behind']}" if item["behind"] else ""
         say(f"{item['jobName']}: {item['active']} active, {item['waiting']} waiting{behind}")
     for reason in item["reasons"]:
-        say(f"  • {reason['text']}")
+        later = f"; next attempt {moment(reason['until'])}" if reason["code"] == "back_off" else ""
+        say(f"  • {reason['text']}{later}")
         if item["waiting"] and not reason["waitingHelps"]:
             say("    waiting will not help", "yellow")
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from jobcloud.config import App, Job, JobKind
 from jobcloud.errors import ConfigError, Conflict, NotFound
 from jobcloud.messages import (
     Apply,
+    CancelRun,
     ForgetTask,
     KillTask,
     Kind,
@@ -19,7 +22,7 @@ from jobcloud.messages import (
     Topic,
     Trigger,
 )
-from jobcloud.model import Cause, Firing, JobState, Shard, ShardState, Task, changed
+from jobcloud.model import NO_OUTCOME, Cause, Firing, JobState, Shard, ShardState, Task, TaskName, changed
 from jobcloud.scheduler import launch, recovery, retry, revisions
 from jobcloud.scheduler.firings import Firings
 from jobcloud.scheduler.part import Hooks, Part
@@ -264,9 +267,7 @@ class Commands(Part):
 
     def retry(self, event: Retry) -> None:
         """Put the failed shards of a run back into the queue."""
-        firing = self._state.firings.get(event.firing_id)
-        if firing is None:
-            raise NotFound(f"there is no run {event.firing_id}", field="runId", fix="`jobcloud runs` lists them")
+        firing = self._firing(event.firing_id)
         shards = self._failed_shards(firing, event.item)
         job = self._check_retry(firing)
         self._check_waiting(job.key, "runId")
@@ -278,6 +279,26 @@ class Commands(Part):
             self._state.request_cycle()
         text = f"{len(changes)} shards are put back by an operator"
         self._state.publish(event.at, Topic.FIRED, text, job=job.key, firing_id=firing.id)
+
+    def _firing(self, firing_id: str) -> Firing:
+        firing = self._state.firings.get(firing_id)
+        if firing is None:
+            raise NotFound(f"there is no run {firing_id}", field="runId", fix="`jobcloud runs` lists them")
+        return firing
+
+    def cancel_run(self, event: CancelRun) -> None:
+        """End a run. A shard that was asked to end is not repeated, however its attempt ends."""
+        firing = self._firing(event.firing_id)
+        if firing.ended_ms:
+            raise Conflict(f"{firing.id} has ended", field="runId", fix="`jobcloud runs --state ACTIVE` lists others")
+        if firing.cause is Cause.DAEMON:
+            raise Conflict(
+                f"job {firing.job} is resident: its run cannot be cancelled", field="runId",
+                fix=f"`jobcloud job disable {firing.job}` stops it",
+            )  # fmt: skip
+        text = "the run is cancelled by an operator"
+        self._state.publish(event.at, Topic.FIRED, text, job=firing.job, firing_id=firing.id)
+        self._tasks.cancel_firing(firing, event.at, "an operator cancelled the run")
 
     def _check_retry(self, firing: Firing) -> Job:
         """The job of a firing. Raises Conflict if shards of the firing cannot be put back now."""
@@ -329,8 +350,35 @@ class Commands(Part):
         return failed
 
     def kill_task(self, event: KillTask) -> None:
-        task = self._running(event.task_id)
-        self._tasks.kill(task, event.at)
+        """Ask a task to end, or end the shard that would repeat it."""
+        task = self._state.tasks.get(event.task_id)
+        if task is not None:
+            self._tasks.kill(task, event.at)
+            return
+        firing, item = self._repeating(event.task_id)
+        if firing.cause is Cause.DAEMON:
+            raise Conflict(
+                f"no task runs: shard {item} of resident job {firing.job} waits, and starts again by itself",
+                field="taskId", fix=f"`jobcloud job disable {firing.job}` stops the job",
+            )  # fmt: skip
+        text = "an operator ended the shard while it waited for its next attempt"
+        ended = changed(
+            firing.shards[item], state=ShardState.KILLED, ended_ms=event.at, message=text, outcome=NO_OUTCOME, end=None
+        )
+        about = {"job": firing.job, "firing_id": firing.id, "task_id": event.task_id, "item": item}
+        self._state.publish(event.at, Topic.ENDED, text, state=ended.state, **about)
+        self._firings.put_shards(firing.id, {item: ended}, event.at)
+
+    def _repeating(self, task_id: str) -> tuple[Firing, int]:
+        """The firing and the item of a shard that waits after this task. Raises NotFound if there is none."""
+        with suppress(ValueError):
+            name = TaskName.parse(task_id)
+            for firing in self._state.queue.unfinished(name.job):
+                if 0 <= name.item < len(firing.shards):
+                    shard = firing.shards[name.item]
+                    if shard.task_id == task_id and shard.state is ShardState.WAITING:
+                        return firing, name.item
+        raise NotFound(f"no task {task_id} is running", field="taskId", fix="`jobcloud tasks` lists them")
 
     def forget_task(self, event: ForgetTask) -> None:
         """End a task as lost, because an operator knows that it no longer runs."""

@@ -14,6 +14,7 @@ from jobcloud.match import Matcher
 from jobcloud.messages import (
     AgentLost,
     Apply,
+    CancelRun,
     Disconnected,
     DrainAgent,
     Effect,
@@ -84,6 +85,7 @@ class Scheduler:
         self.job_states = state.job_states
         self.disabled_apps = state.disabled_apps
         self.firings = state.firings
+        self.attempts = state.attempts
         self.tasks = state.tasks
         self.executors = state.executors
         self.drains = state.drains
@@ -123,7 +125,7 @@ class Scheduler:
             *([Traces(state)] if policy.traced else []),
         )
         hooks.install(parts)
-        self._explainer = Explainer(state, hooks, self._timetable, self._cycle)
+        self._explainer = Explainer(state, hooks, firings, self._timetable, self._cycle)
         self._sweep_at = 0
         self._ticked = at
         self._handlers: dict[type, Callable[[Any], None]] = {
@@ -149,6 +151,7 @@ class Scheduler:
             KillTask: commands.kill_task,
             ForgetTask: commands.forget_task,
             Retry: commands.retry,
+            CancelRun: commands.cancel_run,
             DrainAgent: self._drains.drain,
             UndrainAgent: self._drains.undrain,
             ReconcileTasks: reconciliation.reconcile,

@@ -376,7 +376,7 @@ class Cycle(Part):
         return launched, changed(
             shard, state=_ACTIVE, attempt=task.attempt, task_id=task.id, agent_id=task.agent_id,
             hostname=hostname, executor_id=launched.executor.id, not_before_ms=0, avoid_ms=0, message="",
-            outcome=NO_OUTCOME,
+            outcome=NO_OUTCOME, end=None,
         )  # fmt: skip
 
     def _launch_placeholder(self, place: Place, pool: Pool, hostname: str, at: int) -> Launch | None:

@@ -6,9 +6,11 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from jobcloud.config import Job, Resources
-from jobcloud.model import Drain, Firing, Shard, ShardState, Window
+from jobcloud.config import Job, JobKind, Resources
+from jobcloud.model import Drain, End, Firing, Shard, ShardState, Window, cut
+from jobcloud.scheduler.attempts import end_of
 from jobcloud.scheduler.cycle import Cycle
+from jobcloud.scheduler.firings import Firings
 from jobcloud.scheduler.part import Hooks
 from jobcloud.scheduler.reason import Reason
 from jobcloud.scheduler.state import State
@@ -16,6 +18,13 @@ from jobcloud.scheduler.timetable import Timetable
 
 # The codes of the reasons that do not depend on a due firing, the most important first.
 _STANDING = ("clock", "unreachable", "rollout_stopped", "rolling", "dead", "start_failed", "executors")
+# The states of shards that did not succeed, the worst first.
+_FAILURES = (ShardState.DEAD, ShardState.FAILED, ShardState.KILLED)
+_HOW = {
+    End.SUCCEEDED: "succeeded", End.KILLED: "was killed", End.LOST: "was lost", End.NOT_STARTED: "did not start",
+    End.INVALID: "was refused by Mesos", End.REPLACED: "was given up",
+}  # fmt: skip
+_WHY_BYTES = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +101,10 @@ def agent_views(state: State, windows: dict[str, Window]) -> list[AgentView]:
 class Explainer:
     """Explains jobs. Reads the state and the parts, and changes nothing."""
 
-    def __init__(self, state: State, hooks: Hooks, timetable: Timetable, cycle: Cycle) -> None:
+    def __init__(self, state: State, hooks: Hooks, firings: Firings, timetable: Timetable, cycle: Cycle) -> None:
         self._state = state
         self._hooks = hooks
+        self._firings = firings
         self._timetable = timetable
         self._cycle = cycle
 
@@ -120,10 +130,11 @@ class Explainer:
             yield Reason("running", _placed(head))
         else:
             yield from self._no_offers()
-            yield from self._backing_off(waiting, at)
+            yield from self._backing_off(head, at)
             yield from self._avoiding(waiting, at)
             yield from self._cycle.refusals.get(job.key, ())
             yield from self._cordoned()
+        yield from self._last_run(job)
 
     def _held_by_configuration(self, job: Job) -> Iterator[Reason]:
         if job.app_key in self._state.disabled_apps:
@@ -139,11 +150,42 @@ class Explainer:
         elif not self._state.cluster.held:
             yield Reason("no_offers", "no offer is held; offers have been requested", waiting_helps=True)
 
-    def _backing_off(self, waiting: list[Shard], at: int) -> Iterator[Reason]:
-        last = max(waiting, key=lambda shard: shard.not_before_ms)
-        if last.not_before_ms > at:
-            text = f"the last attempt failed: {last.message}"
-            yield Reason("back_off", text, waiting_helps=True, at=last.not_before_ms)
+    def _backing_off(self, firing: Firing, at: int) -> Iterator[Reason]:
+        """The last of the firing's shards that wait for another attempt."""
+        waiting = [
+            (shard.not_before_ms, -item)
+            for item, shard in enumerate(firing.shards)
+            if shard.state is ShardState.WAITING and shard.not_before_ms > at
+        ]
+        if not waiting:
+            return
+        until, item = max(waiting)
+        shard = firing.shards[-item]
+        more = f"; {len(waiting) - 1} other shards wait too" if len(waiting) > 1 else ""
+        if shard.attempt:
+            what = f"shard {-item} waits for attempt {shard.attempt + 1}: {_failure(shard)}{more}"
+        else:
+            what = f"shard {-item} waits: {cut(shard.message, _WHY_BYTES)}{more}"
+        yield Reason("back_off", what, waiting_helps=True, at=until)
+
+    def _last_run(self, job: Job) -> Iterator[Reason]:
+        """Why the last run of the job failed, if it did. The runs of a resident job end only when it is changed."""
+        last = self._firings.last_ended(job.key) if job.kind is not JobKind.DAEMON else None
+        failed = [
+            (_FAILURES.index(shard.state), item)
+            for item, shard in enumerate(last.shards if last is not None else ())
+            if shard.state in _FAILURES
+        ]
+        if last is None or not failed:
+            return
+        _, item = min(failed)
+        shard = last.shards[item]
+        what = f"its listener, called {step} the run," if (step := last.step(item)) else f"shard {item}"
+        more = f"; {len(failed) - 1} other shards did not succeed" if len(failed) > 1 else ""
+        # A shard that was killed while it waited has no end of an attempt.
+        waited = shard.state is ShardState.KILLED and shard.end is None and shard.message
+        text = f"the last run, {last.id}: {what} is {shard.state}: {waited or _failure(shard)}{more}"
+        yield Reason("last_run", text, waiting_helps=True)
 
     def _avoiding(self, waiting: list[Shard], at: int) -> Iterator[Reason]:
         cluster = self._state.cluster
@@ -157,6 +199,14 @@ class Explainer:
         if number := len(self._state.cluster.cordoned & self._state.cluster.agents.keys()):
             text = f"{number} agents are being drained and get no new tasks"
             yield Reason("drained", text, hosts=number, waiting_helps=True)
+
+
+def _failure(shard: Shard) -> str:
+    """How the last attempt of a shard ended."""
+    place = f" on {shard.hostname}" if shard.hostname else ""
+    why = ": ".join(part for part in (shard.outcome.cause, cut(shard.message, _WHY_BYTES)) if part)
+    how = _HOW.get(shard.end or end_of(shard), "failed")
+    return f"attempt {shard.attempt}{place} {how}" + (f": {why}" if why else "")
 
 
 def _placed(firing: Firing) -> str:

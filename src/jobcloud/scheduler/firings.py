@@ -10,6 +10,7 @@ from jobcloud.config import Job, JobKind
 from jobcloud.messages import RunTraced, Topic
 from jobcloud.model import Cause, Firing, Shard, ShardState, Task, changed, cut, replaced
 from jobcloud.scheduler import retry
+from jobcloud.scheduler.attempts import attempt_of
 from jobcloud.scheduler.part import Part
 from jobcloud.scheduler.reason import Reason
 from jobcloud.scheduler.state import State
@@ -17,24 +18,31 @@ from jobcloud.scheduler.state import State
 # The message of a shard that has ended because its job no longer has it.
 FEWER = "the job has fewer shards now"
 # Global names, because an access to an enum member costs a function call in CPython 3.11.
-_DEAD, _FINISHED = ShardState.DEAD, ShardState.FINISHED
+_DEAD, _FINISHED, _WAITING = ShardState.DEAD, ShardState.FINISHED, ShardState.WAITING
 _WHY_BYTES = 300
 _NOT_BEGUN = (ShardState.WAITING, ShardState.CANCELLED)
 _ENDED = tuple(state for state in ShardState if state.ended)
 
 
+# Earlier attempts that are kept of a job's ended firings, in `history` and in `dead` each. The newest firing of both
+# keeps its own in any case.
+_MOST_ATTEMPTS = 10_000
+
+
 class Ended(deque[str]):
-    """Ids of ended firings of a job, oldest first. `shards` is the number of their shards."""
+    """Ids of ended firings of a job, oldest first. `shards` and `attempts` are the numbers of their records."""
 
-    shards = 0
+    shards = attempts = 0
 
-    def add(self, firing: Firing) -> None:
+    def add(self, firing: Firing, attempts: int) -> None:
         self.append(firing.id)
         self.shards += len(firing.shards)
+        self.attempts += attempts
 
-    def discard(self, firing: Firing) -> None:
+    def discard(self, firing: Firing, attempts: int) -> None:
         self.remove(firing.id)
         self.shards -= len(firing.shards)
+        self.attempts -= attempts
 
 
 class Firings(Part):
@@ -89,6 +97,7 @@ class Firings(Part):
         old = self._state.firings[firing_id]
         if old.stepped:
             changes = {**changes, **_cancelled_by_listener(old, changes, at)}
+        self._keep_attempts(old, changes)
         firing = changed(old, shards=replaced(old.shards, changes))
         if not self._state.queue.change(firing, changes):
             firing = changed(firing, ended_ms=at)
@@ -96,15 +105,23 @@ class Firings(Part):
         if firing.ended_ms:
             self._ended(firing, at)
 
+    def _keep_attempts(self, old: Firing, changes: Mapping[int, Shard]) -> None:
+        """Keep the last attempts of ended shards that wait again."""
+        for item, shard in changes.items():
+            waits_again = shard.state is _WAITING and item < len(old.shards)
+            if waits_again and (attempt := attempt_of(old.shards[item])) is not None:
+                self._state.keep_attempt(old.id, item, attempt)
+
     def reopen(self, ended: Firing, generation: int, changes: Mapping[int, Shard]) -> None:
         """Continue an ended firing. `changes` are the shards that wait again."""
         firing = changed(ended, generation=generation, shards=replaced(ended.shards, changes), ended_ms=0)
         for kept in (self.history, self.dead):
             ids = kept.get(firing.job, Ended())
             if firing.id in ids:
-                ids.discard(firing)
+                ids.discard(firing, self._attempts(firing.id))
                 if not ids:
                     del kept[firing.job]
+        self._keep_attempts(ended, changes)
         self._add(firing, changes)
 
     def task_changed(self, before: Task, task: Task, at: int) -> None:
@@ -173,7 +190,12 @@ class Firings(Part):
     def _remember(self, firing: Firing) -> None:
         """Firings with DEAD shards have a list of their own, so that successful ones do not displace them."""
         kept = self.dead if any(shard.state is _DEAD for shard in firing.shards) else self.history
-        kept.setdefault(firing.job, Ended()).add(firing)
+        kept.setdefault(firing.job, Ended()).add(firing, self._attempts(firing.id))
+
+    def _attempts(self, firing_id: str) -> int:
+        """The number of earlier attempts of a firing's shards."""
+        attempts = self._state.attempts.get(firing_id)
+        return attempts.total if attempts is not None else 0
 
     def _prune(self, job: str) -> None:
         """Delete the oldest ended firings of a job beyond the limits. If the job was removed, delete all of them."""
@@ -185,8 +207,14 @@ class Firings(Part):
             most = limit if job in self._state.jobs else 0
             while len(ended) > most or (len(ended) > 1 and ended.shards > policy.max_ended_shards):
                 oldest = self._state.firings[ended[0]]
-                ended.discard(oldest)
+                ended.discard(oldest, self._attempts(oldest.id))
                 self._state.delete_firing(oldest.id)
+            while ended.attempts > _MOST_ATTEMPTS:
+                name = next(name for name in ended if name in self._state.attempts)
+                if name == ended[-1]:
+                    break
+                ended.attempts -= self._attempts(name)
+                self._state.delete_attempts(name)
             if not ended:
                 del kept[job]
 
@@ -201,12 +229,17 @@ class Firings(Part):
         known = chain(self._state.queue.unfinished(job), ended)
         return any(firing.fire_ms == fire_ms and firing.cause is Cause.CRON for firing in known)
 
+    def last_ended(self, job: str) -> Firing | None:
+        """The firing of the job that ended last, of those that are known."""
+        newest = (self._state.firings[kept[job][-1]] for kept in (self.history, self.dead) if job in kept)
+        return max(newest, key=lambda firing: (firing.ended_ms, firing.fire_ms), default=None)
+
     def reasons(self, job: Job, head: Firing | None, at: int) -> Iterator[Reason]:
         if dead := self.dead.get(job.key):
             yield Reason("dead", f"{len(dead)} of its runs have used up their attempts, the last is {dead[-1]}")
 
     def indexes(self) -> Mapping[str, Sized]:
-        return {"history": self.history, "dead": self.dead}
+        return {"history": self.history, "dead": self.dead, "attempts": self._state.attempts}
 
     def validate(self) -> None:
         for firing in self._state.firings.values():

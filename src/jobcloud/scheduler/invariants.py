@@ -5,6 +5,7 @@ from __future__ import annotations
 from jobcloud.config import MAX_WAITING
 from jobcloud.model import Firing, ShardState, Task
 from jobcloud.scheduler import recovery
+from jobcloud.scheduler.attempts import MOST_OF_SHARD, fits
 from jobcloud.scheduler.recovery import executor_key
 from jobcloud.scheduler.state import State
 
@@ -13,6 +14,7 @@ def check(state: State) -> None:
     """Check the records against each other and the claims. Raises AssertionError, which names the broken invariant."""
     tasks = [task for task in state.tasks.values() if not task.placeholder]
     _check_shards(state, tasks)
+    _check_attempts(state)
     for task in state.tasks.values():
         assert executor_key(task.agent_id, task.executor_id) in state.executors, f"{task.id} has no executor"
     _check_concurrency(state, tasks)
@@ -30,6 +32,21 @@ def _check_shards(state: State, tasks: list[Task]) -> None:
     found = {(task.firing_id, task.item): task.id for task in tasks}
     assert len(found) == len(tasks), "a shard has two tasks"
     assert active == found, f"active shards and tasks differ: {active.items() ^ found.items()}"
+
+
+def _check_attempts(state: State) -> None:
+    """Every earlier attempt belongs to a shard, and is older than the shard's present one."""
+    for firing_id, kept in state.attempts.items():
+        assert firing_id in state.firings, f"there are attempts of {firing_id}, and no firing"
+        shards, found = state.firings[firing_id].shards, list(kept)
+        assert kept.total == len(found) > 0, f"{firing_id} has {len(found)} attempts, counted as {kept.total}"
+        for item in {item for item, _ in found}:
+            numbers = [attempt.number for attempt in kept.of(item)]
+            assert item < len(shards), f"there are attempts of {firing_id}/{item}, and no shard"
+            assert numbers == sorted({*numbers}), f"the attempts of {firing_id}/{item} are {numbers}"
+            assert len(numbers) <= MOST_OF_SHARD, f"{firing_id}/{item} keeps {len(numbers)} attempts"
+            fit = all(fits(attempt, shards[item]) for attempt in kept.of(item))
+            assert fit, f"{firing_id}/{item} has {numbers} before its attempt {shards[item].attempt}"
 
 
 def _check_concurrency(state: State, tasks: list[Task]) -> None:

@@ -14,6 +14,7 @@ from jobcloud.config import App, Job, JobKind, Resources
 from jobcloud.messages import Kind, Record
 from jobcloud.model import (
     UNTRIED,
+    Attempt,
     Cause,
     Drain,
     Executor,
@@ -29,6 +30,8 @@ from jobcloud.model import (
     tried,
     untried,
 )
+from jobcloud.scheduler import attempts
+from jobcloud.scheduler.attempts import Attempts
 
 MESSAGE = "its record was lost or damaged"
 _NOT_BEGUN = (ShardState.WAITING, ShardState.CANCELLED)
@@ -55,6 +58,8 @@ class Stored:
     #: the records of shards by key; None for a record that cannot be read
     shards: dict[str, Shard | None] = field(default_factory=dict)
     restoration: Restoration | None = None
+    #: the records of earlier attempts by key
+    attempts: dict[str, Attempt] = field(default_factory=dict)
 
 
 def executor_key(agent_id: str, executor_id: str) -> str:
@@ -74,7 +79,7 @@ def shard_place(key: str) -> tuple[str, int]:
     """The firing and item of a shard's key. Raises ValueError."""
     firing_id, _, digits = key.rpartition("/")
     item = int(digits)
-    if key != shard_key(firing_id, item):
+    if key != shard_key(firing_id, item) or item < 0:
         raise ValueError(f"{key!r} is no key of a shard")
     return firing_id, item
 
@@ -83,6 +88,7 @@ def recover(stored: Stored, at: int) -> Stored:
     """A copy of `stored` without gaps.
 
     Every task has a firing, a shard and an executor. Every active shard has a task. Every firing has all its shards.
+    Every earlier attempt has a shard.
     """
     whole = Stored(
         dict(stored.apps), dict(stored.jobs), {}, set(stored.disabled_apps), _with_shards(stored, at),
@@ -106,7 +112,32 @@ def recover(stored: Stored, at: int) -> Stored:
         ended = all(shard.state.ended for shard in firing.shards)
         if ended != bool(firing.ended_ms):
             whole.firings[firing.id] = changed(firing, ended_ms=at if ended else 0)
+    whole.attempts = _newest({key: found for key, found in stored.attempts.items() if _has_shard(whole, key, found)})
     return whole
+
+
+def _has_shard(whole: Stored, key: str, attempt: Attempt) -> bool:
+    firing_id, item, _ = attempts.place_of(key)
+    firing = whole.firings.get(firing_id)
+    return firing is not None and item < len(firing.shards) and attempts.fits(attempt, firing.shards[item])
+
+
+def _newest(stored: dict[str, Attempt]) -> dict[str, Attempt]:
+    """The attempts without those that are too many for their shard. Another build may keep more."""
+    by_shard: dict[tuple[str, int], list[str]] = {}
+    for key in sorted(stored, key=lambda key: stored[key].number):
+        by_shard.setdefault(attempts.place_of(key)[:2], []).append(key)
+    surplus = {key for keys in by_shard.values() for key in keys[: -attempts.MOST_OF_SHARD]}
+    return {key: attempt for key, attempt in stored.items() if key not in surplus}
+
+
+def attempts_by_firing(stored: Mapping[str, Attempt]) -> dict[str, Attempts]:
+    """The records of earlier attempts, by firing."""
+    found: dict[str, Attempts] = {}
+    placed = ((*attempts.place_of(key)[:2], attempt) for key, attempt in stored.items())
+    for firing_id, item, attempt in sorted(placed, key=lambda each: each[2].number):
+        found.setdefault(firing_id, Attempts()).restore(item, attempt)
+    return found
 
 
 def _with_shards(stored: Stored, at: int) -> dict[str, Firing]:
@@ -193,6 +224,7 @@ def differences(before: Stored, after: Stored) -> Iterator[tuple[Kind, str, Reco
         (Kind.JOB_STATE, before.job_states, after.job_states),
         (Kind.TASK, before.tasks, after.tasks),
         (Kind.EXECUTOR, before.executors, after.executors),
+        (Kind.ATTEMPT, before.attempts, after.attempts),
     )
     for kind, old, new in tables:
         for key in sorted(old.keys() | new.keys()):

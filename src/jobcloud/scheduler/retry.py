@@ -85,7 +85,8 @@ def next_shard_state(
     A shard that has used up these attempts is DEAD. If there are none, the shard keeps the state of its end, such as
     FAILED.
     """
-    ended = changed(shard, state=_FINAL[end], ended_ms=at, message=message)
+    how = None if end is _SUCCEEDED else end
+    ended = changed(shard, state=_FINAL[end], ended_ms=at, message=message, end=how)
     if not wanted or job is None or (not daemon and (kill_requested or end is _SUCCEEDED)):
         return ended
     if kill_requested and end in (End.KILLED, End.SUCCEEDED, End.FAILED):

@@ -14,8 +14,9 @@ from jobcloud.config import DEFAULT_CLUSTER, DIMENSIONS, App, Job
 from jobcloud.errors import NotFound
 from jobcloud.match import AnyMatcher
 from jobcloud.messages import EFFECT_ORDER, RANK, Effect, Kind, Publish, Record, Save, Topic, Write
-from jobcloud.model import Cause, Firing, Restoration, Shard, Task, changed, tried
-from jobcloud.scheduler import launch, queue, recovery, sharding
+from jobcloud.model import Attempt, Cause, Firing, Restoration, Shard, Task, changed, tried
+from jobcloud.scheduler import attempts, launch, queue, recovery, sharding
+from jobcloud.scheduler.attempts import Attempts
 from jobcloud.scheduler.cluster import Cluster, Request
 from jobcloud.scheduler.launch import Artifacts, ExecutorPlan
 from jobcloud.scheduler.recovery import Stored, differences, recover, shard_key, with_starts
@@ -77,7 +78,7 @@ class Policy:
 
 _PUBLISH = RANK[Publish]
 # Global names, because an access to an enum member costs a function call in CPython 3.11.
-_FIRING, _SHARD = Kind.FIRING, Kind.SHARD
+_FIRING, _SHARD, _ATTEMPT = Kind.FIRING, Kind.SHARD, Kind.ATTEMPT
 # flush() puts the Save before all other effects.
 assert RANK[Save] == 0
 
@@ -91,7 +92,7 @@ T = TypeVar("T")
 class State:
     """The stored records, and the data that only this leader has.
 
-    The tables are `apps`, `jobs`, `job_states`, `disabled_apps`, `firings`, `tasks`, `executors`, `drains`,
+    The tables are `apps`, `jobs`, `job_states`, `disabled_apps`, `firings`, `attempts`, `tasks`, `executors`, `drains`,
     `framework_id` and `restoration`. Every part reads them. Only the methods of this class change them, together with
     the write set. So no change can be lost at a change of leader. The write set and the effects are those of the event
     that is being handled. `flush` returns both.
@@ -111,6 +112,8 @@ class State:
         self.framework_id = whole.framework_id
         self.drains = whole.drains
         self.restoration = whole.restoration
+        #: firing id → the earlier attempts of its shards, if there are any
+        self.attempts = recovery.attempts_by_firing(whole.attempts)
         self._tables: dict[Kind, dict[str, Any]] = {
             Kind.APP: self.apps,
             Kind.JOB: self.jobs,
@@ -175,11 +178,29 @@ class State:
         self.firings[firing.id] = firing
 
     def delete_firing(self, firing_id: str) -> None:
-        """Delete an ended firing with its shards, here and in the store. Raises KeyError if there is none."""
+        """Delete an ended firing with its shards and attempts, here and in the store.
+
+        Raises KeyError if there is none.
+        """
         firing = self.firings.pop(firing_id)
+        self.delete_attempts(firing_id)
         self.write_set[_FIRING, firing_id] = None
         for item in range(len(firing.shards)) if firing.wide else ():
             self.write_set[_SHARD, shard_key(firing_id, item)] = None
+
+    def keep_attempt(self, firing_id: str, item: int, attempt: Attempt) -> None:
+        """Keep the newest attempt of a shard, here and in the store, unless it is kept already."""
+        displaced = self.attempts.setdefault(firing_id, Attempts()).add(item, attempt)
+        if displaced is None:
+            return
+        for old in displaced:
+            self.write_set[_ATTEMPT, attempts.key_of(firing_id, item, old.number)] = None
+        self.write_set[_ATTEMPT, attempts.key_of(firing_id, item, attempt.number)] = attempt
+
+    def delete_attempts(self, firing_id: str) -> None:
+        """Delete the earlier attempts of a firing's shards, here and in the store."""
+        for item, attempt in self.attempts.pop(firing_id, ()):
+            self.write_set[_ATTEMPT, attempts.key_of(firing_id, item, attempt.number)] = None
 
     def set_app_disabled(self, app: str, *, disabled: bool) -> None:
         if disabled:

@@ -6,24 +6,12 @@ moves it back to an earlier state. An ended task has no record, so a later updat
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import NamedTuple, TypeAlias
 
 from jobcloud.errors import InvalidTransition
 from jobcloud.messages import Status
 from jobcloud.model import NO_OUTCOME, Outcome, TaskState
-
-
-class End(StrEnum):
-    """How a task ended. It decides the next state of the task's shard."""
-
-    SUCCEEDED = "SUCCEEDED"
-    FAILED = "FAILED"  # the job itself failed
-    KILLED = "KILLED"
-    LOST = "LOST"  # the cluster failed after the task may have run
-    NOT_STARTED = "NOT_STARTED"  # the cluster failed before the task was seen to run
-    INVALID = "INVALID"  # Mesos refused the launch
-    REPLACED = "REPLACED"  # the job's partition policy gave it up; it may still run
+from jobcloud.model import End as End
 
 
 class Ending(NamedTuple):

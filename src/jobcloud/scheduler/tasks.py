@@ -15,6 +15,7 @@ from jobcloud.config import Job, PartitionPolicy
 from jobcloud.messages import Accept, Acknowledge, Kind, SendFailed, Status, StatusReceived, Topic
 from jobcloud.model import (
     NO_OUTCOME,
+    Attempt,
     Cause,
     Firing,
     Outcome,
@@ -26,7 +27,7 @@ from jobcloud.model import (
     content_of,
     cut,
 )
-from jobcloud.scheduler import retry, status
+from jobcloud.scheduler import attempts, retry, status
 from jobcloud.scheduler.cluster import Request, amounts
 from jobcloud.scheduler.firings import Firings, cron_is_over
 from jobcloud.scheduler.part import Hooks, Part
@@ -212,8 +213,9 @@ class Tasks(Part):
             # After the last fire time, the executor ends a resident shard with success.
             over = ending.end is _SUCCEEDED and not task.kill_ms and cron_is_over(job, at)
             wanted = wanted and task.item < job.shard_count and not over
+        before = firing.shards[task.item]
         shard = retry.next_shard_state(
-            firing.shards[task.item], ending.end, at, ending.message, job,
+            before, ending.end, at, ending.message, job,
             wanted=wanted,
             kill_requested=bool(task.kill_ms),
             daemon=daemon,
@@ -226,6 +228,12 @@ class Tasks(Part):
         self._state.publish_task(at, _TOPIC_ENDED, task, ending.message, text, reason=str(ending.end))
         if shard.outcome is not ending.outcome:
             shard = changed(shard, outcome=ending.outcome)
+        if not shard.state.ended:
+            attempt = Attempt(
+                before.attempt, task.id, task.agent_id, task.hostname, task.executor_id, task.execution, ending.end,
+                task.started_ms, at, cut(ending.message, attempts.MESSAGE_BYTES), ending.outcome,
+            )  # fmt: skip
+            self._state.keep_attempt(firing.id, task.item, attempt)
         self._firings.put_shards(firing.id, {task.item: shard}, at)
 
     # ------------------------------------------------------------------------------------------------- kills

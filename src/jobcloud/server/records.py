@@ -1,9 +1,9 @@
 """Stored records as JSON: `{"v": 1, "r": …}`, with the record's fields under "r".
 
 Within a version, fields with a default may be added: an older program ignores unknown fields, a newer one fills in
-missing fields. Firings, shards and tasks are written often, so their fields with default values are left out. Any other
-change, also of a default, needs a new VERSION. A record that cannot be read is reported as a fault and left unchanged;
-it does not affect other records.
+missing fields. Firings, shards, attempts and tasks are written often, so their fields with default values are left out.
+Any other change, also of a default, needs a new VERSION. A record that cannot be read is reported as a fault and left
+unchanged; it does not affect other records.
 
 The record of a narrow firing contains its shards. That of a wide firing has format 2: it contains the number of shards,
 and each shard that has been tried has a record of its own. So the size of a write does not grow with the firing.
@@ -23,6 +23,7 @@ from jobcloud.errors import ConfigError, Refused
 from jobcloud.fields import names, values_of
 from jobcloud.messages import Apply, Command, DrainAgent, Kind, PutApp, PutJob, Record
 from jobcloud.model import (
+    Attempt,
     Cause,
     Count,
     Drain,
@@ -38,6 +39,7 @@ from jobcloud.model import (
 )
 from jobcloud.ports import MAX_RECORD_BYTES, StoredFault, StoredRecords
 from jobcloud.scheduler import Stored
+from jobcloud.scheduler.attempts import place_of
 from jobcloud.scheduler.recovery import belongs, shard_key, shard_place
 
 VERSION = 1
@@ -56,6 +58,7 @@ _TYPES: dict[Kind, type] = {
     Kind.FRAMEWORK: str,
     Kind.DRAIN: Drain,
     Kind.RESTORATION: Restoration,
+    Kind.ATTEMPT: Attempt,
 }
 assert set(_TYPES) == set(Kind), "every kind of record needs a type"
 
@@ -215,6 +218,7 @@ def restore(stored: StoredRecords) -> Restored:
         drains=_only(Drain, readable[Kind.DRAIN]),
         shards=dict(_shards(stored, readable, faults)),
         restoration=_only(Restoration, readable[Kind.RESTORATION]).get(RESTORATION_KEY),
+        attempts=dict(_attempts(stored, readable, faults)),
         faults=faults,
     )
 
@@ -243,6 +247,23 @@ def _shards(
         yield from (
             (key, None) for key in keys if key not in stored.records[Kind.SHARD] and stored.lost(Kind.SHARD, key)
         )
+
+
+def _attempts(
+    stored: StoredRecords, readable: Mapping[Kind, Mapping[str, Record]], faults: list[StoredFault]
+) -> Iterable[tuple[str, Attempt]]:
+    """The records of earlier attempts by key. Those of a damaged firing are left out, like its shards."""
+    left = stored.records[Kind.FIRING].keys() - readable[Kind.FIRING].keys()
+    for key, attempt in _only(Attempt, dict(readable[Kind.ATTEMPT])).items():
+        try:
+            firing_id, _, number = place_of(key)
+            if number != attempt.number:
+                raise ValueError(f"it is attempt {attempt.number}")
+        except ValueError as error:
+            faults.append(StoredFault(f"{Kind.ATTEMPT}/{key}", f"is damaged: {error}"))
+        else:
+            if firing_id not in left:
+                yield key, attempt
 
 
 def _readable(

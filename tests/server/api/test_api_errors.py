@@ -93,3 +93,35 @@ def test_openapi_document_describes_every_route_and_has_no_missing_reference(api
     fields = {"appName", "appURL", "memoryMB", "jobName", "shardingTotalCount", "catchUp"}
     assert fields <= set(schemas["AppConfig"]["properties"]) | set(schemas["JobConfig"]["properties"])
     assert schemas["JobConfig"]["additionalProperties"] is False
+
+
+def test_every_route_refuses_unknown_parameters_and_bodies_that_it_does_not_expect(api: Client) -> None:
+    paths = api.get("openapi.json").json()["paths"]
+    operations = [(method.upper(), path, one) for path, methods in paths.items() for method, one in methods.items()]
+    assert len(operations) > 30
+    for method, path, operation in operations:
+        name = f"{method} {path}"
+        address = "http://127.0.0.1" + path.replace("{item}", "0").replace("{attempt}", "1").replace(
+            "{switch}", "enable"
+        )
+        takes_body = "requestBody" in operation
+        required = {
+            one["name"]: "0 * * * * ?"
+            for one in operation.get("parameters", ())
+            if one["in"] == "query" and one["required"]
+        }
+        answer = api.request(
+            method, address, params={**required, "surplus": "1", "Limit": "2"}, json={} if takes_body else None
+        )
+        assert answer.status_code == 422, name
+        assert {"surplus", "Limit"} == issues(answer).keys(), name
+        if not takes_body:
+            for body in (b"{}", b"x", iter([b"", b"x"])):
+                answer = api.request(method, address, params=required, content=body)
+                assert answer.status_code == 422, name
+                assert {"body"} == issues(answer).keys(), name
+
+
+@pytest.mark.parametrize("content", [b"", iter(()), iter([b""])])
+def test_empty_body_is_no_body(api: Client, content: Any) -> None:
+    assert api.request("GET", "jobs", content=content).status_code == 200

@@ -1,4 +1,4 @@
-"""`jobcloud runs`, `retry` and `explain`: the runs of jobs. A run is one firing of a job."""
+"""`jobcloud runs`, `run`, `retry` and `explain`: the runs of jobs. A run is one firing of a job."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ from jobcloud.client.commands.connection import connect
 from jobcloud.client.commands.options import AsJson, JobName, Limit, Watch, Wide, key_of, team_of
 
 _NO_RUNS = "no runs: no job has fired yet"
+
+commands = typer.Typer(no_args_is_help=True)
+
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="Id of the run, from `jobcloud runs`.")]
 
 
 def list_runs(
@@ -38,9 +42,36 @@ def list_runs(
         )
 
 
+@commands.command("show")
+def show_run(
+    ctx: typer.Context,
+    run: RunId,
+    shard: Annotated[int | None, typer.Option(min=0, help="Show the attempts of this shard.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="Maximum number of shards.")] = 100,
+    as_json: AsJson = False,
+) -> None:
+    """Show a run with its shards, or the attempts of one shard."""
+    with connect(ctx) as client:
+        if shard is None:
+            render.show(client.run(run), lambda found: render.run(found, limit), as_json=as_json)
+            return
+        found = client.shard(run, shard) | {"attempts": client.attempts(run, shard)}
+        render.show(found, render.shard, as_json=as_json)
+
+
+@commands.command("cancel")
+def cancel_run(ctx: typer.Context, run: RunId, as_json: AsJson = False) -> None:
+    """Cancel a run. Its running shards are killed and not repeated. Its waiting shards never start."""
+    with connect(ctx) as client:
+        found = client.cancel(run)
+    ending = found["shardStates"].get("ACTIVE", 0)
+    text = f"run {found['id']} is cancelled" + (f"; running shards that are being killed: {ending}" if ending else "")
+    render.answer(found, text, as_json=as_json)
+
+
 def retry(
     ctx: typer.Context,
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Id of the run, from `jobcloud runs`.")],
+    run: RunId,
     shard: Annotated[
         int | None, typer.Option(min=0, help="Start only this shard. Default: all DEAD, FAILED and KILLED shards.")
     ] = None,

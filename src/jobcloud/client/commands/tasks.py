@@ -60,12 +60,16 @@ def logs(
         int, typer.Option(min=0, max=10_000, help="Number of lines to print from the end; 0: all lines.")
     ] = 0,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow the output until the task ends.")] = False,
+    attempt: Annotated[
+        int | None, typer.Option(min=0, help="Number of an earlier attempt of the same shard. Default: the last one.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print the output of a task."""
+    """Print the output of a task. If the shard waits for its next attempt, print that of the last one."""
     stream = "stderr" if stderr else "stdout"
     with connect(ctx) as client:
-        task_id = _find_task(ctx, client, task)["id"]
+        found = _find_task(ctx, client, task)
+        task_id = found["id"] if attempt is None else _find_attempt(client, found, attempt)
         pieces = _read_log(client, task_id, stream, tail, follow=follow)
         if as_json:
             render.show_json({"taskId": task_id, "stream": stream, "text": "".join(pieces)})
@@ -76,10 +80,23 @@ def logs(
 
 
 def kill(ctx: typer.Context, task: TaskName, as_json: AsJson = False) -> None:
-    """Kill a task. A shard of a DAEMON job then starts again. To stop such a job, disable it."""
+    """Kill a task. A shard of a DAEMON job then starts again. To stop such a job, disable it.
+
+    If the shard waits for its next attempt, it does not start again.
+    """
     with connect(ctx) as client:
         killed = client.kill(_find_task(ctx, client, task)["id"])
-    render.answer(killed, f"task {killed['id']} is being killed", as_json=as_json)
+    text = f"task {killed['id']} is being killed"
+    if killed["state"] == "WAITING":
+        text = f"shard {killed['item']} of {killed['runId']} waited for its next attempt, and does not start again"
+    render.answer(killed, text, as_json=as_json)
+
+
+@commands.command("show")
+def show_task(ctx: typer.Context, task: TaskName, as_json: AsJson = False) -> None:
+    """Show a task with its story."""
+    with connect(ctx) as client:
+        render.show(client.task(_find_task(ctx, client, task)["id"]), render.task, as_json=as_json)
 
 
 @commands.command("forget")
@@ -110,22 +127,47 @@ def _find_task(ctx: typer.Context, client: Client, text: str) -> Json:
     if not job:
         # An empty variable in a script must not select the newest task of all jobs.
         raise ConfigError(f"{text!r} names no task", field="TASK", fix="give an id or its beginning, JOB/SHARD, or JOB")
-    if item.isascii() and item.isdigit():
+    if DELIMITER in text and (exact := _task_by_id(client, text)):  # lists lack earlier attempts
+        found = [exact]
+    elif item.isascii() and item.isdigit():
         found = client.tasks(1, job=key_of(ctx, job), item=int(item))
     elif newest := client.tasks(1, job=key_of(ctx, text)):
         found = newest
     else:
         # Ids begin with the key of the job. Without it, `--team` would find tasks of the team `default`.
         found = client.tasks(21, prefix=text if DELIMITER in text else key_of(ctx, text))
-        exact = [task for task in found if task["id"] == text]
-        if len(found) > 1 and not exact:
+        if len(found) > 1:
             names = "\n  ".join(task["id"] for task in found[:20])
             count = len(found) if len(found) <= 20 else "more than 20"
             raise ConfigError(f"{text!r} fits {count} tasks", field="TASK", fix=f"give more of the id:\n  {names}")
-        found = exact or found
     if not found:
         raise NotFound(f"there is no task {text!r}", field="TASK", fix="`jobcloud tasks` lists the tasks")
     return found[0]
+
+
+def _task_by_id(client: Client, task_id: str) -> Json | None:
+    from jobcloud.client.http import ApiError
+
+    try:
+        return client.task(task_id)
+    except NotFound:
+        return None
+    except ApiError as error:
+        if error.status == 404:
+            return None
+        raise
+
+
+def _find_attempt(client: Client, task: Json, number: int) -> str:
+    """The task id of another attempt of the task's shard. Raises NotFound."""
+    known = {attempt["number"]: attempt["taskId"] for attempt in client.attempts(task["runId"], task["item"])}
+    if number not in known:
+        raise NotFound(
+            f"shard {task['item']} of {task['runId']} has no attempt {number}",
+            field="--attempt",
+            fix=f"the known ones are: {', '.join(map(str, sorted(known)))}",
+        )
+    return str(known[number])
 
 
 def _read_log(client: Client, task_id: str, stream: str, tail: int, *, follow: bool) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
@@ -15,7 +15,7 @@ from starlette.routing import Route
 import jobcloud
 from jobcloud.errors import JobcloudError
 from jobcloud.history.queries import Reader
-from jobcloud.server.api import apply, apps, cluster, jobs, logs, runs, tasks
+from jobcloud.server.api import apply, apps, attempts, cluster, jobs, logs, runs, tasks
 from jobcloud.server.api import history as history_api
 from jobcloud.server.api import packages as packages_api
 from jobcloud.server.api.apply import ApplyBody
@@ -29,6 +29,7 @@ from jobcloud.server.api.ports import LogReader, Loop
 from jobcloud.server.api.problems import MEDIA_TYPE, Issue, Problem, from_error, from_status, invalid
 from jobcloud.server.api.schema import AppConfig, JobConfig, ProblemView
 from jobcloud.server.api.services import ApiOptions, Services
+from jobcloud.server.api.surplus import refuse_surplus
 from jobcloud.server.api.traces import Statistics, TraceSearch
 from jobcloud.server.clock import wall_ms
 from jobcloud.server.origin import Origin
@@ -88,11 +89,11 @@ def create_api(
         traces,
         statistics,
     )
-    resources = (apps, apply, packages_api, jobs, tasks, logs, runs, history_api, cluster)
+    resources = (apps, apply, packages_api, jobs, tasks, logs, runs, attempts, history_api, cluster)
     routers = [(resource.router, PREFIX) for resource in resources]
     routers += [(extra, "") for extra in more_routes]
     for router, prefix in routers:
-        app.include_router(router, prefix=prefix)
+        app.include_router(router, prefix=prefix, dependencies=[Depends(refuse_surplus)])
     if options.elastic_job.enabled:
         for router in elastic_job_routes():
             app.include_router(router, prefix=ELASTIC_JOB_PREFIX, include_in_schema=False)

@@ -94,6 +94,23 @@ class TeardownView(View):
     framework_id: str
 
 
+_CONFIRMATION = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "properties": {"confirm": {"type": "string", "description": "the framework id"}},
+                    "required": ["confirm"],
+                    "additionalProperties": False,
+                }
+            }
+        },
+    }
+}
+
+
 class Health(View):
     status: Literal["ok", "failing"]
     leading: bool
@@ -162,7 +179,7 @@ def undrain_agent(services: ServicesDep, agent: str) -> AgentView:
     return _find_agent(services, agent)
 
 
-@router.post("/framework/teardown", status_code=202, tags=["cluster"])
+@router.post("/framework/teardown", status_code=202, tags=["cluster"], openapi_extra=_CONFIRMATION)
 def tear_down(services: ServicesDep, body: JsonObject) -> TeardownView:
     """Remove the framework from Mesos, which kills all its tasks. Takes `{"confirm": "<framework id>"}`."""
     framework_id = services.framework_id()

@@ -56,6 +56,7 @@ class ReasonView(View):
     available: Quantity
     hosts: int
     waiting_helps: bool
+    until: Instant = Field(description="when the reason ends, such as the time of the next attempt; null if unknown")
 
 
 class ExplanationView(View):
@@ -200,6 +201,7 @@ def _explanation_view(explanation: Explanation, next_firing: int | None) -> Expl
             available=reason.available,
             hosts=reason.hosts,
             waiting_helps=reason.waiting_helps,
+            until=reason.at,
         )
         for reason in explanation.reasons
     ]

@@ -12,13 +12,14 @@ from fastapi.responses import StreamingResponse
 from pydantic import Field
 
 from jobcloud.errors import NotFound
+from jobcloud.server.api.attempts import find_attempt
 from jobcloud.server.api.follow import Source, decode
 from jobcloud.server.api.ports import LogChunk, LogRequest
 from jobcloud.server.api.problems import Issue, Problem, invalid
 from jobcloud.server.api.schema import Query, View
 from jobcloud.server.api.services import Services, ServicesDep
 from jobcloud.server.api.streams import EventStream
-from jobcloud.server.api.tasks import find_task
+from jobcloud.server.api.tasks import find_task, state_of
 
 router = APIRouter(tags=["tasks"])
 
@@ -84,12 +85,39 @@ async def follow_log(
 
     def state() -> str:
         try:
-            return find_task(services.snapshot(), task_id).state
+            return state_of(services.snapshot(), task_id)
         except (NotFound, TimeoutError):
             return ""  # the task was forgotten, or the scheduler is too busy to answer
 
     followers = services.followers
     return EventStream(followers.stream(Source(read, is_active, state), request.offset), followers.places)
+
+
+@router.get("/runs/{run_id}/shards/{item}/attempts/{attempt}/logs")
+async def read_log_of_attempt(
+    services: ServicesDep, run_id: str, item: int, attempt: int, query: Annotated[LogQuery, Parameter()]
+) -> LogView:
+    """Output of one attempt of a shard, read from its agent."""
+    task_id = await run_in_threadpool(_task_of, services, run_id, item, attempt)
+    return await read_log(services, task_id, query)
+
+
+@router.get("/runs/{run_id}/shards/{item}/attempts/{attempt}/logs/stream", response_class=StreamingResponse)
+async def follow_log_of_attempt(
+    services: ServicesDep,
+    run_id: str,
+    item: int,
+    attempt: int,
+    query: Annotated[LogQuery, Parameter()],
+    last_event_id: Annotated[str, Header(max_length=100)] = "",
+) -> Response:
+    """Output of one attempt of a shard as server-sent events until its end, as for a task."""
+    task_id = await run_in_threadpool(_task_of, services, run_id, item, attempt)
+    return await follow_log(services, task_id, query, last_event_id)
+
+
+def _task_of(services: Services, run_id: str, item: int, attempt: int) -> str:
+    return find_attempt(services.snapshot(), run_id, item, attempt)
 
 
 def _log_view(request: LogRequest, chunk: LogChunk, tail: int | None) -> LogView:

@@ -14,12 +14,12 @@ from pydantic import Field
 from jobcloud.config import team_of
 from jobcloud.cron import CronError, Dialect, Fold, Gap, Schedule
 from jobcloud.errors import ConfigError, NotFound
-from jobcloud.messages import Retry
+from jobcloud.messages import CancelRun, Retry
 from jobcloud.model import Firing, Shard, ShardState, Step
 from jobcloud.server.api.paging import PageQuery, page, shard_bytes
 from jobcloud.server.api.schema import Instant, Key, Query, View
 from jobcloud.server.api.services import Services, ServicesDep
-from jobcloud.server.api.snapshot import check_filter
+from jobcloud.server.api.snapshot import Snapshot, check_filter
 
 router = APIRouter(tags=["runs"])
 
@@ -58,7 +58,7 @@ class ShardView(View):
     task_id: str
     agent_id: str
     hostname: str
-    not_before: Instant
+    not_before: Instant = Field(description="the time of the next attempt, if the shard waits for one")
     started_at: Instant
     ended_at: Instant
     message: str
@@ -69,6 +69,7 @@ class ShardView(View):
 class RunView(RunSummary):
     shard_count: int
     shard_states: dict[str, int] = Field(description="the number of shards in each state")
+    next_attempt: Instant = Field(description="when the first of the shards that wait for another attempt may start")
     shards: list[ShardView] = Field(description="the first shards, or those behind the cursor")
     next_cursor: str = Field("", description='pass as "cursor" to this run for more of its shards; "" at the end')
 
@@ -124,10 +125,15 @@ def show_run(services: ServicesDep, run_id: str, query: Annotated[ShardQuery, Pa
 
 
 def _show_run(services: Services, run_id: str, query: PageQuery) -> RunView:
-    run = services.snapshot().firings.get(run_id)
+    return _run_view(find_run(services.snapshot(), run_id), query)
+
+
+def find_run(snapshot: Snapshot, run_id: str) -> Firing:
+    """Raises NotFound."""
+    run = snapshot.firings.get(run_id)
     if run is None:
         raise NotFound(f"there is no run {run_id[:200]}", field="runId", fix="`jobcloud runs` shows all runs")
-    return _run_view(run, query)
+    return run
 
 
 @router.post("/runs/{run_id}/retry", status_code=202)
@@ -138,6 +144,13 @@ def retry_run(
 ) -> RunView:
     """Start the DEAD, FAILED and KILLED shards of a run again. Their failures and retries count from zero."""
     services.command(lambda at: Retry(at, run_id, item))
+    return _show_run(services, run_id, _LISTED)
+
+
+@router.post("/runs/{run_id}/cancel", status_code=202)
+def cancel_run(services: ServicesDep, run_id: str) -> RunView:
+    """End a run: its running shards are killed and not repeated, and its waiting shards are CANCELLED."""
+    services.command(lambda at: CancelRun(at, run_id))
     return _show_run(services, run_id, _LISTED)
 
 
@@ -191,12 +204,19 @@ def _run_view(firing: Firing, query: PageQuery) -> RunView:
         **dict(run_summary(firing)),
         shard_count=len(firing.work),
         shard_states=Counter(shard.state for shard in firing.work),
-        shards=[_shard_view(item, shard, firing.step(item)) for item, shard in shards],
+        next_attempt=0 if firing.ended_ms else _next_attempt(firing),
+        shards=[shard_view(item, shard, firing.step(item)) for item, shard in shards],
         next_cursor=cursor,
     )
 
 
-def _shard_view(item: int, shard: Shard, step: Step | None) -> ShardView:
+def _next_attempt(firing: Firing) -> int:
+    """When the first of the shards that wait for another attempt may start; 0 if there is none."""
+    repeated = (shard for shard in firing.shards if shard.attempt and shard.state is ShardState.WAITING)
+    return min((shard.not_before_ms for shard in repeated), default=0)
+
+
+def shard_view(item: int, shard: Shard, step: Step | None) -> ShardView:
     return ShardView(
         item=item,
         step=step or "",
@@ -213,10 +233,10 @@ def _shard_view(item: int, shard: Shard, step: Step | None) -> ShardView:
         ended_at=shard.ended_ms,
         message=shard.message,
         cause=shard.outcome.cause,
-        result=result_of(shard),
+        result=_result_of(shard),
     )
 
 
-def result_of(shard: Shard) -> Any:
+def _result_of(shard: Shard) -> Any:
     """The return value of the job as JSON, or None."""
     return json.loads(shard.outcome.result) if shard.outcome.result else None

@@ -10,8 +10,9 @@ from typing import Literal, NamedTuple
 from jobcloud.config import App, Job, check_team, team_of
 from jobcloud.errors import NotFound
 from jobcloud.match import PlainMatcher
-from jobcloud.model import Executor, Firing, JobState, Task
+from jobcloud.model import Attempt, Executor, Firing, JobState, Task
 from jobcloud.scheduler import Scheduler
+from jobcloud.scheduler.attempts import Attempts, fits
 
 
 class WarmExecutors(NamedTuple):
@@ -36,11 +37,18 @@ class Snapshot:
     matcher: Literal["compiled", "plain"]
     #: by app, for apps that ask for warm executors
     warm_executors: Mapping[str, WarmExecutors]
+    #: by firing; the scheduler may add newer ones after the snapshot was taken
+    attempts: Mapping[str, Attempts]
 
     def runs(self, job: str = "", team: str = "") -> list[Firing]:
         """The runs of a job, of a team's jobs, or of all jobs, newest first."""
         found = (firing for firing in self.firings.values() if job in ("", firing.job) and belongs(firing.job, team))
         return sorted(found, key=lambda firing: (-firing.fire_ms, firing.id))
+
+    def earlier(self, firing: Firing, item: int) -> list[Attempt]:
+        """The earlier attempts of a shard that are kept, oldest first."""
+        kept = self.attempts.get(firing.id)
+        return [attempt for attempt in kept.of(item) if fits(attempt, firing.shards[item])] if kept is not None else []
 
     def runs_by_job(self) -> Mapping[str, list[Firing]]:
         """The runs of each job, newest first."""
@@ -87,6 +95,7 @@ def take(scheduler: Scheduler, at: int) -> Snapshot:
         {key: instant for key, instant in due.items() if instant is not None},
         "plain" if isinstance(scheduler.cluster.matcher, PlainMatcher) else "compiled",
         {app.key: _warm_executors(scheduler, app.key, at) for app in scheduler.apps.values() if app.executors},
+        dict(scheduler.attempts),
     )
 
 

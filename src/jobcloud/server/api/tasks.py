@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Annotated, Any, NamedTuple
 
 from fastapi import APIRouter
@@ -12,10 +14,10 @@ from pydantic import Field
 from jobcloud.config import DELIMITER, team_of
 from jobcloud.errors import NotFound
 from jobcloud.messages import ForgetTask, KillTask, Publish
-from jobcloud.model import Firing, Shard, ShardState, Task, TaskState
+from jobcloud.model import Attempt, Firing, Shard, ShardState, Task, TaskName, TaskState
+from jobcloud.server.api.attempts import end_state
 from jobcloud.server.api.paging import PageQuery, Place, page, shard_bytes
 from jobcloud.server.api.problems import Issue, invalid
-from jobcloud.server.api.runs import result_of
 from jobcloud.server.api.schema import Amounts, Instant, Key, View, amounts
 from jobcloud.server.api.services import ServicesDep
 from jobcloud.server.api.snapshot import Snapshot, check_filter
@@ -44,6 +46,7 @@ class TaskView(View):
     created_at: Instant
     started_at: Instant
     ended_at: Instant
+    next_attempt: Instant = Field(description="the time of the next attempt, if the shard waits for one (WAITING)")
     kill_asked_at: Instant
     message: str
     ports: list[int] = Field(description="the ports of the host that the task has, until its end")
@@ -76,22 +79,33 @@ class TaskQuery(PageQuery):
     prefix: str = Field("", description="the beginning of the task's id")
 
 
-class Attempt(NamedTuple):
-    """The last attempt of a shard. `task` is None after the end of the attempt."""
+class Row(NamedTuple):
+    """The last attempt of a shard, or an earlier one.
+
+    `task` is None after the end of the attempt. `ended` is its record if the shard went on after it.
+    """
 
     firing: Firing
     item: int
     shard: Shard
     task: Task | None
     app: str
+    ended: Attempt | None = None
 
     @property
     def id(self) -> str:
-        return self.shard.task_id
+        return self.ended.task_id if self.ended else self.shard.task_id
+
+    @property
+    def repeats(self) -> bool:
+        """Whether the shard waits for the attempt after this one."""
+        return self.shard.state is ShardState.WAITING and self.id == self.shard.task_id
 
     @property
     def state(self) -> str:
-        return self.task.state if self.task else self.shard.state
+        if self.task:
+            return self.task.state
+        return end_state(self.ended.end) if self.ended and not self.repeats else self.shard.state
 
     @property
     def place(self) -> Place:
@@ -105,14 +119,15 @@ def list_tasks(services: ServicesDep, query: Annotated[TaskQuery, Parameter()]) 
         raise invalid([Issue("state", f"{query.state[:80]!r} is not a state of tasks", f"use {', '.join(_STATES)}")])
     check_filter(query.team)
     active = query.state.lower() == "active" or query.state.upper() in TaskState.__members__
-    attempts = _attempts(services.snapshot(), query.job, query.team, active=active)
-    found = (attempt for attempt in attempts if _matches(attempt, query))
-    items, cursor = page(found, lambda attempt: attempt.place, lambda attempt: shard_bytes(attempt.shard), query)
-    return TaskList(items=[_task_view(attempt) for attempt in items], next_cursor=cursor)
+    rows = _rows(services.snapshot(), query.job, query.team, active=active)
+    found = (row for row in rows if _matches(row, query))
+    items, cursor = page(found, lambda row: row.place, lambda row: shard_bytes(row.shard), query)
+    return TaskList(items=[_task_view(row) for row in items], next_cursor=cursor)
 
 
 @router.get("/tasks/{task_id}")
 def show_task(services: ServicesDep, task_id: str) -> TaskDetail:
+    """A task: the last attempt of a shard, or an earlier one that is kept."""
     snapshot = services.snapshot()
     view = find_task(snapshot, task_id)
     story = services.loop.ask(lambda scheduler: scheduler.story(task_id))
@@ -121,7 +136,10 @@ def show_task(services: ServicesDep, task_id: str) -> TaskDetail:
 
 @router.post("/tasks/{task_id}/kill", status_code=202)
 def kill_task(services: ServicesDep, task_id: str) -> TaskView:
-    """Ask a task to end. A shard of a DAEMON job starts again. To stop the shard, disable the job."""
+    """Ask a task to end. A shard of a DAEMON job starts again. To stop the shard, disable the job.
+
+    If the shard waits for its next attempt after this task (state WAITING), the shard ends.
+    """
     view = find_task(services.snapshot(), task_id)
     services.command(lambda at: KillTask(at, task_id))
     return view
@@ -140,59 +158,96 @@ def forget_task(services: ServicesDep, task_id: str, force: bool = False) -> Tas
 
 def find_task(snapshot: Snapshot, task_id: str) -> TaskView:
     """Raises NotFound."""
-    for attempt in _attempts(snapshot, task_id.partition(DELIMITER)[0]):
-        if attempt.id == task_id:
-            return _task_view(attempt)
+    return _task_view(_find_row(snapshot, task_id))
+
+
+def state_of(snapshot: Snapshot, task_id: str) -> str:
+    """The state of a task, or how it ended, even if its shard waits for another attempt. Raises NotFound."""
+    row = _find_row(snapshot, task_id)
+    return end_state(row.ended.end) if row.ended else row.state
+
+
+def _find_row(snapshot: Snapshot, task_id: str) -> Row:
+    job = task_id.partition(DELIMITER)[0]
+    for row in chain(_rows(snapshot, job), _earlier_rows(snapshot, job, task_id)):
+        if row.id == task_id:
+            return row
     raise NotFound(f"there is no task {task_id[:300]}", field="taskId", fix="`jobcloud tasks` shows all tasks")
 
 
-def _attempts(snapshot: Snapshot, job: str = "", team: str = "", *, active: bool = False) -> Iterator[Attempt]:
+def _rows(snapshot: Snapshot, job: str = "", team: str = "", *, active: bool = False) -> Iterator[Row]:
     """The last attempt of every shard that had one, newest run first. `active`: only attempts that have not ended."""
     for firing in snapshot.runs(job, team):
         if active and firing.ended_ms:
             continue
-        known = snapshot.jobs.get(firing.job)
+        app = _app_of(snapshot, firing)
         for item, shard in enumerate(firing.shards):
-            task = snapshot.tasks.get(shard.task_id)
-            if task or (shard.task_id and shard.state.ended and not active):
-                yield Attempt(firing, item, shard, task, task.app if task else known.app_key if known else "")
+            if task := snapshot.tasks.get(shard.task_id):
+                yield Row(firing, item, shard, task, task.app)
+            elif shard.task_id and not active:
+                earlier = snapshot.earlier(firing, item) if shard.state is ShardState.WAITING else []
+                last = earlier[-1] if earlier and earlier[-1].task_id == shard.task_id else None
+                yield Row(firing, item, shard, None, app, last)
 
 
-def _matches(attempt: Attempt, query: TaskQuery) -> bool:
+def _earlier_rows(snapshot: Snapshot, job: str, task_id: str) -> Iterator[Row]:
+    """The earlier attempts of the shards to which a task may belong."""
+    try:
+        item = TaskName.parse(task_id).item
+    except ValueError:
+        return
+    for firing in snapshot.runs(job):
+        if 0 <= item < len(firing.shards):
+            app = _app_of(snapshot, firing)
+            for attempt in snapshot.earlier(firing, item):
+                yield Row(firing, item, firing.shards[item], None, app, attempt)
+
+
+def _app_of(snapshot: Snapshot, firing: Firing) -> str:
+    known = snapshot.jobs.get(firing.job)
+    return known.app_key if known else ""
+
+
+def _matches(row: Row, query: TaskQuery) -> bool:
+    group = "active" if row.task else "" if row.repeats else "ended"
     return (
-        query.app in ("", attempt.app)
-        and query.item in (None, attempt.item)
-        and query.state.lower() in ("", attempt.state.lower(), "active" if attempt.task else "ended")
-        and attempt.id.startswith(query.prefix)
+        query.app in ("", row.app)
+        and query.item in (None, row.item)
+        and query.state.lower() in ("", row.state.lower(), group)
+        and row.id.startswith(query.prefix)
     )
 
 
-def _task_view(attempt: Attempt) -> TaskView:
-    firing, item, shard, task, app = attempt
+def _task_view(row: Row) -> TaskView:
+    firing, item, shard, task, app, ended = row
+    place = task or ended or shard
+    number = ended.number if ended else task.attempt if task else shard.attempt
+    outcome = ended.outcome if ended else shard.outcome
     return TaskView(
-        id=shard.task_id,
+        id=row.id,
         job_name=firing.job,
         team=team_of(firing.job),
         app_name=app,
         run_id=firing.id,
         item=item,
         step=firing.step(item) or "",
-        attempt=task.attempt if task else shard.attempt,
-        execution=task.execution if task else shard.execution,
-        state=attempt.state,
+        attempt=number,
+        execution=place.execution,
+        state=row.state,
         active=task is not None,
-        agent_id=task.agent_id if task else shard.agent_id,
-        hostname=task.hostname if task else shard.hostname,
-        executor_id=task.executor_id if task else shard.executor_id,
+        agent_id=place.agent_id,
+        hostname=place.hostname,
+        executor_id=place.executor_id,
         fired_at=firing.fire_ms,
         created_at=task.created_ms if task else 0,
-        started_at=task.started_ms if task else shard.started_ms,
-        ended_at=0 if task else shard.ended_ms,
+        started_at=place.started_ms,
+        ended_at=0 if task else ended.ended_ms if ended else shard.ended_ms,
+        next_attempt=shard.not_before_ms if row.repeats else 0,
         kill_asked_at=task.kill_ms if task else 0,
-        message=task.message if task else shard.message,
+        message=place.message,
         ports=list(task.ports) if task else [],
-        cause=shard.outcome.cause,
-        result=result_of(shard),
+        cause=outcome.cause,
+        result=json.loads(outcome.result) if outcome.result else None,
     )
 
 
