@@ -362,7 +362,7 @@ def tasks(items: Iterable[Json], *, wide: bool = True, empty: str = "") -> None:
                 t["hostname"].partition(".")[0],
                 short_moment(t["startedAt"] or t["createdAt"]),
                 took(t["startedAt"], t["endedAt"]),
-                t["message"] or _result(t["result"]),
+                _message(t),
             )
             for t in items
         )
