@@ -13,7 +13,20 @@ from typing import Final, TypeAlias
 import msgspec
 
 from jobcloud.config import App, Job, team_of
-from jobcloud.model import Drain, Executor, Firing, InverseOffer, JobState, Offer, Restoration, Shard, Share, Task
+from jobcloud.model import (
+    NO_TERMS,
+    Drain,
+    Executor,
+    Firing,
+    InverseOffer,
+    JobState,
+    Offer,
+    Restoration,
+    Shard,
+    Share,
+    Task,
+    Terms,
+)
 
 # ---------------------------------------------------------------------------------------------------------- events
 
@@ -151,10 +164,11 @@ class SetJobEnabled(msgspec.Struct, frozen=True, gc=False):
 
 
 class Trigger(msgspec.Struct, frozen=True, gc=False):
-    """Fire a TRANSIENT job now."""
+    """Fire a TRANSIENT job now. If a firing with the key of `terms` is known, nothing changes."""
 
     at: int
     job: str
+    terms: Terms = NO_TERMS
 
 
 class KillTask(msgspec.Struct, frozen=True, gc=False):

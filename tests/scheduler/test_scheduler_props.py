@@ -65,7 +65,7 @@ from jobcloud.messages import (
     Trigger,
     UndrainAgent,
 )
-from jobcloud.model import Shard, TaskState, Window, changed
+from jobcloud.model import Shard, TaskState, Terms, Window, changed
 from jobcloud.scheduler import Policy, Scheduler, Stored
 from jobcloud.scheduler.revisions import stale
 
@@ -315,7 +315,7 @@ class World:
             (PutJob(at, job, replace=True), 2),
             (SetJobEnabled(at, job.name, dice.random() < 0.7), 1.5),
             (SetAppEnabled(at, app, dice.random() < 0.8), 0.7),
-            (Trigger(at, job.name), 6),
+            (Trigger(at, job.name, self.random_terms()), 6),
             (RemoveJob(at, job.name), 0.7),
             (RemoveApp(at, app, jobs=dice.random() < 0.3), 0.5),
             (KillTask(at, dice.choice(["x", *self.scheduler.tasks])), 1),
@@ -359,6 +359,13 @@ class World:
             failover_attempts=dice.choice((1, 10)),
             **self.random_update() if kind is JobKind.DAEMON else {},
         )
+
+    def random_terms(self) -> Terms:
+        dice = self.dice
+        return Terms(
+            dice.choice((None, None, "given")), dice.choice(((), ((0, "a"),), ((1, "b"),))),
+            dice.choice(((), (), (0,), (0, 2))), dice.choice((None, None, -5, 9)), dice.choice(("", "", "k", "l")),
+        )  # fmt: skip
 
     def random_update(self) -> dict[str, Any]:
         dice = self.dice

@@ -37,7 +37,7 @@ from jobcloud.messages import (
     Trigger,
     UndrainAgent,
 )
-from jobcloud.model import Cause, ShardState, TaskState
+from jobcloud.model import Cause, ShardState, TaskState, Terms
 
 from .extremes import PARAMETER_BYTES, RECORD_BYTES, SHARDS
 
@@ -76,6 +76,15 @@ class Expectations:
     may_be: dict[tuple[str, str], list[Any]]
     triggered: dict[str, int]
     to_end: set[str]
+
+
+def _terms(b: int) -> Terms:
+    """What one trigger in three sets. A key names one run, so the same trigger may come again."""
+    if b % 3:
+        return Terms()
+    items = ((), (0,), (0, 1))[b // 3 % 3]
+    parameter, priority, key = ("given", None)[b % 2], (None, 2)[b // 9 % 2], ("", f"k{b % 4}")[b // 18 % 2]
+    return Terms(parameter, ((0, f"i{b % 5}"),), items, priority, key)
 
 
 class Operators:
@@ -135,7 +144,8 @@ class Operators:
         elif kind == "job_mark":
             self._mark(("job_mark", job), lambda at, on: SetJobEnabled(at, job, on), b)
         elif kind == "trigger":
-            self._ask(("trigger", job), ABSENT, lambda at: Trigger(at, job))
+            terms = _terms(b)
+            self._ask(("trigger", job), ABSENT, lambda at: Trigger(at, job, terms))
         elif kind == "drain":
             hosts = [host.agent.agent_id for host in self._world.cluster.hosts if host.agent.agent_id]
             if hosts:
@@ -298,6 +308,11 @@ class Operators:
         if (Kind.JOB, command.job) not in self._world.server.entries:
             return  # removed together with the firing, in the same write
         found = [f for f in self._world.promise.firings.values() if f.job == command.job and f.cause is Cause.TRIGGER]
+        found = [f for f in found if f.terms.key == command.terms.key]
+        if command.terms.key:  # any number of triggers make one firing
+            if not found:
+                self._world.violation(f"7: {command.job} was triggered with {command.terms.key}, no firing is stored")
+            return
         count = self.triggered[command.job] = self.triggered.get(command.job, 0) + 1
         if len(found) < count:
             self._world.violation(f"7: {command.job} was triggered {count} times, {len(found)} firings are stored")

@@ -28,6 +28,7 @@
 15. After a backup was restored, a shard that may have run since is repeated only if its job has failover. A leader
     notices within 10 s that its state was deleted. Epochs, task ids and fence tokens stay unique (5 and 9).
 16. No task joins an executor of another team.
+17. A run has the parameter that its trigger set, and only the shards that its trigger chose.
 """
 
 from __future__ import annotations
@@ -124,6 +125,16 @@ class Truth:
         self.framework_of[run.task_id] = run.framework_id
         self._in_its_turn(run)
         self._of_one_total(run)
+        self._on_its_terms(run)
+
+    def _on_its_terms(self, run: Run) -> None:
+        firing = self._world.promise.firings.get(run.firing_id)
+        if firing is None:
+            return
+        if not firing.runs(run.item):
+            self._world.violation(f"17: {run.task_id} runs, chosen were {firing.terms.items}")
+        if firing.terms.parameter not in (None, run.parameter):
+            self._world.violation(f"17: {run.task_id} has {run.parameter!r}, given was {firing.terms.parameter!r}")
 
     def _of_one_total(self, run: Run) -> None:
         """Shards that divide the work by item and total do not run with another total."""
@@ -797,9 +808,9 @@ def _waiting(core: SimCore, before: dict[str, Firing], at: int) -> Iterator[tupl
 
 def _ahead(core: SimCore, firing: Firing, shard: Shard, task: Task) -> bool:
     """True if a waiting shard was ahead of a task in the queue."""
-    first, jobs = Execution.READY, core.jobs
-    ours = shard.execution is first, -jobs[firing.job].priority
-    theirs = task.execution is first, -jobs[task.job].priority
+    first = Execution.READY
+    ours = shard.execution is first, -_priority(core, firing)
+    theirs = task.execution is first, -_priority(core, core.firings[task.firing_id])
     if ours != theirs or firing.id == task.firing_id:
         return ours < theirs
     # Loaded firings are older than all others; their own order is unknown.
@@ -808,6 +819,11 @@ def _ahead(core: SimCore, firing: Firing, shard: Shard, task: Task) -> bool:
     if task.firing_id not in known or {firing.id, task.firing_id} & again:
         return False
     return firing.id not in known or known.index(firing.id) < known.index(task.firing_id)
+
+
+def _priority(core: SimCore, firing: Firing) -> int:
+    given = firing.terms.priority
+    return core.jobs[firing.job].priority if given is None else given
 
 
 def _brief(shards: Shards) -> str:

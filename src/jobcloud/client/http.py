@@ -186,8 +186,9 @@ class Client:
     def switch_job(self, name: str, *, enabled: bool) -> Json:
         return self._json("POST", f"jobs/{_part(name)}/{_switch(enabled)}")
 
-    def trigger(self, job: str) -> Json:
-        return self._json("POST", f"jobs/{_part(job)}/trigger")
+    def trigger(self, job: str, terms: Json | None = None) -> Json:
+        """Make a run. `terms` has what replaces the job's own values in it."""
+        return self._json("POST", f"jobs/{_part(job)}/trigger", **({"json": terms} if terms else {}))
 
     def explain(self, job: str) -> Json:
         return self._json("GET", f"jobs/{_part(job)}/explain")
@@ -260,6 +261,10 @@ class Client:
             page = self._json("GET", path, params={"cursor": page["nextCursor"]})
             run["shards"] += page["shards"]
         return {**run, "nextCursor": ""}
+
+    def run_state(self, run_id: str) -> Json:
+        """A run with its first shard only."""
+        return self._json("GET", f"runs/{_part(run_id)}", params={"limit": 1})
 
     def retry(self, run_id: str, item: int | None = None) -> Json:
         """Retry the failed shards of a run, or one shard of it."""

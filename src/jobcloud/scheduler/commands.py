@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from jobcloud.config import Job, JobKind
 from jobcloud.errors import ConfigError, Conflict, NotFound
 from jobcloud.messages import (
@@ -177,10 +179,18 @@ class Commands(Part):
         job = self._state.job(event.job)
         if job.kind is JobKind.DAEMON:
             raise Conflict(f"job {job.key} is resident: it cannot be triggered", field="jobName")
+        key = event.terms.key
+        if key and (known := self._firings.with_key(job.key, key)) is not None:
+            if known.terms != event.terms:
+                problem = f"{known.id} was triggered with this key and other values"
+                raise Conflict(problem, field="key", fix="choose another key")
+            return
         if not self._state.enabled(job.key):
             raise Conflict(f"job {job.key} or its app is disabled", field="jobName", fix="enable it first")
+        _check_items(job, "shards", event.terms.items)
+        _check_items(job, "shardingItemParameters", [item for item, _ in event.terms.item_parameters])
         self._check_waiting(job.key, "jobName")
-        self._timetable.enqueue(job, Cause.TRIGGER, event.at, event.at)
+        self._timetable.enqueue(job, Cause.TRIGGER, event.at, event.at, event.terms)
 
     def _check_waiting(self, job: str, field: str) -> None:
         waiting = len(self._state.queue.unfinished(job))
@@ -287,7 +297,8 @@ class Commands(Part):
         if firing.stepped and failed:
             before, after = len(firing.shards) - 2, len(firing.shards) - 1
             if before in failed:  # also the shards that this failed call kept from running
-                failed |= {number: shard for number, shard in enumerate(firing.work) if not shard.attempt}
+                held_back = (item for item, shard in enumerate(firing.work) if not shard.attempt and firing.runs(item))
+                failed |= {number: firing.shards[number] for number in held_back}
             if firing.shards[after].state.ended:  # this call is repeated after the shards that are put back
                 failed[after] = firing.shards[after]
         if not failed:
@@ -318,3 +329,10 @@ class Commands(Part):
         if task is None:
             raise NotFound(f"no task {task_id} is running", field="taskId", fix="`jobcloud tasks` lists them")
         return task
+
+
+def _check_items(job: Job, field: str, items: Sequence[int]) -> None:
+    """Raises ConfigError for an item that the job does not have."""
+    if items and max(items) >= job.shard_count:
+        problem = f"job {job.key} has no shard {max(items)}"
+        raise ConfigError(problem, field=field, fix=f"its shards are 0 to {job.shard_count - 1}")

@@ -205,7 +205,12 @@ class Cycle(Part):
     def _eligible(self, at: int) -> list[tuple[str, Sequence[int]]]:
         """The shards that may start, in their order, as rows: the id of a firing, and its items."""
         jobs = self._state.jobs
-        return self._state.queue.eligible(at, lambda job: self._launchable(job, at), lambda job: jobs[job].priority)
+
+        def priority(firing: Firing) -> int:
+            given = firing.terms.priority
+            return jobs[firing.job].priority if given is None else given
+
+        return self._state.queue.eligible(at, lambda job: self._launchable(job, at), priority)
 
     def _launchable(self, job: str, at: int) -> bool:
         may_start = self._state.enabled(job) and job not in self._state.faults

@@ -29,6 +29,7 @@ from jobcloud.model import (
     tried,
     untried,
 )
+from jobcloud.scheduler.sharding import left_out
 
 MESSAGE = "its record was lost or damaged"
 _NOT_BEGUN = (ShardState.WAITING, ShardState.CANCELLED)
@@ -113,7 +114,7 @@ def _with_shards(stored: Stored, at: int) -> dict[str, Firing]:
 
     A shard with a damaged record is taken as FAILED. If it has a task, `recover` makes it active afterwards. A shard
     without a record waits for its first attempt. If its firing has ended, its record was lost, and it is taken as
-    FAILED, too.
+    FAILED, too. A shard that the firing's trigger left out is CANCELLED in any case.
     """
     found: dict[str, dict[int, Shard | None]] = {firing.id: {} for firing in stored.firings.values() if firing.wide}
     for key, shard in stored.shards.items():
@@ -124,6 +125,9 @@ def _with_shards(stored: Stored, at: int) -> dict[str, Firing]:
     whole = dict(stored.firings)
     for firing_id, given in found.items():
         firing = stored.firings[firing_id]
+        if firing.terms.items:
+            out = (item for item in range(len(firing.shards)) if given.get(item) is None and not firing.runs(item))
+            given.update(dict.fromkeys(out, left_out(firing.fire_ms)))
         absent = (item for item, shard in enumerate(firing.shards) if firing.ended_ms and not shard.state.ended)
         known = {**dict.fromkeys(absent), **given}
         if not known:

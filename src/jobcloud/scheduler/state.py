@@ -14,7 +14,7 @@ from jobcloud.config import DEFAULT_CLUSTER, DIMENSIONS, App, Job
 from jobcloud.errors import NotFound
 from jobcloud.match import AnyMatcher
 from jobcloud.messages import EFFECT_ORDER, RANK, Effect, Kind, Publish, Record, Save, Topic, Write
-from jobcloud.model import Cause, Firing, Restoration, Shard, Task, changed, tried
+from jobcloud.model import NO_TERMS, Cause, Firing, Restoration, Shard, Task, Terms, changed, tried
 from jobcloud.scheduler import launch, queue, recovery, sharding
 from jobcloud.scheduler.cluster import Cluster, Request
 from jobcloud.scheduler.launch import Artifacts, ExecutorPlan
@@ -280,10 +280,10 @@ class State:
     def request(self, job: Job) -> Request:
         return self.plan_of(job.app_key).request(job)
 
-    def new_firing(self, job: Job, cause: Cause, fire_ms: int) -> Firing:
+    def new_firing(self, job: Job, cause: Cause, fire_ms: int, terms: Terms = NO_TERMS) -> Firing:
         """A firing of the job's present generation with all shards, waiting. It is not a record yet."""
         job_state = self.job_states[job.key]
-        return sharding.make_firing(job, job_state, cause, fire_ms, self.unique(), self.policy.cluster)
+        return sharding.make_firing(job, job_state, cause, fire_ms, self.unique(), self.policy.cluster, terms)
 
     def unique(self) -> str:
         """A new id suffix, unique over all leaders."""

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from jobcloud.config import CatchUp, Concurrency, Job, JobKind
 from jobcloud.cron import Schedule
 from jobcloud.messages import Topic
-from jobcloud.model import Cause, Firing
+from jobcloud.model import NO_TERMS, Cause, Firing, Terms
 from jobcloud.scheduler.firings import Firings
 from jobcloud.scheduler.part import Part
 from jobcloud.scheduler.reason import Reason
@@ -152,7 +152,7 @@ class Timetable(Part):
         for fire_ms in instants:
             self.enqueue(job, Cause.CATCH_UP, fire_ms, at)
 
-    def enqueue(self, job: Job, cause: Cause, fire_ms: int, at: int) -> None:
+    def enqueue(self, job: Job, cause: Cause, fire_ms: int, at: int, terms: Terms = NO_TERMS) -> None:
         """Queue a firing, replace earlier ones with it, or skip it, as the job's concurrency policy says."""
         unfinished = self._state.queue.unfinished(job.key)
         behind = len(unfinished) - job.runs_at_once
@@ -160,7 +160,7 @@ class Timetable(Part):
         if not replacing and behind >= 0 and (why := self._skip_reason(job, cause, behind)):
             self._skip(job, fire_ms, at, why)
             return
-        firing = self._state.new_firing(job, cause, fire_ms)
+        firing = self._state.new_firing(job, cause, fire_ms, terms)
         if firing.id in self._state.firings:
             return  # an instant fires once, also after a crash or a change of the job
         if cause is Cause.CRON:
@@ -170,7 +170,8 @@ class Timetable(Part):
         for older in unfinished if replacing else ():
             self._tasks.cancel_firing(older, at, f"replaced by {firing.id}")
         self._firings.add(firing)
-        self._state.publish(at, Topic.FIRED, f"{len(firing.work)} shards are due", job=job.key, firing_id=firing.id)
+        due = len(terms.items) or len(firing.work)
+        self._state.publish(at, Topic.FIRED, f"{due} shards are due", job=job.key, firing_id=firing.id)
 
     def _skip_reason(self, job: Job, cause: Cause, behind: int) -> str:
         """Why a firing may not wait; "" if it may. `behind`: the number of firings that wait already."""

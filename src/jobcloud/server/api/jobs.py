@@ -15,12 +15,12 @@ from jobcloud.messages import PutJob, RemoveJob, SetJobEnabled, Trigger
 from jobcloud.model import Cause, Firing, ShardState
 from jobcloud.scheduler import revisions
 from jobcloud.scheduler.explain import Explanation
-from jobcloud.server.api.convert import check_same_name, job_config, read_job
+from jobcloud.server.api.convert import check_same_name, job_config, read_job, read_trigger
 from jobcloud.server.api.problems import Problem
 from jobcloud.server.api.rules import objects_of
 from jobcloud.server.api.runs import RunSummary, run_state, run_summary
-from jobcloud.server.api.schema import Instant, JobConfig, Key, Quantity, View
-from jobcloud.server.api.services import JsonObject, Services, ServicesDep, Switch, json_body
+from jobcloud.server.api.schema import Instant, JobConfig, Key, Quantity, TriggerConfig, View
+from jobcloud.server.api.services import JsonObject, OptionalJsonObject, Services, ServicesDep, Switch, json_body
 from jobcloud.server.api.snapshot import Snapshot, belongs, check_filter
 from jobcloud.server.modules import missing_object
 
@@ -46,6 +46,10 @@ class JobView(View):
 
 class JobList(View):
     items: list[JobView]
+
+
+class TriggeredRun(RunSummary):
+    existed: bool = Field(description="a trigger with the same key had made the run before; this one started nothing")
 
 
 class ReasonView(View):
@@ -116,14 +120,24 @@ def remove_job(services: ServicesDep, job: Key) -> None:
     services.command(lambda at: RemoveJob(at, job))
 
 
-@router.post("/jobs/{job}/trigger", status_code=202)
-def trigger_job(services: ServicesDep, job: Key) -> RunSummary:
-    """Fire a TRANSIENT job now. The answer is the new run."""
-    at = services.command(lambda at: Trigger(at, job))
-    made = [run for run in services.snapshot().runs(job) if run.cause is Cause.TRIGGER and run.fire_ms == at]
-    if not made:
+@router.post("/jobs/{job}/trigger", status_code=202, openapi_extra=json_body(TriggerConfig, required=False))
+def trigger_job(services: ServicesDep, job: Key, body: OptionalJsonObject, response: Response) -> TriggeredRun:
+    """Fire a TRANSIENT job now. The answer is the new run, or the run that was triggered earlier with the same key.
+
+    Then the status is 200.
+    """
+    before = services.snapshot()
+    terms = read_trigger(body, before.job(job))
+    at = services.command(lambda at: Trigger(at, job, terms))
+    found = [run for run in services.snapshot().runs(job) if run.cause is Cause.TRIGGER and run.terms == terms]
+    if not terms.key:
+        found = [run for run in found if run.fire_ms == at and run.id not in before.firings]
+    if not found:
         raise Problem("unavailable", f"Job {job} was triggered, but its new run no longer exists.")
-    return run_summary(made[0])
+    existed = found[0].fire_ms != at or found[0].id in before.firings
+    if existed:
+        response.status_code = 200
+    return TriggeredRun(**dict(run_summary(found[0])), existed=existed)
 
 
 @router.get("/jobs/{job}/explain")

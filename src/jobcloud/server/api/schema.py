@@ -32,6 +32,8 @@ from jobcloud import fields
 from jobcloud.config import (
     EVERY_AGENT,
     MAX_EXECUTORS,
+    MAX_PRIORITY,
+    MAX_SHARDS,
     App,
     Job,
     Resources,
@@ -197,6 +199,22 @@ if TYPE_CHECKING:
 else:
     AppConfig = _generate(App, "AppConfig", "An app: a package of code and the needs of its executor on each agent.")
     JobConfig = _generate(Job, "JobConfig", "A job of an app: when it fires, its shards, and the needs of each shard.")
+
+
+class TriggerConfig(Config):
+    """What one run has in place of the job's own values. Each field may be left out."""
+
+    parameter: str | None = Field(None, alias="jobParameter", description="parameter of all shards")
+    item_parameters: ItemParameters | None = Field(
+        None,
+        alias="shardingItemParameters",
+        description="parameters of single shards, as in the job; other shards keep their own",
+    )
+    shards: list[Count] | None = Field(
+        None, min_length=1, max_length=MAX_SHARDS, description="the shards that run; default: all of them"
+    )
+    priority: int | None = Field(None, ge=-MAX_PRIORITY, le=MAX_PRIORITY, description="default: that of the job")
+    key: str = Field("", max_length=100, description="a name of the run: a second trigger with it starts nothing")
 
 
 def json_name(name: str) -> str:
