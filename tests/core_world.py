@@ -107,6 +107,7 @@ def apply(stored: Stored, writes: Iterable[Write]) -> None:
         Kind.TASK: stored.tasks,
         Kind.EXECUTOR: stored.executors,
         Kind.DRAIN: stored.drains,
+        Kind.PAUSE: stored.pauses,
     }
     for write in writes:
         if isinstance(write.record, Firing):  # the record of a wide firing has no shards
@@ -126,7 +127,7 @@ def apply(stored: Stored, writes: Iterable[Write]) -> None:
 def copy_of(stored: Stored) -> Stored:
     return Stored(dict(stored.apps), dict(stored.jobs), dict(stored.job_states), set(stored.disabled_apps),
                   dict(stored.firings), dict(stored.tasks), dict(stored.executors), stored.framework_id,
-                  dict(stored.drains), dict(stored.shards), stored.restoration)  # fmt: skip
+                  dict(stored.drains), dict(stored.shards), stored.restoration, dict(stored.pauses))  # fmt: skip
 
 
 class CountingMatcher:

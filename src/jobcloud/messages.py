@@ -21,6 +21,7 @@ from jobcloud.model import (
     InverseOffer,
     JobState,
     Offer,
+    Pause,
     Restoration,
     Shard,
     Share,
@@ -171,6 +172,15 @@ class Trigger(msgspec.Struct, frozen=True, gc=False):
     terms: Terms = NO_TERMS
 
 
+class SetPaused(msgspec.Struct, frozen=True, gc=False):
+    """Pause or resume a job, an app, or everything. Running shards continue."""
+
+    at: int
+    paused: bool
+    job: str = ""
+    app: str = ""
+
+
 class KillTask(msgspec.Struct, frozen=True, gc=False):
     """Kill one task."""
 
@@ -216,6 +226,7 @@ Command: TypeAlias = (
     | RemoveJob
     | SetJobEnabled
     | Trigger
+    | SetPaused
     | KillTask
     | ForgetTask
     | Retry
@@ -253,6 +264,7 @@ class Kind(StrEnum):
     EXECUTOR = "executor"  # agent id/executor id → Executor
     FRAMEWORK = "framework"  # "id" → str
     DRAIN = "drain"  # agent id → Drain
+    PAUSE = "pause"  # see pause_key → Pause
     RESTORATION = "restoration"  # "last" → Restoration
 
 
@@ -261,7 +273,7 @@ KINDS: Final[dict[str, Kind]] = {kind.value: kind for kind in Kind}
 KIND_NAMES: Final[dict[Kind, str]] = {kind: name for name, kind in KINDS.items()}
 
 
-Record: TypeAlias = App | Job | JobState | Firing | Shard | Task | Executor | Drain | Restoration | str | bool
+Record: TypeAlias = App | Job | JobState | Firing | Shard | Task | Executor | Drain | Pause | Restoration | str | bool
 
 
 class Write(msgspec.Struct, frozen=True, gc=False):

@@ -429,6 +429,17 @@ class Restoration(msgspec.Struct, frozen=True, gc=False):
     settled: bool = False
 
 
+class Pause(msgspec.Struct, frozen=True, gc=False):
+    """An operator's pause of a job, of an app or of everything, since an instant. `pause_key` makes its key."""
+
+    since_ms: Instant
+
+
+def pause_key(*, job: str = "", app: str = "") -> str:
+    """The key of the pause of a job, of an app, or of everything."""
+    return f"job/{job}" if job else f"app/{app}" if app else "all"
+
+
 @dataclass(frozen=True, slots=True)
 class Drain:
     """An operator's request to drain an agent by the deadline."""

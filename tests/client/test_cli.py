@@ -466,6 +466,23 @@ def test_output_of_several_shards_is_printed_line_by_line() -> None:
     assert printed[3][0] == "stderr"
 
 
+def test_job_app_and_everything_are_paused_and_resumed(run: Run, app: Path) -> None:
+    run("app", "add", str(app))
+    assert "job hello is paused" in run("pause", "hello").out
+    assert "everything is paused" in run("pause", "--all").out
+    assert run("pause", "--app", "demo", "--json").json["pausedBy"] == ["app", "cluster"]
+    assert "paused" in run("job", "list").out
+    assert "job, app, cluster" in run("job", "show", "hello").out
+    assert "no shard of any job starts" in run("cluster").out
+    resumed = run("resume", "hello").out
+    assert "job hello is resumed, but still held: its app is paused, everything is paused" in " ".join(resumed.split())
+    assert run("resume", "--all").code == run("resume", "--app", "demo").code == 0
+    assert run("job", "show", "hello", "--json").json["pausedBy"] == []
+    for wrong in ((), ("hello", "--all"), ("hello", "--app", "demo")):
+        assert run("pause", *wrong).code == 2
+    assert run("pause", "absent").code == 4
+
+
 def test_jobs_are_triggered_disabled_enabled_shown_and_removed(run: Run, loop: FakeLoop, app: Path) -> None:
     run("app", "add", str(app))
     assert "is WAITING" in run("job", "trigger", "hello").out

@@ -17,6 +17,7 @@ from jobcloud.messages import (
     Kind,
     RemoveApp,
     Save,
+    SetPaused,
     Status,
     StatusReceived,
     Subscribed,
@@ -56,12 +57,13 @@ def whole() -> tuple[Values, int]:
         desk.status(task, UPDATES[number % len(UPDATES)])
     desk.do(DrainAgent(desk.at, "a1", desk.at + 1_000))
     desk.do(Trigger(desk.at, "often"))
+    desk.do(SetPaused(desk.at, True, job="staged"))
     desk.run_until_idle(1_000)
     tables: dict[Kind, dict[str, Any]] = {
         Kind.APP: desk.stored.apps, Kind.JOB: desk.stored.jobs, Kind.JOB_STATE: desk.stored.job_states,
         Kind.FIRING: desk.stored.firings, Kind.TASK: desk.stored.tasks, Kind.EXECUTOR: desk.stored.executors,
         Kind.DRAIN: desk.stored.drains, Kind.FRAMEWORK: {"id": desk.stored.framework_id},
-        Kind.SHARD: desk.stored.shards,
+        Kind.SHARD: desk.stored.shards, Kind.PAUSE: desk.stored.pauses,
         Kind.RESTORATION: {"last": Restoration(desk.at - 9_000, desk.at - 5_000, settled=True)},
     }  # fmt: skip
     found = {

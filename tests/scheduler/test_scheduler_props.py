@@ -59,6 +59,7 @@ from jobcloud.messages import (
     Save,
     SetAppEnabled,
     SetJobEnabled,
+    SetPaused,
     Status,
     StatusReceived,
     Tick,
@@ -180,6 +181,9 @@ class World:
     def check_order(self, event: Event, effects: list[Effect]) -> None:
         ranks = [RANK[type(effect)] for effect in effects]
         assert ranks == sorted(ranks), "effects are out of order"
+        launched = [self.scheduler.tasks[one.task_id] for accept in of(Accept, effects) for one in accept.launches]
+        held = [task for task in launched if not task.placeholder and self.scheduler.paused(task.job)]
+        assert not held, f"paused, and started: {held}"
         assert len(of(Save, effects)) <= 1, "one event has one atomic write"
         acknowledged = [effect.uuid for effect in of(Acknowledge, effects)]
         due = [event.status.uuid] if isinstance(event, StatusReceived) and event.status.uuid else []
@@ -316,6 +320,9 @@ class World:
             (SetJobEnabled(at, job.name, dice.random() < 0.7), 1.5),
             (SetAppEnabled(at, app, dice.random() < 0.8), 0.7),
             (Trigger(at, job.name, self.random_terms()), 6),
+            (SetPaused(at, dice.random() < 0.4, job=job.name), 1.5),
+            (SetPaused(at, dice.random() < 0.4, app=app), 0.7),
+            (SetPaused(at, dice.random() < 0.4), 0.7),
             (RemoveJob(at, job.name), 0.7),
             (RemoveApp(at, app, jobs=dice.random() < 0.3), 0.5),
             (KillTask(at, dice.choice(["x", *self.scheduler.tasks])), 1),
@@ -396,6 +403,9 @@ class World:
         self.reconnect()
         for name in list(self.stored.drains):
             self.handle(UndrainAgent(self.at, name))
+        for key in list(self.stored.pauses):
+            what, _, name = key.partition("/")
+            self.handle(SetPaused(self.at, False, **({what: name} if name else {})))
         for _ in range(250):
             self.at += 1_000
             self.handle(Tick(self.at))

@@ -17,7 +17,7 @@ from jobcloud.scheduler import state
 OWNER = Path(state.__file__)
 OTHERS = sorted(path for path in OWNER.parent.glob("*.py") if path != OWNER)
 OWNED = {
-    "apps", "jobs", "job_states", "disabled_apps", "firings", "tasks", "executors", "drains", "framework_id",
+    "apps", "jobs", "job_states", "disabled_apps", "firings", "tasks", "executors", "drains", "pauses", "framework_id",
     "write_set", "effects",
 }  # fmt: skip
 MUTATORS = {

@@ -20,6 +20,7 @@ from jobcloud.model import (
     Firing,
     JobState,
     Outcome,
+    Pause,
     Restoration,
     Shard,
     ShardState,
@@ -68,6 +69,7 @@ SAMPLES: list[tuple[Kind, str, Record]] = [
     (Kind.EXECUTOR, "agent/exec", EXECUTOR),
     (Kind.FRAMEWORK, "id", "b1c2-0001"),
     (Kind.DRAIN, "agent", Drain("agent", 5, 7, "disk")),
+    (Kind.PAUSE, "job/report", Pause(5)),
     (Kind.RESTORATION, "last", Restoration(5, 7, settled=True)),
 ]
 

@@ -34,10 +34,11 @@ from jobcloud.messages import (
     Retry,
     SetAppEnabled,
     SetJobEnabled,
+    SetPaused,
     Trigger,
     UndrainAgent,
 )
-from jobcloud.model import Cause, ShardState, TaskState, Terms
+from jobcloud.model import Cause, ShardState, TaskState, Terms, pause_key
 
 from .extremes import PARAMETER_BYTES, RECORD_BYTES, SHARDS
 
@@ -76,6 +77,11 @@ class Expectations:
     may_be: dict[tuple[str, str], list[Any]]
     triggered: dict[str, int]
     to_end: set[str]
+
+
+def _set_paused(at: int, key: str, *, paused: bool) -> SetPaused:
+    what, _, name = key.partition("/")
+    return SetPaused(at, paused, name if what == "job" else "", name if what == "app" else "")
 
 
 def _terms(b: int) -> Terms:
@@ -143,6 +149,11 @@ class Operators:
             self._mark(("app_mark", app), lambda at, on: SetAppEnabled(at, app, on), b)
         elif kind == "job_mark":
             self._mark(("job_mark", job), lambda at, on: SetJobEnabled(at, job, on), b)
+        elif kind == "pause_mark":
+            key = (pause_key(job=job), pause_key(job=job), pause_key(app=app), pause_key())[b % 4]
+            self._ask(("pause_mark", key), True, lambda at: _set_paused(at, key, paused=True))
+            if b % 5:  # most pauses end by themselves
+                self._world.later(500 + b % 9_000, self.resume, key)
         elif kind == "trigger":
             terms = _terms(b)
             self._ask(("trigger", job), ABSENT, lambda at: Trigger(at, job, terms))
@@ -162,6 +173,9 @@ class Operators:
                 self.killed.add(task_id)
                 self.by_hand.add(task_id)
                 self._ask(("task", task_id), ABSENT, lambda at: KillTask(at, task_id))
+
+    def resume(self, key: str) -> None:
+        self._ask(("pause_mark", key), False, lambda at: _set_paused(at, key, paused=False))
 
     def drain(self, agent_id: str, ms: int) -> None:
         self._ask(("drain_mark", agent_id), True, lambda at: DrainAgent(at, agent_id, at + ms))
@@ -331,9 +345,12 @@ class Operators:
                 sure = len(values) == 1 and all(j and j.app_key == name for j in self._may_be[key])
                 self._may_be[key] = [ABSENT] if sure else [*self._may_be[key], ABSENT]
                 self._forget_mark(("job_mark", key[1]), sure)
+                self._forget_mark(("pause_mark", pause_key(job=key[1])), sure)
             self._forget_mark(("app_mark", name), len(values) == 1)
+            self._forget_mark(("pause_mark", pause_key(app=name)), len(values) == 1)
         elif kind == "job" and removed:
             self._forget_mark(("job_mark", name), len(values) == 1)
+            self._forget_mark(("pause_mark", pause_key(job=name)), len(values) == 1)
         elif kind == "job" and ABSENT in before and len(values) == 1:
             self._may_be.setdefault(("job_mark", name), [False])
 
@@ -385,12 +402,16 @@ class Operators:
         for (kind, name), values in self._may_be.items():
             if (kind, name) in pending or (kind == "job_mark" and ("job", name) in pending):
                 continue
+            if kind == "pause_mark" and ("job", name.removeprefix("job/")) in pending:
+                continue
             if kind == "app":
                 found: Any = core.apps.get(name)
             elif kind == "job":
                 found = core.jobs.get(name)
             elif kind == "drain_mark":
                 found = name in core.drains
+            elif kind == "pause_mark":
+                found = name in core.pauses
             elif kind == "app_mark":
                 found = name in core.disabled_apps
             elif name in core.job_states:

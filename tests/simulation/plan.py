@@ -73,6 +73,8 @@ _LEADS_TO: dict[str, str] = {
     "PutJob": "put_job",
     "RemoveJob": "remove_job",
     "SetJobEnabled": "job_mark",
+    "SetPaused": "pause_mark",
+    "pause": "pause_mark",
     "Trigger": "trigger",
     "KillTask": "kill_task",
     "Kill": "kill_task",
@@ -187,6 +189,7 @@ def make_plan(seed: int) -> Plan:
     extreme = seed % 13 in _EXTREME
     if extreme:
         faults += _of_extremes(seed, length)
+    faults += _of_pauses(seed, length)
     if aim >= 0:
         faults = [fault for fault in faults if fault.kind != "crash"]
         for _ in range(_AIMED_CRASHES):
@@ -209,6 +212,16 @@ def _of_zookeeper(seed: int, length: int) -> list[Fault]:
             faults += _to_get_there(fault, dice)
         faults.append(fault)
     return faults
+
+
+def _of_pauses(seed: int, length: int) -> list[Fault]:
+    """Pauses, in some histories. Dice of their own keep the other faults as they are."""
+    dice = random.Random(f"pauses {seed}")
+    count = dice.choice((0, 0, 1, 2))
+    return [
+        Fault(dice.randrange(500, length), "pause_mark", dice.randrange(1_000_000), dice.randrange(1_000_000))
+        for _ in range(count)
+    ]
 
 
 def _of_extremes(seed: int, length: int) -> list[Fault]:

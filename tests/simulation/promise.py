@@ -29,6 +29,7 @@
     notices within 10 s that its state was deleted. Epochs, task ids and fence tokens stay unique (5 and 9).
 16. No task joins an executor of another team.
 17. A run has the parameter that its trigger set, and only the shards that its trigger chose.
+18. Nothing of a paused job starts.
 """
 
 from __future__ import annotations
@@ -561,12 +562,15 @@ class Promise:
     def launched(self, core: SimCore, before: dict[str, Firing], effects: Sequence[Effect], at: int) -> None:
         """After a scheduling cycle, no waiting shard that would fit was ahead of a launched one."""
         accepts = [effect for effect in effects if isinstance(effect, Accept)]
+        tasks = [core.tasks[one.task_id] for accept in accepts for one in accept.launches]
+        if held := [task.id for task in tasks if not task.placeholder and core.paused(task.job)]:
+            self._world.violation(f"18: {held} are launched, and their jobs are paused")
         # The other shards for the agent of a call that is full wait for its next offer.
         full = any(_is_full(core, accept) for accept in accepts)
         waiting = list(_waiting(core, before, at)) if accepts and not full else []
         if not waiting:
             return
-        for task in (core.tasks[one.task_id] for accept in accepts for one in accept.launches):
+        for task in tasks:
             for firing, item in waiting if not task.placeholder else ():
                 job, shard = core.jobs[firing.job], firing.shards[item]
                 fits = all(ours <= theirs for ours, theirs in zip(job.resources, task.resources, strict=True))
@@ -796,7 +800,7 @@ def _waiting(core: SimCore, before: dict[str, Firing], at: int) -> Iterator[tupl
         job = core.jobs.get(firing.job)
         if job is None or not core.enabled(job.key) or firing.generation != core.job_states[job.key].generation:
             continue
-        if firing.stepped or firing.id not in core.firings:
+        if firing.stepped or firing.id not in core.firings or core.paused(job.key):
             continue
         if firings[job.key] > 1 and not any(shard.state is ShardState.ACTIVE for shard in firing.shards):
             continue

@@ -18,7 +18,20 @@ from typer.core import TyperGroup
 import jobcloud
 from jobcloud import zones
 from jobcloud.client import render
-from jobcloud.client.commands import apps, backup, cluster, import_ej, jobs, local, plan, runs, server, state, tasks
+from jobcloud.client.commands import (
+    apps,
+    backup,
+    cluster,
+    import_ej,
+    jobs,
+    local,
+    pauses,
+    plan,
+    runs,
+    server,
+    state,
+    tasks,
+)
 from jobcloud.client.commands.exit_codes import Exit
 from jobcloud.client.commands.options import GlobalOptions
 from jobcloud.errors import ConfigError, Conflict, JobcloudError, NotFound, Refused
@@ -29,7 +42,7 @@ if TYPE_CHECKING:
 _START, _APPS, _RUNS, _CLUSTER, _TOOLS = "Start a server", "Apps and jobs", "Runs and tasks", "Cluster", "Tools"
 PANELS = {
     _START: ("dev", "scheduler", "backup", "restore", "state"),
-    _APPS: ("app", "job", "run-local"),
+    _APPS: ("app", "job", "pause", "resume", "run-local"),
     _RUNS: ("runs", "tasks", "logs", "explain", "retry", "kill", "task"),
     _CLUSTER: ("cluster", "agent", "framework"),
     _TOOLS: ("next", "plan", "import-ej"),
@@ -136,6 +149,8 @@ cli.add_typer(
 
 cli.add_typer(apps.commands, name="app", rich_help_panel=_APPS, help="Apps: packages of code, with their jobs.")
 cli.add_typer(jobs.commands, name="job", rich_help_panel=_APPS, help="Jobs: code of an app, a schedule and shards.")
+cli.command("pause", rich_help_panel=_APPS)(pauses.pause)
+cli.command("resume", rich_help_panel=_APPS)(pauses.resume)
 cli.command("run-local", rich_help_panel=_APPS)(local.run_local)
 
 cli.command("runs", rich_help_panel=_RUNS)(runs.list_runs)

@@ -186,6 +186,11 @@ class Client:
     def switch_job(self, name: str, *, enabled: bool) -> Json:
         return self._json("POST", f"jobs/{_part(name)}/{_switch(enabled)}")
 
+    def pause(self, *, job: str = "", app: str = "", paused: bool = True) -> Json:
+        """Pause or resume a job, an app, or everything. Returns it, or the cluster."""
+        what = f"jobs/{_part(job)}" if job else f"apps/{_part(app)}" if app else "cluster"
+        return self._json("POST", f"{what}/{'pause' if paused else 'resume'}")
+
     def trigger(self, job: str, terms: Json | None = None) -> Json:
         """Make a run. `terms` has what replaces the job's own values in it."""
         return self._json("POST", f"jobs/{_part(job)}/trigger", **({"json": terms} if terms else {}))

@@ -36,6 +36,7 @@ _COLOURS = {
     "UNREACHABLE": "red",
     "disabled": "red",
     "enabled": "green",
+    "paused": "yellow",
 }
 
 
@@ -194,6 +195,7 @@ def job(item: Json) -> None:
             ("job", item["jobName"]),
             ("app", item["appName"]),
             ("state", _enabled(item)),
+            ("paused", ", ".join(item.get("pausedBy", ()))),
             ("next run", moment(item["nextFiring"])),
             ("shards", f"{item['activeShards']} active, {item['waitingShards']} waiting"),
             ("last run", f"{run['id']} {run['state']} {moment(run['firedAt'])}" if run else "never"),
@@ -295,6 +297,7 @@ def cluster(item: Json) -> None:
         [
             ("framework", item["frameworkId"] or "not registered yet"),
             ("connected", item["connected"]),
+            ("paused", "everything is paused: no shard of any job starts" if item.get("paused") else ""),
             ("matcher", item["matcher"]),
             ("apps", item["apps"]),
             ("jobs", item["jobs"]),
@@ -356,7 +359,7 @@ def _action(item: Json, report: Json) -> str:
 
 
 def _enabled(item: Json) -> str:
-    return "enabled" if item["enabled"] else "disabled"
+    return "disabled" if not item["enabled"] else "paused" if item.get("pausedBy") else "enabled"
 
 
 def _counts(counts: Json) -> str:

@@ -34,6 +34,7 @@ from jobcloud.messages import (
     SendFailed,
     SetAppEnabled,
     SetJobEnabled,
+    SetPaused,
     StatusReceived,
     Subscribed,
     Tick,
@@ -83,6 +84,7 @@ class Scheduler:
         self.tasks = state.tasks
         self.executors = state.executors
         self.drains = state.drains
+        self.pauses = state.pauses
         self.faults = state.faults
         self.cluster = state.cluster
         self.queue = state.queue
@@ -140,6 +142,7 @@ class Scheduler:
             RemoveJob: commands.remove_job,
             SetJobEnabled: commands.set_job_enabled,
             Trigger: commands.trigger,
+            SetPaused: commands.set_paused,
             KillTask: commands.kill_task,
             ForgetTask: commands.forget_task,
             Retry: commands.retry,
@@ -247,6 +250,10 @@ class Scheduler:
     def enabled(self, job: str) -> bool:
         """Whether the job exists and neither it nor its app is disabled."""
         return self._state.enabled(job)
+
+    def paused(self, job: str) -> bool:
+        """Whether the job, its app or everything is paused."""
+        return self._state.paused(job)
 
     def next_firing(self, job: str) -> int | None:
         """When the job is due next; None if it is not scheduled or never fires again."""

@@ -214,6 +214,8 @@ class Cycle(Part):
 
     def _launchable(self, job: str, at: int) -> bool:
         may_start = self._state.enabled(job) and job not in self._state.faults
+        if self._state.pauses and self._state.paused(job):
+            return False
         return may_start and not (
             self._circuit_breakers.open and self._circuit_breakers.blocks(self._state.jobs[job].app_key, at)
         )

@@ -19,6 +19,7 @@ from jobcloud.model import (
     Executor,
     Firing,
     JobState,
+    Pause,
     Restoration,
     Shard,
     Shards,
@@ -55,6 +56,7 @@ class Stored:
     #: the records of shards by key; None for a record that cannot be read
     shards: dict[str, Shard | None] = field(default_factory=dict)
     restoration: Restoration | None = None
+    pauses: dict[str, Pause] = field(default_factory=dict)
 
 
 def executor_key(agent_id: str, executor_id: str) -> str:
@@ -87,7 +89,7 @@ def recover(stored: Stored, at: int) -> Stored:
     whole = Stored(
         dict(stored.apps), dict(stored.jobs), {}, set(stored.disabled_apps), _with_shards(stored, at),
         dict(stored.tasks), dict(stored.executors), stored.framework_id, dict(stored.drains),
-        restoration=stored.restoration,
+        restoration=stored.restoration, pauses=dict(stored.pauses),
     )  # fmt: skip
     for name in whole.jobs:
         whole.job_states[name] = stored.job_states.get(name) or _state(whole, name, at)

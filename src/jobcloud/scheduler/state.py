@@ -14,7 +14,7 @@ from jobcloud.config import DEFAULT_CLUSTER, DIMENSIONS, App, Job
 from jobcloud.errors import NotFound
 from jobcloud.match import AnyMatcher
 from jobcloud.messages import EFFECT_ORDER, RANK, Effect, Kind, Publish, Record, Save, Topic, Write
-from jobcloud.model import NO_TERMS, Cause, Firing, Restoration, Shard, Task, Terms, changed, tried
+from jobcloud.model import NO_TERMS, Cause, Firing, Restoration, Shard, Task, Terms, changed, pause_key, tried
 from jobcloud.scheduler import launch, queue, recovery, sharding
 from jobcloud.scheduler.cluster import Cluster, Request
 from jobcloud.scheduler.launch import Artifacts, ExecutorPlan
@@ -90,9 +90,9 @@ class State:
     """The stored records, and the data that only this leader has.
 
     The tables are `apps`, `jobs`, `job_states`, `disabled_apps`, `firings`, `tasks`, `executors`, `drains`,
-    `framework_id` and `restoration`. Every part reads them. Only the methods of this class change them, together with
-    the write set. So no change can be lost at a change of leader. The write set and the effects are those of the event
-    that is being handled. `flush` returns both.
+    `pauses`, `framework_id` and `restoration`. Every part reads them. Only the methods of this class change them,
+    together with the write set. So no change can be lost at a change of leader. The write set and the effects are those
+    of the event that is being handled. `flush` returns both.
     """
 
     def __init__(self, policy: Policy, stored: Stored, epoch: int, at: int, matcher: MakeMatcher) -> None:
@@ -109,6 +109,7 @@ class State:
         self.framework_id = whole.framework_id
         self.drains = whole.drains
         self.restoration = whole.restoration
+        self.pauses = whole.pauses
         self._tables: dict[Kind, dict[str, Any]] = {
             Kind.APP: self.apps,
             Kind.JOB: self.jobs,
@@ -116,6 +117,7 @@ class State:
             Kind.TASK: self.tasks,
             Kind.EXECUTOR: self.executors,
             Kind.DRAIN: self.drains,
+            Kind.PAUSE: self.pauses,
         }
         self.connected = False
         self.cluster = Cluster(matcher(len(DIMENSIONS)))
@@ -266,6 +268,18 @@ class State:
         return (
             job in self.jobs and not self.job_states[job].disabled and self.jobs[job].app_key not in self.disabled_apps
         )
+
+    def pauses_of(self, job: str) -> list[str]:
+        """The keys of the pauses that hold a job, its app's and the one of everything included."""
+        if not self.pauses:
+            return []
+        app = self.jobs[job].app_key if job in self.jobs else ""
+        keys = (pause_key(job=job), *([pause_key(app=app)] if app else ()), pause_key())
+        return [key for key in keys if key in self.pauses]
+
+    def paused(self, job: str) -> bool:
+        """Whether the job, its app or everything is paused."""
+        return bool(self.pauses) and bool(self.pauses_of(job))
 
     def wanted(self, firing: Firing) -> bool:
         """Whether the shards of the firing are to run: its job is enabled and has not started a newer generation."""

@@ -19,6 +19,9 @@ from jobcloud.scheduler.tasks import Tasks
 # If the last handled fire time of a job is later than now by more than this, users are warned, and `jobcloud job
 # enable` lets the job fire again.
 AHEAD_MS = 60_000
+# If the last handled fire time of a job is later than now by more than this, an update lets the job fire again.
+# So does enabling the job after it was disabled.
+REVIVED_MS = 86_400_000
 # The last second of the year 9999.
 _LAST_MS = 253_402_300_799_000
 
@@ -90,6 +93,23 @@ class Timetable(Part):
         self.schedule(job, considered)
         if self.warnings:
             self.review(at)
+
+    def changed(self, known: Job, job: Job, at: int, *, paused: bool) -> None:
+        """Schedule a job after a change. `paused`: it was paused before.
+
+        If the job was paused and its times are the same, those that it missed are still decided when it is resumed.
+        """
+        considered = self._state.job_states[job.key].considered_ms
+        if paused and job.kind is known.kind and job.schedule() == known.schedule():
+            self.schedule(job, considered)
+            return
+        if paused and known.kind is not JobKind.DAEMON and self._state.enabled(job.key):
+            schedule = known.schedule()
+            first = schedule.next_after(considered)
+            if first is not None and first <= at:
+                why = "missed in a pause, and the times of the job were changed before its end"
+                self._skip(job, first, at, why, schedule.count(considered, at))
+        self.go_on(job, at, ahead_ms=REVIVED_MS)
 
     def reasons(self, job: Job, head: Firing | None, at: int) -> Iterator[Reason]:
         if job.kind is not JobKind.DAEMON and (until := self.silent_until(job.key, at)):
@@ -192,8 +212,11 @@ class Timetable(Part):
         self._state.publish(at, Topic.SKIPPED, f"{what} skipped: {why}", job=job.key)
 
     def schedule(self, job: Job, after: int) -> None:
-        """Set the job's timer to its first fire time after an instant. A resident job has none."""
-        if job.kind is JobKind.DAEMON or not self._state.enabled(job.key):
+        """Set the job's timer to its first fire time after an instant. A resident or a paused job has none.
+
+        When a job is resumed, the fire times of its pause are due at once, and most of them count as missed.
+        """
+        if job.kind is JobKind.DAEMON or not self._state.enabled(job.key) or self._state.paused(job.key):
             self.unschedule(job.key)
             return
         self._set_timer(job.key, job.schedule().next_after(after))
@@ -213,6 +236,11 @@ class Timetable(Part):
 
     def indexes(self) -> Mapping[str, Sized]:
         return {"due": self.due, "timers": self._timers, "latest": self._latest}
+
+    def validate(self) -> None:
+        for name in self.due:
+            assert self._state.enabled(name), f"{name} is due, and disabled"
+            assert not self._state.paused(name), f"{name} is due, and paused"
 
 
 def utc(instant: int) -> str:

@@ -31,6 +31,7 @@ from jobcloud.model import (
     Firing,
     Instant,
     JobState,
+    Pause,
     Restoration,
     Shard,
     Task,
@@ -57,6 +58,7 @@ _TYPES: dict[Kind, type] = {
     Kind.EXECUTOR: Executor,
     Kind.FRAMEWORK: str,
     Kind.DRAIN: Drain,
+    Kind.PAUSE: Pause,
     Kind.RESTORATION: Restoration,
 }
 assert set(_TYPES) == set(Kind), "every kind of record needs a type"
@@ -213,6 +215,7 @@ def restore(stored: StoredRecords) -> Restored:
         executors=_only(Executor, readable[Kind.EXECUTOR]),
         framework_id=_only(str, readable[Kind.FRAMEWORK]).get(FRAMEWORK_KEY, ""),
         drains=_only(Drain, readable[Kind.DRAIN]),
+        pauses=_only(Pause, readable[Kind.PAUSE]),
         shards=dict(_shards(stored, readable, faults)),
         restoration=_only(Restoration, readable[Kind.RESTORATION]).get(RESTORATION_KEY),
         faults=faults,

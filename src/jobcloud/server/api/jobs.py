@@ -11,7 +11,7 @@ from pydantic import Field
 
 from jobcloud.config import Job, JobKind, team_of
 from jobcloud.errors import ConfigError
-from jobcloud.messages import PutJob, RemoveJob, SetJobEnabled, Trigger
+from jobcloud.messages import PutJob, RemoveJob, SetJobEnabled, SetPaused, Trigger
 from jobcloud.model import Cause, Firing, ShardState
 from jobcloud.scheduler import revisions
 from jobcloud.scheduler.explain import Explanation
@@ -20,8 +20,16 @@ from jobcloud.server.api.problems import Problem
 from jobcloud.server.api.rules import objects_of
 from jobcloud.server.api.runs import RunSummary, run_state, run_summary
 from jobcloud.server.api.schema import Instant, JobConfig, Key, Quantity, TriggerConfig, View
-from jobcloud.server.api.services import JsonObject, OptionalJsonObject, Services, ServicesDep, Switch, json_body
-from jobcloud.server.api.snapshot import Snapshot, belongs, check_filter
+from jobcloud.server.api.services import (
+    JsonObject,
+    OptionalJsonObject,
+    Pausing,
+    Services,
+    ServicesDep,
+    Switch,
+    json_body,
+)
+from jobcloud.server.api.snapshot import Pausable, Snapshot, belongs, check_filter
 from jobcloud.server.modules import missing_object
 
 router = APIRouter(tags=["jobs"])
@@ -33,6 +41,7 @@ class JobView(View):
     app_name: str = Field(description="the key of its app")
     enabled: bool = Field(description="neither the job nor its app is disabled")
     disabled: bool = Field(description="the job itself is disabled")
+    paused_by: list[Pausable] = Field(description="what is paused: the job, its app, or everything")
     next_firing: Instant
     waiting_shards: int
     active_shards: int
@@ -153,6 +162,13 @@ def switch_job(services: ServicesDep, job: Key, switch: Switch) -> JobView:
     return show_job(services, job)
 
 
+@router.post("/jobs/{job}/{pausing:pausing}")
+def pause_job(services: ServicesDep, job: Key, pausing: Pausing) -> JobView:
+    """Pause or resume a job. While it is paused, nothing of it starts. Its running shards continue."""
+    services.command(lambda at: SetPaused(at, pausing == "pause", job=job))
+    return show_job(services, job)
+
+
 def _check_code(services: Services, job: Job) -> None:
     """Raises ConfigError if it is certain that a worker cannot load the job.
 
@@ -183,6 +199,7 @@ def _job_view(snapshot: Snapshot, key: str, runs: Sequence[Firing]) -> JobView:
         app_name=job.app_key,
         enabled=not state.disabled and job.app_key not in snapshot.disabled_apps,
         disabled=state.disabled,
+        paused_by=snapshot.paused_by(job=key, app=job.app_key),
         next_firing=snapshot.next_firings.get(key, 0),
         waiting_shards=shards.count(ShardState.WAITING),
         active_shards=shards.count(ShardState.ACTIVE),

@@ -106,6 +106,9 @@ OptionalJsonObject = Annotated[dict[str, Any], Depends(read_object_or_nothing)]
 Switch = Literal["enable", "disable"]
 
 
+Pausing = Literal["pause", "resume"]
+
+
 class _SwitchConvertor(Convertor[str]):
     """Matches only "enable" and "disable", so that a wrong method of another resource is not taken for a switch."""
 
@@ -118,7 +121,14 @@ class _SwitchConvertor(Convertor[str]):
         return value
 
 
+class _PausingConvertor(_SwitchConvertor):
+    """Matches only "pause" and "resume"."""
+
+    regex = "pause|resume"
+
+
 register_url_convertor("switch", _SwitchConvertor())
+register_url_convertor("pausing", _PausingConvertor())
 
 
 def json_body(schema: type, *, required: bool = True) -> dict[str, Any]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 from jobcloud.config import App, Job, check_team, team_of
 from jobcloud.errors import NotFound
 from jobcloud.match import PlainMatcher
-from jobcloud.model import Executor, Firing, JobState, Task
+from jobcloud.model import Executor, Firing, JobState, Pause, Task, pause_key
 from jobcloud.scheduler import Scheduler
+
+Pausable: TypeAlias = Literal["job", "app", "cluster"]
 
 
 class WarmExecutors(NamedTuple):
@@ -36,6 +38,16 @@ class Snapshot:
     matcher: Literal["compiled", "plain"]
     #: by app, for apps that ask for warm executors
     warm_executors: Mapping[str, WarmExecutors]
+    pauses: Mapping[str, Pause]
+
+    def paused_by(self, *, job: str = "", app: str = "") -> list[Pausable]:
+        """What is paused of a job, its app and everything, or of an app and everything."""
+        keys: dict[Pausable, str] = {"cluster": pause_key()}
+        if app:
+            keys["app"] = pause_key(app=app)
+        if job:
+            keys["job"] = pause_key(job=job)
+        return [what for what, key in reversed(keys.items()) if key in self.pauses]
 
     def runs(self, job: str = "", team: str = "") -> list[Firing]:
         """The runs of a job, of a team's jobs, or of all jobs, newest first."""
@@ -87,6 +99,7 @@ def take(scheduler: Scheduler, at: int) -> Snapshot:
         {key: instant for key, instant in due.items() if instant is not None},
         "plain" if isinstance(scheduler.cluster.matcher, PlainMatcher) else "compiled",
         {app.key: _warm_executors(scheduler, app.key, at) for app in scheduler.apps.values() if app.executors},
+        dict(scheduler.pauses),
     )
 
 
