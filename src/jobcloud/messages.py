@@ -15,6 +15,7 @@ import msgspec
 from jobcloud.config import App, Job, team_of
 from jobcloud.model import (
     NO_TERMS,
+    Backfill,
     Drain,
     Executor,
     Firing,
@@ -181,6 +182,25 @@ class SetPaused(msgspec.Struct, frozen=True, gc=False):
     app: str = ""
 
 
+class BackfillJob(msgspec.Struct, frozen=True, gc=False):
+    """Make a run for each of these past fire times of a TRANSIENT job that has no known run, in this order.
+
+    At most `at_once` of the runs are unfinished at a time.
+    """
+
+    at: int
+    job: str
+    times: tuple[int, ...]
+    at_once: int = 1
+
+
+class CancelBackfill(msgspec.Struct, frozen=True, gc=False):
+    """Forget the fire times that wait for a backfill."""
+
+    at: int
+    job: str
+
+
 class KillTask(msgspec.Struct, frozen=True, gc=False):
     """Kill one task."""
 
@@ -227,6 +247,8 @@ Command: TypeAlias = (
     | SetJobEnabled
     | Trigger
     | SetPaused
+    | BackfillJob
+    | CancelBackfill
     | KillTask
     | ForgetTask
     | Retry
@@ -264,6 +286,7 @@ class Kind(StrEnum):
     EXECUTOR = "executor"  # agent id/executor id → Executor
     FRAMEWORK = "framework"  # "id" → str
     DRAIN = "drain"  # agent id → Drain
+    BACKFILL = "backfill"  # job key → Backfill
     PAUSE = "pause"  # see pause_key → Pause
     RESTORATION = "restoration"  # "last" → Restoration
 
@@ -273,7 +296,9 @@ KINDS: Final[dict[str, Kind]] = {kind.value: kind for kind in Kind}
 KIND_NAMES: Final[dict[Kind, str]] = {kind: name for name, kind in KINDS.items()}
 
 
-Record: TypeAlias = App | Job | JobState | Firing | Shard | Task | Executor | Drain | Pause | Restoration | str | bool
+Record: TypeAlias = (
+    App | Job | JobState | Firing | Shard | Task | Executor | Drain | Backfill | Pause | Restoration | str | bool
+)
 
 
 class Write(msgspec.Struct, frozen=True, gc=False):

@@ -239,7 +239,8 @@ class Terms(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """What an operator set for one firing, in place of the job's own values.
 
     `item_parameters`: (item, parameter), sorted by item; other items keep the job's own. `items`: the shards that run,
-    sorted; without any, all of them run. With the same `key`, a trigger makes no second firing.
+    sorted; without any, all of them run. With the same `key`, a trigger makes no second firing. `backfill`: the firing
+    makes up for a past fire time, because an operator asked for it. To older builds it is a catch-up like any other.
     """
 
     parameter: str | None = None
@@ -247,6 +248,7 @@ class Terms(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     items: tuple[Item, ...] = ()
     priority: Priority | None = None
     key: str = ""
+    backfill: bool = False
 
     def parameter_of(self, item: int, default: str) -> str:
         """The parameter of a shard, whose own is `default`."""
@@ -433,6 +435,13 @@ class Pause(msgspec.Struct, frozen=True, gc=False):
     """An operator's pause of a job, of an app or of everything, since an instant. `pause_key` makes its key."""
 
     since_ms: Instant
+
+
+class Backfill(msgspec.Struct, frozen=True, gc=False):
+    """Past fire times of a job that wait for their runs, in this order. At most `at_once` runs are unfinished."""
+
+    times: tuple[Instant, ...]
+    at_once: Count = 1
 
 
 def pause_key(*, job: str = "", app: str = "") -> str:

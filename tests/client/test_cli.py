@@ -466,6 +466,22 @@ def test_output_of_several_shards_is_printed_line_by_line() -> None:
     assert printed[3][0] == "stderr"
 
 
+def test_past_fire_times_are_listed_filled_in_and_cancelled(run: Run, loop: FakeLoop, app: Path) -> None:
+    run("app", "add", str(app))
+    listed = run("backfill", "hello", "--from", "2023-11-14T22:13:00Z", "--limit", "2", "--dry-run")
+    assert "2 fire times of job hello would get a run; further ones are beyond the limit" in " ".join(
+        listed.out.split()
+    )
+    options = ("--from", "2023-11-14T22:13Z", "--to", "2023-11-14T22:13:05Z", "--newest-first", "--at-once", "2")
+    found = run("backfill", "hello", *options, "--json").json
+    assert found["times"] == ["2023-11-14T22:13:05.000Z", "2023-11-14T22:13:00.000Z"]
+    assert "2 fire times wait" in run("job", "show", "hello").out
+    assert "is cancelled" in run("backfill", "hello", "--cancel").out
+    assert not loop.scheduler.backfills
+    for wrong in ((), ("--from", "soon"), ("--from", "2023-11-14", "--cancel")):
+        assert run("backfill", "hello", *wrong).code == 2
+
+
 def test_job_app_and_everything_are_paused_and_resumed(run: Run, app: Path) -> None:
     run("app", "add", str(app))
     assert "job hello is paused" in run("pause", "hello").out

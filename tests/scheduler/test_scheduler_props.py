@@ -41,6 +41,8 @@ from jobcloud.messages import (
     RANK,
     Accept,
     Acknowledge,
+    BackfillJob,
+    CancelBackfill,
     Command,
     Disconnected,
     DrainAgent,
@@ -323,6 +325,8 @@ class World:
             (SetPaused(at, dice.random() < 0.4, job=job.name), 1.5),
             (SetPaused(at, dice.random() < 0.4, app=app), 0.7),
             (SetPaused(at, dice.random() < 0.4), 0.7),
+            (BackfillJob(at, job.name, self.random_fire_times(), dice.choice((1, 2))), 1.5),
+            (CancelBackfill(at, job.name), 0.7),
             (RemoveJob(at, job.name), 0.7),
             (RemoveApp(at, app, jobs=dice.random() < 0.3), 0.5),
             (KillTask(at, dice.choice(["x", *self.scheduler.tasks])), 1),
@@ -366,6 +370,10 @@ class World:
             failover_attempts=dice.choice((1, 10)),
             **self.random_update() if kind is JobKind.DAEMON else {},
         )
+
+    def random_fire_times(self) -> tuple[int, ...]:
+        last = self.at // 60_000 - self.dice.choice((-1, 0, 5, 1_000))
+        return tuple((last + number) * 60_000 for number in range(self.dice.choice((1, 3))))
 
     def random_terms(self) -> Terms:
         dice = self.dice

@@ -17,8 +17,8 @@ from jobcloud.scheduler import state
 OWNER = Path(state.__file__)
 OTHERS = sorted(path for path in OWNER.parent.glob("*.py") if path != OWNER)
 OWNED = {
-    "apps", "jobs", "job_states", "disabled_apps", "firings", "tasks", "executors", "drains", "pauses", "framework_id",
-    "write_set", "effects",
+    "apps", "jobs", "job_states", "disabled_apps", "firings", "tasks", "executors", "drains", "pauses", "backfills",
+    "framework_id", "write_set", "effects",
 }  # fmt: skip
 MUTATORS = {
     "add", "append", "clear", "difference_update", "discard", "extend", "insert", "intersection_update", "pop",

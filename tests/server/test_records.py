@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from jobcloud.config import App, CatchUp, Job, JobKind, JobType, Package, Resources
 from jobcloud.messages import Kind, Record
 from jobcloud.model import (
+    Backfill,
     Cause,
     Drain,
     Execution,
@@ -70,6 +71,7 @@ SAMPLES: list[tuple[Kind, str, Record]] = [
     (Kind.FRAMEWORK, "id", "b1c2-0001"),
     (Kind.DRAIN, "agent", Drain("agent", 5, 7, "disk")),
     (Kind.PAUSE, "job/report", Pause(5)),
+    (Kind.BACKFILL, "report", Backfill((5, 7), 2)),
     (Kind.RESTORATION, "last", Restoration(5, 7, settled=True)),
 ]
 

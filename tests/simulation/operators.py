@@ -22,6 +22,8 @@ from jobcloud.config import (
 )
 from jobcloud.errors import Refused, Unavailable
 from jobcloud.messages import (
+    BackfillJob,
+    CancelBackfill,
     Command,
     DrainAgent,
     ForgetTask,
@@ -77,6 +79,12 @@ class Expectations:
     may_be: dict[tuple[str, str], list[Any]]
     triggered: dict[str, int]
     to_end: set[str]
+
+
+def _seconds(at: int, b: int) -> tuple[int, ...]:
+    """One to three seconds before an instant or right after it, in some order."""
+    found = [(at // 1_000 + 1 - (b % 7) * number) * 1_000 for number in range(1 + b % 3)]
+    return tuple(found if b % 2 else reversed(found))
 
 
 def _set_paused(at: int, key: str, *, paused: bool) -> SetPaused:
@@ -154,6 +162,8 @@ class Operators:
             self._ask(("pause_mark", key), True, lambda at: _set_paused(at, key, paused=True))
             if b % 5:  # most pauses end by themselves
                 self._world.later(500 + b % 9_000, self.resume, key)
+        elif kind == "backfill":
+            self._backfill(job, b)
         elif kind == "trigger":
             terms = _terms(b)
             self._ask(("trigger", job), ABSENT, lambda at: Trigger(at, job, terms))
@@ -173,6 +183,15 @@ class Operators:
                 self.killed.add(task_id)
                 self.by_hand.add(task_id)
                 self._ask(("task", task_id), ABSENT, lambda at: KillTask(at, task_id))
+
+    def _backfill(self, job: str, b: int) -> None:
+        """Fill in the fire times of some seconds before and after the start of the history."""
+        if b % 4 == 0:
+            self._ask(("backfill", job), ABSENT, lambda at: CancelBackfill(at, job))
+            return
+        self._ask(("backfill", job), ABSENT, lambda at: BackfillJob(at, job, _seconds(at, b), 1 + b % 2))
+        if b % 3 == 0:
+            self._world.later(300, self._backfill, job, 0)
 
     def resume(self, key: str) -> None:
         self._ask(("pause_mark", key), False, lambda at: _set_paused(at, key, paused=False))
@@ -333,7 +352,7 @@ class Operators:
 
     def _settle(self, asked: _Asked, values: list[Any]) -> None:
         kind, name = asked.key
-        if kind in ("trigger", "task"):
+        if kind in ("trigger", "task", "backfill"):
             return
         before = self._may_be.get(asked.key, [ABSENT])
         self._may_be[asked.key] = values
@@ -362,7 +381,7 @@ class Operators:
 
     def _doubt(self, asked: _Asked) -> None:
         self.doubtful += 1
-        if asked.key[0] not in ("trigger", "task"):
+        if asked.key[0] not in ("trigger", "task", "backfill"):
             unset = False if asked.key[0].endswith("mark") else ABSENT
             self._settle(asked, [*self._may_be.get(asked.key, [unset]), asked.after])
 

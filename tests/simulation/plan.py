@@ -75,6 +75,9 @@ _LEADS_TO: dict[str, str] = {
     "SetJobEnabled": "job_mark",
     "SetPaused": "pause_mark",
     "pause": "pause_mark",
+    "BackfillJob": "backfill",
+    "CancelBackfill": "backfill",
+    "backfill": "backfill",
     "Trigger": "trigger",
     "KillTask": "kill_task",
     "Kill": "kill_task",
@@ -215,11 +218,16 @@ def _of_zookeeper(seed: int, length: int) -> list[Fault]:
 
 
 def _of_pauses(seed: int, length: int) -> list[Fault]:
-    """Pauses, in some histories. Dice of their own keep the other faults as they are."""
+    """Pauses and backfills, in some histories. Dice of their own keep the other faults as they are."""
     dice = random.Random(f"pauses {seed}")
     count = dice.choice((0, 0, 1, 2))
     return [
-        Fault(dice.randrange(500, length), "pause_mark", dice.randrange(1_000_000), dice.randrange(1_000_000))
+        Fault(
+            dice.randrange(500, length),
+            dice.choice(("pause_mark", "backfill")),
+            dice.randrange(1_000_000),
+            dice.randrange(1_000_000),
+        )
         for _ in range(count)
     ]
 

@@ -549,7 +549,7 @@ class Promise:
             return
         schedule, span = job.schedule(), (old.considered_ms, state.considered_ms)
         firings = [one for (kind, _), one in batch.items() if kind is Kind.FIRING and isinstance(one, Firing)]
-        caught_up = sum(one.job == name and one.cause is Cause.CATCH_UP for one in firings)
+        caught_up = sum(one.job == name and one.cause is Cause.CATCH_UP and not one.terms.backfill for one in firings)
         recorded = {one.fire_ms for one in self.firings.values() if one.job == name and one.cause is Cause.CRON}
         on_time = sum(span[0] < instant <= span[1] for instant in recorded)
         unexplained = schedule.count(*span) - on_time - caught_up - (state.skipped - old.skipped)
@@ -687,6 +687,8 @@ class Promise:
         for firing in core.firings.values():
             if firing.cause is not Cause.DAEMON and not firing.ended_ms and firing.fire_ms <= due_until:
                 return f"{firing.id} has not ended: {_brief(firing.shards)}: {self._why(process, firing.job)}"
+        if stuck := [name for name in core.backfills if core._backfills._may_start(name)]:
+            return f"the backfills of {stuck} do not go on"
         for job in core.jobs.values():
             if (
                 job.kind is JobKind.DAEMON

@@ -20,6 +20,7 @@ from jobcloud import zones
 from jobcloud.client import render
 from jobcloud.client.commands import (
     apps,
+    backfills,
     backup,
     cluster,
     import_ej,
@@ -43,7 +44,7 @@ _START, _APPS, _RUNS, _CLUSTER, _TOOLS = "Start a server", "Apps and jobs", "Run
 PANELS = {
     _START: ("dev", "scheduler", "backup", "restore", "state"),
     _APPS: ("app", "job", "pause", "resume", "run-local"),
-    _RUNS: ("runs", "tasks", "logs", "explain", "retry", "kill", "task"),
+    _RUNS: ("runs", "tasks", "logs", "explain", "retry", "backfill", "kill", "task"),
     _CLUSTER: ("cluster", "agent", "framework"),
     _TOOLS: ("next", "plan", "import-ej"),
 }
@@ -158,6 +159,7 @@ cli.command("tasks", rich_help_panel=_RUNS)(tasks.list_tasks)
 cli.command("logs", rich_help_panel=_RUNS)(tasks.logs)
 cli.command("explain", rich_help_panel=_RUNS)(runs.explain)
 cli.command("retry", rich_help_panel=_RUNS)(runs.retry)
+cli.command("backfill", rich_help_panel=_RUNS)(backfills.backfill)
 cli.command("kill", rich_help_panel=_RUNS)(tasks.kill)
 cli.add_typer(tasks.commands, name="task", rich_help_panel=_RUNS, help="Tasks: declare one lost.")
 

@@ -191,6 +191,13 @@ class Client:
         what = f"jobs/{_part(job)}" if job else f"apps/{_part(app)}" if app else "cluster"
         return self._json("POST", f"{what}/{'pause' if paused else 'resume'}")
 
+    def backfill(self, job: str, given: Json) -> Json:
+        """Make runs for past fire times. `given`: from, to, order, limit, atOnce, dryRun."""
+        return self._json("POST", f"jobs/{_part(job)}/backfill", json=given)
+
+    def cancel_backfill(self, job: str) -> None:
+        self._send("DELETE", f"jobs/{_part(job)}/backfill")
+
     def trigger(self, job: str, terms: Json | None = None) -> Json:
         """Make a run. `terms` has what replaces the job's own values in it."""
         return self._json("POST", f"jobs/{_part(job)}/trigger", **({"json": terms} if terms else {}))

@@ -201,10 +201,20 @@ def job(item: Json) -> None:
             ("last run", f"{run['id']} {run['state']} {moment(run['firedAt'])}" if run else "never"),
             ("outdated shards", item["outdatedShards"] or ""),
             ("dead runs", item["deadRuns"] or ""),
+            ("backfill", f"{item['backfillWaiting']} fire times wait" if item.get("backfillWaiting") else ""),
             ("skipped runs", f"{item['skippedFirings']}: {item['skippedReason']}" if item["skippedFirings"] else ""),
             *((name, value) for name, value in item["config"].items() if name not in ("jobName", "appName")),
         ]
     )
+
+
+def backfill(item: Json) -> None:
+    for time in item["times"]:
+        say(moment(time))
+    count, job = len(item["times"]), item["jobName"]
+    more = "; further ones are beyond the limit" if item["more"] else ""
+    verb = "would get" if item["dryRun"] else "get"
+    say(f"{count} fire times of job {job} {verb} a run{more}; fire times that wait now: {item['waiting']}")
 
 
 def app(item: Json) -> None:

@@ -13,6 +13,8 @@ from typing import Any
 from jobcloud.match import Matcher
 from jobcloud.messages import (
     AgentLost,
+    BackfillJob,
+    CancelBackfill,
     Disconnected,
     DrainAgent,
     Effect,
@@ -43,6 +45,7 @@ from jobcloud.messages import (
     UndrainAgent,
 )
 from jobcloud.scheduler import invariants
+from jobcloud.scheduler.backfills import Backfills
 from jobcloud.scheduler.circuit_breakers import CircuitBreakers
 from jobcloud.scheduler.commands import Commands
 from jobcloud.scheduler.cycle import Cycle
@@ -85,6 +88,7 @@ class Scheduler:
         self.executors = state.executors
         self.drains = state.drains
         self.pauses = state.pauses
+        self.backfills = state.backfills
         self.faults = state.faults
         self.cluster = state.cluster
         self.queue = state.queue
@@ -95,6 +99,7 @@ class Scheduler:
         reconciliation = Reconciliation(state)
         self._tasks = Tasks(state, hooks, firings, reconciliation)
         self._timetable = Timetable(state, firings, self._tasks)
+        self._backfills = Backfills(state, firings)
         self._restorations = Restorations(state, firings)
         self._warm_executors = WarmExecutors(state, executors, circuit_breakers, self._tasks)
         self._cycle = Cycle(state, hooks, firings, executors, circuit_breakers, self._warm_executors)
@@ -107,6 +112,7 @@ class Scheduler:
         parts = (
             self._timetable,
             firings,
+            self._backfills,
             executors,
             circuit_breakers,
             self._drains,
@@ -143,6 +149,8 @@ class Scheduler:
             SetJobEnabled: commands.set_job_enabled,
             Trigger: commands.trigger,
             SetPaused: commands.set_paused,
+            BackfillJob: self._backfills.backfill,
+            CancelBackfill: self._backfills.cancel,
             KillTask: commands.kill_task,
             ForgetTask: commands.forget_task,
             Retry: commands.retry,

@@ -124,6 +124,8 @@ class Explainer:
             yield from self._avoiding(waiting, at)
             yield from self._cycle.refusals.get(job.key, ())
             yield from self._cordoned()
+        if (backfill := self._state.backfills.get(job.key)) is not None:
+            yield Reason("backfill", f"{len(backfill.times)} fire times wait for its backfill", waiting_helps=True)
 
     def _held_by_configuration(self, job: Job) -> Iterator[Reason]:
         if job.app_key in self._state.disabled_apps:

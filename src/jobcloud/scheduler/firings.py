@@ -194,13 +194,14 @@ class Firings(Part):
 
     def has_fired(self, job: str, fire_ms: int) -> bool:
         """Whether a known firing of the job stands for this fire time of its cron, whatever the cluster was called."""
-        return any(firing.fire_ms == fire_ms and firing.cause is Cause.CRON for firing in self._known(job))
+        return any(firing.fire_ms == fire_ms and firing.cause is Cause.CRON for firing in self.known(job))
 
     def with_key(self, job: str, key: str) -> Firing | None:
         """The known firing of the job that was triggered with this key."""
-        return next((firing for firing in self._known(job) if firing.terms.key == key), None)
+        return next((firing for firing in self.known(job) if firing.terms.key == key), None)
 
-    def _known(self, job: str) -> Iterator[Firing]:
+    def known(self, job: str) -> Iterator[Firing]:
+        """The firings of the job that have a record."""
         yield from self._state.queue.unfinished(job)
         for kept in (self.history, self.dead):
             yield from (self._state.firings[name] for name in kept.get(job, ()))

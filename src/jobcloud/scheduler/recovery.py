@@ -14,6 +14,7 @@ from jobcloud.config import App, Job, JobKind, Resources
 from jobcloud.messages import Kind, Record
 from jobcloud.model import (
     UNTRIED,
+    Backfill,
     Cause,
     Drain,
     Executor,
@@ -57,6 +58,7 @@ class Stored:
     shards: dict[str, Shard | None] = field(default_factory=dict)
     restoration: Restoration | None = None
     pauses: dict[str, Pause] = field(default_factory=dict)
+    backfills: dict[str, Backfill] = field(default_factory=dict)
 
 
 def executor_key(agent_id: str, executor_id: str) -> str:
@@ -90,6 +92,7 @@ def recover(stored: Stored, at: int) -> Stored:
         dict(stored.apps), dict(stored.jobs), {}, set(stored.disabled_apps), _with_shards(stored, at),
         dict(stored.tasks), dict(stored.executors), stored.framework_id, dict(stored.drains),
         restoration=stored.restoration, pauses=dict(stored.pauses),
+        backfills={name: found for name, found in stored.backfills.items() if found.times},
     )  # fmt: skip
     for name in whole.jobs:
         whole.job_states[name] = stored.job_states.get(name) or _state(whole, name, at)

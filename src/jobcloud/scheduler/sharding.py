@@ -43,7 +43,7 @@ class Payload(NamedTuple):
     shared: bytes = b""
 
 
-def firing_id(job: str, cause: Cause, fire_ms: int, unique: str, cluster: str) -> str:
+def firing_id(job: str, cause: str, fire_ms: int, unique: str, cluster: str) -> str:
     """The id of a firing: `JOB.WHICH@CLUSTER`, with the key of the job. No other cluster makes the same one.
 
     For cron it is derived from the fire time, the same for all leaders of the cluster; otherwise it is unique. Builds
@@ -60,7 +60,7 @@ def make_firing(
 ) -> Firing:
     """A new firing, in which all shards of `job` wait, or those that `terms` choose."""
     firing = Firing(
-        id=firing_id(job.key, cause, fire_ms, unique, cluster),
+        id=firing_id(job.key, "backfill" if terms.backfill else cause, fire_ms, unique, cluster),
         job=job.key,
         generation=state.generation,
         cause=cause,

@@ -90,9 +90,9 @@ class State:
     """The stored records, and the data that only this leader has.
 
     The tables are `apps`, `jobs`, `job_states`, `disabled_apps`, `firings`, `tasks`, `executors`, `drains`,
-    `pauses`, `framework_id` and `restoration`. Every part reads them. Only the methods of this class change them,
-    together with the write set. So no change can be lost at a change of leader. The write set and the effects are those
-    of the event that is being handled. `flush` returns both.
+    `backfills`, `pauses`, `framework_id` and `restoration`. Every part reads them. Only the methods of this class
+    change them, together with the write set. So no change can be lost at a change of leader. The write set and the
+    effects are those of the event that is being handled. `flush` returns both.
     """
 
     def __init__(self, policy: Policy, stored: Stored, epoch: int, at: int, matcher: MakeMatcher) -> None:
@@ -110,6 +110,7 @@ class State:
         self.drains = whole.drains
         self.restoration = whole.restoration
         self.pauses = whole.pauses
+        self.backfills = whole.backfills
         self._tables: dict[Kind, dict[str, Any]] = {
             Kind.APP: self.apps,
             Kind.JOB: self.jobs,
@@ -117,6 +118,7 @@ class State:
             Kind.TASK: self.tasks,
             Kind.EXECUTOR: self.executors,
             Kind.DRAIN: self.drains,
+            Kind.BACKFILL: self.backfills,
             Kind.PAUSE: self.pauses,
         }
         self.connected = False

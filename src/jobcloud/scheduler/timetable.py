@@ -174,7 +174,8 @@ class Timetable(Part):
 
     def enqueue(self, job: Job, cause: Cause, fire_ms: int, at: int, terms: Terms = NO_TERMS) -> None:
         """Queue a firing, replace earlier ones with it, or skip it, as the job's concurrency policy says."""
-        unfinished = self._state.queue.unfinished(job.key)
+        # A backfill neither keeps regular firings from waiting, nor is it replaced by them.
+        unfinished = [firing for firing in self._state.queue.unfinished(job.key) if not firing.terms.backfill]
         behind = len(unfinished) - job.runs_at_once
         replacing = job.concurrency is Concurrency.REPLACE
         if not replacing and behind >= 0 and (why := self._skip_reason(job, cause, behind)):

@@ -24,6 +24,7 @@ from jobcloud.fields import names, values_of
 from jobcloud.messages import Command, DrainAgent, Kind, PutApp, PutJob, Record
 from jobcloud.model import (
     NO_TERMS,
+    Backfill,
     Cause,
     Count,
     Drain,
@@ -58,6 +59,7 @@ _TYPES: dict[Kind, type] = {
     Kind.EXECUTOR: Executor,
     Kind.FRAMEWORK: str,
     Kind.DRAIN: Drain,
+    Kind.BACKFILL: Backfill,
     Kind.PAUSE: Pause,
     Kind.RESTORATION: Restoration,
 }
@@ -215,6 +217,7 @@ def restore(stored: StoredRecords) -> Restored:
         executors=_only(Executor, readable[Kind.EXECUTOR]),
         framework_id=_only(str, readable[Kind.FRAMEWORK]).get(FRAMEWORK_KEY, ""),
         drains=_only(Drain, readable[Kind.DRAIN]),
+        backfills=_only(Backfill, readable[Kind.BACKFILL]),
         pauses=_only(Pause, readable[Kind.PAUSE]),
         shards=dict(_shards(stored, readable, faults)),
         restoration=_only(Restoration, readable[Kind.RESTORATION]).get(RESTORATION_KEY),

@@ -22,7 +22,7 @@ from jobcloud.server.api.follow import Followers
 from jobcloud.server.api.guard import Guard, check_bind
 from jobcloud.server.api.ports import LogReader, Loop
 from jobcloud.server.api.problems import MEDIA_TYPE, Issue, Problem, from_error, from_status, invalid
-from jobcloud.server.api.schema import AppConfig, JobConfig, ProblemView, TriggerConfig
+from jobcloud.server.api.schema import AppConfig, BackfillConfig, JobConfig, ProblemView, TriggerConfig
 from jobcloud.server.api.services import ApiOptions, Services
 from jobcloud.server.clock import wall_ms
 from jobcloud.server.origin import Origin
@@ -132,7 +132,7 @@ def _add_schemas(schemas: dict[str, Any]) -> None:
     """Add the schemas that are in no route's signature."""
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
-    for model in (AppConfig, JobConfig, TriggerConfig, ProblemView):
+    for model in (AppConfig, JobConfig, TriggerConfig, BackfillConfig, ProblemView):
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas |= schema.pop("$defs", {})
         schemas[model.__name__] = schema

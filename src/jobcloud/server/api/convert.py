@@ -18,7 +18,7 @@ from jobcloud.model import Terms
 from jobcloud.server.api.body import json_type, parse
 from jobcloud.server.api.problems import MAX_ISSUES, Issue, Problem, invalid
 from jobcloud.server.api.rules import check_app, check_job, check_terms, unused_fields
-from jobcloud.server.api.schema import NESTED, AppConfig, Config, JobConfig, TriggerConfig
+from jobcloud.server.api.schema import NESTED, AppConfig, BackfillConfig, Config, JobConfig, TriggerConfig
 from jobcloud.server.urls import ALLOW_PACKAGES, UrlPolicy
 
 PACKAGE_SCHEME = "package:sha256:"
@@ -76,6 +76,11 @@ def read_job(body: Mapping[str, Any], policy: UrlPolicy) -> Job:
 def read_trigger(body: Mapping[str, Any], job: Job) -> Terms:
     """What a run of the job has in place of the job's own values. Raises Problem that lists all problems."""
     return _read(body, TriggerConfig, lambda config: _terms(config, job))
+
+
+def read_backfill(body: Mapping[str, Any]) -> BackfillConfig:
+    """Raises Problem that lists all problems."""
+    return _read(body, BackfillConfig, lambda config: config)
 
 
 def check(kind: str, body: bytes) -> None:

@@ -11,15 +11,15 @@ from pydantic import Field
 
 from jobcloud.config import Job, JobKind, team_of
 from jobcloud.errors import ConfigError
-from jobcloud.messages import PutJob, RemoveJob, SetJobEnabled, SetPaused, Trigger
+from jobcloud.messages import BackfillJob, CancelBackfill, PutJob, RemoveJob, SetJobEnabled, SetPaused, Trigger
 from jobcloud.model import Cause, Firing, ShardState
-from jobcloud.scheduler import revisions
+from jobcloud.scheduler import backfills, revisions
 from jobcloud.scheduler.explain import Explanation
-from jobcloud.server.api.convert import check_same_name, job_config, read_job, read_trigger
+from jobcloud.server.api.convert import check_same_name, job_config, read_backfill, read_job, read_trigger
 from jobcloud.server.api.problems import Problem
 from jobcloud.server.api.rules import objects_of
 from jobcloud.server.api.runs import RunSummary, run_state, run_summary
-from jobcloud.server.api.schema import Instant, JobConfig, Key, Quantity, TriggerConfig, View
+from jobcloud.server.api.schema import BackfillConfig, Instant, JobConfig, Key, Quantity, TriggerConfig, View
 from jobcloud.server.api.services import (
     JsonObject,
     OptionalJsonObject,
@@ -47,6 +47,7 @@ class JobView(View):
     active_shards: int
     outdated_shards: int = Field(description="active shards of a DAEMON job with an earlier configuration; see explain")
     last_run: RunSummary | None
+    backfill_waiting: int = Field(description="past fire times that wait for their runs: see backfill")
     skipped_firings: int
     skipped_reason: str
     dead_runs: int = Field(description="runs with shards that have used up their attempts: GET /runs?state=DEAD")
@@ -59,6 +60,15 @@ class JobList(View):
 
 class TriggeredRun(RunSummary):
     existed: bool = Field(description="a trigger with the same key had made the run before; this one started nothing")
+
+
+class BackfillView(View):
+    job_name: str = Field(description="the key of the job")
+    team: str
+    dry_run: bool
+    times: list[Instant] = Field(description="the fire times that get a run, in the order of the runs")
+    more: bool = Field(description="further fire times of the range have no run; the limit left them out")
+    waiting: int = Field(description="fire times of the job that wait for their runs, those of earlier backfills too")
 
 
 class ReasonView(View):
@@ -169,6 +179,36 @@ def pause_job(services: ServicesDep, job: Key, pausing: Pausing) -> JobView:
     return show_job(services, job)
 
 
+@router.post("/jobs/{job}/backfill", openapi_extra=json_body(BackfillConfig))
+def backfill_job(services: ServicesDep, job: Key, body: JsonObject) -> BackfillView:
+    """Make runs for the past fire times of a job that have none, one after another. It may be repeated."""
+    given, snapshot, now = read_backfill(body), services.snapshot(), services.clock()
+    known = backfills.fire_times(snapshot.runs(job), snapshot.backfills.get(job))
+    config = snapshot.job(job)
+    until = min(now if given.to is None else given.to, now, snapshot.states[job].considered_ms)
+    if given.to is not None and given.from_ > given.to:
+        raise ConfigError("is later than `to`", field="from", fix="exchange them")
+    newest_first = given.order == "newest"
+    times, more = backfills.missing(config, known, given.from_, until, given.limit, newest_first=newest_first)
+    if not given.dry_run:
+        services.command(lambda at: BackfillJob(at, job, times, given.at_once))
+        snapshot = services.snapshot()
+    return BackfillView(
+        job_name=job,
+        team=team_of(job),
+        dry_run=given.dry_run,
+        times=list(times),
+        more=more,
+        waiting=_backfill_waiting(snapshot, job),
+    )
+
+
+@router.delete("/jobs/{job}/backfill", status_code=204)
+def cancel_backfill(services: ServicesDep, job: Key) -> None:
+    """Forget the fire times that wait for a backfill. Runs that have begun continue."""
+    services.command(lambda at: CancelBackfill(at, job))
+
+
 def _check_code(services: Services, job: Job) -> None:
     """Raises ConfigError if it is certain that a worker cannot load the job.
 
@@ -205,11 +245,17 @@ def _job_view(snapshot: Snapshot, key: str, runs: Sequence[Firing]) -> JobView:
         active_shards=shards.count(ShardState.ACTIVE),
         outdated_shards=_outdated(snapshot, job, runs),
         last_run=run_summary(runs[0]) if runs else None,
+        backfill_waiting=_backfill_waiting(snapshot, key),
         skipped_firings=state.skipped,
         skipped_reason=state.skipped_reason,
         dead_runs=sum(run_state(run) == "DEAD" for run in runs),
         config=job_config(job),
     )
+
+
+def _backfill_waiting(snapshot: Snapshot, job: str) -> int:
+    found = snapshot.backfills.get(job)
+    return len(found.times) if found else 0
 
 
 def _outdated(snapshot: Snapshot, job: Job, runs: Sequence[Firing]) -> int:

@@ -181,7 +181,7 @@ def run_summary(firing: Firing) -> RunSummary:
         id=firing.id,
         job_name=firing.job,
         team=team_of(firing.job),
-        cause=firing.cause,
+        cause="backfill" if firing.terms.backfill else firing.cause,
         fired_at=firing.fire_ms,
         ended_at=firing.ended_ms,
         state=run_state(firing),
@@ -205,7 +205,7 @@ def _run_view(firing: Firing, query: PageQuery) -> RunView:
         shard_count=len(firing.work),
         shard_states=Counter(shard.state for shard in firing.work),
         shards=[_shard_view(item, shard, firing.step(item)) for item, shard in shards],
-        terms=_terms_view(firing.terms) if firing.terms != NO_TERMS else None,
+        terms=_terms_view(firing.terms) if firing.terms != NO_TERMS and not firing.terms.backfill else None,
         next_cursor=cursor,
     )
 

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple, TypeAlias
 from jobcloud.config import App, Job, check_team, team_of
 from jobcloud.errors import NotFound
 from jobcloud.match import PlainMatcher
-from jobcloud.model import Executor, Firing, JobState, Pause, Task, pause_key
+from jobcloud.model import Backfill, Executor, Firing, JobState, Pause, Task, pause_key
 from jobcloud.scheduler import Scheduler
 
 Pausable: TypeAlias = Literal["job", "app", "cluster"]
@@ -39,6 +39,7 @@ class Snapshot:
     #: by app, for apps that ask for warm executors
     warm_executors: Mapping[str, WarmExecutors]
     pauses: Mapping[str, Pause]
+    backfills: Mapping[str, Backfill]
 
     def paused_by(self, *, job: str = "", app: str = "") -> list[Pausable]:
         """What is paused of a job, its app and everything, or of an app and everything."""
@@ -100,6 +101,7 @@ def take(scheduler: Scheduler, at: int) -> Snapshot:
         "plain" if isinstance(scheduler.cluster.matcher, PlainMatcher) else "compiled",
         {app.key: _warm_executors(scheduler, app.key, at) for app in scheduler.apps.values() if app.executors},
         dict(scheduler.pauses),
+        dict(scheduler.backfills),
     )
 
 
