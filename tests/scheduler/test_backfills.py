@@ -9,10 +9,11 @@ from tests.core_world import Desk, make_app, make_job, make_offer
 
 from jobcloud.config import Concurrency, JobKind
 from jobcloud.errors import Conflict, NotFound
-from jobcloud.messages import BackfillJob, CancelBackfill, PutJob, RemoveJob, SetJobEnabled, SetPaused, Trigger
+from jobcloud.messages import BackfillJob, CancelBackfill, Kind, PutJob, RemoveJob, SetJobEnabled, SetPaused, Trigger
 from jobcloud.model import Backfill, Cause, ShardState
+from jobcloud.ports import MAX_RECORD_BYTES
 from jobcloud.scheduler import backfills
-from jobcloud.server.records import MAX_RECORD_BYTES, encode
+from jobcloud.server.records import encode
 
 EVERY_MINUTE = "0 * * * * ?"
 MINUTE = 60_000
@@ -77,7 +78,7 @@ def test_backfill_leaves_out_fire_times_that_have_a_run_or_wait_for_one() -> Non
     desk = make_desk(misfire=True)
     desk.run_until_idle(2 * MINUTE)  # runs of minutes 1 and 2
     fill(desk, minutes=4)  # -1 and 0 are missing
-    assert desk.stored.backfills["report"].times == (desk.at - 3 * MINUTE, desk.at - 2 * MINUTE)
+    assert list(desk.stored.backfills["report"].times) == [desk.at - 3 * MINUTE, desk.at - 2 * MINUTE]
     fill(desk, minutes=5)
     assert len(desk.stored.backfills["report"].times) == 3
     for _ in range(6):
@@ -201,7 +202,7 @@ def test_backfills_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     fill(desk, minutes=900, limit=900)
     with pytest.raises(Conflict, match="wait for a backfill already"):
         fill(desk, minutes=2_000, limit=900)
-    assert len(encode("backfill", Backfill((2**53,) * backfills.MAX_TIMES, 100))) < MAX_RECORD_BYTES  # type: ignore[arg-type]
+    assert len(encode(Kind.BACKFILL, Backfill((2**53,) * backfills.MAX_TIMES, 100))) < MAX_RECORD_BYTES
     monkeypatch.setattr(backfills, "MAX_JOBS", 1)
     desk.do(PutJob(desk.at, make_job("other", cron=EVERY_MINUTE)))
     with pytest.raises(Conflict, match="jobs have a backfill"):

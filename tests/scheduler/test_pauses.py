@@ -11,7 +11,7 @@ from jobcloud.config import CatchUp, JobKind
 from jobcloud.errors import NotFound
 from jobcloud.messages import (
     Kill,
-    Kind,
+    Publish,
     PutApp,
     PutJob,
     RemoveApp,
@@ -150,9 +150,7 @@ def test_job_is_held_until_the_last_of_its_pauses_ends() -> None:
 def test_pause_is_told_and_stored_once() -> None:
     desk = Desk(make_app(), make_job())
     pause(desk, {"app": "shop"})
-    assert [notice.text for notice in desk.last if getattr(notice, "topic", "") == Topic.CONFIG] == [
-        "app shop is paused"
-    ]
+    assert [(notice.topic, notice.text) for notice in of(Publish, desk.last)] == [(Topic.CONFIG, "app shop is paused")]
     assert desk.stored.pauses == {"app/shop": Pause(desk.at)}
     desk.at += 1_000
     pause(desk, {"app": "shop"})
@@ -283,5 +281,4 @@ def test_stored_pause_of_a_lost_job_is_no_fault() -> None:
     del stored.jobs["report"]
     del stored.job_states["report"]
     desk.restart()
-    assert stored.pauses
-    assert Kind.PAUSE == "pause"
+    assert desk.scheduler.pauses

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any, cast
 
 import pytest
 from tests.core_world import Desk, make_app, make_job, make_offer, payload_of
@@ -10,19 +11,19 @@ from tests.core_world import Desk, make_app, make_job, make_offer, payload_of
 from jobcloud.config import JobKind
 from jobcloud.errors import ConfigError, Conflict
 from jobcloud.messages import Kind, PutJob, RemoveJob, Retry, SetJobEnabled, Trigger
-from jobcloud.model import MAX_NARROW, NO_TERMS, ShardState, Terms, changed
+from jobcloud.model import MAX_NARROW, NO_TERMS, Firing, ShardState, Terms, changed
 from jobcloud.scheduler.recovery import shard_key
 from jobcloud.server.records import decode, encode
 
 CANCELLED, FINISHED, WAITING = ShardState.CANCELLED, ShardState.FINISHED, ShardState.WAITING
 
 
-def make_desk(**fields: object) -> Desk:
+def make_desk(**fields: Any) -> Desk:
     return Desk(make_app(), make_job(**fields))
 
 
-def trigger(desk: Desk, job: str = "report", **terms: object) -> None:
-    desk.do(Trigger(desk.at, job, Terms(**terms)))  # type: ignore[arg-type]
+def trigger(desk: Desk, job: str = "report", **terms: Any) -> None:
+    desk.do(Trigger(desk.at, job, Terms(**terms)))
 
 
 def contexts(desk: Desk) -> list[tuple[int, str, str]]:
@@ -200,9 +201,9 @@ def test_record_without_terms_is_that_of_older_builds(shards: int) -> None:
     (run,) = desk.firings()
     value = encode(Kind.FIRING, run)
     assert "terms" not in json.loads(value)["r"]
-    found = decode(Kind.FIRING, run.id, value)
+    found = cast(Firing, decode(Kind.FIRING, run.id, value))
     assert found == run
-    assert found.terms == NO_TERMS  # type: ignore[union-attr]
+    assert found.terms == NO_TERMS
 
 
 @pytest.mark.parametrize("shards", [4, MAX_NARROW + 1])
@@ -211,8 +212,8 @@ def test_record_with_terms_is_read_again(shards: int) -> None:
     terms = Terms("p", ((1, "b"),), (1, 3), -7, "monday")
     desk.do(Trigger(desk.at, "report", terms))
     (run,) = desk.firings()
-    found = decode(Kind.FIRING, run.id, encode(Kind.FIRING, run))
-    assert found.terms == terms  # type: ignore[union-attr]
+    found = cast(Firing, decode(Kind.FIRING, run.id, encode(Kind.FIRING, run)))
+    assert found.terms == terms
     # An older build ignores the field.
     value = json.loads(encode(Kind.FIRING, run))
     del value["r"]["terms"]

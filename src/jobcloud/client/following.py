@@ -33,8 +33,9 @@ def wait_for_run(client: Client, run_id: str, within_s: float = float("inf"), sh
             broken_at = broken_at or monotonic()
             if error.status not in (0, 503) or monotonic() - broken_at > _RECONNECT_S:
                 raise
-        for piece in outputs.read(found) if show and not broken_at else ():
-            show(*piece)
+        if show is not None and not broken_at:
+            for piece in outputs.read(found):
+                show(*piece)
         if found["endedAt"] or monotonic() >= until:
             return found if show else client.run(run_id)
         sleep(_POLL_S)

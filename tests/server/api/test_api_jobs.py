@@ -273,7 +273,13 @@ def test_trigger_with_a_known_key_answers_with_the_first_run(api: Client, loop: 
 
 
 def test_trigger_without_values_makes_a_run_without_terms(api: Client, hello: str) -> None:
-    for options in ({}, {"json": {}}, {"content": b""}, {"json": {"jobParameter": None, "shards": None}}):
+    several: tuple[dict[str, Any], ...] = (
+        {},
+        {"json": {}},
+        {"content": b""},
+        {"json": {"jobParameter": None, "shards": None}},
+    )
+    for options in several:
         run = api.post("jobs/hello/trigger", **options).json()
         assert api.get(f"runs/{run['id']}").json()["terms"] is None, options
 
