@@ -108,6 +108,8 @@ def apply(stored: Stored, writes: Iterable[Write]) -> None:
         Kind.EXECUTOR: stored.executors,
         Kind.DRAIN: stored.drains,
         Kind.ATTEMPT: stored.attempts,
+        Kind.PAUSE: stored.pauses,
+        Kind.BACKFILL: stored.backfills,
     }
     for write in writes:
         if isinstance(write.record, Firing):  # the record of a wide firing has no shards
@@ -127,7 +129,8 @@ def apply(stored: Stored, writes: Iterable[Write]) -> None:
 def copy_of(stored: Stored) -> Stored:
     return Stored(dict(stored.apps), dict(stored.jobs), dict(stored.job_states), set(stored.disabled_apps),
                   dict(stored.firings), dict(stored.tasks), dict(stored.executors), stored.framework_id,
-                  dict(stored.drains), dict(stored.shards), stored.restoration, dict(stored.attempts))  # fmt: skip
+                  dict(stored.drains), dict(stored.shards), stored.restoration, dict(stored.attempts),
+                  dict(stored.pauses), dict(stored.backfills))  # fmt: skip
 
 
 class CountingMatcher:

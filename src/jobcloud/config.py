@@ -43,6 +43,7 @@ MAX_LISTENERS = 20
 # Error handlers that need no code of the app.
 OWN_ERROR_HANDLERS = ("log", "fail", "ignore", "webhook")
 MAX_SHARDS = 10_000
+MAX_PRIORITY = 1000
 MAX_TEXT = 65_536
 MAX_IDLE_TIMEOUT_MS = 86_400_000
 MAX_RUN_MS = 30 * 86_400_000
@@ -593,8 +594,8 @@ class Job:
         0,
         "priority",
         "shards of jobs with a higher priority are placed first; shards that replace a lost attempt precede all others",
-        low=-1000,
-        high=1000,
+        low=-MAX_PRIORITY,
+        high=MAX_PRIORITY,
         change=Change.NONE,
     )
     isolation: Isolation = described(
@@ -919,10 +920,15 @@ def parse_shard_parameters(text: str, count: int) -> tuple[str, ...]:
 
     The text has the format of Elastic-Job's `shardingItemParameters`. Raises ConfigError that names the invalid pair.
     """
+    given = parse_items(text, count)
+    return tuple([given.get(item, "") for item in range(count)]) if given else ("",) * count
+
+
+def parse_items(text: str, count: int) -> dict[int, str]:
+    """As `parse_shard_parameters`, with only the shards that the text names."""
     field = "shardingItemParameters"
     check_text(field, text)
-    parameters = [""] * count
-    seen: set[int] = set()
+    found: dict[int, str] = {}
     given = item_parameters(text)
     for key, value in given.items() if isinstance(given, dict) else _pairs(given):
         if not key.isascii() or not key.isdigit():
@@ -931,8 +937,7 @@ def parse_shard_parameters(text: str, count: int) -> tuple[str, ...]:
         item = int(key[:9])
         if item >= count or len(key) > 9:
             raise ConfigError(f"item {key[:20]} is out of range", field=field, fix=f"items are 0 to {count - 1}")
-        if item in seen:
+        if item in found:
             raise ConfigError(f"item {item} is given twice", field=field)
-        seen.add(item)
-        parameters[item] = value
-    return tuple(parameters)
+        found[item] = value
+    return found

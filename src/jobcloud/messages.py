@@ -16,7 +16,9 @@ import msgspec
 from jobcloud.config import App, Job, team_of
 from jobcloud.model import (
     NO_OUTCOME,
+    NO_TERMS,
     Attempt,
+    Backfill,
     Drain,
     Executor,
     Firing,
@@ -24,10 +26,12 @@ from jobcloud.model import (
     JobState,
     Offer,
     Outcome,
+    Pause,
     Restoration,
     Shard,
     Share,
     Task,
+    Terms,
 )
 
 # ---------------------------------------------------------------------------------------------------------- events
@@ -184,7 +188,36 @@ class Apply(msgspec.Struct, frozen=True, gc=False):
 
 
 class Trigger(msgspec.Struct, frozen=True, gc=False):
-    """Fire a TRANSIENT job now."""
+    """Fire a TRANSIENT job now. If a firing with the key of `terms` is known, nothing changes."""
+
+    at: int
+    job: str
+    terms: Terms = NO_TERMS
+
+
+class SetPaused(msgspec.Struct, frozen=True, gc=False):
+    """Pause or resume a job, an app, or everything. Running shards continue."""
+
+    at: int
+    paused: bool
+    job: str = ""
+    app: str = ""
+
+
+class BackfillJob(msgspec.Struct, frozen=True, gc=False):
+    """Make a run for each of these past fire times of a TRANSIENT job that has no known run, in this order.
+
+    At most `at_once` of the runs are unfinished at a time.
+    """
+
+    at: int
+    job: str
+    times: tuple[int, ...]
+    at_once: int = 1
+
+
+class CancelBackfill(msgspec.Struct, frozen=True, gc=False):
+    """Forget the fire times that wait for a backfill."""
 
     at: int
     job: str
@@ -250,6 +283,9 @@ Command: TypeAlias = (
     | SetJobEnabled
     | Apply
     | Trigger
+    | SetPaused
+    | BackfillJob
+    | CancelBackfill
     | KillTask
     | ForgetTask
     | Retry
@@ -289,6 +325,8 @@ class Kind(StrEnum):
     EXECUTOR = "executor"  # agent id/executor id → Executor
     FRAMEWORK = "framework"  # "id" → str
     DRAIN = "drain"  # agent id → Drain
+    BACKFILL = "backfill"  # job key → Backfill
+    PAUSE = "pause"  # see pause_key → Pause
     RESTORATION = "restoration"  # "last" → Restoration
     ATTEMPT = "attempt"  # firing id/item/number → Attempt, if its shard was put into the queue again afterwards
 
@@ -298,7 +336,22 @@ KINDS: Final[dict[str, Kind]] = {kind.value: kind for kind in Kind}
 KIND_NAMES: Final[dict[Kind, str]] = {kind: name for name, kind in KINDS.items()}
 
 
-Record: TypeAlias = App | Job | JobState | Firing | Shard | Task | Executor | Drain | Restoration | Attempt | str | bool
+Record: TypeAlias = (
+    App
+    | Job
+    | JobState
+    | Firing
+    | Shard
+    | Task
+    | Executor
+    | Drain
+    | Restoration
+    | Attempt
+    | Pause
+    | Backfill
+    | str
+    | bool
+)
 
 
 class Write(msgspec.Struct, frozen=True, gc=False):

@@ -8,7 +8,8 @@ most are created for each task. To create or copy a struct takes a tenth of the 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
@@ -17,7 +18,7 @@ from typing import Annotated, NamedTuple, TypeAlias, overload
 
 import msgspec
 
-from jobcloud.config import DELIMITER, MAX_SHARDS, Amount, Resources
+from jobcloud.config import DELIMITER, MAX_PRIORITY, MAX_SHARDS, Amount, Resources
 
 # Ranges are checked when a record is decoded, so that one corrupt record cannot affect others.
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
@@ -26,6 +27,7 @@ Instant = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 MAX_MESSAGE_BYTES = 4_000
 MAX_ID_BYTES = 255
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+Priority = Annotated[int, msgspec.Meta(ge=-MAX_PRIORITY, le=MAX_PRIORITY)]
 Item = Annotated[int, msgspec.Meta(ge=0, lt=MAX_SHARDS + 2)]  # includes the two calls of a run's listener
 
 
@@ -249,6 +251,31 @@ class Step(StrEnum):
     AFTER = "after"
 
 
+class Terms(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """What an operator set for one firing, in place of the job's own values.
+
+    `item_parameters`: (item, parameter), sorted by item; other items keep the job's own. `items`: the shards that run,
+    sorted; without any, all of them run. With the same `key`, a trigger makes no second firing. `backfill`: the firing
+    makes up for a past fire time, because an operator asked for it. To older builds it is a catch-up like any other.
+    """
+
+    parameter: str | None = None
+    item_parameters: tuple[tuple[Item, str], ...] = ()
+    items: tuple[Item, ...] = ()
+    priority: Priority | None = None
+    key: str = ""
+    backfill: bool = False
+
+    def parameter_of(self, item: int, default: str) -> str:
+        """The parameter of a shard, whose own is `default`."""
+        place = bisect_left(self.item_parameters, (item, ""))
+        found = self.item_parameters[place : place + 1]
+        return found[0][1] if found and found[0][0] == item else default
+
+
+NO_TERMS = Terms()
+
+
 class Firing(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """One due instant of a job: a queue entry while shards wait, a record afterwards. Users call it a run.
 
@@ -265,6 +292,7 @@ class Firing(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     shards: Shards
     ended_ms: Instant = 0
     stepped: bool = False
+    terms: Terms = NO_TERMS
 
     @property
     def wide(self) -> bool:
@@ -287,6 +315,21 @@ class Firing(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         if not self.stepped:
             return None
         return {-2: Step.BEFORE, -1: Step.AFTER}.get(item - len(self.shards))
+
+    def runs(self, item: int) -> bool:
+        """Whether an item runs in this firing. A trigger may have left out some of the job's shards."""
+        items = self.terms.items
+        if not items or self.step(item) is not None:
+            return True
+        place = bisect_left(items, item)
+        return place < len(items) and items[place] == item
+
+    @property
+    def chosen(self) -> Iterable[Shard]:
+        """Its shards without those that its trigger left out, with the calls of its listener."""
+        if not self.terms.items:
+            return self.shards
+        return [shard for item, shard in enumerate(self.shards) if self.runs(item)]
 
 
 class Attempt(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -427,6 +470,24 @@ class Restoration(msgspec.Struct, frozen=True, gc=False):
     taken_ms: Instant
     restored_ms: Instant
     settled: bool = False
+
+
+class Pause(msgspec.Struct, frozen=True, gc=False):
+    """An operator's pause of a job, of an app or of everything, since an instant. `pause_key` makes its key."""
+
+    since_ms: Instant
+
+
+class Backfill(msgspec.Struct, frozen=True, gc=False):
+    """Past fire times of a job that wait for their runs, in this order. At most `at_once` runs are unfinished."""
+
+    times: tuple[Instant, ...]
+    at_once: Count = 1
+
+
+def pause_key(*, job: str = "", app: str = "") -> str:
+    """The key of the pause of a job, of an app, or of everything."""
+    return f"job/{job}" if job else f"app/{app}" if app else "all"
 
 
 @dataclass(frozen=True, slots=True)

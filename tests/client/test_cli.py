@@ -10,14 +10,16 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from tests.api_kit import START, FakeLoop, job_body, make_api, serving
 
-from jobcloud.client import cli, context, render
+from jobcloud.client import cli, context, following, render
 from jobcloud.client.context import Context
+from jobcloud.client.http import ApiError
 from jobcloud.dev.tcp_ports import free_port
+from jobcloud.model import Terms
 from jobcloud.server.api import Access, ApiOptions, LogChunk, LogRequest
 
 TOKEN = "t0ken"
@@ -342,6 +344,159 @@ def test_wrong_usage_exits_with_2_and_prints_nothing_to_stdout(run: Run, argumen
     result = run(*arguments)
     assert (result.code, result.out) == (2, "")
     assert result.err
+
+
+@dataclass
+class Turns:
+    """A clock for commands that wait: each sleep of theirs is a turn of the cluster."""
+
+    turns: list[Callable[[], None]]
+    now: float = 0
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        if self.turns:
+            self.turns.pop(0)()
+
+
+@pytest.fixture
+def turns(monkeypatch: pytest.MonkeyPatch) -> Turns:
+    found = Turns([])
+    monkeypatch.setattr(following, "sleep", found.sleep)
+    monkeypatch.setattr(following, "monotonic", lambda: found.now)
+    return found
+
+
+def end_all(loop: FakeLoop, state: str) -> None:
+    for task_id in list(loop.scheduler.tasks):
+        loop.update(task_id, state)
+
+
+def place_all(loop: FakeLoop) -> None:
+    loop.offer()
+    loop.tick()
+
+
+def test_trigger_sends_what_the_run_has_in_place_of_the_jobs_own_values(run: Run, loop: FakeLoop, app: Path) -> None:
+    run("app", "add", str(app))
+    options = ("--parameter", "p=1", "--item-parameter", "1=b=c", "--shard", "1", "--priority", "-3", "--key", "k")
+    first = run("job", "trigger", "hello", *options, "--json").json
+    shown = loop.scheduler.firings[first["id"]].terms
+    assert shown == Terms("p=1", ((1, "b=c"),), (1,), -3, "k")
+    assert "was triggered before" in run("job", "trigger", "hello", *options).out
+    assert run("job", "trigger", "hello", "--key", "k").code == 1
+    for wrong in ("1", "0=a"):
+        refused = run("job", "trigger", "hello", "--item-parameter", "0=a", "--item-parameter", wrong)
+        assert (refused.code, "--item-parameter" in refused.err) == (2, True)
+
+
+@pytest.mark.parametrize(("state", "code"), [("TASK_FINISHED", 0), ("TASK_FAILED", 1)])
+def test_trigger_waits_for_the_end_of_the_run(
+    run: Run, loop: FakeLoop, app: Path, turns: Turns, state: str, code: int
+) -> None:
+    run("app", "add", str(app))
+    turns.turns = [lambda: place_all(loop), lambda: None, lambda: end_all(loop, state)]
+    waited = run("job", "trigger", "hello", "--wait")
+    assert (waited.code, not turns.turns) == (code, True)
+    assert f"is {state.removeprefix('TASK_')}" in waited.out
+    turns.turns = [lambda: place_all(loop), lambda: end_all(loop, state)]
+    shown = run("job", "trigger", "hello", "--wait", "--json").json
+    assert (shown["state"], len(shown["shards"])) == (state.removeprefix("TASK_"), 2)
+
+
+def test_trigger_waits_no_longer_than_its_timeout(run: Run, app: Path, turns: Turns) -> None:
+    run("app", "add", str(app))
+    waited = run("job", "trigger", "hello", "--wait", "--timeout", "30")
+    assert (waited.code, turns.now) == (1, 30)
+    assert "continues after 30 s" in waited.out
+
+
+class Away:
+    """A client whose server does not answer the calls with these numbers."""
+
+    def __init__(self, status: int, calls: range) -> None:
+        self._status, self._calls, self._asked = status, calls, 0
+
+    def run_state(self, run_id: str) -> dict[str, Any]:
+        self._asked += 1
+        if self._asked in self._calls:
+            raise ApiError(self._status, {})
+        return {"id": run_id, "endedAt": "now" if self._asked > self._calls.stop else None, "state": "FINISHED"}
+
+    run = run_state
+
+
+@pytest.mark.parametrize("status", [0, 503])
+def test_client_waits_for_a_run_while_the_server_is_away_for_a_short_time(status: int, turns: Turns) -> None:
+    away: Any = Away(status, range(2, 62))
+    assert following.wait_for_run(away, "r")["state"] == "FINISHED"
+    with pytest.raises(ApiError):
+        following.wait_for_run(cast(Any, Away(status, range(2, 64))), "r")
+
+
+def test_client_does_not_wait_for_a_run_that_is_gone(turns: Turns) -> None:
+    with pytest.raises(ApiError):
+        following.wait_for_run(cast(Any, Away(404, range(2, 3))), "r")
+
+
+def test_trigger_follows_the_output_of_its_shards(run: Run, loop: FakeLoop, app: Path, turns: Turns) -> None:
+    run("app", "add", str(app))
+    turns.turns = [lambda: place_all(loop), lambda: None, lambda: end_all(loop, "TASK_FINISHED")]
+    followed = run("job", "trigger", "hello", "--follow")
+    lines = followed.out.splitlines()
+    assert followed.code == 0
+    for item in (0, 1):
+        wanted = [f"{item}: line {number}" for number in range(20_000)]
+        assert [line for line in lines if line.startswith(f"{item}: ")] == wanted
+    turns.turns = [lambda: place_all(loop), lambda: end_all(loop, "TASK_FINISHED")]
+    one = run("job", "trigger", "hello", "--follow", "--shard", "1")
+    assert one.out.count("\nline") == 20_000
+    assert run("job", "trigger", "hello", "--follow", "--json").code == 2
+
+
+def test_output_of_several_shards_is_printed_line_by_line() -> None:
+    printed: list[tuple[str, str]] = []
+    output = following.Prefixed(lambda stream, text: printed.append((stream, text)), several=True)
+    for item, text in ((0, "a"), (1, "x\ny"), (0, "b\n\n")):
+        output.show("stdout", item, text)
+    output.show("stderr", 1, "oops\n")
+    output.end()
+    lines = ["1: x\n", "0: ab\n", "0: \n", "1: oops\n", "1: y\n"]
+    assert [text for _, text in printed] == lines
+    assert printed[3][0] == "stderr"
+
+
+def test_past_fire_times_are_listed_filled_in_and_cancelled(run: Run, loop: FakeLoop, app: Path) -> None:
+    run("app", "add", str(app))
+    listed = run("backfill", "hello", "--from", "2023-11-14T22:13:00Z", "--limit", "2", "--dry-run")
+    assert "2 fire times of job hello would get a run; further ones are beyond the limit" in " ".join(
+        listed.out.split()
+    )
+    options = ("--from", "2023-11-14T22:13Z", "--to", "2023-11-14T22:13:05Z", "--newest-first", "--at-once", "2")
+    found = run("backfill", "hello", *options, "--json").json
+    assert found["times"] == ["2023-11-14T22:13:05.000Z", "2023-11-14T22:13:00.000Z"]
+    assert "2 fire times wait" in run("job", "show", "hello").out
+    assert "is cancelled" in run("backfill", "hello", "--cancel").out
+    assert not loop.scheduler.backfills
+    for wrong in ((), ("--from", "soon"), ("--from", "2023-11-14", "--cancel")):
+        assert run("backfill", "hello", *wrong).code == 2
+
+
+def test_job_app_and_everything_are_paused_and_resumed(run: Run, app: Path) -> None:
+    run("app", "add", str(app))
+    assert "job hello is paused" in run("pause", "hello").out
+    assert "everything is paused" in run("pause", "--all").out
+    assert run("pause", "--app", "demo", "--json").json["pausedBy"] == ["app", "cluster"]
+    assert "paused" in run("job", "list").out
+    assert "job, app, cluster" in run("job", "show", "hello").out
+    assert "no shard of any job starts" in run("cluster").out
+    resumed = run("resume", "hello").out
+    assert "job hello is resumed, but still held: its app is paused, everything is paused" in " ".join(resumed.split())
+    assert run("resume", "--all").code == run("resume", "--app", "demo").code == 0
+    assert run("job", "show", "hello", "--json").json["pausedBy"] == []
+    for wrong in ((), ("hello", "--all"), ("hello", "--app", "demo")):
+        assert run("pause", *wrong).code == 2
+    assert run("pause", "absent").code == 4
 
 
 def test_jobs_are_triggered_disabled_enabled_shown_and_removed(run: Run, loop: FakeLoop, app: Path) -> None:

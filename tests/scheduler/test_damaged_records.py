@@ -12,11 +12,13 @@ from tests.core_world import Desk, apply, copy_of, make_app, make_job, make_offe
 from jobcloud import model
 from jobcloud.config import CatchUp, JobKind, PartitionPolicy
 from jobcloud.messages import (
+    BackfillJob,
     DrainAgent,
     Event,
     Kind,
     RemoveApp,
     Save,
+    SetPaused,
     Status,
     StatusReceived,
     Subscribed,
@@ -56,12 +58,15 @@ def whole() -> tuple[Values, int]:
         desk.status(task, UPDATES[number % len(UPDATES)])
     desk.do(DrainAgent(desk.at, "a1", desk.at + 1_000))
     desk.do(Trigger(desk.at, "often"))
+    desk.do(SetPaused(desk.at, True, job="staged"))
+    desk.do(BackfillJob(desk.at, "often", (desk.at - 60_000, desk.at - 55_000)))
     desk.run_until_idle(1_000)
     tables: dict[Kind, dict[str, Any]] = {
         Kind.APP: desk.stored.apps, Kind.JOB: desk.stored.jobs, Kind.JOB_STATE: desk.stored.job_states,
         Kind.FIRING: desk.stored.firings, Kind.TASK: desk.stored.tasks, Kind.EXECUTOR: desk.stored.executors,
         Kind.DRAIN: desk.stored.drains, Kind.FRAMEWORK: {"id": desk.stored.framework_id},
-        Kind.SHARD: desk.stored.shards, Kind.ATTEMPT: desk.stored.attempts,
+        Kind.SHARD: desk.stored.shards, Kind.ATTEMPT: desk.stored.attempts, Kind.PAUSE: desk.stored.pauses,
+        Kind.BACKFILL: desk.stored.backfills,
         Kind.RESTORATION: {"last": Restoration(desk.at - 9_000, desk.at - 5_000, settled=True)},
     }  # fmt: skip
     found = {

@@ -13,7 +13,7 @@ def firing(name: str, *shards: Shard, job: str = "") -> Firing:
 
 
 def order(queue: Queue, at: int = 0, **priorities: int) -> list[str]:
-    rows = queue.eligible(at, lambda job: True, lambda job: priorities.get(job, 0))
+    rows = queue.eligible(at, lambda job: True, lambda firing: priorities.get(firing.job, 0))
     return [f"{name}{item}" for name, items in rows for item in items]
 
 

@@ -42,6 +42,8 @@ from jobcloud.messages import (
     Accept,
     Acknowledge,
     Apply,
+    BackfillJob,
+    CancelBackfill,
     CancelRun,
     Command,
     Disconnected,
@@ -62,13 +64,14 @@ from jobcloud.messages import (
     Save,
     SetAppEnabled,
     SetJobEnabled,
+    SetPaused,
     Status,
     StatusReceived,
     Tick,
     Trigger,
     UndrainAgent,
 )
-from jobcloud.model import Shard, TaskState, Window, changed
+from jobcloud.model import Shard, TaskState, Terms, Window, changed
 from jobcloud.scheduler import Policy, Scheduler, Stored
 from jobcloud.scheduler.revisions import stale
 
@@ -184,6 +187,9 @@ class World:
     def check_order(self, event: Event, effects: list[Effect]) -> None:
         ranks = [RANK[type(effect)] for effect in effects]
         assert ranks == sorted(ranks), "effects are out of order"
+        launched = [self.scheduler.tasks[one.task_id] for accept in of(Accept, effects) for one in accept.launches]
+        held = [task for task in launched if not task.placeholder and self.scheduler.paused(task.job)]
+        assert not held, f"paused, and started: {held}"
         assert len(of(Save, effects)) <= 1, "one event has one atomic write"
         acknowledged = [effect.uuid for effect in of(Acknowledge, effects)]
         due = [event.status.uuid] if isinstance(event, StatusReceived) and event.status.uuid else []
@@ -330,7 +336,12 @@ class World:
             ),
             (SetJobEnabled(at, job.name, dice.random() < 0.7), 1.5),
             (SetAppEnabled(at, app, dice.random() < 0.8), 0.7),
-            (Trigger(at, job.name), 6),
+            (Trigger(at, job.name, self.random_terms()), 6),
+            (SetPaused(at, dice.random() < 0.4, job=job.name), 1.5),
+            (SetPaused(at, dice.random() < 0.4, app=app), 0.7),
+            (SetPaused(at, dice.random() < 0.4), 0.7),
+            (BackfillJob(at, job.name, self.random_fire_times(), dice.choice((1, 2))), 1.5),
+            (CancelBackfill(at, job.name), 0.7),
             (RemoveJob(at, job.name), 0.7),
             (RemoveApp(at, app, jobs=dice.random() < 0.3), 0.5),
             (KillTask(at, dice.choice(["x", *self.scheduler.tasks, *self.waiting_tasks()])), 1),
@@ -382,6 +393,17 @@ class World:
             **self.random_update() if kind is JobKind.DAEMON else {},
         )
 
+    def random_fire_times(self) -> tuple[int, ...]:
+        last = self.at // 60_000 - self.dice.choice((-1, 0, 5, 1_000))
+        return tuple((last + number) * 60_000 for number in range(self.dice.choice((1, 3))))
+
+    def random_terms(self) -> Terms:
+        dice = self.dice
+        return Terms(
+            dice.choice((None, None, "given")), dice.choice(((), ((0, "a"),), ((1, "b"),))),
+            dice.choice(((), (), (0,), (0, 2))), dice.choice((None, None, -5, 9)), dice.choice(("", "", "k", "l")),
+        )  # fmt: skip
+
     def random_update(self) -> dict[str, Any]:
         dice = self.dice
         return {
@@ -411,6 +433,9 @@ class World:
         self.reconnect()
         for name in list(self.stored.drains):
             self.handle(UndrainAgent(self.at, name))
+        for key in list(self.stored.pauses):
+            what, _, name = key.partition("/")
+            self.handle(SetPaused(self.at, False, **({what: name} if name else {})))
         for _ in range(250):
             self.at += 1_000
             self.handle(Tick(self.at))

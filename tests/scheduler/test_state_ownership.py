@@ -17,7 +17,8 @@ from jobcloud.scheduler import state
 OWNER = Path(state.__file__)
 OTHERS = sorted(path for path in OWNER.parent.glob("*.py") if path != OWNER)
 OWNED = {
-    "apps", "jobs", "job_states", "disabled_apps", "firings", "attempts", "tasks", "executors", "drains",
+    "apps", "jobs", "job_states", "disabled_apps", "firings", "attempts", "tasks", "executors", "drains", "pauses",
+    "backfills",
     "framework_id", "write_set", "effects",
 }  # fmt: skip
 MUTATORS = {

@@ -14,6 +14,7 @@ from jobcloud.config import App, CatchUp, Job, JobKind, JobType, Package, Resour
 from jobcloud.messages import Kind, Record
 from jobcloud.model import (
     Attempt,
+    Backfill,
     Cause,
     Drain,
     End,
@@ -22,6 +23,7 @@ from jobcloud.model import (
     Firing,
     JobState,
     Outcome,
+    Pause,
     Restoration,
     Shard,
     ShardState,
@@ -71,6 +73,8 @@ SAMPLES: list[tuple[Kind, str, Record]] = [
     (Kind.EXECUTOR, "agent/exec", EXECUTOR),
     (Kind.FRAMEWORK, "id", "b1c2-0001"),
     (Kind.DRAIN, "agent", Drain("agent", 5, 7, "disk")),
+    (Kind.PAUSE, "job/report", Pause(5)),
+    (Kind.BACKFILL, "report", Backfill((5, 7), 2)),
     (Kind.RESTORATION, "last", Restoration(5, 7, settled=True)),
     (Kind.ATTEMPT, "job.1/1/1", ATTEMPT),
 ]

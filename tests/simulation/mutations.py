@@ -260,14 +260,13 @@ MUTATIONS: tuple[Mutation, ...] = (
         quiet=True,
     ),
     Mutation(
-        "an updated job is considered by the clock alone", "scheduler/commands.py",
-        "self._timetable.go_on(job, event.at, ahead_ms=_REVIVED_MS)",
-        "self._timetable.go_on(job, event.at, ahead_ms=-(10**15))",
+        "an updated job is considered by the clock alone", "scheduler/timetable.py",
+        "self.go_on(job, at, ahead_ms=REVIVED_MS)", "self.go_on(job, at, ahead_ms=-(10**15))",
         quiet=True,
     ),
     Mutation(
         "an enabled job is considered by the clock alone", "scheduler/commands.py",
-        "self._timetable.go_on(job, at, ahead_ms=_REVIVED_MS)",
+        "self._timetable.go_on(job, at, ahead_ms=REVIVED_MS)",
         "self._timetable.go_on(job, at, ahead_ms=-(10**15))",
         quiet=True,
     ),

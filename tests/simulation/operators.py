@@ -23,6 +23,8 @@ from jobcloud.config import (
 from jobcloud.errors import Refused, Unavailable
 from jobcloud.messages import (
     Apply,
+    BackfillJob,
+    CancelBackfill,
     CancelRun,
     Command,
     DrainAgent,
@@ -37,10 +39,11 @@ from jobcloud.messages import (
     Retry,
     SetAppEnabled,
     SetJobEnabled,
+    SetPaused,
     Trigger,
     UndrainAgent,
 )
-from jobcloud.model import Cause, ShardState, TaskState
+from jobcloud.model import Cause, ShardState, TaskState, Terms, pause_key
 
 from .extremes import PARAMETER_BYTES, RECORD_BYTES, SHARDS
 
@@ -79,6 +82,26 @@ class Expectations:
     may_be: dict[tuple[str, str], list[Any]]
     triggered: dict[str, int]
     to_end: set[str]
+
+
+def _seconds(at: int, b: int) -> tuple[int, ...]:
+    """One to three seconds before an instant or right after it, in some order."""
+    found = [(at // 1_000 + 1 - (b % 7) * number) * 1_000 for number in range(1 + b % 3)]
+    return tuple(found if b % 2 else reversed(found))
+
+
+def _set_paused(at: int, key: str, *, paused: bool) -> SetPaused:
+    what, _, name = key.partition("/")
+    return SetPaused(at, paused, name if what == "job" else "", name if what == "app" else "")
+
+
+def _terms(b: int) -> Terms:
+    """What one trigger in three sets. A key names one run, so the same trigger may come again."""
+    if b % 3:
+        return Terms()
+    items = ((), (0,), (0, 1))[b // 3 % 3]
+    parameter, priority, key = ("given", None)[b % 2], (None, 2)[b // 9 % 2], ("", f"k{b % 4}")[b // 18 % 2]
+    return Terms(parameter, ((0, f"i{b % 5}"),), items, priority, key)
 
 
 class Operators:
@@ -138,8 +161,16 @@ class Operators:
             self._mark(("app_mark", app), lambda at, on: SetAppEnabled(at, app, on), b)
         elif kind == "job_mark":
             self._mark(("job_mark", job), lambda at, on: SetJobEnabled(at, job, on), b)
+        elif kind == "pause_mark":
+            key = (pause_key(job=job), pause_key(job=job), pause_key(app=app), pause_key())[b % 4]
+            self._ask(("pause_mark", key), True, lambda at: _set_paused(at, key, paused=True))
+            if b % 5:  # most pauses end by themselves
+                self._world.later(500 + b % 9_000, self.resume, key)
+        elif kind == "backfill":
+            self._backfill(job, b)
         elif kind == "trigger":
-            self._ask(("trigger", job), ABSENT, lambda at: Trigger(at, job))
+            terms = _terms(b)
+            self._ask(("trigger", job), ABSENT, lambda at: Trigger(at, job, terms))
         elif kind == "drain":
             hosts = [host.agent.agent_id for host in self._world.cluster.hosts if host.agent.agent_id]
             if hosts:
@@ -161,6 +192,18 @@ class Operators:
                 self.killed.add(task_id)
                 self.by_hand.add(task_id)
                 self._ask(("task", task_id), ABSENT, lambda at: KillTask(at, task_id))
+
+    def _backfill(self, job: str, b: int) -> None:
+        """Fill in the fire times of some seconds before and after the start of the history."""
+        if b % 4 == 0:
+            self._ask(("backfill", job), ABSENT, lambda at: CancelBackfill(at, job))
+            return
+        self._ask(("backfill", job), ABSENT, lambda at: BackfillJob(at, job, _seconds(at, b), 1 + b % 2))
+        if b % 3 == 0:
+            self._world.later(300, self._backfill, job, 0)
+
+    def resume(self, key: str) -> None:
+        self._ask(("pause_mark", key), False, lambda at: _set_paused(at, key, paused=False))
 
     def drain(self, agent_id: str, ms: int) -> None:
         self._ask(("drain_mark", agent_id), True, lambda at: DrainAgent(at, agent_id, at + ms))
@@ -327,13 +370,18 @@ class Operators:
         if (Kind.JOB, command.job) not in self._world.server.entries:
             return  # removed together with the firing, in the same write
         found = [f for f in self._world.promise.firings.values() if f.job == command.job and f.cause is Cause.TRIGGER]
+        found = [f for f in found if f.terms.key == command.terms.key]
+        if command.terms.key:  # any number of triggers make one firing
+            if not found:
+                self._world.violation(f"7: {command.job} was triggered with {command.terms.key}, no firing is stored")
+            return
         count = self.triggered[command.job] = self.triggered.get(command.job, 0) + 1
         if len(found) < count:
             self._world.violation(f"7: {command.job} was triggered {count} times, {len(found)} firings are stored")
 
     def _settle(self, asked: _Asked, values: list[Any]) -> None:
         kind, name = asked.key
-        if kind in ("trigger", "task"):
+        if kind in ("trigger", "task", "backfill"):
             return
         before = self._may_be.get(asked.key, [ABSENT])
         self._may_be[asked.key] = values
@@ -345,9 +393,12 @@ class Operators:
                 sure = len(values) == 1 and all(j and j.app_key == name for j in self._may_be[key])
                 self._may_be[key] = [ABSENT] if sure else [*self._may_be[key], ABSENT]
                 self._forget_mark(("job_mark", key[1]), sure)
+                self._forget_mark(("pause_mark", pause_key(job=key[1])), sure)
             self._forget_mark(("app_mark", name), len(values) == 1)
+            self._forget_mark(("pause_mark", pause_key(app=name)), len(values) == 1)
         elif kind == "job" and removed:
             self._forget_mark(("job_mark", name), len(values) == 1)
+            self._forget_mark(("pause_mark", pause_key(job=name)), len(values) == 1)
         elif kind == "job" and ABSENT in before and len(values) == 1:
             self._may_be.setdefault(("job_mark", name), [False])
 
@@ -359,7 +410,7 @@ class Operators:
 
     def _doubt(self, asked: _Asked) -> None:
         self.doubtful += 1
-        if asked.key[0] not in ("trigger", "task"):
+        if asked.key[0] not in ("trigger", "task", "backfill"):
             unset = False if asked.key[0].endswith("mark") else ABSENT
             self._settle(asked, [*self._may_be.get(asked.key, [unset]), asked.after])
 
@@ -408,12 +459,16 @@ class Operators:
         for (kind, name), values in self._may_be.items():
             if (kind, name) in pending or (kind == "job_mark" and ("job", name) in pending):
                 continue
+            if kind == "pause_mark" and ("job", name.removeprefix("job/")) in pending:
+                continue
             if kind == "app":
                 found: Any = core.apps.get(name)
             elif kind == "job":
                 found = core.jobs.get(name)
             elif kind == "drain_mark":
                 found = name in core.drains
+            elif kind == "pause_mark":
+                found = name in core.pauses
             elif kind == "app_mark":
                 found = name in core.disabled_apps
             elif name in core.job_states:

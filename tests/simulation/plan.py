@@ -74,6 +74,11 @@ _LEADS_TO: dict[str, str] = {
     "Apply": "put_job",
     "RemoveJob": "remove_job",
     "SetJobEnabled": "job_mark",
+    "SetPaused": "pause_mark",
+    "pause": "pause_mark",
+    "BackfillJob": "backfill",
+    "CancelBackfill": "backfill",
+    "backfill": "backfill",
     "Trigger": "trigger",
     "KillTask": "kill_task",
     "Kill": "kill_task",
@@ -191,6 +196,7 @@ def make_plan(seed: int) -> Plan:
     extreme = seed % 13 in _EXTREME
     if extreme:
         faults += _of_extremes(seed, length)
+    faults += _of_pauses(seed, length)
     if aim >= 0:
         faults = [fault for fault in faults if fault.kind != "crash"]
         for _ in range(_AIMED_CRASHES):
@@ -213,6 +219,21 @@ def _of_zookeeper(seed: int, length: int) -> list[Fault]:
             faults += _to_get_there(fault, dice)
         faults.append(fault)
     return faults
+
+
+def _of_pauses(seed: int, length: int) -> list[Fault]:
+    """Pauses and backfills, in some histories. Dice of their own keep the other faults as they are."""
+    dice = random.Random(f"pauses {seed}")
+    count = dice.choice((0, 0, 1, 2))
+    return [
+        Fault(
+            dice.randrange(500, length),
+            dice.choice(("pause_mark", "backfill")),
+            dice.randrange(1_000_000),
+            dice.randrange(1_000_000),
+        )
+        for _ in range(count)
+    ]
 
 
 def _of_extremes(seed: int, length: int) -> list[Fault]:

@@ -28,6 +28,8 @@
 15. After a backup was restored, a shard that may have run since is repeated only if its job has failover. A leader
     notices within 10 s that its state was deleted. Epochs, task ids and fence tokens stay unique (5 and 9).
 16. No task joins an executor of another team.
+17. A run has the parameter that its trigger set, and only the shards that its trigger chose.
+18. Nothing of a paused job starts.
 """
 
 from __future__ import annotations
@@ -125,6 +127,16 @@ class Truth:
         self.framework_of[run.task_id] = run.framework_id
         self._in_its_turn(run)
         self._of_one_total(run)
+        self._on_its_terms(run)
+
+    def _on_its_terms(self, run: Run) -> None:
+        firing = self._world.promise.firings.get(run.firing_id)
+        if firing is None:
+            return
+        if not firing.runs(run.item):
+            self._world.violation(f"17: {run.task_id} runs, chosen were {firing.terms.items}")
+        if firing.terms.parameter not in (None, run.parameter):
+            self._world.violation(f"17: {run.task_id} has {run.parameter!r}, given was {firing.terms.parameter!r}")
 
     def _of_one_total(self, run: Run) -> None:
         """Shards that divide the work by item and total do not run with another total."""
@@ -564,7 +576,7 @@ class Promise:
             return
         schedule, span = job.schedule(), (old.considered_ms, state.considered_ms)
         firings = [one for (kind, _), one in batch.items() if kind is Kind.FIRING and isinstance(one, Firing)]
-        caught_up = sum(one.job == name and one.cause is Cause.CATCH_UP for one in firings)
+        caught_up = sum(one.job == name and one.cause is Cause.CATCH_UP and not one.terms.backfill for one in firings)
         recorded = {one.fire_ms for one in self.firings.values() if one.job == name and one.cause is Cause.CRON}
         on_time = sum(span[0] < instant <= span[1] for instant in recorded)
         unexplained = schedule.count(*span) - on_time - caught_up - (state.skipped - old.skipped)
@@ -577,12 +589,15 @@ class Promise:
     def launched(self, core: SimCore, before: dict[str, Firing], effects: Sequence[Effect], at: int) -> None:
         """After a scheduling cycle, no waiting shard that would fit was ahead of a launched one."""
         accepts = [effect for effect in effects if isinstance(effect, Accept)]
+        tasks = [core.tasks[one.task_id] for accept in accepts for one in accept.launches]
+        if held := [task.id for task in tasks if not task.placeholder and core.paused(task.job)]:
+            self._world.violation(f"18: {held} are launched, and their jobs are paused")
         # The other shards for the agent of a call that is full wait for its next offer.
         full = any(_is_full(core, accept) for accept in accepts)
         waiting = list(_waiting(core, before, at)) if accepts and not full else []
         if not waiting:
             return
-        for task in (core.tasks[one.task_id] for accept in accepts for one in accept.launches):
+        for task in tasks:
             for firing, item in waiting if not task.placeholder else ():
                 job, shard = core.jobs[firing.job], firing.shards[item]
                 fits = all(ours <= theirs for ours, theirs in zip(job.resources, task.resources, strict=True))
@@ -699,6 +714,8 @@ class Promise:
         for firing in core.firings.values():
             if firing.cause is not Cause.DAEMON and not firing.ended_ms and firing.fire_ms <= due_until:
                 return f"{firing.id} has not ended: {_brief(firing.shards)}: {self._why(process, firing.job)}"
+        if stuck := [name for name in core.backfills if core._backfills._may_start(name)]:
+            return f"the backfills of {stuck} do not go on"
         for job in core.jobs.values():
             if (
                 job.kind is JobKind.DAEMON
@@ -812,7 +829,7 @@ def _waiting(core: SimCore, before: dict[str, Firing], at: int) -> Iterator[tupl
         job = core.jobs.get(firing.job)
         if job is None or not core.enabled(job.key) or firing.generation != core.job_states[job.key].generation:
             continue
-        if firing.stepped or firing.id not in core.firings:
+        if firing.stepped or firing.id not in core.firings or core.paused(job.key):
             continue
         if firings[job.key] > 1 and not any(shard.state is ShardState.ACTIVE for shard in firing.shards):
             continue
@@ -824,9 +841,9 @@ def _waiting(core: SimCore, before: dict[str, Firing], at: int) -> Iterator[tupl
 
 def _ahead(core: SimCore, firing: Firing, shard: Shard, task: Task) -> bool:
     """True if a waiting shard was ahead of a task in the queue."""
-    first, jobs = Execution.READY, core.jobs
-    ours = shard.execution is first, -jobs[firing.job].priority
-    theirs = task.execution is first, -jobs[task.job].priority
+    first = Execution.READY
+    ours = shard.execution is first, -_priority(core, firing)
+    theirs = task.execution is first, -_priority(core, core.firings[task.firing_id])
     if ours != theirs or firing.id == task.firing_id:
         return ours < theirs
     # Loaded firings are older than all others; their own order is unknown.
@@ -835,6 +852,11 @@ def _ahead(core: SimCore, firing: Firing, shard: Shard, task: Task) -> bool:
     if task.firing_id not in known or {firing.id, task.firing_id} & again:
         return False
     return firing.id not in known or known.index(firing.id) < known.index(task.firing_id)
+
+
+def _priority(core: SimCore, firing: Firing) -> int:
+    given = firing.terms.priority
+    return core.jobs[firing.job].priority if given is None else given
 
 
 def _brief(shards: Shards) -> str:

@@ -40,7 +40,8 @@ _OCCASIONS = frozenset(
      "start_fails", "request_lost", "request_late", "answer_lost"}
 )  # fmt: skip
 _OPERATORS = frozenset({"put_app", "put_job", "remove_job", "remove_app", "app_mark", "job_mark", "trigger", "update",
-                        "kill_task", "drain", "forget", "retry", "cancel"})  # fmt: skip
+                                                "kill_task", "drain", "forget", "retry", "cancel",
+                        "pause_mark", "backfill"})  # fmt: skip
 
 
 class Stuck(Exception):
@@ -367,7 +368,7 @@ class World:
         self.start_if_none()
 
     def _give_back(self) -> None:
-        """End all drains. A dead agent stays drained, as on Mesos, without effect."""
+        """End all drains and pauses. A dead agent stays drained, as on Mesos, without effect."""
         master = self.cluster.master
         for turn in range(60):
             leader = self.leader()
@@ -377,8 +378,11 @@ class World:
                 if turn == 30:
                     # Mesos kills the tasks of a drained agent only once. If that message was lost, remove the machine.
                     self.cluster.replace_host(host)
-            if leader is not None and not (leader.core.drains or drained or self.operators.waiting):
+            pauses = list(leader.core.pauses) if leader is not None else []
+            if leader is not None and not (leader.core.drains or pauses or drained or self.operators.waiting):
                 return
+            for key in pauses:
+                self.operators.resume(key)
             for agent_id in leader.core.drains if leader is not None else ():
                 self.operators.undrain(agent_id)
             self.run_until(self.now + 500)

@@ -21,6 +21,7 @@ from jobcloud.client import render
 from jobcloud.client.commands import (
     apply,
     apps,
+    backfills,
     backup,
     cluster,
     doctor,
@@ -28,6 +29,7 @@ from jobcloud.client.commands import (
     import_ej,
     jobs,
     local,
+    pauses,
     plan,
     runs,
     server,
@@ -44,8 +46,8 @@ if TYPE_CHECKING:
 _START, _APPS, _RUNS, _CLUSTER, _TOOLS = "Start a server", "Apps and jobs", "Runs and tasks", "Cluster", "Tools"
 PANELS = {
     _START: ("dev", "scheduler", "backup", "restore", "state"),
-    _APPS: ("app", "job", "apply", "export", "run-local"),
-    _RUNS: ("runs", "run", "tasks", "task", "logs", "explain", "retry", "kill", "history", "statistics"),
+    _APPS: ("app", "job", "pause", "resume", "apply", "export", "run-local"),
+    _RUNS: ("runs", "run", "tasks", "task", "logs", "explain", "retry", "backfill", "kill", "history", "statistics"),
     _CLUSTER: ("cluster", "agent", "framework"),
     _TOOLS: ("doctor", "next", "plan", "import-ej"),
 }
@@ -154,6 +156,8 @@ cli.add_typer(apps.commands, name="app", rich_help_panel=_APPS, help="Apps: pack
 cli.add_typer(jobs.commands, name="job", rich_help_panel=_APPS, help="Jobs: code of an app, a schedule and shards.")
 cli.command("apply", rich_help_panel=_APPS)(apply.apply)
 cli.command("export", rich_help_panel=_APPS)(apply.export)
+cli.command("pause", rich_help_panel=_APPS)(pauses.pause)
+cli.command("resume", rich_help_panel=_APPS)(pauses.resume)
 cli.command("run-local", rich_help_panel=_APPS)(local.run_local)
 
 cli.command("runs", rich_help_panel=_RUNS)(runs.list_runs)
@@ -162,6 +166,7 @@ cli.command("tasks", rich_help_panel=_RUNS)(tasks.list_tasks)
 cli.command("logs", rich_help_panel=_RUNS)(tasks.logs)
 cli.command("explain", rich_help_panel=_RUNS)(runs.explain)
 cli.command("retry", rich_help_panel=_RUNS)(runs.retry)
+cli.command("backfill", rich_help_panel=_RUNS)(backfills.backfill)
 cli.command("kill", rich_help_panel=_RUNS)(tasks.kill)
 cli.add_typer(
     history.commands, name="history", rich_help_panel=_RUNS, help="History: ended runs and attempts from the database."

@@ -217,8 +217,21 @@ class Client:
     def switch_job(self, name: str, *, enabled: bool) -> Json:
         return self._json("POST", f"jobs/{_part(name)}/{_switch(enabled)}")
 
-    def trigger(self, job: str) -> Json:
-        return self._json("POST", f"jobs/{_part(job)}/trigger")
+    def pause(self, *, job: str = "", app: str = "", paused: bool = True) -> Json:
+        """Pause or resume a job, an app, or everything. Returns it, or the cluster."""
+        what = f"jobs/{_part(job)}" if job else f"apps/{_part(app)}" if app else "cluster"
+        return self._json("POST", f"{what}/{'pause' if paused else 'resume'}")
+
+    def backfill(self, job: str, given: Json) -> Json:
+        """Make runs for past fire times. `given`: from, to, order, limit, atOnce, dryRun."""
+        return self._json("POST", f"jobs/{_part(job)}/backfill", json=given)
+
+    def cancel_backfill(self, job: str) -> None:
+        self._send("DELETE", f"jobs/{_part(job)}/backfill")
+
+    def trigger(self, job: str, terms: Json | None = None) -> Json:
+        """Make a run. `terms` has what replaces the job's own values in it."""
+        return self._json("POST", f"jobs/{_part(job)}/trigger", **({"json": terms} if terms else {}))
 
     def explain(self, job: str) -> Json:
         return self._json("GET", f"jobs/{_part(job)}/explain")
@@ -292,6 +305,10 @@ class Client:
             page = self._json("GET", path, params={"cursor": page["nextCursor"]})
             run["shards"] += page["shards"]
         return {**run, "nextCursor": ""}
+
+    def run_state(self, run_id: str) -> Json:
+        """A run with its first shard only."""
+        return self._json("GET", f"runs/{_part(run_id)}", params={"limit": 1})
 
     def retry(self, run_id: str, item: int | None = None) -> Json:
         """Retry the failed shards of a run, or one shard of it."""

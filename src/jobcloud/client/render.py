@@ -38,6 +38,7 @@ _COLOURS = {
     "UNREACHABLE": "red",
     "disabled": "red",
     "enabled": "green",
+    "paused": "yellow",
 }
 
 
@@ -263,15 +264,26 @@ def job(item: Json) -> None:
             ("job", item["jobName"]),
             ("app", item["appName"]),
             ("state", _enabled(item)),
+            ("paused", ", ".join(item.get("pausedBy", ()))),
             ("next run", moment(item["nextFiring"])),
             ("shards", f"{item['activeShards']} active, {item['waitingShards']} waiting"),
             ("last run", f"{run['id']} {run['state']} {moment(run['firedAt'])}" if run else "never"),
             ("outdated shards", item["outdatedShards"] or ""),
             ("dead runs", item["deadRuns"] or ""),
+            ("backfill", f"{item['backfillWaiting']} fire times wait" if item.get("backfillWaiting") else ""),
             ("skipped runs", f"{item['skippedFirings']}: {item['skippedReason']}" if item["skippedFirings"] else ""),
             *((name, value) for name, value in item["config"].items() if name not in ("jobName", "appName")),
         ]
     )
+
+
+def backfill(item: Json) -> None:
+    for time in item["times"]:
+        say(moment(time))
+    count, job = len(item["times"]), item["jobName"]
+    more = "; further ones are beyond the limit" if item["more"] else ""
+    verb = "would get" if item["dryRun"] else "get"
+    say(f"{count} fire times of job {job} {verb} a run{more}; fire times that wait now: {item['waiting']}")
 
 
 def app(item: Json) -> None:
@@ -577,6 +589,7 @@ def cluster(item: Json) -> None:
         [
             ("framework", item["frameworkId"] or "not registered yet"),
             ("connected", item["connected"]),
+            ("paused", "everything is paused: no shard of any job starts" if item.get("paused") else ""),
             ("matcher", item["matcher"]),
             ("apps", item["apps"]),
             ("jobs", item["jobs"]),
@@ -637,7 +650,7 @@ def _action(item: Json, report: Json) -> str:
 
 
 def _enabled(item: Json) -> str:
-    return "enabled" if item["enabled"] else "disabled"
+    return "disabled" if not item["enabled"] else "paused" if item.get("pausedBy") else "enabled"
 
 
 def _counts(counts: Json) -> str:

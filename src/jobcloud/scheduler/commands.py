@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 
 from jobcloud.config import App, Job, JobKind
@@ -19,21 +20,31 @@ from jobcloud.messages import (
     Retry,
     SetAppEnabled,
     SetJobEnabled,
+    SetPaused,
     Topic,
     Trigger,
 )
-from jobcloud.model import NO_OUTCOME, Cause, Firing, JobState, Shard, ShardState, Task, TaskName, changed
+from jobcloud.model import (
+    NO_OUTCOME,
+    Cause,
+    Firing,
+    JobState,
+    Pause,
+    Shard,
+    ShardState,
+    Task,
+    TaskName,
+    changed,
+    pause_key,
+)
 from jobcloud.scheduler import launch, recovery, retry, revisions
 from jobcloud.scheduler.firings import Firings
 from jobcloud.scheduler.part import Hooks, Part
 from jobcloud.scheduler.rollouts import Rollouts
 from jobcloud.scheduler.state import State
 from jobcloud.scheduler.tasks import Tasks, lost
-from jobcloud.scheduler.timetable import AHEAD_MS, Timetable
+from jobcloud.scheduler.timetable import AHEAD_MS, REVIVED_MS, Timetable
 
-# If the last handled fire time of a job is later than now by more than this, an update lets the job fire again.
-# So does enabling the job after it was disabled.
-_REVIVED_MS = 86_400_000
 _MAY_BE_PUT_BACK = frozenset({ShardState.DEAD, ShardState.FAILED, ShardState.KILLED})
 
 
@@ -114,6 +125,7 @@ class Commands(Part):
         self._state.delete(Kind.APP, event.app)
         self._state.plans.pop(event.app, None)
         self._state.set_app_disabled(event.app, disabled=False)
+        self._forget_pause(pause_key(app=event.app))
         for job in jobs:
             self._remove_job(job, event.at)
         for hook in self._hooks.app_changed:
@@ -169,6 +181,7 @@ class Commands(Part):
             raise NotFound(f"there is no app {job.app_key}", field="appName", fix="register the app first")
         if job == known:
             return
+        paused = known is not None and self._state.paused(known.key)
         if known is not None:
             self._timetable.fire_overdue(known, event.at)
         self._state.put(Kind.JOB, job.key, job)
@@ -184,7 +197,10 @@ class Commands(Part):
         elif not revisions.same_work(known, job):
             self._apply_update(known, job, event.at)
         self._state.queue.reconsider(job.key)
-        self._timetable.go_on(job, event.at, ahead_ms=_REVIVED_MS)
+        if known is None:
+            self._timetable.go_on(job, event.at, ahead_ms=REVIVED_MS)
+        else:
+            self._timetable.changed(known, job, event.at, paused=paused)
         self._state.publish(
             event.at, Topic.CONFIG, f"job {job.key} is {'updated' if known else 'registered'}", job=job.key
         )
@@ -209,10 +225,18 @@ class Commands(Part):
         job = self._state.job(event.job)
         if job.kind is JobKind.DAEMON:
             raise Conflict(f"job {job.key} is resident: it cannot be triggered", field="jobName")
+        key = event.terms.key
+        if key and (known := self._firings.with_key(job.key, key)) is not None:
+            if known.terms != event.terms:
+                problem = f"{known.id} was triggered with this key and other values"
+                raise Conflict(problem, field="key", fix="choose another key")
+            return
         if not self._state.enabled(job.key):
             raise Conflict(f"job {job.key} or its app is disabled", field="jobName", fix="enable it first")
+        _check_items(job, "shards", event.terms.items)
+        _check_items(job, "shardingItemParameters", [item for item, _ in event.terms.item_parameters])
         self._check_waiting(job.key, "jobName")
-        self._timetable.enqueue(job, Cause.TRIGGER, event.at, event.at)
+        self._timetable.enqueue(job, Cause.TRIGGER, event.at, event.at, event.terms)
 
     def _check_waiting(self, job: str, field: str) -> None:
         waiting = len(self._state.queue.unfinished(job))
@@ -223,11 +247,41 @@ class Commands(Part):
         # The records are deleted first. Otherwise a resident job would start its cancelled shards again.
         self._state.delete(Kind.JOB, job.key)
         self._state.delete(Kind.JOB_STATE, job.key)
+        self._forget_pause(pause_key(job=job.key))
         self._tasks.cancel(job.key, at, "the job was removed")
         self._state.faults.pop(job.key, None)
         for hook in self._hooks.job_removed:
             hook(job.key)
         self._state.publish(at, Topic.CONFIG, f"job {job.key} is removed", job=job.key)
+
+    def set_paused(self, event: SetPaused) -> None:
+        """Pause or resume a job, an app or everything. Raises NotFound."""
+        key = pause_key(job=event.job, app=event.app)
+        what, jobs = "everything", list(self._state.jobs.values())
+        if event.job:
+            what, jobs = f"job {event.job}", [self._state.job(event.job)]
+        elif event.app:
+            self._state.app(event.app)
+            what, jobs = f"app {event.app}", self._state.jobs_of(event.app)
+        if event.paused == (key in self._state.pauses):
+            return
+        if event.paused:
+            for job in jobs:
+                self._timetable.fire_overdue(job, event.at)  # they were due before the pause
+            self._state.put(Kind.PAUSE, key, Pause(event.at))
+        else:
+            self._state.delete(Kind.PAUSE, key)
+        for job in jobs:
+            self._timetable.schedule(job, self._state.job_states[job.key].considered_ms)
+            if not event.paused:
+                self._rollouts.roll_out(job, event.at)
+        self._state.request_cycle()
+        text = f"{what} is {'paused' if event.paused else 'resumed'}"
+        self._state.publish(event.at, Topic.CONFIG, text, job=event.job, app=event.app)
+
+    def _forget_pause(self, key: str) -> None:
+        if key in self._state.pauses:
+            self._state.delete(Kind.PAUSE, key)
 
     def _apply_enabled(self, job: Job, at: int) -> None:
         """Schedule or cancel a job after it or its app was enabled or disabled.
@@ -235,7 +289,7 @@ class Commands(Part):
         There is no catch-up of fire times at which the job was disabled.
         """
         if self._state.enabled(job.key):
-            self._timetable.go_on(job, at, ahead_ms=_REVIVED_MS)
+            self._timetable.go_on(job, at, ahead_ms=REVIVED_MS)
             self._firings.ensure_resident(job, at)
             self._rollouts.roll_out(job, at)
         else:
@@ -337,7 +391,8 @@ class Commands(Part):
         if firing.stepped and failed:
             before, after = len(firing.shards) - 2, len(firing.shards) - 1
             if before in failed:  # also the shards that this failed call kept from running
-                failed |= {number: shard for number, shard in enumerate(firing.work) if not shard.attempt}
+                held_back = (item for item, shard in enumerate(firing.work) if not shard.attempt and firing.runs(item))
+                failed |= {number: firing.shards[number] for number in held_back}
             if firing.shards[after].state.ended:  # this call is repeated after the shards that are put back
                 failed[after] = firing.shards[after]
         if not failed:
@@ -395,3 +450,10 @@ class Commands(Part):
         if task is None:
             raise NotFound(f"no task {task_id} is running", field="taskId", fix="`jobcloud tasks` lists them")
         return task
+
+
+def _check_items(job: Job, field: str, items: Sequence[int]) -> None:
+    """Raises ConfigError for an item that the job does not have."""
+    if items and max(items) >= job.shard_count:
+        problem = f"job {job.key} has no shard {max(items)}"
+        raise ConfigError(problem, field=field, fix=f"its shards are 0 to {job.shard_count - 1}")

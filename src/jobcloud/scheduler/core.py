@@ -14,6 +14,8 @@ from jobcloud.match import Matcher
 from jobcloud.messages import (
     AgentLost,
     Apply,
+    BackfillJob,
+    CancelBackfill,
     CancelRun,
     Disconnected,
     DrainAgent,
@@ -37,6 +39,7 @@ from jobcloud.messages import (
     SendFailed,
     SetAppEnabled,
     SetJobEnabled,
+    SetPaused,
     StatusReceived,
     Subscribed,
     Tick,
@@ -45,6 +48,7 @@ from jobcloud.messages import (
     UndrainAgent,
 )
 from jobcloud.scheduler import invariants
+from jobcloud.scheduler.backfills import Backfills
 from jobcloud.scheduler.circuit_breakers import CircuitBreakers
 from jobcloud.scheduler.commands import Commands
 from jobcloud.scheduler.cycle import Cycle
@@ -89,6 +93,8 @@ class Scheduler:
         self.tasks = state.tasks
         self.executors = state.executors
         self.drains = state.drains
+        self.pauses = state.pauses
+        self.backfills = state.backfills
         self.faults = state.faults
         self.cluster = state.cluster
         self.queue = state.queue
@@ -99,6 +105,7 @@ class Scheduler:
         reconciliation = Reconciliation(state)
         self._tasks = Tasks(state, hooks, firings, reconciliation)
         self._timetable = Timetable(state, firings, self._tasks)
+        self._backfills = Backfills(state, firings)
         self._restorations = Restorations(state, firings)
         self._warm_executors = WarmExecutors(state, executors, circuit_breakers, self._tasks)
         self._cycle = Cycle(state, hooks, firings, executors, circuit_breakers, self._warm_executors)
@@ -111,6 +118,7 @@ class Scheduler:
         parts = (
             self._timetable,
             firings,
+            self._backfills,
             executors,
             circuit_breakers,
             self._drains,
@@ -148,6 +156,9 @@ class Scheduler:
             SetJobEnabled: commands.set_job_enabled,
             Apply: commands.apply,
             Trigger: commands.trigger,
+            SetPaused: commands.set_paused,
+            BackfillJob: self._backfills.backfill,
+            CancelBackfill: self._backfills.cancel,
             KillTask: commands.kill_task,
             ForgetTask: commands.forget_task,
             Retry: commands.retry,
@@ -257,6 +268,10 @@ class Scheduler:
     def enabled(self, job: str) -> bool:
         """Whether the job exists and neither it nor its app is disabled."""
         return self._state.enabled(job)
+
+    def paused(self, job: str) -> bool:
+        """Whether the job, its app or everything is paused."""
+        return self._state.paused(job)
 
     def next_firing(self, job: str) -> int | None:
         """When the job is due next; None if it is not scheduled or never fires again."""

@@ -209,10 +209,17 @@ class Cycle(Part):
     def _eligible(self, at: int) -> list[tuple[str, Sequence[int]]]:
         """The shards that may start, in their order. Each row has the id of a firing, and items of this firing."""
         jobs = self._state.jobs
-        return self._state.queue.eligible(at, lambda job: self._launchable(job, at), lambda job: jobs[job].priority)
+
+        def priority(firing: Firing) -> int:
+            given = firing.terms.priority
+            return jobs[firing.job].priority if given is None else given
+
+        return self._state.queue.eligible(at, lambda job: self._launchable(job, at), priority)
 
     def _launchable(self, job: str, at: int) -> bool:
         may_start = self._state.enabled(job) and job not in self._state.faults
+        if self._state.pauses and self._state.paused(job):
+            return False
         return may_start and not (
             self._circuit_breakers.open and self._circuit_breakers.blocks(self._state.jobs[job].app_key, at)
         )

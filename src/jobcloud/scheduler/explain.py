@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from jobcloud.config import Job, JobKind, Resources
-from jobcloud.model import Drain, End, Firing, Shard, ShardState, Window, cut
+from jobcloud.model import Drain, End, Firing, Shard, ShardState, Window, cut, pause_key
 from jobcloud.scheduler.attempts import end_of
 from jobcloud.scheduler.cycle import Cycle
 from jobcloud.scheduler.firings import Firings
 from jobcloud.scheduler.part import Hooks
 from jobcloud.scheduler.reason import Reason
 from jobcloud.scheduler.state import State
-from jobcloud.scheduler.timetable import Timetable
+from jobcloud.scheduler.timetable import Timetable, utc
 
 # The codes of the reasons that do not depend on a due firing, the most important first.
 _STANDING = ("clock", "unreachable", "rollout_stopped", "rolling", "dead", "start_failed", "executors")
@@ -135,12 +135,18 @@ class Explainer:
             yield from self._cycle.refusals.get(job.key, ())
             yield from self._cordoned()
         yield from self._last_run(job)
+        if (backfill := self._state.backfills.get(job.key)) is not None:
+            yield Reason("backfill", f"{len(backfill.times)} fire times wait for its backfill", waiting_helps=True)
 
     def _held_by_configuration(self, job: Job) -> Iterator[Reason]:
         if job.app_key in self._state.disabled_apps:
             yield Reason("app_disabled", f"app {job.app_key} is disabled")
         if self._state.job_states[job.key].disabled:
             yield Reason("job_disabled", "the job is disabled")
+        for key in self._state.pauses_of(job.key):
+            since = self._state.pauses[key].since_ms
+            what = {pause_key(job=job.key): "the job", pause_key(): "everything"}.get(key, f"app {job.app_key}")
+            yield Reason("paused", f"{what} is paused since {utc(since)}: it starts nothing until it is resumed")
         if job.key in self._state.faults:
             yield Reason("fault", self._state.faults[job.key])
 

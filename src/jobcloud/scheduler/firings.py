@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sized
-from itertools import chain
 
 from jobcloud.config import Job, JobKind
 from jobcloud.messages import RunTraced, Topic
@@ -135,7 +134,7 @@ class Firings(Part):
         self._state.queue.renew(firing)
 
     def _ended(self, firing: Firing, at: int) -> None:
-        states = [shard.state for shard in firing.shards]
+        states = [shard.state for shard in firing.chosen]
         text = ", ".join(f"{states.count(state)} {state}" for state in _ENDED if state in states)
         self._state.publish(at, Topic.DONE, text, job=firing.job, firing_id=firing.id, state=str(firing.worst))
         self._remember(firing)
@@ -225,9 +224,17 @@ class Firings(Part):
 
     def has_fired(self, job: str, fire_ms: int) -> bool:
         """Whether a known firing of the job stands for this fire time of its cron, whatever the cluster was called."""
-        ended = (self._state.firings[name] for kept in (self.history, self.dead) for name in kept.get(job, ()))
-        known = chain(self._state.queue.unfinished(job), ended)
-        return any(firing.fire_ms == fire_ms and firing.cause is Cause.CRON for firing in known)
+        return any(firing.fire_ms == fire_ms and firing.cause is Cause.CRON for firing in self.known(job))
+
+    def with_key(self, job: str, key: str) -> Firing | None:
+        """The known firing of the job that was triggered with this key."""
+        return next((firing for firing in self.known(job) if firing.terms.key == key), None)
+
+    def known(self, job: str) -> Iterator[Firing]:
+        """The firings of the job that have a record."""
+        yield from self._state.queue.unfinished(job)
+        for kept in (self.history, self.dead):
+            yield from (self._state.firings[name] for name in kept.get(job, ()))
 
     def last_ended(self, job: str) -> Firing | None:
         """The firing of the job that ended last, of those that are known."""

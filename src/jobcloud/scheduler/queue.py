@@ -4,8 +4,8 @@ Of a job's unfinished firings, only the oldest may run: one, or as many as the j
 never run at the same time. A firing with a listener has three steps: the listener's call before the firing, the job's
 own shards, and the listener's call after the firing. A step begins when the one before it has ended.
 
-Of all shards that may start, those that replace a lost attempt come first. Then the priority of the job decides, then
-the age of the firing.
+Of all shards that may start, those that replace a lost attempt come first. Then the priority of the firing decides,
+which is that of its job unless a trigger has set another one, then the age of the firing.
 """
 
 from __future__ import annotations
@@ -209,7 +209,7 @@ class Queue:
         return [self._open[firing_id].firing for firing_id in self._by_job.get(job, ())]
 
     def eligible(
-        self, at: int, allowed: Callable[[str], bool], priority: Callable[[str], int]
+        self, at: int, allowed: Callable[[str], bool], priority: Callable[[Firing], int]
     ) -> list[tuple[str, Sequence[int]]]:
         """The shards of `allowed` jobs that may start at `at`, in the order in which they should start.
 
@@ -217,7 +217,7 @@ class Queue:
         replace lost attempts, and one of the others. The rows are valid until the queue changes.
         """
         found = [
-            (is_first, -priority(entry.firing.job), entry.age, entry.firing.id, items)
+            (is_first, -priority(entry.firing), entry.age, entry.firing.id, items)
             for entry in self._allowed(allowed)
             for is_first, items in enumerate(entry.eligible(at))
             if items

@@ -15,11 +15,13 @@ from jobcloud.messages import Kind, Record
 from jobcloud.model import (
     UNTRIED,
     Attempt,
+    Backfill,
     Cause,
     Drain,
     Executor,
     Firing,
     JobState,
+    Pause,
     Restoration,
     Shard,
     Shards,
@@ -32,6 +34,7 @@ from jobcloud.model import (
 )
 from jobcloud.scheduler import attempts
 from jobcloud.scheduler.attempts import Attempts
+from jobcloud.scheduler.sharding import left_out
 
 MESSAGE = "its record was lost or damaged"
 _NOT_BEGUN = (ShardState.WAITING, ShardState.CANCELLED)
@@ -60,6 +63,8 @@ class Stored:
     restoration: Restoration | None = None
     #: the records of earlier attempts by key
     attempts: dict[str, Attempt] = field(default_factory=dict)
+    pauses: dict[str, Pause] = field(default_factory=dict)
+    backfills: dict[str, Backfill] = field(default_factory=dict)
 
 
 def executor_key(agent_id: str, executor_id: str) -> str:
@@ -93,7 +98,8 @@ def recover(stored: Stored, at: int) -> Stored:
     whole = Stored(
         dict(stored.apps), dict(stored.jobs), {}, set(stored.disabled_apps), _with_shards(stored, at),
         dict(stored.tasks), dict(stored.executors), stored.framework_id, dict(stored.drains),
-        restoration=stored.restoration,
+        restoration=stored.restoration, pauses=dict(stored.pauses),
+        backfills={name: found for name, found in stored.backfills.items() if found.times},
     )  # fmt: skip
     for name in whole.jobs:
         whole.job_states[name] = stored.job_states.get(name) or _state(whole, name, at)
@@ -145,7 +151,8 @@ def _with_shards(stored: Stored, at: int) -> dict[str, Firing]:
 
     A shard with a damaged record is taken as FAILED. If it has a task, `recover` makes it active afterwards. A shard
     without a record waits for its first attempt, unless its firing has ended. In an ended firing, each shard had a
-    record. If it was lost, the shard is taken as FAILED, too.
+    record. If it was lost, the shard is taken as FAILED, too. A shard that the firing's trigger left out is CANCELLED
+    in any case.
     """
     found: dict[str, dict[int, Shard | None]] = {firing.id: {} for firing in stored.firings.values() if firing.wide}
     for key, shard in stored.shards.items():
@@ -156,6 +163,9 @@ def _with_shards(stored: Stored, at: int) -> dict[str, Firing]:
     whole = dict(stored.firings)
     for firing_id, given in found.items():
         firing = stored.firings[firing_id]
+        if firing.terms.items:
+            out = (item for item in range(len(firing.shards)) if given.get(item) is None and not firing.runs(item))
+            given.update(dict.fromkeys(out, left_out(firing.fire_ms)))
         absent = (item for item, shard in enumerate(firing.shards) if firing.ended_ms and not shard.state.ended)
         known = {**dict.fromkeys(absent), **given}
         if not known:

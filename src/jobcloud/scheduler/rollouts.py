@@ -112,6 +112,9 @@ class Rollouts(Part):
                 text = "the roll-out has ended: every shard runs or starts as configured now"
                 self._state.publish(at, Topic.CONFIG, text, job=name)
             return
+        if self._state.paused(name):  # an end now would be followed by no start
+            self._jobs[name] = 0
+            return
         shards = firing.shards[: job.shard_count]
         down = {item for item, shard in enumerate(shards) if not self._available(shard, at)}
         self._jobs[name] = self._next_check(shards, at)

@@ -11,7 +11,20 @@ from json.encoder import encode_basestring_ascii as _text
 from typing import NamedTuple
 
 from jobcloud.config import DEFAULT_TEAM, Isolation, Job, JobKind, JobType, parse_shard_parameters
-from jobcloud.model import Cause, Firing, JobState, Shard, Step, Task, untried
+from jobcloud.model import (
+    NO_TERMS,
+    Cause,
+    Firing,
+    JobState,
+    Shard,
+    ShardState,
+    Step,
+    Task,
+    Terms,
+    changed,
+    replaced,
+    untried,
+)
 from jobcloud.scheduler.retry import ALONE_AFTER
 
 PAYLOAD_SCHEMA = 1
@@ -30,7 +43,7 @@ class Payload(NamedTuple):
     shared: bytes = b""
 
 
-def firing_id(job: str, cause: Cause, fire_ms: int, unique: str, cluster: str) -> str:
+def firing_id(job: str, cause: str, fire_ms: int, unique: str, cluster: str) -> str:
     """The id of a firing: `JOB.WHICH@CLUSTER`, with the key of the job. No other cluster makes the same one.
 
     For cron it is derived from the fire time, the same for all leaders of the cluster; otherwise it is unique. Builds
@@ -42,17 +55,30 @@ def firing_id(job: str, cause: Cause, fire_ms: int, unique: str, cluster: str) -
     return f"{job}.{cause}-{unique}@{cluster}"
 
 
-def make_firing(job: Job, state: JobState, cause: Cause, fire_ms: int, unique: str, cluster: str) -> Firing:
-    """A new firing, in which all shards of `job` wait."""
-    return Firing(
-        id=firing_id(job.key, cause, fire_ms, unique, cluster),
+def make_firing(
+    job: Job, state: JobState, cause: Cause, fire_ms: int, unique: str, cluster: str, terms: Terms = NO_TERMS
+) -> Firing:
+    """A new firing, in which all shards of `job` wait, or those that `terms` choose."""
+    firing = Firing(
+        id=firing_id(job.key, "backfill" if terms.backfill else cause, fire_ms, unique, cluster),
         job=job.key,
         generation=state.generation,
         cause=cause,
         fire_ms=fire_ms,
         shards=untried(job.shard_count + (2 if job.firing_listener else 0)),
         stepped=bool(job.firing_listener),
+        terms=terms if terms != NO_TERMS else NO_TERMS,  # this object is left out of records
     )
+    if not terms.items:
+        return firing
+    out = left_out(fire_ms)
+    rest = {item: out for item in range(len(firing.shards)) if not firing.runs(item)}
+    return changed(firing, shards=replaced(firing.shards, rest))
+
+
+def left_out(at: int) -> Shard:
+    """A shard that does not run in a firing, because its trigger chose others."""
+    return Shard(ShardState.CANCELLED, ended_ms=at, message="the trigger chose other shards")
 
 
 def payload(job: Job, firing: Firing, task: Task, fence: int) -> Payload:
@@ -60,6 +86,8 @@ def payload(job: Job, firing: Firing, task: Task, fence: int) -> Payload:
     step = firing.step(task.item)
     item = task.item if step is None else _STEP_ITEMS[step]
     parameter = _parameters(job)[item] if step is None and job.shard_parameters else ""
+    if firing.terms.item_parameters and step is None:
+        parameter = firing.terms.parameter_of(item, parameter)
     more = "" if step is None else f",{_encode(_describe_step(job, firing, step))[1:-1]}"
     ports = f',"ports":{_encode(task.ports)}' if task.ports else ""
     # Formatted by hand for speed: most of a payload is the same for all attempts of a job.
@@ -69,7 +97,8 @@ def payload(job: Job, firing: Firing, task: Task, fence: int) -> Payload:
         f'"executionType":"{task.execution}"{ports}{more},'
         f'"shardingContext":{{"taskId":{_text(task.id)},"shardingItem":{item},"shardingParameter":{_text(parameter)},'
     ).encode()
-    return Payload(own, _of_all_shards(_alone(job) if _runs_alone(job, firing.shards[task.item]) else job))
+    alone = _runs_alone(job, firing.shards[task.item])
+    return Payload(own, _of_all_shards(_alone(job) if alone else job, firing.terms.parameter))
 
 
 def _runs_alone(job: Job, shard: Shard) -> bool:
@@ -111,13 +140,17 @@ def placeholder_payload(task: Task, fence: int) -> Payload:
 
 def _describe_step(job: Job, firing: Firing, step: Step) -> dict[str, object]:
     timeout_ms = job.before_timeout_ms if step is Step.BEFORE else job.after_timeout_ms
-    outcomes = {} if step is Step.BEFORE else {"outcomes": Counter(shard.state for shard in firing.work)}
-    return {"step": step, "firing": {**_parameters_of_all(job), **outcomes}, "timeoutSeconds": timeout_ms / 1000}
+    ended = (shard.state for item, shard in enumerate(firing.work) if firing.runs(item))
+    outcomes = {} if step is Step.BEFORE else {"outcomes": Counter(ended)}
+    parameters = _parameters_of_all(job, firing)
+    return {"step": step, "firing": {**parameters, **outcomes}, "timeoutSeconds": timeout_ms / 1000}
 
 
-def _parameters_of_all(job: Job) -> dict[str, object]:
+def _parameters_of_all(job: Job, firing: Firing) -> dict[str, object]:
     """The parameters of all shards, if they are not too large for a payload."""
-    parameters = {item: text for item, text in enumerate(_parameters(job)) if text}
+    own = enumerate(_parameters(job))
+    given = {item: firing.terms.parameter_of(item, text) for item, text in own if firing.runs(item)}
+    parameters = {item: text for item, text in given.items() if text}
     return (
         {"parameters": parameters} if len(_encode(parameters)) <= MAX_PARAMETERS_BYTES else {"parametersLeftOut": True}
     )
@@ -128,9 +161,13 @@ def _parameters(job: Job) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=4096)
-def _of_all_shards(job: Job) -> bytes:
-    """The part of the payload that all attempts of a job have: the rest of the context, and the job's description."""
-    context = {"jobName": job.name, "shardingTotalCount": job.shard_count, "jobParameter": job.parameter}
+def _of_all_shards(job: Job, parameter: str | None) -> bytes:
+    """The part of the payload that all attempts of a job have: the rest of the context, and the job's description.
+
+    `parameter` is that of a trigger; None stands for the job's own.
+    """
+    parameter = job.parameter if parameter is None else parameter
+    context = {"jobName": job.name, "shardingTotalCount": job.shard_count, "jobParameter": parameter}
     return f'{_encode(context)[1:]},"job":{_describe(job)}}}'.encode()
 
 

@@ -14,7 +14,19 @@ from jobcloud.config import DEFAULT_CLUSTER, DIMENSIONS, App, Job
 from jobcloud.errors import NotFound
 from jobcloud.match import AnyMatcher
 from jobcloud.messages import EFFECT_ORDER, RANK, Effect, Kind, Publish, Record, Save, Topic, Write
-from jobcloud.model import Attempt, Cause, Firing, Restoration, Shard, Task, changed, tried
+from jobcloud.model import (
+    NO_TERMS,
+    Attempt,
+    Cause,
+    Firing,
+    Restoration,
+    Shard,
+    Task,
+    Terms,
+    changed,
+    pause_key,
+    tried,
+)
 from jobcloud.scheduler import attempts, launch, queue, recovery, sharding
 from jobcloud.scheduler.attempts import Attempts
 from jobcloud.scheduler.cluster import Cluster, Request
@@ -92,10 +104,10 @@ T = TypeVar("T")
 class State:
     """The stored records, and the data that only this leader has.
 
-    The tables are `apps`, `jobs`, `job_states`, `disabled_apps`, `firings`, `attempts`, `tasks`, `executors`, `drains`,
-    `framework_id` and `restoration`. Every part reads them. Only the methods of this class change them, together with
-    the write set. So no change can be lost at a change of leader. The write set and the effects are those of the event
-    that is being handled. `flush` returns both.
+    The tables are `apps`, `jobs`, `job_states`, `disabled_apps`, `firings`, `attempts`, `tasks`, `executors`,
+    `drains`, `backfills`, `pauses`, `framework_id` and `restoration`. Every part reads them. Only the methods of this
+    class change them, together with the write set. So no change can be lost at a change of leader. The write set and
+    the effects are those of the event that is being handled. `flush` returns both.
     """
 
     def __init__(self, policy: Policy, stored: Stored, epoch: int, at: int, matcher: MakeMatcher) -> None:
@@ -114,6 +126,8 @@ class State:
         self.restoration = whole.restoration
         #: firing id → the earlier attempts of its shards, if there are any
         self.attempts = recovery.attempts_by_firing(whole.attempts)
+        self.pauses = whole.pauses
+        self.backfills = whole.backfills
         self._tables: dict[Kind, dict[str, Any]] = {
             Kind.APP: self.apps,
             Kind.JOB: self.jobs,
@@ -121,6 +135,8 @@ class State:
             Kind.TASK: self.tasks,
             Kind.EXECUTOR: self.executors,
             Kind.DRAIN: self.drains,
+            Kind.BACKFILL: self.backfills,
+            Kind.PAUSE: self.pauses,
         }
         self.connected = False
         self.cluster = Cluster(matcher(len(DIMENSIONS)))
@@ -297,6 +313,18 @@ class State:
             job in self.jobs and not self.job_states[job].disabled and self.jobs[job].app_key not in self.disabled_apps
         )
 
+    def pauses_of(self, job: str) -> list[str]:
+        """The keys of the pauses that hold a job, its app's and the one of everything included."""
+        if not self.pauses:
+            return []
+        app = self.jobs[job].app_key if job in self.jobs else ""
+        keys = (pause_key(job=job), *([pause_key(app=app)] if app else ()), pause_key())
+        return [key for key in keys if key in self.pauses]
+
+    def paused(self, job: str) -> bool:
+        """Whether the job, its app or everything is paused."""
+        return bool(self.pauses) and bool(self.pauses_of(job))
+
     def wanted(self, firing: Firing) -> bool:
         """Whether the shards of the firing are to run: its job is enabled and has not started a newer generation."""
         return self.enabled(firing.job) and firing.generation == self.job_states[firing.job].generation
@@ -310,10 +338,10 @@ class State:
     def request(self, job: Job) -> Request:
         return self.plan_of(job.app_key).request(job)
 
-    def new_firing(self, job: Job, cause: Cause, fire_ms: int) -> Firing:
+    def new_firing(self, job: Job, cause: Cause, fire_ms: int, terms: Terms = NO_TERMS) -> Firing:
         """A firing of the job's present generation with all shards, waiting. It is not a record yet."""
         job_state = self.job_states[job.key]
-        return sharding.make_firing(job, job_state, cause, fire_ms, self.unique(), self.policy.cluster)
+        return sharding.make_firing(job, job_state, cause, fire_ms, self.unique(), self.policy.cluster, terms)
 
     def unique(self) -> str:
         """A new id suffix, unique over all leaders."""

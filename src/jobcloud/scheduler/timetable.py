@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from jobcloud.config import CatchUp, Concurrency, Job, JobKind
 from jobcloud.cron import Schedule
 from jobcloud.messages import Topic
-from jobcloud.model import Cause, Firing
+from jobcloud.model import NO_TERMS, Cause, Firing, Terms
 from jobcloud.scheduler.firings import Firings
 from jobcloud.scheduler.part import Part
 from jobcloud.scheduler.reason import Reason
@@ -19,6 +19,9 @@ from jobcloud.scheduler.tasks import Tasks
 # If the last handled fire time of a job is later than now by more than this, users are warned, and `jobcloud job
 # enable` lets the job fire again.
 AHEAD_MS = 60_000
+# If the last handled fire time of a job is later than now by more than this, an update lets the job fire again.
+# So does enabling the job after it was disabled.
+REVIVED_MS = 86_400_000
 # The last second of the year 9999.
 _LAST_MS = 253_402_300_799_000
 
@@ -92,6 +95,23 @@ class Timetable(Part):
         if self.warnings:
             self.review(at)
 
+    def changed(self, known: Job, job: Job, at: int, *, paused: bool) -> None:
+        """Schedule a job after a change. `paused`: it was paused before.
+
+        If the job was paused and its times are the same, those that it missed are still decided when it is resumed.
+        """
+        considered = self._state.job_states[job.key].considered_ms
+        if paused and job.kind is known.kind and job.schedule() == known.schedule():
+            self.schedule(job, considered)
+            return
+        if paused and known.kind is not JobKind.DAEMON and self._state.enabled(job.key):
+            schedule = known.schedule()
+            first = schedule.next_after(considered)
+            if first is not None and first <= at:
+                why = "missed in a pause, and the times of the job were changed before its end"
+                self._skip(job, first, at, why, schedule.count(considered, at))
+        self.go_on(job, at, ahead_ms=REVIVED_MS)
+
     def reasons(self, job: Job, head: Firing | None, at: int) -> Iterator[Reason]:
         if job.kind is not JobKind.DAEMON and (until := self.silent_until(job.key, at)):
             text = (
@@ -153,15 +173,16 @@ class Timetable(Part):
         for fire_ms in instants:
             self.enqueue(job, Cause.CATCH_UP, fire_ms, at)
 
-    def enqueue(self, job: Job, cause: Cause, fire_ms: int, at: int) -> None:
+    def enqueue(self, job: Job, cause: Cause, fire_ms: int, at: int, terms: Terms = NO_TERMS) -> None:
         """Queue a firing, replace earlier ones with it, or skip it, as the job's concurrency policy says."""
-        unfinished = self._state.queue.unfinished(job.key)
+        # A backfill neither keeps regular firings from waiting, nor is it replaced by them.
+        unfinished = [firing for firing in self._state.queue.unfinished(job.key) if not firing.terms.backfill]
         behind = len(unfinished) - job.runs_at_once
         replacing = job.concurrency is Concurrency.REPLACE
         if not replacing and behind >= 0 and (why := self._skip_reason(job, cause, behind)):
             self._skip(job, fire_ms, at, why)
             return
-        firing = self._state.new_firing(job, cause, fire_ms)
+        firing = self._state.new_firing(job, cause, fire_ms, terms)
         if firing.id in self._state.firings:
             return  # an instant fires once, also after a crash or a change of the job
         if cause is Cause.CRON:
@@ -171,7 +192,8 @@ class Timetable(Part):
         for older in unfinished if replacing else ():
             self._tasks.cancel_firing(older, at, f"replaced by {firing.id}")
         self._firings.add(firing)
-        self._state.publish(at, Topic.FIRED, f"{len(firing.work)} shards are due", job=job.key, firing_id=firing.id)
+        due = len(terms.items) or len(firing.work)
+        self._state.publish(at, Topic.FIRED, f"{due} shards are due", job=job.key, firing_id=firing.id)
 
     def _skip_reason(self, job: Job, cause: Cause, behind: int) -> str:
         """Why a firing may not wait; "" if it may. `behind`: the number of firings that wait already."""
@@ -192,8 +214,11 @@ class Timetable(Part):
         self._state.publish(at, Topic.SKIPPED, f"{what} skipped: {why}", job=job.key)
 
     def schedule(self, job: Job, after: int) -> None:
-        """Set the job's timer to its first fire time after an instant. A resident job has none."""
-        if job.kind is JobKind.DAEMON or not self._state.enabled(job.key):
+        """Set the job's timer to its first fire time after an instant. A resident or a paused job has none.
+
+        When a job is resumed, the fire times of its pause are due at once, and most of them count as missed.
+        """
+        if job.kind is JobKind.DAEMON or not self._state.enabled(job.key) or self._state.paused(job.key):
             self.unschedule(job.key)
             return
         self._set_timer(job.key, job.schedule().next_after(after))
@@ -213,6 +238,11 @@ class Timetable(Part):
 
     def indexes(self) -> Mapping[str, Sized]:
         return {"due": self.due, "timers": self._timers, "latest": self._latest}
+
+    def validate(self) -> None:
+        for name in self.due:
+            assert self._state.enabled(name), f"{name} is due, and disabled"
+            assert not self._state.paused(name), f"{name} is due, and paused"
 
 
 def utc(instant: int) -> str:

@@ -23,7 +23,9 @@ from jobcloud.errors import ConfigError, Refused
 from jobcloud.fields import names, values_of
 from jobcloud.messages import Apply, Command, DrainAgent, Kind, PutApp, PutJob, Record
 from jobcloud.model import (
+    NO_TERMS,
     Attempt,
+    Backfill,
     Cause,
     Count,
     Drain,
@@ -31,9 +33,11 @@ from jobcloud.model import (
     Firing,
     Instant,
     JobState,
+    Pause,
     Restoration,
     Shard,
     Task,
+    Terms,
     shards_of,
     untried,
 )
@@ -57,6 +61,8 @@ _TYPES: dict[Kind, type] = {
     Kind.EXECUTOR: Executor,
     Kind.FRAMEWORK: str,
     Kind.DRAIN: Drain,
+    Kind.BACKFILL: Backfill,
+    Kind.PAUSE: Pause,
     Kind.RESTORATION: Restoration,
     Kind.ATTEMPT: Attempt,
 }
@@ -79,6 +85,7 @@ class _Narrow(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     shards: Annotated[tuple[Shard, ...], msgspec.Meta(min_length=1, max_length=MAX_SHARDS + 2)]
     ended_ms: Instant = 0
     stepped: bool = False
+    terms: Terms = NO_TERMS
 
 
 class _Wide(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -92,6 +99,7 @@ class _Wide(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     width: Annotated[int, msgspec.Meta(ge=1, le=MAX_SHARDS + 2)]
     ended_ms: Instant = 0
     stepped: bool = False
+    terms: Terms = NO_TERMS
 
 
 @dataclass(slots=True)
@@ -127,7 +135,7 @@ def encode(kind: Kind, record: Record) -> bytes:
 
 def _wide_of(firing: Firing) -> _Wide:
     about = firing.id, firing.job, firing.generation, firing.cause, firing.fire_ms
-    return _Wide(*about, len(firing.shards), firing.ended_ms, firing.stepped)
+    return _Wide(*about, len(firing.shards), firing.ended_ms, firing.stepped, firing.terms)
 
 
 def check_size(command: Command) -> None:
@@ -191,15 +199,15 @@ def decode(kind: Kind, key: str, value: bytes) -> Record:
 
 def _decode_firing(envelope: _Envelope) -> Firing:
     """A firing as its own record describes it. In a wide firing, every shard counts as not tried."""
+    found: _Narrow | _Wide
     if envelope.v == WIDE_VERSION:
-        wide = _wide.decode(envelope.r)
+        found = wide = _wide.decode(envelope.r)
         shards = untried(wide.width)
-        return Firing(wide.id, wide.job, wide.generation, wide.cause, wide.fire_ms, shards, wide.ended_ms, wide.stepped)
-    found = _narrow.decode(envelope.r)
-    shards = shards_of(*found.shards)
-    return Firing(
-        found.id, found.job, found.generation, found.cause, found.fire_ms, shards, found.ended_ms, found.stepped
-    )
+    else:
+        found = narrow = _narrow.decode(envelope.r)
+        shards = shards_of(*narrow.shards)
+    about = found.id, found.job, found.generation, found.cause, found.fire_ms
+    return Firing(*about, shards, found.ended_ms, found.stepped, found.terms)
 
 
 def restore(stored: StoredRecords) -> Restored:
@@ -216,6 +224,8 @@ def restore(stored: StoredRecords) -> Restored:
         executors=_only(Executor, readable[Kind.EXECUTOR]),
         framework_id=_only(str, readable[Kind.FRAMEWORK]).get(FRAMEWORK_KEY, ""),
         drains=_only(Drain, readable[Kind.DRAIN]),
+        backfills=_only(Backfill, readable[Kind.BACKFILL]),
+        pauses=_only(Pause, readable[Kind.PAUSE]),
         shards=dict(_shards(stored, readable, faults)),
         restoration=_only(Restoration, readable[Kind.RESTORATION]).get(RESTORATION_KEY),
         attempts=dict(_attempts(stored, readable, faults)),

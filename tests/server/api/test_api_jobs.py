@@ -242,6 +242,93 @@ def test_trigger_answers_with_its_new_run(api: Client, loop: FakeLoop, hello: st
     assert api.get(f"runs/{answer.json()['id']}").json()["state"] == "WAITING"
 
 
+def test_trigger_takes_what_the_run_has_in_place_of_the_jobs_own_values(
+    api: Client, loop: FakeLoop, hello: str
+) -> None:
+    body = {
+        "jobParameter": "given", "shardingItemParameters": {"1": "b=c,d"}, "shards": [1], "priority": -5, "key": "k 1",
+    }  # fmt: skip
+    answer = api.post("jobs/hello/trigger", json=body)
+    assert (answer.status_code, answer.json()["existed"]) == (202, False)
+    run = answer.json()["id"]
+    assert api.get(f"runs/{run}").json()["terms"] == body
+    assert api.get("runs").json()["items"][0]["terms"] == body
+    loop.offer()
+    (task_id,) = loop.tick()
+    loop.update(task_id, "TASK_FINISHED")
+    found = api.get(f"runs/{run}").json()
+    assert (found["state"], found["shardStates"]) == ("FINISHED", {"CANCELLED": 1, "FINISHED": 1})
+    assert found["terms"] == body
+
+
+def test_trigger_with_a_known_key_answers_with_the_first_run(api: Client, loop: FakeLoop, hello: str) -> None:
+    first = api.post("jobs/hello/trigger", json={"key": "k", "jobParameter": "p"}).json()
+    for wait in (0, 1_000):
+        loop.now += wait
+        again = api.post("jobs/hello/trigger", json={"jobParameter": "p", "key": "k"})
+        assert again.status_code == 200
+        assert again.json() == first | {"existed": True}
+    assert len(api.get("runs").json()["items"]) == 1
+    assert "key" in issues(api.post("jobs/hello/trigger", json={"key": "k", "jobParameter": "q"}), "conflict")
+
+
+def test_trigger_without_values_makes_a_run_without_terms(api: Client, hello: str) -> None:
+    several: tuple[dict[str, Any], ...] = (
+        {},
+        {"json": {}},
+        {"content": b""},
+        {"json": {"jobParameter": None, "shards": None}},
+    )
+    for options in several:
+        run = api.post("jobs/hello/trigger", **options).json()
+        assert api.get(f"runs/{run['id']}").json()["terms"] is None, options
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"parameter": "p"}, "parameter"),
+        ({"jobParameter": 1}, "jobParameter"),
+        ({"jobParameter": "\0"}, "jobParameter"),
+        ({"jobParameter": "x" * 16_385}, "jobParameter"),
+        ({"jobParameter": "é" * 2_731}, "jobParameter"),
+        ({"shardingItemParameters": {"2": "b"}}, "shardingItemParameters"),
+        ({"shardingItemParameters": {"x": "b"}}, "shardingItemParameters"),
+        ({"shardingItemParameters": {"0": "\0"}}, "shardingItemParameters"),
+        ({"shardingItemParameters": {"0": "x" * 9_000}, "jobParameter": "x" * 8_000}, "shardingItemParameters"),
+        ({"shards": []}, "shards"),
+        ({"shards": [2]}, "shards"),
+        ({"shards": [-1]}, "shards"),
+        ({"shards": [0, 0]}, "shards"),
+        ({"shards": ["0"]}, "shards.0"),
+        ({"priority": 1_001}, "priority"),
+        ({"priority": 1.5}, "priority"),
+        ({"key": "k" * 101}, "key"),
+        ({"key": "a\nb"}, "key"),
+    ],
+)
+def test_trigger_with_a_wrong_value_is_refused(api: Client, hello: str, body: dict[str, object], field: str) -> None:
+    assert field in issues(api.post("jobs/hello/trigger", json=body), "invalid")
+    assert not api.get("runs").json()["items"]
+
+
+def test_trigger_takes_json_objects_only(api: Client, hello: str) -> None:
+    for content, kind, status in ((b"[]", "application/json", 400), (b"{}", "text/plain", 415), (b"{", "", 415)):
+        answer = api.post("jobs/hello/trigger", content=content, headers={"Content-Type": kind})
+        assert answer.status_code == status
+
+
+def test_trigger_of_an_http_job_keeps_both_parameters_short(loop: FakeLoop, tmp_path: Path, sha256: str) -> None:
+    api = client_of(make_api(tmp_path, loop, options=ApiOptions(job_urls=UrlPolicy(hosts=("good.example.org",)))))
+    api.post("apps", json=app_body(sha256))
+    body = job_body("calls", jobType="HTTP", httpUri="https://good.example.org/", jobParameter="p" * 6_000)
+    del body["jobClass"]
+    assert api.post("jobs", json=body).status_code == 201
+    given = {"shardingItemParameters": {"0": "x" * 2_000}}
+    assert issues(api.post("jobs/calls/trigger", json=given), "invalid")
+    assert api.post("jobs/calls/trigger", json=given | {"jobParameter": ""}).status_code == 202
+
+
 def test_resident_and_disabled_jobs_cannot_be_triggered(api: Client, hello: str) -> None:
     assert api.post("jobs", json=job_body("always", jobExecutionType="DAEMON")).status_code == 201
     assert api.post("jobs/always/trigger").status_code == 409

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -13,7 +13,7 @@ from jobcloud.client import render
 from jobcloud.client.commands.connection import connect
 from jobcloud.client.commands.exit_codes import Exit
 from jobcloud.client.commands.field_help import ListsJobFields
-from jobcloud.client.commands.options import AsJson, JobName, Watch, Wide, key_of, team_of
+from jobcloud.client.commands.options import AsJson, JobName, Watch, Wide, grouped, key_of, team_of
 from jobcloud.errors import ConfigError, NotFound
 
 if TYPE_CHECKING:
@@ -155,12 +155,101 @@ def remove(ctx: typer.Context, job: JobName, as_json: AsJson = False) -> None:
     render.answer({"jobName": key, "removed": True}, f"job {key} is removed", as_json=as_json)
 
 
+class _Terms(NamedTuple):
+    """What the run has in place of the job's own values."""
+
+    parameter: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Parameter of all shards, in place of jobParameter.")
+    ] = None
+    item_parameter: Annotated[
+        list[str] | None, typer.Option(metavar="N=TEXT", help="Parameter of shard N. Repeatable.")
+    ] = None
+    shard: Annotated[
+        list[int] | None, typer.Option(min=0, help="Run only this shard. Repeatable. Default: all shards.")
+    ] = None
+    priority: Annotated[
+        int | None, typer.Option(min=-1000, max=1000, help="Priority of the run. Default: that of the job.")
+    ] = None
+    key: Annotated[
+        str, typer.Option(help="A name for the run. If the job has a run with this key, no other one is started.")
+    ] = ""
+
+
+class _Waiting(NamedTuple):
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait for the end of the run. Exit with 1 if it is not FINISHED.")
+    ] = False
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="As --wait, and print the output of its shards.")] = (
+        False
+    )
+    timeout: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="Maximum time of --wait and --follow; 0: no limit.")
+    ] = 0
+
+
 @commands.command("trigger")
-def trigger(ctx: typer.Context, job: JobName, as_json: AsJson = False) -> None:
-    """Run a job now."""
+@grouped
+def trigger(ctx: typer.Context, job: JobName, terms: _Terms, waiting: _Waiting, as_json: AsJson = False) -> None:
+    """Run a job now, also with other parameters or only some shards."""
+    if waiting.follow and as_json:
+        raise ConfigError("--follow prints text", field="--json", fix="use --wait with --json")
     with connect(ctx) as client:
-        run = client.trigger(key_of(ctx, job))
-    render.answer(run, f"run {run['id']} is {run['state']}", as_json=as_json)
+        run = client.trigger(key_of(ctx, job), _terms(terms))
+        text = f"run {run['id']} is {run['state']}" + (", and was triggered before" if run["existed"] else "")
+        if not (waiting.wait or waiting.follow):
+            render.answer(run, text, as_json=as_json)
+            return
+        if not as_json:
+            render.say(text)
+        ended = _wait(client, run["id"], waiting)
+    if ended["endedAt"]:
+        render.answer(ended, f"run {ended['id']} is {ended['state']}", as_json=as_json)
+    else:
+        render.answer(ended, f"run {ended['id']} continues after {waiting.timeout:g} s", as_json=as_json)
+    if ended["state"] != "FINISHED":
+        raise typer.Exit(Exit.REFUSED)
+
+
+def _terms(given: _Terms) -> Json:
+    """The body of a trigger. Raises ConfigError."""
+    items: Json = {}
+    for pair in given.item_parameter or ():
+        item, sign, text = pair.partition("=")
+        if not sign or item in items:
+            raise ConfigError(f"{pair!r} is not a new N=TEXT", field="--item-parameter", fix="such as 0=Berlin")
+        items[item] = text
+    body = {
+        "jobParameter": given.parameter,
+        "shardingItemParameters": items or None,
+        "shards": given.shard or None,
+        "priority": given.priority,
+        "key": given.key or None,
+    }
+    return {name: value for name, value in body.items() if value is not None}
+
+
+def _wait(client: Client, run_id: str, waiting: _Waiting) -> Json:
+    """The run after its end or after the time limit. Prints its output if it is followed."""
+    from jobcloud.client.following import MAX_FOLLOWED, Prefixed, wait_for_run
+
+    within_s = waiting.timeout or float("inf")
+    if not waiting.follow:
+        return wait_for_run(client, run_id, within_s)
+    shown = client.run_state(run_id)
+    count = len(shown["terms"]["shards"] if shown["terms"] else ()) or shown["shardCount"]
+    if count > MAX_FOLLOWED:
+        sys.stderr.write(f"(only the output of the first {MAX_FOLLOWED} shards is printed)\n")
+    printed = Prefixed(_print, several=count > 1)
+    try:
+        return wait_for_run(client, run_id, within_s, printed.show)
+    finally:
+        printed.end()
+
+
+def _print(stream: str, text: str) -> None:
+    file = sys.stderr if stream == "stderr" else sys.stdout
+    file.write(text)
+    file.flush()
 
 
 @commands.command("enable")

@@ -27,7 +27,7 @@ from jobcloud.server.api.follow import Followers
 from jobcloud.server.api.guard import Guard, check_bind
 from jobcloud.server.api.ports import LogReader, Loop
 from jobcloud.server.api.problems import MEDIA_TYPE, Issue, Problem, from_error, from_status, invalid
-from jobcloud.server.api.schema import AppConfig, JobConfig, ProblemView
+from jobcloud.server.api.schema import AppConfig, BackfillConfig, JobConfig, ProblemView, TriggerConfig
 from jobcloud.server.api.services import ApiOptions, Services
 from jobcloud.server.api.surplus import refuse_surplus
 from jobcloud.server.api.traces import Statistics, TraceSearch
@@ -162,7 +162,7 @@ def _add_schemas(schemas: dict[str, Any]) -> None:
     """Add the schemas that are in no route's signature."""
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
-    for model in (AppConfig, JobConfig, ApplyBody, ProblemView):
+    for model in (AppConfig, JobConfig, ApplyBody, TriggerConfig, BackfillConfig, ProblemView):
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas |= schema.pop("$defs", {})
         schemas[model.__name__] = schema

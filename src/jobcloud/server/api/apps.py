@@ -12,13 +12,13 @@ from pydantic import Field
 
 from jobcloud.config import App, Job, JobKind
 from jobcloud.errors import ConfigError
-from jobcloud.messages import PutApp, RemoveApp, SetAppEnabled
+from jobcloud.messages import PutApp, RemoveApp, SetAppEnabled, SetPaused
 from jobcloud.model import TaskState
 from jobcloud.scheduler import Scheduler, revisions
 from jobcloud.server.api.convert import PACKAGE_SCHEME, app_config, check_same_name, read_app
 from jobcloud.server.api.schema import AppConfig, Key, View
-from jobcloud.server.api.services import JsonObject, Services, ServicesDep, Switch, json_body
-from jobcloud.server.api.snapshot import Snapshot, WarmExecutors, belongs, check_filter, no_app
+from jobcloud.server.api.services import JsonObject, Pausing, Services, ServicesDep, Switch, json_body
+from jobcloud.server.api.snapshot import Pausable, Snapshot, WarmExecutors, belongs, check_filter, no_app
 from jobcloud.server.api.threads import apart
 
 router = APIRouter(tags=["apps"])
@@ -28,6 +28,7 @@ class AppView(View):
     app_name: str = Field(description="the key of the app")
     team: str
     enabled: bool
+    paused_by: list[Pausable] = Field(description="what is paused: the app, or everything")
     jobs: list[str] = Field(description="the keys of its jobs")
     warm_executors: int = Field(description="warm executors that are up")
     executors_lacking: str = Field(description="the reason if fewer are up than configured; otherwise empty")
@@ -108,6 +109,13 @@ def switch_app(services: ServicesDep, app: Key, switch: Switch) -> AppView:
     return app_view(services.snapshot(), app)
 
 
+@router.post("/apps/{app}/{pausing:pausing}")
+def pause_app(services: ServicesDep, app: Key, pausing: Pausing) -> AppView:
+    """Pause or resume all jobs of an app. While it is paused, no shard of them starts. Running shards continue."""
+    services.command(lambda at: SetPaused(at, pausing == "pause", app=app))
+    return app_view(services.snapshot(), app)
+
+
 async def put_app(services: Services, app: App, *, replace_it: bool) -> AppView:
     """Register or replace an app. A package from a URL is fetched first. Raises as `Origin.obtain` and the command."""
     if not app.package.url.startswith(PACKAGE_SCHEME):
@@ -146,6 +154,7 @@ def app_view(snapshot: Snapshot, key: str) -> AppView:
         app_name=key,
         team=app.team,
         enabled=key not in snapshot.disabled_apps,
+        paused_by=snapshot.paused_by(app=key),
         jobs=sorted(job.key for job in snapshot.jobs.values() if job.app_key == key),
         warm_executors=warm.up,
         executors_lacking=warm.lacking,

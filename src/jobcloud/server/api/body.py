@@ -39,6 +39,11 @@ async def read_object(request: Request) -> dict[str, Any]:
     return value
 
 
+async def read_object_or_nothing(request: Request) -> dict[str, Any]:
+    """The body as a JSON object; {} if there is no body. Raises Problem if it is something else."""
+    return await read_object(request) if await request.body() else {}
+
+
 def parse(body: bytes) -> Any:
     """Parse JSON in UTF-8 without NaN, Infinity and repeated keys, at most MAX_DEPTH deep. Raises Problem.
 

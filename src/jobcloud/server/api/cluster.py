@@ -14,12 +14,12 @@ import jobcloud
 from jobcloud import zones
 from jobcloud.config import team_of
 from jobcloud.errors import NotFound
-from jobcloud.messages import DrainAgent, UndrainAgent
+from jobcloud.messages import DrainAgent, SetPaused, UndrainAgent
 from jobcloud.model import ShardState
 from jobcloud.scheduler import explain
 from jobcloud.server.api.problems import Issue, Problem, invalid
 from jobcloud.server.api.schema import Amounts, Instant, Query, View, amounts
-from jobcloud.server.api.services import JsonObject, Services, ServicesDep
+from jobcloud.server.api.services import JsonObject, Pausing, Services, ServicesDep
 from jobcloud.server.api.snapshot import Snapshot, belongs, check_filter
 from jobcloud.server.api.streams import EventStream
 
@@ -65,6 +65,7 @@ class FaultView(View):
 class ClusterView(View):
     framework_id: str
     connected: bool = Field(description="subscribed to a Mesos master")
+    paused: bool = Field(description="everything is paused: no shard of any job starts")
     matcher: Literal["compiled", "plain"]
     version: str
     time_zones: str = Field(description="the version of the time zone database, such as 2026f")
@@ -145,6 +146,7 @@ def show_cluster(services: ServicesDep) -> ClusterView:
     return ClusterView(
         framework_id=services.framework_id(),
         connected=services.loop.health().connected,
+        paused=bool(snapshot.paused_by()),
         matcher=snapshot.matcher,
         version=jobcloud.__version__,
         time_zones=zones.version(),
@@ -158,6 +160,13 @@ def show_cluster(services: ServicesDep) -> ClusterView:
             for fault in services.loop.health().faults[:MAX_FAULTS]
         ],
     )
+
+
+@router.post("/cluster/{pausing:pausing}", tags=["cluster"])
+def pause_everything(services: ServicesDep, pausing: Pausing) -> ClusterView:
+    """Pause or resume everything. While it is paused, no shard of any job starts. Running shards continue."""
+    services.command(lambda at: SetPaused(at, pausing == "pause"))
+    return show_cluster(services)
 
 
 @router.post("/agents/{agent}/drain", tags=["cluster"])

@@ -9,15 +9,16 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from jobcloud.config import SHA256, App, Job, JobType, Package, Resources, split_key
+from jobcloud.config import SHA256, App, Job, JobType, Package, Resources, parse_items, split_key
 from jobcloud.cron import CronError, Schedule
 from jobcloud.errors import ConfigError
 from jobcloud.executor.plugins import handler_name
 from jobcloud.fields import REQUIRED, Field, fields_of, values_of
+from jobcloud.model import Terms
 from jobcloud.server.api.body import json_type, parse
 from jobcloud.server.api.problems import MAX_ISSUES, Issue, Problem, invalid
-from jobcloud.server.api.rules import check_app, check_job, unused_fields
-from jobcloud.server.api.schema import NESTED, AppConfig, Config, JobConfig
+from jobcloud.server.api.rules import check_app, check_job, check_terms, unused_fields
+from jobcloud.server.api.schema import NESTED, AppConfig, BackfillConfig, Config, JobConfig, TriggerConfig
 from jobcloud.server.urls import ALLOW_PACKAGES, UrlPolicy
 
 PACKAGE_SCHEME = "package:sha256:"
@@ -70,6 +71,16 @@ def read_job(body: Mapping[str, Any], policy: UrlPolicy) -> Job:
     issues = [Issue(name, problem, "leave it out") for name in unused]
     given = {name: value for name, value in body.items() if name not in unused}
     return _read(given, JobConfig, lambda config: _job(config, policy), issues)
+
+
+def read_trigger(body: Mapping[str, Any], job: Job) -> Terms:
+    """What a run of the job has in place of the job's own values. Raises Problem that lists all problems."""
+    return _read(body, TriggerConfig, lambda config: _terms(config, job))
+
+
+def read_backfill(body: Mapping[str, Any]) -> BackfillConfig:
+    """Raises Problem that lists all problems."""
+    return _read(body, BackfillConfig, lambda config: config)
 
 
 def check(kind: str, body: bytes) -> None:
@@ -284,6 +295,18 @@ def _job(config: JobConfig, policy: UrlPolicy) -> Job:
     job = Job(**values)
     check_job(job)
     return job
+
+
+def _terms(config: TriggerConfig, job: Job) -> Terms:
+    if not config.key.isprintable():
+        raise ConfigError("contains a character that cannot be printed", field="key", fix="use letters and digits")
+    items = tuple(sorted(config.shards or ()))
+    if len(set(items)) < len(items) or (items and items[0] < 0):
+        raise ConfigError("are not different numbers from 0", field="shards", fix="such as [0, 3]")
+    pairs = parse_items(config.item_parameters or "", job.shard_count)
+    terms = Terms(config.parameter, tuple(sorted(pairs.items())), items, config.priority, config.key)
+    check_terms(job, terms)
+    return terms
 
 
 def check_same_name(field: str, path: str, given: App | Job) -> None:

@@ -11,17 +11,25 @@ from pydantic import Field
 
 from jobcloud.config import App, Job, JobKind, team_of
 from jobcloud.errors import ConfigError
-from jobcloud.messages import PutJob, RemoveJob, SetJobEnabled, Trigger
+from jobcloud.messages import BackfillJob, CancelBackfill, PutJob, RemoveJob, SetJobEnabled, SetPaused, Trigger
 from jobcloud.model import Cause, Firing, ShardState
-from jobcloud.scheduler import revisions
+from jobcloud.scheduler import backfills, revisions
 from jobcloud.scheduler.explain import Explanation
-from jobcloud.server.api.convert import check_same_name, job_config, read_job
+from jobcloud.server.api.convert import check_same_name, job_config, read_backfill, read_job, read_trigger
 from jobcloud.server.api.problems import Problem
 from jobcloud.server.api.rules import objects_of
 from jobcloud.server.api.runs import RunSummary, run_state, run_summary
-from jobcloud.server.api.schema import Instant, JobConfig, Key, Quantity, View
-from jobcloud.server.api.services import JsonObject, Services, ServicesDep, Switch, json_body
-from jobcloud.server.api.snapshot import Snapshot, belongs, check_filter
+from jobcloud.server.api.schema import BackfillConfig, Instant, JobConfig, Key, Quantity, TriggerConfig, View
+from jobcloud.server.api.services import (
+    JsonObject,
+    OptionalJsonObject,
+    Pausing,
+    Services,
+    ServicesDep,
+    Switch,
+    json_body,
+)
+from jobcloud.server.api.snapshot import Pausable, Snapshot, belongs, check_filter
 from jobcloud.server.modules import missing_object
 
 router = APIRouter(tags=["jobs"])
@@ -33,11 +41,13 @@ class JobView(View):
     app_name: str = Field(description="the key of its app")
     enabled: bool = Field(description="neither the job nor its app is disabled")
     disabled: bool = Field(description="the job itself is disabled")
+    paused_by: list[Pausable] = Field(description="what is paused: the job, its app, or everything")
     next_firing: Instant
     waiting_shards: int
     active_shards: int
     outdated_shards: int = Field(description="active shards of a DAEMON job with an earlier configuration; see explain")
     last_run: RunSummary | None
+    backfill_waiting: int = Field(description="past fire times that wait for their runs: see backfill")
     skipped_firings: int
     skipped_reason: str
     dead_runs: int = Field(description="runs with shards that have used up their attempts: GET /runs?state=DEAD")
@@ -46,6 +56,19 @@ class JobView(View):
 
 class JobList(View):
     items: list[JobView]
+
+
+class TriggeredRun(RunSummary):
+    existed: bool = Field(description="a trigger with the same key had made the run before; this one started nothing")
+
+
+class BackfillView(View):
+    job_name: str = Field(description="the key of the job")
+    team: str
+    dry_run: bool
+    times: list[Instant] = Field(description="the fire times that get a run, in the order of the runs")
+    more: bool = Field(description="further fire times of the range have no run; the limit left them out")
+    waiting: int = Field(description="fire times of the job that wait for their runs, those of earlier backfills too")
 
 
 class ReasonView(View):
@@ -117,14 +140,24 @@ def remove_job(services: ServicesDep, job: Key) -> None:
     services.command(lambda at: RemoveJob(at, job))
 
 
-@router.post("/jobs/{job}/trigger", status_code=202)
-def trigger_job(services: ServicesDep, job: Key) -> RunSummary:
-    """Fire a TRANSIENT job now. The answer is the new run."""
-    at = services.command(lambda at: Trigger(at, job))
-    made = [run for run in services.snapshot().runs(job) if run.cause is Cause.TRIGGER and run.fire_ms == at]
-    if not made:
+@router.post("/jobs/{job}/trigger", status_code=202, openapi_extra=json_body(TriggerConfig, required=False))
+def trigger_job(services: ServicesDep, job: Key, body: OptionalJsonObject, response: Response) -> TriggeredRun:
+    """Fire a TRANSIENT job now. The answer is the new run, or the run that was triggered earlier with the same key.
+
+    Then the status is 200.
+    """
+    before = services.snapshot()
+    terms = read_trigger(body, before.job(job))
+    at = services.command(lambda at: Trigger(at, job, terms))
+    found = [run for run in services.snapshot().runs(job) if run.cause is Cause.TRIGGER and run.terms == terms]
+    if not terms.key:
+        found = [run for run in found if run.fire_ms == at and run.id not in before.firings]
+    if not found:
         raise Problem("unavailable", f"Job {job} was triggered, but its new run no longer exists.")
-    return run_summary(made[0])
+    existed = found[0].fire_ms != at or found[0].id in before.firings
+    if existed:
+        response.status_code = 200
+    return TriggeredRun(**dict(run_summary(found[0])), existed=existed)
 
 
 @router.get("/jobs/{job}/explain")
@@ -138,6 +171,43 @@ def explain_job(services: ServicesDep, job: Key) -> ExplanationView:
 def switch_job(services: ServicesDep, job: Key, switch: Switch) -> JobView:
     services.command(lambda at: SetJobEnabled(at, job, switch == "enable"))
     return show_job(services, job)
+
+
+@router.post("/jobs/{job}/{pausing:pausing}")
+def pause_job(services: ServicesDep, job: Key, pausing: Pausing) -> JobView:
+    """Pause or resume a job. While it is paused, nothing of it starts. Its running shards continue."""
+    services.command(lambda at: SetPaused(at, pausing == "pause", job=job))
+    return show_job(services, job)
+
+
+@router.post("/jobs/{job}/backfill", openapi_extra=json_body(BackfillConfig))
+def backfill_job(services: ServicesDep, job: Key, body: JsonObject) -> BackfillView:
+    """Make runs for the past fire times of a job that have none, one after another. It may be repeated."""
+    given, snapshot, now = read_backfill(body), services.snapshot(), services.clock()
+    known = backfills.fire_times(snapshot.runs(job), snapshot.backfills.get(job))
+    config = snapshot.job(job)
+    until = min(now if given.to is None else given.to, now, snapshot.states[job].considered_ms)
+    if given.to is not None and given.from_ > given.to:
+        raise ConfigError("is later than `to`", field="from", fix="exchange them")
+    newest_first = given.order == "newest"
+    times, more = backfills.missing(config, known, given.from_, until, given.limit, newest_first=newest_first)
+    if not given.dry_run:
+        services.command(lambda at: BackfillJob(at, job, times, given.at_once))
+        snapshot = services.snapshot()
+    return BackfillView(
+        job_name=job,
+        team=team_of(job),
+        dry_run=given.dry_run,
+        times=list(times),
+        more=more,
+        waiting=_backfill_waiting(snapshot, job),
+    )
+
+
+@router.delete("/jobs/{job}/backfill", status_code=204)
+def cancel_backfill(services: ServicesDep, job: Key) -> None:
+    """Forget the fire times that wait for a backfill. Runs that have begun continue."""
+    services.command(lambda at: CancelBackfill(at, job))
 
 
 def check_code(services: Services, job: Job, app: App | None) -> None:
@@ -169,16 +239,23 @@ def _job_view(snapshot: Snapshot, key: str, runs: Sequence[Firing]) -> JobView:
         app_name=job.app_key,
         enabled=not state.disabled and job.app_key not in snapshot.disabled_apps,
         disabled=state.disabled,
+        paused_by=snapshot.paused_by(job=key, app=job.app_key),
         next_firing=snapshot.next_firings.get(key, 0),
         waiting_shards=shards.count(ShardState.WAITING),
         active_shards=shards.count(ShardState.ACTIVE),
         outdated_shards=_outdated(snapshot, job, runs),
         last_run=run_summary(runs[0]) if runs else None,
+        backfill_waiting=_backfill_waiting(snapshot, key),
         skipped_firings=state.skipped,
         skipped_reason=state.skipped_reason,
         dead_runs=sum(run_state(run) == "DEAD" for run in runs),
         config=job_config(job),
     )
+
+
+def _backfill_waiting(snapshot: Snapshot, job: str) -> int:
+    found = snapshot.backfills.get(job)
+    return len(found.times) if found else 0
 
 
 def _outdated(snapshot: Snapshot, job: Job, runs: Sequence[Firing]) -> int:

@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from jobcloud.config import MAX_TEXT, App, Job, JobType, item_parameters, parse_shard_parameters
 from jobcloud.errors import ConfigError
 from jobcloud.fields import fields_of
+from jobcloud.model import Terms
 
 MAX_TEXT_BYTES = MAX_TEXT
 MAX_NAME_BYTES = 500
+# The parameters of one run. They are in the record of the run, together with the messages and results of its shards.
+MAX_TERMS_BYTES = 16_384
 # Both parameters of an HTTP job's shard are in one line of the request's head. Apache takes lines of 8,190 bytes
 # (LimitRequestFieldSize), nginx of 8 KiB (large_client_header_buffers). The other fields take less than 1,190 bytes.
 MAX_HEADER_BYTES = 7_000
@@ -68,7 +71,7 @@ def check_job(job: Job) -> None:
     if job.type is JobType.SCRIPT:
         _check_command("scriptCommandLine", job.script)
     elif job.type is JobType.HTTP:
-        _check_header(job)
+        _check_header(job.parameter, parse_shard_parameters(job.shard_parameters, job.shard_count))
     for name, text in (("jobClass", job.job_class), ("beanName", job.bean), ("applicationContext", job.context)):
         _check_size(name, text, MAX_NAME_BYTES)
     if "\0" in job.bean:
@@ -76,6 +79,26 @@ def check_job(job: Job) -> None:
     for name, path in objects_of(job):
         if not all(part.isidentifier() for part in path.replace(":", ".").split(".")):
             raise ConfigError(f"{path[:80]!r} contains a word that is no name", field=name, fix="package.module:Name")
+
+
+def check_terms(job: Job, terms: Terms) -> None:
+    """Raises ConfigError if a run of the job cannot have these values in place of the job's own."""
+    given = dict(terms.item_parameters)
+    sizes = {
+        "jobParameter": _json_bytes(terms.parameter or ""),
+        "shardingItemParameters": len(json.dumps(given)),
+    }
+    if sum(sizes.values()) > MAX_TERMS_BYTES:
+        field = max(sizes, key=lambda name: sizes[name])
+        fix = f"shorten the parameters of the run to at most {MAX_TERMS_BYTES:,} bytes together"
+        raise ConfigError(f"has {sizes[field]:,} bytes in JSON", field=field, fix=fix)
+    for field, texts in (("jobParameter", [terms.parameter or ""]), ("shardingItemParameters", given.values())):
+        if any("\0" in text for text in texts):
+            raise ConfigError("contains a NUL", field=field, fix="remove it")
+    if job.type is JobType.HTTP:
+        own = parse_shard_parameters(job.shard_parameters, job.shard_count)
+        parameter = job.parameter if terms.parameter is None else terms.parameter
+        _check_header(parameter, [given.get(item, text) for item, text in enumerate(own)])
 
 
 def objects_of(job: Job) -> list[tuple[str, str]]:
@@ -120,9 +143,9 @@ def _check_command(field: str, line: str) -> None:
         raise ConfigError("names no program", field=field, fix="begin it with a program, such as bin/report.sh")
 
 
-def _check_header(job: Job) -> None:
-    of_all = _json_bytes(job.parameter)
-    of_one = max(_json_bytes(text) for text in set(parse_shard_parameters(job.shard_parameters, job.shard_count)))
+def _check_header(parameter: str, of_shards: Iterable[str]) -> None:
+    of_all = _json_bytes(parameter)
+    of_one = max(_json_bytes(text) for text in set(of_shards))
     if of_all + of_one > MAX_HEADER_BYTES:
         raise ConfigError(
             f"takes {of_all + of_one:,} bytes in the header shardingContext, with the other parameter of a shard",

@@ -7,6 +7,7 @@ from collections import Counter
 from itertools import islice
 from typing import Annotated, Any, Literal
 
+import msgspec
 from fastapi import APIRouter
 from fastapi import Query as Parameter
 from pydantic import Field
@@ -15,7 +16,7 @@ from jobcloud.config import team_of
 from jobcloud.cron import CronError, Dialect, Fold, Gap, Schedule
 from jobcloud.errors import ConfigError, NotFound
 from jobcloud.messages import CancelRun, Retry
-from jobcloud.model import Firing, Shard, ShardState, Step
+from jobcloud.model import NO_TERMS, Firing, Shard, ShardState, Step, Terms
 from jobcloud.server.api.paging import PageQuery, page, shard_bytes
 from jobcloud.server.api.schema import Instant, Key, Query, View
 from jobcloud.server.api.services import Services, ServicesDep
@@ -45,6 +46,16 @@ class RunSummary(View):
     state: RunState
 
 
+class TermsView(View):
+    """What an operator set for one run, in place of the job's own values."""
+
+    job_parameter: str | None = Field(description="null: that of the job")
+    sharding_item_parameters: dict[int, str] = Field(description="other shards have those of the job")
+    shards: list[int] = Field(description="the shards that run; empty: all of them")
+    priority: int | None = Field(description="null: that of the job")
+    key: str
+
+
 class ShardView(View):
     """A shard of a run, with its last attempt."""
 
@@ -71,6 +82,7 @@ class RunView(RunSummary):
     shard_states: dict[str, int] = Field(description="the number of shards in each state")
     next_attempt: Instant = Field(description="when the first of the shards that wait for another attempt may start")
     shards: list[ShardView] = Field(description="the first shards, or those behind the cursor")
+    terms: TermsView | None = Field(description="what the trigger set in place of the job's own values, or null")
     next_cursor: str = Field("", description='pass as "cursor" to this run for more of its shards; "" at the end')
 
 
@@ -168,7 +180,7 @@ def next_firings(services: ServicesDep, query: Annotated[CronQuery, Parameter()]
 
 def run_state(firing: Firing) -> RunState:
     """The state of a run as one word. After the end of the run, it is the worst state of the shards."""
-    states = {shard.state for shard in firing.shards}
+    states = {shard.state for shard in firing.chosen}
     if not firing.ended_ms:
         return "WAITING" if states == {ShardState.WAITING} else "ACTIVE"
     for state, word in _WORST_FIRST:
@@ -182,7 +194,7 @@ def run_summary(firing: Firing) -> RunSummary:
         id=firing.id,
         job_name=firing.job,
         team=team_of(firing.job),
-        cause=firing.cause,
+        cause="backfill" if firing.terms.backfill else firing.cause,
         fired_at=firing.fire_ms,
         ended_at=firing.ended_ms,
         state=run_state(firing),
@@ -190,7 +202,8 @@ def run_summary(firing: Firing) -> RunSummary:
 
 
 def _listed_bytes(firing: Firing) -> int:
-    return sum(map(shard_bytes, islice(firing.shards, LISTED_SHARDS)))
+    terms = len(msgspec.json.encode(firing.terms)) if firing.terms is not NO_TERMS else 0
+    return terms + sum(map(shard_bytes, islice(firing.shards, LISTED_SHARDS)))
 
 
 def _run_view(firing: Firing, query: PageQuery) -> RunView:
@@ -206,7 +219,18 @@ def _run_view(firing: Firing, query: PageQuery) -> RunView:
         shard_states=Counter(shard.state for shard in firing.work),
         next_attempt=0 if firing.ended_ms else _next_attempt(firing),
         shards=[shard_view(item, shard, firing.step(item)) for item, shard in shards],
+        terms=_terms_view(firing.terms) if firing.terms != NO_TERMS and not firing.terms.backfill else None,
         next_cursor=cursor,
+    )
+
+
+def _terms_view(terms: Terms) -> TermsView:
+    return TermsView(
+        job_parameter=terms.parameter,
+        sharding_item_parameters=dict(terms.item_parameters),
+        shards=list(terms.items),
+        priority=terms.priority,
+        key=terms.key,
     )
 
 

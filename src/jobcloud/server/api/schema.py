@@ -13,7 +13,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -32,6 +32,9 @@ from jobcloud import fields
 from jobcloud.config import (
     EVERY_AGENT,
     MAX_EXECUTORS,
+    MAX_PRIORITY,
+    MAX_SHARDS,
+    MAX_WAITING,
     App,
     Job,
     Resources,
@@ -40,6 +43,7 @@ from jobcloud.config import (
     stored_item_parameters,
 )
 from jobcloud.fields import REQUIRED, Unit
+from jobcloud.scheduler.backfills import MAX_TIMES
 from jobcloud.server.api.body import json_type
 
 # The defaults of Elastic-Job 2.1.5 and 3.0. A job cannot choose a thread pool here: each shard has its own thread.
@@ -205,6 +209,52 @@ _CAPITALS = {
     "disk_mb": "diskMB",
     "memory_mb_seconds": "memoryMBSeconds",
 }
+
+
+class TriggerConfig(Config):
+    """What one run has in place of the job's own values. Each field may be left out."""
+
+    parameter: str | None = Field(None, alias="jobParameter", description="parameter of all shards")
+    item_parameters: ItemParameters | None = Field(
+        None,
+        alias="shardingItemParameters",
+        description="parameters of single shards, as in the job; other shards keep their own",
+    )
+    shards: list[Count] | None = Field(
+        None, min_length=1, max_length=MAX_SHARDS, description="the shards that run; default: all of them"
+    )
+    priority: int | None = Field(None, ge=-MAX_PRIORITY, le=MAX_PRIORITY, description="default: that of the job")
+    key: str = Field("", max_length=100, description="a name of the run: a second trigger with it starts nothing")
+
+
+def to_instant(value: Any) -> int:
+    """An instant of RFC 3339 in milliseconds. Raises PydanticCustomError."""
+    problem = "must be an instant with an offset, such as 2026-01-31T08:00:00Z"
+    try:
+        moment = datetime.fromisoformat(value)
+        found = int(moment.timestamp() * 1000) if moment.tzinfo else -1
+    except (TypeError, ValueError, OverflowError):
+        found = -1
+    if not 0 <= found < _END_MS:
+        raise PydanticCustomError("instant_form", problem)
+    return found
+
+
+_END_MS = 253_402_300_800_000  # the year 10000
+GivenInstant = Annotated[int, BeforeValidator(to_instant), WithJsonSchema({"type": "string", "format": "date-time"})]
+
+
+class BackfillConfig(Config):
+    """The past fire times of a job that get a run, if they have none."""
+
+    from_: GivenInstant = Field(alias="from", description="the first instant, such as 2026-01-31T08:00:00Z")
+    to: GivenInstant | None = Field(None, description="the last instant; default: now")
+    order: Literal["oldest", "newest"] = Field("oldest", description="which fire times come first")
+    limit: int = Field(100, ge=1, le=MAX_TIMES, description="maximum number of runs")
+    at_once: int = Field(
+        1, alias="atOnce", ge=1, le=MAX_WAITING, description="runs at a time, if concurrency allows several"
+    )
+    dry_run: bool = Field(False, alias="dryRun", description="true: only list the fire times")
 
 
 def json_name(name: str) -> str:

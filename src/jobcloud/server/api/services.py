@@ -14,7 +14,7 @@ from jobcloud.errors import JobcloudError
 from jobcloud.history.queries import Reader
 from jobcloud.messages import Command
 from jobcloud.scheduler.explain import AgentView, Explanation
-from jobcloud.server.api.body import read_object
+from jobcloud.server.api.body import read_object, read_object_or_nothing
 from jobcloud.server.api.events import Notices
 from jobcloud.server.api.follow import Followers
 from jobcloud.server.api.guard import Access
@@ -117,7 +117,12 @@ async def _services(request: Request) -> Services:
 
 ServicesDep = Annotated[Services, Depends(_services)]
 JsonObject = Annotated[dict[str, Any], Depends(read_object)]
+#: {} for a request without a body
+OptionalJsonObject = Annotated[dict[str, Any], Depends(read_object_or_nothing)]
 Switch = Literal["enable", "disable"]
+
+
+Pausing = Literal["pause", "resume"]
 
 
 class _SwitchConvertor(Convertor[str]):
@@ -132,10 +137,17 @@ class _SwitchConvertor(Convertor[str]):
         return value
 
 
+class _PausingConvertor(_SwitchConvertor):
+    """Matches only "pause" and "resume"."""
+
+    regex = "pause|resume"
+
+
 register_url_convertor("switch", _SwitchConvertor())
+register_url_convertor("pausing", _PausingConvertor())
 
 
-def json_body(schema: type) -> dict[str, Any]:
+def json_body(schema: type, *, required: bool = True) -> dict[str, Any]:
     """The OpenAPI description of a body that the route reads itself, as a JsonObject."""
     reference = {"$ref": f"#/components/schemas/{schema.__name__}"}
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": reference}}}}
+    return {"requestBody": {"required": required, "content": {"application/json": {"schema": reference}}}}

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 from jobcloud.config import App, Job, check_team, team_of
 from jobcloud.errors import NotFound
 from jobcloud.match import PlainMatcher
-from jobcloud.model import Attempt, Executor, Firing, JobState, Task
+from jobcloud.model import Attempt, Backfill, Executor, Firing, JobState, Pause, Task, pause_key
 from jobcloud.scheduler import Scheduler
 from jobcloud.scheduler.attempts import Attempts, fits
+
+Pausable: TypeAlias = Literal["job", "app", "cluster"]
 
 
 class WarmExecutors(NamedTuple):
@@ -39,6 +41,17 @@ class Snapshot:
     warm_executors: Mapping[str, WarmExecutors]
     #: by firing; the scheduler may add newer ones after the snapshot was taken
     attempts: Mapping[str, Attempts]
+    pauses: Mapping[str, Pause]
+    backfills: Mapping[str, Backfill]
+
+    def paused_by(self, *, job: str = "", app: str = "") -> list[Pausable]:
+        """What is paused of a job, its app and everything, or of an app and everything."""
+        keys: dict[Pausable, str] = {"cluster": pause_key()}
+        if app:
+            keys["app"] = pause_key(app=app)
+        if job:
+            keys["job"] = pause_key(job=job)
+        return [what for what, key in reversed(keys.items()) if key in self.pauses]
 
     def runs(self, job: str = "", team: str = "") -> list[Firing]:
         """The runs of a job, of a team's jobs, or of all jobs, newest first."""
@@ -96,6 +109,8 @@ def take(scheduler: Scheduler, at: int) -> Snapshot:
         "plain" if isinstance(scheduler.cluster.matcher, PlainMatcher) else "compiled",
         {app.key: _warm_executors(scheduler, app.key, at) for app in scheduler.apps.values() if app.executors},
         dict(scheduler.attempts),
+        dict(scheduler.pauses),
+        dict(scheduler.backfills),
     )
 
 
