@@ -103,7 +103,7 @@ def test_settings_of_elastic_job_reach_its_api(tmp_path: Path) -> None:
     process = wiring._Process(load(flags=flags), tmp_path)
     packages = PackageStore(tmp_path / "packages")
     app: Any = process._api(FakeLoop(), packages, Origin(packages, UrlPolicy()), lambda: None)  # type: ignore[arg-type]
-    assert app.state.services.options.elastic_job == ElasticJobOptions(enabled=True, zone="Asia/Shanghai")
+    assert app.app.state.services.options.elastic_job == ElasticJobOptions(enabled=True, zone="Asia/Shanghai")
     client = client_of(app, url="http://127.0.0.1")
     assert client.get("/api/app/list").status_code == 200
     assert client.get("/api/v1/apps").status_code == 401

@@ -28,7 +28,8 @@ UNIT_TESTS = (
         for name in ("scheduler", "rollouts", "operator_calls", "warm_executors", "partitions", "timeouts", "drains",
                      "firing_listener", "queue", "status", "cluster", "launch", "outcomes", "scheduler_policies",
                      "mass_loss", "retry", "call_sizes", "circuit_breakers", "scheduler_weaknesses", "record_sizes",
-                     "restorations", "roles", "teams", "wide_firings", "wrong_clock", "attempts")
+                     "restorations", "roles", "teams", "wide_firings", "wrong_clock", "triggers", "pauses", "backfills",
+                     "attempts")
     ),
     *(f"tests/server/test_{name}.py"
       for name in ("clock", "epochs", "held_back", "loop", "loop_leadership", "records")),
@@ -258,6 +259,23 @@ MUTATIONS: tuple[Mutation, ...] = (
         "a write of an old leader is not refused", "adapters/etcd/store.py",
         "return [has_value(self._key(_EPOCH), self._claim), *_still_candidate(self._candidacy())]", "return []",
         quiet=True,
+    ),
+    Mutation(
+        "a paused job starts its shards", "scheduler/cycle.py",
+        "if self._state.pauses and self._state.paused(job):", "if False:",
+    ),
+    Mutation(
+        "a new leader forgets pauses", "scheduler/recovery.py", "pauses=dict(stored.pauses)", "pauses={}",
+    ),
+    Mutation(
+        "the parameter of a trigger is lost", "scheduler/sharding.py",
+        "return Payload(own, _of_all_shards(_alone(job) if alone else job, firing.terms.parameter))",
+        "return Payload(own, _of_all_shards(_alone(job) if alone else job, None))",
+    ),
+    Mutation(
+        "a trigger with a key makes a second run", "scheduler/commands.py",
+        "if key and (known := self._firings.with_key(job.key, key)) is not None:",
+        "if key and (known := None) is not None:",
     ),
     Mutation(
         "an updated job is considered by the clock alone", "scheduler/timetable.py",

@@ -169,8 +169,9 @@ class Operators:
         elif kind == "backfill":
             self._backfill(job, b)
         elif kind == "trigger":
-            terms = _terms(b)
-            self._ask(("trigger", job), ABSENT, lambda at: Trigger(at, job, terms))
+            self._trigger(job, _terms(b))
+            if _terms(b).key:  # clients repeat such a trigger until it is answered
+                self._world.later(1 + b % 3_000, self._trigger, job, _terms(b))
         elif kind == "drain":
             hosts = [host.agent.agent_id for host in self._world.cluster.hosts if host.agent.agent_id]
             if hosts:
@@ -201,6 +202,9 @@ class Operators:
         self._ask(("backfill", job), ABSENT, lambda at: BackfillJob(at, job, _seconds(at, b), 1 + b % 2))
         if b % 3 == 0:
             self._world.later(300, self._backfill, job, 0)
+
+    def _trigger(self, job: str, terms: Terms) -> None:
+        self._ask(("trigger", job), ABSENT, lambda at: Trigger(at, job, terms))
 
     def resume(self, key: str) -> None:
         self._ask(("pause_mark", key), False, lambda at: _set_paused(at, key, paused=False))

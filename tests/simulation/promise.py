@@ -28,7 +28,8 @@
 15. After a backup was restored, a shard that may have run since is repeated only if its job has failover. A leader
     notices within 10 s that its state was deleted. Epochs, task ids and fence tokens stay unique (5 and 9).
 16. No task joins an executor of another team.
-17. A run has the parameter that its trigger set, and only the shards that its trigger chose.
+17. A run has the parameter that its trigger set, and only the shards that its trigger chose. A job has one run with
+    a key.
 18. Nothing of a paused job starts.
 """
 
@@ -453,6 +454,8 @@ class Promise:
                 self._world.truth.forget_run(key)
             if old is not None and old.ended_ms and record != old and not retried:
                 self._world.violation(f"2: {key} had ended and goes on")
+            if old is None and record.terms.key:
+                self._only_one(record)
             self._outcomes(record)
             self._not_charged(record)
             if (Kind.JOB, record.job) not in batch and key not in self._world.extremes.given_up:
@@ -470,6 +473,11 @@ class Promise:
             if not alive:
                 return
         self._world.violation(f"2: {key} vanishes unfinished: {old}")
+
+    def _only_one(self, firing: Firing) -> None:
+        same = (one for one in self.firings.values() if one.job == firing.job and one.terms.key == firing.terms.key)
+        if found := [one.id for one in same if one.id != firing.id and self._stored(Kind.FIRING, one.id)]:
+            self._world.violation(f"17: {firing.id} and {found} have one key")
 
     def _displaced(self, old: Firing) -> bool:
         """True if a run that has just ended does not fit into the history of its job, beside newer ones."""

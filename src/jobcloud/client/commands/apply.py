@@ -43,8 +43,9 @@ def apply(
 ) -> None:
     """Register or update the apps and jobs of files: all of them, or none if anything is wrong.
 
-    Prints what is new and each field that changes. Apps and jobs that do not differ stay as they are. Whether an app or
-    a job is enabled does not change.
+    Prints what is new and each field that changes. Apps and jobs that do not differ stay as they are.
+
+    Whether an app or a job is enabled does not change.
     """
     from jobcloud.client import apps
 

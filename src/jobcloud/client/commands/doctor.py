@@ -31,8 +31,9 @@ def doctor(
 ) -> None:
     """Check the server, Mesos, the agents, the clock and time zones: what is wrong, and what to do about it.
 
-    With options of the scheduler, also check whether a scheduler could run here with them: settings, data directory,
-    ports, and the servers of Mesos, ZooKeeper or etcd. Changes nothing. Exits with 1 if there is a problem.
+    With options of the scheduler, it also checks whether a scheduler with these options could run on this machine.
+
+    The command changes nothing. It exits with 1 if there is a problem.
     """
     from jobcloud.client import doctor as checks
 

@@ -110,7 +110,7 @@ class CountedApi:
     """An ASGI app whose answers are counted by the template of their route."""
 
     def __init__(self, app: FastAPI, tally: Tally) -> None:
-        self._app: ASGIApp = app
+        self.app = app
         self._tally = tally
         #: routes by identity, because they do not know the prefix of their router
         self._templates: dict[int, str] = {}
@@ -126,4 +126,4 @@ class CountedApi:
                 self._tally.answered((scope["method"], template) if template else NO_ROUTE, message["status"])
             await send(message)
 
-        await self._app(scope, receive, count)
+        await self.app(scope, receive, count)
