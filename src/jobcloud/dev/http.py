@@ -290,7 +290,7 @@ def _read_head(method: bytes, target: bytes, version: str, headers: tuple[tuple[
 
 @lru_cache(maxsize=256)
 def _check_source(method: str, host: str, origin: str | None) -> None:
-    """Refuse host names that are not loopback, because other sites own them. Refuse calls from pages of other sites.
+    """Refuse host names of other sites, which may resolve to this server, and calls from pages of other sites.
 
     Raises BadRequestError.
     """

@@ -147,7 +147,7 @@ class ShutdownAgent(msgspec.Struct, frozen=True, gc=False):
 
 
 class DropTasks(msgspec.Struct, frozen=True, gc=False):
-    """The agent did not report these tasks when it re-registered. It must send an update with `state` for each."""
+    """The agent did not report these tasks at its re-registration. It must send an update with `state` for each."""
 
     framework_id: str
     task_ids: tuple[str, ...]

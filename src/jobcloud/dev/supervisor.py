@@ -172,7 +172,7 @@ class _ProcessTree:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                # Ctrl-C signals the terminal's foreground group: only the root, which stops the others in order.
+                # Ctrl-C signals the terminal's foreground group. Only the root is in this group, and stops the others.
                 process_group=0,
             )
         self._started[name] = time.monotonic()

@@ -361,7 +361,7 @@ cdef class Packer:
         return self.dice
 
     cdef int best_host(self, int kind) noexcept nogil:
-        """The host that has the least room left after a task of the kind is placed; -1 if the task fits no host."""
+        """The host with the least room left after it gets a task of the kind; -1 if the task fits no host."""
         cdef int h, best = -1
         cdef double score, lowest = 1e299
         self.find_caps(self.kind_job[kind])
@@ -385,8 +385,8 @@ cdef class Packer:
     cdef int64_t ejection(self, int kind, int host, int64_t bound, int32_t* out, int* size) noexcept nogil:
         """Find tasks whose ejection makes room for a task of the kind, with a low total penalty.
 
-        Writes the tasks to `out` and their number to `size`. Returns their total penalty, or -1 if no tasks with a total
-        below `bound` are found. `forward` and `backward` hold the limits of the kind's job.
+        Writes the tasks to `out` and their number to `size`. Returns their total penalty, or -1 if no tasks with a
+        total below `bound` are found. `forward` and `backward` hold the limits of the kind's job.
         """
         cdef int32_t content[MAX_ON_A_HOST]
         cdef uint8_t forced[MAX_ON_A_HOST]
@@ -672,7 +672,7 @@ cdef class Pricer:
         for d in range(self.dimensions):
             if self.capacity[d] > 0:
                 used += 1
-        # Start with half of the multipliers that cover every kind: the largest value per mean share of the host.
+        # Start with half of the multipliers that cover every kind: the largest value per unit of the mean resource.
         if self.best_multiplier[0] == 0.0 and np.asarray(self.best_multiplier).sum() == 0.0:
             highest = 0.0
             for k in range(self.kinds):

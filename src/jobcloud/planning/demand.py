@@ -68,8 +68,8 @@ class Load:
 def runs(job: ScheduledJob, start_ms: int, end_ms: int) -> list[tuple[int, int]]:
     """The runs of a job within [start, end), as ascending spans [from, until) in ms; they may overlap.
 
-    Also simulates some time before `start`, because runs and waiting firings of that time may reach into the window:
-    as long as a full queue takes to run, but at most a day, or one run if the run is longer.
+    Also simulates some time before `start`, because runs and waiting firings of that time may reach into the window.
+    This time is as long as a full queue takes to run: at most a day, but at least one run.
     """
     if job.schedule is None:
         return [(start_ms, end_ms)]

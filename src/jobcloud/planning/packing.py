@@ -77,7 +77,7 @@ class Packing:
         return len(np.unique(self.host_of[self.host_of >= 0]))
 
     def held(self, problem: Problem) -> Int32s:
-        """int32[H, K]: the number of tasks of each kind on each host. Only for few kinds: the table is full."""
+        """int32[H, K]: the number of tasks of each kind on each host. Use it for few kinds only: the table is large."""
         table = np.zeros((len(self.hosts), len(problem.task_kinds)), dtype=np.int32)
         placed = self.host_of >= 0
         np.add.at(table, (self.host_of[placed], problem.kind_of_tasks()[placed]), 1)
@@ -169,7 +169,7 @@ def place(
 ) -> Packing:
     """Place as much of the demand as possible on the given hosts (int32[H], the kind of each).
 
-    `start`: a packing with hosts for some tasks. Without `move`, these tasks stay, and the others use the other room.
+    `start`: a packing with hosts for some tasks. Without `move`, these tasks stay, and the others use the free room.
     """
     clock = _Clock(seconds, progress)
     return _place(problem, hosts, clock, clock.end if move else 0.0, seed, start)

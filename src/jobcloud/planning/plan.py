@@ -30,7 +30,7 @@ _FAIL_BY: Final = "zone"
 class Question:
     """The options of a plan. Every plan answers whether the tasks fit and how many hosts they need.
 
-    `how_many`: the problem's hosts are types, and any number of each is available. Otherwise they are the existing
+    `how_many`: the problem's hosts are types, and any number of each is available. Without it, these are the existing
     hosts. `failures`: numbers of failed hosts. `fail_by`: the attribute that defines a failure domain. `more`: jobs
     whose headroom is computed. `seconds`: the time to search for packings. Tasks not tried by then are untried.
     """
@@ -63,7 +63,7 @@ class UntriedTasks:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """The hosts of one type that all tasks need that can run on this type. `price`: the price of all these hosts.
+    """The hosts of one type for all tasks that can run on this type. `price`: the price of all these hosts.
 
     `unsuitable`: tasks that cannot run on this type. `untried`: tasks that have no host because the time was over.
     """

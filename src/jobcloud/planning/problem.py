@@ -72,9 +72,9 @@ class Problem:
 
     request int64[K, D]. kind_job, kind_key int32[K] (key -1: none). shared int64[S, D]. first int32[K + 1]: kind k has
     the tasks first[k] … first[k + 1] - 1. job_first int32[J + 1]: the same for jobs. max_per_host int32[J]: the maximum
-    for tasks of a job on one host. allowed uint8[K, T]. rules: three int32 arrays (start[J + 1], job, limit). A host with
-    a task of job j holds at most limit[n] tasks of job[n] for start[j] ≤ n < start[j + 1]. The entries of a job are sorted
-    by the other job. back_rules: the same rules, indexed by the other job.
+    for tasks of a job on one host. allowed uint8[K, T]. rules: three int32 arrays (start[J + 1], job, limit). A host
+    with a task of job j holds at most limit[n] tasks of job[n] for start[j] ≤ n < start[j + 1]. The entries of job j
+    are sorted by job[n]. back_rules: the same rules, indexed by the other job.
     """
 
     dimensions: tuple[str, ...]

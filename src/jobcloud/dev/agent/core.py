@@ -71,7 +71,7 @@ class Agent:
 
     @property
     def agent_id(self) -> str:
-        """Empty before the first registration."""
+        """The id from the master; empty before the first registration."""
         return self.state.agent_id
 
     def handle(self, event: AgentInput, at_ms: int) -> list[Effect]:

@@ -139,7 +139,7 @@ class AgentState:
         return {**status, "reason": "REASON_AGENT_DRAINING", "state": state}
 
     def _apply_status(self, key: Key, status: Json) -> None:
-        """Give a task its new state. The state does not wait for the acknowledgement of the update."""
+        """Give a task its new state at once. The acknowledgement of the update follows later."""
         executor = self.owners.get(key)
         if executor is None:
             return

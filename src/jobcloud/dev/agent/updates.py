@@ -1,4 +1,6 @@
-"""Status updates on their way to the scheduler. The updates of a task are sent one at a time, until acknowledged.
+"""Status updates on their way to the scheduler. Of each task, one update is sent at a time.
+
+An update is sent again until it is acknowledged.
 
 Source: src/slave/task_status_update_manager.cpp of Mesos 1.11.0.
 """

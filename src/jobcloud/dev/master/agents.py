@@ -97,8 +97,8 @@ class Agents:
     def _recover(self, agent: AgentRecord, message: RegisterAgent, announcement: str) -> None:
         """Adopt the tasks and executors of an agent that has no record here.
 
-        With an `announcement`, frameworks get an update for each task. There is none after a restart of the master:
-        then frameworks have to reconcile.
+        With an `announcement`, frameworks get an update for each task. After a restart of the master there is
+        no announcement, and frameworks have to reconcile.
         """
         state = self._state
         infos = {info["id"]["value"]: info for info in message.frameworks}

@@ -1,9 +1,9 @@
 """Mesos' hierarchical allocator: dominant resource fairness between roles and frameworks, no quota and no weights.
 
 First comes the role with the lowest dominant share, and in this role the framework with the lowest share. This
-framework is offered all free resources of an agent that the role may use, then the next one gets the rest. An agent is
-considered again after a change, or while a filter hides some of its resources.
-Source: src/master/allocator/mesos/hierarchical.cpp of Mesos 1.11.0.
+framework is offered all free resources of an agent that the role may use. The rest goes to the next framework in this
+order. An agent is considered again after its resources or the frameworks have changed, and as long as a filter hides
+some of its resources. Source: src/master/allocator/mesos/hierarchical.cpp of Mesos 1.11.0.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class Allocator:
             client.filters.setdefault((role, agent_id), []).append((until, resources))
 
     def allocate(self, at_ms: int) -> Iterator[tuple[str, str, str, Resources]]:
-        """Yield (agent id, framework id, role, resources) to offer now. The resources are charged before."""
+        """Yield (agent id, framework id, role, resources) to offer now. It charges resources before it yields them."""
         candidates, self._candidates = self._candidates, {}
         eligible = self._eligible()
         for agent_id in candidates:

@@ -183,7 +183,7 @@ class SchedulerCalls:
         state.send_event(framework, events.update(status))
 
     def _send_latest(self, framework: FrameworkRecord, task: TaskRecord) -> None:
-        """Send the state in the last update that was sent. Mesos does the same even if the task has a newer state."""
+        """Send the state in the update that was sent last, even if the task has a newer state. Mesos does the same."""
         text, reason = "Reconciliation: Latest task state", "REASON_RECONCILIATION"
         status = events.task_status(task, task.update_state or task.state, text, reason, self._state.now)
         if task.statuses:

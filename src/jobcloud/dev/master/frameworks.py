@@ -86,7 +86,7 @@ class Frameworks:
             state.call_at(state.now + state.settings.heartbeat_ms, self._send_heartbeat, stream_id)
 
     def update(self, framework: FrameworkRecord, update: Json) -> None:
-        """Handle UPDATE_FRAMEWORK, the only call whose answer (200 or 400) tells whether it had an effect."""
+        """Handle UPDATE_FRAMEWORK, the only call whose answer (200 or 400) tells whether the call succeeded."""
         state = self._state
         info = _with_defaults(update["framework_info"])
         suppressed = update.get("suppressed_roles") or []

@@ -117,7 +117,7 @@ def _tasks_of(operations: list[Json]) -> list[Json]:
 
 
 def _for_agent(requested: Json, role: str) -> Json:
-    """An ExecutorInfo as Mesos passes it to agents: its resources name a role, and its command has all defaults."""
+    """An ExecutorInfo as Mesos passes it to agents: its resources name a role, and its command has defaults."""
     command = {"shell": True, **requested["command"]}
     if command.get("uris"):
         command["uris"] = [{"extract": True, **uri} for uri in command["uris"]]

@@ -1,6 +1,6 @@
 """The master's records: frameworks, agents, executors, tasks, offers, drains.
 
-They hold data and offer look-ups. Other modules change them.
+Records hold data and have methods that look up data. Other modules change the records.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class TaskRecord(msgspec.Struct):
 
 @dataclass(slots=True)
 class ExecutorRecord:
-    """`requested`: the ExecutorInfo of the first request, as the latest identical request had it."""
+    """`requested`: the ExecutorInfo as the framework sent it. Each identical request replaces the object."""
 
     info: Json
     role: str

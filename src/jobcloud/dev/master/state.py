@@ -154,7 +154,7 @@ class State:
         self.agents[task.agent_id].tasks[framework.id, task.task_id] = task
 
     def apply_status(self, task: TaskRecord, status: Json, latest_state: str = "") -> None:
-        """Record a status of a task. The first terminal or TASK_UNREACHABLE one frees the task's resources."""
+        """Record a status of a task. The first terminal or unreachable status frees the resources."""
         state, terminal = latest_state or status["state"], task.terminal
         freed = terminal or task.state == "TASK_UNREACHABLE"
         if not terminal:

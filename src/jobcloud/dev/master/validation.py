@@ -210,7 +210,7 @@ def same_executor(known: Json, requested: Json, role: str) -> bool:
 
 
 def _comparable(executor: Json, role: str) -> Json:
-    """The parts of an ExecutorInfo that Mesos compares. It ignores others, such as labels and the grace period."""
+    """The parts of an ExecutorInfo that Mesos compares. Labels, the grace period and others are left out."""
     command = executor.get("command") or {}
     wire = executor.get("resources") or []
     return {
