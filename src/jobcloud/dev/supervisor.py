@@ -161,7 +161,7 @@ class _ProcessTree:
             fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise StartFailed(
-                f"{self._data} is in use by another `jobcloud dev`: stop that one, or use --data"
+                f"{self._data} is in use by another `jobcloud dev`: stop it, or name another directory with --data"
             ) from None
 
     def _start(self, name: str) -> None:

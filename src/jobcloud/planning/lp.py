@@ -33,8 +33,8 @@ _MAX_SECONDS: Final = 2.0
 class Weights:
     """A certificate: the value of a task of each kind, chosen so that no host holds tasks worth more than `max_value`.
 
-    To check the certificate, fill one host for the greatest value. The demand is worth `total`, so its tasks need at least
-    total / max_value hosts. All numbers are integers.
+    To check the certificate, fill one host for the greatest value. The demand is worth `total`, so the tasks need at
+    least total / max_value hosts. All numbers are integers.
     """
 
     weights: tuple[int, ...]

@@ -6,8 +6,8 @@
     ATTRIBUTE=VALUE|VALUE     only on hosts whose attribute has one of the values
     zone in a, b              and every other constraint of `jobcloud.match.constraints`
 
-Several constraints are separated by ";". Parts of the form JOB<=N continue the last "anti:", as long as no constraint on
-an attribute comes between.
+Several constraints are separated by ";". Parts of the form JOB<=N continue the last "anti:" if no constraint on an
+attribute comes between.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""Status updates on their way to the scheduler. Of each task, one update is sent at a time.
+"""Status updates on their way to the scheduler.
 
-An update is sent again until it is acknowledged.
-
+The updates of a task are sent one after another. Each is sent again until it is acknowledged.
 Source: src/slave/task_status_update_manager.cpp of Mesos 1.11.0.
 """
 
