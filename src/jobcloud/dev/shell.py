@@ -101,7 +101,7 @@ class Shell:
         self._queue: deque[tuple[Host | None, Any, Connection | None]] = deque()
         self._handling = False
         self._to_rearm: set[Host | None] = set()
-        self._delayed: dict[int, list[tuple[Host, Any]]] = {}  # by the event loop's clock, in milliseconds
+        self._delayed: dict[int, list[tuple[Host, Any]]] = {}  # by due time on the event loop's clock (ms)
         self._master_alarm = Alarm()
         self._master_listener: Listener | None = None
         self._processes: dict[str, Process] = {}

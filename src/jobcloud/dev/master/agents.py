@@ -201,7 +201,7 @@ class Agents:
     def _reregistration_timed_out(self, agent_id: str) -> None:
         state = self._state
         agent = state.agents.get(agent_id)
-        # An agent that came back has another deadline, or none.
+        # If the agent came back in the meantime, its deadline is later or None.
         if agent is not None and agent.times_out_at is not None and agent.times_out_at <= state.now:
             seconds = state.settings.agent_reregister_timeout_ms // 1000
             self._mark_unreachable(agent, f"agent did not reregister within {seconds}secs after disconnecting")

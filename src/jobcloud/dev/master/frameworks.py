@@ -125,7 +125,7 @@ class Frameworks:
     def _failover_timed_out(self, framework_id: str) -> None:
         state = self._state
         framework = state.frameworks.get(framework_id)
-        # A framework that came back has another deadline, or none.
+        # If the framework came back in the meantime, its deadline is later or None.
         if framework is not None and framework.fails_over_at is not None and framework.fails_over_at <= state.now:
             self.remove(framework)
 
