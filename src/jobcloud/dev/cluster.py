@@ -1,7 +1,7 @@
-"""`python -m jobcloud.dev.cluster`: a master and N agents in one process; and `DevCluster`, which starts that process.
+"""`python -m jobcloud.dev.cluster` runs a master and N agents in one process. `DevCluster` starts that process.
 
-The process prints one line `ready master=127.0.0.1:PORT agents=N`. It ends on SIGTERM and SIGINT, and with its parent
-if `--parent-pid` is given. It leaves no process behind, even if it is killed.
+The process prints one line `ready master=127.0.0.1:PORT agents=N`. It ends on SIGTERM, SIGINT and SIGHUP. With
+`--parent-pid`, it also ends when its parent has ended. It leaves no process behind, even if it is killed.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def _options(argv: list[str]) -> ClusterOptions:
     parser = argparse.ArgumentParser(prog="jobcloud.dev.cluster", description="A small Mesos for laptops and tests.")
     add = parser.add_argument
     add("--agents", type=int, default=1, help="number of agents (%(default)s)")
-    add("--port", type=int, default=5050, help="port of the master; 0 takes a free one, as agents do (%(default)s)")
-    add("--data", type=Path, help="directory of the sandboxes and agents' ids (a temporary one)")
+    add("--port", type=int, default=5050, help="port of the master; 0 takes a free port (%(default)s)")
+    add("--data", type=Path, help="directory for the sandboxes and the agents' ids (a temporary directory)")
     add("--resources", default=DEFAULT_RESOURCES, help="resources of each agent (%(default)s)")
     add(
         "--attributes",
@@ -68,7 +68,7 @@ def _options(argv: list[str]) -> ClusterOptions:
         default=[],
         help="attributes of each agent: key:value, separated by ; (may be repeated)",
     )
-    add("--parent-pid", type=int, help="end when this parent process has ended")
+    add("--parent-pid", type=int, help="process id of the parent; end when the parent has ended")
     add("--heartbeat-ms", type=int, default=15_000)
     add("--allocation-interval-ms", type=int, default=1_000)
     add("--offer-timeout-ms", type=int, help="rescind offers after this time (never)")
@@ -103,7 +103,7 @@ def _options(argv: list[str]) -> ClusterOptions:
 
 
 def _attributes(text: str) -> tuple[dict[str, Any], ...]:
-    """Parse `rack:a;zone:b;weight:2.5`: numbers become scalars, as in Mesos. Raises ResourceError."""
+    """Parse `rack:a;zone:b;weight:2.5`. Numbers become scalars, as in Mesos. Raises ResourceError."""
     made: list[dict[str, Any]] = []
     for part in filter(str.strip, text.split(";")):
         name, colon, value = (one.strip() for one in part.partition(":"))
@@ -117,7 +117,7 @@ def _attributes(text: str) -> tuple[dict[str, Any], ...]:
 
 
 class _SavedState:
-    """The cluster's name and its agents' ids, saved in `--data`. Raises ClusterError if the file is damaged."""
+    """The file in `--data` with the cluster's name, its agents' ids and its starts. Raises ClusterError if damaged."""
 
     def __init__(self, data: Path) -> None:
         self._path = data / "cluster.json"
@@ -133,7 +133,7 @@ class _SavedState:
                 raise ClusterError(f"{self._path} is damaged: remove it to start with new agents") from None
 
     def save(self, agent_ids: list[str]) -> None:
-        """Replace the file as a whole, so that a kill leaves the old or the new one."""
+        """Replace the file in one step. After a kill, there is either the old or the new file."""
         new = self._path.with_suffix(".new")
         new.write_text(json.dumps({"name": self.name, "agents": agent_ids, "runs": self.starts + 1}))
         new.replace(self._path)
@@ -176,7 +176,7 @@ async def _until(stop: asyncio.Event, parent_pid: int | None) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     options = _options(sys.argv[1:] if argv is None else argv)
-    # Few objects form reference cycles; frequent collections would cost more than the work of launches.
+    # Few objects form reference cycles. Frequent garbage collections would take more time than the launches.
     gc.set_threshold(100_000, 20, 20)
     try:
         data, temporary = options.data, None
@@ -245,7 +245,7 @@ class DevCluster:
         return code
 
     def control(self, knob: str, **fields: Any) -> dict[str, Any]:
-        """Inject a fault (docs/dev-cluster.md). Raises ClusterError with the text of a refusal."""
+        """Inject a fault (docs/dev-cluster.md). Raises ClusterError if the cluster refuses the request."""
         host, _, port = self.master.partition(":")
         link = http.client.HTTPConnection(host, int(port), timeout=_STOP_SECONDS)
         try:

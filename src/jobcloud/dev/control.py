@@ -1,4 +1,4 @@
-"""Fault injection over HTTP: `POST /dev/control` at the master's port, one JSON object with a `knob`.
+"""Fault injection over HTTP. `POST /dev/control` at the master's port takes one JSON object with a `knob`.
 
 docs/dev-cluster.md lists the knobs and their fields.
 """
@@ -19,7 +19,7 @@ from .virtual import VirtualExecutors
 
 
 class ControlError(ValueError):
-    """An invalid request; the text names the field and the values it accepts."""
+    """An invalid request; the text names the field and the values that the field accepts."""
 
 
 class Control:
@@ -43,7 +43,7 @@ class Control:
         }
 
     def handle(self, body: bytes) -> tuple[int, Json]:
-        """The HTTP status and the JSON of the answer."""
+        """Handle the body of a request. Returns the HTTP status and the JSON of the answer."""
         try:
             request = json.loads(body)
             if not isinstance(request, dict) or request.get("knob") not in self._knobs:

@@ -1,4 +1,7 @@
-"""Faults that tests inject between the master and schedulers: lost, repeated, late updates, and failed calls. Pure."""
+"""Faults that tests inject between the master and schedulers: lost, repeated or late updates, and failed calls.
+
+The module is pure.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ UPDATE_FAULTS = ("drop", "double", "delay", "hold")
 
 @dataclass(slots=True)
 class UpdateFault:
-    """Applies to the next `count` matching status updates to schedulers. An empty `task_id` or `state` matches all."""
+    """Applies to the next `count` matching status updates to schedulers. An empty `task_id` or `state` matches any."""
 
     kind: str  # one of UPDATE_FAULTS
     task_id: str
@@ -30,11 +33,11 @@ class Faults:
     call_statuses: list[int] = field(default_factory=list)  # HTTP statuses for the next calls to the master
 
     def next_call_status(self) -> int:
-        """The HTTP status with which to refuse the next call; 0 to handle it."""
+        """The HTTP status of the refusal of the next call; 0 if the call is to be handled."""
         return self.call_statuses.pop(0) if self.call_statuses else 0
 
     def apply(self, event: Json) -> list[tuple[int, Json]]:
-        """The (delay in milliseconds, event) pairs to send in place of an event to a scheduler."""
+        """The events that a scheduler gets in place of `event`, as (delay in milliseconds, event) pairs."""
         if event["type"] != "UPDATE":
             return [(0, event)]
         fault = next((one for one in self.update_faults if one.matches(event["update"]["status"])), None)
@@ -52,7 +55,7 @@ class Faults:
         return []
 
     def release_updates(self, reverse: bool) -> list[Json]:
-        """End all `hold` faults. Returns the held updates in the order in which to send them."""
+        """End all `hold` faults. Returns the held updates in the order in which they are to be sent."""
         held, self.held_updates = self.held_updates, []
         self.update_faults = [one for one in self.update_faults if one.kind != "hold"]
         return held[::-1] if reverse else held

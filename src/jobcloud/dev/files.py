@@ -1,6 +1,7 @@
-"""Files of an agent's sandboxes, by path or by Mesos' virtual path.
+"""Reads an agent's sandboxes. A file is named by its path or by Mesos' virtual path.
 
-Serves `/files/read`, `/files/browse`, the operator calls READ_FILE and LIST_FILES, and the executors in `/state`.
+This module answers `/files/read`, `/files/browse` and the operator calls READ_FILE and LIST_FILES. It also finds the
+executors for `/state`.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ _MAX_READ = 16 * 4096  # Mesos' limit for one answer: 16 pages
 
 
 def read(root: Path, query: Mapping[str, str]) -> tuple[int, str]:
-    """Read part of a file: the status and JSON `{"data", "offset"}`.
+    """Read part of a file. Returns the HTTP status and JSON `{"data", "offset"}`, or the text of an error.
 
-    Without `offset` the data is empty and the offset is the size of the file.
+    If the query has no `offset`, the data is empty and the offset is the size of the file.
     """
     path = _resolved(root, query.get("path"))
     if isinstance(path, str):
@@ -43,7 +44,7 @@ def read(root: Path, query: Mapping[str, str]) -> tuple[int, str]:
 
 
 def browse(root: Path, query: Mapping[str, str]) -> tuple[int, str]:
-    """List a directory: the status and a JSON array."""
+    """List a directory. Returns the HTTP status and a JSON array, or the text of an error."""
     path = _resolved(root, query.get("path"))
     if isinstance(path, str):
         return 400, path
@@ -67,7 +68,7 @@ def browse(root: Path, query: Mapping[str, str]) -> tuple[int, str]:
 
 
 def operate(root: Path, call: object) -> tuple[int, str]:
-    """Answer READ_FILE or LIST_FILES: the status and JSON, or the text of an error."""
+    """Answer READ_FILE or LIST_FILES. Returns the HTTP status and JSON, or the text of an error."""
     kind = call.get("type") if isinstance(call, dict) else None
     body = call.get(kind.lower()) if isinstance(call, dict) and isinstance(kind, str) else None
     if kind not in ("READ_FILE", "LIST_FILES") or not isinstance(body, dict) or not isinstance(body.get("path"), str):
@@ -110,7 +111,7 @@ def frameworks(root: Path, live: Mapping[str, str]) -> list[dict[str, Any]]:
 
 
 def _resolved(root: Path, path: str | None) -> Path | str | None:
-    """The path of a file; an error text for a bad request; None for a path outside the sandboxes."""
+    """The path of a file; an error text if there is no path; None if the path is invalid or outside the sandboxes."""
     if not path:
         return "Expecting 'path=value' in query.\n"
     wanted = Path(path)

@@ -1,4 +1,4 @@
-"""Reading a FrameworkInfo: its roles, its capabilities, and the task state that it understands."""
+"""Reads a FrameworkInfo: its roles, its capabilities, and the state that the framework gets for dropped tasks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def has_capability(info: Json, capability: str) -> bool:
 
 
 def dropped_state(info: Json) -> str:
-    """The state of a task that was never launched: only partition-aware frameworks know TASK_DROPPED."""
+    """The state of a dropped task. Frameworks that are not partition-aware do not know TASK_DROPPED."""
     return "TASK_DROPPED" if has_capability(info, "PARTITION_AWARE") else "TASK_LOST"
 
 

@@ -1,8 +1,8 @@
 """A small HTTP/1.1 server as an asyncio protocol, on loopback only.
 
-Pages of other sites cannot use it: Host must be a loopback name, and the Origin of a call must be this server.
-Fault injection needs the sockets under the event streams, which a server framework would hide. Pipelined requests are
-read and answered together, without a turn of the event loop for each.
+Pages of other sites cannot use the server: the Host of a request must be a loopback name, and the Origin of a call must
+be this server or absent. Fault injection needs the sockets under the event streams. A server framework would hide these
+sockets. Pipelined requests are read and answered together, in one turn of the event loop.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MAX_BODY_BYTES = 32 << 20
 _MAX_HEAD_BYTES = 64 << 10
 _LONG_BODY, _LONG_HEAD = f"The body is over {MAX_BODY_BYTES} bytes", "The head of the request is too long"
 _encode = msgspec.json.Encoder().encode
-_MAX_BACKLOG_BYTES = 256 << 20  # unread bytes (500,000 updates) after which a stream is cut off
+_MAX_BACKLOG_BYTES = 256 << 20  # a stream with more unread bytes (500,000 updates) is cut off
 
 
 class BadRequestError(Exception):
@@ -39,7 +39,7 @@ class BadRequestError(Exception):
 
 
 class Head(msgspec.Struct, frozen=True, gc=False):
-    """The head of a request. With `waits` the client sends the body after "100 Continue"."""
+    """The head of a request. `waits`: the client sends the body only after the answer "100 Continue"."""
 
     method: str
     path: str
@@ -84,12 +84,12 @@ class RequestReader:
             self._refused = BadRequestError(400, str(error))
 
     def take_pause(self) -> bool:
-        """Whether the client waits for "100 Continue" before it sends a body. True once for each request."""
+        """Whether the client waits for "100 Continue" before it sends a body. Returns True at most once a request."""
         waits, self._client_waits = self._client_waits, False
         return waits
 
     def next(self) -> Request | None:
-        """The next complete request, or None. Raises BadRequestError; the rest of the data is then meaningless."""
+        """The next complete request, or None. Raises BadRequestError if it is invalid; data after it is not read."""
         if self._found:
             return self._found.popleft()
         if self._refused is not None:
@@ -150,7 +150,7 @@ class Connection(asyncio.Protocol):
             self._handle_requests()
 
     def eof_received(self) -> bool:
-        """Close the connection after a pending answer."""
+        """Close the connection. If a request is being handled, it is answered first."""
         self._ended = True
         if self._pending is None:
             self.close()
@@ -268,7 +268,10 @@ Handler = Callable[[Request, Connection], "Coroutine[Any, Any, None] | None"]
 
 @lru_cache(maxsize=256)
 def _read_head(method: bytes, target: bytes, version: str, headers: tuple[tuple[bytes, bytes], ...]) -> Head:
-    """Parse a head. Cached: the heads of one client differ only in the length of the body. Raises BadRequestError."""
+    """Parse a head. Raises BadRequestError.
+
+    The results are cached, because the heads of one client differ only in the length of the body.
+    """
     if not version.startswith("1."):
         raise BadRequestError(505, "Expecting HTTP/1.1")
     if len(target) + sum(len(name) + len(value) + len(b": \r\n") for name, value in headers) > _MAX_HEAD_BYTES:
@@ -287,7 +290,7 @@ def _read_head(method: bytes, target: bytes, version: str, headers: tuple[tuple[
 
 @lru_cache(maxsize=256)
 def _check_source(method: str, host: str, origin: str | None) -> None:
-    """Refuse host names that another site can point here, and calls from pages of other sites.
+    """Refuse host names of other sites, which may resolve to this server, and calls from pages of other sites.
 
     Raises BadRequestError.
     """

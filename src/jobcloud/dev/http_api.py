@@ -30,13 +30,13 @@ class HttpApi:
         self._control = Control(shell)
 
     async def start_master(self, port: int) -> int:
-        """Start a master with a listener; `port` 0 takes a free one. Returns the port. Raises OSError."""
+        """Start a master with a listener. `port` 0 takes a free port. Returns the port. Raises OSError."""
         listener = await serve(self._serve_master, port)
         self._shell.start_master(listener)
         return listener.port
 
     async def start_agent(self, settings: AgentSettings, name: str, port: int = 0) -> Host:
-        """Start an agent with a listener of its own; it registers at once. Raises OSError."""
+        """Start an agent with a listener of its own. The agent registers at once. Raises OSError."""
         work_dir = self._shell.work_dir / "agents" / name
         work_dir.mkdir(parents=True, exist_ok=True)
 
@@ -60,7 +60,7 @@ class HttpApi:
             self._call(None, request, connection, Operate)
         elif _is_at(path, "/redirect"):
             connection.redirect(self._shell.master.monitoring.redirect())
-        elif request.head.path == "/metrics/snapshot":  # metrics belong to the process, so they are not below /master
+        elif request.head.path == "/metrics/snapshot":  # metrics belong to the process: not below /master
             connection.answer(200, self._shell.master.monitoring.metrics())
         elif path == "/dev/control" and request.head.method == "POST":
             connection.answer(*self._control.handle(request.body))
@@ -120,12 +120,12 @@ _READS: dict[str, Callable[[Master, Mapping[str, str]], Json]] = {
 
 
 def _is_at(path: str, route: str) -> bool:
-    """Whether a path is a route, or lies below one: Mesos serves both alike."""
+    """Whether a path is the route or lies below it. Mesos serves both alike."""
     return path == route or path.startswith(route + "/")
 
 
 def _serve_common(path: str, connection: Connection) -> None:
-    """Routes that master and agents share."""
+    """Serve the routes that master and agents share."""
     if path == "/health":
         connection.answer(200)
     elif path == "/version":
@@ -135,7 +135,7 @@ def _serve_common(path: str, connection: Connection) -> None:
 
 
 async def _serve_files(host: Host, path: str, request: Request, connection: Connection) -> None:
-    """Routes that read an agent's disk, in a thread."""
+    """Serve the routes that read an agent's disk. The disk is read in a thread."""
     root = host.workspace.agents_dir
     if path == "/api/v1":
         connection.answer(*await asyncio.to_thread(_operate, host, request), JSON)
@@ -149,7 +149,7 @@ async def _serve_files(host: Host, path: str, request: Request, connection: Conn
 
 
 def _operate(host: Host, request: Request) -> tuple[int, str]:
-    """An operator call to an agent."""
+    """Answer an operator call to an agent."""
     refusal = _refusal(request)
     if refusal is not None:
         return refusal
@@ -161,7 +161,7 @@ def _operate(host: Host, request: Request) -> tuple[int, str]:
 
 
 def _refusal(request: Request) -> tuple[int, str] | None:
-    """The answer to a request that cannot be a call."""
+    """The answer to a request that cannot be a call; None for any other request."""
     if request.head.method != "POST":
         return 405, f"Expecting one of {{ 'POST' }}, but received '{request.head.method}'"
     content_type = request.head.headers.get("content-type")

@@ -1,6 +1,7 @@
-"""`python -m jobcloud.dev.parent_death PID COMMAND…`: run COMMAND, which is killed when its parent PID ends.
+"""`python -m jobcloud.dev.parent_death PID COMMAND…` runs COMMAND and ties its life to its parent, the process PID.
 
-The kernel sends SIGKILL however the parent ends (PR_SET_PDEATHSIG, prctl(2)). The setting survives execve.
+When the parent ends for any reason, the kernel sends SIGKILL to COMMAND (PR_SET_PDEATHSIG, prctl(2)). The setting
+survives execve.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Inputs and effects of the master and agent state machines, and the messages between the two.
 
-Master and agents exchange Python values: Mesos' own protocol between them is not public. Calls and events of schedulers
-and executors are JSON of the v1 API, as dicts. `link` names the connection between the master and one agent; the
-caller of the state machines (the shell or a simulator) chooses it.
+Master and agents exchange Python values, because Mesos' own protocol between them is not public. Calls and events of
+schedulers and executors are JSON of the v1 API, as dicts. `link` names the connection between the master and one agent.
+The caller of the state machines (the shell or a simulator) chooses the name.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import msgspec
 from .resources import Resources
 
 Json = dict[str, Any]
-VERSION = "1.11.0"  # of Mesos, whose API master and agents serve
+VERSION = "1.11.0"  # the version of Mesos whose API master and agents serve
 
 TERMINAL = frozenset(
     {
@@ -34,7 +34,7 @@ TERMINAL = frozenset(
 
 
 class Call(msgspec.Struct, frozen=True, gc=False):
-    """A call of the scheduler or executor API, as parsed JSON. Its form is checked unless it is `trusted`."""
+    """A call of the scheduler or executor API, as parsed JSON. Agents do not check the form of a `trusted` call."""
 
     body: Any
     stream_id: str | None = None
@@ -54,7 +54,7 @@ class StreamLost(msgspec.Struct, frozen=True, gc=False):
 
 
 class LinkLost(msgspec.Struct, frozen=True, gc=False):
-    """The connection between master and agent broke; each side gets this input."""
+    """The connection between master and agent broke. Both sides get this input."""
 
     link: str
 
@@ -147,7 +147,7 @@ class ShutdownAgent(msgspec.Struct, frozen=True, gc=False):
 
 
 class DropTasks(msgspec.Struct, frozen=True, gc=False):
-    """Tasks that a re-registered agent does not report: the agent must send an update with `state` for each."""
+    """The agent did not report these tasks at its re-registration. It must send an update with `state` for each."""
 
     framework_id: str
     task_ids: tuple[str, ...]

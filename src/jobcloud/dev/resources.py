@@ -26,7 +26,7 @@ _UNRESERVED_KEYS = frozenset(("name", "type", "scalar", "ranges", "allocation_in
 
 
 class ResourceError(ValueError):
-    """Resources that Mesos would refuse; the text is the reason."""
+    """Mesos would refuse these resources. The text is the reason."""
 
 
 class Resources(msgspec.Struct, frozen=True, gc=False):
@@ -50,7 +50,7 @@ class Resources(msgspec.Struct, frozen=True, gc=False):
         return Resources(scalars, ranges)
 
     def __sub__(self, other: Resources) -> Resources:
-        """The rest without `other`, which must be contained. Empty entries are dropped."""
+        """The resources without `other`, which they must contain. Empty entries are dropped."""
         if other is self:
             return NOTHING
         scalars = dict(self.scalars)
@@ -107,7 +107,7 @@ class Resources(msgspec.Struct, frozen=True, gc=False):
         )
 
     def amount(self, name: str) -> int:
-        """The total of a scalar over all reservations, in thousandths."""
+        """The total of a scalar resource over all reservations, in thousandths."""
         total = 0
         for (other, _), amount in self.scalars.items():
             if other == name:
@@ -190,7 +190,7 @@ def _covers(spans: Spans, wanted: Spans) -> bool:
 
 
 def from_wire(wire: Wire) -> Resources:
-    """Parse `Resource` messages; entries with the same key are added. Raises ResourceError in Mesos' words."""
+    """Parse `Resource` messages. Entries with the same key are summed. Raises ResourceError in Mesos' words."""
     scalars: dict[Key, int] = {}
     ranges: dict[Key, Spans] = {}
     for entry in wire:
@@ -254,7 +254,7 @@ def thousandths(value: float) -> int:
 
 
 def bad_gpus(resources: Resources) -> str:
-    """The error if the gpus are no whole number, or ""."""
+    """The error if the amount of gpus is not a whole number; otherwise ""."""
     if resources.amount("gpus") % 1000:
         return "Invalid 'gpus' resource: The 'gpus' resource must be an unsigned integer"
     return ""
@@ -289,7 +289,7 @@ def _spans(entry: Mapping[str, Any]) -> Spans:
 def parse(text: str) -> Resources:
     """Parse an agent's `--resources`: `cpus:4;cpus(role):2;mem:4096;ports:[31000-31999,32000-32100]`.
 
-    Raises ResourceError with the invalid part.
+    Raises ResourceError, which names the invalid part.
     """
     scalars: dict[Key, int] = {}
     ranges: dict[Key, Spans] = {}

@@ -1,9 +1,9 @@
 """Sandboxes of executors: directories, fetched files, processes and their end.
 
-Each executor leads its own session. When it ends, all processes that it started are killed. They are recognized by the
-sandbox that their environment names. When the cluster's process ends, even by SIGKILL, executors get SIGKILL as their
-parent-death signal, and the warden process kills the rest. The parent-death signal belongs to the thread that forks, so
-only the main thread starts executors.
+Each executor leads its own session. When an executor ends, all processes that it started are killed. The sandbox in
+their environment identifies these processes. When the cluster's process ends, even by SIGKILL, the executors get
+SIGKILL as their parent-death signal, and the warden process kills all other processes. The kernel sends this signal
+when the thread that forked the executor ends, so only the main thread starts executors.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class LaunchError(Exception):
-    """An executor could not be started; the text is the message in the updates of its tasks."""
+    """An executor could not be started. The text becomes the message in the updates of its tasks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Workspace:
 
 
 def prepare(workspace: Workspace, start: StartExecutor) -> Path:
-    """Create a sandbox and fetch the URIs of the command. Blocks: run it in a thread. Raises LaunchError."""
+    """Create a sandbox and fetch the URIs of the command. The call blocks: use a thread. Raises LaunchError."""
     sandbox = workspace.sandbox(start)
     sandbox.mkdir(parents=True)
     latest = sandbox.parent / "latest"
@@ -204,11 +204,11 @@ def _end_with_parent(parent: int) -> Callable[[], None]:
 
 
 def kill_all(sandbox: Path, leader: int = 0) -> None:
-    """Send SIGKILL to the process group of `leader` and to every process started in or below a sandbox."""
+    """Send SIGKILL to the process group of `leader` and to every process with a sandbox in or below `sandbox`."""
     if leader:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(leader, signal.SIGKILL)
-    for _ in range(_MAX_KILL_SCANS):  # the next scan finds processes forked during this one
+    for _ in range(_MAX_KILL_SCANS):  # the next scan finds processes that were forked during this scan
         found = list(_processes_of(sandbox))
         if not found:
             return
@@ -222,8 +222,7 @@ class Warden:
     """A process that cleans up after the cluster's process has ended, even if a signal killed that process.
 
     Only the cluster's process holds the other end of a pipe to the warden. When the pipe closes, the warden kills every
-    process started below `root` and removes `temporary`. Create it before threads and the event
-    loop.
+    process started below `root` and removes `temporary`. Create the warden before any thread and the event loop.
     """
 
     def __init__(self, root: Path, temporary: Path | None) -> None:
@@ -238,10 +237,10 @@ class Warden:
             os._exit(0)
 
     def _watch(self, watched: int, root: Path, temporary: Path | None) -> None:
-        os.setsid()  # signals to the cluster's terminal or process group must not reach it
+        os.setsid()  # signals to the cluster's terminal or process group must not reach the warden
         os.close(self._held)
         null = os.open(os.devnull, os.O_RDWR)
-        for number in (0, 1, 2):  # readers of the cluster's output must see the end of that output
+        for number in (0, 1, 2):  # the warden must not keep the cluster's output open
             os.dup2(null, number)
         os.read(watched, 1)
         kill_all(root)

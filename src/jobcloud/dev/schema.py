@@ -1,6 +1,7 @@
-"""Checks that JSON is a v1 call: the fields of Mesos' protobuf messages that the dev cluster reads, and their types.
+"""Checks that JSON is a v1 call.
 
-As in Mesos, unknown fields are ignored; a wrong type or a missing required field invalidates the whole call.
+A check knows those fields of Mesos' protobuf messages that the dev cluster reads, and their types. As in Mesos, unknown
+fields are ignored. A wrong type or a missing required field invalidates the whole call.
 Source: include/mesos/v1/{mesos,scheduler/scheduler,executor/executor,master/master}.proto of Mesos 1.11.0.
 """
 
@@ -16,10 +17,10 @@ from ..wire import decode_data
 
 
 class CallError(ValueError):
-    """JSON that is not a valid call; the text names the field."""
+    """The JSON is not a valid call. The text names the field."""
 
 
-# The path to a value in a call: the path of its container, and its name or index. Formatted only for errors.
+# The path to a value in a call: the path of its container, and the name or index of the value. Only errors format it.
 FieldPath: TypeAlias = "tuple[FieldPath, str | int] | None"
 Check = Callable[[Any, FieldPath], None]
 
@@ -122,7 +123,7 @@ def listed(inner: Check) -> Check:
 
 
 def shape(check: Check) -> Any:
-    """A msgspec type for a check: every value of the type passes the check, unchanged.
+    """A msgspec type for a check. Every value of the type passes the check, which leaves it unchanged.
 
     The reverse does not hold: the check also accepts nulls, unknown fields, and integers above 2**63.
     """

@@ -1,7 +1,7 @@
 """The shell around the pure state machines: one event loop that performs their effects and gives them inputs.
 
-The shell makes no decision that a master or an agent makes. Injected faults take effect here, between the state
-machines and the outside.
+The state machines make all decisions of masters and agents. Injected faults take effect between the state machines and
+the outside, most of them here.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from .resources import Resources
 from .sandbox import LaunchError, Workspace, kill_all, prepare, start_process
 from .virtual import VirtualExecutors
 
-_FAILED_TO_START = 9  # the status that Mesos reports for a container that was destroyed before the executor ran
+_FAILED_TO_START = 9  # Mesos reports this status for a container that was destroyed before its executor ran
 
 
 @dataclass(slots=True)
@@ -87,7 +87,7 @@ class Process:
 
 
 class Shell:
-    """One master, its agents, their processes. Call its methods from the event loop's thread, the main thread."""
+    """One master, its agents, their processes. Call the methods in the main thread, which runs the event loop."""
 
     def __init__(self, settings: MasterSettings, work_dir: Path) -> None:
         self.settings = settings
@@ -101,11 +101,11 @@ class Shell:
         self._queue: deque[tuple[Host | None, Any, Connection | None]] = deque()
         self._handling = False
         self._to_rearm: set[Host | None] = set()
-        self._delayed: dict[int, list[tuple[Host, Any]]] = {}  # by the event loop's clock, in milliseconds
+        self._delayed: dict[int, list[tuple[Host, Any]]] = {}  # by due time on the event loop's clock (ms)
         self._master_alarm = Alarm()
         self._master_listener: Listener | None = None
         self._processes: dict[str, Process] = {}
-        self._killed_early: set[str] = set()  # containers killed while they are being prepared
+        self._killed_early: set[str] = set()  # containers that were killed before their executors started
         self._tasks: set[asyncio.Task[None]] = set()
 
     def now(self) -> int:
@@ -114,7 +114,7 @@ class Shell:
     # ---- start and stop --------------------------------------------------------------------------------------
 
     def start_master(self, listener: Listener) -> None:
-        """Replace the master by one that is reached through `listener`."""
+        """Replace the master by one that clients reach through `listener`."""
         self._master_listener = listener
         self.settings = replace(self.settings, port=listener.port)
         self.master = Master(self.settings, self.now())
@@ -153,7 +153,7 @@ class Shell:
     def post(self, target: Host | None, event: Any, caller: Connection | None = None) -> None:
         """Give one input to an agent, or to the master if `target` is None, and perform the effects.
 
-        `caller` is answered before `post` returns, unless `post` is called while another input is being handled.
+        `caller` is answered before `post` returns. While another input is being handled, `post` only queues the event.
         """
         queue = self._queue
         queue.append((target, event, caller))
@@ -172,7 +172,7 @@ class Shell:
             self._handling = False
 
     def _rearm_later(self, host: Host | None) -> None:
-        """Set the alarm of a state machine once in this turn of the event loop, for any number of inputs."""
+        """Set the alarm of a state machine in the next turn of the event loop, once for any number of inputs."""
         if not self._to_rearm:
             self._loop.call_soon(self._rearm)
         self._to_rearm.add(host)
@@ -208,7 +208,7 @@ class Shell:
     def _on_host(
         self, host: Host | None, effect: StartExecutor | KillExecutor | Subscribed | Send, caller: Connection | None
     ) -> None:
-        """Effects for executors, which are virtual ones or processes."""
+        """Perform an effect on an executor, which is virtual or a process."""
         assert host is not None, "a master has no executors"
         if host.virtual is not None:
             for delay_ms, event in host.virtual.react(effect):
@@ -222,7 +222,7 @@ class Shell:
             self._kill_executor(effect.container_id)
 
     def _post_later(self, delay_ms: int, host: Host, event: Any) -> None:
-        """Post after `delay_ms`. Inputs that are due in the same millisecond share one timer."""
+        """Post an input after `delay_ms`. Inputs that are due in the same millisecond share one timer."""
         due = int(self._loop.time() * 1000) + 1 + delay_ms
         waiting = self._delayed.get(due)
         if waiting is None:
@@ -281,7 +281,7 @@ class Shell:
             self._streams[stream_id][0].send_event(event)
 
     def scheduler_streams(self, framework_id: str = "") -> list[tuple[str, Connection]]:
-        """The open (stream id, connection) pairs of schedulers: of one framework, or of all."""
+        """The open streams of schedulers as (stream id, connection), of one framework or of all."""
         wanted = {
             framework.stream_id
             for framework in self.master.state.frameworks.values()
@@ -327,7 +327,7 @@ class Shell:
             kill_all(process.sandbox, process.popen.pid)
 
     def kill_executors(self, framework_id: str, executor_id: str) -> int:
-        """Send SIGKILL to the main process of each matching executor, as in a crash. Returns their number."""
+        """Crash each matching executor: send SIGKILL to its main process. Returns the number of these executors."""
         killed = 0
         for process in self._processes.values():
             executor = process.host.agent.executor_of(process.sandbox.name)
@@ -351,7 +351,7 @@ class Shell:
     # ---- links and masters -----------------------------------------------------------------------------------
 
     def cut_link(self, host: Host, timed_out: bool) -> None:
-        """Disconnect master and agent. With `timed_out` the master also removes the agent as unreachable."""
+        """Disconnect master and agent. With `timed_out`, the master also marks the agent as unreachable."""
         host.linked = False
         self.post(None, LinkLost(host.link))
         self.post(host, LinkLost(host.link))
@@ -363,7 +363,7 @@ class Shell:
         self.post(host, LinkMade())
 
     def restart_master(self, agents_back: bool) -> None:
-        """Replace the master by one that knows nothing but the agents' ids. Scheduler streams and links break."""
+        """Replace the master by one that knows only the agents' ids. All scheduler streams and links break."""
         known = [host.agent.agent_id for host in self.hosts.values()]
         for stream_id, connection in self.scheduler_streams():
             del self._streams[stream_id]

@@ -1,8 +1,8 @@
 """`jobcloud dev`: one process tree with a dev cluster, a scheduler and, with --demo, the demo app.
 
-This process is the root of the tree. It starts the other processes, restarts those that die, prints the server's
-events, and at the end stops all. The scheduler is the same program as in production. The client is imported while the
-other processes start.
+This process is the root of the tree. It starts the other processes, restarts those that die, and prints the server's
+events. At the end it stops the others. The scheduler is the same program as in production. The client is imported while
+the other processes start, which saves time.
 """
 
 from __future__ import annotations
@@ -36,12 +36,15 @@ if TYPE_CHECKING:
 
 _START_S = 60.0
 _STOP_S = 4.0
-_RESTART_LOOP_S = 10.0  # a process that ends earlier than this is restarted after a pause
+_RESTART_LOOP_S = 10.0  # a process that ends within this time of its start is restarted after a pause
 
 
 @dataclass(frozen=True, slots=True)
 class DevOptions:
-    """Options of `jobcloud dev`. Without `data` the state is in a temporary folder. `config` is the scheduler's."""
+    """Options of `jobcloud dev`. Without `data`, the state is in a temporary folder.
+
+    `config` is the settings file of the scheduler.
+    """
 
     demo: bool = False
     agents: int = 2
@@ -51,11 +54,11 @@ class DevOptions:
 
 
 class Stopped(Exception):
-    """A signal has stopped the process."""
+    """A signal asks this process to stop."""
 
 
 class StartFailed(Exception):
-    """A process did not start; the text names it and the reason."""
+    """The process tree did not start. The text gives the reason."""
 
 
 def run_dev(options: DevOptions) -> int:
@@ -69,14 +72,14 @@ def run_dev(options: DevOptions) -> int:
         try:
             _ProcessTree(options, data.absolute(), console).run()
         except StartFailed as error:
-            # The text may quote a log, whose "[warning]" Rich would take for markup.
+            # The text may quote a log. Rich would take "[warning]" in it for markup.
             console.print(Text(str(error), "red"))
             return 1
     return 0
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    # A second signal must not interrupt the clean-up after the first.
+    # A second signal must not interrupt the clean-up after the first signal.
     for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(one, signal.SIG_IGN)
     raise Stopped
@@ -84,7 +87,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 @contextlib.contextmanager
 def _temporary() -> Iterator[str]:
-    """A folder that is removed at the end. Also removes the folders that killed `jobcloud dev` processes left."""
+    """A folder that is removed at the end. Also removes the folders of `jobcloud dev` processes that were killed."""
     base = Path(tempfile.gettempdir())
     for left in base.glob("jobcloud-dev.*"):
         with contextlib.suppress(ValueError, OSError):
@@ -126,14 +129,14 @@ class _ProcessTree:
             self._console.print(banner(self._url, self._data if self._options.data else None, self._options.demo))
             self._supervise()
         except Stopped:
-            # The terminal may be closed; the processes must be stopped all the same.
+            # The terminal may be closed. The processes must be stopped nevertheless.
             with contextlib.suppress(OSError):
                 self._console.print("stopping")
         finally:
             self._end()
 
     def _prepare(self) -> None:
-        """Raises StartFailed."""
+        """Check the port, claim the data directory and choose the other ports. Raises StartFailed."""
         self._claim_port()
         try:
             self._data.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -146,7 +149,7 @@ class _ProcessTree:
         self._master_port, self._artifact_port = _free_ports(2)
 
     def _claim_port(self) -> None:
-        """Raise StartFailed if the port is in use: another server there would be taken for our scheduler."""
+        """Raise StartFailed if the port is in use. Another server there would be taken for our scheduler."""
         try:
             socket.create_server(("127.0.0.1", self._port)).close()
         except OSError as error:
@@ -156,13 +159,13 @@ class _ProcessTree:
             ) from error
 
     def _lock(self) -> None:
-        """Allow one root for each data directory: two schedulers on one file would fence each other again and again."""
+        """Allow one process tree per data directory: two schedulers with one store would fence each other forever."""
         self._lock_file = open(self._data / "dev.lock", "a")  # noqa: SIM115 - held until the process ends
         try:
             fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise StartFailed(
-                f"{self._data} is in use by another `jobcloud dev`: stop that one, or use --data"
+                f"{self._data} is in use by another `jobcloud dev`: stop it, or name another directory with --data"
             ) from None
 
     def _start(self, name: str) -> None:
@@ -173,7 +176,7 @@ class _ProcessTree:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                # Ctrl-C signals the terminal's foreground group. Only the root gets it, and stops the others in order.
+                # Ctrl-C signals the terminal's foreground group. Only the root is in this group, and stops the others.
                 process_group=0,
             )
         self._started[name] = time.monotonic()
@@ -215,7 +218,7 @@ class _ProcessTree:
         )
 
     def _register_demo(self) -> None:
-        """Do the same as `jobcloud app add examples/demo`, with the jobs' output below `data`."""
+        """Do the same as `jobcloud app add examples/demo`. The jobs write their output below `data`."""
         from jobcloud.client.apps import add_app
 
         folder = Path(jobcloud.__file__).parents[2] / "examples" / "demo"
@@ -234,7 +237,7 @@ class _ProcessTree:
                     self._start(name)
 
     def _end(self) -> None:
-        """Stop the scheduler, then the cluster, whose end the scheduler would report as a failure."""
+        """Stop the scheduler before the cluster. The scheduler would report the end of the cluster as a failure."""
         deadline = time.monotonic() + _STOP_S
         for name in ("scheduler", "cluster"):
             child = self._children.get(name)
@@ -248,7 +251,7 @@ class _ProcessTree:
                 child.wait()
 
     def _tail(self, name: str) -> str:
-        """The last lines of a process's log since its start."""
+        """The last lines that a process has written to its log since the process started."""
         with contextlib.suppress(OSError), open(self._data / f"{name}.log", "rb") as log:
             log.seek(self._log_begin[name])
             return "\n".join(log.read().decode(errors="replace").splitlines()[-15:])

@@ -6,14 +6,14 @@ import random
 import socket
 from contextlib import suppress
 
-# Below the range from which Linux takes ports for connections, and for servers that ask for any port (32768 and up). So
-# no connection and no other server takes a port between the search and the start of the server.
+# Linux gives connections, and servers that ask for any port, ports from 32768 on. The ports in this range are lower, so
+# Linux gives none of them away between the search and the start of the server.
 _PORTS = range(12_000, 32_000)
 _MAX_TRIES = 1_000
 
 
 def free_ports(count: int) -> list[int]:
-    """Different free ports. They are random, so concurrent callers rarely get the same port. Raises OSError."""
+    """`count` different free ports. They are random, so concurrent callers rarely share one. Raises OSError."""
     found: list[int] = []
     for port in random.SystemRandom().sample(_PORTS, _MAX_TRIES):
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):

@@ -24,7 +24,7 @@ _STYLES = {"FINISHED": "green", "FAILED": "bold red", "KILLED": "yellow", "CANCE
 
 @dataclass(slots=True)
 class _Run:
-    """A run that has not ended: when it was fired, and the number of its shards by host."""
+    """A run that has not ended: the time of its firing, and the number of its launches by host."""
 
     fired: datetime
     hosts: Counter[str] = field(default_factory=Counter)
@@ -59,7 +59,7 @@ class EventPrinter:
                 time.sleep(_RECONNECT_S)
 
     def show(self, event: dict[str, Any]) -> None:
-        """Print one event, in the JSON form of the events route."""
+        """Print one event. `event` has the JSON form of the events route."""
         printer = self._printers.get(event["topic"])
         if printer is not None:
             printer(event, datetime.fromisoformat(event["at"]).astimezone())
@@ -101,7 +101,7 @@ class EventPrinter:
         self._line(at, "config", Text(event["text"], style="dim"), "")
 
     def _line(self, at: datetime, subject: str, text: Text, host: str) -> None:
-        # Jobs choose their texts, and Rich passes escape sequences on to the terminal.
+        # Texts of jobs may contain escape sequences, and Rich would pass these on to the terminal.
         text.plain, host = clean(text.plain), clean(host)
         line = Text.assemble((f"{at:%H:%M:%S} ", "dim"), (f"{subject:<12.24} ", "bold"), text)
         if host:

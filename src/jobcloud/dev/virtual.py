@@ -1,4 +1,4 @@
-"""Executors without processes: they subscribe, and end each task after a fixed time. Pure."""
+"""Executors without processes. They subscribe, and end each task after a fixed time. The module is pure."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class VirtualExecutors:
     failing: str = ""
     message: str = ""
     _executors: dict[str, _VirtualExecutor] = field(default_factory=dict)  # by stream
-    _waiting: list[_VirtualExecutor] = field(default_factory=list)  # their SUBSCRIBE is being answered
+    _waiting: list[_VirtualExecutor] = field(default_factory=list)  # executors whose SUBSCRIBE is not answered yet
     _ids: int = 0
 
     def react(self, effect: Effect) -> DelayedInputs:
-        """The inputs that an effect of the agent leads to."""
+        """The inputs with which the executors answer an effect of the agent."""
         if isinstance(effect, Send):
             executor = self._executors.get(effect.stream_id)
             return _NOTHING if executor is None else self._event(executor, effect.event)

@@ -1,8 +1,9 @@
 """Packs tasks on hosts and revises packings many times: the part of the planner for which numpy is too slow.
 
-It knows kinds (equal tasks of one job), jobs with rules about their neighbours on a host, and keys for amounts that
-several tasks share on a host (an executor). `packing.py` makes and describes the arrays; `verify.py` checks every
-answer independently. Amounts are int64, so fit is exact; floats only determine the order in which hosts are tried.
+A kind is a set of equal tasks. Jobs have rules about their neighbours on a host. A key stands for amounts that several
+tasks share on a host (an executor). `problem.py` makes and describes the arrays. `verify.py` checks every answer
+independently. Amounts are int64, so the check that a task fits is exact. Floats only determine which hosts are
+preferred.
 """
 
 cimport cython
@@ -13,7 +14,7 @@ import numpy as np
 cdef enum:
     UNPLACED = -1
     MAX_EJECTED = 4
-    MAX_ON_A_HOST = 512  # no tasks are ejected from hosts with more
+    MAX_ON_A_HOST = 512  # no tasks are ejected from a host with more tasks
 
 cdef enum Rule:
     FIRST = 0
@@ -28,7 +29,7 @@ RULES = ("first", "best", "worst", "dot", "l2")
 @cython.final
 @cython.auto_pickle(False)
 cdef class Packer:
-    """A packing that can be revised. The arrays are those of `Problem`; kinds are sorted by job, tasks by kind."""
+    """A packing that can be revised. The arrays are those of `Problem`. Kinds are sorted by job, tasks by kind."""
 
     cdef readonly int hosts, kinds, jobs, tasks, dimensions, keys
     cdef int64_t[:, ::1] capacity, request, shared, free
@@ -91,7 +92,7 @@ cdef class Packer:
         return np.array(self.on_host)
 
     def assign(self, int32_t[::1] host_of):
-        """Put tasks on the hosts of an earlier answer; tasks that do not fit stay unplaced."""
+        """Put tasks on the hosts of an earlier answer. Tasks that do not fit stay unplaced."""
         cdef int t, kind
         for t in range(self.tasks):
             if host_of[t] >= 0 and self.host_of[t] < 0 and host_of[t] < self.hosts:
@@ -151,7 +152,7 @@ cdef class Packer:
         self.on_host[host] -= 1
 
     cdef inline int limit(self, int job, int other) noexcept nogil:
-        """The maximum of tasks of `other` on a host with a task of `job`."""
+        """The maximum number of tasks of `other` on a host with a task of `job`."""
         cdef int low = self.rule_start[job], high = self.rule_start[job + 1], middle
         while low < high:
             middle = (low + high) >> 1
@@ -221,7 +222,7 @@ cdef class Packer:
                     self.tally[h] = 0
 
     cdef double rate(self, int kind, int host, Rule rule) noexcept nogil:
-        """The score of a host, lower is better; 1e300 if the task does not fit."""
+        """The score of a host. Lower is better; 1e300 if the task does not fit."""
         cdef int d, key = self.kind_key[kind]
         cdef double had, asked, score = 0.0
         cdef bint pays = key >= 0 and self.paid[key, host] == 0
@@ -247,7 +248,10 @@ cdef class Packer:
         return host if rule == FIRST else score
 
     def place(self, int kind, int rule, int host_limit=-1):
-        """Place the kind's unplaced tasks, each on the best of the first `host_limit` hosts; returns the rest."""
+        """Place the kind's unplaced tasks, each on the best of the first `host_limit` hosts.
+
+        Returns the number of tasks that stay unplaced.
+        """
         cdef int left = 0
         if host_limit < 0 or host_limit > self.hosts:
             host_limit = self.hosts
@@ -282,7 +286,7 @@ cdef class Packer:
         return left
 
     cdef void sift(self, int at, int size) noexcept nogil:
-        """Restore the heap order from a place on: the lowest score first, then the lowest host."""
+        """Restore the heap order below the place `at`: the lowest score first, then the lowest host."""
         cdef int child, host = self.heap[at]
         while 2 * at + 1 < size:
             child = 2 * at + 1
@@ -298,9 +302,9 @@ cdef class Packer:
         return self.score[one] < self.score[other] or (self.score[one] == self.score[other] and one < other)
 
     def fill(self, int host, int32_t[::1] kinds, int rule, double[::1] weight):
-        """Bin-centric: while any kind fits, place one task of the kind that suits the free amounts best.
+        """Fill one host (bin-centric): while any kind fits, place a task of the kind that suits the free amounts best.
 
-        `kinds` in order of preference among equals. Returns how many tasks were placed.
+        Of equally good kinds, the first one in `kinds` is taken. Returns the number of placed tasks.
         """
         cdef int n, k, d, best, placed = 0
         cdef double score, highest, had, asked
@@ -337,7 +341,7 @@ cdef class Packer:
         return placed
 
     def waiting(self, int32_t[::1] kinds):
-        """bool[n]: whether a task of each kind has no host yet. For first packings, which remove no tasks."""
+        """bool[n]: for each kind, whether any task has no host yet. Only valid before a task leaves a host."""
         cdef int n, k
         found = np.zeros(kinds.shape[0], dtype=np.bool_)
         cdef uint8_t[::1] out = found.view(np.uint8)
@@ -357,7 +361,7 @@ cdef class Packer:
         return self.dice
 
     cdef int best_host(self, int kind) noexcept nogil:
-        """The host with the least left over that the task fits; -1 if there is none."""
+        """The host with the least room left after it gets a task of the kind; -1 if the task fits no host."""
         cdef int h, best = -1
         cdef double score, lowest = 1e299
         self.find_caps(self.kind_job[kind])
@@ -369,16 +373,20 @@ cdef class Packer:
         return best
 
     cdef inline int64_t gives(self, int task, int host, int key, int d) noexcept nogil:
-        """The amount that a task frees when one with `key` replaces it, shared amounts included."""
+        """The amount that a task frees when a task with `key` replaces it.
+
+        A shared amount is freed, too, if neither the new task nor any other task on the host takes it.
+        """
         cdef int kind = self.kind_of[task], own = self.kind_key[kind]
         if own >= 0 and own != key and self.paid[own, host] == 1:
             return self.request[kind, d] + self.shared[own, d]
         return self.request[kind, d]
 
     cdef int64_t ejection(self, int kind, int host, int64_t bound, int32_t* out, int* size) noexcept nogil:
-        """Find the tasks with the lowest penalty whose ejection makes room for one of the kind.
+        """Find tasks whose ejection makes room for a task of the kind, with a low total penalty.
 
-        Returns -1 if none below `bound` suffices. `forward` and `backward` hold the limits of the kind's job.
+        Writes the tasks to `out` and their number to `size`. Returns their total penalty, or -1 if no tasks with a
+        total below `bound` are found. `forward` and `backward` hold the limits of the kind's job.
         """
         cdef int32_t content[MAX_ON_A_HOST]
         cdef uint8_t forced[MAX_ON_A_HOST]
@@ -403,7 +411,7 @@ cdef class Packer:
             n += 1
             task = self.following[task]
         if own >= self.max_per_host[job]:
-            # Ejecting a task of the same kind gains nothing.
+            # Only a task of the same job could make room, which gains nothing.
             return -1
         for i in range(n):
             other = self.kind_job[self.kind_of[content[i]]]
@@ -538,11 +546,11 @@ cdef class Packer:
         return False
 
     def improve(self, int32_t[::1] pool, int steps, int shuffles):
-        """Find room for the tasks of the pool by ejecting others, which join the pool; at most `steps` times.
+        """Find room for the tasks of the pool, in at most `steps` steps. Ejected tasks join the pool.
 
-        After Nagata and Bräysy, A powerful route minimization heuristic (2009): the last ejected is tried first; a task
-        that finds no room gets dearer; the cheapest set goes; then some random exchanges. Returns the tasks that are
-        still without a host.
+        After Nagata and Bräysy, A powerful route minimization heuristic (2009). The task that was ejected last is tried
+        first. Its penalty rises if it finds no room. Then the tasks with the lowest total penalty are ejected for it.
+        Afterwards `shuffles` random pairs of tasks exchange their hosts if they can. Returns the tasks without a host.
         """
         cdef int size = pool.shape[0], _, task, kind, host, i, h, start, best_host, best_size, found
         stack = np.empty(self.tasks, dtype=np.int32)
@@ -606,8 +614,8 @@ cdef class Packer:
 cdef class Pricer:
     """The most valuable content of one host of a kind: a bounded knapsack in D dimensions, by branch and bound.
 
-    Bounds come from one surrogate dimension: the mean of all dimensions, weighted by multipliers that a subgradient
-    descent finds for the linear relaxation. Any multipliers are valid, so their quality does not affect the answer.
+    Bounds come from one surrogate dimension: the sum of all dimensions, weighted by multipliers. A subgradient descent
+    for the linear relaxation finds the multipliers. Bounds are valid for any multipliers; better ones save work.
     """
 
     cdef readonly int kinds, dimensions
@@ -639,8 +647,8 @@ cdef class Pricer:
         """Find patterns worth more than `threshold`, and an upper bound for all patterns.
 
         Args: value int64[K], each up to 2**40; limit int32[K], the maximum of each kind. Returns (bound, patterns):
-        patterns int32[n, K], ascending by value, at most `wanted`. Within `node_limit`, the bound is the exact maximum,
-        or the threshold if no pattern exceeds it.
+        patterns int32[n, K], ascending by value, at most `wanted`. If `node_limit` suffices, the bound is the exact
+        maximum, or the threshold if no pattern exceeds the threshold.
         """
         self.value = np.ascontiguousarray(value, dtype=np.int64)
         self.limit = np.ascontiguousarray(limit, dtype=np.int32)
@@ -664,7 +672,7 @@ cdef class Pricer:
         for d in range(self.dimensions):
             if self.capacity[d] > 0:
                 used += 1
-        # A start that covers every kind: the largest value per unit of the host's mean resource.
+        # Start with half of the multipliers that cover every kind: the largest value per unit of the mean resource.
         if self.best_multiplier[0] == 0.0 and np.asarray(self.best_multiplier).sum() == 0.0:
             highest = 0.0
             for k in range(self.kinds):
@@ -679,7 +687,7 @@ cdef class Pricer:
         else:
             for d in range(self.dimensions):
                 self.multiplier[d] = self.best_multiplier[d]
-        # In units of the whole host: multiplier[d] is the value of all of dimension d.
+        # The unit is the whole host: multiplier[d] is the value of its total amount in dimension d.
         for step in range(400):
             total = 0.0
             for d in range(self.dimensions):
@@ -711,7 +719,7 @@ cdef class Pricer:
                 self.multiplier[d] = max(0.0, self.multiplier[d] - length * self.gradient[d])
 
     cdef void _sort(self):
-        """Sort kinds by value per unit of the surrogate, without worthless and too large ones."""
+        """Sort kinds by value per unit of the surrogate. Kinds without value and kinds that do not fit are left out."""
         cdef int d, k, n
         cdef int64_t fit
         cdef double weight
@@ -731,7 +739,7 @@ cdef class Pricer:
         for n in range(self.length):
             k = order[n]
             self.order[n], self.sorted_value[n] = k, self.value[k]
-            # At most as many as fit an empty host; a looser limit would loosen the bound.
+            # The limit is at most what fits on an empty host. A higher limit would make the bound weaker.
             self.sorted_limit[n] = self.limit[k]
             self.weight[n] = 0.0
             for d in range(self.dimensions):
@@ -791,7 +799,7 @@ cdef class Pricer:
                 break
             self.nodes += 1
             if self.stopped or self.nodes > self.node_limit:
-                # Fewer tasks of this kind have no higher bounds.
+                # With fewer tasks of this kind, the bound is not higher.
                 self.stopped = True
                 self.open_bound = max(self.open_bound, bound)
                 break
@@ -800,7 +808,7 @@ cdef class Pricer:
             for d in range(self.dimensions):
                 self.rest[d] += self.sorted_size[level, d]
         else:
-            # The loop freed the kind once too often, at -1; take it again.
+            # The loop has freed one task more than the host held. Take one again.
             for d in range(self.dimensions):
                 self.rest[d] -= self.sorted_size[level, d]
             return

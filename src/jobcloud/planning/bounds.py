@@ -1,6 +1,6 @@
 """Lower bounds on the number of equal hosts, which certify a plan.
 
-No packing uses fewer hosts than a bound, whatever the rules. Amounts are integers, so the proofs are exact.
+No packing uses fewer hosts than a bound, whatever rules the tasks have. Amounts are integers, so the proofs are exact.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _MAX_CLIQUE_JOBS: Final = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """At least `hosts` hosts are needed. `how`: the reason in words. `weights`: the proof, if the LP gave the bound."""
+    """The tasks need at least `hosts` hosts. `how`: the reason in words. `weights`: the proof, if the LP gave it."""
 
     hosts: int
     how: str
@@ -31,7 +31,7 @@ def lower_bound(problem: Problem, kind: int) -> Bound:
 
 
 def bounds(problem: Problem, kind: int) -> list[Bound]:
-    """All bounds, the simplest first."""
+    """All bounds that need no solver. Of equal bounds, `lower_bound` takes the first one."""
     found = [
         Bound(_continuous(problem, kind, d), f"all tasks' {name} together") for d, name in enumerate(problem.dimensions)
     ]
@@ -46,7 +46,7 @@ def bounds(problem: Problem, kind: int) -> list[Bound]:
 
 
 def _continuous(problem: Problem, kind: int, d: int) -> int:
-    """⌈Σ size / capacity⌉; each shared amount is taken on at least one host."""
+    """⌈Σ size / capacity⌉. Each shared amount counts once, because tasks take it on at least one host."""
     capacity = int(problem.capacity[kind, d])
     total = int(problem.demand[d])
     keys = np.unique(problem.kind_key[(problem.kind_key >= 0) & (problem.counts > 0)])
@@ -55,10 +55,10 @@ def _continuous(problem: Problem, kind: int, d: int) -> int:
 
 
 def _martello_toth(problem: Problem, kind: int, d: int) -> int:
-    """L2 of Martello and Toth, Knapsack Problems (1990), in one dimension, the best over all thresholds a.
+    """The bound L2 of Martello and Toth, Knapsack Problems (1990), in one dimension: the best over all thresholds a.
 
-    Tasks smaller than a are ignored. A task above capacity - a shares its host with no other task. A task above half
-    of the capacity needs its own host. The smaller tasks that do not fit next to these need further hosts.
+    Tasks smaller than a are ignored. A task above capacity - a shares its host with no other task. Of the tasks above
+    half of the capacity, no two share a host. The smaller tasks that do not fit next to them need further hosts.
     """
     capacity = int(problem.capacity[kind, d])
     sizes, counts = problem.request[:, d], problem.counts
@@ -92,9 +92,9 @@ def _per_host_limits(problem: Problem) -> int:
 
 
 def _clique(problem: Problem, kind: int) -> int:
-    """A set of jobs of which no two can share a host, found greedily. Each of these jobs needs its own hosts.
+    """The hosts of a set of jobs of which no two can share a host. The set is found greedily.
 
-    Two jobs exclude each other if one allows no task of the other next to it.
+    Two jobs cannot share a host if one of them allows no task of the other next to its own tasks.
     """
     start, other, limit = problem.rules
     tasks = np.diff(problem.job_first).astype(np.int64)

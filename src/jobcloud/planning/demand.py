@@ -1,7 +1,8 @@
-"""The load over a day and its peak, from cron expressions and run times or from arrivals and departures.
+"""The load over a day, and its peak. The input is cron expressions and run times, or arrivals and departures.
 
-A firing that comes due while its job runs is handled as the job's configuration says (docs/job-configuration.md,
-"Overlap"): it runs at the same time, waits, is skipped or replaces the earlier run. All shards of a run run together.
+The job's configuration (docs/job-configuration.md, "Overlap") governs a firing that comes due while the job runs. Such
+a firing runs at the same time, waits, is skipped, or replaces the earlier run. All shards of a run begin and end
+together.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from jobcloud.planning.problem import Floats, Int64s, TaskKind
 from jobcloud.planning.tables import TaskRow
 
 DAY_MS: Final = 86_400_000
-#: A job with more runs than this in the window counts as always running.
+#: A job with more simulated runs than this counts as always running.
 _MAX_RUNS: Final = 20_000
 
 
@@ -34,8 +35,8 @@ class Span(NamedTuple):
 class ScheduledJob:
     """The properties of a job that planning needs. `schedule`: None for a DAEMON job, which always runs.
 
-    `at_once`: the maximum number of concurrent runs. Up to `waiting` further firings wait; the others are skipped. With
-    `replaces`, a new firing ends the current run instead.
+    `at_once`: the maximum number of concurrent runs. Up to `waiting` further firings wait. All other firings are
+    skipped. With `replaces`, a new firing ends the current run instead.
     """
 
     kind: TaskKind
@@ -55,7 +56,7 @@ class Load:
     spans: tuple[Span, ...]
 
     def peak(self, capacity: Sequence[int]) -> int:
-        """The instant (ms) with the largest share of any dimension of `capacity`; the first of several."""
+        """The instant (ms) with the largest share of any dimension of `capacity`; the earliest if several."""
         shares = self.amounts / np.maximum(np.asarray(capacity, dtype=np.float64), 1.0)
         return int(self.times[int(shares.max(axis=1).argmax())]) if len(self.times) else 0
 
@@ -68,7 +69,7 @@ def runs(job: ScheduledJob, start_ms: int, end_ms: int) -> list[tuple[int, int]]
     """The runs of a job within [start, end), as ascending spans [from, until) in ms; they may overlap.
 
     Also simulates some time before `start`, because runs and waiting firings of that time may reach into the window.
-    This is the time that a full queue takes to run, at most a day.
+    This time is as long as a full queue takes to run: at most a day, but at least one run.
     """
     if job.schedule is None:
         return [(start_ms, end_ms)]
@@ -104,7 +105,7 @@ def runs(job: ScheduledJob, start_ms: int, end_ms: int) -> list[tuple[int, int]]
         peak = max(peak, len(under_way))
         if len(began) > _MAX_RUNS:
             return [(start_ms, end_ms)] * peak
-        # If the maximum runs and none may wait, firings are skipped until a run ends.
+        # While no further run may start and no firing may wait, firings are skipped until a run ends.
         idle = len(under_way) < job.at_once or waiting < job.waiting or job.replaces
         fires = job.schedule.next_after(fires if idle else under_way[0] - 1)
     end_until(end_ms)
@@ -118,7 +119,7 @@ def spans(jobs: Iterable[ScheduledJob], start_ms: int, end_ms: int) -> list[Span
 
 
 def row_spans(rows: Iterable[TaskRow], kinds: Iterable[TaskKind]) -> list[Span]:
-    """The spans of a table's rows, each with its kind. Tasks that never leave stay until the last event."""
+    """The spans of a table's rows; `kinds`: the kind of each row. Tasks that never leave stay until the last event."""
     pairs = list(zip(rows, kinds, strict=True))
     instants = [0.0, *(row.arrive_s for row, _ in pairs), *(row.leave_s for row, _ in pairs if row.leave_s is not None)]
     end = round(max(instants) * 1_000) + 1
@@ -129,7 +130,7 @@ def row_spans(rows: Iterable[TaskRow], kinds: Iterable[TaskKind]) -> list[Span]:
 
 
 def load(found: Sequence[Span], dimensions: int) -> Load:
-    """The sum over time, without shared amounts, because these depend on the hosts."""
+    """The sum of the spans over time. Shared amounts are left out, because they depend on the placement."""
     changes = np.array([instant for span in found for instant in (span.start_ms, span.end_ms)], dtype=np.int64)
     signed = np.zeros((len(changes), dimensions))
     for n, span in enumerate(found):

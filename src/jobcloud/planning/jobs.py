@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 
 def scheduled_job(config: Mapping[str, Any], run_s: float) -> ScheduledJob:
-    """The job of a configuration, with the given run time. Raises ConfigError with job and field if it is invalid."""
+    """The job of a configuration, with the given run time. Raises ConfigError, which names job and field."""
     name = config.get("jobName")
     if not isinstance(name, str) or not name:
         raise ConfigError("is missing", field="jobName", fix="name the job")
@@ -59,7 +59,7 @@ def executor(config: Mapping[str, Any]) -> tuple[int, ...]:
 def warm_executors(app: str, config: Mapping[str, Any]) -> TaskKind | None:
     """The app's warm executors as tasks, at most one per host; None if it has none.
 
-    None also for "each", see `one_on_each_host`. Raises ConfigError if the configuration is invalid.
+    Also None if `one_on_each_host` holds. Raises ConfigError if the configuration is invalid.
     """
     if one_on_each_host(config):
         return None

@@ -1,10 +1,11 @@
 """The configuration LP (Gilmore and Gomory, 1961): the strongest bound, and a start for the best packings.
 
-A pattern is the content of one host. The LP covers the demand with fractions of patterns, on the fewest or cheapest
-hosts. There are too many patterns to list, so useful ones are generated one by one (column generation): scipy's HiGHS
-solves the LP over the known patterns, its duals give the value of a task of each kind, and `_pack.Pricer` searches for
-hosts whose content is worth more than they cost. The bound is exact: the duals are rounded to integers, the most
-valuable host for them is found exactly, and the bound is the value of the demand in such hosts (Farley, 1990).
+A pattern is the content of one host. The LP covers the demand with fractions of patterns, on the fewest hosts. There
+are too many patterns to list, so useful ones are generated step by step (column generation). scipy's HiGHS solves the
+LP over the known patterns. The duals of the solution give the value of a task of each kind. `_pack.Pricer` then
+searches for patterns that are worth more than one host. The bound is exact: the duals are rounded to integers, no host
+holds tasks worth more than a proven maximum, and the bound is the value of the whole demand divided by this maximum
+(Farley, 1990).
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ _MAX_SECONDS: Final = 2.0
 class Weights:
     """A certificate: the value of a task of each kind, chosen so that no host holds tasks worth more than `max_value`.
 
-    To check it, fill one host for the greatest value. The demand is worth `total`, so it needs at least
-    total / max_value hosts. All numbers are integers.
+    To check the certificate, fill one host for the greatest value. The demand is worth `total`, so the tasks need at
+    least total / max_value hosts. All numbers are integers.
     """
 
     weights: tuple[int, ...]
@@ -54,7 +55,7 @@ def available() -> bool:
 
 @dataclass(slots=True)
 class ConfigurationLp:
-    """The LP over patterns of one host kind, extended until no further pattern improves it.
+    """The LP over patterns of one host kind. `solve` adds patterns until no further pattern improves the LP.
 
     `limit` int32[K]: the maximum of each kind on a host. `patterns`: initial patterns, if known.
     """
@@ -94,7 +95,7 @@ class ConfigurationLp:
     def solve(self, counts: Int64s, deadline: float, *, exact: bool = True, rounds: int = _MAX_ROUNDS) -> None:
         """Extend and solve the LP for a demand int64[K]. Sets `value`, `shares` (of `patterns`) and `weights`.
 
-        Without `exact`, the search for patterns is short and proves no bound.
+        Without `exact`, the search for patterns is short, and `weights` stays as it is.
         """
         limit = np.minimum(self.limit, counts).astype(np.int32)
         centre: Floats | None = None
@@ -125,7 +126,10 @@ class ConfigurationLp:
     def _price(
         self, weights: Floats, duals: Floats, limit: Int32s, counts: Int64s, deadline: float, *, exact: bool
     ) -> tuple[bool, float, Weights]:
-        """Add the patterns found for `weights` that improve the LP for `duals`. Returns the bound of `weights`."""
+        """Search for patterns with `weights`. Add those that improve the LP with `duals`.
+
+        Returns whether a pattern was added, the bound, and its certificate.
+        """
         whole = np.floor(np.maximum(weights, 0) * _SCALE).astype(np.int64)
         threshold = _SCALE if weights is duals else int(_SCALE * 0.5)
         nodes = _ALL_NODES if exact else _QUICK_NODES
@@ -141,7 +145,7 @@ class ConfigurationLp:
         return helped, total / max_value, Weights(tuple(int(w) for w in whole), max_value, total)
 
     def _dearest(self, worth: Int64s, limit: Int32s, deadline: float) -> tuple[int, Int32s]:
-        """`Pricer.price` by HiGHS' branch and cut, for hosts with too many tasks for plain branch and bound."""
+        """Like `Pricer.price`, by HiGHS' branch and cut, for hosts with too many tasks for plain branch and bound."""
         from scipy.optimize import Bounds, LinearConstraint, milp
 
         used = self.capacity > 0
@@ -154,7 +158,7 @@ class ConfigurationLp:
             bounds=Bounds(0, allowed),
             options={"time_limit": max(0.1, min(_MAX_SECONDS, deadline - time.monotonic())), "mip_rel_gap": 0.0},
         )
-        # The margin exceeds HiGHS' tolerances: a bound that is too high is still valid, one that is too low is not.
+        # The margin exceeds HiGHS' tolerances. A bound that is too high is still valid; a bound that is too low is not.
         known = result.mip_dual_bound is not None and np.isfinite(result.mip_dual_bound)
         bound = int(-result.mip_dual_bound * _SCALE * (1 + _TOLERANCE)) + 1 if known else 1 << 62
         if result.x is None:
@@ -174,7 +178,7 @@ class ConfigurationLp:
         return float(result.fun), result.x, -result.ineqlin.marginals
 
     def integral(self, counts: Int64s, seconds: float) -> list[tuple[Int32s, int]]:
-        """The fewest whole hosts of known patterns that branch and cut finds in the given time; [] if it finds none."""
+        """The best integer solution over the known patterns that branch and cut finds in time; [] if it finds none."""
         from scipy.optimize import Bounds, LinearConstraint, milp
         from scipy.sparse import csc_array
 
@@ -188,7 +192,7 @@ class ConfigurationLp:
         return [] if result.x is None else self._cut_to(counts, np.round(result.x))
 
     def whole(self, counts: Int64s) -> list[tuple[Int32s, int]]:
-        """The whole hosts of the LP within the demand int64[K]: patterns int32[K] with their numbers of hosts."""
+        """The whole hosts in the LP's solution, within the demand int64[K]: patterns int32[K] with numbers of hosts."""
         return self._cut_to(counts, np.floor(self.shares + _MORE))
 
     def _cut_to(self, counts: Int64s, times_each: Floats) -> list[tuple[Int32s, int]]:

@@ -1,15 +1,15 @@
-"""Good packings, with more computing time than a scheduler may spend.
+"""Finds good packings, with more computing time than a scheduler may spend.
 
-There are three stages, each better than the one before.
+Each of the three stages improves the result of the stage before.
 
-1. Constructive heuristics (Panigrahy and others, Heuristics for Vector Bin Packing, 2011). Each task goes to the host
-   whose free amounts have the most similar direction (dot product), or each host gets the tasks that suit it best (dot
-   and L2, bin-centric). With too many tasks, a moving window limits the choice.
+1. Constructive heuristics (Panigrahy and others, Heuristics for Vector Bin Packing, 2011). Either each task goes to the
+   host that suits it best (dot product or best fit), or each host gets the tasks that suit it best (dot product or L2,
+   bin-centric). If there are too many kinds and hosts, a moving window limits the choice.
 2. The whole hosts of the configuration LP, if a solver is installed.
 3. Improvement: tasks without a host eject others that may find room elsewhere (`_pack.Packer.improve`).
 
-Limits count work instead of time, so the same input gives the same answer unless the time runs out. A task for which no
-host was searched before the time ran out is untried: there may be room for it.
+Limits count work instead of time, so the same input gives the same answer unless the time runs out. A task is untried
+if the time ran out before a host was searched for the task. There may be room for it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from jobcloud.planning.bounds import Bound, lower_bound
 from jobcloud.planning.lp import ConfigurationLp
 from jobcloud.planning.problem import Floats, Int32s, Int64s, Problem
 
-#: (the current stage, the share of it that is done, 0 to 1)
+#: (the current stage, the share of the time that has passed, 0 to 1)
 Progress: TypeAlias = Callable[[str, float], None]
 
 _DOT, _L2, _BEST = RULES.index("dot"), RULES.index("l2"), RULES.index("best")
@@ -64,7 +64,7 @@ class Packing:
 
     @property
     def unplaced(self) -> int:
-        """Tasks without a host, tried or not."""
+        """The number of tasks without a host, tried or not."""
         return int((self.host_of < 0).sum())
 
     @property
@@ -77,7 +77,7 @@ class Packing:
         return len(np.unique(self.host_of[self.host_of >= 0]))
 
     def held(self, problem: Problem) -> Int32s:
-        """int32[H, K]: the number of tasks of each kind on each host. A full table: for few kinds only."""
+        """int32[H, K]: the number of tasks of each kind on each host. Use it for few kinds only: the table is large."""
         table = np.zeros((len(self.hosts), len(problem.task_kinds)), dtype=np.int32)
         placed = self.host_of >= 0
         np.add.at(table, (self.host_of[placed], problem.kind_of_tasks()[placed]), 1)
@@ -95,7 +95,7 @@ class Packing:
         return left
 
     def without(self, hosts: Int64s) -> Packing:
-        """The same packing without some hosts; their tasks become unplaced."""
+        """The same packing without some hosts. The tasks of these hosts become unplaced."""
         kept = np.setdiff1d(np.arange(len(self.hosts)), hosts)
         number = np.full(len(self.hosts) + 2, UNPLACED, dtype=np.int32)
         number[UNTRIED] = UNTRIED
@@ -111,7 +111,7 @@ class Packing:
 class Fewest:
     """The fewest hosts found, and the lower bound.
 
-    Tasks that were not tried in time have no host in the packing; the bound still counts them.
+    Tasks that were not tried in time have no host in the packing. The bound still counts them.
     """
 
     packing: Packing
@@ -123,7 +123,7 @@ class Fewest:
 
     @property
     def proven(self) -> bool:
-        """Whether no packing needs fewer hosts."""
+        """Whether it is proven that no packing needs fewer hosts."""
         return self.hosts <= self.bound.hosts and not self.packing.untried
 
 
@@ -145,7 +145,7 @@ class _Clock:
         return looks > _SURE_LOOKS and self.over()
 
     def part(self, share: float) -> float:
-        """The instant after this share of the remaining time."""
+        """The instant at which this share of the remaining time will have passed."""
         now = time.monotonic()
         return now + max(0.0, self.end - now) * share
 
@@ -169,7 +169,7 @@ def place(
 ) -> Packing:
     """Place as much of the demand as possible on the given hosts (int32[H], the kind of each).
 
-    `start`: tasks that already have a host. Without `move`, they keep it, and the others use the remaining room.
+    `start`: a packing with hosts for some tasks. Without `move`, these tasks stay, and the others use the free room.
     """
     clock = _Clock(seconds, progress)
     return _place(problem, hosts, clock, clock.end if move else 0.0, seed, start)
@@ -178,9 +178,9 @@ def place(
 def fewest(
     problem: Problem, kind: int, *, seconds: float = 30.0, seed: int = 1, progress: Progress | None = None
 ) -> Fewest:
-    """The fewest hosts of one kind for all tasks that can run on it, and a lower bound.
+    """The fewest hosts of one kind for all tasks that can run on such hosts, and a lower bound.
 
-    Tasks that cannot run on the kind stay unplaced and do not count.
+    Tasks that cannot run on such hosts stay unplaced and do not count.
     """
     clock = _Clock(seconds, progress)
     part = _suitable(problem, kind)
@@ -224,17 +224,18 @@ def _place(
         packer.place(int(kind), _DOT)
         waiting[kind] = False
     host_of = _improved(problem, hosts, packer, size, clock, until)
-    # Tasks that fit no host are known without a search, so they are not untried.
+    # A task that fits no empty host needs no search. It is not untried, but has no room.
     untried = (waiting & _able(problem, hosts))[kinds] & (host_of < 0)
     return Packing(hosts, np.where(untried, np.int32(UNTRIED), host_of))
 
 
 def _fill_by_window(problem: Problem, packer: Packer, hosts: Int32s, weight: Floats, clock: _Clock) -> None:
-    """Fill each host with the tasks that suit it best from a window of kinds; new kinds replace exhausted ones.
+    """Fill each host with the tasks that suit it best from a window of kinds.
 
-    The kinds are in random order, so that the window always holds large and small ones. Its width is chosen so that a
-    pass takes a few seconds. With 20,000 kinds in two dimensions, a window of 1,024 comes within 0.5 % of the bound,
-    256 within 1.2 %, 64 within 1.9 %.
+    When all tasks of a kind are placed, a new kind takes its place in the window. The kinds are in random order, so the
+    window always holds large and small ones. The width of the window is chosen so that a pass takes a few seconds.
+    With 20,000 kinds in two dimensions, a window of 1,024 comes within 0.5 % of the bound, 256 within 1.2 %, 64 within
+    1.9 %.
     """
     width = min(max(_WINDOWED_PAIRS // max(problem.tasks, 1), _WINDOWS[0]), _WINDOWS[1])
     for host_kind in np.unique(hosts):
@@ -252,7 +253,7 @@ def _fill_by_window(problem: Problem, packer: Packer, hosts: Int32s, weight: Flo
 
 
 def _able(problem: Problem, hosts: Int32s) -> NDArray[np.bool_]:
-    """bool[K]: whether a task of the kind fits any of the hosts when empty. No host is searched for other kinds."""
+    """bool[K]: whether a task of the kind fits any of the hosts if that host is empty. Other kinds are not tried."""
     able = np.zeros(len(problem.task_kinds), dtype=np.bool_)
     for kind in np.unique(hosts):
         able |= (problem.needs() <= problem.capacity[kind]).all(axis=1) & (problem.allowed[:, kind] > 0)
@@ -260,7 +261,7 @@ def _able(problem: Problem, hosts: Int32s) -> NDArray[np.bool_]:
 
 
 def _improved(problem: Problem, hosts: Int32s, packer: Packer, size: Floats, clock: _Clock, until: float) -> Int32s:
-    """Of the placements that ejection finds, the one with the smallest total size of tasks without a host."""
+    """The best placement that ejection finds: its tasks without a host have the smallest total size."""
     kinds = problem.kind_of_tasks()
     waiting = np.flatnonzero((packer.placement() < 0) & _able(problem, hosts)[kinds])
     pool: Int32s = waiting[np.argsort(size[kinds[waiting]], kind="stable")].astype(np.int32)
@@ -280,7 +281,7 @@ def _improved(problem: Problem, hosts: Int32s, packer: Packer, size: Floats, clo
 
 
 def _scarcity(problem: Problem, capacity: Int64s) -> Floats:
-    """float64[D]: the weight of each dimension: the share of the total capacity that the demand takes."""
+    """float64[D]: the weight of each dimension, which is the share of the total capacity that the demand takes."""
     total = capacity.sum(axis=0).astype(np.float64)
     return np.asarray(problem.demand / np.maximum(total, 1.0)) + 1e-6
 
@@ -312,9 +313,9 @@ def _widened(problem: Problem, part: Problem, packing: Packing) -> Packing:
 
 
 def _constructed(problem: Problem, kind: int, bound: int, clock: _Clock) -> Packing:
-    """The best packing of all tasks by a constructive heuristic; hosts are opened as needed.
+    """The best packing of all tasks by a constructive heuristic. It uses as many hosts as it needs.
 
-    If the time is over before the first heuristic completes, the tasks that it did not reach are untried.
+    If the time is over before the first heuristic completes, its tasks without a host are untried.
     """
     counts, capacity = problem.counts, problem.capacity[kind]
     tasks = int(counts.sum())
@@ -324,7 +325,7 @@ def _constructed(problem: Problem, kind: int, bound: int, clock: _Clock) -> Pack
     order = order[counts[order] > 0]
     best: Packing | None = None
     host_limit = min(tasks, max(bound * 2, bound + 10))
-    # With many kinds and many hosts, trying every kind on every host is too slow.
+    # With many kinds and many hosts, it takes too long to try every kind on every host.
     by_host = (_DOT, _L2) if len(order) * max(bound, 1) <= _MAX_LOOKS else ()
     rules = (_BY_WINDOW,) if len(order) * max(bound, 1) > _MAX_PAIRS else (*by_host, _BEST)
     for rule in rules:
@@ -369,7 +370,10 @@ def _constructed(problem: Problem, kind: int, bound: int, clock: _Clock) -> Pack
 
 
 def _descend(problem: Problem, kind: int, best: Packing, bound: int, clock: _Clock, seed: int) -> Packing:
-    """Reduce the hosts by halving the gap to the bound, until the time is over or one host fewer is not found."""
+    """Reduce the number of hosts. Each try aims at the middle between the current number and the bound.
+
+    Ends if the bound is reached, the time is over, or no packing with one host fewer is found.
+    """
     low, failed = bound, bound - 1
     while best.used > low and not clock.over():
         target = (failed + best.used + 1) // 2 if failed >= low else (low + best.used) // 2
@@ -391,7 +395,7 @@ def _descend(problem: Problem, kind: int, best: Packing, bound: int, clock: _Clo
 
 
 def _dropped(packing: Packing, hosts: int) -> Packing:
-    """The same packing without the hosts with the fewest tasks; their tasks become unplaced."""
+    """The packing with only the `hosts` fullest hosts, by number of tasks. The other tasks become unplaced."""
     held = np.bincount(packing.host_of[packing.host_of >= 0], minlength=len(packing.hosts))
     return packing.without(np.argsort(-held, kind="stable")[hosts:])
 
@@ -400,7 +404,7 @@ def _dropped(packing: Packing, hosts: int) -> Packing:
 
 
 def _lp_applies(problem: Problem, kind: int) -> bool:
-    """Whether patterns depend on kinds only: no rules between jobs, no shared amounts, limited jobs have one kind."""
+    """Whether patterns depend on kinds only: no rules between jobs, no shared amounts, one kind in each limited job."""
     from jobcloud.planning.lp import available
 
     counts = problem.counts
@@ -427,7 +431,7 @@ def _solved_lp(problem: Problem, kind: int, best: Packing, clock: _Clock) -> Con
 def _from_lp(
     problem: Problem, kind: int, lp: ConfigurationLp, best: Packing, bound: int, clock: _Clock, seed: int
 ) -> Packing:
-    """Take the LP's whole hosts, then pack and improve the rest on the remaining hosts of the bound."""
+    """Try up to two hosts more than the bound: keep whole hosts of the LP, and pack the other tasks on other hosts."""
     used = np.flatnonzero(problem.counts)
     counts = problem.counts[used]
     for target in range(bound, bound + 3):
@@ -435,7 +439,7 @@ def _from_lp(
             break
         clock.say(f"{best.used} hosts suffice, trying {target}")
         for share in (1.0, 0.6, 0.3, 0.0, None):
-            # None: the best integer solution over the same patterns, instead of the LP's whole hosts.
+            # None stands for the best integer solution over the same patterns, instead of the LP's whole hosts.
             if share is None:
                 start = _laid_out(problem, used, kind, lp.integral(counts, 0.4 * clock.left()), 1.0, target)
             else:
@@ -466,7 +470,7 @@ def _laid_out(
 
 
 def _rest_placed(problem: Problem, start: Packing, clock: _Clock, until: float, seed: int) -> Packing:
-    """Keep the full hosts of the start and solve the rest as a smaller problem on the empty hosts."""
+    """Keep the hosts of the start that have tasks. Pack the other tasks on the empty hosts, as a smaller problem."""
     left = start.host_of < 0
     kinds = problem.kind_of_tasks()
     counts = np.bincount(kinds[left], minlength=len(problem.task_kinds))

@@ -30,9 +30,9 @@ _FAIL_BY: Final = "zone"
 class Question:
     """The options of a plan. Every plan answers whether the tasks fit and how many hosts they need.
 
-    `how_many`: the problem's hosts are types, and any number of each is available; otherwise they are the existing
+    `how_many`: the problem's hosts are types, and any number of each is available. Without it, these are the existing
     hosts. `failures`: numbers of failed hosts. `fail_by`: the attribute that defines a failure domain. `more`: jobs
-    whose headroom is computed. `seconds`: the time for all searches; tasks not tried by then are reported as untried.
+    whose headroom is computed. `seconds`: the time to search for packings. Tasks not tried by then are untried.
     """
 
     how_many: bool = False
@@ -45,7 +45,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class RefusedTasks:
-    """Tasks of a job without a host, and why."""
+    """The tasks of a job that have no host, and the reason."""
 
     job: str
     tasks: int
@@ -55,7 +55,7 @@ class RefusedTasks:
 
 @dataclass(frozen=True, slots=True)
 class UntriedTasks:
-    """Tasks of a job that were not tried before the time was over. There may be room for them or not."""
+    """The tasks of a job that were not tried before the time was over. There may be room for them."""
 
     job: str
     tasks: int
@@ -63,9 +63,9 @@ class UntriedTasks:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """How many hosts of one type are needed for all tasks that can run on this type. `price`: of all these hosts.
+    """The hosts of one type for all tasks that can run on this type. `price`: the price of all these hosts.
 
-    `unsuitable`: tasks that cannot run on this type. `untried`: tasks without a host because the time was over.
+    `unsuitable`: tasks that cannot run on this type. `untried`: tasks that have no host because the time was over.
     """
 
     name: str
@@ -82,10 +82,11 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The effect of failed hosts: `displaced` tasks ran there; `homeless` of them find no other host.
+    """The effect of failed hosts. `displaced`: the tasks that ran there.
 
-    As in the scheduler, no other task moves. `after_moving`: the tasks that find no host even if others move.
-    `untried`: displaced tasks that were not tried before the time was over; then no other task was moved.
+    `homeless`: displaced tasks that find no other host if no other task moves, as in the scheduler. `after_moving`:
+    displaced tasks that find no host even if others move. `untried`: displaced tasks that were not tried before the
+    time was over. If there are any, no other tasks were moved.
     """
 
     what: str
@@ -98,7 +99,10 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class More:
-    """Headroom of a job: `at_least` more tasks fit if no other task moves; no arrangement fits more than `at_most`."""
+    """Headroom of a job: at least `at_least` and at most `at_most` more tasks fit.
+
+    The lower number holds if no other task moves, the upper number for any arrangement.
+    """
 
     job: str
     at_least: int
@@ -107,7 +111,7 @@ class More:
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """Hosts of several types. Each task runs on its cheapest type. `hosts`: (type, number); `price`: of all hosts."""
+    """Hosts of several types. Each task runs on its cheapest type. `hosts`: (type, number). `price`: for all hosts."""
 
     hosts: tuple[tuple[str, int], ...]
     price: float
@@ -147,7 +151,8 @@ class Plan:
 def make_plan(problem: Problem, question: Question | None = None, progress: Progress | None = None) -> Plan:
     """Answer the question. The checker has verified every packing in the answer. Raises NotFound for an unknown job.
 
-    Ends soon after the question's `seconds`: the checker and a running search step are not interrupted.
+    The question's `seconds` limit the search for packings. A running search step is not interrupted. The checker, the
+    reasons of refusals, the failures and the headroom take further time.
     """
     question = question or Question()
     kinds_of_more = [_kind_of_job(problem, job) for job in question.more]
@@ -194,7 +199,7 @@ def _notes(problem: Problem, question: Question, packing: Packing, types: Sequen
 
 
 def host_names(problem: Problem, packing: Packing) -> list[str]:
-    """The name of each host of a packing: that of its row in the host table, with a number if the row has several."""
+    """The name of each host of a packing: the name of its table row, with a number if the row has several hosts."""
     names: list[str] = []
     queues = {n: _names(kind) for n, kind in enumerate(problem.host_kinds)}
     for number, kind in enumerate(packing.hosts.tolist()):
@@ -215,7 +220,7 @@ def task_jobs(problem: Problem) -> list[str]:
 
 
 def _types(problem: Problem) -> list[int]:
-    """The host kinds that differ in capacity, allowed tasks or price; the most frequent first."""
+    """One host kind for each combination of capacity, allowed tasks and price; the most frequent first."""
     groups: dict[tuple[Any, ...], list[int]] = {}
     for n, kind in enumerate(problem.host_kinds):
         groups.setdefault((kind.capacity, kind.price, problem.allowed[:, n].tobytes()), []).append(n)
@@ -232,7 +237,7 @@ def _need(problem: Problem, kind: int, seconds: float, seed: int, say: Progress 
 
 
 def _mix(problem: Problem, types: Sequence[int], seconds: float, seed: int, say: Progress | None) -> Mix:
-    """Assign each task kind to its cheapest type. The cost of a task: its largest share of a host, times the price."""
+    """Assign each task kind to its cheapest type. A task costs its largest share of a host, times the price."""
     needs, counts = problem.needs(), problem.counts
     costs = np.full((len(counts), len(types)), np.inf)
     for n, kind in enumerate(types):
@@ -254,7 +259,7 @@ def _mix(problem: Problem, types: Sequence[int], seconds: float, seed: int, say:
 
 
 def _too_few(problem: Problem, needs: Sequence[Need], packing: Packing) -> str:
-    """A proof that there are too few hosts, if all are of one type and the bound shows it."""
+    """The proof that there are too few hosts, or "". It needs a bound, and hosts of only one type."""
     if len(needs) != 1 or needs[0].unsuitable or not packing.unplaced:
         return ""
     bound, hosts = needs[0].found.bound, len(packing.hosts)
@@ -294,11 +299,11 @@ def _untried(problem: Problem, packing: Packing) -> tuple[UntriedTasks, ...]:
 
 
 def _without_host(problem: Problem, packing: Packing, why: int) -> Iterator[tuple[int, list[tuple[str, int]]]]:
-    """The kinds with tasks that have no host for this reason, and the number of such tasks by job."""
+    """The kinds with tasks that are `why` (UNPLACED or UNTRIED), and the number of such tasks by job."""
     waiting = np.bincount(problem.kind_of_tasks()[packing.host_of == why], minlength=len(problem.task_kinds))
     for kind in np.flatnonzero(waiting).tolist():
         left, parts = int(waiting[kind]), []
-        # Among equal tasks of several jobs, those of the last rows have no host.
+        # If equal tasks of several jobs form the kind, the tasks of the last jobs count as those without a host.
         for part in reversed(problem.task_kinds[kind].parts or ()):
             taken = min(left, part.copies)
             left -= taken
@@ -337,7 +342,7 @@ def _reason(problem: Problem, packing: Packing, free: Int64s, kind: int, *, exac
 
 
 def _stranded(problem: Problem, packing: Packing, free: Int64s) -> Int64s:
-    """int64[D]: the free amounts on those used hosts that have no room for any further task of the demand."""
+    """int64[D]: the free amounts on used hosts without room for any further task of the demand."""
     used = np.unique(packing.host_of[packing.host_of >= 0])
     open_ = np.zeros(len(used), dtype=bool)
     for need in _smallest(problem.request[problem.counts > 0]):
@@ -348,7 +353,7 @@ def _stranded(problem: Problem, packing: Packing, free: Int64s) -> Int64s:
 
 
 def _smallest(requests: Int64s) -> Iterator[Int64s]:
-    """The minimal requests: a host that has no room for any of these has no room for any other request."""
+    """The minimal requests. A host without room for any of these has no room for any other request."""
     left = requests[np.argsort(requests.astype(np.float64).sum(axis=1), kind="stable")]
     while len(left):
         yield left[0]
@@ -359,7 +364,7 @@ def _smallest(requests: Int64s) -> Iterator[Int64s]:
 
 
 def _tried(problem: Problem, packing: Packing) -> tuple[Problem, Packing]:
-    """The problem and its packing without untried tasks, which would take room from placed ones."""
+    """The problem and its packing without untried tasks, which would take room that displaced tasks need."""
     if not packing.untried:
         return problem, packing
     kept = packing.host_of != UNTRIED
@@ -407,7 +412,7 @@ def _failure(
 
 
 def _kind_of_job(problem: Problem, job: str) -> int:
-    """The kind with most tasks of the job."""
+    """The kind that has the most tasks of the job."""
     kinds = [
         (part.copies if part else kind.copies, n)
         for n, kind in enumerate(problem.task_kinds)
@@ -453,7 +458,7 @@ def _more(problem: Problem, packing: Packing, free: Int64s, job: str, kind: int)
 
 
 def _said_of(progress: Progress | None, seconds: float) -> Progress | None:
-    """Convert the progress of single steps to progress over the total time."""
+    """Report the share of the total time instead of the progress of single steps."""
     if progress is None:
         return None
     start, tell = time.monotonic(), progress
@@ -539,7 +544,7 @@ def _need_document(problem: Problem, need: Need) -> dict[str, Any]:
 
 
 def _positive_kinds(problem: Problem, need: Need) -> list[str]:
-    """The jobs of the task kinds that the proof gives weights: those with tasks on the packing's hosts, in order."""
+    """The job of each task kind with a weight in the proof, in order: the kinds with tasks on the packing's hosts."""
     kinds = problem.kind_of_tasks()[need.found.packing.host_of >= 0]
     return [problem.task_kinds[kind].job for kind in np.unique(kinds).tolist()]
 

@@ -21,7 +21,7 @@ _GREY: Final = "#5c6670"
 
 
 def check_path(path: Path) -> None:
-    """Raises ConfigError if the picture cannot be drawn. Called before any computation."""
+    """Raises ConfigError if the picture cannot be drawn. Call it before any computation."""
     from importlib.util import find_spec
 
     if path.suffix.lower() not in FORMATS:
@@ -34,7 +34,7 @@ def check_path(path: Path) -> None:
 
 
 def check_writable(path: Path, option: str) -> None:
-    """Raises ConfigError if the file cannot be written, as far as this is known without writing it."""
+    """Raises ConfigError if the file cannot be written. The check writes nothing, so it may miss some causes."""
     directory = path.resolve().parent
     if not directory.is_dir():
         raise ConfigError(f"there is no directory {directory}", field=option, fix="create it first")

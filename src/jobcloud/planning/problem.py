@@ -1,7 +1,7 @@
-"""Turns rows of hosts and tasks into the arrays of packing, bounds and the checker.
+"""Turns rows of hosts and tasks into the arrays for packing, bounds and the checker.
 
-Equal rows form one *kind*: hosts with equal capacity and attributes, tasks of one job with equal needs. Equal tasks of
-several jobs are one kind if no rule names the jobs.
+Equal rows form one *kind*. A host kind has hosts with equal capacity, attributes and price. A task kind has tasks of
+one job with equal needs. Equal tasks of several jobs form one kind if no rule limits the tasks or names their jobs.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ class HostKind:
 class TaskKind:
     """Equal tasks.
 
-    `shared` names an amount that all tasks with this name take once per host (an app's executor). `parts` are the jobs.
+    `shared` names an amount (an app's executor). All tasks on a host that name this amount take it once, together.
+    `parts`: the numbers of tasks by job.
     """
 
     job: str
@@ -70,10 +71,10 @@ class Problem:
     """The demand as arrays: K kinds of tasks sorted by job, T kinds of hosts, D dimensions, J jobs, S shared amounts.
 
     request int64[K, D]. kind_job, kind_key int32[K] (key -1: none). shared int64[S, D]. first int32[K + 1]: kind k has
-    the tasks first[k] … first[k + 1] - 1. job_first int32[J + 1]: the same for job j. max_per_host int32[J]: tasks of
-    the job on one host. allowed uint8[K, T]. rules: three int32 arrays (start[J + 1], job, limit): a host with a task
-    of j holds at most limit[n] tasks of job[n] for start[j] ≤ n < start[j + 1], sorted by job. back_rules: the same
-    rules, indexed by the other job.
+    the tasks first[k] … first[k + 1] - 1. job_first int32[J + 1]: the same for jobs. max_per_host int32[J]: the maximum
+    for tasks of a job on one host. allowed uint8[K, T]. rules: three int32 arrays (start[J + 1], job, limit). A host
+    with a task of job j holds at most limit[n] tasks of job[n] for start[j] ≤ n < start[j + 1]. The entries of job j
+    are sorted by job[n]. back_rules: the same rules, indexed by the other job.
     """
 
     dimensions: tuple[str, ...]
@@ -98,7 +99,7 @@ class Problem:
 
     @property
     def counts(self) -> Int64s:
-        """int64[K]: tasks of each kind."""
+        """int64[K]: the number of tasks of each kind."""
         return np.diff(self.first).astype(np.int64)
 
     @property
@@ -122,7 +123,7 @@ class Problem:
         return replace(self, first=first, job_first=first[starts].copy(), task_kinds=kinds)
 
     def needs(self) -> Int64s:
-        """int64[K, D]: the amounts of a task of each kind on an empty host, its shared amount included."""
+        """int64[K, D]: the amounts that a task of each kind takes on an empty host, its shared amount included."""
         if not len(self.shared):
             return self.request
         paid = np.where(self.kind_key[:, None] >= 0, self.shared[self.kind_key], 0)
@@ -144,7 +145,7 @@ def build(
     tasks: Iterable[TaskKind],
     shared: Mapping[str, tuple[int, ...]] | None = None,
 ) -> Problem:
-    """The problem of placing tasks on hosts. Amounts are in the order of `dimensions`; `shared`: by name."""
+    """The problem of placing tasks on hosts. Amounts are in the order of `dimensions`. `shared`: amounts by name."""
     merged, shared = _merge(tasks), shared or {}
     jobs = tuple(sorted({kind.job for kind in merged}))
     number = {name: n for n, name in enumerate(jobs)}
@@ -246,7 +247,7 @@ def _merge_hosts(hosts: Iterable[HostKind]) -> tuple[HostKind, ...]:
 
 
 def _job_rules(kinds: Sequence[TaskKind], number: Mapping[str, int]) -> tuple[Int32s, dict[tuple[int, int], int]]:
-    """The limit of each job for its own tasks, and the limits by (job, other job). Jobs without tasks are ignored."""
+    """The limit of each job for its own tasks, and the limits by (job, other job). Ignores limits for unknown jobs."""
     max_per_host = np.full(len(number), MAX_PER_HOST, dtype=np.int32)
     pairs: dict[tuple[int, int], int] = {}
     for kind in kinds:

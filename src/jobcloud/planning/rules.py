@@ -6,7 +6,8 @@
     ATTRIBUTE=VALUE|VALUE     only on hosts whose attribute has one of the values
     zone in a, b              and every other constraint of `jobcloud.match.constraints`
 
-Several are separated by ";". After "anti:", all parts of the form JOB<=N belong to it.
+Several constraints are separated by ";". Parts of the form JOB<=N continue the last "anti:" if no constraint on an
+attribute comes between.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _ANY_OF: Final = re.compile(r"([^\s=!<>~|]+)\s*=(?!=)\s*(.+)", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The constraints of one row. `neighbours[J]`: the maximum of tasks of job J on a host with a task of this job."""
+    """The constraints of one row. `neighbours[J]`: the maximum number of tasks of job J next to a task of this job."""
 
     max_per_host: int = MAX_PER_HOST
     neighbours: Mapping[str, int] = field(default_factory=dict)

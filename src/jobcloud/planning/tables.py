@@ -1,9 +1,10 @@
 """Reads hosts and tasks from CSV files, with exact amounts. Errors name file, line and column.
 
-Columns: id, cpus, mem_mb (required); disk_mb, net_mbps, gpus, ports or any other name: a further resource, as a number;
-count: the number of equal rows. Hosts: port_beg and port_end instead of ports; attr_NAME: an attribute; price: of one
-host. Tasks: job (by default the id), constraint (`rules`), arrive_s and leave_s (below 0: never). Amounts become int64
-thousandths, the units of the matcher.
+The columns id, cpus and mem_mb are required. Columns disk_mb, net_mbps, gpus, ports or with any other name give further
+resources, as numbers. A column count says how many equal hosts or tasks a row stands for. Further columns of hosts:
+port_beg and port_end (instead of ports), attr_NAME (an attribute), price (of one host). Further columns of tasks: job
+(by default the id), constraint (see `rules`), arrive_s, leave_s (below 0: never). Amounts become int64 thousandths, the
+units of the matcher.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from jobcloud.errors import ConfigError
 from jobcloud.match.constraints import HOST, ConstraintError
 from jobcloud.planning.rules import Rules, parse_rules
 
-#: The maximum of rows in a table, and of tasks or hosts in total. Equal ones may share a row with a count.
+#: The maximum of rows in a table, and of tasks or hosts in total. Equal tasks or hosts may share a row with a count.
 MAX_ROWS: Final = 2_000_000
 MAX_COUNT: Final = 10_000_000
 
@@ -52,7 +53,7 @@ class HostRow(NamedTuple):
     line: int
 
     def each(self) -> list[str]:
-        """The names of its hosts."""
+        """The names of the row's hosts."""
         return _each(self.id, self.copies)
 
 
@@ -69,7 +70,7 @@ class TaskRow(NamedTuple):
     line: int
 
     def each(self) -> list[str]:
-        """The names of its tasks."""
+        """The names of the row's tasks."""
         return _each(self.id, self.copies)
 
 
@@ -127,7 +128,7 @@ def parse_amount(text: str, field: str) -> int:
 
 
 def _thousandths(text: str, scale: int) -> tuple[str, str, int]:
-    """Returns (the problem or "", the fix unless it depends on the column, the number in whole `scale`-ths)."""
+    """Returns (the problem or "", the fix or "" if it depends on the column, the number in whole `scale`-ths)."""
     # Decimal itself also reads 1_000, digits of any script, and "Infinity".
     if not _NUMBER.fullmatch(text):
         return f"{text!r:.60} is not a number", "", 0
@@ -150,11 +151,11 @@ def _thousandths(text: str, scale: int) -> tuple[str, str, int]:
 
 
 class _Fault(Exception):
-    """A cell is invalid; reading continues with the next row."""
+    """A cell is invalid. The reader skips the row."""
 
 
 class _Table:
-    """A file being read. Rows repeat often in such files, so equal cells are parsed once."""
+    """A file that is being read. Rows often repeat in such files, so equal cells are parsed once."""
 
     def __init__(self, path: Path, required: tuple[str, ...] = _REQUIRED) -> None:
         self.path = path
@@ -180,7 +181,7 @@ class _Table:
             raise BadTable(f"cannot be read: {error.strerror}", field=self.name, fix="name a CSV file") from error
 
     def cells(self, file: TextIO) -> Iterator[list[str]]:
-        """The cells of each row; rows of wrong length are reported."""
+        """The cells of each row. Rows with a wrong number of cells are noted as errors and left out."""
         reader = csv.reader(file, strict=True)
         try:
             self._header([name.strip() for name in next(reader, [])])
@@ -230,7 +231,7 @@ class _Table:
         return self._amounts(cells), self._rules(cells), self._count(cells), arrive, leave
 
     def finish(self, count: int, what: str) -> None:
-        """Raises BadTable with all reported errors."""
+        """Raises BadTable with all noted errors, if there are any."""
         if not self._faults and not count:
             self._note(f"contains no {what}", "", f"write a line for each of the {what} below the line of column names")
         if not self._faults and count > MAX_COUNT:
@@ -293,7 +294,7 @@ class _Table:
         return ident
 
     def _text(self, cells: list[str], name: str) -> str:
-        """A cell that is printed later; it must not contain control characters."""
+        """The text of a cell. Control characters are an error, because the text is printed later."""
         text = self._cell(cells, name)
         if not text.isprintable():
             self._fault(f"{text!r:.60} contains a character that cannot be printed", name, "remove it")

@@ -14,7 +14,7 @@ from jobcloud.planning.problem import Problem
 
 
 class BrokenPacking(AssertionError):
-    """A packing is invalid: a defect of the planner. The text says why."""
+    """A packing is invalid, because the planner has a defect. The text gives the reason."""
 
 
 def verify(problem: Problem, packing: Packing) -> None:

@@ -1,7 +1,7 @@
 """A Mesos agent as a pure state machine. It opens no socket, starts no process and reads no clock.
 
-It requests processes by effects (`StartExecutor`, `KillExecutor`) and learns of them by inputs (`ExecutorStarted`,
-`ExecutorEnded`). The modules, each of which imports only those above it:
+It starts and kills executors by effects (`StartExecutor`, `KillExecutor`). Inputs (`ExecutorStarted`, `ExecutorEnded`)
+tell when an executor has started or ended. Each of these modules imports only modules above it:
 
     records     executors and launched tasks
     updates     status updates, sent again until acknowledged

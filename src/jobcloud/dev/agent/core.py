@@ -1,4 +1,4 @@
-"""The agent as a state machine: messages of the master, calls of executors and time in, effects out."""
+"""The agent as a state machine. Inputs are messages of the master, calls of executors and time; outputs are effects."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Agent:
 
     @property
     def agent_id(self) -> str:
-        """Empty before the first registration."""
+        """The id from the master; empty before the first registration."""
         return self.state.agent_id
 
     def handle(self, event: AgentInput, at_ms: int) -> list[Effect]:
@@ -151,7 +151,7 @@ class Agent:
     def _registered(self, message: Registered) -> None:
         state = self.state
         state.agent_id, state.connected = message.agent_id, True
-        state.drain = None  # if the agent is to be drained, the master sends the drain after this message
+        state.drain = None  # a master that drains this agent sends DrainAgent after this message
         state.updates.send_all(state.now)
 
     # ---- messages of the master ------------------------------------------------------------------------------
@@ -196,7 +196,10 @@ class Agent:
             self._executors.complete(key)
 
     def _drain(self, message: DrainAgent) -> None:
-        """Kill every task, with at most the grace period that the operator allows."""
+        """Begin a drain, or end it if the message has no config.
+
+        A drain kills every task that has not ended. No task gets a longer grace period than the operator allows.
+        """
         state = self.state
         state.drain = message.config
         if message.config is None:
@@ -224,7 +227,10 @@ class Agent:
             self.state.updates.send_all(self.state.now)  # the framework's scheduler may have come back
 
     def _drop_tasks(self, message: DropTasks) -> None:
-        """Send an update even for an unknown framework: the lost task may have been the framework's first one here."""
+        """Send an update for each of the tasks.
+
+        The agent may not know the framework: the first task of a framework may have been lost on the way to the agent.
+        """
         for task_id in message.task_ids:
             text, reason = "Reconciliation: task unknown to the agent", "REASON_RECONCILIATION"
             status = self.state.agent_status(task_id, message.state, text, reason)

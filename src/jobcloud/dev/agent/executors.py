@@ -172,7 +172,7 @@ class Executors:
             self._launch(executor, task)
 
     def _drop_undelivered(self, executor: RunningExecutor, reported: list[Json]) -> None:
-        """Drop tasks that were sent to the executor and that it does not report."""
+        """Drop the tasks that were sent to the executor and are missing in its report."""
         known = {one["task_id"]["value"] for one in reported}
         for task_id, task in list(executor.tasks.items()):
             if task.state == "TASK_STAGING" and task_id not in known:
@@ -265,7 +265,7 @@ class Executors:
 
 
 def _duration(seconds: float) -> str:
-    """A duration in Mesos' notation: the largest unit that leaves a whole number."""
+    """A duration in Mesos' notation, in the largest of the units mins, secs and ms that gives a whole number."""
     for unit, length in (("mins", 60), ("secs", 1)):
         if seconds >= length and seconds % length == 0:
             return f"{int(seconds // length)}{unit}"

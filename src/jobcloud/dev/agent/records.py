@@ -29,7 +29,10 @@ class LaunchedTask(msgspec.Struct):
 
 @dataclass(slots=True)
 class RunningExecutor:
-    """An executor from the request for its process until its last task is acknowledged."""
+    """An executor that the agent has requested.
+
+    The record is kept until the process has ended and the terminal updates of all its tasks are acknowledged.
+    """
 
     framework_id: str
     executor_id: str
@@ -41,7 +44,7 @@ class RunningExecutor:
     sent_a_task: bool = False
     queued: dict[str, Json] = field(default_factory=dict)  # tasks that wait for the executor to subscribe
     tasks: dict[str, LaunchedTask] = field(default_factory=dict)
-    cause: tuple[str, str] = ("", "")  # reason and message, if the agent itself ends it
+    cause: tuple[str, str] = ("", "")  # reason and message, if the agent itself ends the executor
     update_fields: Json = field(default_factory=dict)  # added to each of its status updates
     _container_status: Json = field(default_factory=dict)
 
@@ -54,7 +57,7 @@ class RunningExecutor:
         return not self.queued and not self.tasks
 
     def container_status(self) -> Json:
-        """A ContainerStatus, which is shared between updates: nobody may change it."""
+        """A ContainerStatus. Status updates share it, so callers must not change it."""
         if self._container_status.get("executor_pid") != self.pid:
             address = {"protocol": "IPv4", "ip_address": "127.0.0.1"}
             self._container_status = {

@@ -17,7 +17,7 @@ from .updates import StatusUpdates
 
 @dataclass(frozen=True, slots=True)
 class AgentSettings:
-    """Times in milliseconds; the defaults are those of a Mesos agent's flags and constants.
+    """Times are in milliseconds. The defaults are those of a Mesos agent's flags and constants.
 
     `salt` (below 2**64) makes the ids that this agent creates differ from those of other agents and of earlier starts.
     """
@@ -86,12 +86,12 @@ class AgentState:
                 self.updates.retry_first(self.now, self.connected)
 
     def send_to_master(self, message: ToMasterMessage) -> None:
-        """Send a message to the master; without a connection it is dropped."""
+        """Send a message to the master. Without a connection, the message is dropped."""
         if self.connected:
             self.effects.append(ToMaster(message))
 
     def send_event(self, executor: RunningExecutor, kind: str, body: Json | None = None) -> None:
-        """Send an event to an executor; without a stream it is dropped."""
+        """Send an event to an executor. Without a stream, the event is dropped."""
         if executor.stream_id:
             event = {"type": kind} if body is None else {"type": kind, kind.lower(): body}
             self.effects.append(Send(executor.stream_id, event))
@@ -101,7 +101,7 @@ class AgentState:
     def update_task(
         self, framework_id: str, task_id: str, state: str, text: str, reason: str, executor_id: str = ""
     ) -> None:
-        """Create a status update of the agent's own."""
+        """Create a status update that comes from the agent itself."""
         self.accept_update(self.agent_status(task_id, state, text, reason, executor_id), framework_id)
 
     def agent_status(self, task_id: str, state: str, text: str, reason: str, executor_id: str = "") -> Json:
@@ -120,7 +120,7 @@ class AgentState:
         return status
 
     def accept_update(self, status: Json, framework_id: str) -> None:
-        """Keep an update until it is acknowledged, unless its framework is unknown or being shut down."""
+        """Keep an update until it is acknowledged. Ignore it if its framework is unknown or being shut down."""
         if framework_id in self.frameworks and framework_id not in self.terminating:
             self.keep_update(self._as_drained(status), framework_id)
 
@@ -128,9 +128,9 @@ class AgentState:
         self.updates.add((framework_id, status["task_id"]["value"]), status, self.now, self._apply_status)
 
     def _as_drained(self, status: Json) -> Json:
-        """The status with the drain as its reason, if the agent is drained and the status is that of a kill.
+        """The status as the scheduler gets it. During a drain, the drain becomes the reason for each kill.
 
-        If the drain marks the agent as gone, a killed task is gone, too.
+        If the drain is to mark the agent as gone, a killed task is reported as gone.
         """
         if self.drain is None or status["state"] not in ("TASK_KILLING", "TASK_KILLED"):
             return status
@@ -139,7 +139,7 @@ class AgentState:
         return {**status, "reason": "REASON_AGENT_DRAINING", "state": state}
 
     def _apply_status(self, key: Key, status: Json) -> None:
-        """Give a task its new state at once, before the update is acknowledged."""
+        """Give a task its new state at once. The acknowledgement of the update follows later."""
         executor = self.owners.get(key)
         if executor is None:
             return
@@ -159,7 +159,10 @@ class AgentState:
         return dropped_state(self.frameworks.get(framework_id, {}))
 
     def forget_framework(self, framework_id: str) -> None:
-        """Forget a framework that has neither executors nor pending updates here."""
+        """Forget a framework if it has no executors here and the terminal updates of all its tasks are acknowledged.
+
+        A framework that is being shut down is forgotten as soon as it has no executors.
+        """
         if all(executor.framework_id != framework_id for executor in self.executors.values()):
             if framework_id in self.terminating or not self.updates.has_framework(framework_id):
                 self.frameworks.pop(framework_id, None)

@@ -1,5 +1,6 @@
-"""Status updates on their way to the scheduler: one at a time for each task, sent again until acknowledged.
+"""Status updates on their way to the scheduler.
 
+The updates of a task are sent one after another. Each is sent again until it is acknowledged.
 Source: src/slave/task_status_update_manager.cpp of Mesos 1.11.0.
 """
 
@@ -17,7 +18,7 @@ from .records import Key
 class _Stream(msgspec.Struct):
     """The updates of one task.
 
-    The first pending one has been sent; the others wait until the first one is acknowledged.
+    The first pending update has been sent. The others wait until the first one is acknowledged.
     """
 
     key: Key
@@ -38,9 +39,9 @@ class StatusUpdates:
         self._sequence = 0
 
     def add(self, key: Key, status: Json, at_ms: int, apply: Callable[[Key, Json], None]) -> None:
-        """Keep an update and call `apply(key, status)`, unless it was received before.
+        """Keep an update and call `apply(key, status)`. An update that was received before is ignored.
 
-        Send it if no other one waits.
+        The update is sent at once if no other update of the task is pending.
         """
         stream = self._streams.get(key)
         if stream is None:
@@ -54,10 +55,10 @@ class StatusUpdates:
             self._send(stream, self._retry_ms, at_ms)
 
     def acknowledge(self, key: Key, uuid: str, at_ms: int) -> bool:
-        """Drop the acknowledged update and send the next one. True if it was the task's terminal update."""
+        """Drop the acknowledged update and send the next one. Returns whether the dropped update was terminal."""
         stream = self._streams.get(key)
         if stream is None or not stream.pending or stream.pending[0]["uuid"] != uuid:
-            return False  # late, repeated, or for an earlier task of the same id
+            return False  # the acknowledgement is late or repeated, or an earlier task had the same id
         first = stream.pending.pop(0)
         if first["state"] in TERMINAL:
             del self._streams[key]
@@ -67,7 +68,7 @@ class StatusUpdates:
         return False
 
     def send_all(self, at_ms: int) -> None:
-        """Send the first pending update of each task again, to a master that may not know it."""
+        """Send the first pending update of each task again: the master or the scheduler may have missed it."""
         for stream in self._streams.values():
             if stream.pending:
                 self._send(stream, self._retry_ms, at_ms)
@@ -84,15 +85,15 @@ class StatusUpdates:
         return any(key[0] == framework_id for key in self._streams)
 
     def next_retry(self) -> int | None:
-        """When the next retry is due."""
+        """The time of the next retry; None if no sent update waits for its acknowledgement."""
         retries = self._retries
-        # Most updates are acknowledged long before their retry.
+        # Drop the retries of acknowledged updates. Most updates are acknowledged long before their retry.
         while retries and not self._is_sent(retries[0][2], retries[0][3]):
             heapq.heappop(retries)
         return retries[0][0] if retries else None
 
     def retry_first(self, at_ms: int, connected: bool) -> None:
-        """Send the update of the first retry again if it still waits, and double the interval.
+        """Take the first retry. If its update is still not acknowledged, send the update and double the interval.
 
         Without a connection, the update waits for `send_all`.
         """
@@ -109,6 +110,6 @@ class StatusUpdates:
         heapq.heappush(self._retries, (stream.retry_at, self._sequence, stream.key, first["uuid"]))
 
     def _is_sent(self, key: Key, uuid: str) -> bool:
-        """Whether an update waits for its acknowledgement."""
+        """Whether an update has been sent and waits for its acknowledgement."""
         stream = self._streams.get(key)
         return stream is not None and bool(stream.pending) and stream.pending[0]["uuid"] == uuid

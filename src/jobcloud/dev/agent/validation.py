@@ -1,4 +1,4 @@
-"""Checks of executor calls, in the words of Mesos' agent."""
+"""Checks of executor calls. The errors are in the words of Mesos' agent."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def checked_call(body: Any) -> tuple[str, Json]:
 
 
 def _bad_update(call: Json) -> str:
-    """The error of an UPDATE call, or ""."""
+    """The error of an UPDATE call, or "" if there is none."""
     status, executor_id = call["update"]["status"], call["executor_id"]["value"]
     origin = f"from executor {executor_id} of framework {call['framework_id']['value']}"
     if status.get("uuid") is None:

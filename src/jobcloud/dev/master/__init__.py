@@ -1,7 +1,7 @@
 """A Mesos master as a pure state machine. It opens no socket, starts no thread and reads no clock.
 
-`Master.handle` takes one input and returns effects in order; `Master.next_at` tells when the next Tick is due. The
-modules, each of which imports only those above it:
+`Master.handle` takes one input and returns effects in order. `Master.next_at` tells when the next Tick is due. Each of
+these modules imports only modules above it:
 
     records         the records of frameworks, agents, executors, tasks, offers and drains
     validation      checks of frameworks, offer lists and tasks
@@ -19,9 +19,9 @@ modules, each of which imports only those above it:
     operators       calls of operators
     core            `Master`: dispatch
 
-Unsupported features are refused with an error: operations other than LAUNCH, dynamic reservations, quota, weights,
-authentication. Source of every behaviour: src/master/{master,http}.cpp of Mesos 1.11.0. The contract suite compares
-this package with a real Mesos.
+Operations other than LAUNCH, dynamic reservations, quota and weights are refused with an error. There is no
+authentication. Source: src/master/{master,http}.cpp of Mesos 1.11.0, and the files that single modules name. The
+contract suite compares this package with a real Mesos.
 """
 
 from __future__ import annotations

@@ -97,8 +97,8 @@ class Agents:
     def _recover(self, agent: AgentRecord, message: RegisterAgent, announcement: str) -> None:
         """Adopt the tasks and executors of an agent that has no record here.
 
-        With an `announcement`, frameworks get an update for each task. Without one, as after a restart of the master,
-        they have to reconcile.
+        With an `announcement`, frameworks get an update for each task. After a restart of the master there is
+        no announcement, and frameworks have to reconcile.
         """
         state = self._state
         infos = {info["id"]["value"]: info for info in message.frameworks}
@@ -151,7 +151,7 @@ class Agents:
         return task
 
     def _synchronize(self, agent: AgentRecord, message: RegisterAgent) -> None:
-        """Compare the record of an agent that is back with its report, and correct both sides."""
+        """Compare the record of a returned agent with the agent's report, and correct both sides."""
         state = self._state
         reported = {(task.framework_id, task.task["task_id"]["value"]) for task in message.tasks}
         dropped: dict[str, list[str]] = {}
@@ -191,7 +191,7 @@ class Agents:
         state.call_at(agent.times_out_at, self._reregistration_timed_out, agent.agent_id)
 
     def _lose_framework(self, agent: AgentRecord, framework: FrameworkRecord) -> None:
-        """End the tasks of a framework without checkpointing: a disconnected agent kills the framework's executors."""
+        """End the tasks of a framework without checkpointing. Mesos expects them to end with the link."""
         text, reason = f"Agent {agent.hostname} disconnected", "REASON_AGENT_DISCONNECTED"
         for task in [task for key, task in agent.tasks.items() if key[0] == framework.id]:
             self._end_task(framework, task, events.task_status(task, "TASK_LOST", text, reason, self._state.now))
@@ -201,7 +201,7 @@ class Agents:
     def _reregistration_timed_out(self, agent_id: str) -> None:
         state = self._state
         agent = state.agents.get(agent_id)
-        # An agent that came back has another deadline, or none.
+        # If the agent came back in the meantime, its deadline is later or None.
         if agent is not None and agent.times_out_at is not None and agent.times_out_at <= state.now:
             seconds = state.settings.agent_reregister_timeout_ms // 1000
             self._mark_unreachable(agent, f"agent did not reregister within {seconds}secs after disconnecting")
@@ -239,9 +239,9 @@ class Agents:
                 self._end_task(framework, task, self._removal(framework, task, text, "TASK_GONE_BY_OPERATOR"))
 
     def remove(self, agent: AgentRecord, text: str, state_of_tasks: str) -> None:
-        """Remove an agent: updates for its tasks, RESCIND for its offers, then FAILURE to all, in Mesos' order.
+        """Remove an agent. Its tasks get updates, then its offers are rescinded, then all frameworks get FAILURE.
 
-        `state_of_tasks` is for partition-aware frameworks; others get TASK_LOST.
+        This is Mesos' order. `state_of_tasks` is for partition-aware frameworks; others get TASK_LOST.
         """
         state = self._state
         state.allocator.remove_agent(agent.agent_id)
@@ -281,7 +281,7 @@ class Agents:
         self._state.send_event(framework, events.update(status))
 
     def _set_unreachable(self, framework: FrameworkRecord, task: TaskRecord, status: Json) -> None:
-        """Keep the task: its agent may come back with it."""
+        """Keep the task as unreachable, because its agent may come back and still run it."""
         self._state.apply_status(task, status)
         self._state.remove_task(framework, task, completed=False)
         framework.unreachable[task.task_id] = task

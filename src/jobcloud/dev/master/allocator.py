@@ -1,8 +1,9 @@
 """Mesos' hierarchical allocator: dominant resource fairness between roles and frameworks, no quota and no weights.
 
-All free resources of an agent go to one (role, framework) pair: the role with the lowest dominant share, and in
-this role the framework with the lowest share. As long as nothing changes, an agent is considered again only while a
-filter hides some of its resources. Source: src/master/allocator/mesos/hierarchical.cpp of Mesos 1.11.0.
+First comes the role with the lowest dominant share, and in this role the framework with the lowest share. This
+framework is offered all free resources of an agent that the role may use. The rest goes to the next framework in this
+order. An agent is considered again after its resources or the frameworks have changed, and as long as a filter hides
+some of its resources. Source: src/master/allocator/mesos/hierarchical.cpp of Mesos 1.11.0.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from dataclasses import dataclass, field
 
 from ..resources import Resources
 
-# --min_allocatable_resources of a Mesos master, in thousandths. An agent is not offered if its free cpus and its free
-# memory are both below these amounts.
+# --min_allocatable_resources of a Mesos master, in thousandths. An agent is not offered if both its free cpus
+# and its free memory are below these amounts.
 MIN_CPUS, MIN_MEM = 10, 32_000
 DEFAULT_REFUSE_SECONDS = 5.0
 _MAX_REFUSE_SECONDS = 365 * 24 * 3600.0
@@ -54,7 +55,7 @@ class Allocator:
         return bool(self._candidates) and any(client.active for client in self.clients.values())
 
     def add_client(self, framework_id: str, roles: Iterable[str], suppressed: Iterable[str], gpu_aware: bool) -> None:
-        """Add a framework, or update and activate one."""
+        """Add a framework, or update and activate a known one."""
         client = self.clients.get(framework_id)
         if client is None:
             client = self.clients[framework_id] = Client(tuple(roles), gpu_aware)
@@ -84,7 +85,7 @@ class Allocator:
                 client.filters.pop((role, agent_id), None)
 
     def set_active(self, agent_id: str, active: bool) -> None:
-        """Offer an agent, or stop offering it."""
+        """Start or stop offers of an agent."""
         self.agents[agent_id].active = active
         self._candidates[agent_id] = None
 
@@ -112,7 +113,7 @@ class Allocator:
     def recover(
         self, agent_id: str, framework_id: str, role: str, resources: Resources, refuse_ms: int = 0, at_ms: int = 0
     ) -> None:
-        """Free resources. With `refuse_ms`, do not offer them to the same framework before that time has passed."""
+        """Free resources. For `refuse_ms` from now on, they are not offered to the same framework."""
         self.charge(framework_id, role, resources, -1)
         agent = self.agents.get(agent_id)
         if agent is None or not resources:
@@ -125,7 +126,7 @@ class Allocator:
             client.filters.setdefault((role, agent_id), []).append((until, resources))
 
     def allocate(self, at_ms: int) -> Iterator[tuple[str, str, str, Resources]]:
-        """Yield (agent id, framework id, role, resources) to offer now. Each is already charged when yielded."""
+        """Yield (agent id, framework id, role, resources) to offer now. It charges resources before it yields them."""
         candidates, self._candidates = self._candidates, {}
         eligible = self._eligible()
         for agent_id in candidates:
@@ -160,7 +161,7 @@ class Allocator:
         ]
 
     def _by_share(self, eligible: list[tuple[str, str]]) -> list[tuple[str, str]]:
-        """The same pairs, lowest dominant share first."""
+        """The same pairs, sorted by the dominant share of the role, then of the framework in the role."""
         if len(eligible) < 2:
             return eligible
         shares: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""Calls of schedulers: checks, dispatch, and all calls except SUBSCRIBE, UPDATE_FRAMEWORK and ACCEPT."""
+"""Checks and dispatches the calls of schedulers. Handles all except SUBSCRIBE, UPDATE_FRAMEWORK and ACCEPT."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class SchedulerCalls:
         self._frameworks.remove(framework)
 
     def _ignore(self, framework: FrameworkRecord, call: Json) -> None:
-        """Calls without effect: Mesos' own allocator ignores REQUEST, and no operation here has a status."""
+        """Ignore a call. Mesos' own allocator ignores REQUEST, and this master keeps no operations."""
 
     # ---- offers ----------------------------------------------------------------------------------------------
 
@@ -165,7 +165,7 @@ class SchedulerCalls:
             self._send_latest(framework, task)
             return
         if agent_id in state.recovering or (not agent_id and state.recovering):
-            return  # the task may run there: no answer until that agent is back or has timed out
+            return  # an agent that is not back may run the task: no answer until it is back or has timed out
         more: Json = {}
         if agent_id in state.agents:
             task_state, text = "TASK_GONE", "Task is unknown to the agent"
@@ -183,7 +183,7 @@ class SchedulerCalls:
         state.send_event(framework, events.update(status))
 
     def _send_latest(self, framework: FrameworkRecord, task: TaskRecord) -> None:
-        """Send the state of the update sent last, as Mesos does, even if the task has a newer state."""
+        """Send the state in the update that was sent last, even if the task has a newer state. Mesos does the same."""
         text, reason = "Reconciliation: Latest task state", "REASON_RECONCILIATION"
         status = events.task_status(task, task.update_state or task.state, text, reason, self._state.now)
         if task.statuses:

@@ -58,9 +58,9 @@ class Master:
         self._allocation_scheduled = False
 
     def expect_agents(self, agent_ids: Iterable[str], at_ms: int) -> None:
-        """Start as the successor of a master with these agents.
+        """Start as the successor of a master that had these agents.
 
-        Until such an agent has reregistered, it may run tasks that this master does not know.
+        Until an agent has reregistered, it may run tasks that this master does not know.
         """
         for agent_id in agent_ids:
             self._agents.expect(agent_id, at_ms + self.state.settings.agent_reregister_timeout_ms)

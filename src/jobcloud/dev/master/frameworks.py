@@ -86,7 +86,7 @@ class Frameworks:
             state.call_at(state.now + state.settings.heartbeat_ms, self._send_heartbeat, stream_id)
 
     def update(self, framework: FrameworkRecord, update: Json) -> None:
-        """UPDATE_FRAMEWORK: the only call whose answer (200 or 400) tells its result."""
+        """Handle UPDATE_FRAMEWORK, the only call whose answer (200 or 400) tells whether the call succeeded."""
         state = self._state
         info = _with_defaults(update["framework_info"])
         suppressed = update.get("suppressed_roles") or []
@@ -117,7 +117,7 @@ class Frameworks:
         state.call_at(framework.fails_over_at, self._failover_timed_out, framework_id)
 
     def _release_offers(self, framework: FrameworkRecord) -> None:
-        """Remove a framework's offers without RESCIND: its scheduler is gone, or a new one has not seen them."""
+        """Remove a framework's offers without RESCIND: its scheduler is gone, or a new one has not seen the offers."""
         for offer in list(framework.offers.values()):
             self._state.remove_offer(offer)
         self._inverse_offers.forget_framework(framework)
@@ -125,7 +125,7 @@ class Frameworks:
     def _failover_timed_out(self, framework_id: str) -> None:
         state = self._state
         framework = state.frameworks.get(framework_id)
-        # A framework that came back has another deadline, or none.
+        # If the framework came back in the meantime, its deadline is later or None.
         if framework is not None and framework.fails_over_at is not None and framework.fails_over_at <= state.now:
             self.remove(framework)
 

@@ -1,4 +1,4 @@
-"""Inverse offers: they ask frameworks to release agents before a maintenance window."""
+"""Inverse offers, which ask frameworks to release agents before a maintenance window."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class InverseOffers:
         self._filtered_until: dict[tuple[str, str], int] = {}  # by agent and framework id
 
     def send(self) -> None:
-        """Send inverse offers to frameworks that use, or are offered, an agent with a window, unless one is pending."""
+        """Send inverse offers for each connected agent with a maintenance window to the frameworks of `_to_ask`."""
         state = self._state
         if not state.unavailability:
             return
@@ -34,7 +34,10 @@ class InverseOffers:
             state.send_event(state.frameworks[framework_id], event)
 
     def _to_ask(self, agent: AgentRecord) -> Iterator[FrameworkRecord]:
-        """Connected frameworks that use or are offered an agent, have no inverse offer for it and no filter on it."""
+        """The connected frameworks that use an agent or have an offer of it.
+
+        Frameworks with a pending inverse offer or with a filter for this agent are left out.
+        """
         state = self._state
         users = {key[0] for key, task in agent.tasks.items() if not task.terminal}
         users |= {key[0] for key in agent.executors}
@@ -47,9 +50,9 @@ class InverseOffers:
                 yield framework
 
     def answer(self, framework: FrameworkRecord, call: Json, status: str) -> None:
-        """Record whether a framework accepts or declines, for operators.
+        """Record the answer of a framework to inverse offers. Operators can read it.
 
-        The framework is asked again when the filter expires.
+        The framework is asked again when the filter in its answer expires.
         """
         state = self._state
         for one in call.get("inverse_offer_ids") or []:
@@ -79,14 +82,14 @@ class InverseOffers:
             state.send_event(owner, {"type": "RESCIND_INVERSE_OFFER", "rescind_inverse_offer": event})
 
     def reset_agent(self, agent: AgentRecord) -> None:
-        """Rescind the inverse offers for an agent, and drop the answers and filters, because its window changed."""
+        """Rescind the inverse offers for an agent, and drop its answers and filters, after a schedule update."""
         self.rescind_agent(agent)
         self._state.inverse_answers.pop(agent.agent_id, None)
         for key in [key for key in self._filtered_until if key[0] == agent.agent_id]:
             del self._filtered_until[key]
 
     def forget_framework(self, framework: FrameworkRecord) -> None:
-        """Drop the inverse offers and filters of a framework, without an event: its stream is gone."""
+        """Drop the inverse offers and filters of a framework without events: its scheduler is gone or replaced."""
         state = self._state
         for inverse in [one for one in state.inverse_offers.values() if one.framework_id == framework.id]:
             del state.inverse_offers[inverse.offer_id]

@@ -54,7 +54,7 @@ class Launches:
             tasks = (operation.get("launch") or {}).get("task_infos") or []
             try:
                 requested = read_resources(tasks)
-            except ResourceError as refused:  # Mesos then refuses every task of the operation
+            except ResourceError as refused:  # like Mesos, refuse every task of the operation
                 for task in tasks:
                     self._refuse(framework, task, "TASK_ERROR", str(refused), "REASON_TASK_INVALID")
                 return left
@@ -117,7 +117,7 @@ def _tasks_of(operations: list[Json]) -> list[Json]:
 
 
 def _for_agent(requested: Json, role: str) -> Json:
-    """An ExecutorInfo as Mesos passes it to agents: with the role of its resources and with defaults of its command."""
+    """An ExecutorInfo as Mesos passes it to agents: its resources name a role, and its command has defaults."""
     command = {"shell": True, **requested["command"]}
     if command.get("uris"):
         command["uris"] = [{"extract": True, **uri} for uri in command["uris"]]

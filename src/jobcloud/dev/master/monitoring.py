@@ -1,6 +1,6 @@
 """JSON for monitoring and for the Mesos command line: /tasks, /frameworks, /state-summary, /roles, /flags, metrics.
 
-The forms were recorded on a real Mesos 1.11. Fields of features that the dev cluster lacks are left out, or zero.
+The forms were recorded on a real Mesos 1.11. Fields of features that the dev cluster lacks are left out or are zero.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Monitoring:
         self._views = views
 
     def tasks(self, query: Mapping[str, str]) -> Json:
-        """All tasks, newest first unless `order` is asc, cut by `offset` and `limit`."""
+        """The tasks of the query, newest first (`order` asc: oldest first). `offset` and `limit` cut the list."""
         state = self._views.state()
         found = [
             task
@@ -201,7 +201,7 @@ def _number(query: Mapping[str, str], name: str, default: int) -> int:
 
 
 def _amounts(resources: Resources) -> dict[str, float]:
-    """The amount of each resource over all reservations; of ranges, the number of values."""
+    """The amount of each resource over all reservations. The amount of a range is the number of its values."""
     found: dict[str, float] = {}
     for name, amount in _entries(resources):
         found[name] = round(found.get(name, 0.0) + amount, 3)

@@ -1,4 +1,4 @@
-"""Turns the allocator's results into offers, and rescinds offers that time out."""
+"""Makes offers from the allocator's results, and rescinds offers that time out."""
 
 from __future__ import annotations
 

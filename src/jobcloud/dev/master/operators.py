@@ -21,7 +21,7 @@ from .views import Views
 
 
 class _Refused(ValueError):
-    """Raised for a call that is answered with 400 and this text."""
+    """A call is invalid. It is answered with 400 and the text of this error."""
 
 
 class OperatorCalls:
@@ -107,7 +107,7 @@ class OperatorCalls:
         state.machine_modes = {machine: state.machine_modes.get(machine, "DRAINING") for machine in unavailability}
         state.windows = windows
         state.unavailability = unavailability
-        for agent in state.agents.values():  # Mesos does this for every agent, whether its window changed or not
+        for agent in state.agents.values():  # Mesos resets every agent, even if its window did not change
             state.rescind_all(agent.offers.values())
             self._inverse_offers.reset_agent(agent)
         state.allocation_wanted = True
@@ -134,7 +134,7 @@ class OperatorCalls:
         self._reply(200)
 
     def _machines(self, call: Json, mode: str, otherwise: str) -> list[Machine]:
-        """The machines of a call. Raises _Refused unless all of them have this mode."""
+        """The machines of a call. Raises _Refused with `otherwise` if one of them is not in this mode."""
         machine_ids = call.get("machines") or []
         if not machine_ids:
             raise _Refused("List of machines is empty")
@@ -199,7 +199,7 @@ class OperatorCalls:
         return agent_id
 
     def finish_drains(self) -> None:
-        """Complete each drain whose agent has no task left: all have ended and were acknowledged."""
+        """Complete each drain whose agent has no tasks left: the terminal updates of all tasks were acknowledged."""
         state = self._state
         for agent_id, drain in list(state.drains.items()):
             agent = state.agents.get(agent_id)
@@ -214,7 +214,10 @@ def _quoted(machine_id: Json) -> str:
 
 
 def _unavailability(windows: Iterable[Json]) -> dict[Machine, Json]:
-    """The unavailability of each machine. Removes unknown fields. Raises _Refused in Mesos' words and order."""
+    """The unavailability of each machine. Removes unknown fields from the machines in `windows`.
+
+    Raises _Refused. The checks have Mesos' order, and the errors have Mesos' words.
+    """
     found: dict[Machine, Json] = {}
     for window in windows:
         if not window.get("machine_ids"):

@@ -1,6 +1,6 @@
-"""The master's records: frameworks, agents, executors, tasks, offers, drains. Data and look-ups only.
+"""The master's records: frameworks, agents, executors, tasks, offers, drains.
 
-`state.py` changes them.
+Records hold data and have methods that look up data. Other modules change the records.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ..resources import NOTHING, Resources, allocated_to
 
 _MAX_COMPLETED_TASKS = 1000  # --max_completed_tasks_per_framework of a Mesos master
 
-# Host name in lower case and IP address. Mesos compares both, so a MachineID that lacks one of them is another machine.
+# Host name in lower case and IP address. Mesos compares both, so a MachineID without one of them is another machine.
 Machine = tuple[str, str]
 
 
@@ -40,7 +40,7 @@ class TaskRecord(msgspec.Struct):
 
 @dataclass(slots=True)
 class ExecutorRecord:
-    """`requested` is the ExecutorInfo as in the latest identical request."""
+    """`requested`: the ExecutorInfo as the framework sent it. Each identical request replaces the object."""
 
     info: Json
     role: str
@@ -53,7 +53,7 @@ class ExecutorRecord:
             return False
         if self.role != role and self.role != allocated_to(requested.get("resources") or [], role):
             return False
-        self.requested = requested  # later requests may share parts with this one, so comparing them is quick
+        self.requested = requested  # a later request may share objects with this one, which makes comparisons quick
         return True
 
 
@@ -152,10 +152,10 @@ class AgentRecord:
 
 
 def machine_of(hostname: str) -> Machine:
-    """The machine of an agent: all agents of the dev cluster have the same address."""
+    """The machine of an agent with this host name. All agents of the dev cluster have the same address."""
     return hostname.lower(), "127.0.0.1"
 
 
 def machine_key(machine_id: Json) -> Machine:
-    """A MachineID as the key that Mesos compares."""
+    """The parts of a MachineID that Mesos compares."""
     return machine_id.get("hostname", "").lower(), machine_id.get("ip", "")

@@ -1,8 +1,7 @@
-"""The master's tables, timers and effects, and the changes that several parts of it make.
+"""The master's tables, timers and effects, and the changes that several parts of the master make.
 
-Invariant: each amount of an agent's resources is free in the allocator, offered, or used by a task or an executor, and
-is counted exactly once. Offers, tasks and executors are added and removed by methods of `State`, which preserve the
-invariant.
+Invariant: each amount of an agent's resources is counted exactly once. It is free in the allocator, offered, or used by
+a task or an executor. Methods of `State` add and remove offers, tasks and executors, and preserve the invariant.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from .records import (
 
 @dataclass(frozen=True, slots=True)
 class MasterSettings:
-    """Times in milliseconds; the defaults are those of a Mesos master's flags."""
+    """Times are in milliseconds. The defaults are those of a Mesos master's flags."""
 
     master_id: str = "dev"
     hostname: str = "127.0.0.1"
@@ -58,7 +57,7 @@ class State:
         self.links: dict[str, str] = {}  # link → agent id
         self.unreachable: dict[str, int] = {}  # agent id → since when
         self.gone: dict[str, int] = {}  # agent id → since when
-        self.recovering: set[str] = set()  # registered with the previous master; not back yet
+        self.recovering: set[str] = set()  # agents of the previous master that are not back yet
 
         self.windows: list[Json] = []  # the maintenance schedule as the operator sent it
         self.machine_modes: dict[Machine, str] = {}  # DRAINING or DOWN, for each machine in the schedule
@@ -74,7 +73,7 @@ class State:
         self._timer_sequence = 0
 
     def take_over(self, previous: State) -> None:
-        """Copy the data that survives a change of master in Mesos' registry: maintenance, drains, deactivations."""
+        """Copy the data that Mesos keeps in its registry for the next master: maintenance, drains, deactivations."""
         self.windows, self.machine_modes = list(previous.windows), dict(previous.machine_modes)
         self.unavailability = dict(previous.unavailability)
         self.drains, self.deactivated = dict(previous.drains), set(previous.deactivated)
@@ -91,7 +90,7 @@ class State:
         self._next_number["agent"] = max(self._next_number["agent"], number + 1)
 
     def new_offer_id(self) -> str:
-        """Offers and inverse offers share one sequence."""
+        """The id of a new offer or inverse offer. Both share one sequence."""
         return f"{self.settings.master_id}-O{self.next_number('offer')}"
 
     def call_at(self, due_ms: int, callback: Callable[[str], None], key: str) -> None:
@@ -108,12 +107,12 @@ class State:
             callback(key)
 
     def send_event(self, framework: FrameworkRecord, event: Json) -> None:
-        """Send an event to a framework; a disconnected one does not get it."""
+        """Send an event to a framework. If the framework is disconnected, the event is dropped."""
         if framework.stream_id:
             self.effects.append(Send(framework.stream_id, event))
 
     def send_to_agent(self, agent: AgentRecord, message: ToAgentMessage) -> None:
-        """Send a message to an agent; a disconnected one does not get it."""
+        """Send a message to an agent. If the agent is disconnected, the message is dropped."""
         if agent.connected:
             self.effects.append(ToAgent(agent.link, message))
 
@@ -155,7 +154,7 @@ class State:
         self.agents[task.agent_id].tasks[framework.id, task.task_id] = task
 
     def apply_status(self, task: TaskRecord, status: Json, latest_state: str = "") -> None:
-        """Record a status of a task. The resources of the task are freed once: when it first ends or is unreachable."""
+        """Record a status of a task. The first terminal or unreachable status frees the resources."""
         state, terminal = latest_state or status["state"], task.terminal
         freed = terminal or task.state == "TASK_UNREACHABLE"
         if not terminal:

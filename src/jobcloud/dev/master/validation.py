@@ -1,4 +1,4 @@
-"""Checks of frameworks, offer lists and tasks, in the order and the words of Mesos' master.
+"""Checks of frameworks, offer lists and tasks. Their order and their errors are those of Mesos' master.
 
 The `bad_…` functions return the error, or "" if there is none. Source: src/master/validation.cpp and
 src/common/validation.cpp of Mesos 1.11.0.
@@ -73,7 +73,7 @@ def bad_framework(info: Json, suppressed: list[str]) -> str:
 
 
 def changed_immutable_field(old: Json, new: Json) -> str:
-    """The error if the two differ in a field that a framework cannot change, or ""."""
+    """The error if `old` and `new` differ in a field that a framework cannot change; otherwise ""."""
     for name in ("user", "checkpoint"):
         if old.get(name) != new.get(name):
             kept, wanted = (
@@ -131,9 +131,9 @@ def bad_command(command: Json) -> str:
 
 
 def read_resources(tasks: list[Json]) -> list[tuple[Resources, Resources]]:
-    """The (own, executor's) resources of each task. Raises ResourceError if any are invalid.
+    """The resources of each task: (its own, its executor's). Raises ResourceError if any are invalid.
 
-    Equal consecutive ExecutorInfos become one value, which makes later comparisons quick.
+    Consecutive tasks with equal ExecutorInfos get the same object, which makes later comparisons quick.
     """
     found: list[tuple[Resources, Resources]] = []
     last: Json = {}
@@ -205,12 +205,12 @@ def _bad_executor(executor: Json, role: str, framework: FrameworkRecord, agent: 
 
 
 def same_executor(known: Json, requested: Json, role: str) -> bool:
-    """Whether two ExecutorInfos mean the same to Mesos. `role` is that of the offers of the request."""
+    """Whether Mesos takes two ExecutorInfos as equal. `role`: the role of the accepted offers."""
     return _comparable(known, role) == _comparable(requested, role)
 
 
 def _comparable(executor: Json, role: str) -> Json:
-    """The parts of an ExecutorInfo that Mesos compares. Others, such as labels and the grace period, do not matter."""
+    """The parts of an ExecutorInfo that Mesos compares. Labels, the grace period and others are left out."""
     command = executor.get("command") or {}
     wire = executor.get("resources") or []
     return {
@@ -240,9 +240,9 @@ def bad_launch(
     of_executor: Resources,
     identical: bool,
 ) -> str:
-    """The error of a task that asks for `own` resources and those `of_executor`.
+    """The error of a task that asks for `own` resources and, for its executor, for those `of_executor`.
 
-    `identical`: the executor already runs with an identical ExecutorInfo, which needs no second check.
+    `identical`: the executor already runs with an identical ExecutorInfo. The ExecutorInfo is not checked again.
     """
     if error := _bad_task(task, framework, agent):
         return error

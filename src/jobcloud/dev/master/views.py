@@ -99,7 +99,7 @@ class Views:
         return {"windows": self._state.windows} if self._state.windows else {}
 
     def maintenance_status(self) -> Json:
-        """Scheduled machines by mode; draining ones with the answers of frameworks to inverse offers."""
+        """The scheduled machines by mode. Draining machines come with the answers of frameworks to inverse offers."""
         state, draining, down = self._state, [], []
         for machine_id in (machine_id for window in state.windows for machine_id in window["machine_ids"]):
             machine = machine_key(machine_id)
