@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from fastapi import FastAPI
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from jobcloud.errors import Fenced, StoreFull
 from jobcloud.match import Matcher
