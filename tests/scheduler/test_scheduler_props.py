@@ -75,7 +75,7 @@ from jobcloud.model import Shard, TaskState, Terms, Window, changed
 from jobcloud.scheduler import Policy, Scheduler, Stored
 from jobcloud.scheduler.revisions import stale
 
-POLICY = Policy(ARTIFACTS, history=5, max_ended_shards=12, max_waiting=5, reconcile_interval_ms=60_000)
+POLICY = Policy(ARTIFACTS, history=5, max_ended_shards=12, max_waiting=5, reconcile_interval_ms=60_000, traced=True)
 EXECUTOR = Resources(500, 128_000)
 #: jobs with concurrent firings, and their policies
 CONCURRENCY = {"j4": Concurrency.ALLOW, "j5": Concurrency.REPLACE}
