@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from jobcloud.adapters.mesos.wire import dumps, loads
 from jobcloud.dev.agent import Agent, AgentInput, AgentSettings
 from jobcloud.dev.master import Master, MasterInput, MasterSettings
+from jobcloud.dev.master.records import FrameworkRecord
 from jobcloud.dev.protocol import (
     AgentTimedOut,
     Call,
@@ -107,6 +108,8 @@ class Cluster:
         self.sessions: dict[str, SimSession] = {}
         self.masters = 0
         self.gone: dict[str, int] = {}
+        #: the frameworks that earlier masters knew
+        self._former: dict[str, FrameworkRecord] = {}
         self._armed = 0
         self._arrives: dict[str, int] = {}
         self._reply: Reply | None = None
@@ -304,9 +307,18 @@ class Cluster:
             self._teardown(framework_id)
 
     def teardown_others(self, known: str) -> None:
-        """An operator tears down all frameworks apart from one."""
-        for framework_id in [one for one in self.master.state.frameworks if one != known]:
+        """An operator tears down all frameworks apart from one.
+
+        A new master hears of a framework when its agents register. So the operator waits for them, and then tears down
+        the framework before it can do harm: here, at once.
+        """
+        state = self.master.state
+        for framework_id in [one for one in state.frameworks if one != known]:
             self._teardown(framework_id)
+        for framework_id, framework in self._former.items():
+            if framework_id not in (known, *state.frameworks):
+                self.world.truth.removed.add(framework_id)
+                state.removed_frameworks[framework_id] = framework
 
     def _teardown(self, framework_id: str) -> None:
         self.world.truth.removed.add(framework_id)
@@ -318,6 +330,7 @@ class Cluster:
             session.end("the connection was reset")
         self.sessions.clear()
         before = self.master.state
+        self._former |= before.frameworks
         known = [*before.agents, *before.unreachable, *before.recovering]
         self.masters += 1
         self._armed = 0
