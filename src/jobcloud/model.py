@@ -252,7 +252,7 @@ class Step(StrEnum):
 
 
 class Terms(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """What an operator set for one firing, in place of the job's own values.
+    """The values that an operator set for one firing, in place of the job's own.
 
     `item_parameters`: (item, parameter), sorted by item; other items keep the job's own. `items`: the shards that run,
     sorted; without any, all of them run. With the same `key`, a trigger makes no second firing. `backfill`: the firing

@@ -19,7 +19,7 @@ _PYTHON = "run `python3 --version` on the agents: executors need CPython 3.9 or 
 
 
 def here() -> Iterator[Finding]:
-    """What can be seen without a server."""
+    """The findings that need no server."""
     if importlib.util.find_spec("jobcloud._match") is None:
         yield warning("matcher", "the compiled matcher is not built", "pip install . with a C compiler")
     else:
@@ -31,7 +31,7 @@ def here() -> Iterator[Finding]:
 
 
 def server(client: Client, now: datetime | None = None) -> Iterator[Finding]:
-    """What the server tells. Raises ApiError if it refuses the token."""
+    """The findings that the server tells. Raises ApiError if it refuses the token."""
     try:
         health, date = client.health_and_date()
     except NotReachable as error:

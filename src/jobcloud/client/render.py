@@ -106,7 +106,7 @@ def fitted(titles: Sequence[str], lines: Iterable[Sequence[str]], width: int) ->
 
 
 def nothing(what: str, filters: Mapping[str, str], otherwise: str) -> str:
-    """What an empty list says: the filters that nothing matches, or `otherwise` if there are none."""
+    """The text of an empty list: the filters that nothing matches, or `otherwise` if there are none."""
     given = " ".join(f"{option} {value}".strip() for option, value in filters.items() if value)
     return f"no {what} matches {given}" if given else otherwise
 

@@ -77,7 +77,7 @@ def of_events(events: Iterable[Event]) -> Batch:
 
 
 def of_state(firings: Iterable[Firing], apps: dict[str, str], since_ms: int) -> Batch:
-    """What the records of ended runs tell about the runs and the last attempts of their shards.
+    """The rows of ended runs and of the last attempts of their shards, from the records of the state.
 
     `apps` has the app of each job. Only runs and attempts that have ended since `since_ms` count. The ids of the rows
     are those of the rows from events, which tell more.

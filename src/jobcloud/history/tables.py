@@ -99,7 +99,7 @@ attempts = Table(
     **_OPTIONS,
 )
 
-# What the retention has to remember, by name.
+# The values that the retention has to remember, by name.
 marks = Table(
     "history_marks",
     metadata,

@@ -156,7 +156,7 @@ def remove(ctx: typer.Context, job: JobName, as_json: AsJson = False) -> None:
 
 
 class _Terms(NamedTuple):
-    """What the run has in place of the job's own values."""
+    """The values that the run has in place of the job's own."""
 
     parameter: Annotated[
         str | None, typer.Option(metavar="TEXT", help="Parameter of all shards, in place of jobParameter.")
@@ -298,7 +298,7 @@ def _report_update(before: Json, after: Json, killed: int) -> None:
 
 
 def _ended(before: Json, after: Json, killed: int) -> str:
-    """What a command has ended: attempts that run, and shards that waited."""
+    """The attempts and the waiting shards that a command has ended."""
     waiting = before["waitingShards"] - after["waitingShards"]
     counts = ((killed, "attempts are being killed"), (waiting, "waiting shards are cancelled"))
     told = [f"{count} {what}" for count, what in counts if count > 0]

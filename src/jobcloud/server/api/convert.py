@@ -74,7 +74,7 @@ def read_job(body: Mapping[str, Any], policy: UrlPolicy) -> Job:
 
 
 def read_trigger(body: Mapping[str, Any], job: Job) -> Terms:
-    """What a run of the job has in place of the job's own values. Raises Problem that lists all problems."""
+    """The values that a run has in place of the job's own. Raises Problem that lists all problems."""
     return _read(body, TriggerConfig, lambda config: _terms(config, job))
 
 

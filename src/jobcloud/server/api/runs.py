@@ -47,7 +47,7 @@ class RunSummary(View):
 
 
 class TermsView(View):
-    """What an operator set for one run, in place of the job's own values."""
+    """The values that an operator set for one run, in place of the job's own."""
 
     job_parameter: str | None = Field(description="null: that of the job")
     sharding_item_parameters: dict[int, str] = Field(description="other shards have those of the job")

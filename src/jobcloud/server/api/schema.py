@@ -212,7 +212,7 @@ _CAPITALS = {
 
 
 class TriggerConfig(Config):
-    """What one run has in place of the job's own values. Each field may be left out."""
+    """The values that one run has in place of the job's own. Each field may be left out."""
 
     parameter: str | None = Field(None, alias="jobParameter", description="parameter of all shards")
     item_parameters: ItemParameters | None = Field(

@@ -45,7 +45,7 @@ class Snapshot:
     backfills: Mapping[str, Backfill]
 
     def paused_by(self, *, job: str = "", app: str = "") -> list[Pausable]:
-        """What is paused of a job, its app and everything, or of an app and everything."""
+        """The pauses that hold a job or an app: its own, that of its app, that of everything."""
         keys: dict[Pausable, str] = {"cluster": pause_key()}
         if app:
             keys["app"] = pause_key(app=app)

@@ -66,7 +66,7 @@ class Loop(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What a scrape reads, apart from the tally.
+    """The sources that a scrape reads, apart from the tally.
 
     `packages` returns the number of stored packages and their bytes, `missed` the number of notices that slow listeners
     have missed.
