@@ -1,8 +1,8 @@
 """The tables of the history.
 
 The ids of rows begin with an instant in hexadecimal milliseconds, so their order is an order of time: `runs` by fire
-time, `attempts` by end. A page continues behind the id of its last row, and a range of time is a range of ids. An index
-on (job, id) serves both, in every database. The rest of an id is a hash of the run or the task, so a row that is
+time, `attempts` by end. The next page begins behind the last id of a page, and a range of time is a range of ids. An
+index on (job, id) finds both, in every database. The rest of an id is a hash of the run or the task, so a row that is
 written twice is one row.
 
 Instants are integers: milliseconds since the Unix epoch. Only the two tables of Elastic-Job have times of the database.
@@ -170,7 +170,7 @@ def _hash(name: str) -> str:
 
 
 def prefix(instant: int) -> str:
-    """The beginning of the ids of rows of an instant; as an id, it precedes all of them."""
+    """The beginning of the ids of all rows of an instant. In the order of ids, it comes before all these ids."""
     if instant >> 48:
         instant = min(max(instant, 0), _MAX_INSTANT)
     return f"{instant:012x}"

@@ -51,7 +51,7 @@ def running_ms() -> int:
 class Readings(NamedTuple):
     """`offset_ms`: the wall clock minus the scheduler's time. `jumps`: how often the wall clock was set or has jumped.
 
-    `differences`: by other machine, the wall clock minus its clock when it was last heard, in milliseconds.
+    `differences`: for each other machine, the wall clock minus the last known clock of that machine, in milliseconds.
     """
 
     offset_ms: int
@@ -74,7 +74,7 @@ class Clock:
         self._heard: dict[str, int] = {}
         #: the distance of this machine's clock when another machine last agreed with it
         self._agreed: int | None = None
-        #: why the clocks of this machine and of another one differ too much
+        #: other machine → a text for users, if its clock and that of this machine differ too much
         self._differences: dict[str, str] = {}
         self._jumps = 0
         self._lock = threading.Lock()

@@ -91,7 +91,7 @@ def _name(wanted: Settings) -> str:
 
 
 def same(one: Settings, other: Settings) -> bool:
-    """Whether two settings name the same state. A cluster counts as the same only if its servers are named alike."""
+    """Whether two settings name the same state. In ZooKeeper and etcd, both must also list the servers alike."""
     if is_shared(one) or is_shared(other):
         return _name(one) == _name(other) and (one.zookeeper.hosts, one.etcd.hosts) == (
             other.zookeeper.hosts,

@@ -1,6 +1,6 @@
-"""Ports to the history of events, from which searches and statistics of Elastic-Job-Cloud's API answer.
+"""Ports to the history of events, for the searches and statistics of Elastic-Job-Cloud's API.
 
-All concern the team `default` only: jobs whose key has no colon. Instants are milliseconds since the Unix epoch.
+They see only the team `default`: jobs whose key has no colon. Instants are milliseconds since the Unix epoch.
 """
 
 from __future__ import annotations

@@ -171,7 +171,7 @@ class Tally:
         self._remember_ends(core.firings.values())
 
     def _follow_job(self, key: str) -> None:
-        """Give a registered job counts of its own, and take those of a removed one away."""
+        """Give a registered job counts of its own, or remove the counts of a removed job."""
         job = self._core.jobs.get(key) if self._core is not None else None
         with self._lock:
             if job is None:
@@ -196,14 +196,14 @@ class Tally:
         self.requests.get(place, self.requests[NO_ROUTE])[STATUS_CLASSES[min(max(status // 100, 2), 5) - 2]] += 1
 
     def expect_requests(self, places: Iterable[tuple[str, str]]) -> None:
-        """Let the counts of these routes begin."""
+        """Begin the counts of these routes at 0."""
         for place in places:
             self.requests.setdefault(place, dict.fromkeys(STATUS_CLASSES, 0))
 
     # ------------------------------------------------------------------------------------------------- reading
 
     def jobs(self) -> list[JobCounts]:
-        """The counts of all jobs. The last ones are those of the jobs beyond the limit, together."""
+        """The counts of all jobs. The last entry has the counts of all jobs beyond the limit together."""
         with self._lock:
             return [*self._jobs.values(), self._other]
 
