@@ -1,7 +1,7 @@
 """Conversion of Elastic-Job-Cloud's apps and jobs to the JSON of this API.
 
-The functions take a list of `changes`. They add a text for each difference between the given configuration and the
-result, so that users learn about it.
+The functions take a list `changes`. They append a text to it for each difference between the given configuration and
+the result, so that users learn about the difference.
 """
 
 from __future__ import annotations

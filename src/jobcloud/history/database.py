@@ -40,12 +40,12 @@ from jobcloud.history.tables import REPLACED, TIMES, WRITTEN, attempts
 #: the newest migration
 HEAD: Final = "0001"
 VERSION_TABLE: Final = "history_version"
-# SQLAlchemy treats MariaDB as a kind of MySQL. The options of the tables for MariaDB therefore begin with `mysql_`.
+# MariaDB uses SQLAlchemy's dialect for MySQL, because the options of the tables begin with `mysql_`.
 _DRIVERS = {"postgresql": "postgresql+psycopg", "mariadb": "mysql+pymysql"}
 _EXTRAS = {"postgresql": ("psycopg", "postgresql"), "mariadb": ("pymysql", "mariadb")}
 _CONNECT_S = 5
 _LOCK_S = 60
-# Any number that no other program locks.
+# The lock of migrations: an arbitrary number that no other program locks.
 _LOCK = 7_203_115_808_122
 _EPOCH = datetime(1970, 1, 1)  # the drivers want UTC without a zone
 _Convert: TypeAlias = Callable[[int], object]
@@ -185,7 +185,7 @@ def _begin_sqlite_read(connection: Connection) -> None:
 
 
 def _insert(table: Table, dialect: Dialect, *, replace: bool) -> str:
-    """The SQL of an insert for the driver. If the row exists, `replace` gives it the new values; else it stays."""
+    """The SQL of an insert for the driver. An existing row gets the new values if `replace` is true, or else stays."""
     statement: Insert
     if dialect.name == "mysql":
         made = mysql.insert(table)

@@ -36,7 +36,7 @@ _LATER = "try again in a few seconds"
 class Wanted:
     """A filter. Empty fields match everything. At most one of team, app, job and run is set: each has its own index.
 
-    `since_ms` ≤ instant < `until_ms`; 0: no limit. The instant of a run is its fire time, that of an attempt its end.
+    `since_ms` ≤ instant < `until_ms`; 0: no limit. The instant is the fire time of a run, or the end of an attempt.
     """
 
     team: str = ""
@@ -59,9 +59,9 @@ class Quantiles:
 
 @dataclass(slots=True)
 class Statistics:
-    """Sums over the attempts of the job, app or team `name`, or over all attempts ("").
+    """Statistics of the attempts of the job, app or team `name`, or of all attempts ("").
 
-    An attempt uses its resources from its start on.
+    The use of resources counts from the start of an attempt.
     """
 
     name: str
@@ -198,7 +198,7 @@ def _add(statistics: Statistics, row: Any) -> None:
 def _quantiles(
     connection: Connection, column: ColumnElement[Any], group: ColumnElement[str], where: list[ColumnElement[bool]]
 ) -> dict[str, Quantiles]:
-    """The percentiles of a column by group. SQLite lacks functions for them, so the query uses window functions.
+    """The percentiles of a column by group. Not every database has functions for them, so the query ranks the rows.
 
     The p-th percentile of n values is the one with the rank ⌈pn/100⌉.
     """

@@ -134,7 +134,7 @@ def _keep_size(database: Database, limit: int, pressed: Callable[[], bool]) -> b
 
     SQLite tells how much of its file is in use. The other two databases keep the space of deleted rows for new rows,
     and do not tell how large this space is. So there the next deletion waits until the tables have outgrown the size
-    that they had at the last one.
+    that they had before the last deletion.
     """
     size = size_of(database)
     with database.engine.connect() as connection:

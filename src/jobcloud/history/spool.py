@@ -2,7 +2,7 @@
 
 A folder of segments. A segment is a file: a line with the format, then records of length, checksum and batch. Each
 batch is synced to the disk. A crash may tear the last record, which is then left out. Several processes may share the
-folder: the writer of a segment locks it, and another process leaves it alone.
+folder: the writer of a segment locks the segment, and other processes leave it alone.
 
 A batch stays in its segment until the database has all batches of the segment. So some batches may be written again
 after a crash. This is harmless (`Database.write`).
@@ -70,7 +70,7 @@ class Spool:
     def replay(self, write: Callable[[Batch], None]) -> bool:
         """Hand the batches of the oldest segment to `write`, then delete the segment. False if there is none.
 
-        An exception of `write` leaves the segment.
+        If `write` raises an exception, the segment stays.
         """
         self._end()
         for path in self._segments():

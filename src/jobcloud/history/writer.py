@@ -65,7 +65,7 @@ class _Known:
 
 
 class Writer:
-    """start → (publish | fill)* → stop. `open_database` is called on the thread, again after each failure."""
+    """start → (publish | fill)* → stop. The thread calls `open_database`, and calls it again after each failure."""
 
     def __init__(
         self,
@@ -113,7 +113,7 @@ class Writer:
             self._wake.set()
 
     def fill(self, firings: Iterable[Firing], apps: dict[str, str]) -> None:
-        """Write those of these runs of the state that the history lacks. `apps`: the app of each job.
+        """Write the ended runs among `firings` that the history lacks. `apps`: the app of each job.
 
         Runs are immutable, so the thread may read them.
         """

@@ -190,9 +190,9 @@ class Placer:
     """Places named tasks on named hosts.
 
     ``dimensions``: the names of the resources; "ports" is the dimension whose units are numbered. ``fixed_ports``: the
-    ports that tasks may request by number; they are never assigned otherwise. ``matcher``: the class of the matcher
-    (``PlainMatcher`` selects plain Python throughout); ``options`` are passed to it (``fitness``, ``engine``). The
-    fitness ``pack_cpus`` packs the dimension "cpus" alone, and likewise for each dimension. Every method raises
+    ports that only tasks that request them by number get. ``matcher``: the class of the matcher (``PlainMatcher``
+    selects plain Python throughout); ``options`` are passed to the matcher (``fitness``, ``engine``). Each dimension
+    has a fitness that packs it alone; for "cpus" the name is ``pack_cpus``. Every method raises
     MatchError for an invalid argument before it changes anything. Only one thread may use a placer at a time.
     """
 

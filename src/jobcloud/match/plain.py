@@ -179,7 +179,7 @@ class Matcher:
     def set_free(self, slots: Int64Array | Int32Array, free: Int64Array) -> Int64Array:
         """Set each capacity to the claimed amounts plus ``free`` int64[n, D], at most MAX_AMOUNT.
 
-        Returns the new capacities, int64[n, D]. Mesos frameworks call this, because Mesos tells them free amounts.
+        Returns the new capacities, int64[n, D]. This suits callers that learn free amounts, such as Mesos frameworks.
         """
         numbers, rows = free_rows(slots, free, self.dimensions)
         hosts = [self._host(slot) for slot in numbers.tolist()]
@@ -251,8 +251,8 @@ class Matcher:
 
         ``request`` int64[D]: the amounts of each task. ``shared`` int64[D]: amounts taken once per (``shared_key``,
         host) while any live claim on the host has the key. ``allowed`` bool[slots]: where the class may run; slots
-        beyond its end are not allowed. ``max_per_host``: a host takes a task of the class only if it has fewer claims
-        of classes with the same ``group`` than this; 0: no maximum. ``rules``: up to 16 of at_most(), near() and
+        beyond its end are not allowed. ``max_per_host``: a host with this many claims of classes with the same
+        ``group`` takes no further task of the class; 0: no maximum. ``rules``: up to 16 of at_most(), near() and
         balanced(). ``exclusive``: a task has its host to itself. ``penalty`` int[slots]: added to the score of a host
         (2**20 stands for the whole capacity of a host in one dimension); slots beyond its end have none.
 
@@ -505,7 +505,7 @@ class Matcher:
         )
 
     def claims(self, cls: int | None = None) -> int:
-        """The number of live claims, or of those of ``cls``, which may be removed. An unknown class has none."""
+        """The number of live claims, or of those of ``cls``, even after its removal. An unknown class has none."""
         if cls is None:
             return sum(claim.slot >= 0 for claim in self._claims)
         number = whole("cls", cls, 0, MAX_CLASSES - 1)
@@ -616,7 +616,7 @@ class Matcher:
         return [_highest_bits(capacities[len(capacities) // 2]) if capacities else 0 for capacities in having]
 
     def _counted(self, medians: list[int]) -> list[bool]:
-        """Whether each dimension counts. To count, it needs a sixteenth of the votes of the one with the most votes."""
+        """Whether each dimension counts: whether it has at least a sixteenth of the most votes that a dimension has."""
         if "even" not in self._weights:
             return [True] * self.dimensions
         votes = [0] * self.dimensions
@@ -952,7 +952,7 @@ class _View:
         return 2**20 - (product * product * 2**20 // squares if squares else 0)
 
     def start_cost(self) -> int:
-        """The cost of starting an executor. It rises with the host's load: on a full host, the executor gets few tasks.
+        """The cost of starting an executor. It rises with the host's load: a full host has room for few tasks.
 
         The cost has a maximum. So the fullest hosts get the last small tasks, and large gaps remain for large tasks.
         """

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Replace a file. Only the owner can read the new one. Raises OSError; then the old file stays.
+    """Replace a file as a whole. Only the owner can read the new one. Raises OSError.
 
     After a power failure the file has the old or the new content.
     """

@@ -60,7 +60,7 @@ def back_up(wanted: Settings, file: Path) -> Saved:
 
 
 def restore(wanted: Settings, file: Path) -> PutBack:
-    """Replace the state by that of a file. Raises ConfigError, Conflict if a scheduler leads, StoreError."""
+    """Replace the state by the state in a file. Raises ConfigError, StoreError, and Conflict if a scheduler leads."""
     data, found = _data(wanted), backup.read(file)
     stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     recorded, epoch_file = epochs.read(data / epochs.FILE_NAME), data / epochs.FILE_NAME

@@ -13,8 +13,8 @@ from jobcloud.executor.http_job import differs_by_machine, inner_address
 
 ALLOW_PACKAGES = "upload the package (POST /api/v1/packages), or list the host in the server's packages.hosts setting"
 _MAX_URL = 2048
-# The only part of IPv6 with public hosts, and in it the part for documentation. Old versions of Python take the latter
-# for public.
+# The only part of IPv6 with public hosts, and a part of it that is for documentation only. Old versions of Python count
+# the addresses for documentation as public.
 _UNICAST, _DOCUMENTATION = ipaddress.IPv6Network("2000::/3"), ipaddress.IPv6Network("3fff::/20")
 
 

@@ -171,8 +171,8 @@ class _Process:
 
                 if not leadership.wait(stop, stand_by):
                     return 0
-                # `loop.stop` is added last, so that it is called first at the end: the next leader must wait until this
-                # loop has stopped.
+                # `loop.stop` is added again, so that the loop stops before the listeners do: the next leader has to
+                # wait until this loop has stopped.
                 stack.callback(loop.stop, _STOP_S)
             self._compare_clocks()
             loop.start()

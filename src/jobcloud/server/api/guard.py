@@ -36,7 +36,7 @@ _JSON_LIMITS = {"/api/v1/apply": MAX_APPLY_BYTES}
 _READS_AT_ONCE, _MAX_WAITING = 4, 200
 # The last part of the paths of reads that are not counted: they mostly wait, and compute little.
 _PATIENT = frozenset({"events", "health", "logs", "stream"})
-# For answers to requests whose body was not read to its end: the rest would precede the next request.
+# For answers to requests whose body was not read to its end: its rest would precede the next request.
 _HANG_UP = {"Connection": "close"}
 
 

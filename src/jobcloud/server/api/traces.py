@@ -114,7 +114,7 @@ class Sample(NamedTuple):
 
 
 class Statistics(Protocol):
-    """Statistics over time, oldest first. Called on threads of the API. Raises Unavailable as TraceSearch."""
+    """Statistics over time, oldest first. Called on threads of the API. Raises Unavailable like TraceSearch."""
 
     def results_of_day(self) -> Sequence[TaskResult]:
         """One result for each minute of the last 24 hours."""
