@@ -187,7 +187,7 @@ class Writer:
             self._dropped += len(events)
 
     def _catch_up(self, database: Database) -> None:
-        """While few events wait: write the spool and the runs of a new leader's state, and delete old rows."""
+        """While few events wait: write the spool and a new leader's runs, and delete what is over the limits."""
 
         def write(batch: Batch) -> None:
             self._write(database, batch)

@@ -104,8 +104,8 @@ class JobCounts:
 class Tally:
     """Counts what happens in a process. A sink of notices.
 
-    `publish` and `follow` are called on the scheduler's thread, and `answered` on the API's thread. Any thread may read.
-    At most `max_jobs` jobs have counts of their own; the others share one set of counts.
+    `publish` and `follow` are called on the scheduler's thread, and `answered` on the API's thread. Any thread may
+    read. At most `max_jobs` jobs have counts of their own; the others share one set of counts.
     """
 
     def __init__(self, max_jobs: int = 1_000) -> None:
