@@ -19,7 +19,7 @@ import structlog
 
 from jobcloud.messages import Publish, Topic
 
-# The history records each task. The log has only notices that an operator needs.
+# The history records each task. At the default level, the log has only notices that an operator needs.
 _LEVELS = {
     Topic.FIRED: logging.INFO,
     Topic.SKIPPED: logging.WARNING,
