@@ -1,7 +1,7 @@
 """Conversion of Elastic-Job-Cloud's apps and jobs to the JSON of this API.
 
-The functions take a list of `changes`. They add a text for each difference between the given configuration and the
-result, so that users learn about it.
+The functions take a list `changes`. They append a text to it for each difference between the given configuration and
+the result, so that users learn about the difference.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ DEFAULT_HANDLERS = {
     "executor_service_handler": "com.dangdang.ddframe.job.executor.handler.impl.DefaultExecutorServiceHandler",
 }
 SCRIPT_MARKER = "com.dangdang.ddframe.job.api.script.ScriptJob"
-#: In place of a zone: the job has one already, which stays.
+#: Given in place of a zone, it means: the job has a time zone already and keeps it.
 KEEP_ZONE = ""
 _AMOUNTS = ("cpuCount", "memoryMB")
 _WHOLE_NUMBERS = ("shardingTotalCount", "eventTraceSamplingCount")
@@ -69,7 +69,7 @@ _MAX_NAMED = 20
 
 
 def translate_app(given: Mapping[str, Any], changes: list[str]) -> Json:
-    """The known fields of an app. Its package and its script are those of Elastic-Job-Cloud."""
+    """The known fields of an app. The values of its package and its script stay as they are."""
     config = _kept(given, APP_FIELDS, changes)
     for name in _AMOUNTS:
         _round_up(config, name, changes)
@@ -116,8 +116,8 @@ def is_job_of_3(given: Mapping[str, Any]) -> bool:
 def translate_job_of_3(given: Mapping[str, Any], zone: str, changes: list[str], known: Mapping[str, Any]) -> Json:
     """The configuration of a job of 3.0.x. `known` is its present configuration, or empty. Raises ConfigError.
 
-    Its `props` decide its type. If they do not, its type and class stay. A new job then has the type SIMPLE, and the
-    name of the job stands for that of the class: in 3.0.x the app's main program decides which class runs.
+    The `props` decide the type of the job. If they name no type, a known job keeps its type and class. A new job gets
+    the type SIMPLE and a class named like the job, because in 3.0.x the app's main program decides which class runs.
     """
     core = _kept(given, _FIELDS_OF_3, changes)
     own: Json = {}
@@ -165,15 +165,15 @@ def _apply_props(core: Json, own: Json, props: Json, known: Mapping[str, Any], c
 
 
 def _class_named_like(name: Any) -> str:
-    """A valid name of a class for a job; "" for a value that is no name."""
+    """A valid class name made from a job's name; "" for a value that is not a text."""
     word = _NO_WORD.sub("_", name) if isinstance(name, str) else ""
     return f"_{word}" if word[:1].isdigit() else word
 
 
 def with_numbers(given: Mapping[str, Any]) -> Json:
-    """A copy of JSON in which texts in place of numbers are numbers, as for Elastic-Job's parser.
+    """A copy of JSON. Texts in place of numbers become numbers, as Elastic-Job's parser reads them.
 
-    Its console sends `"shardingTotalCount": "3"`. A whole number may have the form 3.0.
+    Elastic-Job's console sends `"shardingTotalCount": "3"`. A whole number may have the form 3.0.
     """
     found = dict(given)
     for name in (*_AMOUNTS, *_WHOLE_NUMBERS):
@@ -188,13 +188,13 @@ def with_numbers(given: Mapping[str, Any]) -> Json:
 
 
 def is_java_class(config: Mapping[str, Any]) -> bool:
-    """Whether a job's class can only be one of Java: Python's have a colon here."""
+    """Whether a job's class can only be a Java class. The name of a Python class has a colon here."""
     name = config.get("jobClass")
     return isinstance(name, str) and "." in name and ":" not in name and config.get("jobType") != "SCRIPT"
 
 
 def _check_context(config: Json, changes: list[str]) -> None:
-    """Elastic-Job looks up a bean only if both fields are given. Raises ConfigError for Spring's XML."""
+    """Drop the bean and its context unless both are given, as Elastic-Job does. Raises ConfigError for Spring's XML."""
     bean, context = config.get("beanName"), config.get("applicationContext")
     if not (bean and context):
         _drop(config, "beanName", changes)

@@ -1,6 +1,6 @@
 """Apps and jobs in the JSON of Elastic-Job-Cloud, with its fields and in its order.
 
-A value is None if Elastic-Job-Cloud 2.1.5 leaves the field out; 3.0.x writes null.
+Elastic-Job-Cloud 2.1.5 leaves out a field whose value is None; 3.0.x writes it as null.
 """
 
 from __future__ import annotations

@@ -40,12 +40,12 @@ from jobcloud.history.tables import REPLACED, TIMES, WRITTEN, attempts
 #: the newest migration
 HEAD: Final = "0001"
 VERSION_TABLE: Final = "history_version"
-# SQLAlchemy knows MariaDB as a kind of mysql. The options of the tables are under that name.
+# MariaDB uses SQLAlchemy's dialect for MySQL, because the options of the tables begin with `mysql_`.
 _DRIVERS = {"postgresql": "postgresql+psycopg", "mariadb": "mysql+pymysql"}
 _EXTRAS = {"postgresql": ("psycopg", "postgresql"), "mariadb": ("pymysql", "mariadb")}
 _CONNECT_S = 5
 _LOCK_S = 60
-# Any number that no other program locks.
+# The lock of migrations: an arbitrary number that no other program locks.
 _LOCK = 7_203_115_808_122
 _EPOCH = datetime(1970, 1, 1)  # the drivers want UTC without a zone
 _Convert: TypeAlias = Callable[[int], object]
@@ -87,7 +87,7 @@ class Database:
     # ------------------------------------------------------------------------------------------------- migrations
 
     def version(self) -> str:
-        """The migration that the database is at; "" if it has no tables of the history."""
+        """The last migration that the database has had; "" if it has no tables of the history."""
         with self.engine.connect() as connection:
             if not inspect(connection).has_table(VERSION_TABLE):
                 return ""
@@ -95,7 +95,7 @@ class Database:
             return str(found[0]) if found else ""
 
     def upgrade(self) -> None:
-        """Run the migrations that lack, if there are any. Several processes may do so at once."""
+        """Run the missing migrations, if there are any. Several processes may call this at once."""
         if self._file is not None:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             self._file.touch(mode=0o600)
@@ -106,7 +106,7 @@ class Database:
 
     @contextmanager
     def _alone(self) -> Iterator[Connection]:
-        """A connection, while no other process migrates."""
+        """A connection. While it is in use, no other process can run migrations."""
         if self._file is not None:
             with self._file.open("rb") as lock, self.engine.connect() as connection:
                 fcntl.flock(lock, fcntl.LOCK_EX)
@@ -126,7 +126,7 @@ class Database:
     # ------------------------------------------------------------------------------------------------- writes
 
     def write(self, batch: Batch) -> None:
-        """Write all rows in one transaction. Rows that are there already stay as they are, so repeating is harmless."""
+        """Write all rows in one transaction. Repeating is harmless: a present row stays or is replaced (`REPLACED`)."""
         with self.engine.begin() as connection:
             for name, statement, times in self._inserts:
                 rows: list[Row] = getattr(batch, name)
@@ -134,7 +134,7 @@ class Database:
                     connection.exec_driver_sql(statement, self._with_times(rows, times) if times else rows)
 
     def newest_ms(self) -> int:
-        """The last instant at which an attempt in the database ended; 0 if there is none."""
+        """The last instant at which an attempt in the database ended; 0 if the database has no attempts."""
         with self.engine.connect() as connection:
             newest = connection.execute(select(func.max(attempts.c.id))).scalar()
             return int(newest[:12], 16) if newest else 0
@@ -170,7 +170,7 @@ def _engine(url: URL, kind: str, limit_s: int) -> Engine:
 
 
 def _prepare_sqlite(connection: Any, record: object) -> None:
-    # The driver would begin transactions by itself, and would end them before DDL.
+    # Otherwise the driver would begin transactions by itself, and end them before DDL.
     connection.isolation_level = None
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=10000", "wal_autocheckpoint=8000"):
         connection.execute(f"PRAGMA {pragma}")
@@ -185,7 +185,7 @@ def _begin_sqlite_read(connection: Connection) -> None:
 
 
 def _insert(table: Table, dialect: Dialect, *, replace: bool) -> str:
-    """The SQL of an insert for the driver. It changes a row that is there only with `replace`."""
+    """The SQL of an insert for the driver. An existing row gets the new values if `replace` is true, or else stays."""
     statement: Insert
     if dialect.name == "mysql":
         made = mysql.insert(table)

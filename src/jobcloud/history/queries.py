@@ -34,9 +34,9 @@ _LATER = "try again in a few seconds"
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A filter. Empty fields match everything. At most one of team, app, job and run is set, so that an index serves.
+    """A filter. Empty fields match everything. At most one of team, app, job and run is set: each has its own index.
 
-    `since_ms` ≤ instant < `until_ms`; 0: no limit. The instant of a run is its fire time, that of an attempt its end.
+    `since_ms` ≤ instant < `until_ms`; 0: no limit. The instant is the fire time of a run, or the end of an attempt.
     """
 
     team: str = ""
@@ -59,7 +59,10 @@ class Quantiles:
 
 @dataclass(slots=True)
 class Statistics:
-    """Of the attempts of a job, an app, a team, or all (`name` is ""). Resources count from the start of an attempt."""
+    """Statistics of the attempts of the job, app or team `name`, or of all attempts ("").
+
+    The use of resources counts from the start of an attempt.
+    """
 
     name: str
     attempts: int = 0
@@ -85,11 +88,11 @@ class Reader:
             self._database.close()
 
     def runs(self, wanted: Wanted, limit: int, cursor: str = "") -> tuple[list[Found], str]:
-        """Runs by their fire time, and the next cursor, "" at the end. `wanted.state` is a state of runs."""
+        """Runs, the newest fire time first, and the next cursor ("" at the end). `wanted.state` is a state of runs."""
         return self._page(runs, [*_where(runs, wanted), *_equal(runs, state=wanted.state)], limit, cursor)
 
     def attempts(self, wanted: Wanted, limit: int, cursor: str = "") -> tuple[list[Found], str]:
-        """Attempts by their end, and the next cursor, "" at the end. `wanted.state` is an End of status.py."""
+        """Attempts, the newest end first, and the next cursor ("" at the end). `wanted.state`: an End of status.py."""
         return self._page(attempts, [*_where(attempts, wanted), *_equal(attempts, outcome=wanted.state)], limit, cursor)
 
     def events(self, task_id: str) -> list[Found]:
@@ -99,7 +102,7 @@ class Reader:
             return [row._asdict() for row in connection.execute(statement)]
 
     def statistics(self, by: By, wanted: Wanted, limit: int = 100, cursor: str = "") -> tuple[list[Statistics], str]:
-        """Statistics by name, of the groups behind the name `cursor`, and the next cursor."""
+        """Statistics of the groups whose names follow `cursor`, sorted by name, and the next cursor."""
         group: ColumnElement[str] = literal("") if by == "total" else attempts.c[by]
         where = _where(attempts, wanted)
         with self._connect() as connection:
@@ -195,7 +198,7 @@ def _add(statistics: Statistics, row: Any) -> None:
 def _quantiles(
     connection: Connection, column: ColumnElement[Any], group: ColumnElement[str], where: list[ColumnElement[bool]]
 ) -> dict[str, Quantiles]:
-    """The percentiles of a column by group. Window functions, because SQLite has no percentiles and MariaDB only some.
+    """The percentiles of a column by group. Not every database has functions for them, so the query ranks the rows.
 
     The p-th percentile of n values is the one with the rank ⌈pn/100⌉.
     """

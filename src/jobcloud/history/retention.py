@@ -1,7 +1,7 @@
 """Deletes the oldest rows: by age, by number in total and per job, and by the size of the database.
 
 Rows are deleted a few hundred at a time, each time in a transaction of its own, so that nobody waits for long. Limits
-by number count attempts. What is older than the oldest attempt that stays goes too.
+by number count attempts. Rows that are older than the oldest remaining attempt are deleted too.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from jobcloud.history.tables import WRITTEN, attempts, executions, marks, prefix
 #: rows of one transaction
 STEP = 500
 _INTERVAL_MS = 600_000
-# After a deletion for size, this part of the limit is in use.
+# The part of the limit that is in use after a deletion for size.
 _FILL = 0.9
 _SIZE_MARK = "size"
 
@@ -44,7 +44,7 @@ class Retention:
         self._next_ms = 0
 
     def run(self, database: Database, pressed: Callable[[], bool]) -> None:
-        """Delete what is over the limits, at most every ten minutes. Stops early while `pressed`, and goes on later."""
+        """Delete what is over the limits, at most every ten minutes. Stops early if `pressed()`, and goes on later."""
         now = self._now_ms()
         if self._next_ms - _INTERVAL_MS <= now < self._next_ms:
             return
@@ -68,7 +68,7 @@ class Retention:
 
 
 def _delete_before(database: Database, instant: int, fired: int, pressed: Callable[[], bool]) -> bool:
-    """Delete rows of before `instant`, and runs that fired before `fired`."""
+    """Delete runs that fired before `fired`, and other rows from before `instant`. False if it stopped early."""
     for table in WRITTEN.values():
         bound = prefix(fired if table is runs else instant)
         while True:
@@ -118,7 +118,7 @@ def _keep_newest_of_each_job(database: Database, count: int, pressed: Callable[[
 
 
 def _delete_some(connection: Connection, job: str, last: str) -> bool:
-    """Delete some attempts of a job up to the id `last`, with what belongs to them. False if there are none."""
+    """Delete some attempts of a job up to the id `last`, with their executions and traces. False if none are left."""
     own = select(attempts.c.id, attempts.c.task_id).where(attempts.c.job == job, attempts.c.id <= last)
     found = connection.execute(own.order_by(attempts.c.id).limit(STEP)).all()
     ids = [row.id for row in found]
@@ -132,8 +132,9 @@ def _delete_some(connection: Connection, job: str, last: str) -> bool:
 def _keep_size(database: Database, limit: int, pressed: Callable[[], bool]) -> bool:
     """Delete the oldest attempts if the tables take more than `limit` bytes.
 
-    SQLite tells how much of its file is in use. The other two keep the space of deleted rows for new ones and do not
-    tell how much it is. So there the size is acted upon again only once it has grown.
+    SQLite tells how much of its file is in use. The other two databases keep the space of deleted rows for new rows,
+    and do not tell how large this space is. So there the next deletion waits until the tables have outgrown the size
+    that they had before the last deletion.
     """
     size = size_of(database)
     with database.engine.connect() as connection:
@@ -164,7 +165,7 @@ def size_of(database: Database) -> int:
                 int(connection.execute(text("SELECT pg_total_relation_size(:name)"), {"name": name}).scalar() or 0)
                 for name in names
             )
-        # Its figures are those of the last analysis.
+        # MariaDB reports the sizes as of the last analysis.
         connection.exec_driver_sql(f"ANALYZE TABLE {', '.join(names)}").all()
         statement = text(
             "SELECT sum(data_length + index_length) FROM information_schema.tables "

@@ -17,7 +17,7 @@ Row: TypeAlias = tuple[Any, ...]
 Event: TypeAlias = AttemptTraced | RunTraced
 
 SUCCEEDED = "SUCCEEDED"
-#: of attempts; KILLED is neither a success nor a failure
+#: the outcomes of attempts that count as failures; KILLED is neither a success nor a failure
 FAILURES = ("FAILED", "LOST", "NOT_STARTED", "INVALID", "REPLACED")
 # The states of attempts → the end of the id of the row, the state in Elastic-Job's status traces, and its source.
 _TRACED = {
@@ -79,8 +79,8 @@ def of_events(events: Iterable[Event]) -> Batch:
 def of_state(firings: Iterable[Firing], apps: dict[str, str], since_ms: int) -> Batch:
     """The rows of ended runs and of the last attempts of their shards, from the records of the state.
 
-    `apps` has the app of each job. Only runs and attempts that have ended since `since_ms` count. The ids of the rows
-    are those of the rows from events, which tell more.
+    `apps` has the app of each job. Only runs and attempts that have ended since `since_ms` count. The rows have the ids
+    of the rows from events, but less content.
     """
     batch = Batch()
     for firing in firings:

@@ -54,11 +54,11 @@ class History:
             self._writer.publish(notice)
 
     def fill(self, firings: Iterable[Firing], apps: dict[str, str]) -> None:
-        """Write what the state tells about its ended runs, if the history lacks it. `apps`: the app of each job."""
+        """Write the ended runs of the state that the history lacks. `apps`: the app of each job."""
         self._writer.fill(firings, apps)
 
     def flush(self) -> bool:
-        """Wait until what was published before is in the database or in the spool. False after 30 s."""
+        """Wait until all events published so far are in the database or in the spool. False after 30 s."""
         return self._writer.flush()
 
     def state(self) -> WriterState:

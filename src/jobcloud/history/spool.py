@@ -2,10 +2,10 @@
 
 A folder of segments. A segment is a file: a line with the format, then records of length, checksum and batch. Each
 batch is synced to the disk. A crash may tear the last record, which is then left out. Several processes may share the
-folder: the writer of a segment locks it, and another process leaves it alone.
+folder: the writer of a segment locks the segment, and other processes leave it alone.
 
-A batch stays in its segment until the database has all batches of the segment. So a crash repeats some of them, which
-is harmless (`Database.write`).
+A batch stays in its segment until the database has all batches of the segment. So some batches may be written again
+after a crash. This is harmless (`Database.write`).
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Spool:
     def replay(self, write: Callable[[Batch], None]) -> bool:
         """Hand the batches of the oldest segment to `write`, then delete the segment. False if there is none.
 
-        An exception of `write` leaves the segment.
+        If `write` raises an exception, the segment stays.
         """
         self._end()
         for path in self._segments():
@@ -131,7 +131,7 @@ def _size(path: Path) -> int:
 
 
 def _read(content: bytes) -> list[Batch] | None:
-    """The batches of a segment up to the first damaged one. None for another format."""
+    """The batches of a segment before the first damaged one. None if the segment has another format."""
     if not content.startswith(FORMAT):
         # A crash may tear the first line too.
         return [] if FORMAT.startswith(content) else None

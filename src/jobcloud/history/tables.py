@@ -1,13 +1,13 @@
 """The tables of the history.
 
 The ids of rows begin with an instant in hexadecimal milliseconds, so their order is an order of time: `runs` by fire
-time, `attempts` by end. A page continues behind the id of its last row, and a range of time is a range of ids. An index
-on (job, id) serves both, in every database. The rest of an id is a hash of the run or the task, so a row that is
+time, `attempts` by end. The next page begins behind the last id of a page, and a range of time is a range of ids. An
+index on (job, id) finds both, in every database. The rest of an id is a hash of the run or the task, so a row that is
 written twice is one row.
 
-Instants are integers: milliseconds since the Unix epoch. Only the two tables of Elastic-Job have times of the database.
-Those are in UTC, and MariaDB cuts them to whole seconds. These tables have the names, columns and index that
-Elastic-Job 2.1.5 gives them.
+Instants are integers: milliseconds since the Unix epoch. Only the two tables of Elastic-Job use the database's types
+for times. These times are in UTC, and MariaDB cuts them to whole seconds. The two tables have the names, columns and
+index that Elastic-Job 2.1.5 gives them.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ marks = Table(
 
 
 def _bare(name: str) -> quoted_name:
-    """A name without quotes: PostgreSQL folds it, and MariaDB keeps the capitals, as for Elastic-Job's own tools."""
+    """A name that SQL has without quotes, as in Elastic-Job. PostgreSQL folds its capitals, and MariaDB keeps them."""
     return quoted_name(name, quote=False)
 
 
@@ -151,7 +151,7 @@ traces = Table(
 
 #: the tables that events go to, by the name of the field of a batch
 WRITTEN: Final = {"runs": runs, "attempts": attempts, "executions": executions, "traces": traces}
-#: rows that may be written again with other values. Other rows keep their first values.
+#: the tables whose rows may be written again with other values. The rows of other tables keep their first values.
 REPLACED: Final = frozenset({"runs"})
 TIMES: Final = frozenset({"start_time", "complete_time", "creation_time"})
 
@@ -170,7 +170,7 @@ def _hash(name: str) -> str:
 
 
 def prefix(instant: int) -> str:
-    """The beginning of the ids of rows of an instant; as an id, it precedes all of them."""
+    """The beginning of the ids of all rows of an instant. In the order of ids, it comes before all these ids."""
     if instant >> 48:
         instant = min(max(instant, 0), _MAX_INSTANT)
     return f"{instant:012x}"

@@ -1,11 +1,11 @@
 """The thread that writes the history. The scheduler never waits for it.
 
-Events wait in a bounded queue. Once a second the thread turns them into a batch and writes it in one transaction. If
-the database does not take the batch, it goes to the spool, and the spool goes to the database once that is back. What
-finds no room is counted as dropped.
+Events wait in a bounded queue. Once a second the thread turns them into a batch and writes it in one transaction. A
+batch that the database does not take goes to the spool. Once the database is back, it gets the batches of the spool.
+Events that find no room are counted as dropped.
 
-After a change of leader, or after a crash, some events are missing: they were stored in the state, but had not reached
-the database. So each new leader hands over the runs in its state, and the thread writes what is missing.
+After a change of leader, or after a crash, the database may lack the last events, although the state has their runs. So
+each new leader hands over the ended runs of its state, and the thread writes those that are missing.
 """
 
 from __future__ import annotations
@@ -31,11 +31,12 @@ _TURN_S = 1.0
 #: events of one batch; the thread wakes early if this many wait
 BATCH = 5_000
 _FIRST_RETRY_S, _MAX_RETRY_S = 1.0, 30.0
-# A new leader hands over what has ended since the last batch, and this long before: clocks differ, and batches wait.
+# Of the runs that a new leader hands over, those count that ended after the newest end in the database, or at most this
+# long before: clocks differ, and batches wait.
 _OVERLAP_MS = 600_000
-# Runs of the state that are handed to the database at once.
+# The number of runs of the state that one batch holds.
 _RUNS = 200
-# Errors of one row. Anything else is a fault of the database, which may go away.
+# Errors of one row. Any other error is a fault of the database and may pass.
 _OF_A_ROW = (DataError, IntegrityError, UnicodeError, OverflowError)
 
 
@@ -43,7 +44,7 @@ _OF_A_ROW = (DataError, IntegrityError, UnicodeError, OverflowError)
 class WriterState:
     """`waiting`: events in the queue. `spooled_bytes`: batches on disk. `written` and `dropped`: events so far.
 
-    `problem`: why the database takes nothing since `since_ms`, or "".
+    `problem`: why the database has taken nothing since `since_ms`, or "".
     """
 
     waiting: int
@@ -64,7 +65,7 @@ class _Known:
 
 
 class Writer:
-    """start → (publish | fill)* → stop. `open_database` is called on the thread, again after each failure."""
+    """start → (publish | fill)* → stop. The thread calls `open_database`, and calls it again after each failure."""
 
     def __init__(
         self,
@@ -112,7 +113,7 @@ class Writer:
             self._wake.set()
 
     def fill(self, firings: Iterable[Firing], apps: dict[str, str]) -> None:
-        """Write what these runs of the state tell, if the history lacks it. `apps`: the app of each job.
+        """Write the ended runs among `firings` that the history lacks. `apps`: the app of each job.
 
         Runs are immutable, so the thread may read them.
         """
@@ -125,7 +126,7 @@ class Writer:
         )
 
     def flush(self, timeout: float = 30.0) -> bool:
-        """Wait until everything that was handed over before is in the database or in the spool."""
+        """Wait until all events published so far are in the database or in the spool. False after `timeout` seconds."""
         with self._turned:
             until = self._turns + 2  # the present turn may have taken its events already
             self._wake.set()
@@ -186,7 +187,7 @@ class Writer:
             self._dropped += len(events)
 
     def _catch_up(self, database: Database) -> None:
-        """Write what the spool and a new leader's state hold, and delete what is too old, while no events press."""
+        """While few events wait: write the spool and a new leader's runs, and delete what is over the limits."""
 
         def write(batch: Batch) -> None:
             self._write(database, batch)
@@ -232,7 +233,7 @@ class Writer:
                 database.upgrade()
                 self._database = database
             if (known := self._known) is not None and known.since_ms < 0:
-                # Before the first batch of this leader is written.
+                # Ask before the first batch of this leader is written.
                 known.since_ms = self._database.newest_ms()
             do(self._database)
         except Exception as error:

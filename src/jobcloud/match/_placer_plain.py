@@ -18,14 +18,14 @@ _Made = TypeVar("_Made")
 
 @dataclass(slots=True)
 class Claim:
-    """A task's name and its release id; -1 before it is placed."""
+    """A task's name and its release id. The id is -1 before the task is placed."""
 
     task: str
     release_id: int = -1
 
 
 def thousandths(amounts: Any, dimensions: tuple[str, ...]) -> list[int] | None:
-    """None: no amounts are quick here. The compiled function returns the amounts in thousandths."""
+    """Always None, so that the caller converts the amounts. The compiled function converts simple amounts quickly."""
     return None
 
 
@@ -42,9 +42,9 @@ def named(names: Sequence[str], row: Sequence[int]) -> dict[str, int]:
 def restored(
     tasks: Sequence[Any], release_ids: Sequence[Any], claims: dict[str, Claim], by_index: list[Claim | None]
 ) -> tuple[NDArray[np.int64], int]:
-    """Add a claim to ``claims`` for each task, and to ``by_index`` at the index of its release id if it has that index.
+    """Add a claim for each task to ``claims``, and to ``by_index`` if that has the index of the release id.
 
-    Returns the release ids, int64[tasks], and the number of valid tasks; the next one has an invalid entry.
+    Returns the release ids, int64[tasks], and the number of valid tasks. The task after these has an invalid entry.
     """
     found: list[int] = []
     for name, number in zip(tasks, release_ids, strict=True):
@@ -72,9 +72,9 @@ def enter(
 ) -> tuple[list[Claim], NDArray[np.int32], int]:
     """Add a claim without a release id to ``claims`` for each (name, shape) pair of ``tasks``.
 
-    Returns the claims; the class of each task, int32[tasks], from ``numbers``; and the number of valid tasks. If there
-    are fewer than all, ``claims`` is unchanged, and the next task is the first invalid one: it is not a pair, its name
-    is invalid or already present, or its shape is unknown.
+    Returns the claims; the class of each task, int32[tasks], from ``numbers``; and the number of valid tasks. If a task
+    is invalid, ``claims`` is unchanged, and only the tasks before it count as valid. A task is invalid if it is not a
+    pair, its name is invalid or already present, or its shape is unknown.
     """
     entered: list[Claim] = []
     classes: list[int] = []

@@ -190,9 +190,9 @@ class Placer:
     """Places named tasks on named hosts.
 
     ``dimensions``: the names of the resources; "ports" is the dimension whose units are numbered. ``fixed_ports``: the
-    ports that tasks may request by number; they are never assigned otherwise. ``matcher``: the class of the matcher
-    (``PlainMatcher`` selects plain Python throughout); ``options`` are passed to it (``fitness``, ``engine``). The
-    fitness ``pack_cpus`` packs the dimension "cpus" alone, and likewise for each dimension. Every method raises
+    ports that only tasks that request them by number get. ``matcher``: the class of the matcher (``PlainMatcher``
+    selects plain Python throughout); ``options`` are passed to the matcher (``fitness``, ``engine``). Each dimension
+    has a fitness that packs it alone; for "cpus" the name is ``pack_cpus``. Every method raises
     MatchError for an invalid argument before it changes anything. Only one thread may use a placer at a time.
     """
 
@@ -210,7 +210,7 @@ class Placer:
             raise MatchError(f"fixed_ports are given, but {PORTS!r} is not a dimension; add it")
         self._axes = (*self.dimensions, *(f"port {port}" for port in self.fixed_ports))
         self._has_ports = PORTS in self.dimensions
-        #: The options of the shapes that have amounts alone.
+        #: The options of a shape that has only amounts.
         self._no_options = _Options(_NONE, _NONE, "", 0, _NONE, False, "", (0,) * len(self._axes))
         if "fitness" in options:
             options["fitness"] = _by_number(options["fitness"], self.dimensions)
@@ -237,7 +237,7 @@ class Placer:
         #: the removed shapes that may still have tasks: number → what the shape uses. ``_forget`` checks the first ones
         #: and moves those with tasks to the end.
         self._removed: OrderedDict[int, _Uses] = OrderedDict()
-        #: (constraints, soft) → the classes of the shapes with these
+        #: (constraints, soft constraints) → the classes of the shapes that have them
         self._bound: dict[_Bound, dict[int, None]] = {}
         #: Slots whose hosts are new or have other attributes since the masks were updated.
         self._changed: set[int] = set()
@@ -278,7 +278,7 @@ class Placer:
     ) -> None:
         """Change the amounts of a host and, if given, its attributes and ports. Its tasks stay.
 
-        Amounts may be less than its tasks use; then no new task fits. Raises MatchError if a port in use is missing.
+        If its tasks use more than the new amounts, no new task fits. Raises MatchError if ``ports`` lacks a used port.
         """
         slot = self._slot(name)
         before = self._host_at(slot)
@@ -330,13 +330,13 @@ class Placer:
     def group(self, name: str) -> int:
         """The number of a group of tasks, for rules (``at_most``, ``near``, ``balanced``).
 
-        Once no shape, task or limit has the group, the number is no longer valid.
+        Once no shape, task or limit uses the group, the number is no longer valid.
         """
         _name("group", name)
         return self._groups.get(name)
 
     def set_group_limit(self, group: str, amounts: Amounts | None) -> None:
-        """Limit the amounts of all tasks of the group in sum; None: no limit.
+        """Limit the sum of the amounts of all tasks of the group; None: no limit.
 
         A resource without an amount has no limit. ``place`` respects the limit; existing tasks stay. Executors do not
         count.
@@ -530,13 +530,13 @@ class Placer:
     def place(self, tasks: Iterable[tuple[str, Shape]], *, limit: int = -1) -> list[tuple[str, str | None]]:
         """Place named tasks in this order. Returns (task, host) for each; host is None if there is no room.
 
-        ``limit``: at most this many tasks are placed (-1: no limit). The remaining tasks were not tried, and the result
-        ends before them.
+        ``limit``: at most this many tasks are placed (-1: no limit). Once they are placed, the remaining tasks are not
+        tried, and the result lacks them.
         """
         return self._placed(_list("tasks", tasks), partial(self.matcher.match, limit=limit))
 
     def place_together(self, tasks: Iterable[tuple[str, Shape]], *, minimum: int = -1) -> list[tuple[str, str | None]]:
-        """Place all tasks, or at least ``minimum`` of them (-1: all), or none. Returns the same as ``place``."""
+        """Place the tasks, or none if fewer than ``minimum`` (-1: all) find room. Returns the same as ``place``."""
         return self._placed(_list("tasks", tasks), partial(self.matcher.match_gang, minimum=minimum), complete=True)
 
     def assign(self, task: str, shape: Shape, host: str, *, ports: Sequence[int] = ()) -> None:
@@ -626,7 +626,7 @@ class Placer:
         if the snapshot is damaged.
         """
         collecting = gc.isenabled()
-        gc.disable()  # it would run for every few hundred of the new objects
+        gc.disable()  # the collector would run for every few hundred of the new objects
         try:
             names, inner = _opened(data)
             placer = cls(names["dimensions"], fixed_ports=names["fixed_ports"], matcher=matcher)

@@ -124,9 +124,9 @@ class Matcher:
     ``dimensions``: the number of resources of a host, 1 to 64; the caller chooses their order.
 
     ``fitness``: a name, weights in 1024ths, or a pure function of (class, slot, need, free, capacity) (docs/matcher.md,
-    "Fitness"). Lower scores are better. A host on which the task does not fit scores INT32_MAX and is never used. With
-    any fitness but "even" alone, hosts that already have the class's shared part come before all others. Among equal
-    scores, the lowest slot wins.
+    "Fitness"). Lower scores are better. A host on which the task does not fit scores INT32_MAX and is never used.
+    Unless the fitness is "even" alone, hosts that already have the class's shared part come before all others. Among
+    equal scores, the lowest slot wins.
 
     ``engine``: how the compiled matcher searches; its answers do not depend on it. Here it is only checked and stored.
     """
@@ -172,14 +172,14 @@ class Matcher:
         return np.array([self.add_host(row) for row in rows], dtype=np.int32)
 
     def set_host(self, slot: int, capacity: Int64Array) -> None:
-        """Change the capacity. It may drop below the claims; then no new task fits until enough of them end."""
+        """Change the capacity. If it is below the sum of the claims, no new task fits until enough claims end."""
         host = self._host(slot)
         host.capacity = amounts("capacity", capacity, self.dimensions).tolist()
 
     def set_free(self, slots: Int64Array | Int32Array, free: Int64Array) -> Int64Array:
         """Set each capacity to the claimed amounts plus ``free`` int64[n, D], at most MAX_AMOUNT.
 
-        Returns the new capacities, int64[n, D]. For callers that learn free amounts, such as Mesos frameworks.
+        Returns the new capacities, int64[n, D]. This suits callers that learn free amounts, such as Mesos frameworks.
         """
         numbers, rows = free_rows(slots, free, self.dimensions)
         hosts = [self._host(slot) for slot in numbers.tolist()]
@@ -251,8 +251,8 @@ class Matcher:
 
         ``request`` int64[D]: the amounts of each task. ``shared`` int64[D]: amounts taken once per (``shared_key``,
         host) while any live claim on the host has the key. ``allowed`` bool[slots]: where the class may run; slots
-        beyond its end are not allowed. ``max_per_host``: a host takes a task of the class only while its claims of
-        classes with the same ``group`` are fewer than this; 0: no maximum. ``rules``: up to 16 of at_most(), near() and
+        beyond its end are not allowed. ``max_per_host``: a host with this many claims of classes with the same
+        ``group`` takes no further task of the class; 0: no maximum. ``rules``: up to 16 of at_most(), near() and
         balanced(). ``exclusive``: a task has its host to itself. ``penalty`` int[slots]: added to the score of a host
         (2**20 stands for the whole capacity of a host in one dimension); slots beyond its end have none.
 
@@ -288,7 +288,7 @@ class Matcher:
     def set_host_masks(
         self, slot: int, classes: Int64Array | Int32Array, allowed: MaskArray, penalty: PenaltyArray
     ) -> None:
-        """Change the entry of one host in the masks and penalties of ``classes`` int[n]; for a new or changed host.
+        """Change the entry of a new or changed host in the masks and penalties of ``classes`` int[n].
 
         ``allowed`` bool[n], ``penalty`` int[n]: one entry for each class. For a class without a mask the entry must be
         true, and for a class without penalties 0.
@@ -308,7 +308,7 @@ class Matcher:
                     known.penalty[int(slot)] = int(cost)
 
     def set_group_limit(self, group: int, limit: Int64Array | None) -> None:
-        """Limit the requests of all live claims of the group, in sum, to ``limit`` int64[D]; None: no limit.
+        """Limit the sum of the requests of all live claims of the group to ``limit`` int64[D]; None: no limit.
 
         ``match`` respects the limit; existing claims stay. Shared parts do not count.
         """
@@ -505,7 +505,7 @@ class Matcher:
         )
 
     def claims(self, cls: int | None = None) -> int:
-        """The number of live claims; with ``cls``, of this class only, removed or not. An unknown one has none."""
+        """The number of live claims, or of those of ``cls``, even after its removal. An unknown class has none."""
         if cls is None:
             return sum(claim.slot >= 0 for claim in self._claims)
         number = whole("cls", cls, 0, MAX_CLASSES - 1)
@@ -546,7 +546,7 @@ class Matcher:
         return self._from_state(self._state(), self.engine, self.custom_fitness)
 
     def check(self) -> None:
-        """Recompute every total from the claims. Raises MatchStateError, which names the first one that differs."""
+        """Recompute every total from the claims. Raises MatchStateError, which names the first total that differs."""
         again = self._from_state(self._state(), self.engine, self.custom_fitness)
         for slot, host in self._hosts.items():
             if host != again._hosts[slot]:
@@ -611,12 +611,12 @@ class Matcher:
         return self._weights == {"even": WHOLE_WEIGHT}
 
     def _medians(self) -> list[int]:
-        """For each dimension, the median capacity of the hosts that have any, rounded to 6 bits; 0 if none has any."""
+        """For each dimension, the median of the capacities above 0, cut to its 6 highest bits; 0 if there are none."""
         having = [sorted(h.capacity[d] for h in self._hosts.values() if h.capacity[d]) for d in range(self.dimensions)]
         return [_highest_bits(capacities[len(capacities) // 2]) if capacities else 0 for capacities in having]
 
     def _counted(self, medians: list[int]) -> list[bool]:
-        """Whether each dimension counts. It needs a sixteenth of the votes of the dimension with the most votes."""
+        """Whether each dimension counts: whether it has at least a sixteenth of the most votes that a dimension has."""
         if "even" not in self._weights:
             return [True] * self.dimensions
         votes = [0] * self.dimensions
@@ -627,7 +627,7 @@ class Matcher:
         return [16 * vote >= max(1, *votes) for vote in votes]
 
     def _excess(self, known: _Class, rule: Rule, host: _Host) -> int:
-        """By how many claims one more task of the class would break the rule on the host; 0 if the rule holds.
+        """The number of claims by which one more task of the class would break the rule on the host; 0 if it would not.
 
         A host with too few claims for near() breaks it by 1.
         """
@@ -897,7 +897,7 @@ def _share(amount: int, capacity: int) -> int:
 
 
 def _size(capacity: list[int], medians: list[int]) -> int:
-    """The size of a host in units of 2**-11 of the median host, rounded to its 6 highest bits."""
+    """The size of a host in units of 2**-11 of the median host, cut to its 6 highest bits."""
     there = [(amount, median) for amount, median in zip(capacity, medians, strict=True) if amount]
     relative = [min(2**17 - 1, amount * 2**11 // median) for amount, median in there]
     return _highest_bits(max(2**5, sum(relative) // max(1, len(relative))))
@@ -952,9 +952,9 @@ class _View:
         return 2**20 - (product * product * 2**20 // squares if squares else 0)
 
     def start_cost(self) -> int:
-        """The cost of starting an executor: on a full host, the executor would get few tasks.
+        """The cost of starting an executor. It rises with the host's load: a full host has room for few tasks.
 
-        It is limited, so that the fullest hosts get the last small tasks, and large gaps remain for large tasks.
+        The cost has a maximum. So the fullest hosts get the last small tasks, and large gaps remain for large tasks.
         """
         full = (2**20 - min(self.had, default=2**20)) >> 10
         return 2**13 + min(3 * 2**15, full**3 >> 9)

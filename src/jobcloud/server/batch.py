@@ -55,7 +55,8 @@ _MAX_FAILURES = 2
 _MAX_COUNTED = 1_000
 # At most this many of the records held back are logged and reported one by one.
 _MAX_REPORTED = 100
-# After this time the next Tick proves that the epoch is still ours. So a lost state is noticed within 10 s.
+# After this time the next Tick proves by a write that the epoch is still ours. So within 10 s, a leader notices that
+# another scheduler has superseded it, or that the state is gone.
 _MAX_UNPROVEN_MS = 8_000
 
 
@@ -231,9 +232,9 @@ class BatchProcessor(Generic[CoreT]):
     def reload(self) -> None:
         """Restore a core from the store. Raises StoreError; Fenced if another scheduler has raised the epoch."""
         if self._led:
-            # Ids are made from the epoch and a counter that restarts, so a new core needs a new epoch. The state is
-            # loaded after the epoch was raised, because then no other scheduler can change the state. Before that, this
-            # write proves the old epoch: a superseded scheduler must not become leader again.
+            # Ids are made from the epoch and a counter that restarts, so a new core needs a new epoch. First, a write
+            # proves the old epoch: a superseded scheduler must not become leader again. The state is loaded after the
+            # epoch was raised, because then no other scheduler can change the state.
             self._store.write(self.epoch, ())
             self.epoch = self._store.acquire()
         restored = records.restore(self._store.load())

@@ -51,7 +51,7 @@ def running_ms() -> int:
 class Readings(NamedTuple):
     """`offset_ms`: the wall clock minus the scheduler's time. `jumps`: how often the wall clock was set or has jumped.
 
-    `differences`: by other machine, the wall clock minus its clock when it was last heard, in milliseconds.
+    `differences`: other machine → the wall clock minus the clock of that machine as last heard, in milliseconds.
     """
 
     offset_ms: int
@@ -74,7 +74,7 @@ class Clock:
         self._heard: dict[str, int] = {}
         #: the distance of this machine's clock when another machine last agreed with it
         self._agreed: int | None = None
-        #: why the clocks of this machine and of another one differ too much
+        #: other machine → a text for users, if its clock and that of this machine differ too much
         self._differences: dict[str, str] = {}
         self._jumps = 0
         self._lock = threading.Lock()
@@ -101,7 +101,7 @@ class Clock:
     def compare(self, theirs_ms: int, whose: str) -> None:
         """Compare the clock of this machine with that of another machine, such as the Mesos master.
 
-        A difference of more than a minute is reported. If the scheduler's time is ahead of the other machine, the
+        A difference of more than a minute is reported. If the scheduler's time is ahead by more than a minute, the
         scheduler continues with the time of the other machine, as after a jump. There is one exception: if some machine
         has agreed with the scheduler's time before, the machine that differs counts as wrong.
         """

@@ -26,7 +26,7 @@ _SMALLER = "pack fewer and smaller files, as zip or tar.gz"
 def inspect_apart(
     source: Path, *, wheel: bool = False, deadline_s: float = _DEADLINE_S, memory_bytes: int = _MEMORY_BYTES
 ) -> PackageInfo:
-    """As `jobcloud.executor.package.inspect`. Raises PackageError also if the child exceeds a limit or crashes."""
+    """Like `jobcloud.executor.package.inspect`. Also raises PackageError if the child exceeds a limit or crashes."""
     # -P: import no modules from the current directory.
     argv = [sys.executable, "-P", "-m", __name__, str(source), "wheel" if wheel else "archive", str(memory_bytes)]
     try:

@@ -218,7 +218,7 @@ class _Room:
             self._changed.set()
 
     def set_stalled(self, connection: _Protocol, stalled: bool) -> None:
-        """While too many bytes wait for clients, drop connections; those that have stalled for longest go first."""
+        """Note whether a connection has stalled. If too many bytes are unsent, drop the longest stalled connections."""
         self._stalled.pop(connection, None)
         if not stalled or connection.transport.get_write_buffer_size() < _LARGE:
             return

@@ -19,7 +19,7 @@ import structlog
 
 from jobcloud.messages import Publish, Topic
 
-# The run history records each task. The log keeps only notices that an operator needs.
+# The history records each task. At the default level, the log has only notices that an operator needs.
 _LEVELS = {
     Topic.FIRED: logging.INFO,
     Topic.SKIPPED: logging.WARNING,
@@ -36,7 +36,7 @@ assert set(_LEVELS) == set(Topic), "every topic needs a level"
 
 
 _WINDOW_S = 60.0
-# Further kinds share one limit. A kind is a constant text of the code, so there are far fewer kinds.
+# Kinds beyond this number share one limit. A kind is a constant text of the code, so the code has far fewer kinds.
 _MAX_KINDS = 1_000
 _LEFT_OUT = "log lines were left out"
 
@@ -156,16 +156,16 @@ class _Lossy:
             self._stream.flush()
 
 
-# The fields of a line by those of a notice, if they have other names.
+# Field of a notice → its name in a line of the log, if the two names differ.
 _NAMES = {"firing_id": "run", "item": "shard"}
-# The values that a field of a notice has if it is not given.
+# Field of a notice → the value that means that the notice lacks the field.
 _MISSING = {"item": -1, "attempt": 0, "due": 0}
 
 
 class LogSink:
     """A sink that logs each notice at the level of its topic. Create it after `configure`.
 
-    `event_id` returns the id of the notice that is being published, by which `GET /events` knows it.
+    `event_id` returns the id that `GET /events` gives to the notice that is being published.
     """
 
     def __init__(self, event_id: Callable[[], str] = str) -> None:

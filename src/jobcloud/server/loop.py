@@ -171,7 +171,7 @@ class Loop(Generic[CoreT]):
         return self.wait(timeout)
 
     def abort(self, error: BaseException) -> None:
-        """End the loop with `error`, which starting over cannot cure. Tasks keep running."""
+        """End the loop with `error`, because starting over would not help. Tasks keep running."""
         self._aborted = error
         self._stopping.set()
         with self._changed:
@@ -281,8 +281,8 @@ class Loop(Generic[CoreT]):
         """Add an event of a session. Waits while the inbox is full, so that the master keeps further events.
 
         A driver calls this on its own threads. The loop's thread calls `Driver.stop`, which may wait for these threads.
-        To prevent a deadlock, this method waits no longer when the loop stops or the session is closed. The event would
-        then be dropped anyway.
+        To prevent a deadlock, the wait ends without adding the event when the loop stops or the session is closed. The
+        loop would drop the event anyway.
         """
         while len(self._inbox) >= self._pace.inbox_events and current_thread() is not self._thread:
             if session not in (None, self._processor.session) or self._stopping.wait(_RECHECK_S):

@@ -1,8 +1,8 @@
 """Finds out from the files of a package whether it lacks an object that a job names.
 
-A reason must never be wrong. So an object counts as missing only if nothing else can provide it. A module may also come
-from a wheel, or be installed on the agents. Code may also define names while it is imported. Only packages in zip
-format are read, because a tar has no directory of its files.
+An object must never be reported as missing if a worker could load it. A module may also come from a wheel, or be
+installed on the agents. Code may also define names while it is imported. Only packages in zip format are read, because
+a tar has no directory of its files.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _DYNAMIC = re.compile(
     rb"|\b(globals|vars|locals|exec|eval|setattr)\b"
 )
 _UNREADABLE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, NotImplementedError, ValueError)
-# Imported by the worker itself, so a package cannot replace them.
+# Modules that the worker itself imports, so a package cannot replace them.
 _OF_THE_WORKER = {"jobcloud", *sys.builtin_module_names}
 
 

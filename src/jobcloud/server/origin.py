@@ -1,6 +1,6 @@
-"""Fetch packages that `appURL` names by http(s), once, into the package store of this server.
+"""Fetch packages that `appURL` names by http(s) into the package store of this server, each package once.
 
-Agents need no outbound access, and an app runs the content that was there when it was registered. The origin is
+Agents need no outbound access, and an app runs the content that its URL had when the app was registered. The origin is
 treated as hostile. The addresses of the first URL, and of each redirect, are checked after name resolution. Connections
 are made only to checked addresses. No proxy is used. Size and time are limited. The content must have the given hash.
 """
@@ -48,19 +48,19 @@ class Origin:
     def obtain(self, package: Package) -> Path:
         """The path of the package in the store. Fetches it if it is missing.
 
-        Raises ConfigError, which names appURL or packageSha256, StoreError, or Unavailable if too many packages are
-        being fetched.
+        Raises ConfigError for appURL or packageSha256, StoreError, and Unavailable if too many packages are being
+        fetched.
         """
         path = self._store.renew(package.sha256)
         return path if path is not None else self._fetch(package.url, package.sha256)[1]
 
     def fetch(self, url: str) -> Package:
-        """Store the present content of a URL, whatever its hash is. Returns it with its hash. Raises as `obtain`."""
+        """Store the present content of a URL, with any hash. Returns the package. Raises the errors of `obtain`."""
         sha256, path = self._fetch(url)
         return Package(url, sha256, path.name)
 
     def _fetch(self, asked: str, sha256: str = "") -> tuple[str, Path]:
-        """The hash and the path of the package at a URL, which must have the hash `sha256` unless that is ""."""
+        """Fetch the package at a URL. Returns its hash and path. If `sha256` is given, it must be the hash."""
         if not self._turns.acquire(blocking=False):
             raise Unavailable(f"{_MAX_FETCHES} packages are being fetched already", fix="try again in a few seconds")
         try:

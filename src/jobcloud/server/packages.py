@@ -89,7 +89,7 @@ class PackageStore:
         return None
 
     def renew(self, sha256: str) -> Path | None:
-        """As `find`; also restarts the grace period of the package."""
+        """Like `find`, but also restarts the grace period of the package."""
         path = self.find(sha256)
         if path is not None:
             with contextlib.suppress(OSError):

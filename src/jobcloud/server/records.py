@@ -5,8 +5,8 @@ missing fields. Firings, shards, attempts and tasks are written often, so their 
 Any other change, also of a default, needs a new VERSION. A record that cannot be read is reported as a fault and left
 unchanged; it does not affect other records.
 
-The record of a narrow firing contains its shards. That of a wide firing has format 2: it contains the number of shards,
-and each shard that has been tried has a record of its own. So the size of a write does not grow with the firing.
+The record of a narrow firing contains its shards. The record of a wide firing has format 2 and contains the number of
+its shards. Each tried shard has a record of its own. So the size of a write does not grow with the firing.
 """
 
 from __future__ import annotations
@@ -262,7 +262,7 @@ def _shards(
 def _attempts(
     stored: StoredRecords, readable: Mapping[Kind, Mapping[str, Record]], faults: list[StoredFault]
 ) -> Iterable[tuple[str, Attempt]]:
-    """The records of earlier attempts by key. Those of a damaged firing are left out, like its shards."""
+    """The records of earlier attempts by key. The attempts of a damaged firing are left out, like its shards."""
     left = stored.records[Kind.FIRING].keys() - readable[Kind.FIRING].keys()
     for key, attempt in _only(Attempt, dict(readable[Kind.ATTEMPT])).items():
         try:

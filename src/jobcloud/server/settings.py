@@ -79,7 +79,7 @@ def _text(duration: timedelta) -> str:
 
 
 def _check_ports(addresses: str, key: str) -> None:
-    """Raises PydanticCustomError if one of the addresses `HOST:PORT,HOST:PORT` has a port that cannot be reached."""
+    """Raises PydanticCustomError if one of the addresses `HOST:PORT,HOST:PORT` has a port out of range."""
     for port in _PORT.findall(addresses.removeprefix("zk://").partition("/")[0]):
         if not 0 < int(port) <= 65_535:
             raise _wrong(f"port {port} is out of range", "a port from 1 to 65535", key=key)

@@ -60,7 +60,7 @@ def back_up(wanted: Settings, file: Path) -> Saved:
 
 
 def restore(wanted: Settings, file: Path) -> PutBack:
-    """Replace the state by that of a file. Raises ConfigError, Conflict if a scheduler leads, StoreError."""
+    """Replace the state by the state in a file. Raises ConfigError, StoreError, and Conflict if a scheduler leads."""
     data, found = _data(wanted), backup.read(file)
     stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     recorded, epoch_file = epochs.read(data / epochs.FILE_NAME), data / epochs.FILE_NAME
@@ -91,7 +91,7 @@ def _name(wanted: Settings) -> str:
 
 
 def same(one: Settings, other: Settings) -> bool:
-    """Whether two settings name the same state. A cluster counts as the same only if its servers are named alike."""
+    """Whether two settings name the same state. In ZooKeeper and etcd, both must also list the servers alike."""
     if is_shared(one) or is_shared(other):
         return _name(one) == _name(other) and (one.zookeeper.hosts, one.etcd.hosts) == (
             other.zookeeper.hosts,

@@ -1,4 +1,4 @@
-"""Which URLs this server and HTTP jobs may call: allow-lists of schemes, hosts and networks."""
+"""The URLs that this server and HTTP jobs may call: allow-lists of schemes, hosts and networks."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from jobcloud.executor.http_job import differs_by_machine, inner_address
 
 ALLOW_PACKAGES = "upload the package (POST /api/v1/packages), or list the host in the server's packages.hosts setting"
 _MAX_URL = 2048
-# The only part of IPv6 with public hosts, and the part of it for documentation, which old versions of Python take for
-# public.
+# The only part of IPv6 with public hosts, and a part of it that is for documentation only. Old versions of Python count
+# the addresses for documentation as public.
 _UNICAST, _DOCUMENTATION = ipaddress.IPv6Network("2000::/3"), ipaddress.IPv6Network("3fff::/20")
 
 
@@ -89,7 +89,7 @@ def _is_address(host: str) -> bool:
 
 
 def _is_local(host: str) -> bool:
-    """Whether a host is, or can be read as, an address that means a different machine on each agent."""
+    """Whether a host means a different machine on each agent, or may be resolved to an address that does."""
     if not _is_address(host):
         # The C library resolves 2130706433, 0x7f.1 and 127.1 as addresses.
         last = host.rstrip(".").rpartition(".")[2]

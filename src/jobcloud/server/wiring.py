@@ -141,7 +141,7 @@ class _Process:
             api_url = _url(self._settings.http.advertised, api_socket)
             if self._history is not None:
                 self._history.start()
-                # Ends after the loop, whose last traces it takes.
+                # The history ends after the loop, because it takes the last traces of the loop.
                 stack.callback(self._history.stop)
             store, leadership = self._state(api_url)
             loop = self._loop(policy, store, leadership)
@@ -171,8 +171,8 @@ class _Process:
 
                 if not leadership.wait(stop, stand_by):
                     return 0
-                # Added last, so that it is called first at the end: the next leader must wait until this loop has
-                # stopped.
+                # `loop.stop` is added again, so that the loop stops before the listeners do: the next leader has to
+                # wait until this loop has stopped.
                 stack.callback(loop.stop, _STOP_S)
             self._compare_clocks()
             loop.start()
@@ -295,7 +295,7 @@ class _Process:
 
     @contextlib.contextmanager
     def _context(self, url: str) -> Iterator[None]:
-        """Write address and token to a file for clients of the same user, while this process runs."""
+        """Write the address and the token to a file for clients of the same user. Remove the file at the end."""
         path = context.write(context.Context(url, self._token, os.getpid()))
         log.info("listening", url=url)
         try:

@@ -4,8 +4,8 @@ from alembic import context
 
 from jobcloud.history.tables import metadata
 
-# With one transaction for each migration, a failed one leaves the earlier ones. MariaDB has no transactions of DDL,
-# so each migration must do one thing, and do it only if it is not done yet.
+# Each migration has a transaction of its own, so the earlier migrations stay if a later one fails. MariaDB has no
+# transactions of DDL, so each step of a migration must be skipped if it is done.
 context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=metadata,

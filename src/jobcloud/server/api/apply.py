@@ -122,7 +122,7 @@ def _read(services: Services, body: bytes) -> tuple[list[App], list[Job]]:
 def _records(
     group: str, given: Iterable[Any], read: Callable[[Mapping[str, Any]], RecordT], issues: list[Issue]
 ) -> list[RecordT]:
-    """The records of one list. Adds what is wrong to `issues`, with the place in the body before the field."""
+    """The records of one list. Adds the problems to `issues`. Each names its place in the body, and then the field."""
     found: dict[str, int] = {}
     records: list[RecordT] = []
     for index, one in enumerate(given):

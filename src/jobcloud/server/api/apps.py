@@ -117,7 +117,10 @@ def pause_app(services: ServicesDep, app: Key, pausing: Pausing) -> AppView:
 
 
 async def put_app(services: Services, app: App, *, replace_it: bool) -> AppView:
-    """Register or replace an app. A package from a URL is fetched first. Raises as `Origin.obtain` and the command."""
+    """Register or replace an app. A package from a URL is fetched first.
+
+    Raises the errors of `Origin.obtain` and of the command.
+    """
     if not app.package.url.startswith(PACKAGE_SCHEME):
         # Fetch nothing for a request that will be refused, and let no other request wait for the fetch.
         known = await run_in_threadpool(services.loop.ask, lambda scheduler: app.key in scheduler.apps)

@@ -12,7 +12,7 @@ from fastapi import Request
 from jobcloud.server.api.problems import Problem
 
 MAX_JSON_BYTES = 1 << 20
-# A request with the apps and jobs of a whole cluster.
+# The limit for a request with the apps and jobs of a whole cluster.
 MAX_APPLY_BYTES = 4 << 20
 MAX_DEPTH = 32
 _MAX_NUMBER_LENGTH = 64
@@ -24,7 +24,7 @@ async def read_json(request: Request) -> Any:
 
 
 async def read_bytes(request: Request) -> bytes:
-    """The body, which claims to be JSON. Raises Problem if it does not."""
+    """The bytes of the body. Raises Problem if the media type of the request is not JSON."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json" and not kind.endswith("+json"):
         raise Problem("unsupported-media-type", f"Send application/json, not {kind[:80] or 'no type'!r}.")

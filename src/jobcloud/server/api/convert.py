@@ -126,7 +126,7 @@ def _to_json(record: App | Job, type_: type) -> dict[str, Any]:
 
 @lru_cache(maxsize=16)
 def _plan(type_: type) -> tuple[tuple[str, ...], tuple[Field, ...]]:
-    """The names of all fields, and the fields whose value in the schema differs or is in a nested object."""
+    """The names of all fields, and the fields that the schema stores with another value or in a nested object."""
     described = fields_of(type_)
     converted = (
         field
@@ -310,7 +310,7 @@ def _terms(config: TriggerConfig, job: Job) -> Terms:
 
 
 def check_same_name(field: str, path: str, given: App | Job) -> None:
-    """Raises Problem if the key in the path is not that of the body. `field` is that of the name."""
+    """Raises Problem if the path and the body have different keys. `field`: the field of the body that has the name."""
     team, name = split_key(path)
     for one, body, wanted in ((field, given.name, name), ("team", given.team, team)):
         if body != wanted:

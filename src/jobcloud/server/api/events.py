@@ -106,7 +106,7 @@ class Notices:
 
 
 async def _wait(event: asyncio.Event) -> bool:
-    """Whether the event was set before the next sign of life is due."""
+    """Wait for the event. False if the next sign of life is due first."""
     try:
         async with asyncio.timeout(_PING_SECONDS):
             await event.wait()

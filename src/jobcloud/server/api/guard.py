@@ -36,18 +36,18 @@ _JSON_LIMITS = {"/api/v1/apply": MAX_APPLY_BYTES}
 _READS_AT_ONCE, _MAX_WAITING = 4, 200
 # The last part of the paths of reads that are not counted: they mostly wait, and compute little.
 _PATIENT = frozenset({"events", "health", "logs", "stream"})
-# For answers before the end of the body. The unread rest of the body would precede the next request.
+# For answers to requests whose body was not read to its end: its rest would precede the next request.
 _HANG_UP = {"Connection": "close"}
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Access rules. With `token` "" every client that reaches the loopback address has access.
+    """Access rules. If `token` is "", every client that reaches the loopback address has access.
 
-    `hosts` are names of the server in addition to those of loopback. `origins` are those of pages that may write, in
-    addition to the server's own. A body must arrive within `body_seconds`, a package within `upload_seconds`.
-    `elastic_job_without_token`: clients of Elastic-Job-Cloud's API on this machine need no token. With
-    `metrics_token`, unless it is "", a client may read the metrics, and nothing else.
+    `hosts` are the names of the server, in addition to the loopback names. Pages of `origins` may write, in addition to
+    pages of the server itself. A body must arrive within `body_seconds`, a package within `upload_seconds`.
+    `elastic_job_without_token`: clients of Elastic-Job-Cloud's API on this machine need no token. `metrics_token`, if
+    it is not "", gives access to the metrics and to nothing else.
     """
 
     token: str = ""
@@ -92,7 +92,7 @@ class Guard:
                 await self._take_turn(answer)
             await self._app(scope, body, answer)
         except asyncio.CancelledError:
-            # The server stops. uvicorn would log a traceback for each request.
+            # The server is stopping. Without this answer, uvicorn would log a traceback for each request.
             if not answer.started:
                 stops = Problem("unavailable", "The server stops.", headers=_HANG_UP)
                 await answer_to(scope["path"], stops)(scope, receive, send)

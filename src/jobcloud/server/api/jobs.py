@@ -213,7 +213,7 @@ def cancel_backfill(services: ServicesDep, job: Key) -> None:
 def check_code(services: Services, job: Job, app: App | None) -> None:
     """Raises ConfigError if it is certain that a worker of its app cannot load the job.
 
-    Nothing is certain with a bootstrap script.
+    A job of an app with a bootstrap script is not checked.
     """
     if app is None or app.bootstrap_script:
         return

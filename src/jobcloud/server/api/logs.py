@@ -163,7 +163,7 @@ async def _read(services: Services, request: LogRequest) -> LogChunk:
 
 
 async def _read_existing(services: Services, request: LogRequest, active: bool) -> LogChunk:
-    """An empty chunk if an active task has written nothing yet: its file is made with the first byte."""
+    """Read a chunk. It is empty if an active task has written nothing yet: the first byte creates the file."""
     try:
         return await _read(services, request)
     except NotFound:

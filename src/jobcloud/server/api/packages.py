@@ -89,7 +89,7 @@ async def upload_package(
 
 
 def _accept(services: Services, upload: Upload, sha256: str) -> StoredPackage:
-    """Store the upload, and remove earlier uploads that no app uses: this is the moment when the store grows."""
+    """Store the upload. Also remove earlier packages that no app uses, because the store grows now."""
     stored = upload.commit(sha256)
     with services.packages.guard:
         services.collect_packages()

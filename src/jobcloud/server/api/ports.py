@@ -36,8 +36,8 @@ class Loop(Protocol):
     def command(self, make: Callable[[int], Command], timeout: float = 10) -> object:
         """Carry out the command that `make` builds for an instant. Returns when the effect of the command is stored.
 
-        Raises Refused, StoreError or TimeoutError. After a TimeoutError, the command may still take effect, and
-        after an Unavailable whose text says so.
+        Raises Refused, StoreError or TimeoutError. After a TimeoutError, or an Unavailable whose text says so, the
+        command may still take effect.
         """
 
     def ask(self, fn: Callable[[Scheduler], T], timeout: float = 5) -> T:

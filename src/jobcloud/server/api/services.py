@@ -70,7 +70,7 @@ class Services:
     statistics: Statistics | None = None
 
     def command(self, make: Callable[[int], Command]) -> int:
-        """Carry out a command. Returns the instant for which it was made. Raises as `Loop.command`."""
+        """Carry out a command. Returns the instant for which it was made. Raises the errors of `Loop.command`."""
         given: list[int] = []
 
         def at(instant: int) -> Command:

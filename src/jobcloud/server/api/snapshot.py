@@ -39,7 +39,7 @@ class Snapshot:
     matcher: Literal["compiled", "plain"]
     #: by app, for apps that ask for warm executors
     warm_executors: Mapping[str, WarmExecutors]
-    #: by firing; the scheduler may add newer ones after the snapshot was taken
+    #: by firing; the scheduler may add newer attempts after the snapshot was taken
     attempts: Mapping[str, Attempts]
     pauses: Mapping[str, Pause]
     backfills: Mapping[str, Backfill]

@@ -82,7 +82,7 @@ class TaskQuery(PageQuery):
 class Row(NamedTuple):
     """The last attempt of a shard, or an earlier one.
 
-    `task` is None after the end of the attempt. `ended` is its record if the shard went on after it.
+    `task` is None after the end of the attempt. `ended` is the record of an ended attempt that another one follows.
     """
 
     firing: Firing

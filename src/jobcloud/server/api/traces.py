@@ -1,6 +1,6 @@
-"""Ports to the history of events, from which searches and statistics of Elastic-Job-Cloud's API answer.
+"""Ports to the history of events, for the searches and statistics of Elastic-Job-Cloud's API.
 
-All concern the team `default` only: jobs whose key has no colon. Instants are milliseconds since the Unix epoch.
+They see only the team `default`: jobs whose key has no colon. Instants are milliseconds since the Unix epoch.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class Sample(NamedTuple):
 
 
 class Statistics(Protocol):
-    """Statistics over time, oldest first. Called on threads of the API. Raises Unavailable as TraceSearch."""
+    """Statistics over time, oldest first. Called on threads of the API. Raises Unavailable like TraceSearch."""
 
     def results_of_day(self) -> Sequence[TaskResult]:
         """One result for each minute of the last 24 hours."""

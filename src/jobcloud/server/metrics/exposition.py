@@ -80,7 +80,7 @@ class Sources:
 
 
 class _View(NamedTuple):
-    """Values of the core at one moment. References and numbers only, so that the scheduler's thread is free at once."""
+    """Values of the core at one moment: only references and numbers, which the scheduler's thread copies fast."""
 
     depth: Depth
     tasks: list[Task]

@@ -74,9 +74,9 @@ class MeasuredDriver:
 
 
 class MeasuredScheduler(Scheduler):
-    """A core whose scheduling cycles are timed, and whose offers are counted. `tally` follows it from now on.
+    """A core whose scheduling cycles are timed, and whose offers are counted. `tally` then counts for this core.
 
-    It replaces two handlers, because a wrapper around `handle` would cost time for each status update.
+    This class replaces two handlers, because a wrapper around `handle` would cost time for each status update.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class CountedApi:
     def __init__(self, app: FastAPI, tally: Tally) -> None:
         self.app = app
         self._tally = tally
-        #: routes by identity, because they do not know the prefix of their router
+        #: id() of a route → its template, with the prefix of its router, which a route does not know
         self._templates: dict[int, str] = {}
         for router, prefix in app.state.routers:
             for route in router.routes:

@@ -104,8 +104,8 @@ class JobCounts:
 class Tally:
     """Counts what happens in a process. A sink of notices.
 
-    `publish`, `follow`, `ticked` and `wrote` are called on the scheduler's thread, `answered` on that of the API. Any
-    thread may read. At most `max_jobs` jobs have counts of their own; the others share one set of counts.
+    `publish` and `follow` are called on the scheduler's thread, and `answered` on the API's thread. Any thread may
+    read. At most `max_jobs` jobs have counts of their own; the others share one set of counts.
     """
 
     def __init__(self, max_jobs: int = 1_000) -> None:
@@ -171,7 +171,7 @@ class Tally:
         self._remember_ends(core.firings.values())
 
     def _follow_job(self, key: str) -> None:
-        """Give a registered job counts of its own, and take those of a removed one away."""
+        """Give a registered job counts of its own, or remove the counts of a removed job."""
         job = self._core.jobs.get(key) if self._core is not None else None
         with self._lock:
             if job is None:
@@ -196,14 +196,14 @@ class Tally:
         self.requests.get(place, self.requests[NO_ROUTE])[STATUS_CLASSES[min(max(status // 100, 2), 5) - 2]] += 1
 
     def expect_requests(self, places: Iterable[tuple[str, str]]) -> None:
-        """Let the counts of these routes begin."""
+        """Begin the counts of these routes at 0."""
         for place in places:
             self.requests.setdefault(place, dict.fromkeys(STATUS_CLASSES, 0))
 
     # ------------------------------------------------------------------------------------------------- reading
 
     def jobs(self) -> list[JobCounts]:
-        """The counts of all jobs. The last ones are those of the jobs beyond the limit, together."""
+        """The counts of all jobs. The last entry has the counts of all jobs beyond the limit together."""
         with self._lock:
             return [*self._jobs.values(), self._other]
 

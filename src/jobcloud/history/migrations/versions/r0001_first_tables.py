@@ -14,7 +14,7 @@ _OPTIONS: dict[str, Any] = {
     "mysql_engine": "InnoDB",
     "mysql_charset": "utf8mb4",
     "mysql_collate": "utf8mb4_bin",
-    # One tree less for each table.
+    # SQLite then needs one tree less for each table.
     "sqlite_with_rowid": False,
 }
 

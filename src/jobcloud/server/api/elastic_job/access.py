@@ -29,7 +29,7 @@ def speaks_version_3(scope: Scope) -> bool:
 def token_of(scope: Scope) -> str:
     """The token of a request, or "": from the header of 3.0.x, as a bearer token, or as the password of HTTP Basic.
 
-    Old clients can be given a user and a password in their URL, but no header.
+    The users of old clients can put a user name and a password into the client's URL, but cannot add a header.
     """
     given = [value for name, value in scope["headers"] if name in (TOKEN_HEADER.lower().encode(), b"authorization")]
     if len(given) != 1:

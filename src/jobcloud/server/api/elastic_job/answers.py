@@ -1,4 +1,4 @@
-"""Answers in the form of Elastic-Job-Cloud: that of 2.1.5, or that of 3.0.x for its clients."""
+"""Answers in the form of Elastic-Job-Cloud 3.0.x for its clients, and in the form of 2.1.5 for all others."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def missing(request: Request) -> Response:
 def answer(path: str, problem: Problem, *, by_route: bool = False) -> Response:
     """The answer for a problem of a request: text for Elastic-Job-Cloud's clients, otherwise the problem document.
 
-    `by_route`: the code of a route raised it, not the web server or the guard around the routes.
+    `by_route`: the code of a route raised the problem, not the web server or the guard around the routes.
     """
     if not is_elastic_job(path):
         return problem.response()
@@ -64,7 +64,7 @@ def answer(path: str, problem: Problem, *, by_route: bool = False) -> Response:
 
 
 def is_own(name: str) -> bool:
-    """Whether a name in a request may be that of an app or a job of the team `default`: a key with a colon is not."""
+    """Whether a name can be one of the team `default`. A key with a colon belongs to another team."""
     return SEPARATOR not in name
 
 

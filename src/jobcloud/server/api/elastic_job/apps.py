@@ -23,7 +23,7 @@ from jobcloud.server.api.threads import apart
 
 router = APIRouter()
 
-# In place of the hash of a package that has not been fetched, while the other fields are checked.
+# Stands for the hash of a package that is not fetched yet, while the other fields are checked.
 _UNKNOWN = "0" * 64
 _SCRIPT_NOTE = "bootstrapScript: it must start a worker of jobcloud; Elastic-Job's own executor does not run here"
 
@@ -106,7 +106,7 @@ def enable_app_of_3(request: Request, services: ServicesDep, name: str) -> Respo
 
 
 def _switch(services: Services, name: str, *, enabled: bool) -> list[str]:
-    """Enable or disable an app. Returns notes: nothing happens if there is no such app."""
+    """Enable or disable an app. If there is no such app, nothing happens, and a note is returned."""
     try:
         key = own(name, "app")
         services.command(lambda at: SetAppEnabled(at, key, enabled))
@@ -116,7 +116,7 @@ def _switch(services: Services, name: str, *, enabled: bool) -> list[str]:
 
 
 async def _put(services: Services, app: App, config: Mapping[str, Any], *, replace_it: bool) -> None:
-    """Store an app. Its package is fetched if its hash is not known."""
+    """Store an app. If the hash of its package is not known, the package is fetched."""
     url = app.package.url
     if app.package.sha256 == _UNKNOWN and not url.startswith(PACKAGE_SCHEME):
         package = await apart(lambda: services.origin.fetch(url))

@@ -20,7 +20,7 @@ async def read_given(request: Request) -> dict[str, Any]:
 
 
 async def read_name(request: Request) -> str:
-    """The bare name that is a body, possibly in quotes. Raises Problem."""
+    """The name that is the whole body, with or without quotes around it. Raises Problem."""
     _check_type(request)
     try:
         text = (await request.body()).decode("utf-8-sig").strip()
@@ -34,7 +34,7 @@ Name = Annotated[str, Depends(read_name)]
 
 
 def _check_type(request: Request) -> None:
-    """Elastic-Job-Cloud takes JSON only, and sends names with that type too."""
+    """Raises Problem for a media type that is not JSON. Elastic-Job-Cloud's clients send names as JSON too."""
     given = request.headers.get("content-type", "")
     kind = given.partition(";")[0].strip().lower()
     if kind and kind != "application/json" and not kind.endswith("+json"):

@@ -9,7 +9,7 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 
 
 def date(instant: int, zone: tzinfo) -> str | None:
-    """An instant in milliseconds such as "Jul 10, 2017 1:05:00 PM", as Gson writes it; None for 0."""
+    """The text that Gson writes for an instant in milliseconds, such as "Jul 10, 2017 1:05:00 PM"; None for 0."""
     if not instant:
         return None
     moment = datetime.fromtimestamp(instant // 1000, zone)

@@ -110,7 +110,7 @@ def _status(row: StatusTrace, zone: ZoneInfo) -> dict[str, Any]:
 def _query(
     given: Mapping[str, str], attributes: Mapping[str, str], filters: tuple[str, ...], zone: ZoneInfo
 ) -> TraceQuery:
-    """The search that parameters describe. Empty and other parameters have no effect. Raises ConfigError."""
+    """The search that parameters describe. Empty and unknown parameters have no effect. Raises ConfigError."""
     limit = _number(given, "per_page", 10, _MAX_PAGE)
     page = _number(given, "page", 1, _MAX_ROW // limit)
     sort, order = given.get("sort", ""), given.get("order", "").upper()

@@ -33,8 +33,8 @@ from jobcloud.server.api.services import Services, ServicesDep
 
 router = APIRouter()
 
-# Fields that a change through this API leaves as they are: those that Elastic-Job-Cloud lacks, and the handlers, of
-# which the conversion knows the defaults only.
+# The fields that a change through this API replaces: all fields of Elastic-Job-Cloud except the handlers. A job keeps
+# its handlers, because the conversion knows only their defaults.
 _REPLACED = JOB_FIELDS - {"jobProperties"}
 
 
@@ -113,7 +113,7 @@ def _form(request: Request, job: Job) -> Json:
 
 
 def _command(services: Services, name: str, make: Callable[[int], Command]) -> list[str]:
-    """Carry out a command for the job of a name. Returns notes: nothing happens if there is no such job."""
+    """Carry out a command for the job `name`. If there is no such job, nothing happens, and a note is returned."""
     try:
         own(name, "job")
         services.command(make)
@@ -132,7 +132,7 @@ def _read(services: Services, given: Json, known: Job | None, notes: list[str]) 
         present = parse(job_config(known).model_dump_json(by_alias=True).encode())
     of_3 = is_job_of_3(numbers)
     config = translate_job_of_3(numbers, zone, notes, present) if of_3 else translate_job(numbers, zone, notes)
-    # A job of 3.0.x describes the requests of HTTP jobs too.
+    # The form of 3.0.x also has the fields of an HTTP job.
     replaced = _REPLACED | (set(HTTP_PROPS.values()) if of_3 else set())
     kept = {name: value for name, value in present.items() if name not in replaced}
     for useless in unused_fields(kept | config):
@@ -144,7 +144,7 @@ def _read(services: Services, given: Json, known: Job | None, notes: list[str]) 
 
 
 def _check_worker(services: Services, job: Job, *, of_3: bool) -> None:
-    """Raises ConfigError if the job needs a worker of its app's own, and the app has none."""
+    """Raises ConfigError if the job needs a worker that its app brings, and the app brings none."""
     app = services.loop.ask(lambda scheduler: scheduler.apps.get(job.app_key))
     if app is None or app.bootstrap_script or job.type not in (JobType.SIMPLE, JobType.DATAFLOW):
         return

@@ -13,7 +13,7 @@ from jobcloud.server.api.services import ServicesDep
 
 router = APIRouter()
 
-# For clients that need some token, while the server requires none.
+# The token for clients that need one although the server requires none.
 _ANY_TOKEN = "none"  # noqa: S105 - no secret
 
 

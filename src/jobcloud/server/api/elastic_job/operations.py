@@ -15,14 +15,14 @@ _INTERVAL_MS = 10_000
 
 
 class _Limit:
-    """One reconciliation in ten seconds. Thread-safe."""
+    """Allows one reconciliation in ten seconds. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._last: int | None = None
 
     def take(self, at: int) -> None:
-        """Raises Conflict if the last one was less than ten seconds before, or if the clock was set back."""
+        """Raises Conflict if `at` and the instant of the last reconciliation differ by less than ten seconds."""
         with self._lock:
             if self._last is not None and abs(at - self._last) < _INTERVAL_MS:
                 raise Conflict("tasks were reconciled in the last 10 s", fix="wait, then repeat")

@@ -1,6 +1,7 @@
 """Statistics in Elastic-Job-Cloud's API.
 
-Statistics over time come from the history. Without one, the present is the only sample, and results are zeros.
+Statistics over time come from the history. Without a history, the present state is the only sample, and results are
+zeros.
 """
 
 from __future__ import annotations

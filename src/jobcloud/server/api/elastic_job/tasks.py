@@ -44,7 +44,7 @@ def list_failover(request: Request, services: ServicesDep) -> Response:
 
 
 def running(snapshot: Snapshot) -> list[Task]:
-    """The tasks of the team's shards, by job and item: no placeholders, no calls of listeners."""
+    """The tasks of the team's shards, sorted by job and item. Placeholder tasks and calls of listeners are left out."""
     found = []
     for task in snapshot.tasks.values():
         firing = snapshot.firings.get(task.firing_id)
@@ -65,7 +65,7 @@ def _context(task: Task) -> dict[str, Any]:
 
 
 def _waiting(snapshot: Snapshot) -> Iterator[tuple[Firing, int, Shard]]:
-    """The waiting shards of the team's runs, oldest run first."""
+    """The waiting shards of the team's runs, sorted by job. The oldest run of a job comes first."""
     for firing in sorted(snapshot.firings.values(), key=lambda firing: (firing.job, firing.fire_ms, firing.id)):
         if not firing.ended_ms and belongs(firing.job, DEFAULT_TEAM):
             for item, shard in enumerate(firing.work):
