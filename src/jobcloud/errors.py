@@ -79,7 +79,7 @@ class Fenced(StoreError):
 class StoreGone(Fenced):
     """The state was deleted or replaced while this leader used it.
 
-    Writes would reach nobody, so the leader must stop.
+    Nobody would ever read the writes of this leader, so it must stop.
     """
 
 
