@@ -284,10 +284,10 @@ NO_TERMS = Terms()
 class Firing(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """One due instant of a job. It is in the queue until all its shards have ended. Users call it a run.
 
-    A DAEMON job has one unfinished firing at a time. It ends if an update restarts the job, if the job is disabled or
-    removed, or if the job has no further fire time. Items that the job no longer has remain in the firing as ended
-    shards. The last two shards of a `stepped` firing are the calls of its listener: other shards start after the first
-    call has finished, and the second call waits until all these shards have ended.
+    A DAEMON job has one unfinished firing at a time. This firing ends if an update restarts the job, if the job is
+    disabled or removed, or if the job has no further fire time. Items that the job no longer has remain in the firing
+    as ended shards. The last two shards of a `stepped` firing are the calls of its listener: other shards start after
+    the first call has finished, and the second call waits until all these shards have ended.
     """
 
     id: str
@@ -395,7 +395,7 @@ class Task(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 def placeholder_job(app: str) -> str:
-    """The name in place of a job in the ids and records of an app's placeholders. No real job can have this name."""
+    """The name that stands for a job in the ids and records of an app's placeholders. No real job has this name."""
     return f"keeper={app}"
 
 

@@ -1,4 +1,6 @@
-"""The journal of records that change often. `Journal` maps records to segments and plans the next segment. No I/O.
+"""The journal of records that change often. The module does no I/O.
+
+`Journal` maps records to segments and plans the next segment.
 
 A journal is a series of numbered segments. Each segment holds one batch of writes. The latest write of a record is
 valid. A segment costs one request, unless the batch is too large for one request. Other designs cost more: with a node
@@ -290,7 +292,7 @@ def _pieces(blob: bytes, size: int) -> list[bytes]:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a journal lies, and the content of its nodes by name.
+    """The place of a journal, and the content of its nodes by name.
 
     `server` and `path` name the journal for users. `marks` reads a node of marks; None if there is none. `advice` tells
     what to do if it is unknown which records are lost.
@@ -317,8 +319,8 @@ class Image:
     ) -> dict[int, dict[Place, bytes | None]]:
         """Read the journal into this image, and its records into `stored`.
 
-        The store normally keeps the kinds in `elsewhere` in other places. So their writes are returned instead, by the
-        number of the segment. Raises StoreUnusable.
+        The store normally keeps the records of kinds in `elsewhere` in other places. Writes of such records are not put
+        into `stored`, but returned, by the number of their segment. Raises StoreUnusable.
         """
         apart: dict[int, dict[Place, bytes | None]] = {}
         used: set[str] = set()

@@ -136,7 +136,7 @@ class SqliteStore:
         except sqlite3.DataError as error:
             if error.sqlite_errorcode != sqlite3.SQLITE_TOOBIG:
                 raise
-            # SQLite does not say which record it refuses.
+            # SQLite does not say which record it refuses, so the largest one is named.
             kind, key, value = max(records, key=lambda record: len(record[2]))
             problem = f"{kind} {key[:80]!r} takes {len(value)} bytes; {self.path} cannot hold it ({error})"
             raise RecordTooLarge({(kind, key): problem}) from error

@@ -316,7 +316,10 @@ class Scheduler:
         self._commands.check_apply(command)
 
     def plan(self, at: int) -> list[tuple[str, int, str | None]]:
-        """A dry run of the next cycle: (firing, item, agent or None) of every shard that may start. Claims nothing."""
+        """A dry run of the next cycle, without claims.
+
+        Each row is (firing, item, agent or None) of a shard that may start.
+        """
         return self._cycle.rehearse(at)
 
     def indexes(self) -> dict[str, Any]:
@@ -327,7 +330,9 @@ class Scheduler:
         return found
 
     def validate(self, matcher: bool = True) -> None:
-        """Check every invariant. Raises AssertionError, which names the broken one. Valid only between two events.
+        """Check every invariant. Raises AssertionError, which names the broken one.
+
+        The invariants hold only between two events.
 
         `matcher=False` leaves out the matcher's own check, which takes more time than all others.
         """

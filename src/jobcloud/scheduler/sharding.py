@@ -1,4 +1,4 @@
-"""Sharding: makes a firing with its shards, and the payload of an attempt."""
+"""Sharding: functions that make firings with their shards, and the payloads of attempts."""
 
 from __future__ import annotations
 
@@ -37,17 +37,18 @@ _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class Payload(NamedTuple):
-    """The description of one attempt for the executor. `shared` is the part that all attempts of its job have."""
+    """The description of one attempt for the executor. `shared` is equal for all attempts of a job."""
 
     own: bytes
     shared: bytes = b""
 
 
 def firing_id(job: str, cause: str, fire_ms: int, unique: str, cluster: str) -> str:
-    """The id of a firing: `JOB.WHICH@CLUSTER`, with the key of the job. No other cluster makes the same one.
+    """The id of a firing: `JOB.WHICH@CLUSTER`, with the key of the job. No other cluster makes the same id.
 
-    For cron it is derived from the fire time, the same for all leaders of the cluster; otherwise it is unique. Builds
-    that knew no clusters made ids without `@CLUSTER`. Do not parse an id: the firing has a field for each part.
+    WHICH of a firing by cron is derived from the fire time, so all leaders of the cluster make the same id. WHICH of
+    another firing is unique. Builds that knew no clusters made ids without `@CLUSTER`. Do not parse an id: the firing
+    has a field for each part.
     """
     if cause is Cause.CRON:
         instant = datetime.fromtimestamp(fire_ms / 1000, UTC)
@@ -58,7 +59,7 @@ def firing_id(job: str, cause: str, fire_ms: int, unique: str, cluster: str) -> 
 def make_firing(
     job: Job, state: JobState, cause: Cause, fire_ms: int, unique: str, cluster: str, terms: Terms = NO_TERMS
 ) -> Firing:
-    """A new firing, in which all shards of `job` wait, or those that `terms` choose."""
+    """A new firing, in which all shards of `job` wait, or only those that `terms` choose."""
     firing = Firing(
         id=firing_id(job.key, "backfill" if terms.backfill else cause, fire_ms, unique, cluster),
         job=job.key,
@@ -67,7 +68,7 @@ def make_firing(
         fire_ms=fire_ms,
         shards=untried(job.shard_count + (2 if job.firing_listener else 0)),
         stepped=bool(job.firing_listener),
-        terms=terms if terms != NO_TERMS else NO_TERMS,  # this object is left out of records
+        terms=terms if terms != NO_TERMS else NO_TERMS,  # records leave this object out
     )
     if not terms.items:
         return firing
@@ -162,7 +163,9 @@ def _parameters(job: Job) -> tuple[str, ...]:
 
 @lru_cache(maxsize=4096)
 def _of_all_shards(job: Job, parameter: str | None) -> bytes:
-    """The part of the payload that all attempts of a job have: the rest of the context, and the job's description.
+    """The part of the payload that is equal for all attempts of a job.
+
+    It contains the rest of the context, and the job's description.
 
     `parameter` is that of a trigger; None stands for the job's own.
     """

@@ -182,7 +182,7 @@ class WarmExecutors(Part):
     def task_ended(self, task: Task, ending: Ending, at: int) -> None:
         """If a placeholder was not killed, begin the back-off before its replacement.
 
-        The back-off is short if the placeholder has lived for long.
+        If the placeholder has run for PROVEN_MS, the back-off is the first one again.
         """
         if not task.placeholder:
             return
@@ -325,7 +325,7 @@ class WarmExecutors(Part):
 
 
 def _bounded(contexts: Iterable[str]) -> Iterator[str]:
-    """The first contexts whose names fit into the record of a task. The others are built when a job needs them."""
+    """The contexts, sorted, as many as fit into the record of a task. The others are built when a job needs them."""
     left = _CONTEXTS_BYTES
     for context in sorted(contexts):
         left -= 6 * len(context)  # in JSON a character takes at most six bytes

@@ -198,7 +198,7 @@ class ZooKeeperStore:
         raise StoreError(f"{self._session.root} in ZooKeeper changes too fast to be read; try again")
 
     def _nodes(self) -> dict[str, int]:
-        """Path → the last transaction that changed this node: all nodes of records, and state/unfold."""
+        """Path → the last transaction that changed this node, for all nodes of records and all nodes in `state`."""
         folders = (*_FOLDERS.values(), "state")
         paths = [self._session.path(folder, name) for folder in folders for name in self._children(folder)]
         found = self._session.ask_many(_checking(path) for path in paths)
