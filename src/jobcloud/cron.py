@@ -601,7 +601,7 @@ class Schedule:
 
 @lru_cache(maxsize=16384)
 def _first_from(schedule: Schedule, first: int) -> int | None:
-    """Cached: jobs with the same expression are due together and share one search."""
+    """The results are cached: jobs with the same expression are due together and share one search."""
     return schedule._first_from(first)
 
 

@@ -170,7 +170,7 @@ class DataflowJob(abc.ABC):
 class JobListener:
     """Its methods are called before and after each execution of a shard, in the thread of the shard.
 
-    Created once per worker; many threads call it. Both methods may be `async def`.
+    A worker creates one, and many threads call it. Both methods may be `async def`.
     """
 
     def before_job_executed(self, ctx: ShardingContext) -> Any:
@@ -236,7 +236,9 @@ class FiringListener:
 
 
 class ErrorHandler:
-    """Called with each exception that makes an execution fail, unless the job knows that it was asked to stop.
+    """Its method is called with each exception that makes an execution fail.
+
+    It is not called if the job has noticed that it was asked to stop.
 
     Created once per worker; many threads call it.
     """

@@ -390,7 +390,10 @@ class Launch(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def size(self) -> int:
-        """About how many bytes the task adds to its call: the data in base64, the executor, ids and resources."""
+        """The approximate number of bytes that the task adds to its call.
+
+        They are the data in base64, the executor, ids and resources.
+        """
         return (len(self.own) + len(self.shared)) * 4 // 3 + len(self.executor.spec) + 1_000
 
 

@@ -70,7 +70,7 @@ class TaskState(StrEnum):
 
 
 class ShardState(StrEnum):
-    """DEAD: the shard failed and has used up its attempts. It stays so until an operator retries it."""
+    """DEAD: the shard failed and has used up its attempts. It stays DEAD until an operator retries it."""
 
     WAITING = "WAITING"
     ACTIVE = "ACTIVE"
@@ -445,7 +445,9 @@ class Window(msgspec.Struct, frozen=True, gc=False):
 
 
 class Offer(msgspec.Struct, frozen=True, gc=False):
-    """Free resources of an agent. `address` is that of the agent's HTTP API: `host:port`, with a path if it has one.
+    """Free resources of an agent. `address` is the address of the agent's HTTP API.
+
+    This address is `host:port`, with a path if the API has one.
 
     `role` is the role of this framework to which the resources are allocated.
     """

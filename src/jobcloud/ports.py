@@ -26,7 +26,7 @@ class Flag(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """TLS to a server, whose certificate must match its host name.
+    """The files for TLS to a server. The server's certificate must match its host name.
 
     The attributes are paths of PEM files. If `ca_file` is "", the CA certificates of the system are used. If
     `cert_file` is "", there is no client certificate.

@@ -93,7 +93,7 @@ def _known() -> FrozenSet[str]:
 
 @lru_cache(maxsize=None)
 def _tzif(name: str) -> bytes:
-    """The rules of a zone. Cached for ever, because the package may be upgraded under a running scheduler."""
+    """The rules of a zone. They are cached for ever, because the package may be upgraded under a running scheduler."""
     if name not in _known():
         raise LookupError(f"no zone {name!r} in the time zone database {version()}")
     copy = _copy()

@@ -34,7 +34,7 @@ from jobcloud.ports import StoredFault, StoredRecords
 Place: TypeAlias = tuple[str, str]
 """(kind, key) of a record."""
 Entry: TypeAlias = tuple[str, str, bytes | None]
-"""(kind, key, value). None as value marks a deletion."""
+"""(kind, key, value). The value None marks a deletion."""
 
 # Old segments are cleaned if the obsolete bytes exceed the valid ones by more than this.
 _SPARE_BYTES = 1 << 20
@@ -102,7 +102,7 @@ def mark(kind: str, key: str) -> bytes:
 class Journal:
     """All segments. `latest`: record → the number of the segment with its latest write, and the bytes of that write.
 
-    `size` counts the bytes of all segments, `live` those of valid records.
+    `size` counts the bytes of all segments, and `live` the bytes of valid records.
     """
 
     segments: dict[int, Segment] = field(default_factory=dict)
@@ -236,7 +236,7 @@ class Spread:
 
 
 class Files:
-    """The names in the folder of the journal, by type. `numbers`: those of all segments, lost ones included."""
+    """The names in the folder of the journal, by type. `numbers`: the numbers of all segments, lost ones included."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self.segments: list[str] = []
@@ -260,7 +260,7 @@ class Files:
 
 
 def assemble(name: str, data: bytes | None, parts: Mapping[str, bytes]) -> tuple[bytes, tuple[str, ...]]:
-    """The content of a segment, and the names of its nodes except that of the marks. Raises Damaged."""
+    """The content of a segment, and the names of its nodes except the node of the marks. Raises Damaged."""
     if data is None:
         raise Damaged("it is missing")
     header, newline, rest = data.partition(b"\n")

@@ -284,7 +284,7 @@ class Scheduler:
 
     @property
     def refusals(self) -> Mapping[str, Sequence[Reason]]:
-        """By job: the resources that the last cycle lacked for it."""
+        """Job → the resources that the last cycle lacked for this job."""
         return self._cycle.refusals
 
     def depth(self, at: int) -> Depth:
@@ -323,7 +323,10 @@ class Scheduler:
         return self._cycle.rehearse(at)
 
     def indexes(self) -> dict[str, Any]:
-        """The collections derived from the stored records, by name. Without jobs, apps and tasks, each is empty."""
+        """The collections derived from the stored records, by name.
+
+        If there are no jobs, apps and tasks, each collection is empty.
+        """
         found: dict[str, Any] = {"plans": self._state.plans, "faults": self._state.faults}
         for indexes in self._hooks.indexes:
             found |= indexes()

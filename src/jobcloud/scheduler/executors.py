@@ -47,8 +47,8 @@ class Executors(Part):
     def on(self, agent_id: str, plan: ExecutorPlan) -> Executor | None:
         """The executor that a task with this plan uses on the agent. None if the task needs a new one.
 
-        A living executor with the same content is preferred, whichever leader started it. Otherwise an executor that is
-        gone is started again, if this leader would give the same id to a new executor with the same shares.
+        A living executor with the same content is preferred, even if another leader started it. Otherwise an executor
+        that is gone is started again, if this leader would give the same id to a new executor with the same shares.
         """
         gone = None
         for key in self._alike.get((agent_id, plan.id), ()):
@@ -65,7 +65,7 @@ class Executors(Part):
         """Add an executor that a task starts."""
         key = executor_key(executor.agent_id, executor.id)
         if key in self._state.executors:
-            self._state.cluster.unreserve(executor.agent_id, executor.id)  # a stand-in without shares is replaced
+            self._state.cluster.unreserve(executor.agent_id, executor.id)  # to replace a stand-in without shares
         else:
             self._alike.setdefault((executor.agent_id, content_of(executor.id)), []).append(key)
         self._state.put(Kind.EXECUTOR, key, executor)

@@ -168,7 +168,11 @@ class Firings(Part):
             self.add(self._state.new_firing(job, Cause.DAEMON, at))
 
     def _resize(self, firing: Firing, job: Job, at: int, *, over: bool) -> None:
-        """Start ended and missing shards if the cron is not `over`. Cancel waiting shards that the job lost."""
+        """Adapt the firing of a resident job to the job's shard count.
+
+        Ended and missing shards start if the cron is not `over`. Waiting shards that the job no longer has are
+        cancelled.
+        """
         missing = [Shard()] * (job.shard_count - len(firing.shards))
         changes = {
             item: retry.reset(shard)

@@ -40,7 +40,8 @@ class Artifacts:
 class ExecutorPlan:
     """The executor of one version of an app: the same on every agent.
 
-    `id` identifies its content. A task joins a living executor with the same content, whichever leader started it.
+    `id` identifies its content. A task joins a living executor with the same content, even if another leader started
+    it.
     """
 
     id: str
@@ -99,7 +100,7 @@ def plan_executor(app: App, artifacts: Artifacts) -> ExecutorPlan:
 def task_shares(
     pool: Pool, task: Task, executor: Executor | None, plan: ExecutorPlan, at: int, *, gone: bool
 ) -> tuple[tuple[Share, ...], Executor]:
-    """Allocate the task's shares from `pool`, and those of its executor if none lives on the agent yet.
+    """Allocate the task's shares from `pool`, and those of a new executor if it needs one.
 
     `gone`: the executor has ended, but the last updates of its tasks have not arrived. Such an executor is started
     again with the same description and the same shares. Mesos still knows the executor, and would refuse another

@@ -86,7 +86,7 @@ class Part:
         return ()
 
     def indexes(self) -> Mapping[str, Sized]:
-        """The part's collections by name. Without jobs, apps and tasks, each is empty."""
+        """The part's collections by name. If there are no jobs, apps and tasks, each collection is empty."""
         return {}
 
     def validate(self) -> None:

@@ -32,7 +32,7 @@ class Reason:
 def refusal_reasons(refusal: Refusal) -> Iterator[Reason]:
     """The reasons why a request has no room: one for each resource of which some agents have too little.
 
-    The resource that most agents lack comes first. A last reason tells whether no known agent could ever take a shard.
+    The resource that most agents lack comes first. If no known agent could ever take a shard, the last reason says so.
     """
     if refusal.fitting or not refusal.considered:
         return

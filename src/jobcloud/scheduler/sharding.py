@@ -91,7 +91,7 @@ def payload(job: Job, firing: Firing, task: Task, fence: int) -> Payload:
         parameter = firing.terms.parameter_of(item, parameter)
     more = "" if step is None else f",{_encode(_describe_step(job, firing, step))[1:-1]}"
     ports = f',"ports":{_encode(task.ports)}' if task.ports else ""
-    # Formatted by hand for speed: most of a payload is the same for all attempts of a job.
+    # This part is formatted by hand for speed. The other part is the same for all attempts of a job, and is cached.
     own = (
         f'{{"schema":{PAYLOAD_SCHEMA},"runId":{_text(firing.id)},"attempt":{task.attempt},"fence":{fence},'
         f'"fireTime":{"null" if job.kind is _RESIDENT else firing.fire_ms},'
@@ -167,7 +167,7 @@ def _of_all_shards(job: Job, parameter: str | None) -> bytes:
 
     It contains the rest of the context, and the job's description.
 
-    `parameter` is that of a trigger; None stands for the job's own.
+    `parameter` is the parameter of a trigger; None stands for the job's own parameter.
     """
     parameter = job.parameter if parameter is None else parameter
     context = {"jobName": job.name, "shardingTotalCount": job.shard_count, "jobParameter": parameter}

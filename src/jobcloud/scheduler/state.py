@@ -141,7 +141,7 @@ class State:
         self.connected = False
         self.cluster = Cluster(matcher(len(DIMENSIONS)))
         self.queue = queue.Queue(lambda job: self.jobs[job].runs_at_once if job in self.jobs else 1)
-        #: job → why it could not be launched; cleared when the job or its app changes
+        #: job → the error that keeps it from starting anything; removed when the job or its app changes
         self.faults: dict[str, str] = {}
         self.plans: dict[str, ExecutorPlan] = {}
         self._sequence = recovery.numbers_used(stored, epoch)

@@ -67,7 +67,8 @@ TABLE: dict[tuple[TaskState, str], Step] = {
 #: updates after which an orphan task need not be killed; after an update that is not listed, the task may still live
 OVER_OR_AWAY = frozenset(_ROWS) - {"TASK_STAGING", "TASK_STARTING", "TASK_RUNNING", "TASK_KILLING", OTHER}
 
-#: updates after which a task certainly does not run, whatever later updates report; after a loss it may still run
+#: updates after which a task certainly does not run, even if a later update reports it as running; after a loss, a task
+#: may still run
 CERTAIN_ENDS = frozenset({"TASK_FINISHED", "TASK_FAILED", "TASK_KILLED", "TASK_ERROR"})
 
 # Reasons of a TASK_FAILED that the job did not cause.

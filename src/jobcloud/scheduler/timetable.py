@@ -59,7 +59,7 @@ class Timetable(Part):
         self.review(at)
 
     def review(self, at: int) -> None:
-        """Look for silent jobs: a clock was ahead, so their fire times count as handled until far in the future."""
+        """Look for silent jobs, whose fire times count as handled until far in the future: a clock was ahead."""
         ahead = [
             self._state.job_states[name].considered_ms
             for name, job in self._state.jobs.items()

@@ -235,7 +235,7 @@ class WarmExecutors(Part):
         """Count the missing placeholders, if anything has changed. Returns the placeholders that are no longer wanted.
 
         A placeholder is not wanted if its executor is of an old version, if it lacks a context that a job has, if its
-        app is gone, if its agent is cordoned, or if there are too many.
+        app is gone, if its agent is cordoned, or if its app has too many placeholders.
         """
         if not self._review_due and self._cordoned == self._state.cluster.cordoned:
             return []

@@ -52,7 +52,7 @@ class _Code(IntEnum):
 
 
 class NoAnswer(StoreError):
-    """etcd did not answer in time. The request may have taken effect, or may still do so."""
+    """etcd did not answer in time. The request may have taken effect, or may still take effect."""
 
 
 class Rejected(StoreError):

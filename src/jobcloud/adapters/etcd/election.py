@@ -157,7 +157,7 @@ class EtcdElection:
         return next((each for each in candidates if self._lease and each.key == self._key()), None)
 
     def _enter(self) -> None:
-        """Create our key, with a new lease, behind those of all other candidates."""
+        """Create our key, with a new lease, behind the keys of all other candidates."""
         lease = secrets.randbits(62) + 1
         # Late duplicates of these requests change nothing: the id is never used again.
         try:

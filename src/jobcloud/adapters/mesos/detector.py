@@ -88,7 +88,7 @@ class MasterDetector:
         self._client.close()
 
     def _changed(self, *_: object) -> None:
-        # Called on kazoo's thread: it must not block, and must return None.
+        # kazoo calls this method on its own thread. So the method must not block, and must return None.
         self._wake.set()
 
     def _run(self) -> None:

@@ -177,7 +177,7 @@ class HardenedDriver(MesosSchedulerDriver):  # type: ignore[misc]  # pymesos has
         self._io_thread.start()
 
     def stop(self, failover: bool = True) -> None:
-        """Disconnect. The framework and its tasks stay, whatever `failover` is; `teardown` removes them."""
+        """Disconnect. The framework and its tasks stay; `failover` has no effect. `teardown` removes them."""
         with self._lock:
             self._started = False
             attempt = self._attempt
@@ -492,7 +492,7 @@ class HardenedDriver(MesosSchedulerDriver):  # type: ignore[misc]  # pymesos has
         self._call("KILL", kill)
 
     def reconcileTasks(self, tasks: list[Json]) -> None:
-        """Sends agent ids too: without them the master does not answer until all agents have re-registered."""
+        """Sends agent ids too. Without these ids, the master does not answer until all agents have re-registered."""
         self._call("RECONCILE", {"tasks": tasks})
 
     def shutdownExecutor(self, executor_id: Json, agent_id: Json) -> None:

@@ -152,7 +152,7 @@ def read_share(resource: Json, roles: tuple[str, ...]) -> Share | None:
 def _origin(resource: Json) -> str:
     """The fields of a resource that Share lacks, as JSON.
 
-    For most resources, these are just the role that gets the offer.
+    For most resources, the only such field is the allocation to a role.
     """
     allocation = resource.get("allocation_info")
     # Fast path: the other three fields are name, type and value.
@@ -402,7 +402,7 @@ def _resource(share: Share) -> msgspec.Raw:
 
 @lru_cache(maxsize=4096)
 def _executor_info(executor: Executor, framework_id: str) -> msgspec.Raw:
-    """The ExecutorInfo. Cached: Mesos requires the same ExecutorInfo in every task that joins an executor."""
+    """The ExecutorInfo. It is cached, because every task that joins an executor must contain the same one."""
     info = {
         **_object(executor.spec, f"the spec of executor {executor.id}"),
         "type": "CUSTOM",

@@ -146,7 +146,7 @@ class ZooKeeperElection:
             continue
 
     def _wake(self, event: Any) -> None:
-        # Called on kazoo's thread, which requires None as the result.
+        # kazoo calls this method on its own thread, and requires None as the result.
         self._changed.set()
 
     def _watch(self) -> None:

@@ -29,7 +29,7 @@ _log = logging.getLogger("jobcloud.zookeeper")
 # kazoo logs every attempt to connect, several a second. This module logs the changes of the connection instead.
 _kazoo_log = logging.getLogger("jobcloud.zookeeper.kazoo")
 _kazoo_log.setLevel(logging.ERROR)
-# After these errors the request may have taken effect, or may still do so.
+# After these errors, the request may have taken effect, or may still take effect.
 _UNKNOWN = (
     zk.ConnectionLoss,
     zk.ConnectionClosedError,
@@ -219,7 +219,7 @@ class ZooKeeperSession:
             )
 
     def _changed(self, state: str) -> None:
-        # Called on kazoo's thread: it must not block, and must return None.
+        # kazoo calls this method on its own thread. So the method must not block, and must return None.
         if not self._closed:
             _log.info("the connection to ZooKeeper at %s is %s", self.hosts, state)
         if state == KazooState.LOST:

@@ -86,7 +86,7 @@ Operation: TypeAlias = tuple[str, str, bytes | None]
 class _Unfold:
     """Writes of a segment that must be copied to nodes.
 
-    `version`: that of the node state/unfold; each step raises it.
+    `version`: the version of the node state/unfold. Each step raises this version.
     """
 
     number: int
