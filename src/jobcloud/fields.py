@@ -28,7 +28,7 @@ _AS_IN_PYTHON: Final = object()
 
 
 class Unit(Enum):
-    """The form of a value in JSON, if it differs from that in Python."""
+    """The form of a value in JSON, if it differs from the form in Python."""
 
     WHOLE = "whole number"
     #: 1500 is written 1.5: milliseconds as seconds, thousandths of a cpu as cpus.
@@ -54,8 +54,8 @@ class Change(StrEnum):
     TIMES = "times"
     #: The runs of a TRANSIENT job are stopped. Of a DAEMON job, the shards whose configuration differs are replaced.
     SHARDS = "shards"
-    #: The runs of a TRANSIENT job are stopped if the field is one of the job, not of its app. A DAEMON job's shards are
-    #: replaced in both cases.
+    #: The runs of a TRANSIENT job are stopped if the field belongs to the job, not to its app. A DAEMON job's shards
+    #: are replaced in both cases.
     REPLACE = "replace"
 
 

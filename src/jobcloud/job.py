@@ -238,9 +238,8 @@ class FiringListener:
 class ErrorHandler:
     """Its method is called with each exception that makes an execution fail.
 
-    It is not called if the job has noticed that it was asked to stop.
-
-    Created once per worker; many threads call it.
+    It is not called if the job has noticed that it was asked to stop. A worker creates one handler, and many threads
+    call it.
     """
 
     def handle(self, ctx: ShardingContext, error: BaseException) -> Optional[bool]:

@@ -49,7 +49,7 @@ def missing(
 
 
 def fire_times(firings: Iterable[Firing], waiting: Backfill | None) -> set[int]:
-    """The fire times that have a run among the firings of a job, or wait for one."""
+    """The fire times of a job that have a run among `firings`, or wait for a run."""
     found = {firing.fire_ms for firing in firings if firing.cause in _OF_FIRE_TIMES}
     return found.union(waiting.times if waiting is not None else ())
 
@@ -66,7 +66,7 @@ class Backfills(Part):
         self._firings = firings
 
     def backfill(self, event: BackfillJob) -> None:
-        """Let fire times without a run wait for their runs, behind those that wait already.
+        """Put fire times without a run behind the fire times that wait already.
 
         Fire times that the timetable has not handled yet are left to the timetable. Raises Conflict or NotFound.
         """

@@ -41,7 +41,7 @@ _SUCCEEDED, _FAILED = End.SUCCEEDED, End.FAILED
 _RUNNING, _UNREACHABLE = TaskState.RUNNING, TaskState.UNREACHABLE
 
 
-# Cached, because it is called for every task and there are few different executors.
+# The function is cached, because it is called for every task, and there are few different executors.
 _content_of = lru_cache(maxsize=4096)(content_of)
 
 

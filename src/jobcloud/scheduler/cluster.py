@@ -4,7 +4,7 @@ The capacity of an agent in the matcher is the sum of its offers and of our live
 its task for the task's whole life, and released resources can be used only after Mesos has offered them again.
 
 Mesos launches a task only on offers that are allocated to one role. So if an agent has offers of several roles, the
-matcher counts those of one role at a time.
+matcher counts the offers of one role at a time.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ class Cluster:
         return max((len(_roles(entry)) for entry in self._mixed.values()), default=1)
 
     def count_next_role(self) -> None:
-        """On each agent that has offers of several roles, let the matcher count those of the next role."""
+        """On each agent that has offers of several roles, let the matcher count the offers of the next role."""
         for entry in self._mixed.values():
             roles = _roles(entry)
             entry.role = roles[(roles.index(entry.role) + 1) % len(roles)]
@@ -315,7 +315,7 @@ class Cluster:
         return True
 
     def refusal(self, request: Request) -> Refusal:
-        """Why `request` has no room now: for each reason, the number of agents to which it applies."""
+        """The reasons why `request` has no room now, and the number of agents to which each reason applies."""
         self._refresh()
         return self.matcher.refusal(self._class_of(request))
 

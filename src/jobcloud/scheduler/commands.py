@@ -284,7 +284,7 @@ class Commands(Part):
             self._state.delete(Kind.PAUSE, key)
 
     def _apply_enabled(self, job: Job, at: int) -> None:
-        """Schedule or cancel a job after it or its app was enabled or disabled.
+        """Schedule or cancel a job, because the job or its app was enabled or disabled.
 
         There is no catch-up of fire times at which the job was disabled.
         """
@@ -303,7 +303,7 @@ class Commands(Part):
             self._restart(job, at)
             return
         if (firing := self._firings.resident(job.key)) is not None:
-            # A shard that failed with the old configuration may succeed with the new one, so it starts at once.
+            # A shard that failed with the old configuration may succeed with the new one, so the shard starts at once.
             waiting = {i: shard for i, shard in enumerate(firing.shards) if shard.state is ShardState.WAITING}
             if changes := {i: changed(shard, not_before_ms=0, failures=0) for i, shard in waiting.items()}:
                 self._firings.put_shards(firing.id, changes, at)

@@ -64,7 +64,8 @@ class Cycle(Part):
         self._suppressed = False
         #: the instant until which the master may withhold offers because of our filters
         self._filtered_until = 0
-        #: maximum number of tasks in one call; lower than the policy's after the master has refused a call for its size
+        #: the maximum number of tasks in one call; it is lower than the policy's after the master has refused a call
+        #: for its size
         self._accept_tasks = state.policy.accept_tasks
 
     def begin(self, at: int) -> None:

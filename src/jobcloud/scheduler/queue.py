@@ -234,9 +234,9 @@ class Queue:
         return any(any(entry.eligible(at)) for entry in self._allowed(allowed))
 
     def depth(self, at: int, allowed: Callable[[str], bool]) -> Depth:
-        """How many shards wait at `at`, and how many of them are ready: they may start, and their jobs are `allowed`.
+        """The number of shards that wait at `at`, and of those that are ready.
 
-        Looks at each firing, but not at each shard.
+        A ready shard may start, and its job is `allowed`. The method looks at each firing, but not at each shard.
         """
         rows = [(entry, row) for entry in self._allowed(allowed) for row in entry.eligible(at) if row]
         since = (entry.waiting_since(row[0]) for entry, row in rows)

@@ -271,7 +271,7 @@ def _fits(whole: Stored, task: Task) -> bool:
 
 
 def _places(whole: Stored) -> dict[str, tuple[str, int]]:
-    """Task id → firing and item of the shard that names it as its task."""
+    """Task id → the firing and the item of the shard that names this task."""
     places: dict[str, tuple[str, int]] = {}
     for firing in whole.firings.values():
         for item, shard in enumerate(firing.shards):

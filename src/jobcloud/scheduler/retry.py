@@ -31,7 +31,7 @@ _FINAL = {
 
 
 def backoff_ms(failures: int, first_ms: int, max_ms: int) -> int:
-    """The wait after some failures: `first_ms` after the first, doubled by each further one, up to `max_ms`."""
+    """The wait after a number of failures: `first_ms` after one. Each further failure doubles it, up to `max_ms`."""
     return min(max_ms, first_ms << min(max(failures - 1, 0), 30))
 
 

@@ -103,7 +103,7 @@ def payload(job: Job, firing: Firing, task: Task, fence: int) -> Payload:
 
 
 def _runs_alone(job: Job, shard: Shard) -> bool:
-    """Whether a shard of a job that shares a worker gets a process of its own, because it lost shared workers."""
+    """Whether a shard gets a process of its own, because it has lost the shared worker too often."""
     return shard.lost_workers >= ALONE_AFTER and job.shares_worker
 
 

@@ -70,7 +70,7 @@ class Policy:
     kill_timeout_ms: int = 120_000
     #: shards placed in one scheduling cycle
     cycle_limit: int = 20_000
-    #: limits of one call, which launches tasks on one agent: when it has this number of tasks or bytes, further tasks
+    #: limits of one call, which launches tasks on one agent: if a call has this number of tasks or bytes, further tasks
     #: wait for the next offer
     accept_tasks: int = 1_000
     accept_bytes: int = 4 << 20

@@ -1,8 +1,8 @@
 """Timeouts: attempts that exceed their time limit, and tasks that do not end after a kill.
 
-The executor ends an attempt at its time limit. If the executor does not, this part kills the task, after a grace
-period. An attempt that ends by this kill counts as failed. If a task does not end after a kill, its executor hangs, and
-the agent is asked to shut the executor down by force.
+The executor ends an attempt at its time limit. If the executor does not end the attempt, this part kills the task,
+after a grace period. An attempt that ends by this kill counts as failed. If a task does not end after a kill, its
+executor hangs, and the agent is asked to shut the executor down by force.
 
 This part counts time as the sum of the intervals between ticks. An interval counts as at most two seconds. Each leader
 begins to count at zero. So no attempt ends early because the clock jumps or the scheduler stands still.

@@ -1,4 +1,4 @@
-"""Warm executors: executors that run on a number of agents, or on every agent, even while no job needs them.
+"""Warm executors: executors that run on some agents, or on every agent, even while no job needs them.
 
 Mesos starts an executor with its first task, and an executor ends itself after some time without tasks. So a warm
 executor runs a *placeholder task*, which does nothing, needs almost no resources and never ends by itself. The task's

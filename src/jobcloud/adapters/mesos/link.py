@@ -100,7 +100,7 @@ class Dialer:
 
 
 class CallLine:
-    """The keep-alive connection for the calls of one session, in order, several in flight at a time.
+    """The keep-alive connection for the calls of one session. Calls are sent in order, several in flight at a time.
 
     HTTP/1.1 pipelining (RFC 9112, 9.3.2): answers arrive in the order of the calls. Until a connection has stayed open
     after an answer, it carries one call at a time. `add` and `exchange` must be called by one thread.

@@ -1,11 +1,11 @@
 """Leader election in ZooKeeper: the candidate with the oldest node leads.
 
-The recipe is ZooKeeper's own (https://zookeeper.apache.org/doc/r3.8.0/recipes.html#sc_leaderElection): ephemeral nodes
-with growing numbers; each candidate watches the node before its own. kazoo's Election is not used: it waits without a
-time limit while ZooKeeper is out of reach, and it does not tell a leader that the lead is lost. Here, the leader keeps
-checking its own node. It trusts an answer for two thirds of the session timeout that the servers granted. After that
-time, by its own clock, the scheduler no longer leads, even if ZooKeeper and kazoo report no loss. The servers let the
-next candidate lead only later, when the session has expired.
+The recipe is ZooKeeper's own (https://zookeeper.apache.org/doc/r3.8.0/recipes.html#sc_leaderElection): each candidate
+has an ephemeral node with a growing number, and watches the node before its own. kazoo's Election is not used: it waits
+without a time limit while ZooKeeper is out of reach, and it does not tell a leader that the lead is lost. Here, the
+leader keeps checking its own node. It trusts an answer for two thirds of the session timeout that the servers granted.
+After that time, by its own clock, the scheduler no longer leads, even if ZooKeeper and kazoo report no loss. The
+servers let the next candidate lead only later, when the session has expired.
 """
 
 from __future__ import annotations
