@@ -1,10 +1,10 @@
-"""When a job fires: cron expressions in Quartz or Unix dialect, on the wall clock of a time zone.
+"""The fire times of jobs: cron expressions in Quartz or Unix dialect, on the wall clock of a time zone.
 
-The work is divided into three parts. This module parses and checks the text: numbers, names, ranges (also wrapping
-ones), steps and lists become plain sets; Quartz weekdays (1 = SUN) become Sunday = 0; days that no set can express
-(`L`, `L-3`, `LW`, `15W`, `6L`, `FRI#2`) become a `SpecialDay`. croniter finds the next wall time in these sets,
-including the "either day" rule of Unix; it knows nothing of zones and special days. This module then maps wall times to
-instants of the zone, with its gaps and folds. docs/cron.md describes the dialects and the policy for users.
+The work has three parts. First, this module parses and checks the text. Numbers, names, ranges (also wrapping ones),
+steps and lists become plain sets. Quartz weekdays (1 = SUN) become Sunday = 0. A day that no set can express (`L`,
+`L-3`, `LW`, `15W`, `6L`, `FRI#2`) becomes a `SpecialDay`. Second, croniter finds the next wall time in these sets.
+croniter applies the "either day" rule of Unix, but knows no zones and no special days. Third, this module maps wall
+times to instants of the zone, with its gaps and folds. docs/cron.md describes the dialects and the policy for users.
 
 Sources: org.quartz.CronExpression 2.3.2 (observed, see tests/data); crontab(5) of Vixie cron as in Debian.
 """
@@ -65,7 +65,7 @@ class Gap(enum.Enum):
 
 
 class Fold(enum.Enum):
-    """Policy for a time that occurs twice: AUTO means once for fixed times, both for interval-like expressions."""
+    """Policy for a time that occurs twice. AUTO: fixed times fire once, interval-like expressions fire both times."""
 
     AUTO = "auto"
     ONCE = "once"
@@ -113,7 +113,10 @@ class DayKind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class SpecialDay:
-    """One day per month. The kind defines `n`; `weekday` counts from Sunday = 0 and is 0 if the kind has no weekday."""
+    """At most one day per month.
+
+    The kind determines the meaning of `n`. `weekday` counts from Sunday = 0, and is 0 if the kind has no weekday.
+    """
 
     kind: DayKind
     n: int = 0
@@ -144,7 +147,7 @@ def _nearest_workday(first: int, day: int, length: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Rules:
-    """A parsed expression: sorted sets; weekdays count from Sunday = 0; `years` None means every year."""
+    """A parsed expression, as sorted sets. Weekdays count from Sunday = 0. If `years` is None, every year matches."""
 
     seconds: tuple[int, ...]
     minutes: tuple[int, ...]
@@ -346,7 +349,7 @@ def _offset(zone: ZoneInfo, second: int) -> int:
 
 @lru_cache(maxsize=8192)
 def _changes(zone: ZoneInfo, year: int) -> tuple[_Change, ...]:
-    """The changes from two days before the start of a year (UTC) to its end."""
+    """The changes from two days before the start of a year (UTC) to the end of the year."""
     start = calendar.timegm((year, 1, 1, 0, 0, 0)) - 2 * _DAY
     end = calendar.timegm((year + 1, 1, 1, 0, 0, 0))
     found = []
@@ -365,7 +368,7 @@ def _year(second: int) -> int:
 
 
 def _change_before(zone: ZoneInfo, second: int) -> _Change | None:
-    """The last change at or before an instant; None if there was none in the two days before. No fold is longer."""
+    """The last change in the two days up to an instant; None if there was none. No fold is longer than two days."""
     recent = [change for change in _changes(zone, _year(second)) if second - 2 * _DAY < change.at <= second]
     return recent[-1] if recent else None
 
@@ -396,14 +399,14 @@ def _zone(name: str) -> ZoneInfo:
 class Schedule:
     """A cron expression in a zone: a finite or infinite sequence of instants in strictly ascending order.
 
-    Instants are milliseconds since the epoch, always whole seconds, in the years 1970 to 2099 (UTC). An expression
+    Instants are milliseconds since the Unix epoch, always whole seconds, in the years 1970 to 2099 (UTC). An expression
     without an instant in these years is valid and never fires.
 
-    A wall time in a gap fires at the first instant after the gap (`Gap.RUN_AFTER`; all times of one gap fire once), or
-    never (`Gap.SKIP`). A wall time that occurs twice in a fold fires the first time (`Fold.ONCE`) or both times
-    (`Fold.BOTH`). Interval-like expressions follow the clock: they do not fire for a gap, and with `Fold.AUTO` they
-    fire both times in a fold. A Quartz expression is interval-like if minutes or hours contain `*` or `/`; a Unix
-    expression, if minutes or hours start with `*`, as in Vixie cron.
+    A wall time in a gap fires at the first instant after the gap (`Gap.RUN_AFTER`; together, all times of one gap fire
+    once), or never (`Gap.SKIP`). A wall time that occurs twice in a fold fires the first time (`Fold.ONCE`) or both
+    times (`Fold.BOTH`). Interval-like expressions follow the clock: they do not fire for a gap, and with `Fold.AUTO`
+    they fire both times in a fold. A Quartz expression is interval-like if its minutes or hours contain `*` or `/`. A
+    Unix expression is interval-like if its minutes or hours start with `*`, as in Vixie cron.
     """
 
     text: str
@@ -447,7 +450,7 @@ class Schedule:
         return tuple(found)
 
     def count(self, after_ms: int, until_ms: int) -> int:
-        """The number of firings with after < firing ≤ until (ms). Costs some microseconds for each day."""
+        """The number of firings with after < firing ≤ until (ms). Takes some microseconds for each day."""
         first, last = max(after_ms // 1000 + 1, 0), min(until_ms // 1000, _END - 1)
         if self._clock is None:
             return self._count_walls(first, last)
@@ -460,7 +463,7 @@ class Schedule:
             change = _change_after(self._clock, opened, last)
             end = change.at - 1 if change else last
             found += self._count_walls(max(opening, opened + offset), end + offset)
-            # All wall times of a gap fire once, at the first instant after it.
+            # Together, all wall times of a gap fire once, at the first instant after the gap.
             found += at_change and opening < opened + offset and self._gap_fires_alone(opening, opened + offset)
             if change is None:
                 break
@@ -598,7 +601,7 @@ class Schedule:
 
 @lru_cache(maxsize=16384)
 def _first_from(schedule: Schedule, first: int) -> int | None:
-    """Cached: jobs with the same expression are due together and share one search."""
+    """The results are cached: jobs with the same expression are due together and share one search."""
     return schedule._first_from(first)
 
 

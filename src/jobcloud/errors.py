@@ -9,8 +9,8 @@ JobcloudError
 │                      the request may have taken effect
 ├── InvalidTransition  the table of task states has no entry for a (state, update) pair: a bug in jobcloud
 ├── StoreError         the state could not be read or written
-│   ├── Fenced         another leader has raised the epoch; this one must stop
-│   │   └── StoreGone  the state was deleted or replaced under this leader; it must stop
+│   ├── Fenced         another leader has raised the epoch; the old leader must stop
+│   │   └── StoreGone  the state was deleted or replaced under this leader, which must stop
 │   ├── StoreFull      the disk or quota is full
 │   ├── RecordTooLarge records exceed the size limit of the store
 │   └── StoreUnusable  the state is damaged, of a newer version, or closed to us
@@ -79,7 +79,7 @@ class Fenced(StoreError):
 class StoreGone(Fenced):
     """The state was deleted or replaced while this leader used it.
 
-    Writes would reach nobody, so the leader must stop.
+    Nobody would ever read the writes of this leader, so it must stop.
     """
 
 

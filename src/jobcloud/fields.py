@@ -21,21 +21,21 @@ from jobcloud.errors import ConfigError
 
 T = TypeVar("T")
 
-#: In place of a default: the field must be given.
+#: Stands in place of a default if the field must be given.
 REQUIRED: Final = MISSING
-# In place of a default in JSON: the default in JSON is that in Python.
+# Stands in place of a default in JSON if this default is the same as in Python.
 _AS_IN_PYTHON: Final = object()
 
 
 class Unit(Enum):
-    """The form of a value in JSON, if it differs from that in Python."""
+    """The form of a value in JSON, if it differs from the form in Python."""
 
     WHOLE = "whole number"
     #: 1500 is written 1.5: milliseconds as seconds, thousandths of a cpu as cpus.
     MILLI = "number"
     #: -1 is written "each".
     WHOLE_OR_EACH = 'whole number, `"each"`'
-    #: a text, or an object from item to text, which is JSON text in Python
+    #: a text, or an object that maps items to texts; in Python, this object is JSON text
     TEXT_OR_ITEMS = "text, object"
 
     def text(self, number: int, separator: str = "") -> str:
@@ -52,9 +52,10 @@ class Change(StrEnum):
     NONE = "none"
     #: The runs of a TRANSIENT job continue. A DAEMON job's shards, which compute their times themselves, are replaced.
     TIMES = "times"
-    #: The runs of a TRANSIENT job are stopped. The shards of a DAEMON job that differ are replaced.
+    #: The runs of a TRANSIENT job are stopped. Of a DAEMON job, the shards whose configuration differs are replaced.
     SHARDS = "shards"
-    #: The runs of a TRANSIENT job are stopped, unless the field is of an app. A DAEMON job's shards are replaced.
+    #: The runs of a TRANSIENT job are stopped if the field belongs to the job, not to its app. A DAEMON job's shards
+    #: are replaced in both cases.
     REPLACE = "replace"
 
 
@@ -63,9 +64,10 @@ class Spec:
     """A field in JSON.
 
     `name` has a dot if the field belongs to a nested object. `text` is the meaning of the field: one sentence, without
-    a capital letter and a full stop. `see` links to a section of the documentation. Valid numbers are multiples of
-    `step` from `low` to `high`, all in Python's unit; a number without `high` has no range. `json_default` is given if
-    it differs from Python's default. `elastic_job` marks the fields of Elastic-Job-Cloud.
+    a capital letter at its start and a full stop at its end. `see` links to a section of the documentation. Valid
+    numbers are multiples of `step` from `low` to `high`, all in Python's unit. If `high` is None, the number has no
+    range. `json_default` is given if it differs from Python's default. `elastic_job` marks the fields of
+    Elastic-Job-Cloud.
     """
 
     name: str
@@ -108,7 +110,9 @@ def described(default: T, name: str, text: str, **about: Any) -> T:
 
 
 class Field(NamedTuple):
-    """A described field of a record: its attribute `name`, or the attribute `name` of its attribute `owner`.
+    """A described field of a record.
+
+    It is the record's attribute `name`, or the attribute `name` of the record's attribute `owner`.
 
     `group` is the nested object in JSON that contains the field, or "". `default` is the default of the attribute, and
     `json_default` the default of the JSON field. Both are in Python's unit, and may be REQUIRED.
@@ -178,7 +182,7 @@ def _numbers(record: type, leave_out: frozenset[str]) -> tuple[Callable[[Any], t
 
 
 class Difference(NamedTuple):
-    """A field whose value differs, by its JSON name. None: the field is absent, or null."""
+    """A field whose value differs, by its JSON name. The value None means that the field is absent or null."""
 
     name: str
     before: Any
@@ -186,9 +190,9 @@ class Difference(NamedTuple):
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Difference]:
-    """The fields that differ between two configurations, in the order of `after`; those of nested objects one by one.
+    """The fields that differ between two configurations, in the order of `after`.
 
-    A configuration has all fields, as the API shows it.
+    The fields of nested objects are compared one by one. Both configurations must have all fields, as in the API.
     """
     old, new = _flat(before), _flat(after)
     names = dict.fromkeys([*new, *old])

@@ -1,6 +1,7 @@
 """The API for job authors: job types, listeners, and the context of a shard.
 
-It runs on agents: standard library only, CPython >= 3.9. Importing it loads only a few standard modules.
+The module runs on agents, so it uses the standard library only, and runs on CPython 3.9 or newer. Its import loads only
+a few standard modules.
 
     from jobcloud.job import ShardingContext, SimpleJob
 
@@ -69,9 +70,10 @@ class ShardingContext:
 
     The first six fields are those of Elastic-Job. `run_id` is the same for all attempts of this shard in this run.
     `attempt` counts from 1. `fence` rises with every attempt: a job that stores `fence` with its results, and rejects
-    writes with a smaller one, takes effect once even if it is repeated. `fire_time_ms` is the instant at which the run
-    was due or triggered, in milliseconds since the Unix epoch; None if it is unknown. `ports` are the ports of the host
-    that belong to the shard (`portCount`). `team` is the team of the job; `job_name` is unique within it.
+    writes with a smaller `fence`, takes effect once even if its shards are repeated. `fire_time_ms` is the instant at
+    which the run was due or triggered, in milliseconds since the Unix epoch; None if it is unknown. `ports` are the
+    ports of the host that belong to the shard (`portCount`). `team` is the team of the job; `job_name` is unique within
+    it.
     """
 
     job_name: str = ""
@@ -144,18 +146,21 @@ class SimpleJob(abc.ABC):
 
     @abc.abstractmethod
     def execute(self, ctx: ShardingContext) -> Any:
-        """Do the work. An exception is a failure, a return is success. A small JSON value is stored as the result."""
+        """Do the work. An exception means failure, and a return means success.
+
+        If the returned value is a small JSON value, it is stored as the result.
+        """
 
 
 class DataflowJob(abc.ABC):
-    """Fetch items, then process them; with `streamingProcess`, repeat until no items are left.
+    """A job that fetches items, then processes them. With `streamingProcess`, it repeats both until no items are left.
 
     Both methods may be `async def`.
     """
 
     @abc.abstractmethod
     def fetch_data(self, ctx: ShardingContext) -> Optional[Iterable[Any]]:
-        """The next items of this shard. None or no items ends the execution."""
+        """The next items of this shard. If they are None or empty, the execution ends."""
 
     @abc.abstractmethod
     def process_data(self, ctx: ShardingContext, data: Sequence[Any]) -> Any:
@@ -163,18 +168,18 @@ class DataflowJob(abc.ABC):
 
 
 class JobListener:
-    """Called before and after each execution of a shard, in the thread of the shard.
+    """Its methods are called before and after each execution of a shard, in the thread of the shard.
 
-    Created once per worker; many threads call it. Both methods may be `async def`.
+    A worker creates one, and many threads call it. Both methods may be `async def`.
     """
 
     def before_job_executed(self, ctx: ShardingContext) -> Any:
-        """The job is about to run. An exception fails the shard, and the job does not run."""
+        """The job is about to run. If this method raises an exception, the shard fails, and the job does not run."""
 
     def after_job_executed(self, ctx: ShardingContext, error: Optional[BaseException]) -> Any:
         """The job has ended; `error` is None after success. Called if `before_job_executed` has returned.
 
-        An exception fails a shard that had succeeded.
+        If this method raises an exception, a shard that had succeeded fails.
         """
 
 
@@ -185,9 +190,9 @@ class FiringContext:
     `run_id` is that of the firing; `attempt` and `fence` belong to this call, as in ShardingContext. `team` is the team
     of the job.
 
-    `sharding_parameters` maps items to their parameters. It is empty if they take more than 64 KiB as JSON;
-    `sharding_parameters_left_out` is true then. `outcomes` counts the shards by final state (FINISHED, FAILED, KILLED,
-    CANCELLED); it is empty before the firing.
+    `sharding_parameters` maps items to their parameters. If the parameters take more than 64 KiB as JSON, the map is
+    empty, and `sharding_parameters_left_out` is true. `outcomes` counts the shards by final state (FINISHED, FAILED,
+    KILLED, CANCELLED); it is empty before the firing.
     """
 
     job_name: str = ""
@@ -217,7 +222,7 @@ class FiringContext:
 
 
 class FiringListener:
-    """Called once before the first shard of a firing starts, and once after the last shard has ended.
+    """Its methods are called once before the first shard of a firing starts, and once after the last shard has ended.
 
     Each call is a task of its own on any agent. A call that is lost with its agent is repeated, with the same `run_id`
     and a higher `fence`. Both methods may be `async def`.
@@ -231,9 +236,10 @@ class FiringListener:
 
 
 class ErrorHandler:
-    """Called with each exception that makes an execution fail, unless the job knows that it was asked to stop.
+    """Its method is called with each exception that makes an execution fail.
 
-    Created once per worker; many threads call it.
+    It is not called if the job has noticed that it was asked to stop. A worker creates one handler, and many threads
+    call it.
     """
 
     def handle(self, ctx: ShardingContext, error: BaseException) -> Optional[bool]:
@@ -248,8 +254,8 @@ Job = Union[SimpleJob, DataflowJob, Callable[[ShardingContext], Any]]
 def job(function: Function) -> Function:
     """Decorator for a function, or an `async def`, that is a SIMPLE job. It checks the function at import.
 
-    It is optional: without it, errors appear only when the job first runs. Raises TypeError if the function cannot be
-    called with one argument, or is a generator.
+    The decorator is optional: without it, such errors appear only when the job first runs. Raises TypeError if the
+    function cannot be called with one argument, or is a generator.
     """
     try:
         inspect.signature(function).bind(None)

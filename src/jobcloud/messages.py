@@ -1,6 +1,6 @@
 """Inputs of the scheduler (events) and its outputs (effects), as frozen values. They name apps and jobs by their keys.
 
-Every event has `at`, the instant at which it happened in milliseconds since the epoch, and all identifiers that it
+Every event has `at`, the instant at which it happened (milliseconds since the Unix epoch), and all identifiers that it
 needs. Effects are performed in `EFFECT_ORDER`: a decision is stored before it is sent, and a status update is
 acknowledged only after the changes that it caused are stored.
 """
@@ -172,7 +172,7 @@ class SetJobEnabled(msgspec.Struct, frozen=True, gc=False):
 class Apply(msgspec.Struct, frozen=True, gc=False):
     """Register or replace several apps and jobs: all of them, or none. No key occurs twice.
 
-    `prune`: remove the jobs that `left_out` names. A change of any other record is not part of the command.
+    `prune`: remove the jobs that `left_out` names. The command changes no other app or job.
     """
 
     at: int
@@ -181,14 +181,14 @@ class Apply(msgspec.Struct, frozen=True, gc=False):
     prune: bool = False
 
     def left_out(self, known: Iterable[Job]) -> list[Job]:
-        """The known jobs that the command does not name, of the apps that it names."""
+        """The known jobs that the command does not name, of all apps that the command or one of its jobs names."""
         jobs = {job.key for job in self.jobs}
         apps = {app.key for app in self.apps} | {job.app_key for job in self.jobs}
         return [job for job in known if job.app_key in apps and job.key not in jobs]
 
 
 class Trigger(msgspec.Struct, frozen=True, gc=False):
-    """Fire a TRANSIENT job now. If a firing with the key of `terms` is known, nothing changes."""
+    """Fire a TRANSIENT job now. If `terms` has a key, and a firing with this key is known, nothing changes."""
 
     at: int
     job: str
@@ -205,9 +205,9 @@ class SetPaused(msgspec.Struct, frozen=True, gc=False):
 
 
 class BackfillJob(msgspec.Struct, frozen=True, gc=False):
-    """Make a run for each of these past fire times of a TRANSIENT job that has no known run, in this order.
+    """Make runs of a TRANSIENT job for these past fire times, in this order.
 
-    At most `at_once` of the runs are unfinished at a time.
+    Fire times that have a known run are left out. At most `at_once` of the new runs are unfinished at a time.
     """
 
     at: int
@@ -231,7 +231,7 @@ class KillTask(msgspec.Struct, frozen=True, gc=False):
 
 
 class ForgetTask(msgspec.Struct, frozen=True, gc=False):
-    """Forget a task that is known to be dead. `force`: even if Mesos reports it as alive."""
+    """Forget a task that an operator knows to be dead. `force`: forget it even if Mesos reports it as alive."""
 
     at: int
     task_id: str
@@ -268,7 +268,7 @@ class UndrainAgent(msgspec.Struct, frozen=True, gc=False):
 
 
 class ReconcileTasks(msgspec.Struct, frozen=True, gc=False):
-    """Ask Mesos about all tasks now: about each known one (`explicit`), or about all that Mesos knows."""
+    """Ask Mesos now about each task that has a record (`explicit`), or about all tasks that Mesos knows."""
 
     at: int
     explicit: bool = True
@@ -331,7 +331,8 @@ class Kind(StrEnum):
     ATTEMPT = "attempt"  # firing id/item/number → Attempt, if its shard was put into the queue again afterwards
 
 
-#: The names that stores use. Tables, because `kind.value` is a Python function call in CPython 3.11 (`enum.property`).
+#: The names that stores use. They are in tables, because `kind.value` is a Python function call in CPython 3.11
+#: (`enum.property`).
 KINDS: Final[dict[str, Kind]] = {kind.value: kind for kind in Kind}
 KIND_NAMES: Final[dict[Kind, str]] = {kind: name for name, kind in KINDS.items()}
 
@@ -389,14 +390,17 @@ class Launch(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def size(self) -> int:
-        """About how many bytes the task adds to its call: the data in base64, the executor, ids and resources."""
+        """The approximate number of bytes that the task adds to its call.
+
+        They are the data in base64, the executor, ids and resources.
+        """
         return (len(self.own) + len(self.shared)) * 4 // 3 + len(self.executor.spec) + 1_000
 
 
 class Accept(msgspec.Struct, frozen=True, gc=False):
     """Launch tasks on one agent, with all held offers of the agent for one role.
 
-    Mesos refuses a call with several roles.
+    Mesos refuses a call with offers for several roles.
     """
 
     agent_id: str
@@ -436,7 +440,7 @@ class ShutdownExecutor(msgspec.Struct, frozen=True, gc=False):
 
 
 class Reconcile(msgspec.Struct, frozen=True, gc=False):
-    """Ask for the state of (task id, agent id) pairs; of all tasks that the master knows if `tasks` is empty."""
+    """Ask for the state of `tasks` as (task id, agent id). If there are none, ask for all that the master knows."""
 
     tasks: tuple[tuple[str, str], ...] = ()
 
@@ -475,11 +479,11 @@ class Topic(StrEnum):
 
 
 class Publish(msgspec.Struct, frozen=True, gc=False):
-    """A notice for users and traces. It may get lost; nothing depends on it.
+    """A notice for users. It may get lost; nothing depends on it.
 
     `app` is given for notices about an app and about its warm executors. `attempt` is the number of a task's attempt.
     `reason` is a code: how a task ended (`scheduler.status.End`), or what a job lacks (a resource, or "never"). `due`
-    is the instant at which a run was due, given for the first attempt at each of its shards.
+    is the instant at which the run was due. Only the notice about the launch of a shard's first attempt has it.
     """
 
     at: int
@@ -503,12 +507,12 @@ class Publish(msgspec.Struct, frozen=True, gc=False):
 
 
 class AttemptTraced(msgspec.Struct, frozen=True, gc=False):
-    """An attempt was launched, is in another state, or has ended. For the history. It may get lost.
+    """A trace for the history: an attempt was launched, has changed its state, or has ended. It may get lost.
 
     `state` is a TaskState, STORED for the launch, or an End if the attempt has `ended`. `run_cause` and `fire_ms` are
-    those of its run. `step`: the call of the run's listener that it is, or "". `queued_ms`: the time between the
-    instant at which the shard could start and the launch, -1 if it is unknown. `previous`: the task id of the shard's
-    attempt before, or "".
+    those of its run. `step`: the call of the run's listener if the attempt is such a call, otherwise "". `queued_ms`:
+    the time from the instant at which the shard could start to the launch; -1 if this time is unknown. `previous`: the
+    task id of the shard's previous attempt, or "".
     """
 
     at: int
@@ -525,7 +529,7 @@ class AttemptTraced(msgspec.Struct, frozen=True, gc=False):
 
 
 class RunTraced(msgspec.Struct, frozen=True, gc=False):
-    """A run has ended. For the history. It may get lost. `app` is "" if the job was removed."""
+    """A trace for the history: a run has ended. It may get lost. `app` is "" if the job was removed."""
 
     firing: Firing
     app: str

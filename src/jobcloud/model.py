@@ -1,8 +1,8 @@
 """The vocabulary of the scheduler: firings, shards, tasks, executors, offers. Apps and jobs are in config.py.
 
 The fields `app` and `job` are keys (see config.py). Instants are integers: milliseconds since the Unix epoch. Amounts
-are integers in thousandths. All values are frozen; the scheduler replaces them. They are `msgspec.Struct`s, because
-most are created for each task. To create or copy a struct takes a tenth of the time that a frozen dataclass takes.
+are integers in thousandths. All values are frozen; the scheduler replaces them. Most of them are created for each task,
+so they are `msgspec.Struct`s. A struct is created or copied in a tenth of the time of a frozen dataclass.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Item = Annotated[int, msgspec.Meta(ge=0, lt=MAX_SHARDS + 2)]  # includes the two
 
 
 def cut(text: str, most: int = MAX_MESSAGE_BYTES) -> str:
-    """A text from outside in at most `most` bytes of UTF-8, without control characters except tabs and line ends.
+    """A text from outside, cut to `most` bytes of UTF-8, without control characters except tabs and line ends.
 
     JSON escapes control characters with six bytes, and terminals obey them.
     """
@@ -70,7 +70,7 @@ class TaskState(StrEnum):
 
 
 class ShardState(StrEnum):
-    """DEAD: the shard failed and has used up its attempts. It stays so until an operator retries it."""
+    """DEAD: the shard failed and has used up its attempts. It stays DEAD until an operator retries it."""
 
     WAITING = "WAITING"
     ACTIVE = "ACTIVE"
@@ -90,7 +90,7 @@ _WORST_FIRST = (ShardState.DEAD, ShardState.FAILED, ShardState.KILLED, ShardStat
 
 
 class End(StrEnum):
-    """How an attempt ended. It decides the next state of its shard."""
+    """The end of an attempt, which decides the next state of the shard."""
 
     SUCCEEDED = "SUCCEEDED"
     FAILED = "FAILED"  # the job itself failed
@@ -98,7 +98,7 @@ class End(StrEnum):
     LOST = "LOST"  # the cluster failed after the task may have run
     NOT_STARTED = "NOT_STARTED"  # the cluster failed before the task was seen to run
     INVALID = "INVALID"  # Mesos refused the launch
-    REPLACED = "REPLACED"  # the job's partition policy gave it up; it may still run
+    REPLACED = "REPLACED"  # the job's partition policy gave up the attempt; its task may still run
 
 
 class JobState(msgspec.Struct, frozen=True, gc=False):
@@ -132,10 +132,11 @@ NO_OUTCOME = Outcome()
 class Shard(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """One shard of a firing.
 
-    `attempt`: the number of tasks launched for it. `task_id`: the last of these tasks. `failures`: the attempts in a
-    row that the cluster lost. `retries`: the repeats after failures of the job itself. `lost_workers`: the attempts
-    that were lost with a shared worker. Until `avoid_ms`, the shard avoids the agent of its last attempt. `outcome`:
-    the executor's report of the last attempt. `end`: how it ended; None after success, or if that is unknown.
+    `attempt`: the number of tasks launched for it. `task_id`: the last of these tasks. `failures`: the number of
+    attempts in a row that the cluster lost; if the shard is resident, attempts that ended in another way count too.
+    `retries`: the repeats after failures of the job itself. `lost_workers`: the number of attempts that were lost with
+    a shared worker. Until `avoid_ms`, the shard avoids the agent of its last attempt. `outcome`: the executor's report
+    of the last attempt. `end`: the end of the last attempt; None after success, or if the end is unknown.
     """
 
     state: ShardState = ShardState.WAITING
@@ -169,8 +170,8 @@ _CHUNK = 100
 class WideShards(msgspec.Struct, frozen=True, gc=False):
     """The shards of a wide firing: an immutable sequence in chunks.
 
-    A changed copy shares all other chunks, so the cost of a change hardly depends on the number of shards. Only the
-    last chunk may be shorter than _CHUNK, so equal sequences have equal chunks.
+    A changed copy shares the unchanged chunks with the original, so the cost of a change hardly depends on the number
+    of shards. Only the last chunk may be shorter than _CHUNK, so equal sequences have equal chunks.
     """
 
     chunks: tuple[tuple[Shard, ...], ...]
@@ -217,7 +218,10 @@ def untried(width: int) -> Shards:
 
 
 def replaced(shards: Shards, changes: Mapping[int, Shard]) -> Shards:
-    """The shards with some of them replaced. A shard behind the last one is added, after untried ones if necessary."""
+    """The shards, with `changes` in place of the shards of these items.
+
+    If an item is behind the last shard, its shard is added, and untried shards fill the gap.
+    """
     try:
         if isinstance(shards, tuple):
             found = [*shards]
@@ -255,8 +259,9 @@ class Terms(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """The values that an operator set for one firing, in place of the job's own.
 
     `item_parameters`: (item, parameter), sorted by item; other items keep the job's own. `items`: the shards that run,
-    sorted; without any, all of them run. With the same `key`, a trigger makes no second firing. `backfill`: the firing
-    makes up for a past fire time, because an operator asked for it. To older builds it is a catch-up like any other.
+    sorted; without any, all of them run. A second trigger with the same `key` makes no second firing. `backfill`: the
+    firing makes up for a past fire time, because an operator asked for it. To older builds, such a firing is a catch-up
+    like any other.
     """
 
     parameter: str | None = None
@@ -267,7 +272,7 @@ class Terms(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     backfill: bool = False
 
     def parameter_of(self, item: int, default: str) -> str:
-        """The parameter of a shard, whose own is `default`."""
+        """The parameter of a shard. `default` is the job's own parameter for this shard."""
         place = bisect_left(self.item_parameters, (item, ""))
         found = self.item_parameters[place : place + 1]
         return found[0][1] if found and found[0][0] == item else default
@@ -277,11 +282,12 @@ NO_TERMS = Terms()
 
 
 class Firing(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """One due instant of a job: a queue entry while shards wait, a record afterwards. Users call it a run.
+    """One due instant of a job. It is in the queue until all its shards have ended. Users call it a run.
 
-    A DAEMON job has one firing for each generation; it never ends by itself. Items that the job no longer has remain in
-    the firing as ended shards. The last two shards of a `stepped` firing are the calls of its listener: other shards
-    start after the first call has finished, and the second call waits until all of them have ended.
+    A DAEMON job has one unfinished firing at a time. This firing ends if an update restarts the job, if the job is
+    disabled or removed, or if the job has no further fire time. Items that the job no longer has remain in the firing
+    as ended shards. The last two shards of a `stepped` firing are the calls of its listener: other shards start after
+    the first call has finished, and the second call waits until all these shards have ended.
     """
 
     id: str
@@ -326,14 +332,14 @@ class Firing(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
     @property
     def chosen(self) -> Iterable[Shard]:
-        """Its shards without those that its trigger left out, with the calls of its listener."""
+        """The shards that the trigger of the firing did not leave out, and the calls of its listener."""
         if not self.terms.items:
             return self.shards
         return [shard for item, shard in enumerate(self.shards) if self.runs(item)]
 
 
 class Attempt(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """An attempt that has ended, of a shard that was put into the queue again afterwards.
+    """An ended attempt of a shard that was put into the queue again afterwards.
 
     `number`: the value of the shard's `attempt` at that time. `started_ms` is 0 if the attempt was not seen to run.
     """
@@ -355,9 +361,10 @@ class Task(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """One attempt of one shard, or the placeholder of a warm executor: from the launch intent to the stored end.
 
     A placeholder has no firing. Its `job` is the `placeholder_job` of its app, and `contexts` are the contexts that it
-    builds. `kill_ms`: when the task was first asked to end; the job decides whether the shard starts again.
-    `overdue_ms`: when it was asked to end because of its time limit. `revision`: the configuration of a resident shard
-    (see revisions.py), or "" if it is unknown. `ports`: the ports of the host that belong to the task.
+    builds. `kill_ms`: the instant at which the task was first asked to end. After its end, only a resident shard that
+    its job still needs starts again. `overdue_ms`: the instant at which the task was asked to end because of its time
+    limit. `revision`: the configuration of a resident shard (see revisions.py), or "" if it is unknown. `ports`: the
+    ports of the host that belong to the task.
     """
 
     id: str
@@ -388,7 +395,7 @@ class Task(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 def placeholder_job(app: str) -> str:
-    """The job in the ids and notices of an app's placeholders. No real job can have it."""
+    """The name that stands for a job in the ids and records of an app's placeholders. No real job has this name."""
     return f"keeper={app}"
 
 
@@ -399,8 +406,8 @@ changed = msgspec.structs.replace
 class Share(msgspec.Struct, frozen=True, gc=False):
     """One entry of the resources of an offer or a task.
 
-    `origin` is the rest of Mesos' Resource message (role, reservations, allocation) as canonical JSON, sent back
-    unchanged; `ranges` holds concrete ports, inclusive.
+    `origin` is the rest of Mesos' Resource message (role, reservations, allocation) as canonical JSON. It is sent back
+    unchanged. `ranges` holds the first and the last port of each range.
     """
 
     name: str
@@ -426,7 +433,7 @@ class Executor(msgspec.Struct, frozen=True, gc=False):
 
 @lru_cache(maxsize=4096)
 def content_of(executor_id: str) -> str:
-    """The part of an executor's id that names its content. The server that agents fetch from has no effect on it."""
+    """The part of an executor's id that names its content. The address of the artifact server has no effect on it."""
     return DELIMITER.join(executor_id.split(DELIMITER)[:2])
 
 
@@ -438,7 +445,9 @@ class Window(msgspec.Struct, frozen=True, gc=False):
 
 
 class Offer(msgspec.Struct, frozen=True, gc=False):
-    """Free resources of an agent. `address` is that of the agent's HTTP API: `host:port`, with a path if it has one.
+    """Free resources of an agent. `address` is the address of the agent's HTTP API.
+
+    This address is `host:port`, with a path if the API has one.
 
     `role` is the role of this framework to which the resources are allocated.
     """

@@ -26,9 +26,10 @@ class Flag(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """TLS to a server, whose certificate must match its host name.
+    """The files for TLS to a server. The server's certificate must match its host name.
 
-    Paths of PEM files; "" means the CA certificates of the system, or no client certificate.
+    The attributes are paths of PEM files. If `ca_file` is "", the CA certificates of the system are used. If
+    `cert_file` is "", there is no client certificate.
     """
 
     ca_file: str = ""
@@ -46,7 +47,7 @@ class StoredWrite(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class StoredFault:
-    """A record that cannot be read: its location and the problem. It is reported and left unchanged."""
+    """A record that cannot be read: its location and the problem. The record is reported and left unchanged."""
 
     path: str
     problem: str
@@ -65,24 +66,24 @@ class StoredRecords:
 class Store(Protocol):
     """Durable state, fenced by the epoch of the leader.
 
-    acquire → load → write* → close. Every method may raise StoreError or a subclass; then the stored state stays
-    intact. A store may accept records larger than MAX_RECORD_BYTES.
+    Order of the calls: acquire → load → write* → close. Every method may raise StoreError or a subclass. In this case,
+    the stored state stays intact. A store may accept records larger than MAX_RECORD_BYTES.
     """
 
     def acquire(self, floor: int = 0) -> int:
         """Raise the epoch durably, to `floor` or above, and return it.
 
-        From then on a write with an older epoch raises Fenced.
+        From then on, a write with an older epoch raises Fenced.
         """
 
     def load(self) -> StoredRecords:
         """All records. Unknown or damaged entries are reported as faults and left unchanged."""
 
     def write(self, epoch: int, batch: Sequence[StoredWrite]) -> None:
-        """Make all of `batch` durable, or none of it, if `epoch` is the current one.
+        """If `epoch` is the current one, make all of `batch` durable, or none of it.
 
-        Raises Fenced if another epoch is current, StoreFull if no space is left, RecordTooLarge with all records that
-        are too large.
+        Raises Fenced if another epoch is current, StoreFull if no space is left, and RecordTooLarge, which names at
+        least one record that is too large.
         """
 
     def close(self) -> None:
@@ -102,21 +103,24 @@ class LastingStore(Store, Protocol):
 class Leadership(Protocol):
     """The right to be the only scheduler that acts. Several schedulers may wait for it.
 
-    wait → holds* → resign. A lost leadership never comes back: the process ends and starts again as a candidate.
+    Order of the calls: wait → holds* → resign. A lost leadership never comes back: the process ends and starts again as
+    a candidate.
     """
 
     def wait(self, stop: Flag, report: Callable[[str], None]) -> bool:
-        """Wait until this process leads (True) or `stop` is set (False). `report` gets a text about each new leader.
+        """Wait until this process leads (True) or `stop` is set (False). `report` gets texts about the wait.
+
+        `report` is called when the text changes. The text names the leader, or tells why there is none yet.
 
         Raises StoreUnusable if waiting cannot help.
         """
 
     def holds(self) -> bool:
-        """Whether this process may act now. False while that is in doubt. Never waits."""
+        """Whether this process may act now. False while the leadership is in doubt. Never waits."""
 
     @property
     def lost(self) -> str:
-        """Why the leadership is lost for good; "" if it is not."""
+        """The reason why the leadership is lost for good; "" if it is not lost."""
 
     def resign(self) -> None:
         """Let the next candidate lead at once. Nothing may be stored or sent afterwards. Idempotent."""
@@ -125,12 +129,12 @@ class Leadership(Protocol):
 class Driver(Protocol):
     """The framework's side of Mesos.
 
-    start → send* → stop. Events are delivered on threads of the driver; an exception of the receiver must not end
-    them. Only `teardown` ends the framework: after `stop` its tasks keep running.
+    Order of the calls: start → send* → stop. Events are delivered on threads of the driver. An exception of the
+    receiver must not end these threads. Only `teardown` ends the framework: after `stop`, its tasks keep running.
     """
 
     def start(self, deliver: Callable[[Event], None], framework_id: str) -> None:
-        """Subscribe, with `framework_id` unless it is "". Subscribe again whenever the master is lost, until `stop`."""
+        """Subscribe, with `framework_id` if it is not "". Until `stop`, subscribe again whenever the master is lost."""
 
     def send(self, call: Call | Acknowledge) -> None:
         """Queue a call. Calls reach the master in the order of `send`. Never blocks, never raises.
@@ -147,7 +151,7 @@ class Driver(Protocol):
 
 
 class Sink(Protocol):
-    """A receiver of notices. It may lose some; it must not block."""
+    """A receiver of notices. It may lose notices, but it must not block."""
 
     def publish(self, notice: object) -> None:
         """Take one notice."""

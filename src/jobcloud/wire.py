@@ -1,7 +1,7 @@
 """Parts of Mesos' v1 HTTP API shared by scheduler, executor and dev cluster: RecordIO framing, base64 data, and the
 limits of a job's result inside that data.
 
-Also runs on agents: standard library only, CPython >= 3.9.
+The module also runs on agents, so it uses the standard library only, and runs on CPython 3.9 or newer.
 
 Source: Mesos documentation, "Scheduler HTTP API", section "RecordIO response format": each record is its length in
 bytes as decimal text, a line feed, then that many bytes.
@@ -13,11 +13,11 @@ import base64
 import json
 from typing import Any, List
 
-# A longer length line is not RecordIO: MAX_RECORD_BYTES has 8 digits.
+# A line with more digits cannot be a valid length: MAX_RECORD_BYTES has 8 digits.
 _MAX_LENGTH_DIGITS = 10
 # An OFFERS event with 5,000 agents has about 15 MiB.
 MAX_RECORD_BYTES = 64 << 20
-# A job's result is sent as JSON with the end of its task: at most this many bytes, nested at most this deep.
+# The result of a job is sent as JSON in the update that ends the task. It has at most this many bytes and levels.
 RESULT_BYTES, RESULT_LEVELS = 4_000, 32
 
 
@@ -46,7 +46,7 @@ class RecordReader:
     def feed(self, data: bytes) -> List[bytes]:
         """The records that `data` completes, in order.
 
-        Raises FramingError if a length line is not a decimal number, or is over the limit.
+        Raises FramingError if a length is not a decimal number, or exceeds the limit.
         """
         if self._wanted < 0 and not self._buffer:
             # Fast path: most servers send each record as one piece.

@@ -1,8 +1,9 @@
 """The time zone database: the same one for the scheduler and for its executors on agents.
 
-The scheduler reads the package tzdata, and the executor's zip carries a copy of its rules (see executor/bundle.py).
-`zoneinfo.ZoneInfo(name)` would prefer the database of each machine, so server and agents could disagree about a firing.
-Code of jobs is not affected: it gets its machine's database, as usual. Standard library only, CPython 3.9 and later.
+The scheduler reads the package tzdata. The executor's zip contains a copy of the package's rules (see
+executor/bundle.py). `zoneinfo.ZoneInfo(name)` would prefer the database of the machine, so the scheduler and an
+executor could disagree about a fire time. The code of jobs is not affected: for this code, `zoneinfo` reads the
+database of the agent, as usual. The module uses the standard library only, and runs on CPython 3.9 or newer.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def copy_for_executors() -> bytes:
 
 
 def warning() -> str:
-    """A text for operators if this machine's own database is newer, otherwise ""."""
+    """A text for operators if this machine's own database is newer than the one in use, otherwise ""."""
     newer = _newer_on_this_machine()
     if not newer:
         return ""
@@ -92,7 +93,7 @@ def _known() -> FrozenSet[str]:
 
 @lru_cache(maxsize=None)
 def _tzif(name: str) -> bytes:
-    """The rules of a zone. Cached for ever, because the package may be upgraded under a running scheduler."""
+    """The rules of a zone. They are cached for ever, because the package may be upgraded under a running scheduler."""
     if name not in _known():
         raise LookupError(f"no zone {name!r} in the time zone database {version()}")
     copy = _copy()

@@ -1,4 +1,6 @@
-"""The journal of records that change often. `Journal` maps records to segments and plans the next segment. No I/O.
+"""The journal of records that change often. The module does no I/O.
+
+`Journal` maps records to segments and plans the next segment.
 
 A journal is a series of numbered segments. Each segment holds one batch of writes. The latest write of a record is
 valid. A segment costs one request, unless the batch is too large for one request. Other designs cost more: with a node
@@ -32,7 +34,7 @@ from jobcloud.ports import StoredFault, StoredRecords
 Place: TypeAlias = tuple[str, str]
 """(kind, key) of a record."""
 Entry: TypeAlias = tuple[str, str, bytes | None]
-"""(kind, key, value). None as value marks a deletion."""
+"""(kind, key, value). The value None marks a deletion."""
 
 # Old segments are cleaned if the obsolete bytes exceed the valid ones by more than this.
 _SPARE_BYTES = 1 << 20
@@ -100,7 +102,7 @@ def mark(kind: str, key: str) -> bytes:
 class Journal:
     """All segments. `latest`: record → the number of the segment with its latest write, and the bytes of that write.
 
-    `size` counts the bytes of all segments, `live` those of valid records.
+    `size` counts the bytes of all segments, and `live` the bytes of valid records.
     """
 
     segments: dict[int, Segment] = field(default_factory=dict)
@@ -234,7 +236,7 @@ class Spread:
 
 
 class Files:
-    """The names in the folder of the journal, by type. `numbers`: those of all segments, lost ones included."""
+    """The names in the folder of the journal, by type. `numbers`: the numbers of all segments, lost ones included."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self.segments: list[str] = []
@@ -258,7 +260,7 @@ class Files:
 
 
 def assemble(name: str, data: bytes | None, parts: Mapping[str, bytes]) -> tuple[bytes, tuple[str, ...]]:
-    """The content of a segment, and the names of its nodes except that of the marks. Raises Damaged."""
+    """The content of a segment, and the names of its nodes except the node of the marks. Raises Damaged."""
     if data is None:
         raise Damaged("it is missing")
     header, newline, rest = data.partition(b"\n")
@@ -290,7 +292,7 @@ def _pieces(blob: bytes, size: int) -> list[bytes]:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a journal lies, and the content of its nodes by name.
+    """The place of a journal, and the content of its nodes by name.
 
     `server` and `path` name the journal for users. `marks` reads a node of marks; None if there is none. `advice` tells
     what to do if it is unknown which records are lost.
@@ -317,8 +319,8 @@ class Image:
     ) -> dict[int, dict[Place, bytes | None]]:
         """Read the journal into this image, and its records into `stored`.
 
-        The store normally keeps the kinds in `elsewhere` in other places. So their writes are returned instead, by the
-        number of the segment. Raises StoreUnusable.
+        The store normally keeps the records of kinds in `elsewhere` in other places. Writes of such records are not put
+        into `stored`, but returned, by the number of their segment. Raises StoreUnusable.
         """
         apart: dict[int, dict[Place, bytes | None]] = {}
         used: set[str] = set()

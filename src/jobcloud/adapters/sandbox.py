@@ -1,9 +1,9 @@
 """Read task output from the agent that ran the task, through Mesos' operator API.
 
-The executor keeps a stream in two files: `stdout`, and its predecessor `stdout.N`, where N is the offset of the first
-byte of `stdout` (jobcloud.executor.output). Offsets count from the beginning of the whole stream, so a reader can
-continue at its offset, or see how much it has missed. The HTTP client is imported at the first read, so the scheduler
-starts faster.
+The executor keeps a stream in two files: `stdout`, and its predecessor `stdout.N`. N is the offset of the first byte of
+`stdout` (jobcloud.executor.output). Offsets count from the beginning of the whole stream, so a reader can continue at
+its offset, or see how much it has missed. The HTTP client is imported at the first read, so the scheduler starts
+faster.
 
 An agent may be slow, silent or hostile. Reads are bounded in number, in time and in bytes, and they need no thread.
 
@@ -201,9 +201,10 @@ class _Agent:
             raise self._unavailable(error) from error
 
     async def sandboxes(self, wanted: Output) -> list[str]:
-        """Sandboxes of the executor, the newest first.
+        """The sandboxes of the executor that may contain the task's output.
 
-        If the agent remembers which of them had the task, only these.
+        If the agent remembers which sandboxes had the task, only these are returned. Otherwise, the newest
+        _MAX_SANDBOXES are returned, the newest first.
         """
         async with self._states:
             content = await self._fetch("GET", "/state", _MAX_STATE_BYTES)
@@ -230,7 +231,7 @@ class _Agent:
         """The content of an answer of at most `max_bytes`; None if the path is not found."""
         import httpx
 
-        # A compressed answer could grow beyond every limit, so none is asked for or expanded.
+        # A compressed answer could grow beyond every limit. So the reader neither asks for one nor expands one.
         headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
         content = bytearray()
         try:

@@ -26,8 +26,8 @@ APPLICATION_ID = int.from_bytes(b"jobc")
 _CHECKED_BYTES = 256 * 1024 * 1024
 # How long a new leader tries to lock the file.
 _TAKEOVER_S = 10.0
-# With 100,000 stored tasks, writes take a fifth less CPU time than with SQLite's default of 2 MB. A larger cache has no
-# effect.
+# With this cache and 100,000 stored tasks, writes take 20 % less CPU time than with SQLite's default of 2 MB. A larger
+# cache has no effect.
 _CACHE_KIB = 8_000
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
@@ -136,7 +136,7 @@ class SqliteStore:
         except sqlite3.DataError as error:
             if error.sqlite_errorcode != sqlite3.SQLITE_TOOBIG:
                 raise
-            # SQLite does not say which record it refuses.
+            # SQLite does not say which record it refuses, so the largest one is named.
             kind, key, value = max(records, key=lambda record: len(record[2]))
             problem = f"{kind} {key[:80]!r} takes {len(value)} bytes; {self.path} cannot hold it ({error})"
             raise RecordTooLarge({(kind, key): problem}) from error

@@ -10,11 +10,11 @@ The modules, by stage:
 | 2 offers → launches | `cycle` · `cluster` · `launch` |
 | 3 updates → next attempt | `tasks` · `status` · `retry` · `reconciliation` · `timeouts` |
 | 4 executors | `executors` · `warm_executors` · `circuit_breakers` |
-| 5 operators | `commands` · `drains` · `rollouts` · `revisions` |
-| reading | `explain` · `reason` · `invariants` |
+| 5 operators | `commands` · `backfills` · `drains` · `rollouts` · `revisions` |
+| reading | `explain` · `reason` · `attempts` · `traces` · `invariants` |
 
-Hot paths use module constants such as `_ACTIVE` for enumeration members, because naming a member costs a function call
-in CPython 3.11.
+Hot paths use module constants such as `_ACTIVE` for enumeration members, because each access to a member costs a
+function call in CPython 3.11.
 """
 
 from jobcloud.scheduler.core import Policy, Scheduler, Stored

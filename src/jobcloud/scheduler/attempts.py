@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 from jobcloud.model import Attempt, End, Shard, ShardState, cut
 
-# Earlier attempts that are kept of one shard.
+# The maximum number of earlier attempts that are kept of one shard.
 MOST_OF_SHARD = 10
-# From this number on, a new attempt displaces the oldest one of its own shard, if there is one.
+# If a firing has this number of earlier attempts, a new one displaces the oldest one of its own shard, if there is one.
 MOST_OF_FIRING = 10_000
 # The message of an earlier attempt is cut to this number of bytes.
 MESSAGE_BYTES = 1_000
@@ -37,7 +37,7 @@ class Attempts:
         self.total += 1
 
     def add(self, item: int, attempt: Attempt) -> tuple[Attempt, ...] | None:
-        """Add the newest attempt of a shard. Returns the attempts that it displaces; None if it is known already."""
+        """Add the newest attempt of a shard. Returns the attempts that it displaces; None if it was added before."""
         known = self._by_item.get(item, ())
         if known and known[-1].number >= attempt.number:
             return None
@@ -56,7 +56,7 @@ def key_of(firing_id: str, item: int, number: int) -> str:
 
 
 def place_of(key: str) -> tuple[str, int, int]:
-    """The firing, the item and the number of an attempt's key. Raises ValueError."""
+    """The firing, the item and the number in an attempt's key. Raises ValueError."""
     rest, _, number = key.rpartition("/")
     firing_id, _, item = rest.rpartition("/")
     if key != key_of(firing_id, int(item), int(number)) or int(item) < 0:
@@ -72,7 +72,7 @@ def fits(attempt: Attempt, shard: Shard) -> bool:
 
 def attempt_of(shard: Shard) -> Attempt | None:
     """The last attempt of an ended shard; None if the shard has not ended, or had no attempt."""
-    # A cancelled shard was waiting.
+    # A shard is cancelled while it waits. If it had an attempt, this attempt has a record already.
     if not shard.attempt or not shard.state.ended or shard.state is ShardState.CANCELLED:
         return None
     return Attempt(
@@ -82,6 +82,9 @@ def attempt_of(shard: Shard) -> Attempt | None:
 
 
 def end_of(shard: Shard) -> End:
-    """How the last attempt of an ended shard ended. Older builds did not store whether a failed one was lost."""
+    """The end of the last attempt of an ended shard.
+
+    Older builds did not store whether the last attempt of a FAILED shard was lost.
+    """
     known = {ShardState.FINISHED: End.SUCCEEDED, ShardState.KILLED: End.KILLED}
     return shard.end or known.get(shard.state, End.FAILED)

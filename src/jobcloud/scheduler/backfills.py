@@ -1,8 +1,8 @@
 """Backfills: runs for past fire times of a job that have no run.
 
-The fire times are determined when an operator asks for them. They wait in a record of the job. One by one they become
-firings, when the job has no other work. So no regular firing waits for more than the runs that have begun, and a new
-leader continues.
+The fire times are determined when an operator asks for them. They wait in a record of the job. One by one, they become
+firings when the job has room for a further run. So a regular firing waits only for runs that have begun. A new leader
+continues the backfill, because the record is stored.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from jobcloud.scheduler.part import Part
 from jobcloud.scheduler.state import State
 from jobcloud.scheduler.timetable import latest, latest_ones, utc
 
-#: fire times that may wait for one job, and jobs for which fire times may wait
+#: the maximum number of fire times that wait for one job, and of jobs for which fire times wait
 MAX_TIMES = 1_000
 MAX_JOBS = 100
 # Shards of other jobs come first.
@@ -29,10 +29,11 @@ _OF_FIRE_TIMES = (Cause.CRON, Cause.CATCH_UP)
 def missing(
     job: Job, known: Set[int], from_ms: int, until_ms: int, limit: int, *, newest_first: bool
 ) -> tuple[tuple[int, ...], bool]:
-    """The fire times of a job in a range, both ends included, that are not `known`, and whether there are more.
+    """The fire times of a job in a range that are not `known`, and whether there are more.
 
-    At most `limit`, in the order in which their runs are to follow. It takes up to a millisecond for each fire time, so
-    it is not called on the scheduler's thread. Raises Conflict for a resident job.
+    Both ends belong to the range. At most `limit` fire times are returned, in the order in which their runs are to
+    follow. The function takes up to a millisecond for each fire time, so it is not called on the scheduler's thread.
+    Raises Conflict for a resident job.
     """
     check(job)
     schedule, after, most = job.schedule(), max(from_ms - 1, 0), limit + 1 + len(known)
@@ -48,7 +49,7 @@ def missing(
 
 
 def fire_times(firings: Iterable[Firing], waiting: Backfill | None) -> set[int]:
-    """The fire times that have a run among the firings of a job, or wait for one."""
+    """The fire times of a job that have a run among `firings`, or wait for a run."""
     found = {firing.fire_ms for firing in firings if firing.cause in _OF_FIRE_TIMES}
     return found.union(waiting.times if waiting is not None else ())
 
@@ -65,9 +66,9 @@ class Backfills(Part):
         self._firings = firings
 
     def backfill(self, event: BackfillJob) -> None:
-        """Let fire times without a run wait for their runs, behind those that wait already.
+        """Put fire times without a run behind the fire times that wait already.
 
-        Fire times that the timetable has not handled yet are its own. Raises Conflict or NotFound.
+        Fire times that the timetable has not handled yet are left to the timetable. Raises Conflict or NotFound.
         """
         job = self._state.job(event.job)
         check(job)
@@ -126,7 +127,7 @@ class Backfills(Part):
             self._state.publish(at, Topic.FIRED, text, job=name, firing_id=firing.id)
 
     def _may_start(self, name: str) -> bool:
-        """Whether the job may begin the next run of its backfill: it has room for one, and nothing else waits."""
+        """Whether the next run of a job's backfill may begin now. The job must have room for another unfinished run."""
         found, job = self._state.backfills.get(name), self._state.jobs.get(name)
         if found is None or job is None or name in self._state.faults:
             return False

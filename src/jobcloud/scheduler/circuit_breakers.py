@@ -41,7 +41,7 @@ _SUCCEEDED, _FAILED = End.SUCCEEDED, End.FAILED
 _RUNNING, _UNREACHABLE = TaskState.RUNNING, TaskState.UNREACHABLE
 
 
-# Cached, because it is called for every task and there are few different executors.
+# The function is cached, because it is called for every task, and there are few different executors.
 _content_of = lru_cache(maxsize=4096)(content_of)
 
 
@@ -75,7 +75,7 @@ class CircuitBreakers(Part):
                 self._close(task, task.started_ms)
 
     def blocks(self, app: str, at: int) -> bool:
-        """Whether nothing of the app may start now."""
+        """Whether no task of the app may start now."""
         found = self._of(app)
         return found is not None and at < found.until_ms
 
@@ -114,7 +114,7 @@ class CircuitBreakers(Part):
         return bool(task.started_ms) or executor_key(task.agent_id, task.executor_id) in self._proven
 
     def _close(self, task: Task, at: int) -> None:
-        """A task has run, so its executor has started."""
+        """Close the breaker of the task's version: the task has run, so its executor has started."""
         content = _content_of(task.executor_id)
         self._ran_ms[content] = at
         self._proven.add(executor_key(task.agent_id, task.executor_id))
@@ -122,7 +122,7 @@ class CircuitBreakers(Part):
             self._state.request_cycle()
 
     def _trip(self, task: Task, why: str, at: int) -> None:
-        """An executor has not started."""
+        """Open the breaker of the task's version, or lengthen its wait: the task's executor has not started."""
         content = _content_of(task.executor_id)
         found = self.open.get(content)
         if found is None:

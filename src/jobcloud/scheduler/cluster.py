@@ -4,7 +4,7 @@ The capacity of an agent in the matcher is the sum of its offers and of our live
 its task for the task's whole life, and released resources can be used only after Mesos has offered them again.
 
 Mesos launches a task only on offers that are allocated to one role. So if an agent has offers of several roles, the
-matcher counts those of one role at a time.
+matcher counts the offers of one role at a time.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from jobcloud.config import DIMENSIONS, NOTHING, Resources
 from jobcloud.match import MAX_AMOUNT, UNTRIED, AnyMatcher, Refusal
 from jobcloud.model import MAX_ID_BYTES, Offer, Share, changed, content_of, cut
 
-# Resources with a longer description of their reservation are not used, because executors' records contain this text.
+# Shares with a longer `origin` are not used, because the records of executors contain this text.
 _ORIGIN_CHARS = 1_000
 
 
 class Request(NamedTuple):
-    """The resources of a task, and those of its executor, which count once per agent.
+    """The resources of a task and of its executor. Those of the executor count once per agent.
 
     `executor_id` is the id of the executor's content. `avoid` is an agent that the task must not be placed on, or "".
     """
@@ -142,7 +142,7 @@ class Cluster:
         return True
 
     def drop_all_offers(self) -> None:
-        """The session with the master has ended, and with it every offer."""
+        """Forget all offers, because the session with the master has ended."""
         for offer_id in list(self._received):
             self.drop_offer(offer_id)
 
@@ -158,11 +158,11 @@ class Cluster:
         return taken
 
     def most_roles(self) -> int:
-        """The largest number of roles that one agent has offers of; at least 1."""
+        """The largest number of different roles among the offers of one agent; at least 1."""
         return max((len(_roles(entry)) for entry in self._mixed.values()), default=1)
 
     def count_next_role(self) -> None:
-        """On each agent that has offers of several roles, let the matcher count those of the next role."""
+        """On each agent that has offers of several roles, let the matcher count the offers of the next role."""
         for entry in self._mixed.values():
             roles = _roles(entry)
             entry.role = roles[(roles.index(entry.role) + 1) % len(roles)]
@@ -188,7 +188,7 @@ class Cluster:
         return next(iter(self._received.values()), None)
 
     def lose_agent(self, agent_id: str) -> None:
-        """The agent is unreachable: drop its offers. Its claims stay until its tasks are reported."""
+        """The agent is unreachable: drop its offers. Its claims stay until Mesos reports the ends of its tasks."""
         entry = self.agents.get(agent_id)
         if entry is None:
             return
@@ -210,7 +210,10 @@ class Cluster:
         return [offer_id for entry in entries if entry is not None for offer_id in entry.offers]
 
     def forget_idle_agents(self, unseen_since: int) -> None:
-        """Drop agents that are lost, or were last offered before `unseen_since`, if they have no offers and claims."""
+        """Drop agents that are lost, or were last offered before `unseen_since`.
+
+        An agent with offers, claims or reservations is kept.
+        """
         busy = {agent for agent, _ in self._claims.values()} | {agent for agent, _ in self._reservations}
         for entry in list(self.agents.values()):
             if not entry.offers and entry.id not in busy and (entry.lost or entry.seen_ms < unseen_since):
@@ -312,7 +315,7 @@ class Cluster:
         return True
 
     def refusal(self, request: Request) -> Refusal:
-        """Why `request` has no room now: for each reason, the number of agents to which it applies."""
+        """The reasons why `request` has no room now, and the number of agents to which each reason applies."""
         self._refresh()
         return self.matcher.refusal(self._class_of(request))
 
@@ -445,7 +448,7 @@ class Cluster:
 
 
 def _roles(entry: AgentEntry) -> list[str]:
-    """The roles that an agent has offers of, in a fixed order."""
+    """The roles of an agent's offers, in a fixed order."""
     return sorted({offer.role for offer in entry.offers.values()})
 
 
@@ -490,7 +493,7 @@ class Pool:
         return tuple(allocated)
 
     def take(self, shares: Iterable[Share]) -> None:
-        """Take amounts with the same role and reservation as `shares`.
+        """Take the amounts of `shares` from shares with the same role and reservation.
 
         Raises InsufficientResources, with nothing taken.
         """

@@ -49,7 +49,7 @@ _MAY_BE_PUT_BACK = frozenset({ShardState.DEAD, ShardState.FAILED, ShardState.KIL
 
 
 class Commands(Part):
-    """Each method that takes a command carries it out. Otherwise it raises Refused, and nothing has changed."""
+    """Each method that takes a command carries the command out, or raises Refused and changes nothing."""
 
     def __init__(
         self, state: State, hooks: Hooks, firings: Firings, timetable: Timetable, tasks: Tasks, rollouts: Rollouts
@@ -105,7 +105,7 @@ class Commands(Part):
         self._state.request_cycle()
 
     def _plan(self, app: App) -> launch.ExecutorPlan:
-        """Raises ConfigError if Mesos would refuse the description of the app's executor."""
+        """The plan of the app's executor. Raises ConfigError if the description of the executor is too long."""
         plan = launch.plan_executor(app, self._state.policy.artifacts)
         if len(plan.spec) > launch.MAX_SPEC_BYTES:
             raise ConfigError(
@@ -159,8 +159,8 @@ class Commands(Part):
                 raise NotFound(problem, field="appName", fix="register the app first")
 
     def apply(self, event: Apply) -> None:
-        # Nothing after this check is refused: whatever `put_app` and `put_job` refuse is checked here, or excluded by
-        # `replace`.
+        # After this check, nothing is refused. The check covers all refusals of `put_app` and `put_job`, except those
+        # that the right value of `replace` excludes.
         self.check_apply(event)
         for job in event.left_out(list(self._state.jobs.values())) if event.prune else ():
             self._remove_job(job, event.at)
@@ -284,7 +284,7 @@ class Commands(Part):
             self._state.delete(Kind.PAUSE, key)
 
     def _apply_enabled(self, job: Job, at: int) -> None:
-        """Schedule or cancel a job after it or its app was enabled or disabled.
+        """Schedule or cancel a job, because the job or its app was enabled or disabled.
 
         There is no catch-up of fire times at which the job was disabled.
         """
@@ -303,7 +303,7 @@ class Commands(Part):
             self._restart(job, at)
             return
         if (firing := self._firings.resident(job.key)) is not None:
-            # A shard that failed with the old configuration may succeed with the new one, so it starts at once.
+            # A shard that failed with the old configuration may succeed with the new one, so the shard starts at once.
             waiting = {i: shard for i, shard in enumerate(firing.shards) if shard.state is ShardState.WAITING}
             if changes := {i: changed(shard, not_before_ms=0, failures=0) for i, shard in waiting.items()}:
                 self._firings.put_shards(firing.id, changes, at)
@@ -380,7 +380,10 @@ class Commands(Part):
         return job
 
     def _failed_shards(self, firing: Firing, item: int | None) -> dict[int, Shard]:
-        """The shards of a run to put back: one item, or all. Raises NotFound, or Conflict if none has failed."""
+        """The failed shards of a run to put back: the shard `item`, or all.
+
+        Raises NotFound, or Conflict if none has failed.
+        """
         if item is not None and not 0 <= item < len(firing.work):
             raise NotFound(f"{firing.id} has no shard {item}", field="item", fix=f"0 to {len(firing.work) - 1}")
         failed = {
@@ -425,7 +428,7 @@ class Commands(Part):
         self._firings.put_shards(firing.id, {item: ended}, event.at)
 
     def _repeating(self, task_id: str) -> tuple[Firing, int]:
-        """The firing and the item of a shard that waits after this task. Raises NotFound if there is none."""
+        """The firing and the item of the waiting shard whose last attempt was this task. Raises NotFound."""
         with suppress(ValueError):
             name = TaskName.parse(task_id)
             for firing in self._state.queue.unfinished(name.job):

@@ -284,7 +284,7 @@ class Scheduler:
 
     @property
     def refusals(self) -> Mapping[str, Sequence[Reason]]:
-        """By job: the resources that the last cycle lacked for it."""
+        """Job → the resources that the last cycle lacked for this job."""
         return self._cycle.refusals
 
     def depth(self, at: int) -> Depth:
@@ -316,18 +316,26 @@ class Scheduler:
         self._commands.check_apply(command)
 
     def plan(self, at: int) -> list[tuple[str, int, str | None]]:
-        """A dry run of the next cycle: (firing, item, agent or None) of every shard that may start. Claims nothing."""
+        """A dry run of the next cycle, without claims.
+
+        Each row is (firing, item, agent or None) of a shard that may start.
+        """
         return self._cycle.rehearse(at)
 
     def indexes(self) -> dict[str, Any]:
-        """The collections derived from the stored records, by name. Without jobs, apps and tasks, each is empty."""
+        """The collections derived from the stored records, by name.
+
+        If there are no jobs, apps and tasks, each collection is empty.
+        """
         found: dict[str, Any] = {"plans": self._state.plans, "faults": self._state.faults}
         for indexes in self._hooks.indexes:
             found |= indexes()
         return found
 
     def validate(self, matcher: bool = True) -> None:
-        """Check every invariant. Raises AssertionError, which names the broken one. Valid only between two events.
+        """Check every invariant. Raises AssertionError, which names the broken one.
+
+        The invariants hold only between two events.
 
         `matcher=False` leaves out the matcher's own check, which takes more time than all others.
         """

@@ -32,9 +32,8 @@ from jobcloud.scheduler.state import State
 from jobcloud.scheduler.warm_executors import Place, WarmExecutors
 
 _MAX_AVOIDED = 100
-# The matcher adds up an agent's offers. But they are divided by role and reservation, so they can lack the right parts
-# for a shard that the matcher has placed. Then the shard waits for this time. It has not failed, and its next place may
-# fit.
+# The matcher adds up the offers of an agent. But offers are divided by role and reservation, so their parts may not fit
+# a shard that the matcher has placed. Such a shard waits for this time. This is no failure, and its next place may fit.
 _NO_FIT_MS = 5_000
 # A cycle places the waiting shards in parts (see `_match`). This is the number of shards in the first part.
 _FIRST_PART = 100
@@ -65,7 +64,8 @@ class Cycle(Part):
         self._suppressed = False
         #: the instant until which the master may withhold offers because of our filters
         self._filtered_until = 0
-        #: maximum number of tasks in one call; lower than the policy's after the master has refused a call for its size
+        #: the maximum number of tasks in one call; it is lower than the policy's after the master has refused a call
+        #: for its size
         self._accept_tasks = state.policy.accept_tasks
 
     def begin(self, at: int) -> None:
@@ -96,8 +96,8 @@ class Cycle(Part):
             # The launch failed or may not have arrived. If its offers are still valid, only this DECLINE returns them.
             self._state.emit(Decline(event.call.offer_ids, 0))
             if event.too_large:
-                # Halve the number of tasks until the master accepts a call. If it refuses a single task, `Tasks` stops
-                # the task's job, and other jobs get calls of the usual size again.
+                # Halve the limit until the master accepts a call. If the master refuses a call with one task, `Tasks`
+                # records a fault of the task's job, and the usual limit applies again.
                 half = len(event.call.launches) // 2
                 self._accept_tasks = min(self._accept_tasks, half) or self._state.policy.accept_tasks
         elif isinstance(event.call, Suppress | Revive):
@@ -225,7 +225,10 @@ class Cycle(Part):
         )
 
     def rehearse(self, at: int) -> list[tuple[str, int, str | None]]:
-        """A dry run of the next cycle: (firing, item, agent or None) of every shard that may start. Claims nothing."""
+        """A dry run of the next cycle, without claims.
+
+        Each row is (firing, item, agent or None) of a shard that may start.
+        """
         state = self._state
         found = [(state.firings[name], item) for name, items in self._eligible(at) for item in items]
         entries = [(firing, item) for firing, item in found if state.jobs[firing.job].app_key in state.apps]
@@ -271,7 +274,7 @@ class Cycle(Part):
     def _requested(
         self, starting: set[str], refused: dict[str, Request], hopeless: set[Request], at: int
     ) -> Iterator[tuple[queue.Entry, Request]]:
-        """The shards that may start, with their requests. An error in making a request is isolated to the job.
+        """The shards that may start, with their requests. If a request cannot be made, only its job gets a fault.
 
         Once the request of a job is `hopeless`, the job is added to `refused`, and its other shards are left out.
         """
@@ -405,7 +408,7 @@ class Cycle(Part):
     ) -> Launch:
         """Choose the executor of a task, store task and executor, and bind the task's claim.
 
-        Raises InsufficientResources. Then nothing has changed.
+        If it raises InsufficientResources, nothing has changed.
         """
         plan = self._state.plan_of(task.app)
         known = self._executors.on(task.agent_id, plan)

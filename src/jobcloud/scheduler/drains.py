@@ -1,12 +1,12 @@
 """Drains: moving work off agents, for an operator or for a maintenance window that Mesos has announced.
 
 A drained agent is cordoned: it gets no new tasks. Its resident shards move away, first a few of each job at a time.
-When half of the time until the deadline has passed, all remaining ones move. Transient shards may end by themselves. A
-transient shard that still runs at the deadline is moved if its job has failover. Otherwise it stays.
+When half of the time until the deadline has passed, all remaining resident shards move. The other shards may end by
+themselves until the deadline. A shard that still runs then is moved if its job has failover. Otherwise the shard stays.
 
-The kill of a resident shard is stored in its task's record, like an operator's kill. The kill of a transient shard is
-not stored, because a transient shard with a stored kill does not start again. The next leader decides the same: the
-operator's request is stored, and Mesos announces its windows to each leader.
+The kill of a resident shard is stored in its task's record, like an operator's kill. The kill of another shard is not
+stored, because such a shard does not start again after a stored kill. The next leader decides in the same way, because
+the operator's request is stored, and Mesos announces its windows to each leader.
 
 Source of windows and inverse offers: Mesos' document "Maintenance Primitives".
 """
@@ -38,17 +38,18 @@ from jobcloud.scheduler.tasks import Tasks
 
 # The interval at which drains are checked.
 _CHECK_MS = 1_000
-# At most this part of a job's shards, a tenth, may move at the same time.
+# Until `hurry_ms`, a resident shard moves only if at most a tenth of its job's shards are down afterwards. If a job has
+# fewer than ten shards, one may be down.
 _PART = 10
 # How long an acceptance and a decline of an inverse offer are valid. A decline ends soon, so that Mesos asks again.
 _ACCEPT_MS = 60_000
 _DECLINE_MS = 5_000
-# An operator's drain of an agent that is no longer known is deleted after this.
+# An operator's drain of an agent that is no longer known is deleted this long after it began.
 _FORGET_MS = 30 * 86_400_000
 
 
 class Plan(NamedTuple):
-    """The instants at which an agent is cordoned, its remaining resident shards move, and its transient shards move."""
+    """The instants at which an agent is cordoned, its remaining resident shards move, and its other shards move."""
 
     cordon_ms: int
     hurry_ms: int
@@ -111,7 +112,10 @@ class Drains(Part):
         self._next_check = 0
 
     def send_failed(self, event: SendFailed) -> None:
-        """Send an answer again if nobody knows whether Mesos has it. Without an answer, Mesos does not ask again."""
+        """Send an answer again if it is unknown whether Mesos has received it.
+
+        Without an answer, Mesos does not ask again.
+        """
         answer = isinstance(event.call, AcceptInverseOffers | DeclineInverseOffers)
         if answer and self._state.connected and not event.certain:
             self._state.emit(event.call)
@@ -217,7 +221,10 @@ class Drains(Part):
             self._state.publish_task(at, Topic.CLUSTER, task, "leaves its agent, which is being drained")
 
     def _down(self, firing_ids: Iterable[str]) -> Counter[str]:
-        """For each of these firings, the number of unended shards that are being killed or are not known to run."""
+        """For each of these firings, the number of its shards that have not ended and are not known to run.
+
+        A shard that is being killed counts as one that is not known to run.
+        """
         running = Counter(
             task.firing_id
             for task in self._state.tasks.values()

@@ -26,7 +26,8 @@ class Executors(Part):
         self.load: Counter[str] = Counter()
         #: keys of executors that are gone, until the last updates of their tasks arrive
         self.gone: set[str] = set()
-        #: key of an executor without tasks → since when it has none; executors end themselves after their idle time
+        #: key of an executor without tasks → the instant since which it has none; executors end themselves after their
+        #: idle time
         self.idle: dict[str, int] = {}
         #: (agent id, content) → keys of the executors with this content, the oldest first
         self._alike: dict[tuple[str, str], list[str]] = {}
@@ -46,8 +47,8 @@ class Executors(Part):
     def on(self, agent_id: str, plan: ExecutorPlan) -> Executor | None:
         """The executor that a task with this plan uses on the agent. None if the task needs a new one.
 
-        A living executor with the same content is preferred, whichever leader started it. Otherwise an executor that is
-        gone is started again, if its id is the one that this leader gives to an executor with these shares.
+        A living executor with the same content is preferred, even if another leader started it. Otherwise an executor
+        that is gone is started again, if this leader would give the same id to a new executor with the same shares.
         """
         gone = None
         for key in self._alike.get((agent_id, plan.id), ()):
@@ -64,7 +65,7 @@ class Executors(Part):
         """Add an executor that a task starts."""
         key = executor_key(executor.agent_id, executor.id)
         if key in self._state.executors:
-            self._state.cluster.unreserve(executor.agent_id, executor.id)  # it replaces a stand-in without shares
+            self._state.cluster.unreserve(executor.agent_id, executor.id)  # to replace a stand-in without shares
         else:
             self._alike.setdefault((executor.agent_id, content_of(executor.id)), []).append(key)
         self._state.put(Kind.EXECUTOR, key, executor)
@@ -75,7 +76,7 @@ class Executors(Part):
     def task_launched(self, task: Task, at: int) -> None:
         key = executor_key(task.agent_id, task.executor_id)
         self._add_task(key)
-        self.gone.discard(key)  # Mesos starts it again with this task
+        self.gone.discard(key)  # Mesos starts the executor again with this task
 
     def _add_task(self, key: str) -> None:
         self.load[key] += 1
@@ -86,7 +87,8 @@ class Executors(Part):
         executor = self._state.executors[key]
         if ending.end is _INVALID or (ending.dropped and executor.launched_ms == task.created_ms):
             # After INVALID, the executor may differ from its record. If the dropped launch was to start the executor,
-            # it may not exist. In both cases it counts as gone, and its record is deleted with its last task.
+            # the executor may not exist. In both cases, the executor counts as gone, and its record is deleted with its
+            # last task.
             self.gone.add(key)
         if self.load[key] > 1:
             self.load[key] -= 1
@@ -119,7 +121,10 @@ class Executors(Part):
                     self._drop_if_deserted(key, executor)
 
     def _drop_if_deserted(self, key: str, executor: Executor) -> None:
-        """Forget an executor without tasks, if it or its agent is gone. Otherwise shut it down, if its app is gone."""
+        """If an executor has no tasks, forget it or shut it down.
+
+        If it or its agent is gone, it is forgotten. If only its app is gone, it is shut down.
+        """
         if self.load.get(key):
             return
         entry = self._state.cluster.agents.get(executor.agent_id)

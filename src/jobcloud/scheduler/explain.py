@@ -157,7 +157,7 @@ class Explainer:
             yield Reason("no_offers", "no offer is held; offers have been requested", waiting_helps=True)
 
     def _backing_off(self, firing: Firing, at: int) -> Iterator[Reason]:
-        """The last of the firing's shards that wait for another attempt."""
+        """The back-off of the firing's shards that ends last."""
         waiting = [
             (shard.not_before_ms, -item)
             for item, shard in enumerate(firing.shards)
@@ -175,7 +175,10 @@ class Explainer:
         yield Reason("back_off", what, waiting_helps=True, at=until)
 
     def _last_run(self, job: Job) -> Iterator[Reason]:
-        """Why the last run of the job failed, if it did. The runs of a resident job end only when it is changed."""
+        """Why the last run of the job failed, if it failed.
+
+        A resident job has no such reason, because its failed shards start again.
+        """
         last = self._firings.last_ended(job.key) if job.kind is not JobKind.DAEMON else None
         failed = [
             (_FAILURES.index(shard.state), item)
@@ -188,7 +191,7 @@ class Explainer:
         shard = last.shards[item]
         what = f"its listener, called {step} the run," if (step := last.step(item)) else f"shard {item}"
         more = f"; {len(failed) - 1} other shards did not succeed" if len(failed) > 1 else ""
-        # A shard that was killed while it waited has no end of an attempt.
+        # If a shard was killed while it waited, its `end` is None.
         waited = shard.state is ShardState.KILLED and shard.end is None and shard.message
         text = f"the last run, {last.id}: {what} is {shard.state}: {waited or _failure(shard)}{more}"
         yield Reason("last_run", text, waiting_helps=True)

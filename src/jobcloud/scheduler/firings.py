@@ -1,4 +1,4 @@
-"""The life of firings: queued, changed shard by shard, ended, and kept in a history."""
+"""The life of firings: they are queued, changed shard by shard, ended, and kept as records for a while."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _NOT_BEGUN = (ShardState.WAITING, ShardState.CANCELLED)
 _ENDED = tuple(state for state in ShardState if state.ended)
 
 
-# Earlier attempts that are kept of a job's ended firings, in `history` and in `dead` each. The newest firing of both
-# keeps its own in any case.
+# The maximum number of earlier attempts that are kept of a job's ended firings. It applies to `history` and to `dead`
+# separately. In each of them, the newest firing with attempts keeps its attempts in any case.
 _MOST_ATTEMPTS = 10_000
 
 
 class Ended(deque[str]):
-    """Ids of ended firings of a job, oldest first. `shards` and `attempts` are the numbers of their records."""
+    """Ids of ended firings of a job, oldest first. `shards` and `attempts` count the shards and earlier attempts."""
 
     shards = attempts = 0
 
@@ -53,7 +53,7 @@ class Firings(Part):
         self.dead: dict[str, Ended] = {}
 
     def restore(self, at: int) -> None:
-        """Queue the unfinished firings in their order, and list the others in the history."""
+        """Queue the unfinished firings in their order, and list the ended ones."""
         for firing in sorted(self._state.firings.values(), key=_age):
             if firing.ended_ms:
                 self._remember(firing)
@@ -71,7 +71,7 @@ class Firings(Part):
         return self._state.queue.next_wake()
 
     def clock_set_back(self, at: int) -> None:
-        """End every back-off that lasts longer than its maximum: the clock was ahead when it began."""
+        """End every back-off that lasts longer than its maximum: the clock was ahead when the back-off began."""
         jobs = self._state.jobs
 
         def longest(job: str, shard: Shard) -> int:
@@ -124,7 +124,7 @@ class Firings(Part):
         self._add(firing, changes)
 
     def task_changed(self, before: Task, task: Task, at: int) -> None:
-        """Record when a shard started. The task's record stores this, so the firing is not saved."""
+        """Record when a shard started. The task's record stores this instant, so the firing is not saved."""
         if task.started_ms == before.started_ms or task.placeholder:
             return
         old = self._state.firings[task.firing_id]
@@ -168,7 +168,11 @@ class Firings(Part):
             self.add(self._state.new_firing(job, Cause.DAEMON, at))
 
     def _resize(self, firing: Firing, job: Job, at: int, *, over: bool) -> None:
-        """Start ended and missing shards, unless the cron is `over`. Cancel waiting shards that are too many now."""
+        """Adapt the firing of a resident job to the job's shard count.
+
+        Ended and missing shards start if the cron is not `over`. Waiting shards that the job no longer has are
+        cancelled.
+        """
         missing = [Shard()] * (job.shard_count - len(firing.shards))
         changes = {
             item: retry.reset(shard)
@@ -223,7 +227,7 @@ class Firings(Part):
     # ------------------------------------------------------------------------------------------------- reading
 
     def has_fired(self, job: str, fire_ms: int) -> bool:
-        """Whether a known firing of the job stands for this fire time of its cron, whatever the cluster was called."""
+        """Whether the job has a known firing by cron for this fire time. The cluster may have had another name."""
         return any(firing.fire_ms == fire_ms and firing.cause is Cause.CRON for firing in self.known(job))
 
     def with_key(self, job: str, key: str) -> Firing | None:
@@ -237,7 +241,7 @@ class Firings(Part):
             yield from (self._state.firings[name] for name in kept.get(job, ()))
 
     def last_ended(self, job: str) -> Firing | None:
-        """The firing of the job that ended last, of those that are known."""
+        """The known firing of the job that ended last."""
         newest = (self._state.firings[kept[job][-1]] for kept in (self.history, self.dead) if job in kept)
         return max(newest, key=lambda firing: (firing.ended_ms, firing.fire_ms), default=None)
 
@@ -285,7 +289,7 @@ def _cancelled_by_listener(firing: Firing, changes: Mapping[int, Shard], at: int
     before = changes.get(len(firing.shards) - 2)
     if before is None or not before.state.ended or before.state is ShardState.FINISHED:
         return {}
-    # Up to 10,000 shards get this message.
+    # The message is cut, because up to 10,000 shards get it.
     why = f"the listener's call before the firing did not succeed: {cut(before.message, _WHY_BYTES)}"
     return {
         item: changed(shard, state=ShardState.CANCELLED, ended_ms=at, message=why)

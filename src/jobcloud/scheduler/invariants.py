@@ -11,7 +11,7 @@ from jobcloud.scheduler.state import State
 
 
 def check(state: State) -> None:
-    """Check the records against each other and the claims. Raises AssertionError, which names the broken invariant."""
+    """Compare the records with each other and with the claims. Raises AssertionError with the broken invariant."""
     tasks = [task for task in state.tasks.values() if not task.placeholder]
     _check_shards(state, tasks)
     _check_attempts(state)
@@ -50,7 +50,7 @@ def _check_attempts(state: State) -> None:
 
 
 def _check_concurrency(state: State, tasks: list[Task]) -> None:
-    """At no time does a shard run more often than its job allows, or in two generations."""
+    """No shard has more attempts at a time than its job allows, or attempts of two generations."""
     running: dict[tuple[str, int], list[Firing]] = {}
     for task in tasks:
         running.setdefault((task.job, task.item), []).append(state.firings[task.firing_id])

@@ -16,16 +16,15 @@ EXECUTOR_DATA_SCHEMA = 1
 # Limits of an executor's record.
 MAX_SPEC_BYTES = 150_000
 _MAX_SHARES = 30
-# In place of the separator of a key. No name of an app or a team contains it.
+# This character replaces the separator of keys in paths. No name of an app or a team contains it.
 _SEPARATOR_IN_PATHS = "~"
 
 
 @dataclass(frozen=True, slots=True)
 class Artifacts:
-    """The address from which agents fetch artifacts, and the executor program.
+    """The artifact server, and the executor program that agents fetch from it.
 
-    `base_url` is that of the artifact server; a file n with hash h is at `base_url/h/n`. `command` is the shell line
-    that verifies and starts the executor.
+    A file n with hash h is at `base_url/h/n`. `command` is the shell line that verifies and starts the executor.
     """
 
     base_url: str
@@ -41,7 +40,8 @@ class Artifacts:
 class ExecutorPlan:
     """The executor of one version of an app: the same on every agent.
 
-    `id` identifies its content. A task joins a living executor with the same content, whichever leader started it.
+    `id` identifies its content. A task joins a living executor with the same content, even if another leader started
+    it.
     """
 
     id: str
@@ -91,7 +91,8 @@ def plan_executor(app: App, artifacts: Artifacts) -> ExecutorPlan:
         "command": command,
         "data": base64.b64encode(_canonical(data).encode()).decode(),
     }
-    # The sandbox's path contains the executor's id. A colon would split it in PYTHONPATH and similar lists of paths.
+    # The sandbox's path contains the executor's id. A colon would split the path in PYTHONPATH and similar lists of
+    # paths.
     content = f"{app.key.replace(SEPARATOR, _SEPARATOR_IN_PATHS)}{DELIMITER}{version}"
     return ExecutorPlan(content, app.key, app.resources, _canonical(spec), artifacts.base_url)
 
@@ -99,11 +100,12 @@ def plan_executor(app: App, artifacts: Artifacts) -> ExecutorPlan:
 def task_shares(
     pool: Pool, task: Task, executor: Executor | None, plan: ExecutorPlan, at: int, *, gone: bool
 ) -> tuple[tuple[Share, ...], Executor]:
-    """Allocate the task's shares from `pool`, and those of its executor if none lives on the agent yet.
+    """Allocate the task's shares from `pool`, and those of a new executor if it needs one.
 
-    `gone`: the executor has ended, but its last updates have not arrived. Then it is started again with the same
-    description and the same shares, because Mesos refuses another description while it knows the executor. Returns the
-    task's shares, and the executor on which the task is launched. Raises InsufficientResources.
+    `gone`: the executor has ended, but the last updates of its tasks have not arrived. Such an executor is started
+    again with the same description and the same shares. Mesos still knows the executor, and would refuse another
+    description. Returns the task's shares, and the executor on which the task is launched. Raises
+    InsufficientResources.
     """
     if executor is not None and not gone:
         return pool.allocate(task.resources), executor

@@ -1,7 +1,7 @@
 """The base class of the scheduler's parts, and the hooks by which the parts learn of events.
 
 Every hook does nothing by default. A part announces an event, such as the end of a task, by calling the functions of a
-hook in `Hooks`. So it need not know which parts listen. core.py sets the order of the parts.
+hook in `Hooks`. So the part need not know which parts listen. core.py sets the order of the parts.
 """
 
 from __future__ import annotations
@@ -86,11 +86,14 @@ class Part:
         return ()
 
     def indexes(self) -> Mapping[str, Sized]:
-        """The part's collections by name. Without jobs, apps and tasks, each is empty."""
+        """The part's collections by name. If there are no jobs, apps and tasks, each collection is empty."""
         return {}
 
     def validate(self) -> None:
-        """Check the part's invariants. Raises AssertionError, which names the broken one. Valid between two events."""
+        """Check the part's invariants. Raises AssertionError, which names the broken one.
+
+        The invariants hold only between two events.
+        """
 
 
 class Hooks:

@@ -1,11 +1,11 @@
 """The queue decides which shards may start now, and in which order.
 
-Of a job's unfinished firings, only the oldest may run: one, or as many as the job allows. Firings of two generations
-never run at the same time. A firing with a listener has three steps: the listener's call before the firing, the job's
-own shards, and the listener's call after the firing. A step begins when the one before it has ended.
+Of a job's unfinished firings, only the oldest ones may run, as many as the job allows at the same time. Firings of two
+generations never run at the same time. A firing with a listener has three steps: the listener's call before the firing,
+the job's own shards, and the listener's call after the firing. A step begins when the one before it has ended.
 
-Of all shards that may start, those that replace a lost attempt come first. Then the priority of the firing decides,
-which is that of its job unless a trigger has set another one, then the age of the firing.
+Of all shards that may start, those that replace a lost attempt come first. In second place, the priority of the firing
+decides, and in third place its age. A firing has the priority of its job if its terms set no other one.
 """
 
 from __future__ import annotations
@@ -34,8 +34,12 @@ class Entry(NamedTuple):
 
 
 class Depth(NamedTuple):
-    """`waiting`: the number of waiting shards. `ready`: those of them that wait only for resources. `oldest_ms`: the
-    instant since which the first of these waits; None if there is none, or if no such instant is known."""
+    """The number of shards that wait, and the longest wait.
+
+    `waiting` counts all waiting shards, and `ready` those that wait only for resources. `oldest_ms`: the earliest
+    instant since which a ready shard waits; None if none is known. Of each firing, only the lowest ready items are
+    looked at.
+    """
 
     waiting: int
     ready: int
@@ -92,7 +96,7 @@ class _Open:
         return [shard for item, shard in self.waiting.items() if item in self._gate]
 
     def waiting_since(self, item: int) -> int | None:
-        """The instant since which a shard may start. None if it is unknown: a resident shard started again at once."""
+        """The instant since which a shard may start. None if this instant is unknown."""
         shard = self.waiting[item]
         if shard.not_before_ms:
             return max(shard.not_before_ms, self.firing.fire_ms)
@@ -168,8 +172,8 @@ class Queue:
         self._by_job: dict[str, list[str]] = {}
         #: ids of firings that may run and have a waiting shard
         self._startable: dict[str, None] = {}
-        #: a heap of the instants at which a shard ends its back-off, or no longer avoids an agent; it may contain
-        #: instants of shards that no longer wait
+        #: a heap of the instants at which the back-off of a shard ends, or a shard no longer avoids an agent; it may
+        #: contain instants of shards that no longer wait
         self._backoffs: list[int] = []
         self._added = 0
 
@@ -230,9 +234,9 @@ class Queue:
         return any(any(entry.eligible(at)) for entry in self._allowed(allowed))
 
     def depth(self, at: int, allowed: Callable[[str], bool]) -> Depth:
-        """How many shards wait at `at`, and how many of them are ready: they may start, and their jobs are `allowed`.
+        """The number of shards that wait at `at`, and of those that are ready.
 
-        Looks at each firing, but not at each shard.
+        A ready shard may start, and its job is `allowed`. The method looks at each firing, but not at each shard.
         """
         rows = [(entry, row) for entry in self._allowed(allowed) for row in entry.eligible(at) if row]
         since = (entry.waiting_since(row[0]) for entry, row in rows)
@@ -247,7 +251,7 @@ class Queue:
         return self._open[firing_id].startable()
 
     def next_wake(self) -> int | None:
-        """The next instant at which a shard ends its back-off, or no longer avoids an agent.
+        """The next instant at which the back-off of a shard ends, or a shard no longer avoids an agent.
 
         It may be an instant of a shard that no longer waits.
         """

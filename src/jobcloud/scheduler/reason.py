@@ -30,7 +30,10 @@ class Reason:
 
 
 def refusal_reasons(refusal: Refusal) -> Iterator[Reason]:
-    """One reason for each resource that some agent has too little of, the scarcest first."""
+    """The reasons why a request has no room: one for each resource of which some agents have too little.
+
+    The resource that most agents lack comes first. If no known agent could ever take a shard, the last reason says so.
+    """
     if refusal.fitting or not refusal.considered:
         return
     nearest = refusal.nearest

@@ -129,7 +129,7 @@ def _has_shard(whole: Stored, key: str, attempt: Attempt) -> bool:
 
 
 def _newest(stored: dict[str, Attempt]) -> dict[str, Attempt]:
-    """The attempts without those that are too many for their shard. Another build may keep more."""
+    """The attempts, at most MOST_OF_SHARD of each shard, the newest ones. Another build may have stored more."""
     by_shard: dict[tuple[str, int], list[str]] = {}
     for key in sorted(stored, key=lambda key: stored[key].number):
         by_shard.setdefault(attempts.place_of(key)[:2], []).append(key)
@@ -150,9 +150,9 @@ def _with_shards(stored: Stored, at: int) -> dict[str, Firing]:
     """The firings, with the shards that have records of their own.
 
     A shard with a damaged record is taken as FAILED. If it has a task, `recover` makes it active afterwards. A shard
-    without a record waits for its first attempt, unless its firing has ended. In an ended firing, each shard had a
-    record. If it was lost, the shard is taken as FAILED, too. A shard that the firing's trigger left out is CANCELLED
-    in any case.
+    without a record waits for its first attempt if its firing has not ended. In an ended firing, each shard had a
+    record. If this record was lost, the shard is taken as FAILED, too. A shard that the firing's trigger left out is
+    CANCELLED in any case.
     """
     found: dict[str, dict[int, Shard | None]] = {firing.id: {} for firing in stored.firings.values() if firing.wide}
     for key, shard in stored.shards.items():
@@ -205,7 +205,7 @@ def _with_listener(shards: Shards, lost: set[int], running: set[int], failed: Sh
 
 
 def with_starts(firings: Mapping[str, Firing], tasks: Iterable[Task]) -> dict[str, Firing]:
-    """The firings, with the instant at which each running shard started. Only the records of tasks store it."""
+    """The firings, with the instant at which each running shard started. Only the records of tasks contain it."""
     started: dict[str, dict[int, Shard]] = {}
     for task in tasks:
         if task.started_ms and not task.placeholder:
@@ -218,8 +218,8 @@ def with_starts(firings: Mapping[str, Firing], tasks: Iterable[Task]) -> dict[st
 def _state(whole: Stored, job: str, at: int) -> JobState:
     """A stand-in for a job's state.
 
-    The current generation is that of the job's newest firings. If the job has become resident since they were made, or
-    has ceased to be resident, it is the next generation.
+    The current generation is that of the job's newest firings. If the job has become resident since these firings were
+    made, or has ceased to be resident, the current generation is the next one.
     """
     firings = [firing for firing in whole.firings.values() if firing.job == job]
     newest = max((firing.generation for firing in firings), default=1)
@@ -271,7 +271,7 @@ def _fits(whole: Stored, task: Task) -> bool:
 
 
 def _places(whole: Stored) -> dict[str, tuple[str, int]]:
-    """Task id → firing and item of the shard that names it as its task."""
+    """Task id → the firing and the item of the shard that names this task."""
     places: dict[str, tuple[str, int]] = {}
     for firing in whole.firings.values():
         for item, shard in enumerate(firing.shards):

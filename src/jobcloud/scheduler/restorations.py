@@ -1,9 +1,10 @@
 """The first leader after `jobcloud restore`. Its stored state does not contain the work since the backup.
 
-A shard that had not ended in the backup may have ended since. Nobody knows: Mesos forgets a task when its end is
-acknowledged. So such a shard is treated as if an attempt that may have run was lost: the job's `failover` decides
-whether it is repeated. The fire times between backup and restore count as missed: `catchUp` decides about them. Tasks
-that were started after the backup have no record. They are orphan tasks, and are killed when Mesos reports them.
+A shard that had not ended in the backup may have ended since. Nobody knows whether it has, because Mesos forgets a task
+when its end is acknowledged. So such a shard is treated as if an attempt that may have run was lost: the job's
+`failover` decides whether it is repeated. The fire times between backup and restore count as missed: `catchUp` decides
+about them. Tasks that were started after the backup have no record. They are orphan tasks, and are killed when Mesos
+reports them.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class Restorations(Part):
             repeated, given_up = repeated + len(changes) - ended, given_up + ended
         for task in list(self._state.tasks.values()):
             if task.state in _NOT_SEEN_TO_RUN:
-                # It may have run since. As STARTING, it counts as LOST if Mesos does not know it.
+                # The task may have run since. In the state STARTING, it counts as LOST if Mesos does not know it.
                 self._state.put(Kind.TASK, task.id, changed(task, state=TaskState.STARTING))
         self._unreported = dict.fromkeys(self._state.tasks)
         self._state.set_restoration(changed(restoration, settled=True))
@@ -62,7 +63,8 @@ class Restorations(Part):
         if not self._state.wanted(firing):
             return {}
         failover = firing.cause is Cause.DAEMON or self._state.jobs[firing.job].failover
-        # Tasks that were started after the backup are reported and killed first.
+        # Before the shards start again, Mesos reports the tasks that were started after the backup, and they are
+        # killed.
         later = at + self._state.policy.restore_hold_ms
         before = len(firing.shards) - 2
         begun = not firing.stepped or firing.shards[before].state is ShardState.FINISHED

@@ -9,7 +9,7 @@ from jobcloud.config import Job
 from jobcloud.model import Execution, Shard, ShardState, changed
 from jobcloud.scheduler.status import WORKER_LOST, End
 
-# An attempt that ran this long has proved that the shard can run. The next loss gets the first back-off again.
+# An attempt that ran this long has proved that the shard can run. After its loss, the back-off is the first one again.
 PROVEN_MS = 60_000
 # After this number of losses of a shared worker, a shard gets a process of its own. Another shard may have brought the
 # shared worker down, but only the shard itself can bring its own process down.
@@ -31,12 +31,14 @@ _FINAL = {
 
 
 def backoff_ms(failures: int, first_ms: int, max_ms: int) -> int:
-    """The wait after some failures: `first_ms` after the first, doubled by each further one, up to `max_ms`."""
+    """The wait after a number of failures: `first_ms` after one. Each further failure doubles it, up to `max_ms`."""
     return min(max_ms, first_ms << min(max(failures - 1, 0), 30))
 
 
 def retry_ms(job: Job, retries: int, seed: str) -> int:
-    """The wait before the `retries`-th repeat: the back-off and a jitter, at most `retry_jitter` thousandths of it.
+    """The wait before the `retries`-th repeat: the back-off plus a jitter.
+
+    The jitter is at most `retry_jitter` thousandths of the back-off.
 
     The jitter is derived from `seed`. So the same events give the same waits, and shards that failed together start
     again at different times.
@@ -71,19 +73,19 @@ def next_shard_state(
     """The state of the shard after its task has ended.
 
     `wanted`: the firing still needs the shard. `kill_requested`: the scheduler asked the task to end. `daemon`: the
-    shard is resident. `failover`: the job repeats attempts that may have run before they were lost. `cause`: the
-    executor's report. `charged`: the end counts as a failure. `seed`: the shard's identity, for the jitter.
+    shard is resident. `failover`: the job repeats attempts that may have run before they were lost. `cause`: the cause
+    in the executor's report. `charged`: the end counts as a failure. `seed`: the shard's identity, for the jitter.
 
     - A shard that is not wanted has ended.
-    - A DAEMON shard starts again. If it ended because it was asked to, it starts without a wait.
+    - A DAEMON shard starts again. If it was asked to end and has ended, it starts without a wait.
     - A TRANSIENT shard that succeeded, or that was asked to end, has ended.
     - A TRANSIENT shard whose job itself failed starts again at most `retry_count` times.
     - A TRANSIENT shard whose attempt was lost starts again at most `failover_attempts` times in a row. If the attempt
-      may have run, this needs `failover`, except after a replacement by the partition policy.
+      may have run, the shard starts again only with `failover`, or after a replacement by the partition policy.
     - The first ALONE_AFTER losses of a shared worker do not count as failures.
 
-    A shard that has used up these attempts is DEAD. If there are none, the shard keeps the state of its end, such as
-    FAILED.
+    A shard that has used up these attempts is DEAD. If the job has no retries (after a failure) or no failover (after a
+    loss), the shard keeps the state of its end, such as FAILED.
     """
     how = None if end is _SUCCEEDED else end
     ended = changed(shard, state=_FINAL[end], ended_ms=at, message=message, end=how)

@@ -17,14 +17,14 @@ _NO_EFFECT = changing(Job, Change.NONE)
 _NO_EFFECT_ON_RUNS = changing(Job, Change.NONE, Change.TIMES)
 # The shard count and the shards' parameters are left out of the part of a revision that all shards have in common.
 _NOT_IN_COMMON = changing(Job, Change.NONE, Change.SHARDS)
-# Fields of an app without effect, such as the URL of its package. The hash identifies the package.
+# Fields of an app that have no effect on running work, such as the URL of its package. The hash identifies the package.
 _NO_EFFECT_OF_APP = changing(App, Change.NONE)
 
 
 def same_work(old: Job, new: Job) -> bool:
     """Whether running work of `old` may continue under `new`.
 
-    It may not if `new` allows fewer runs at once, because too many may be running.
+    If `new` allows fewer runs at once than `old`, the work may not continue, because too many runs may be active.
     """
     if new.runs_at_once < old.runs_at_once or _lost_independence(old, new):
         return False

@@ -112,7 +112,7 @@ class Rollouts(Part):
                 text = "the roll-out has ended: every shard runs or starts as configured now"
                 self._state.publish(at, Topic.CONFIG, text, job=name)
             return
-        if self._state.paused(name):  # an end now would be followed by no start
+        if self._state.paused(name):  # a shard that ends in a pause does not start again
             self._jobs[name] = 0
             return
         shards = firing.shards[: job.shard_count]

@@ -1,4 +1,4 @@
-"""Sharding: makes a firing with its shards, and the payload of an attempt."""
+"""Sharding: functions that make firings with their shards, and the payloads of attempts."""
 
 from __future__ import annotations
 
@@ -37,17 +37,18 @@ _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class Payload(NamedTuple):
-    """The description of one attempt for the executor. `shared` is the part that all attempts of its job have."""
+    """The description of one attempt for the executor. `shared` is equal for all attempts of a job."""
 
     own: bytes
     shared: bytes = b""
 
 
 def firing_id(job: str, cause: str, fire_ms: int, unique: str, cluster: str) -> str:
-    """The id of a firing: `JOB.WHICH@CLUSTER`, with the key of the job. No other cluster makes the same one.
+    """The id of a firing: `JOB.WHICH@CLUSTER`, with the key of the job. No other cluster makes the same id.
 
-    For cron it is derived from the fire time, the same for all leaders of the cluster; otherwise it is unique. Builds
-    that knew no clusters made ids without `@CLUSTER`. Do not parse an id: the firing has a field for each part.
+    WHICH of a firing by cron is derived from the fire time, so all leaders of the cluster make the same id. WHICH of
+    another firing is unique. Builds that knew no clusters made ids without `@CLUSTER`. Do not parse an id: the firing
+    has a field for each part.
     """
     if cause is Cause.CRON:
         instant = datetime.fromtimestamp(fire_ms / 1000, UTC)
@@ -58,7 +59,7 @@ def firing_id(job: str, cause: str, fire_ms: int, unique: str, cluster: str) -> 
 def make_firing(
     job: Job, state: JobState, cause: Cause, fire_ms: int, unique: str, cluster: str, terms: Terms = NO_TERMS
 ) -> Firing:
-    """A new firing, in which all shards of `job` wait, or those that `terms` choose."""
+    """A new firing, in which all shards of `job` wait, or only those that `terms` choose."""
     firing = Firing(
         id=firing_id(job.key, "backfill" if terms.backfill else cause, fire_ms, unique, cluster),
         job=job.key,
@@ -67,7 +68,7 @@ def make_firing(
         fire_ms=fire_ms,
         shards=untried(job.shard_count + (2 if job.firing_listener else 0)),
         stepped=bool(job.firing_listener),
-        terms=terms if terms != NO_TERMS else NO_TERMS,  # this object is left out of records
+        terms=terms if terms != NO_TERMS else NO_TERMS,  # records leave this object out
     )
     if not terms.items:
         return firing
@@ -90,7 +91,7 @@ def payload(job: Job, firing: Firing, task: Task, fence: int) -> Payload:
         parameter = firing.terms.parameter_of(item, parameter)
     more = "" if step is None else f",{_encode(_describe_step(job, firing, step))[1:-1]}"
     ports = f',"ports":{_encode(task.ports)}' if task.ports else ""
-    # Formatted by hand for speed: most of a payload is the same for all attempts of a job.
+    # This part is formatted by hand for speed. The other part is the same for all attempts of a job, and is cached.
     own = (
         f'{{"schema":{PAYLOAD_SCHEMA},"runId":{_text(firing.id)},"attempt":{task.attempt},"fence":{fence},'
         f'"fireTime":{"null" if job.kind is _RESIDENT else firing.fire_ms},'
@@ -102,7 +103,7 @@ def payload(job: Job, firing: Firing, task: Task, fence: int) -> Payload:
 
 
 def _runs_alone(job: Job, shard: Shard) -> bool:
-    """Whether a shard of a job that shares a worker gets a process of its own, because it lost shared workers."""
+    """Whether a shard gets a process of its own, because it has lost the shared worker too often."""
     return shard.lost_workers >= ALONE_AFTER and job.shares_worker
 
 
@@ -162,9 +163,11 @@ def _parameters(job: Job) -> tuple[str, ...]:
 
 @lru_cache(maxsize=4096)
 def _of_all_shards(job: Job, parameter: str | None) -> bytes:
-    """The part of the payload that all attempts of a job have: the rest of the context, and the job's description.
+    """The part of the payload that is equal for all attempts of a job.
 
-    `parameter` is that of a trigger; None stands for the job's own.
+    It contains the rest of the context, and the job's description.
+
+    `parameter` is the parameter of a trigger; None stands for the job's own parameter.
     """
     parameter = job.parameter if parameter is None else parameter
     context = {"jobName": job.name, "shardingTotalCount": job.shard_count, "jobParameter": parameter}

@@ -48,7 +48,7 @@ class Policy:
     roaming_refuse_ms: int = 60_000
     #: a firing that is handled later than this after its due instant counts as missed
     misfire_threshold_ms: int = 5_000
-    #: unfinished firings that one job may have
+    #: the maximum number of unfinished firings of a job
     max_waiting: int = 100
     #: ended firings kept per job
     history: int = 50
@@ -70,7 +70,7 @@ class Policy:
     kill_timeout_ms: int = 120_000
     #: shards placed in one scheduling cycle
     cycle_limit: int = 20_000
-    #: limits of one call, which launches tasks on one agent: when it has this number of tasks or bytes, further tasks
+    #: limits of one call, which launches tasks on one agent: if a call has this number of tasks or bytes, further tasks
     #: wait for the next offer
     accept_tasks: int = 1_000
     accept_bytes: int = 4 << 20
@@ -141,7 +141,7 @@ class State:
         self.connected = False
         self.cluster = Cluster(matcher(len(DIMENSIONS)))
         self.queue = queue.Queue(lambda job: self.jobs[job].runs_at_once if job in self.jobs else 1)
-        #: job → why it could not be launched; cleared when the job or its app changes
+        #: job → the error that keeps it from starting anything; removed when the job or its app changes
         self.faults: dict[str, str] = {}
         self.plans: dict[str, ExecutorPlan] = {}
         self._sequence = recovery.numbers_used(stored, epoch)
@@ -190,7 +190,7 @@ class State:
             self.write_set[_FIRING, firing.id] = firing
 
     def put_firing_unsaved(self, firing: Firing) -> None:
-        """Set a firing here, not in the store. For values that a new leader derives from other records."""
+        """Set a firing here, not in the store. This is for values that a new leader derives from other records."""
         self.firings[firing.id] = firing
 
     def delete_firing(self, firing_id: str) -> None:
@@ -314,7 +314,7 @@ class State:
         )
 
     def pauses_of(self, job: str) -> list[str]:
-        """The keys of the pauses that hold a job, its app's and the one of everything included."""
+        """The keys of the pauses that hold a job: the pauses of the job, of its app and of everything."""
         if not self.pauses:
             return []
         app = self.jobs[job].app_key if job in self.jobs else ""
@@ -339,7 +339,7 @@ class State:
         return self.plan_of(job.app_key).request(job)
 
     def new_firing(self, job: Job, cause: Cause, fire_ms: int, terms: Terms = NO_TERMS) -> Firing:
-        """A firing of the job's present generation with all shards, waiting. It is not a record yet."""
+        """A new firing of the job's present generation (see `sharding.make_firing`). It is not a record yet."""
         job_state = self.job_states[job.key]
         return sharding.make_firing(job, job_state, cause, fire_ms, self.unique(), self.policy.cluster, terms)
 
@@ -349,5 +349,5 @@ class State:
         return f"{self.epoch}-{self._sequence}"
 
     def fence(self) -> int:
-        """A fence token, higher than those of earlier tasks. A double holds it exactly up to epoch 9 million."""
+        """A fence token, higher than those of earlier tasks. A 64-bit float holds it exactly up to epoch 9 million."""
         return self.epoch * 1_000_000_000 + self._sequence

@@ -1,7 +1,8 @@
 """The life of a task as a table: (state, update) → the next state, or how the task ended. Every pair is listed.
 
-Mesos delivers updates at least once, late, and after a change of leader in any order. So an update of a live task never
-moves it back to an earlier state. An ended task has no record, so a later update of it counts as one of an orphan task.
+Mesos delivers updates at least once, late, and after a change of leader in any order. So an update never moves a live
+task back to an earlier state, except from UNREACHABLE. An ended task has no record, so a later update of it counts as
+one of an orphan task.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ class Ending(NamedTuple):
 
 Step: TypeAlias = TaskState | End
 
-# Stands for every update that the table does not list, such as one of a later version of Mesos. It changes nothing.
+# Stands for each update that the table does not list, such as one of a later version of Mesos. Such an update changes
+# nothing.
 OTHER = "OTHER"
 
 _SR, _SG, _ST, _RU, _KI, _UN = TaskState
@@ -62,10 +64,11 @@ _ROWS: dict[str, tuple[Step, ...]] = {
 TABLE: dict[tuple[TaskState, str], Step] = {
     (state, update): step for update, steps in _ROWS.items() for state, step in zip(_COLUMNS, steps, strict=True)
 }
-#: updates after which an orphan task need not be killed; after an unlisted one it may still live
+#: updates after which an orphan task need not be killed; after an update that is not listed, the task may still live
 OVER_OR_AWAY = frozenset(_ROWS) - {"TASK_STAGING", "TASK_STARTING", "TASK_RUNNING", "TASK_KILLING", OTHER}
 
-#: updates after which a task certainly does not run, whatever later updates report; after a loss it may still run
+#: updates after which a task certainly does not run, even if a later update reports it as running; after a loss, a task
+#: may still run
 CERTAIN_ENDS = frozenset({"TASK_FINISHED", "TASK_FAILED", "TASK_KILLED", "TASK_ERROR"})
 
 # Reasons of a TASK_FAILED that the job did not cause.
@@ -90,7 +93,8 @@ _INFRASTRUCTURE = frozenset(
 _DRAINED = "REASON_AGENT_DRAINING"
 # With these reasons, the master reports the state of an update that is still on its way, but not the update's own
 # reason. So it is unknown why a task failed, and whether a drain killed it. Such a report changes nothing: the agent
-# repeats the update until it is acknowledged. So either the update itself follows, or the loss of the agent.
+# repeats the update until the update is acknowledged. So either the update itself follows, or a report that the agent
+# is lost.
 _NO_REASON = frozenset({"REASON_AGENT_REREGISTERED", "REASON_RECONCILIATION"})
 # Causes in the update's data by which our executor reports a failure of the cluster.
 WORKER_LOST = "worker_lost"

@@ -38,7 +38,7 @@ from jobcloud.scheduler.state import State
 from jobcloud.scheduler.status import End, Ending
 from jobcloud.wire import RESULT_BYTES, is_flat
 
-# If an unreachable task is due for replacement, but is unconfirmed, it is checked again after this.
+# An unreachable task that is due for replacement, but unconfirmed, is checked again after this time.
 _CHECK_MS = 1_000
 # Maximum time between two checks of the unreachable tasks.
 _IDLE_MS = 3_600_000
@@ -152,7 +152,10 @@ class Tasks(Part):
         return f"; the agent fetches {url} and the executor: do they exist, and can the agent reach them?"
 
     def _on_orphan(self, update: Status, at: int) -> None:
-        """Handle an update for a task without a record. If the task may live, kill it, but not its replacement."""
+        """Handle an update for a task without a record. If the task may live, kill it.
+
+        The kill does not affect another attempt of the same shard.
+        """
         known = self._reconciliation.orphans.pop(update.task_id, None)
         if update.state in status.OVER_OR_AWAY or not update.agent_id or update.task_id in self._ended:
             return
@@ -283,8 +286,8 @@ class Tasks(Part):
     def _end_oversized(self, task: Task, size: int, event: SendFailed) -> None:
         """End a task whose launch was refused because the call was too large.
 
-        `size`: the bytes of the launch if the call had no other task, otherwise 0. A launch
-        that is too large by itself would be refused again, so the job gets a fault.
+        `size`: the bytes of the launch if the call had no other task, otherwise 0. A launch that is too large by itself
+        would be refused again. So its job gets a fault.
         """
         text = f"the Mesos master refused a call for its size: {event.reason}"
         if size and task.job in self._state.jobs:
@@ -296,7 +299,7 @@ class Tasks(Part):
     # ------------------------------------------------------------------------------------------------- reading
 
     def confirmed(self, task: Task) -> bool:
-        """Whether the task is known to live: its agent is reachable, and Mesos has answered the reconciliation."""
+        """Whether the task is known to live: its agent is reachable, and no question about the task is open."""
         agent = self._state.cluster.agents.get(task.agent_id)
         if task.state is _UNREACHABLE or agent is None or agent.lost:
             return False
@@ -319,7 +322,7 @@ class Tasks(Part):
 
 
 def lost(task: Task, why: str) -> Ending:
-    """The end of a task whose end nobody will report."""
+    """The end of a lost task. Mesos will not report it."""
     end = status.TABLE[task.state, "TASK_LOST"]
     assert isinstance(end, End)
     return Ending(end, why)
@@ -355,8 +358,10 @@ def _result(value: object) -> str:
 
 
 def describe(update: Status) -> str:
-    """The text for users about an end: the reason and the message of the update. If both are missing, its state;
-    "" for TASK_FINISHED."""
+    """The text for users about an end: the reason and the message of the update.
+
+    If both are missing, the text is the state of the update, or "" for TASK_FINISHED.
+    """
     if not update.reason and (update.message or update.state == "TASK_FINISHED"):
         return update.message
     found = ": ".join(part for part in (update.reason, update.message) if part)

@@ -1,11 +1,11 @@
 """Timeouts: attempts that exceed their time limit, and tasks that do not end after a kill.
 
-The executor ends an attempt at its time limit. If the executor does not, this part kills the task, after a grace
-period. An attempt that ends by this kill counts as failed. If a task does not end after a kill, its executor hangs, and
-the agent is asked to shut the executor down by force.
+The executor ends an attempt at its time limit. If the executor does not end the attempt, this part kills the task,
+after a grace period. An attempt that ends by this kill counts as failed. If a task does not end after a kill, its
+executor hangs, and the agent is asked to shut the executor down by force.
 
-Time is the sum of the intervals between ticks, each counted as at most two seconds. Each leader begins to count at
-zero. So no attempt ends early because the clock jumps or the scheduler stands still.
+This part counts time as the sum of the intervals between ticks. An interval counts as at most two seconds. Each leader
+begins to count at zero. So no attempt ends early because the clock jumps or the scheduler stands still.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from jobcloud.scheduler.state import State
 from jobcloud.scheduler.status import Ending
 
 _MAX_STEP_MS = 2_000
-# A task that is unreachable or unconfirmed is checked again after this.
+# A task that is unreachable or unconfirmed is checked again after this time.
 _CHECK_MS = 5_000
 _MAX_STALE = 1_000
 _UNREACHABLE = TaskState.UNREACHABLE
@@ -45,7 +45,7 @@ class Timeouts(Part):
             self._watch(task)
 
     def begin(self, at: int) -> None:
-        """Restart the timeouts of kills, which could not be sent before the session began."""
+        """Restart the timeouts of kills, because no kill could be sent before the session began."""
         for task in self._state.tasks.values():
             self._restart_kill_timeout(task)
 
@@ -115,7 +115,10 @@ class Timeouts(Part):
             heapq.heapify(self._heap)
 
     def _grace(self, task: Task) -> int:
-        """The time that the executor has to end the task: one grace period after its request, and one to use force."""
+        """The time that the executor has to end the task.
+
+        It is one grace period after the executor has asked the job to stop, and one more for the use of force.
+        """
         job = self._state.jobs.get(task.job)
         return 2 * (job.kill_grace_ms if job is not None else MAX_KILL_GRACE_MS if not task.placeholder else 0)
 

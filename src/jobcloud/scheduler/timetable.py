@@ -19,8 +19,8 @@ from jobcloud.scheduler.tasks import Tasks
 # If the last handled fire time of a job is later than now by more than this, users are warned, and `jobcloud job
 # enable` lets the job fire again.
 AHEAD_MS = 60_000
-# If the last handled fire time of a job is later than now by more than this, an update lets the job fire again.
-# So does enabling the job after it was disabled.
+# If the last handled fire time of a job is later than now by more than this, an update lets the job fire again. The job
+# also fires again when it is enabled after it was disabled.
 REVIVED_MS = 86_400_000
 # The last second of the year 9999.
 _LAST_MS = 253_402_300_799_000
@@ -59,7 +59,7 @@ class Timetable(Part):
         self.review(at)
 
     def review(self, at: int) -> None:
-        """Look for silent jobs: a clock was ahead, so their fire times count as handled until far in the future."""
+        """Look for silent jobs, whose fire times count as handled until far in the future: a clock was ahead."""
         ahead = [
             self._state.job_states[name].considered_ms
             for name, job in self._state.jobs.items()
@@ -98,7 +98,8 @@ class Timetable(Part):
     def changed(self, known: Job, job: Job, at: int, *, paused: bool) -> None:
         """Schedule a job after a change. `paused`: it was paused before.
 
-        If the job was paused and its times are the same, those that it missed are still decided when it is resumed.
+        If the job was paused and its fire times stay the same, the fire times that it missed are handled when it is
+        resumed.
         """
         considered = self._state.job_states[job.key].considered_ms
         if paused and job.kind is known.kind and job.schedule() == known.schedule():
@@ -175,7 +176,7 @@ class Timetable(Part):
 
     def enqueue(self, job: Job, cause: Cause, fire_ms: int, at: int, terms: Terms = NO_TERMS) -> None:
         """Queue a firing, replace earlier ones with it, or skip it, as the job's concurrency policy says."""
-        # A backfill neither keeps regular firings from waiting, nor is it replaced by them.
+        # The runs of a backfill do not count here, and are not replaced.
         unfinished = [firing for firing in self._state.queue.unfinished(job.key) if not firing.terms.backfill]
         behind = len(unfinished) - job.runs_at_once
         replacing = job.concurrency is Concurrency.REPLACE
@@ -246,7 +247,7 @@ class Timetable(Part):
 
 
 def utc(instant: int) -> str:
-    instant = min(instant, _LAST_MS)  # a damaged record may name a later one
+    instant = min(instant, _LAST_MS)  # a damaged record may contain a later instant
     return f"{datetime.fromtimestamp(instant / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 

@@ -11,9 +11,10 @@ from jobcloud.scheduler.part import Part
 from jobcloud.scheduler.state import State
 from jobcloud.scheduler.status import Ending
 
-# For these causes, the first attempts could start at the fire time of the run. Missed firings are caught up later.
+# For these causes, the first attempts could start at the fire time of the run. A run for a missed firing starts later
+# than its fire time.
 _STARTS_WHEN_DUE = frozenset({Cause.CRON, Cause.TRIGGER, Cause.DAEMON})
-# Mesos repeats what the trace of the launch says.
+# An update to one of these states adds nothing to the trace of the launch.
 _LAUNCHED = frozenset({TaskState.STORED, TaskState.STAGING})
 
 
@@ -32,11 +33,12 @@ class Traces(Part):
 
     def __init__(self, state: State) -> None:
         super().__init__(state)
-        #: by the ids of the live tasks, without placeholders. The run's record may be gone when the attempt ends.
+        #: live task, except placeholders → its run, which is kept here because the run's record may be gone when the
+        #: task ends
         self._runs: dict[str, _Run] = {}
 
     def restore(self, at: int) -> None:
-        """The time before a launch by an earlier leader is known for first attempts only."""
+        """If an earlier leader launched a task, the time before the launch is known for first attempts only."""
         for task in self._state.tasks.values():
             if not task.placeholder:
                 firing = self._state.firings[task.firing_id]

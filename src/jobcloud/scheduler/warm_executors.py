@@ -1,4 +1,4 @@
-"""Warm executors: executors that run on a number of agents, or on every agent, even while no job needs them.
+"""Warm executors: executors that run on some agents, or on every agent, even while no job needs them.
 
 Mesos starts an executor with its first task, and an executor ends itself after some time without tasks. So a warm
 executor runs a *placeholder task*, which does nothing, needs almost no resources and never ends by itself. The task's
@@ -182,7 +182,7 @@ class WarmExecutors(Part):
     def task_ended(self, task: Task, ending: Ending, at: int) -> None:
         """If a placeholder was not killed, begin the back-off before its replacement.
 
-        The back-off is short if the placeholder has lived for long.
+        If the placeholder has run for PROVEN_MS, the back-off is the first one again.
         """
         if not task.placeholder:
             return
@@ -235,7 +235,7 @@ class WarmExecutors(Part):
         """Count the missing placeholders, if anything has changed. Returns the placeholders that are no longer wanted.
 
         A placeholder is not wanted if its executor is of an old version, if it lacks a context that a job has, if its
-        app is gone, if its agent is cordoned, or if there are too many.
+        app is gone, if its agent is cordoned, or if its app has too many placeholders.
         """
         if not self._review_due and self._cordoned == self._state.cluster.cordoned:
             return []
@@ -325,7 +325,7 @@ class WarmExecutors(Part):
 
 
 def _bounded(contexts: Iterable[str]) -> Iterator[str]:
-    """The first contexts whose names fit into the record of a task. The others are built when a job needs them."""
+    """The contexts, sorted, as many as fit into the record of a task. The others are built when a job needs them."""
     left = _CONTEXTS_BYTES
     for context in sorted(contexts):
         left -= 6 * len(context)  # in JSON a character takes at most six bytes

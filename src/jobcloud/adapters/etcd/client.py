@@ -1,7 +1,7 @@
 """A client of etcd's JSON gateway: several members, a time limit on every call, TLS, user and password.
 
-A call that gets no answer is repeated at the next member until its time is over. So a call may take effect more
-than once, and late: a suspended member handles the request when the member continues. Therefore every change is a
+A call that gets no answer is repeated at the next member until its time is over. So a call may take effect more than
+once, and late: a suspended member handles the request when the member continues. Therefore every write of a key is a
 transaction whose comparisons let it succeed only once. The caller reads the failure branch of the transaction
 (store.py). Reads are linearizable.
 
@@ -52,7 +52,7 @@ class _Code(IntEnum):
 
 
 class NoAnswer(StoreError):
-    """etcd did not answer in time. The request may have taken effect, or may still do so."""
+    """etcd did not answer in time. The request may have taken effect, or may still take effect."""
 
 
 class Rejected(StoreError):
@@ -165,7 +165,7 @@ def was_changed_at(key: bytes, revision: int) -> Operation:
 
 
 def end_of(prefix: bytes) -> bytes:
-    """The end of the range of all keys that begin with `prefix`, whose last byte is not 255."""
+    """The end of the range of all keys that begin with `prefix`. The last byte of `prefix` must not be 255."""
     return prefix[:-1] + bytes([prefix[-1] + 1])
 
 
@@ -230,7 +230,7 @@ class EtcdClient:
         return self._call("/v3/kv/txn", request, Transaction, limit_s)
 
     def range(self, key: bytes, range_end: bytes = b"", *, limit: int = 0, revision: int = 0) -> Range:
-        """The keys from `key` to `range_end`, linearizable. Raises as `transact`."""
+        """The keys from `key` to `range_end`, read linearizably. Raises the same errors as `transact`."""
         request = {"key": key, "range_end": range_end, "limit": str(limit), "revision": str(revision)}
         return self._call("/v3/kv/range", request, Range)
 
@@ -285,7 +285,7 @@ class EtcdClient:
             except StoreFull as error:
                 if not tries:
                     raise
-                # An earlier attempt may have used the last space.
+                # An earlier attempt of this call may have taken effect, and may have used the last space.
                 raise NoAnswer(f"it is unknown whether an earlier attempt has taken effect: {error}") from error
             except (Lost, _Unclear) as error:
                 problem = str(error)
@@ -382,7 +382,7 @@ class EtcdClient:
             raise _Unclear(f"an answer of etcd cannot be read: {error}") from error
         header: Header = getattr(found, "header", None) or found.result.header  # type: ignore[attr-defined]
         if not header.cluster_id:
-            # For example a proxy that answers {}. It must not look like an etcd without keys.
+            # For example, a proxy may answer {}. Such an answer must not count as one of an etcd without keys.
             raise _Unclear("an answer names no cluster, so it is not from etcd")
         if self._cluster and header.cluster_id != self._cluster:
             raise StoreUnusable("the servers in etcd.hosts belong to different clusters of etcd")

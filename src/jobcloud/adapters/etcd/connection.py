@@ -1,7 +1,7 @@
 """One HTTP connection to a member of etcd: a time limit on the whole exchange, and a limit on the size of the answer.
 
-Other HTTP clients limit the time between two pieces of data. With them, a member that sends a byte now
-and then could hold the leader up without end.
+Other HTTP clients limit the time between two pieces of data. With such a client, a member that sends a byte now and
+then could block the leader without end.
 """
 
 from __future__ import annotations

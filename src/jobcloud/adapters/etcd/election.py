@@ -1,13 +1,13 @@
 """Leader election in etcd: the candidate with the oldest key leads.
 
 Each candidate has a lease and a key with that lease; the key with the lowest create revision leads (the recipe of
-etcd's own client, https://github.com/etcd-io/etcd/blob/v3.4.23/clientv3/concurrency/election.go). A candidate asks
-several times a second. It does not watch: a watch that is silent proves nothing.
+etcd's own client, https://github.com/etcd-io/etcd/blob/v3.4.23/clientv3/concurrency/election.go). A candidate asks etcd
+several times a second who leads. It sets no watch, because a silent watch proves nothing.
 
 The leader keeps its lease alive. It trusts an answer for two thirds of the TTL, counted by its own clock from the
-request on. After that time it no longer leads, whatever etcd reports: each change of etcd's own leader renews the
-leases, so the key of an old leader can outlive its TTL by far. The next candidate leads when the lease has expired,
-which is never before the TTL has passed.
+request on. After that time, the scheduler no longer leads, even if etcd still has its key. Each change of etcd's own
+leader renews all leases, so the key of a dead scheduler can outlive its TTL by far. The next candidate leads when the
+lease has expired, which is never before the TTL has passed.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class EtcdElection:
             try:
                 found = self._campaign()
             except StoreUnusable:
-                # For example, the rights allow reading alone. If not revoked, our lease would live for its whole TTL.
+                # For example, the rights allow only reads. Without this call, our lease would live for its whole TTL.
                 self._revoke()
                 raise
             except StoreError as error:
@@ -121,7 +121,10 @@ class EtcdElection:
     # ---------------------------------------------------------------------------------------------------- candidate
 
     def _campaign(self) -> str | None:
-        """Become a candidate. None if we lead, else a text about the leader. Raises StoreError."""
+        """Become a candidate, if this scheduler is none. Returns None if it leads, otherwise a text for `report`.
+
+        Raises StoreError.
+        """
         asked = self._monotonic()
         candidates = self._candidates()
         if self._own_key(candidates) is None:
@@ -154,7 +157,7 @@ class EtcdElection:
         return next((each for each in candidates if self._lease and each.key == self._key()), None)
 
     def _enter(self) -> None:
-        """Create our key, with a new lease, behind those of all other candidates."""
+        """Create our key, with a new lease, behind the keys of all other candidates."""
         lease = secrets.randbits(62) + 1
         # Late duplicates of these requests change nothing: the id is never used again.
         try:

@@ -1,7 +1,7 @@
 """The addresses of hosts, found within a time limit.
 
-A name service that hangs blocks `socket.getaddrinfo` without end, because the C library has no setting for a limit.
-So a thread of its own waits for the answer. There is at most one such thread for a host and port.
+A name service that hangs blocks `socket.getaddrinfo` without end, because the C library has no setting for a limit. So
+a separate thread waits for the answer. There is at most one such thread for each host and port.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ class Names:
 
     def _finish(self, target: Target, found: Found | None = None) -> None:
         with self._lock:
-            # This precedes the report of the result, so that the next call of `find` asks again. `find` holds the lock
-            # until it has registered the look-up, so there is an entry to delete.
+            # The look-up is deleted before its result is reported, so that the next call of `find` asks again. `find`
+            # holds the lock until it has registered the look-up, so there is an entry to delete.
             del self._running[target]
             if found:
                 self._known[target] = found

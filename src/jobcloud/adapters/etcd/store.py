@@ -119,7 +119,7 @@ class EtcdStore:
             while True:
                 epoch, head = self._read_epoch(), self._read_head()
                 if epoch is not None and token.encode() in epoch.value:
-                    # Our request has taken effect, and its answer was lost.
+                    # Our request has taken effect. Its answer may have been lost.
                     self._epoch, self._claim, self._head = self._epoch_of(epoch.value), epoch.value, head
                     break
                 if epoch is None:
@@ -140,7 +140,7 @@ class EtcdStore:
         candidacy = self._candidacy()
         compare += _still_candidate(candidacy)
         own = [get(candidacy.key)] if candidacy else []
-        # Requests of earlier leaders may still be on their way. They fail, because this changes the head.
+        # Requests of earlier leaders may still be on their way. They fail, because this transaction changes `head`.
         change = [put(self._key(_EPOCH), value), put(self._key(_HEAD), _head_value(head.number if head else 0, token))]
         answer = self._transact(compare, change, own)
         self.requests += 1
@@ -150,8 +150,8 @@ class EtcdStore:
     def _check_place(self) -> None:
         """Refuse a prefix that lies inside the prefix of another cluster, or contains one.
 
-        Otherwise the outer cluster would read the keys of the inner one. Checked before the first epoch only, so that a
-        new cluster cannot stop a running one.
+        Otherwise the outer cluster would read the keys of the inner one. The check is made only before the first epoch
+        of a cluster, so that a new cluster cannot stop a running one.
         """
         parts = self._client.root.strip(b"/").split(b"/")
         outer = [b"/" + b"/".join(parts[:number]) + b"/" for number in range(1, len(parts))]
@@ -193,7 +193,7 @@ class EtcdStore:
         return int(number)
 
     def _epoch_of(self, value: bytes) -> int:
-        """The epoch in the key's value. Raises StoreUnusable if it is damaged: a guess might reuse an earlier epoch."""
+        """The epoch in the key's value. Raises StoreUnusable for a damaged value: a guess might reuse an old epoch."""
         try:
             epoch = json.loads(value)["epoch"]
         except (ValueError, KeyError, TypeError, RecursionError):

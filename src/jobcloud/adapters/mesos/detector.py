@@ -1,7 +1,8 @@
 """Detect the leading Mesos master in ZooKeeper.
 
-Format: candidates for the leading master keep sequential nodes `json.info_<number>` in one directory, each holding the
-MasterInfo as JSON; the lowest number leads (Mesos 1.11, `src/master/contender`, `detector/zookeeper.cpp`).
+Format: each candidate for the leading master keeps a sequential node `json.info_<number>` in one directory. The node
+contains the candidate's MasterInfo as JSON. The candidate with the lowest number leads (Mesos 1.11,
+`src/master/contender`, `detector/zookeeper.cpp`).
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ class MasterDetector:
         self._client.close()
 
     def _changed(self, *_: object) -> None:
-        # Called on kazoo's thread: it must not block, and must return None.
+        # kazoo calls this method on its own thread. So the method must not block, and must return None.
         self._wake.set()
 
     def _run(self) -> None:

@@ -1,8 +1,8 @@
 """The Driver port for Mesos. It uses the driver class of pymesos, hardened by `hardened`.
 
 Threads: one reads the event stream, and one makes the calls in order. With zk://, another detects the leading master.
-Back-pressure: while the receiver of events blocks, the stream is not read, and events wait at the master. Calls wait
-here. Calls beyond MAX_WAITING_CALLS are returned as SendFailed.
+Back-pressure: while the receiver of events blocks, the stream is not read, and events wait at the master. Calls wait in
+the driver. Calls beyond MAX_WAITING_CALLS are returned as SendFailed.
 """
 
 # ruff: noqa: N802 - _Receiver has the method names that pymesos calls
@@ -81,7 +81,7 @@ class MesosSettings:
 
     `master` is HOST:PORT, several separated by commas, or zk://HOST:PORT,.../PATH. `zookeeper_auth` is "user:password"
     for zk://. `heard` gets the time of a master (ms) at each subscription. Slow networks and tests may need other
-    values of `missed_heartbeats` and the numbers after it.
+    values of `missed_heartbeats` and of the numbers that follow it.
     """
 
     master: str
@@ -123,7 +123,7 @@ _Request: TypeAlias = Call | Acknowledge | _Teardown | _Stop
 
 
 def master_time(settings: MesosSettings) -> int | None:
-    """The present time of a master (ms). None if no master answers, each within 2 s, or with ZooKeeper."""
+    """The present time of a master (ms). None if no configured master answers within 2 s. None with zk://, too."""
     dialer = Dialer(_tls_context(settings.tls), _authorization(settings), _DATE_S)
     found = (ask_date(address, dialer) for address in _masters(settings.master))
     return next((time_ms for time_ms in found if time_ms is not None), None)
@@ -132,7 +132,7 @@ def master_time(settings: MesosSettings) -> int | None:
 class MesosDriver:
     """A `jobcloud.ports.Driver`. Raises ConfigError with the key of the wrong setting.
 
-    `on_refusal` gets the ConfigError if Mesos has registered the framework id with another user, principal or
+    `on_refusal` gets a ConfigError if Mesos has registered the framework id with another user, principal or
     `checkpoint`, and keeps the old value. Then the driver does not subscribe again. `now_ms` dates the events.
     """
 

@@ -74,29 +74,30 @@ _EARLY_EVENTS = frozenset({"SUBSCRIBED", "ERROR", "HEARTBEAT"})
 # Messages of ERROR for a framework id that Mesos will never accept again (master.cpp: completed frameworks).
 _REMOVED = ("framework has been removed", "completed framework")
 # Message to a scheduler that was replaced by another scheduler with the same framework id. If the replaced scheduler
-# subscribed at once, it would replace the other one in turn.
+# subscribed again at once, it would replace the other scheduler in turn.
 _REPLACED = "framework failed over"
 # Message to a framework that has subscribed with another principal.
 _OTHER_PRINCIPAL = "changing framework's principal is not allowed"
-# Answers to UPDATE_FRAMEWORK of a master that does not lead or is in trouble.
+# The answers with which a master that does not lead, or is in trouble, refuses UPDATE_FRAMEWORK.
 _TRY_AGAIN = frozenset({http.client.TEMPORARY_REDIRECT, http.client.INTERNAL_SERVER_ERROR, http.client.BAD_GATEWAY,
                         http.client.SERVICE_UNAVAILABLE, http.client.GATEWAY_TIMEOUT})  # fmt: skip
-# Answer to UPDATE_FRAMEWORK with a field that Mesos does not change. Mesos ignores such a change in SUBSCRIBE.
+# The answer if UPDATE_FRAMEWORK would change a field that Mesos does not change. In SUBSCRIBE, Mesos ignores such a
+# change.
 _UNCHANGEABLE = re.compile(r"Updating 'FrameworkInfo\.(\w+)' is unsupported; attempted to update from '(.*?)' to '")
 _HEARTBEAT_S = 15.0
 _LONGEST_HEARTBEAT_S = 3600.0
-# After a session of this length the backoff starts at its first value again.
+# After a session of this length, the back-off starts at its first value again.
 _GOOD_SESSION_S = 30.0
 
 
 def _heartbeat_s(info: Json) -> float:
-    """The interval between heartbeats announced by SUBSCRIBED, limited to plausible values."""
+    """The interval between heartbeats that SUBSCRIBED announces, limited to plausible values."""
     announced = float(info.get("heartbeat_interval_seconds", _HEARTBEAT_S))
     return min(announced, _LONGEST_HEARTBEAT_S) if announced > 0 else _HEARTBEAT_S
 
 
 class End(Enum):
-    """How an attempt to subscribe ended. It determines the wait before the next attempt."""
+    """The end of an attempt to subscribe. It determines the wait before the next attempt."""
 
     LOST = auto()
     REDIRECTED = auto()
@@ -106,7 +107,7 @@ class End(Enum):
 class Backoff:
     """The wait before the next attempt, which doubles from `first_s` to `max_s`. After a refusal, it is `refused_s`.
 
-    Jitter covers the upper half of each wait.
+    Each wait is shortened at random, by at most half of it.
     """
 
     def __init__(self, first_s: float, max_s: float, refused_s: float) -> None:
@@ -176,7 +177,7 @@ class HardenedDriver(MesosSchedulerDriver):  # type: ignore[misc]  # pymesos has
         self._io_thread.start()
 
     def stop(self, failover: bool = True) -> None:
-        """Disconnect. The framework and its tasks stay, whatever `failover` is; `teardown` removes them."""
+        """Disconnect. The framework and its tasks stay; `failover` has no effect. `teardown` removes them."""
         with self._lock:
             self._started = False
             attempt = self._attempt
@@ -384,8 +385,10 @@ class HardenedDriver(MesosSchedulerDriver):  # type: ignore[misc]  # pymesos has
             self.sched.registered(self, {"value": framework_id}, master)
 
     def _check_identity(self, session: Session) -> bool:
-        """Whether Mesos has the framework as this process describes it. If not, or if this is unknown, the session
-        ends.
+        """Compare this framework with Mesos' record of it. Returns whether the session may continue.
+
+        If Mesos keeps another value, or cannot compare at present, this method ends the session. If Mesos refuses the
+        comparison for another reason, the session continues.
 
         Mesos silently ignores a change of the user or of checkpointing in SUBSCRIBE. Only UPDATE_FRAMEWORK reports such
         a change.
@@ -479,17 +482,17 @@ class HardenedDriver(MesosSchedulerDriver):  # type: ignore[misc]  # pymesos has
         """Does nothing: the connection for calls belongs to the session."""
 
     def acknowledge(self, task_id: str, agent_id: str, uuid: str) -> None:
-        """As pymesos' `acknowledgeStatusUpdate`, but without a dict per update: it is the most frequent call."""
+        """As pymesos' `acknowledgeStatusUpdate`, but without the update's dict. This is the most frequent call."""
         which = {"agent_id": {"value": agent_id}, "task_id": {"value": task_id}, "uuid": uuid}
         self._send({"type": "ACKNOWLEDGE", "framework_id": {"value": self.framework_id}, "acknowledge": which})
 
     def killTask(self, task_id: Json, agent_id: Json | None = None) -> None:
-        """Sends the agent id too: the master then finds the task even before the agent has re-registered."""
+        """Sends the agent id too. With this id, the master finds the task even before the agent has re-registered."""
         kill = {"task_id": task_id} if agent_id is None else {"task_id": task_id, "agent_id": agent_id}
         self._call("KILL", kill)
 
     def reconcileTasks(self, tasks: list[Json]) -> None:
-        """Sends agent ids too: without them the master does not answer until all agents have re-registered."""
+        """Sends agent ids too. Without these ids, the master does not answer until all agents have re-registered."""
         self._call("RECONCILE", {"tasks": tasks})
 
     def shutdownExecutor(self, executor_id: Json, agent_id: Json) -> None:

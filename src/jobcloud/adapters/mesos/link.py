@@ -34,7 +34,7 @@ _PIECE = 1 << 18
 _ALIVE_BYTES = 1 << 20
 _MAX_BODY = 1 << 16
 _MAX_REASON = 1000
-# Once this many bytes of calls wait, no further call is encoded before some of them are sent.
+# If calls with this many bytes wait, no further call is encoded before some of them are sent.
 _MAX_WAITING_BYTES = 8 << 20
 # How long calls in flight may wait for their answers after the stream has ended.
 _LAST_ANSWER_S = 1.0
@@ -100,7 +100,7 @@ class Dialer:
 
 
 class CallLine:
-    """The keep-alive connection for the calls of one session, in order, several in flight at a time.
+    """The keep-alive connection for the calls of one session. Calls are sent in order, several in flight at a time.
 
     HTTP/1.1 pipelining (RFC 9112, 9.3.2): answers arrive in the order of the calls. Until a connection has stayed open
     after an answer, it carries one call at a time. `add` and `exchange` must be called by one thread.
@@ -295,8 +295,8 @@ def _send(sock: socket.socket, calls: list[bytes]) -> tuple[int, OSError | None]
 class Session:
     """One attempt to subscribe and, if it succeeds, the subscription until its event stream ends.
 
-    One thread opens it, reads `records` and closes it; one thread makes calls by `add` and `exchange`. `end` is
-    thread-safe.
+    One thread opens the session, reads `records` and closes the session. Another thread makes calls by `add` and
+    `exchange`. `end` is thread-safe.
     """
 
     def __init__(self, address: Address, dialer: Dialer) -> None:
@@ -375,7 +375,8 @@ class Session:
                 received += len(piece)
                 any_records = any_records or bool(records)
             if any_records or received >= _ALIVE_BYTES:
-                # Set after the loop, because the master is not silent while the receiver does its work.
+                # The silence begins after the loop, because the receiver's work takes time in which the master is not
+                # silent.
                 silent_since, received = time.monotonic(), 0
 
     def _read(self, chunks: _Chunks | None, deadline: float) -> list[bytes]:
@@ -499,6 +500,7 @@ def _readable(one: socket.socket) -> bool:
 
 
 def _shut(one: socket.socket) -> None:
-    # The method of the plain socket: shutdown() of a TLS socket discards the TLS state that the other thread uses.
+    # This calls the method of the plain socket, because shutdown() of a TLS socket discards the TLS state that the
+    # other thread uses.
     with suppress(OSError):
         socket.socket.shutdown(one, socket.SHUT_RDWR)

@@ -1,4 +1,4 @@
-"""Convert between Mesos' v1 JSON and our values. No connection, no clock, no state except caches.
+"""Convert between Mesos' v1 JSON and our values. The module has no connection, no clock, and no state except caches.
 
 Source of the formats: Mesos 1.11, `include/mesos/v1/mesos.proto` and `scheduler/scheduler.proto`, as protobuf's JSON
 mapping writes them (bytes in base64, enums by name, 64-bit integers as numbers).
@@ -44,8 +44,8 @@ def dumps(message: object) -> bytes:
 def loads(record: bytes) -> Any:
     """Decode a record. Raises ValueError if it is not JSON.
 
-    Invalid UTF-8 inside is replaced. Mesos forwards the bytes of executors unchecked, and an agent resends an update
-    until it is acknowledged: one bad message would break the stream again and again.
+    Invalid UTF-8 in the record is replaced. Mesos forwards the bytes of executors unchecked, and an agent resends an
+    update until the update is acknowledged. So one bad message would break the stream again and again.
     """
     try:
         try:
@@ -106,7 +106,7 @@ def _agent_address(url: Json, hostname: str) -> str:
 @lru_cache(maxsize=16_384, typed=True)
 def _host_port_path(ip: str | None, name: str | None, port: int | None, path: str, hostname: str) -> str:
     path = path.rstrip("/")
-    # The IP address first: our resolver may not know the agent's host name.
+    # The IP address comes first, because our resolver may not know the agent's host name.
     host = ip or name or hostname
     return f"{bracketed(host)}:{port}{path if _PATH.fullmatch(path) else ''}" if host and port else ""
 
@@ -152,7 +152,7 @@ def read_share(resource: Json, roles: tuple[str, ...]) -> Share | None:
 def _origin(resource: Json) -> str:
     """The fields of a resource that Share lacks, as JSON.
 
-    For most resources, these are just the role that gets the offer.
+    For most resources, the only such field is the allocation to a role.
     """
     allocation = resource.get("allocation_info")
     # Fast path: the other three fields are name, type and value.
@@ -402,7 +402,7 @@ def _resource(share: Share) -> msgspec.Raw:
 
 @lru_cache(maxsize=4096)
 def _executor_info(executor: Executor, framework_id: str) -> msgspec.Raw:
-    """The ExecutorInfo. Cached: Mesos requires the same ExecutorInfo in every task that joins an executor."""
+    """The ExecutorInfo. It is cached, because every task that joins an executor must contain the same one."""
     info = {
         **_object(executor.spec, f"the spec of executor {executor.id}"),
         "type": "CUSTOM",

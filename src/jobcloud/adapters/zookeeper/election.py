@@ -1,11 +1,11 @@
 """Leader election in ZooKeeper: the candidate with the oldest node leads.
 
-The recipe is ZooKeeper's own (https://zookeeper.apache.org/doc/r3.8.0/recipes.html#sc_leaderElection): ephemeral nodes
-with growing numbers; each candidate watches the node before its own. kazoo's Election is not used: it waits without a
-time limit while ZooKeeper is out of reach, and it does not tell a leader that the lead is lost. Here, the leader
-keeps checking its own node. It trusts an answer for two thirds of the session timeout that the servers granted. After
-that time, by its own clock, it no longer leads, whatever ZooKeeper or kazoo report. The servers let the next candidate
-lead only later, when the session has expired.
+The recipe is ZooKeeper's own (https://zookeeper.apache.org/doc/r3.8.0/recipes.html#sc_leaderElection): each candidate
+has an ephemeral node with a growing number, and watches the node before its own. kazoo's Election is not used: it waits
+without a time limit while ZooKeeper is out of reach, and it does not tell a leader that the lead is lost. Here, the
+leader keeps checking its own node. It trusts an answer for two thirds of the session timeout that the servers granted.
+After that time, by its own clock, the scheduler no longer leads, even if ZooKeeper and kazoo report no loss. The
+servers let the next candidate lead only later, when the session has expired.
 """
 
 from __future__ import annotations
@@ -102,7 +102,10 @@ class ZooKeeperElection:
                 _log.info("could not delete the election node; it expires with the session: %r", error)
 
     def _campaign(self) -> str | None:
-        """Become a candidate. None if we lead, else a text about the leader. Raises StoreError, KazooException."""
+        """Become a candidate, if this scheduler is none. Returns None if it leads, otherwise a text for `report`.
+
+        Raises StoreError, KazooException.
+        """
         losses = self._session.losses
         if not self._session.connected:
             return "waiting for ZooKeeper: it is out of reach"
@@ -143,7 +146,7 @@ class ZooKeeperElection:
             continue
 
     def _wake(self, event: Any) -> None:
-        # Called on kazoo's thread, which requires None as the result.
+        # kazoo calls this method on its own thread, and requires None as the result.
         self._changed.set()
 
     def _watch(self) -> None:

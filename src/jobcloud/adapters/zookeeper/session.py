@@ -1,8 +1,8 @@
 """A session with ZooKeeper, with a time limit on every call.
 
 kazoo implements the protocol. This module decides three more things: which trees are too open to be used, how long an
-answer may take, and how a lost answer is reported. If the answer is lost, the request may have taken effect: the caller
-must check this.
+answer may take, and how a lost answer is reported. If the answer is lost, the request may have taken effect. The caller
+must check whether it has.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _log = logging.getLogger("jobcloud.zookeeper")
 # kazoo logs every attempt to connect, several a second. This module logs the changes of the connection instead.
 _kazoo_log = logging.getLogger("jobcloud.zookeeper.kazoo")
 _kazoo_log.setLevel(logging.ERROR)
-# After these errors the request may have taken effect, or may still do so.
+# After these errors, the request may have taken effect, or may still take effect.
 _UNKNOWN = (
     zk.ConnectionLoss,
     zk.ConnectionClosedError,
@@ -132,13 +132,14 @@ class ZooKeeperSession:
         Raises NoAnswer; StoreUnusable if access is denied; errors of kazoo for answers such as NoNodeError.
         """
         limit_s = self._timeout_s if limit_s is None else max(0.001, limit_s)
-        # Without a connection kazoo would queue the request and send it later. It must be sent in time or never.
+        # Without a connection kazoo would queue the request and send it later. But a request must be sent in time or
+        # never.
         if self._closed or not self._connected.wait(limit_s):
             raise NoAnswer(f"ZooKeeper at {self.hosts} is out of reach")
         return self._answer(request(self._client), limit_s)
 
     def ask_many(self, requests: Iterable[Request]) -> Iterator[Any]:
-        """The answers to many requests, in order. Several are in flight at a time. Raises as `ask`."""
+        """The answers to many requests, in order. Several are in flight at a time. Raises the same errors as `ask`."""
         waiting: list[Any] = []
         self._connected.wait(self._timeout_s)
         for request in requests:
@@ -165,7 +166,7 @@ class ZooKeeperSession:
             return
         self._closed = True
         self._connected.clear()
-        # In a thread, because kazoo waits too long for servers that do not answer.
+        # The client is closed in a thread, because kazoo waits too long for servers that do not answer.
         closing = threading.Thread(target=self._close_client, name="zookeeper-close", daemon=True)
         closing.start()
         closing.join(_CLOSE_S)
@@ -218,7 +219,7 @@ class ZooKeeperSession:
             )
 
     def _changed(self, state: str) -> None:
-        # Called on kazoo's thread: it must not block, and must return None.
+        # kazoo calls this method on its own thread. So the method must not block, and must return None.
         if not self._closed:
             _log.info("the connection to ZooKeeper at %s is %s", self.hosts, state)
         if state == KazooState.LOST:

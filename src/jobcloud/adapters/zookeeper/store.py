@@ -86,7 +86,7 @@ Operation: TypeAlias = tuple[str, str, bytes | None]
 class _Unfold:
     """Writes of a segment that must be copied to nodes.
 
-    `version`: that of the node state/unfold; each step raises it.
+    `version`: the version of the node state/unfold. Each step raises this version.
     """
 
     number: int
@@ -198,7 +198,7 @@ class ZooKeeperStore:
         raise StoreError(f"{self._session.root} in ZooKeeper changes too fast to be read; try again")
 
     def _nodes(self) -> dict[str, int]:
-        """Path → the last transaction that changed this node: all nodes of records, and state/unfold."""
+        """Path → the last transaction that changed this node, for all nodes of records and all nodes in `state`."""
         folders = (*_FOLDERS.values(), "state")
         paths = [self._session.path(folder, name) for folder in folders for name in self._children(folder)]
         found = self._session.ask_many(_checking(path) for path in paths)
