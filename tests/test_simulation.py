@@ -31,6 +31,7 @@ def judged(history: History) -> History:
     return history
 
 
+@pytest.mark.timeout(1_200)  # a busy machine needs more than the usual limit
 def test_fresh_histories_keep_every_promise_and_reach_every_crash_point(seed: int) -> None:
     first = seed % 1_000_000_000
     assert len(ALL_POINTS) >= 40
@@ -38,7 +39,7 @@ def test_fresh_histories_keep_every_promise_and_reach_every_crash_point(seed: in
     for number, point in enumerate(ALL_POINTS):
         aimed = (number + 1) * AIMED + first
         # Some points are rare, because few histories allow the operator's command that leads there.
-        for start in range(aimed, aimed + 48, 4):
+        for start in range(aimed, aimed + 200, 4):
             if not summary.hit[point]:
                 summary.hit += played(range(start, start + 4)).hit
     assert [point for point in ALL_POINTS if not summary.hit[point]] == []

@@ -583,6 +583,7 @@ def test_another_process_makes_the_same_decisions(seed: int) -> None:
     assert len(told) == 1
 
 
+@pytest.mark.timeout(1_200)  # a busy machine needs more than the usual limit
 def test_histories_meet_every_event_and_every_effect(seed: int) -> None:
     met: set[type] = set()
     # Some are rare, such as the refusal of a maintenance window that would lose a shard. Stop when all have occurred.
