@@ -158,9 +158,9 @@ def test_listeners_and_error_handlers_are_called_as_in_a_cluster(app: Path, capf
     assert [run.handled for run in run_local(app, "listened")] == ["ValueError: no stock"] * 2
     around = [f"before {item}\nafter {item} no stock\n" for item in (0, 1)]
     assert capfd.readouterr().out == f"opening 2\n{''.join(around)}closing {{'FINISHED': 2}}\n"
-    runs = run_local(app, "handled")
-    assert next(runs).handled
-    assert str(next(runs).error) == "no stock"
+    first, second = run_local(app, "handled")
+    assert first.handled
+    assert str(second.error) == "no stock"
     with pytest.raises(ConfigError, match="there is no 'Nobody'"):
         list(run_local(app, "unheard"))
 
