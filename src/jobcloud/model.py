@@ -307,9 +307,9 @@ class Firing(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
     @property
     def worst(self) -> ShardState:
-        """The worst state of the shards of an ended firing. It counts as the state of the run."""
-        states = {shard.state for shard in self.shards}
-        return next(state for state in _WORST_FIRST if state in states)
+        """The worst state of the chosen shards of an ended firing. It counts as the state of the run."""
+        states = {shard.state for shard in self.chosen}
+        return next((state for state in _WORST_FIRST if state in states), ShardState.FINISHED)
 
     @property
     def work(self) -> tuple[Shard, ...]:

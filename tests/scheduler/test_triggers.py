@@ -87,6 +87,7 @@ def test_only_chosen_shards_run(shards: int) -> None:
     assert [shard.state for shard in run.chosen] == [FINISHED] * 2
     desk.restart()
     assert desk.firings() == [run]
+    assert desk.firings()[0].worst is FINISHED, "shards that were left out do not count"
 
 
 def test_listener_of_a_run_with_chosen_shards_hears_of_those_only() -> None:

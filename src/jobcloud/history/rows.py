@@ -40,7 +40,6 @@ _TRACED = {
         }.items()
     )
 }
-_WORST_FIRST = (ShardState.DEAD, ShardState.FAILED, ShardState.KILLED, ShardState.CANCELLED)
 _MAX_MESSAGE = 4_000
 
 
@@ -112,8 +111,6 @@ def _last_attempt(firing: Firing, app: str, item: int, shard: Shard) -> AttemptT
 
 def _run(firing: Firing, app: str) -> Row:
     states = Counter(shard.state for shard in firing.work)
-    every = {shard.state for shard in firing.shards}
-    worst = next((state for state in _WORST_FIRST if state in every), ShardState.FINISHED)
     return (
         row_id(firing.fire_ms, firing.id),
         cut(firing.id, 255),
@@ -121,7 +118,7 @@ def _run(firing: Firing, app: str) -> Row:
         app,
         firing.job,
         str(firing.cause),
-        str(worst),
+        str(firing.worst),
         firing.fire_ms,
         firing.ended_ms,
         len(firing.work),

@@ -150,6 +150,13 @@ def milliseconds(duration: timedelta) -> int:
     return duration // timedelta(milliseconds=1)
 
 
+def is_every_address(host: str) -> bool:
+    """Whether `host` stands for all addresses of the machine, such as 0.0.0.0. Then it is no name for clients."""
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host.strip("[]")).is_unspecified
+    return False
+
+
 def is_loopback(host: str) -> bool:
     """Whether `host` is reachable from this machine only. A name other than localhost counts as another machine."""
     try:
@@ -363,16 +370,9 @@ class Http(_Section):
     )
 
     @property
-    def _every_address(self) -> bool:
-        """Whether `host` stands for all addresses of the machine, such as 0.0.0.0. Then it is no name for clients."""
-        with contextlib.suppress(ValueError):
-            return ipaddress.ip_address(self.host.strip("[]")).is_unspecified
-        return False
-
-    @property
     def names(self) -> tuple[str, ...]:
         """The names by which clients may call the API, in addition to loopback names."""
-        return self.hosts if self._every_address else (self.host, *self.hosts)
+        return self.hosts if is_every_address(self.host) else (self.host, *self.hosts)
 
     @property
     def advertised(self) -> str:
@@ -382,7 +382,7 @@ class Http(_Section):
     @property
     def local(self) -> str:
         """The name by which clients on this machine find this scheduler."""
-        if not self._every_address:
+        if not is_every_address(self.host):
             return self.host
         return "::1" if ":" in self.host else "127.0.0.1"
 
@@ -416,7 +416,7 @@ class ArtifactServer(_Section):
 
     @check(mode="after")
     def _reachable(self) -> ArtifactServer:
-        if not self.advertise and self.host in ("0.0.0.0", "::", "[::]"):  # noqa: S104 - compared, not bound
+        if not self.advertise and is_every_address(self.host):
             raise _wrong(
                 "is required if artifacts.host stands for all addresses",
                 "set artifacts.advertise to the name under which agents reach this machine",

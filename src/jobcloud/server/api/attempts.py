@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from fastapi import APIRouter
@@ -12,7 +11,7 @@ from jobcloud.config import team_of
 from jobcloud.errors import NotFound
 from jobcloud.model import Attempt, End, Firing, ShardState, Task, changed
 from jobcloud.scheduler.attempts import attempt_of
-from jobcloud.server.api.runs import ShardView, find_run, shard_view
+from jobcloud.server.api.runs import ShardView, find_run, result_of, shard_view
 from jobcloud.server.api.schema import Instant, View
 from jobcloud.server.api.services import ServicesDep
 from jobcloud.server.api.snapshot import Snapshot
@@ -154,5 +153,5 @@ def _ended_view(attempt: Attempt) -> AttemptView:
         ended_at=attempt.ended_ms,
         message=attempt.message,
         cause=attempt.outcome.cause,
-        result=json.loads(attempt.outcome.result) if attempt.outcome.result else None,
+        result=result_of(attempt.outcome),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from itertools import islice
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import msgspec
 from fastapi import APIRouter
@@ -16,7 +16,7 @@ from jobcloud.config import team_of
 from jobcloud.cron import CronError, Dialect, Fold, Gap, Schedule
 from jobcloud.errors import ConfigError, NotFound
 from jobcloud.messages import CancelRun, Retry
-from jobcloud.model import NO_TERMS, Firing, Shard, ShardState, Step, Terms
+from jobcloud.model import NO_TERMS, Firing, Outcome, Shard, ShardState, Step, Terms
 from jobcloud.server.api.paging import PageQuery, page, shard_bytes
 from jobcloud.server.api.schema import Instant, Key, Query, View
 from jobcloud.server.api.services import Services, ServicesDep
@@ -28,12 +28,6 @@ router = APIRouter(tags=["runs"])
 LISTED_SHARDS = 100
 
 RunState = Literal["WAITING", "ACTIVE", "FINISHED", "FAILED", "KILLED", "CANCELLED", "DEAD"]
-_WORST_FIRST: tuple[tuple[ShardState, RunState], ...] = (
-    (ShardState.DEAD, "DEAD"),
-    (ShardState.FAILED, "FAILED"),
-    (ShardState.KILLED, "KILLED"),
-    (ShardState.CANCELLED, "CANCELLED"),
-)
 
 
 class RunSummary(View):
@@ -180,13 +174,9 @@ def next_firings(services: ServicesDep, query: Annotated[CronQuery, Parameter()]
 
 def run_state(firing: Firing) -> RunState:
     """The state of a run as one word. After the end of the run, it is the worst state of the shards."""
-    states = {shard.state for shard in firing.chosen}
-    if not firing.ended_ms:
-        return "WAITING" if states == {ShardState.WAITING} else "ACTIVE"
-    for state, word in _WORST_FIRST:
-        if state in states:
-            return word
-    return "FINISHED"
+    if firing.ended_ms:
+        return cast("RunState", firing.worst.value)
+    return "WAITING" if {shard.state for shard in firing.chosen} == {ShardState.WAITING} else "ACTIVE"
 
 
 def run_summary(firing: Firing) -> RunSummary:
@@ -257,10 +247,10 @@ def shard_view(item: int, shard: Shard, step: Step | None) -> ShardView:
         ended_at=shard.ended_ms,
         message=shard.message,
         cause=shard.outcome.cause,
-        result=_result_of(shard),
+        result=result_of(shard.outcome),
     )
 
 
-def _result_of(shard: Shard) -> Any:
+def result_of(outcome: Outcome) -> Any:
     """The return value of the job as JSON, or None."""
-    return json.loads(shard.outcome.result) if shard.outcome.result else None
+    return json.loads(outcome.result) if outcome.result else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Annotated, Any, NamedTuple
@@ -18,6 +17,7 @@ from jobcloud.model import Attempt, Firing, Shard, ShardState, Task, TaskName, T
 from jobcloud.server.api.attempts import end_state
 from jobcloud.server.api.paging import PageQuery, Place, page, shard_bytes
 from jobcloud.server.api.problems import Issue, invalid
+from jobcloud.server.api.runs import result_of
 from jobcloud.server.api.schema import Amounts, Instant, Key, View, amounts
 from jobcloud.server.api.services import ServicesDep
 from jobcloud.server.api.snapshot import Snapshot, check_filter
@@ -247,7 +247,7 @@ def _task_view(row: Row) -> TaskView:
         message=place.message,
         ports=list(task.ports) if task else [],
         cause=outcome.cause,
-        result=json.loads(outcome.result) if outcome.result else None,
+        result=result_of(outcome),
     )
 
 
