@@ -10,7 +10,7 @@ from typing import Any, cast
 import httpx
 import pytest
 from tests.api_kit import FakeLoop, client_of, make_api
-from tests.core_world import START, make_app, make_job, make_offer
+from tests.core_world import START, make_ad_hoc_job, make_app, make_job, make_offer
 from tests.metrics_kit import OPENMETRICS, MeasuredWorld, Samples
 
 from jobcloud.adapters.memory import MemoryServer, MemoryStore
@@ -25,6 +25,7 @@ from jobcloud.messages import (
     Publish,
     PutJob,
     RemoveJob,
+    RunAdHoc,
     Topic,
     Trigger,
 )
@@ -117,6 +118,22 @@ def test_skipped_firings_agents_and_drains_come_from_the_core() -> None:
 
 
 # ------------------------------------------------------------------------------------------------- labels
+
+
+def test_ad_hoc_runs_have_the_same_labels() -> None:
+    world = MeasuredWorld(make_app())
+    labels = {"team": "", "app": "", "job": "ad hoc"}
+    assert world.scrape()("jobcloud_runs_started_total", **labels) == 0
+    for number in range(2):
+        world.do(RunAdHoc(world.at, make_ad_hoc_job(f"once-{number}")))
+    for task in world.offer(make_offer("o1")):
+        world.update(task, "TASK_FINISHED")
+    found = world.scrape()
+    assert found("jobcloud_runs_started_total", **labels) == found("jobcloud_launches_total", **labels) == 2
+    assert found("jobcloud_attempts_ended_total", **labels, state="SUCCEEDED") == 2
+    assert found("jobcloud_runs_ended_total", **labels, state="FINISHED") == 2
+    assert found("jobcloud_runs_ended_total", **OTHER, state="FINISHED") == 0
+    assert found("jobcloud_jobs") == 0
 
 
 def test_every_counter_of_a_job_is_born_at_0_when_the_job_is_registered() -> None:
