@@ -175,7 +175,7 @@ class Tally:
         self._core = core
         for key in [key for key in self._jobs if key not in core.jobs]:
             self._follow_job(key)
-        for key in sorted(core.jobs.keys() - core.ad_hoc.keys()):
+        for key in sorted(core.jobs):
             self._follow_job(key)
         self._remember_ends(core.firings.values())
 
