@@ -195,6 +195,17 @@ class Trigger(msgspec.Struct, frozen=True, gc=False):
     terms: Terms = NO_TERMS
 
 
+class RunAdHoc(msgspec.Struct, frozen=True, gc=False):
+    """Run a job once that is not registered. `job.ad_hoc` is NEW_AD_HOC, and the scheduler replaces it.
+
+    If `terms` has a key, and an ad-hoc run of the app with this key is known, nothing changes.
+    """
+
+    at: int
+    job: Job
+    terms: Terms = NO_TERMS
+
+
 class SetPaused(msgspec.Struct, frozen=True, gc=False):
     """Pause or resume a job, an app, or everything. Running shards continue."""
 
@@ -283,6 +294,7 @@ Command: TypeAlias = (
     | SetJobEnabled
     | Apply
     | Trigger
+    | RunAdHoc
     | SetPaused
     | BackfillJob
     | CancelBackfill
@@ -318,6 +330,7 @@ class Kind(StrEnum):
     APP = "app"  # app key → App
     JOB = "job"  # job key → Job
     JOB_STATE = "job_state"  # job key → JobState
+    AD_HOC = "ad_hoc"  # job key → Job of an ad-hoc run, as long as the run's record exists
     DISABLED_APP = "disabled_app"  # app key → True
     FIRING = "firing"  # firing id → Firing, without its shards if it is wide
     SHARD = "shard"  # firing id/item → Shard of a wide firing, once it has been tried

@@ -7,7 +7,7 @@ import random
 from typing import Any
 
 import pytest
-from tests.core_world import Desk, apply, copy_of, make_app, make_job, make_offer, of
+from tests.core_world import Desk, apply, copy_of, make_ad_hoc_job, make_app, make_job, make_offer, of
 
 from jobcloud import model
 from jobcloud.config import CatchUp, JobKind, PartitionPolicy
@@ -17,6 +17,7 @@ from jobcloud.messages import (
     Event,
     Kind,
     RemoveApp,
+    RunAdHoc,
     Save,
     SetPaused,
     Status,
@@ -60,13 +61,14 @@ def whole() -> tuple[Values, int]:
     desk.do(Trigger(desk.at, "often"))
     desk.do(SetPaused(desk.at, True, job="staged"))
     desk.do(BackfillJob(desk.at, "often", (desk.at - 60_000, desk.at - 55_000)))
+    desk.do(RunAdHoc(desk.at, make_ad_hoc_job("waits", app="other")))
     desk.run_until_idle(1_000)
     tables: dict[Kind, dict[str, Any]] = {
         Kind.APP: desk.stored.apps, Kind.JOB: desk.stored.jobs, Kind.JOB_STATE: desk.stored.job_states,
         Kind.FIRING: desk.stored.firings, Kind.TASK: desk.stored.tasks, Kind.EXECUTOR: desk.stored.executors,
         Kind.DRAIN: desk.stored.drains, Kind.FRAMEWORK: {"id": desk.stored.framework_id},
         Kind.SHARD: desk.stored.shards, Kind.ATTEMPT: desk.stored.attempts, Kind.PAUSE: desk.stored.pauses,
-        Kind.BACKFILL: desk.stored.backfills,
+        Kind.BACKFILL: desk.stored.backfills, Kind.AD_HOC: desk.stored.ad_hoc,
         Kind.RESTORATION: {"last": Restoration(desk.at - 9_000, desk.at - 5_000, settled=True)},
     }  # fmt: skip
     found = {

@@ -27,6 +27,7 @@ from tests.core_world import (
     apply,
     copy_of,
     counting_matcher,
+    make_ad_hoc_job,
     make_app,
     make_job,
     of,
@@ -61,6 +62,7 @@ from jobcloud.messages import (
     RemoveJob,
     Resubscribe,
     Retry,
+    RunAdHoc,
     Save,
     SetAppEnabled,
     SetJobEnabled,
@@ -337,6 +339,7 @@ class World:
             (SetJobEnabled(at, job.name, dice.random() < 0.7), 1.5),
             (SetAppEnabled(at, app, dice.random() < 0.8), 0.7),
             (Trigger(at, job.name, self.random_terms()), 6),
+            (RunAdHoc(at, self.random_ad_hoc_job(), Terms(key=dice.choice(("", "", "k", "l")))), 4),
             (SetPaused(at, dice.random() < 0.4, job=job.name), 1.5),
             (SetPaused(at, dice.random() < 0.4, app=app), 0.7),
             (SetPaused(at, dice.random() < 0.4), 0.7),
@@ -392,6 +395,14 @@ class World:
             failover_attempts=dice.choice((1, 10)),
             **self.random_update() if kind is JobKind.DAEMON else {},
         )
+
+    def random_ad_hoc_job(self) -> Job:
+        dice = self.dice
+        return make_ad_hoc_job(
+            dice.choice(("j1", "once")), app=dice.choice(("shop", "bank")), shard_count=dice.choice((1, 2, 6)),
+            priority=dice.choice((0, 5)), firing_listener=dice.choice(("", "", "shop:Stage")), failover=True,
+            retry_count=dice.choice((0, 2)), retry_delay_ms=1_000,
+        )  # fmt: skip
 
     def random_fire_times(self) -> tuple[int, ...]:
         last = self.at // 60_000 - self.dice.choice((-1, 0, 5, 1_000))

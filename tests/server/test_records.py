@@ -77,6 +77,7 @@ SAMPLES: list[tuple[Kind, str, Record]] = [
     (Kind.BACKFILL, "report", Backfill((5, 7), 2)),
     (Kind.RESTORATION, "last", Restoration(5, 7, settled=True)),
     (Kind.ATTEMPT, "job.1/1/1", ATTEMPT),
+    (Kind.AD_HOC, "job~2-17", replace(JOB, cron="", ad_hoc="2-17")),
 ]
 
 

@@ -161,7 +161,9 @@ cli.command("resume", rich_help_panel=_APPS)(pauses.resume)
 cli.command("run-local", rich_help_panel=_APPS)(local.run_local)
 
 cli.command("runs", rich_help_panel=_RUNS)(runs.list_runs)
-cli.add_typer(runs.commands, name="run", rich_help_panel=_RUNS, help="Runs: show one with its attempts, cancel one.")
+cli.add_typer(
+    runs.commands, name="run", rich_help_panel=_RUNS, help="Runs: start an ad-hoc run, show a run, cancel it."
+)
 cli.command("tasks", rich_help_panel=_RUNS)(tasks.list_tasks)
 cli.command("logs", rich_help_panel=_RUNS)(tasks.logs)
 cli.command("explain", rich_help_panel=_RUNS)(runs.explain)

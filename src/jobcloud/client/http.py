@@ -19,7 +19,7 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
-from jobcloud.config import DEFAULT_TEAM, key_of
+from jobcloud.config import DEFAULT_TEAM, is_ad_hoc, key_of
 from jobcloud.errors import ConfigError, JobcloudError, NotFound
 
 Json: TypeAlias = dict[str, Any]
@@ -232,6 +232,17 @@ class Client:
     def trigger(self, job: str, terms: Json | None = None) -> Json:
         """Make a run. `terms` has what replaces the job's own values in it."""
         return self._json("POST", f"jobs/{_part(job)}/trigger", **({"json": terms} if terms else {}))
+
+    def check_job(self, job: str) -> None:
+        """Raises ApiError if the job does not exist, be it registered or that of an ad-hoc run."""
+        if is_ad_hoc(job):
+            self.explain(job)
+        else:
+            self.job(job)
+
+    def start_run(self, config: Json) -> Json:
+        """Start an ad-hoc run. `config` has the job of the run, and perhaps a key."""
+        return self._json("POST", "runs", json=config)
 
     def explain(self, job: str) -> Json:
         return self._json("GET", f"jobs/{_part(job)}/explain")

@@ -118,10 +118,15 @@ class Commands(Part):
     def remove_app(self, event: RemoveApp) -> None:
         self._state.app(event.app)
         jobs = self._state.jobs_of(event.app)
-        if jobs and not event.jobs:
+        registered = sum(not job.ad_hoc for job in jobs)
+        running = sum(bool(job.ad_hoc and self._state.queue.unfinished(job.key)) for job in jobs)
+        if registered and not event.jobs:
             raise Conflict(
-                f"app {event.app} has {len(jobs)} jobs", field="appName", fix="remove them first, or ask for both"
+                f"app {event.app} has {registered} jobs", field="appName", fix="remove them first, or ask for both"
             )
+        if running and not event.jobs:
+            problem = f"{running} ad-hoc runs of app {event.app} have not ended"
+            raise Conflict(problem, field="appName", fix="cancel them first, or remove the app with its jobs")
         self._state.delete(Kind.APP, event.app)
         self._state.plans.pop(event.app, None)
         self._state.set_app_disabled(event.app, disabled=False)
@@ -162,7 +167,8 @@ class Commands(Part):
         # After this check, nothing is refused. The check covers all refusals of `put_app` and `put_job`, except those
         # that the right value of `replace` excludes.
         self.check_apply(event)
-        for job in event.left_out(list(self._state.jobs.values())) if event.prune else ():
+        registered = [job for job in self._state.jobs.values() if not job.ad_hoc]
+        for job in event.left_out(registered) if event.prune else ():
             self._remove_job(job, event.at)
         for app in event.apps:
             self.put_app(PutApp(event.at, app, app.key in self._state.apps))
@@ -245,11 +251,9 @@ class Commands(Part):
 
     def _remove_job(self, job: Job, at: int) -> None:
         # The records are deleted first. Otherwise a resident job would start its cancelled shards again.
-        self._state.delete(Kind.JOB, job.key)
-        self._state.delete(Kind.JOB_STATE, job.key)
+        self._state.delete_job(job.key)
         self._forget_pause(pause_key(job=job.key))
-        self._tasks.cancel(job.key, at, "the job was removed")
-        self._state.faults.pop(job.key, None)
+        self._tasks.cancel(job.key, at, "the job was removed" if not job.ad_hoc else "its app was removed")
         for hook in self._hooks.job_removed:
             hook(job.key)
         self._state.publish(at, Topic.CONFIG, f"job {job.key} is removed", job=job.key)
@@ -289,6 +293,8 @@ class Commands(Part):
         There is no catch-up of fire times at which the job was disabled.
         """
         if self._state.enabled(job.key):
+            if job.ad_hoc:
+                return  # its run goes on
             self._timetable.go_on(job, at, ahead_ms=REVIVED_MS)
             self._firings.ensure_resident(job, at)
             self._rollouts.roll_out(job, at)

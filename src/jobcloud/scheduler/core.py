@@ -36,6 +36,7 @@ from jobcloud.messages import (
     RemoveJob,
     Resubscribe,
     Retry,
+    RunAdHoc,
     SendFailed,
     SetAppEnabled,
     SetJobEnabled,
@@ -48,6 +49,7 @@ from jobcloud.messages import (
     UndrainAgent,
 )
 from jobcloud.scheduler import invariants
+from jobcloud.scheduler.ad_hoc_runs import AdHocRuns
 from jobcloud.scheduler.backfills import Backfills
 from jobcloud.scheduler.circuit_breakers import CircuitBreakers
 from jobcloud.scheduler.commands import Commands
@@ -77,7 +79,7 @@ class Scheduler:
 
     `epoch` is unique to this leader. New ids are made from the epoch and a counter, except those of cron firings. The
     same stored state, epoch and events give the same effects. Readers may use the tables, `cluster` and `queue`, but
-    must not change them.
+    must not change them. `jobs` and `job_states` include the jobs of ad-hoc runs, and `ad_hoc` has only those.
     """
 
     def __init__(self, policy: Policy, stored: Stored, epoch: int, at: int, matcher: MakeMatcher = Matcher):
@@ -86,6 +88,7 @@ class Scheduler:
         self._state = state = State(policy, stored, epoch, at, matcher)
         self.apps = state.apps
         self.jobs = state.jobs
+        self.ad_hoc = state.ad_hoc
         self.job_states = state.job_states
         self.disabled_apps = state.disabled_apps
         self.firings = state.firings
@@ -99,13 +102,14 @@ class Scheduler:
         self.cluster = state.cluster
         self.queue = state.queue
         self._hooks = hooks = Hooks()
-        firings = Firings(state)
+        firings = Firings(state, hooks)
         executors = Executors(state)
         circuit_breakers = CircuitBreakers(state)
         reconciliation = Reconciliation(state)
         self._tasks = Tasks(state, hooks, firings, reconciliation)
         self._timetable = Timetable(state, firings, self._tasks)
         self._backfills = Backfills(state, firings)
+        ad_hoc_runs = AdHocRuns(state, hooks, firings)
         self._restorations = Restorations(state, firings)
         self._warm_executors = WarmExecutors(state, executors, circuit_breakers, self._tasks)
         self._cycle = Cycle(state, hooks, firings, executors, circuit_breakers, self._warm_executors)
@@ -119,6 +123,7 @@ class Scheduler:
             self._timetable,
             firings,
             self._backfills,
+            ad_hoc_runs,
             executors,
             circuit_breakers,
             self._drains,
@@ -156,6 +161,7 @@ class Scheduler:
             SetJobEnabled: commands.set_job_enabled,
             Apply: commands.apply,
             Trigger: commands.trigger,
+            RunAdHoc: ad_hoc_runs.run,
             SetPaused: commands.set_paused,
             BackfillJob: self._backfills.backfill,
             CancelBackfill: self._backfills.cancel,

@@ -10,7 +10,7 @@ from jobcloud.messages import RunTraced, Topic
 from jobcloud.model import Cause, Firing, Shard, ShardState, Task, changed, cut, replaced
 from jobcloud.scheduler import retry
 from jobcloud.scheduler.attempts import attempt_of
-from jobcloud.scheduler.part import Part
+from jobcloud.scheduler.part import Hooks, Part
 from jobcloud.scheduler.reason import Reason
 from jobcloud.scheduler.state import State
 
@@ -25,7 +25,7 @@ _ENDED = tuple(state for state in ShardState if state.ended)
 
 # The maximum number of earlier attempts that are kept of a job's ended firings. It applies to `history` and to `dead`
 # separately. In each of them, the newest firing with attempts keeps its attempts in any case.
-_MOST_ATTEMPTS = 10_000
+MOST_ATTEMPTS = 10_000
 
 
 class Ended(deque[str]):
@@ -45,8 +45,9 @@ class Ended(deque[str]):
 
 
 class Firings(Part):
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, hooks: Hooks) -> None:
         super().__init__(state)
+        self._hooks = hooks
         #: job → ids of its ended firings, oldest first, without those in `dead`
         self.history: dict[str, Ended] = {}
         #: job → ids of its ended firings with DEAD shards, oldest first
@@ -144,6 +145,8 @@ class Firings(Part):
             self._state.emit(RunTraced(firing, job.app_key if job is not None else ""))
         if job is not None:
             self.ensure_resident(job, at)
+        for hook in self._hooks.firing_ended:
+            hook(firing, at)
         self._state.request_cycle()
 
     # ------------------------------------------------------------------------------------------------- resident jobs
@@ -212,7 +215,7 @@ class Firings(Part):
                 oldest = self._state.firings[ended[0]]
                 ended.discard(oldest, self._attempts(oldest.id))
                 self._state.delete_firing(oldest.id)
-            while ended.attempts > _MOST_ATTEMPTS:
+            while ended.attempts > MOST_ATTEMPTS:
                 name = next(name for name in ended if name in self._state.attempts)
                 if name == ended[-1]:
                     break

@@ -57,6 +57,9 @@ class Part:
     def task_ended(self, task: Task, ending: Ending, at: int) -> None:
         """A task is over. Its record and its claim are gone, and its shard has its next state."""
 
+    def firing_ended(self, firing: Firing, at: int) -> None:
+        """A firing has ended, and its record is kept for a while."""
+
     # ------------------------------------------------------------------------------------------------- the cluster
 
     def agent_lost(self, agent_id: str) -> None:
@@ -113,6 +116,7 @@ class Hooks:
         self.task_changed: tuple[Callable[[Task, Task, int], None], ...] = ()
         self.task_killed: tuple[Callable[[Task], None], ...] = ()
         self.task_ended: tuple[Callable[[Task, Ending, int], None], ...] = ()
+        self.firing_ended: tuple[Callable[[Firing, int], None], ...] = ()
         self.agent_lost: tuple[Callable[[str], None], ...] = ()
         self.framework_removed: tuple[Callable[[], None], ...] = ()
         self.send_failed: tuple[Callable[[SendFailed], None], ...] = ()

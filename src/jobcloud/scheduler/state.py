@@ -104,10 +104,11 @@ T = TypeVar("T")
 class State:
     """The stored records, and the data that only this leader has.
 
-    The tables are `apps`, `jobs`, `job_states`, `disabled_apps`, `firings`, `attempts`, `tasks`, `executors`,
-    `drains`, `backfills`, `pauses`, `framework_id` and `restoration`. Every part reads them. Only the methods of this
-    class change them, together with the write set. So no change can be lost at a change of leader. The write set and
-    the effects are those of the event that is being handled. `flush` returns both.
+    The tables are `apps`, `jobs`, `ad_hoc`, `job_states`, `disabled_apps`, `firings`, `attempts`, `tasks`, `executors`,
+    `drains`, `backfills`, `pauses`, `framework_id` and `restoration`. `jobs` and `job_states` include ad-hoc jobs.
+    Every part reads the tables. Only the methods of this class change them, together with the write set. So no change
+    can be lost at a change of leader. The write set and the effects are those of the event that is being handled.
+    `flush` returns both.
     """
 
     def __init__(self, policy: Policy, stored: Stored, epoch: int, at: int, matcher: MakeMatcher) -> None:
@@ -116,6 +117,8 @@ class State:
         whole = recover(stored, at)
         self.apps = whole.apps
         self.jobs = whole.jobs
+        #: the jobs of ad-hoc runs
+        self.ad_hoc = whole.ad_hoc
         self.job_states = whole.job_states
         self.disabled_apps = whole.disabled_apps
         self.firings = with_starts(whole.firings, whole.tasks.values())
@@ -166,6 +169,21 @@ class State:
         """Delete a record, here and in the store. Raises KeyError if there is none."""
         del self._tables[kind][key]
         self.write_set[kind, key] = None
+
+    def put_ad_hoc(self, job: Job) -> None:
+        """Add the job of an ad-hoc run, here and in the store."""
+        self.jobs[job.key] = self.ad_hoc[job.key] = self.write_set[Kind.AD_HOC, job.key] = job
+        self.job_states[job.key] = recovery.AD_HOC_STATE
+
+    def delete_job(self, key: str) -> None:
+        """Delete a job with its state, here and in the store. Raises KeyError if there is none."""
+        if self.ad_hoc.pop(key, None) is None:
+            self.delete(Kind.JOB, key)
+            self.delete(Kind.JOB_STATE, key)
+        else:
+            del self.jobs[key], self.job_states[key]
+            self.write_set[Kind.AD_HOC, key] = None
+        self.faults.pop(key, None)
 
     def put_firing(self, firing: Firing, changes: Mapping[int, Shard]) -> None:
         """Set a firing, here and in the store. `changes` are its shards that differ from its last version.
@@ -299,12 +317,15 @@ class State:
         return self.apps[key]
 
     def job(self, key: str) -> Job:
-        """Raises NotFound."""
+        """A registered job. Raises NotFound."""
+        if key in self.ad_hoc:
+            raise NotFound(f"{key} is an ad-hoc run", field="jobName", fix="name a registered job")
         if key not in self.jobs:
             raise NotFound(f"there is no job {key}", field="jobName", fix="`jobcloud job list` names them")
         return self.jobs[key]
 
     def jobs_of(self, app: str) -> list[Job]:
+        """The jobs of an app, with those of its ad-hoc runs."""
         return [job for job in self.jobs.values() if job.app_key == app]
 
     def enabled(self, job: str) -> bool:

@@ -215,11 +215,12 @@ class Timetable(Part):
         self._state.publish(at, Topic.SKIPPED, f"{what} skipped: {why}", job=job.key)
 
     def schedule(self, job: Job, after: int) -> None:
-        """Set the job's timer to its first fire time after an instant. A resident or a paused job has none.
+        """Set the job's timer to its first fire time after an instant. Resident, ad-hoc and paused jobs have none.
 
         When a job is resumed, the fire times of its pause are due at once, and most of them count as missed.
         """
-        if job.kind is JobKind.DAEMON or not self._state.enabled(job.key) or self._state.paused(job.key):
+        without_times = job.kind is JobKind.DAEMON or job.ad_hoc
+        if without_times or not self._state.enabled(job.key) or self._state.paused(job.key):
             self.unschedule(job.key)
             return
         self._set_timer(job.key, job.schedule().next_after(after))

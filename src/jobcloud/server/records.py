@@ -21,7 +21,7 @@ import msgspec
 from jobcloud.config import MAX_SHARDS, App, Job
 from jobcloud.errors import ConfigError, Refused
 from jobcloud.fields import names, values_of
-from jobcloud.messages import Apply, Command, DrainAgent, Kind, PutApp, PutJob, Record
+from jobcloud.messages import Apply, Command, DrainAgent, Kind, PutApp, PutJob, Record, RunAdHoc
 from jobcloud.model import (
     NO_TERMS,
     Attempt,
@@ -54,6 +54,7 @@ _TYPES: dict[Kind, type] = {
     Kind.APP: App,
     Kind.JOB: Job,
     Kind.JOB_STATE: JobState,
+    Kind.AD_HOC: Job,
     Kind.DISABLED_APP: bool,
     Kind.FIRING: Firing,
     Kind.SHARD: Shard,
@@ -150,6 +151,8 @@ def check_size(command: Command) -> None:
             _check_record(Kind.APP, app)
         case PutJob(job=job):
             _check_record(Kind.JOB, job)
+        case RunAdHoc(job=job):
+            _check_record(Kind.AD_HOC, job)
         case DrainAgent(at, agent, deadline_ms, reason):
             _check_record(Kind.DRAIN, Drain(agent, at, deadline_ms, reason))
 
@@ -190,6 +193,8 @@ def decode(kind: Kind, key: str, value: bytes) -> Record:
         raise Unreadable(f"is damaged: {error}") from error
     if (own := _own_key(record)) not in (None, key):
         raise Unreadable(f"is damaged: it holds the record of {own!r}")
+    if isinstance(record, Job) and bool(record.ad_hoc) != (kind is Kind.AD_HOC):
+        raise Unreadable("is damaged: its key does not fit its kind")
     if isinstance(record, Firing) and record.stepped and (len(record.shards) < 3 or record.cause is Cause.DAEMON):
         raise Unreadable("is damaged: its shards do not fit any firing")
     if isinstance(record, Firing) and not belongs(record.id, record.job):
@@ -229,6 +234,7 @@ def restore(stored: StoredRecords) -> Restored:
         shards=dict(_shards(stored, readable, faults)),
         restoration=_only(Restoration, readable[Kind.RESTORATION]).get(RESTORATION_KEY),
         attempts=dict(_attempts(stored, readable, faults)),
+        ad_hoc=_only(Job, readable[Kind.AD_HOC]),
         faults=faults,
     )
 

@@ -17,6 +17,8 @@ from jobcloud.client.commands.options import AsJson, JobName, Watch, Wide, group
 from jobcloud.errors import ConfigError, NotFound
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jobcloud.client.http import Client, Json
 
 commands = typer.Typer(no_args_is_help=True)
@@ -51,9 +53,9 @@ def add(
     """Register jobs from a file, from --set fields, or from both. See docs/job-configuration.md for the fields."""
     if not file and not fields:
         raise ConfigError("there is no job to add", field="FILE", fix="name a file, or give --set jobName=… etc.")
-    configs = _read_jobs(file) if file else [{}]
+    configs = read_jobs(file) if file else [{}]
     with connect(ctx) as client:
-        given = [_with_team(config | _assignments(fields), team_of(ctx)) for config in configs]
+        given = [with_team(config | assignments(fields), team_of(ctx)) for config in configs]
         added = [client.create_job(config, enabled=not disabled) for config in given]
     if as_json:
         render.show_json(added if len(added) > 1 else added[0])
@@ -82,8 +84,8 @@ def update(
     patterns, file = _split_file(names)
     if not file and not fields:
         raise ConfigError("there is nothing to change", field="FILE", fix="name a file, or give --set FIELD=VALUE")
-    changes = _assignments(fields)
-    configs = _read_jobs(file) if file else []
+    changes = assignments(fields)
+    configs = read_jobs(file) if file else []
     with connect(ctx) as client:
         before = _matching(ctx, client, patterns)
         given = {key: _config_of(ctx, key, job, configs, file) | changes for key, job in before.items()}
@@ -107,9 +109,9 @@ def diff(
     """Show what `jobcloud job update` would change. Exits with 1 if anything differs."""
     if not file and not fields:
         raise ConfigError("there is nothing to compare", field="FILE", fix="name a file, or give --set FIELD=VALUE")
-    key, configs = key_of(ctx, job), _read_jobs(file) if file else []
+    key, configs = key_of(ctx, job), read_jobs(file) if file else []
     with connect(ctx) as client:
-        config = _config_of(ctx, key, client.job(key), configs, file) | _assignments(fields)
+        config = _config_of(ctx, key, client.job(key), configs, file) | assignments(fields)
         found = client.apply([], [config], dry_run=True)["items"][0]
     if as_json:
         render.show_json(found)
@@ -175,7 +177,7 @@ class _Terms(NamedTuple):
     ] = ""
 
 
-class _Waiting(NamedTuple):
+class Waiting(NamedTuple):
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait for the end of the run. Exit with 1 if it is not FINISHED.")
     ] = False
@@ -189,13 +191,18 @@ class _Waiting(NamedTuple):
 
 @commands.command("trigger")
 @grouped
-def trigger(ctx: typer.Context, job: JobName, terms: _Terms, waiting: _Waiting, as_json: AsJson = False) -> None:
+def trigger(ctx: typer.Context, job: JobName, terms: _Terms, waiting: Waiting, as_json: AsJson = False) -> None:
     """Run a job now, also with other parameters or only some shards."""
+    started(ctx, lambda client: client.trigger(key_of(ctx, job), _terms(terms)), waiting, as_json=as_json)
+
+
+def started(ctx: typer.Context, start: Callable[[Client], Json], waiting: Waiting, *, as_json: bool) -> None:
+    """Start a run and print it, after its end if the command waits. Raises ConfigError, or Exit if the run failed."""
     if waiting.follow and as_json:
         raise ConfigError("--follow prints text", field="--json", fix="use --wait with --json")
     with connect(ctx) as client:
-        run = client.trigger(key_of(ctx, job), _terms(terms))
-        text = f"run {run['id']} is {run['state']}" + (", and was triggered before" if run["existed"] else "")
+        run = start(client)
+        text = f"run {run['id']} is {run['state']}" + (", and was started before" if run["existed"] else "")
         if not (waiting.wait or waiting.follow):
             render.answer(run, text, as_json=as_json)
             return
@@ -228,7 +235,7 @@ def _terms(given: _Terms) -> Json:
     return {name: value for name, value in body.items() if value is not None}
 
 
-def _wait(client: Client, run_id: str, waiting: _Waiting) -> Json:
+def _wait(client: Client, run_id: str, waiting: Waiting) -> Json:
     """The run after its end or after the time limit. Prints its output if it is followed."""
     from jobcloud.client.following import MAX_FOLLOWED, Prefixed, wait_for_run
 
@@ -366,7 +373,7 @@ def _config_of(ctx: typer.Context, key: str, job: Json, configs: list[Json], fil
         return dict(job["config"])
     team, _ = split_key(key)
     if len(configs) == 1 and "jobName" not in configs[0]:
-        return _with_team(configs[0], team)
+        return with_team(configs[0], team)
     of = {joined(str(one.get("team", team)), str(one.get("jobName"))): one for one in configs}
     if key not in of:
         known = ", ".join(list(of)[:5])
@@ -374,14 +381,14 @@ def _config_of(ctx: typer.Context, key: str, job: Json, configs: list[Json], fil
     return {**of[key], "team": team} if team != DEFAULT_TEAM else of[key]
 
 
-def _with_team(config: Json, team: str) -> Json:
+def with_team(config: Json, team: str) -> Json:
     """The configuration with this team, unless it names one. The default is left out."""
     from jobcloud.config import DEFAULT_TEAM
 
     return config if team in ("", DEFAULT_TEAM) else {"team": team, **config}
 
 
-def _read_jobs(file: str) -> list[Json]:
+def read_jobs(file: str) -> list[Json]:
     """The configurations in a file: a job, a list of jobs, a manifest, or what `job show --json` prints.
 
     Raises ConfigError if the file cannot be read or holds no job.
@@ -409,7 +416,7 @@ def _read_jobs(file: str) -> list[Json]:
     return [common | fields_at(document, (*place, index), config) for index, config in enumerate(configs)]
 
 
-def _assignments(fields: list[str] | None) -> Json:
+def assignments(fields: list[str] | None) -> Json:
     """`cpuCount=0.5` → {"cpuCount": 0.5}. A value that is not JSON counts as text. Raises ConfigError."""
     import json
 

@@ -1,4 +1,4 @@
-"""`jobcloud runs`, `run`, `retry` and `explain`: the runs of jobs. A run is one firing of a job."""
+"""`jobcloud runs`, `run`, `retry` and `explain`: runs. A run is one firing of a job, or an ad-hoc run without one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ import typer
 
 from jobcloud.client import render
 from jobcloud.client.commands.connection import connect
-from jobcloud.client.commands.options import AsJson, JobName, Limit, Watch, Wide, key_of, team_of
+from jobcloud.client.commands.field_help import ListsJobFields
+from jobcloud.client.commands.jobs import Fields, JobFile, Waiting, assignments, read_jobs, started, with_team
+from jobcloud.client.commands.options import AsJson, JobName, Limit, Watch, Wide, grouped, key_of, team_of
+from jobcloud.errors import ConfigError
 
 _NO_RUNS = "no runs: no job has fired yet"
 
@@ -33,13 +36,35 @@ def list_runs(
     """List the newest runs and their results. A run is one firing of a job."""
     with connect(ctx) as client:
         if job:
-            client.job(key_of(ctx, job))  # raises if the job does not exist
+            client.check_job(key_of(ctx, job))
         filters = {"job": key_of(ctx, job)} if job else {"team": team_of(ctx)}
         given = {"JOB": job, "--state": state, "--team": "" if job else team_of(ctx)}
         table = partial(render.runs, wide=wide, empty=render.nothing("run", given, _NO_RUNS))
         render.watched(
             lambda: render.show(client.runs(limit, **filters, state=state.upper()), table, as_json=as_json), watch=watch
         )
+
+
+@commands.command("start", cls=ListsJobFields)
+@grouped
+def start_run(
+    ctx: typer.Context,
+    waiting: Waiting,
+    file: JobFile = "",
+    fields: Fields = None,
+    key: Annotated[
+        str, typer.Option(help="A name for the run. If the app has an ad-hoc run with this key, no other is started.")
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Run a job once without registering it. FILE and --set have the fields of a job, without those of fire times."""
+    configs = read_jobs(file) if file else [{}]
+    if len(configs) > 1:
+        raise ConfigError(f"{file} holds {len(configs)} jobs", field="FILE", fix="name a file with one job")
+    config = with_team(configs[0] | assignments(fields), team_of(ctx)) | ({"key": key} if key else {})
+    if not config:
+        raise ConfigError("there is nothing to run", field="FILE", fix="name a file, or give --set FIELD=VALUE")
+    started(ctx, lambda client: client.start_run(config), waiting, as_json=as_json)
 
 
 @commands.command("show")

@@ -43,7 +43,7 @@ def list_tasks(
     """List the newest tasks. A task is one attempt of one shard."""
     with connect(ctx) as client:
         if job:
-            client.job(key_of(ctx, job))  # raises if the job does not exist
+            client.check_job(key_of(ctx, job))
         whose = {"job": key_of(ctx, job)} if job else {"team": team_of(ctx)}
         given = {"--job": job, "--state": state, "--team": "" if job else team_of(ctx)}
         table = partial(render.tasks, wide=wide, empty=render.nothing("task", given, _NO_TASKS))

@@ -12,7 +12,7 @@ from pydantic import Field
 from jobcloud.config import App, Job, JobKind, team_of
 from jobcloud.errors import ConfigError
 from jobcloud.messages import BackfillJob, CancelBackfill, PutJob, RemoveJob, SetJobEnabled, SetPaused, Trigger
-from jobcloud.model import Cause, Firing, ShardState
+from jobcloud.model import Cause, Firing, ShardState, Terms
 from jobcloud.scheduler import backfills, revisions
 from jobcloud.scheduler.explain import Explanation
 from jobcloud.server.api.convert import check_same_name, job_config, read_backfill, read_job, read_trigger
@@ -58,8 +58,8 @@ class JobList(View):
     items: list[JobView]
 
 
-class TriggeredRun(RunSummary):
-    existed: bool = Field(description="a trigger with the same key had made the run before; this one started nothing")
+class StartedRun(RunSummary):
+    existed: bool = Field(description="a request with the same key had made the run before; this one started nothing")
 
 
 class BackfillView(View):
@@ -141,7 +141,7 @@ def remove_job(services: ServicesDep, job: Key) -> None:
 
 
 @router.post("/jobs/{job}/trigger", status_code=202, openapi_extra=json_body(TriggerConfig, required=False))
-def trigger_job(services: ServicesDep, job: Key, body: OptionalJsonObject, response: Response) -> TriggeredRun:
+def trigger_job(services: ServicesDep, job: Key, body: OptionalJsonObject, response: Response) -> StartedRun:
     """Fire a TRANSIENT job now. The answer is the new run, or the run that was triggered earlier with the same key.
 
     Then the status is 200.
@@ -150,14 +150,22 @@ def trigger_job(services: ServicesDep, job: Key, body: OptionalJsonObject, respo
     terms = read_trigger(body, before.job(job))
     at = services.command(lambda at: Trigger(at, job, terms))
     found = [run for run in services.snapshot().runs(job) if run.cause is Cause.TRIGGER and run.terms == terms]
+    return started_run(found, before, at, terms, response)
+
+
+def started_run(found: list[Firing], before: Snapshot, at: int, terms: Terms, response: Response) -> StartedRun:
+    """The answer to a request that has started a run. `found`: the runs with its terms, `at`: its instant.
+
+    The status is 200 if the run has existed `before`. Raises Problem if the run no longer exists.
+    """
     if not terms.key:
         found = [run for run in found if run.fire_ms == at and run.id not in before.firings]
     if not found:
-        raise Problem("unavailable", f"Job {job} was triggered, but its new run no longer exists.")
+        raise Problem("unavailable", "The run was started, but no longer exists.")
     existed = found[0].fire_ms != at or found[0].id in before.firings
     if existed:
         response.status_code = 200
-    return TriggeredRun(**dict(run_summary(found[0])), existed=existed)
+    return StartedRun(**dict(run_summary(found[0])), existed=existed)
 
 
 @router.get("/jobs/{job}/explain")

@@ -29,7 +29,10 @@ class Snapshot:
     """The scheduler's values at one moment, by key. Users call a firing a run."""
 
     apps: Mapping[str, App]
+    #: registered jobs
     jobs: Mapping[str, Job]
+    #: the jobs of ad-hoc runs
+    ad_hoc: Mapping[str, Job]
     states: Mapping[str, JobState]
     disabled_apps: frozenset[str]
     firings: Mapping[str, Firing]
@@ -77,7 +80,7 @@ class Snapshot:
         return self.apps[key]
 
     def job(self, key: str) -> Job:
-        """Raises NotFound."""
+        """A registered job. Raises NotFound."""
         if key not in self.jobs:
             raise NotFound(f"there is no job {key[:200]}", field="jobName", fix="`jobcloud job list` shows all jobs")
         return self.jobs[key]
@@ -96,10 +99,13 @@ def check_filter(team: str) -> None:
 
 def take(scheduler: Scheduler, at: int) -> Snapshot:
     """Take a snapshot, on the scheduler's thread. It copies only references."""
-    due = {key: scheduler.next_firing(key) for key in scheduler.jobs}
+    jobs = dict(scheduler.jobs)
+    ad_hoc = {key: jobs.pop(key) for key in scheduler.ad_hoc}
+    due = {key: scheduler.next_firing(key) for key in jobs}
     return Snapshot(
         dict(scheduler.apps),
-        dict(scheduler.jobs),
+        jobs,
+        ad_hoc,
         dict(scheduler.job_states),
         frozenset(scheduler.disabled_apps),
         dict(scheduler.firings),

@@ -204,7 +204,7 @@ def _earlier_rows(snapshot: Snapshot, job: str, task_id: str) -> Iterator[Row]:
 
 
 def _app_of(snapshot: Snapshot, firing: Firing) -> str:
-    known = snapshot.jobs.get(firing.job)
+    known = snapshot.jobs.get(firing.job) or snapshot.ad_hoc.get(firing.job)
     return known.app_key if known else ""
 
 

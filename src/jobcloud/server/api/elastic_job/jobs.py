@@ -163,4 +163,4 @@ def _check_worker(services: Services, job: Job, *, of_3: bool) -> None:
 
 
 def _job(services: Services, key: str) -> Job | None:
-    return services.loop.ask(lambda scheduler: scheduler.jobs.get(key))
+    return services.loop.ask(lambda scheduler: None if key in scheduler.ad_hoc else scheduler.jobs.get(key))
