@@ -204,8 +204,13 @@ class Client:
     def create_job(self, config: Json, *, enabled: bool = True) -> Json:
         return self._json("POST", "jobs", params={} if enabled else {"enabled": "false"}, json=config)
 
-    def update_job(self, name: str, config: Json) -> Json:
-        return self._json("PUT", f"jobs/{_part(name)}", json=config)
+    def update_job(self, name: str, config: Json, revision: str = "") -> Json:
+        """Replace a job. If `revision` is given, the server refuses the change of a job with another revision."""
+        return self._json("PUT", f"jobs/{_part(name)}", json=config, headers=_if_match(revision))
+
+    def patch_job(self, name: str, changes: Json, revision: str = "") -> Json:
+        """Change single fields of a job; null restores a default. `revision`: as for `update_job`."""
+        return self._json("PATCH", f"jobs/{_part(name)}", json=changes, headers=_if_match(revision))
 
     def put_job(self, config: Json) -> tuple[Json, bool]:
         """Register or replace a job. Returns the job, and whether it is new."""
@@ -434,7 +439,8 @@ class Client:
 
     def _send(self, method: str, path: str, *, accept: tuple[int, ...] = (), **options: Any) -> httpx.Response:
         if "json" in options:
-            options |= {"content": _encode(options.pop("json")), "headers": {"Content-Type": "application/json"}}
+            headers = {"Content-Type": "application/json", **options.get("headers", {})}
+            options |= {"content": _encode(options.pop("json")), "headers": headers}
         try:
             response = self._http.request(method, path, **options)
         except UnicodeEncodeError as error:
@@ -444,6 +450,10 @@ class Client:
         if not response.is_success and response.status_code not in accept:
             raise ApiError(response.status_code, _problem(response))
         return response
+
+
+def _if_match(revision: str) -> dict[str, str]:
+    return {"If-Match": f'"{revision}"'} if revision else {}
 
 
 def _chunks(file: BinaryIO, size: int, sent: Callable[[int, int], None]) -> Iterator[bytes]:

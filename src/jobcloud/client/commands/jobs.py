@@ -51,7 +51,7 @@ def add(
     """Register jobs from a file, from --set fields, or from both. See docs/job-configuration.md for the fields."""
     if not file and not fields:
         raise ConfigError("there is no job to add", field="FILE", fix="name a file, or give --set jobName=… etc.")
-    configs = _read_jobs(file) if file else [{}]
+    configs = [one.config for one in _read_jobs(file)] if file else [{}]
     with connect(ctx) as client:
         given = [_with_team(config | _assignments(fields), team_of(ctx)) for config in configs]
         added = [client.create_job(config, enabled=not disabled) for config in given]
@@ -77,7 +77,7 @@ def update(
 ) -> None:
     """Replace the configurations of jobs with those in FILE, change single fields with --set, or both.
 
-    Prints each field that changes, and what happens to running work.
+    Prints each field that changes, and what happens to running work. Refused if someone else changes the job meanwhile.
     """
     patterns, file = _split_file(names)
     if not file and not fields:
@@ -86,11 +86,15 @@ def update(
     configs = _read_jobs(file) if file else []
     with connect(ctx) as client:
         before = _matching(ctx, client, patterns)
-        given = {key: _config_of(ctx, key, job, configs, file) | changes for key, job in before.items()}
+        given = {key: _given_for(key, configs, file) for key in before} if file else {}
         updated = []
-        for key, config in given.items():
-            killing = _killing(client, before[key])
-            updated.append(client.update_job(key, config))
+        for key, job in before.items():
+            killing = _killing(client, job)
+            if file:
+                config, revision = given[key]
+                updated.append(client.update_job(key, _set(config, changes), revision or job["revision"]))
+            else:
+                updated.append(client.patch_job(key, changes, job["revision"]))
             if not as_json:
                 _report_update(before[key], updated[-1], _killing(client, updated[-1]) - killing)
     _show_json(updated, patterns, as_json=as_json)
@@ -109,8 +113,8 @@ def diff(
         raise ConfigError("there is nothing to compare", field="FILE", fix="name a file, or give --set FIELD=VALUE")
     key, configs = key_of(ctx, job), _read_jobs(file) if file else []
     with connect(ctx) as client:
-        config = _config_of(ctx, key, client.job(key), configs, file) | _assignments(fields)
-        found = client.apply([], [config], dry_run=True)["items"][0]
+        config = _given_for(key, configs, file).config if file else client.job(key)["config"]
+        found = client.apply([], [_set(config, _assignments(fields))], dry_run=True)["items"][0]
     if as_json:
         render.show_json(found)
     elif found["changes"]:
@@ -357,21 +361,31 @@ def _split_file(names: list[str]) -> tuple[list[str], str]:
     return names, ""
 
 
-def _config_of(ctx: typer.Context, key: str, job: Json, configs: list[Json], file: str) -> Json:
-    """The configuration of a job in a file, or the present one if there is no file."""
+class _Given(NamedTuple):
+    """The configuration of a job in a file. `revision` is the one that `job show --json` printed, or ""."""
+
+    config: Json
+    revision: str = ""
+
+    @classmethod
+    def of(cls, document: Json) -> _Given:
+        config = document.get("config")
+        return cls(config, str(document.get("revision", ""))) if isinstance(config, dict) else cls(document)
+
+
+def _given_for(key: str, given: list[_Given], file: str) -> _Given:
+    """The configuration for a job among those of a file. Raises ConfigError."""
     from jobcloud.config import DEFAULT_TEAM, split_key
     from jobcloud.config import key_of as joined
 
-    if not file:
-        return dict(job["config"])
     team, _ = split_key(key)
-    if len(configs) == 1 and "jobName" not in configs[0]:
-        return _with_team(configs[0], team)
-    of = {joined(str(one.get("team", team)), str(one.get("jobName"))): one for one in configs}
+    if len(given) == 1 and "jobName" not in given[0].config:
+        return given[0]._replace(config=_with_team(given[0].config, team))
+    of = {joined(str(one.config.get("team", team)), str(one.config.get("jobName"))): one for one in given}
     if key not in of:
         known = ", ".join(list(of)[:5])
         raise ConfigError(f"{file} has no job {key}", field="FILE", fix=f"its jobs: {known}")
-    return {**of[key], "team": team} if team != DEFAULT_TEAM else of[key]
+    return of[key]._replace(config={**of[key].config, "team": team}) if team != DEFAULT_TEAM else of[key]
 
 
 def _with_team(config: Json, team: str) -> Json:
@@ -381,7 +395,7 @@ def _with_team(config: Json, team: str) -> Json:
     return config if team in ("", DEFAULT_TEAM) else {"team": team, **config}
 
 
-def _read_jobs(file: str) -> list[Json]:
+def _read_jobs(file: str) -> list[_Given]:
     """The configurations in a file: a job, a list of jobs, a manifest, or what `job show --json` prints.
 
     Raises ConfigError if the file cannot be read or holds no job.
@@ -405,8 +419,16 @@ def _read_jobs(file: str) -> list[Json]:
     if not jobs or not all(isinstance(job, dict) for job in jobs):
         fix = "write the fields of a job, or a list of jobs"
         raise ConfigError(f"{file} holds no job", field="FILE", fix=fix)
-    configs = [job["config"] if isinstance(job.get("config"), dict) else job for job in jobs]
-    return [common | fields_at(document, (*place, index), config) for index, config in enumerate(configs)]
+    found = [_Given.of(job) for job in jobs]
+    return [
+        one._replace(config=common | fields_at(document, (*place, index), one.config))
+        for index, one in enumerate(found)
+    ]
+
+
+def _set(config: Json, changes: Json) -> Json:
+    """The configuration with other fields. A field that is set to null gets its default, as in a PATCH."""
+    return {name: value for name, value in (config | changes).items() if value is not None}
 
 
 def _assignments(fields: list[str] | None) -> Json:
