@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -388,8 +389,9 @@ class Client:
         except ApiError as error:
             raise (refusal if error.status == 404 else error) from None
 
-    def _items(self, path: str, **params: str) -> list[Json]:
-        return list(self._json("GET", path, params={k: v for k, v in params.items() if v})["items"])
+    def _items(self, path: str, **filters: str) -> list[Json]:
+        """All items of a list."""
+        return self._pages(path, sys.maxsize, filters)
 
     def _pages(self, path: str, limit: int, filters: Mapping[str, str | int]) -> list[Json]:
         params: dict[str, str | int] = {key: value for key, value in filters.items() if value != ""}

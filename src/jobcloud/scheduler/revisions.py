@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import MISSING, fields, is_dataclass
+from enum import Enum
 from functools import lru_cache
 from typing import Any
 
@@ -87,7 +88,11 @@ def _given(record: Any, neutral: Set[str]) -> dict[str, Any]:
 
 
 def _canonical(configuration: Any) -> str:
-    return json.dumps(configuration, sort_keys=True, separators=(",", ":"))
+    return json.dumps(configuration, sort_keys=True, separators=(",", ":"), default=_value)
+
+
+def _value(member: Enum) -> Any:
+    return member.value
 
 
 def _hash(text: str) -> str:

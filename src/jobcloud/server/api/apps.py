@@ -17,6 +17,7 @@ from jobcloud.messages import PutApp, RemoveApp, SetAppEnabled, SetPaused
 from jobcloud.model import TaskState
 from jobcloud.scheduler import Scheduler, revisions
 from jobcloud.server.api.convert import PACKAGE_SCHEME, app_config, check_same_name, read_app
+from jobcloud.server.api.paging import Listing, PageQuery, PageView, config_bytes
 from jobcloud.server.api.patch import Patch, change, fresh, patch_body, patched
 from jobcloud.server.api.preconditions import SEEN, Expected, Revised, mark, shown
 from jobcloud.server.api.schema import AppConfig, Key, View
@@ -25,6 +26,8 @@ from jobcloud.server.api.snapshot import Pausable, Snapshot, WarmExecutors, belo
 from jobcloud.server.api.threads import apart
 
 router = APIRouter(tags=["apps"])
+
+_APPS = Listing("apps", (str,))
 
 
 class AppView(Revised):
@@ -38,8 +41,12 @@ class AppView(Revised):
     config: AppConfig
 
 
-class AppList(View):
+class AppList(PageView):
     items: list[AppView]
+
+
+class AppQuery(PageQuery):
+    team: str = Field("", description="only apps of this team")
 
 
 class JobRollout(View):
@@ -63,12 +70,13 @@ class RolloutView(View):
 
 
 @router.get("/apps")
-def list_apps(
-    services: ServicesDep, team: Annotated[str, Parameter(description="only apps of this team")] = ""
-) -> AppList:
-    check_filter(team)
+def list_apps(services: ServicesDep, query: Annotated[AppQuery, Parameter()]) -> AppList:
+    """Apps, by key."""
+    check_filter(query.team)
     snapshot = services.snapshot()
-    return AppList(items=[app_view(snapshot, key) for key in sorted(snapshot.apps) if belongs(key, team)])
+    keys = sorted(key for key in snapshot.apps if belongs(key, query.team))
+    found, cursor = _APPS.page(keys, lambda key: (key,), query, lambda key: config_bytes(snapshot.apps[key]))
+    return AppList(items=[app_view(snapshot, key) for key in found], next_cursor=cursor)
 
 
 @router.post("/apps", status_code=201, openapi_extra=json_body(AppConfig))

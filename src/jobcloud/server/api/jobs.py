@@ -17,6 +17,7 @@ from jobcloud.model import Cause, Firing, ShardState
 from jobcloud.scheduler import backfills, revisions
 from jobcloud.scheduler.explain import Explanation
 from jobcloud.server.api.convert import check_same_name, job_config, read_backfill, read_job, read_trigger
+from jobcloud.server.api.paging import Listing, PageQuery, PageView, config_bytes
 from jobcloud.server.api.patch import Patch, change, fresh, patch_body, patched
 from jobcloud.server.api.preconditions import SEEN, Expected, Revised, mark, shown
 from jobcloud.server.api.problems import Problem
@@ -36,6 +37,8 @@ from jobcloud.server.api.snapshot import Pausable, Snapshot, belongs, check_filt
 from jobcloud.server.modules import missing_object
 
 router = APIRouter(tags=["jobs"])
+
+_JOBS = Listing("jobs", (str,))
 
 
 class JobView(Revised):
@@ -57,8 +60,13 @@ class JobView(Revised):
     config: JobConfig
 
 
-class JobList(View):
+class JobList(PageView):
     items: list[JobView]
+
+
+class JobQuery(PageQuery):
+    app: Key = Field("", description="only jobs of this app")
+    team: str = Field("", description="only jobs of this team")
 
 
 class TriggeredRun(RunSummary):
@@ -97,16 +105,16 @@ class ExplanationView(View):
 
 
 @router.get("/jobs")
-def list_jobs(
-    services: ServicesDep,
-    app: Annotated[Key, Parameter(description="only jobs of this app")] = "",
-    team: Annotated[str, Parameter(description="only jobs of this team")] = "",
-) -> JobList:
-    check_filter(team)
+def list_jobs(services: ServicesDep, query: Annotated[JobQuery, Parameter()]) -> JobList:
+    """Jobs, by key."""
+    check_filter(query.team)
     snapshot = services.snapshot()
-    keys = sorted(key for key, job in snapshot.jobs.items() if app in ("", job.app_key) and belongs(key, team))
-    runs = snapshot.runs_by_job()
-    return JobList(items=[_job_view(snapshot, key, runs.get(key, ())) for key in keys])
+    keys = sorted(
+        key for key, job in snapshot.jobs.items() if query.app in ("", job.app_key) and belongs(key, query.team)
+    )
+    found, cursor = _JOBS.page(keys, lambda key: (key,), query, lambda key: config_bytes(snapshot.jobs[key]))
+    runs = snapshot.runs_by_job(found)
+    return JobList(items=[_job_view(snapshot, key, runs[key]) for key in found], next_cursor=cursor)
 
 
 @router.post("/jobs", status_code=201, openapi_extra=json_body(JobConfig))
