@@ -128,11 +128,16 @@ class SendFailed(msgspec.Struct, frozen=True, gc=False):
 
 
 class PutApp(msgspec.Struct, frozen=True, gc=False):
-    """Register an app, or replace it (`replace`)."""
+    """Register an app, or replace it (`replace`).
+
+    Here and in other commands, `expected` are revisions (`scheduler.revisions.of_record`). The command is refused
+    unless the app or the job has one of them. None: the command does not depend on the revision.
+    """
 
     at: int
     app: App
     replace: bool = False
+    expected: tuple[str, ...] | None = None
 
 
 class RemoveApp(msgspec.Struct, frozen=True, gc=False):
@@ -141,6 +146,7 @@ class RemoveApp(msgspec.Struct, frozen=True, gc=False):
     at: int
     app: str
     jobs: bool = False
+    expected: tuple[str, ...] | None = None
 
 
 class SetAppEnabled(msgspec.Struct, frozen=True, gc=False):
@@ -156,11 +162,13 @@ class PutJob(msgspec.Struct, frozen=True, gc=False):
     job: Job
     replace: bool = False
     enabled: bool = True
+    expected: tuple[str, ...] | None = None
 
 
 class RemoveJob(msgspec.Struct, frozen=True, gc=False):
     at: int
     job: str
+    expected: tuple[str, ...] | None = None
 
 
 class SetJobEnabled(msgspec.Struct, frozen=True, gc=False):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import resource
+import socket
 import threading
 from collections.abc import Iterator
 
@@ -13,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from tests.api_kit import serving
 from tests.attack_kit import dial, first_status, rest_of, status_of
 
-from jobcloud.server.listener import Limits, raise_descriptor_limit
+from jobcloud.server.listener import Limits, _Protocol, raise_descriptor_limit
 
 GET = b"GET /%s HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -48,6 +50,21 @@ def app() -> Iterator[App]:
     app = App()
     yield app
     app.release.set()
+
+
+def test_body_of_an_answer_does_not_wait_for_the_acknowledgement_of_the_head(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, options = _Protocol.connection_made, []
+
+    def record(self: _Protocol, transport: asyncio.Transport) -> None:
+        options.append(transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        made(self, transport)
+
+    monkeypatch.setattr(_Protocol, "connection_made", record)
+    with serving(app) as url:
+        assert httpx.get(url).status_code == 200
+    assert options == [1]
 
 
 def test_incomplete_head_is_answered_with_408_after_its_time(app: App) -> None:

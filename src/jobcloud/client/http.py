@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -204,8 +205,13 @@ class Client:
     def create_job(self, config: Json, *, enabled: bool = True) -> Json:
         return self._json("POST", "jobs", params={} if enabled else {"enabled": "false"}, json=config)
 
-    def update_job(self, name: str, config: Json) -> Json:
-        return self._json("PUT", f"jobs/{_part(name)}", json=config)
+    def update_job(self, name: str, config: Json, revision: str = "") -> Json:
+        """Replace a job. If `revision` is given, the server refuses the change of a job with another revision."""
+        return self._json("PUT", f"jobs/{_part(name)}", json=config, headers=_if_match(revision))
+
+    def patch_job(self, name: str, changes: Json, revision: str = "") -> Json:
+        """Change single fields of a job; null restores a default. `revision`: as for `update_job`."""
+        return self._json("PATCH", f"jobs/{_part(name)}", json=changes, headers=_if_match(revision))
 
     def put_job(self, config: Json) -> tuple[Json, bool]:
         """Register or replace a job. Returns the job, and whether it is new."""
@@ -394,8 +400,9 @@ class Client:
         except ApiError as error:
             raise (refusal if error.status == 404 else error) from None
 
-    def _items(self, path: str, **params: str) -> list[Json]:
-        return list(self._json("GET", path, params={k: v for k, v in params.items() if v})["items"])
+    def _items(self, path: str, **filters: str) -> list[Json]:
+        """All items of a list."""
+        return self._pages(path, sys.maxsize, filters)
 
     def _pages(self, path: str, limit: int, filters: Mapping[str, str | int]) -> list[Json]:
         params: dict[str, str | int] = {key: value for key, value in filters.items() if value != ""}
@@ -445,7 +452,8 @@ class Client:
 
     def _send(self, method: str, path: str, *, accept: tuple[int, ...] = (), **options: Any) -> httpx.Response:
         if "json" in options:
-            options |= {"content": _encode(options.pop("json")), "headers": {"Content-Type": "application/json"}}
+            headers = {"Content-Type": "application/json", **options.get("headers", {})}
+            options |= {"content": _encode(options.pop("json")), "headers": headers}
         try:
             response = self._http.request(method, path, **options)
         except UnicodeEncodeError as error:
@@ -455,6 +463,10 @@ class Client:
         if not response.is_success and response.status_code not in accept:
             raise ApiError(response.status_code, _problem(response))
         return response
+
+
+def _if_match(revision: str) -> dict[str, str]:
+    return {"If-Match": f'"{revision}"'} if revision else {}
 
 
 def _chunks(file: BinaryIO, size: int, sent: Callable[[int, int], None]) -> Iterator[bytes]:

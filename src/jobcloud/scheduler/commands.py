@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from jobcloud.config import App, Job, JobKind
-from jobcloud.errors import ConfigError, Conflict, NotFound
+from jobcloud.errors import ConfigError, Conflict, NotFound, Outdated
 from jobcloud.messages import (
     Apply,
     CancelRun,
@@ -86,6 +86,7 @@ class Commands(Part):
             raise Conflict(f"app {app.key} exists", field="appName", fix="update it, or choose another name")
         if known is None and event.replace:
             raise NotFound(f"there is no app {app.key}", field="appName", fix="register it first")
+        _check_revision(known, event.expected)
         if app == known:
             return
         plan = self._plan(app)
@@ -116,7 +117,7 @@ class Commands(Part):
         return plan
 
     def remove_app(self, event: RemoveApp) -> None:
-        self._state.app(event.app)
+        _check_revision(self._state.app(event.app), event.expected)
         jobs = self._state.jobs_of(event.app)
         registered = sum(not job.ad_hoc for job in jobs)
         running = sum(bool(job.ad_hoc and self._state.queue.unfinished(job.key)) for job in jobs)
@@ -185,6 +186,7 @@ class Commands(Part):
             raise NotFound(f"there is no job {job.key}", field="jobName", fix="register it first")
         if job.app_key not in self._state.apps:
             raise NotFound(f"there is no app {job.app_key}", field="appName", fix="register the app first")
+        _check_revision(known, event.expected)
         if job == known:
             return
         paused = known is not None and self._state.paused(known.key)
@@ -212,7 +214,9 @@ class Commands(Part):
         )
 
     def remove_job(self, event: RemoveJob) -> None:
-        self._remove_job(self._state.job(event.job), event.at)
+        job = self._state.job(event.job)
+        _check_revision(job, event.expected)
+        self._remove_job(job, event.at)
 
     def set_job_enabled(self, event: SetJobEnabled) -> None:
         job = self._state.job(event.job)
@@ -459,6 +463,15 @@ class Commands(Part):
         if task is None:
             raise NotFound(f"no task {task_id} is running", field="taskId", fix="`jobcloud tasks` lists them")
         return task
+
+
+def _check_revision(known: App | Job | None, expected: tuple[str, ...] | None) -> None:
+    """Raises Outdated if a known app or job has none of the expected revisions. None: any revision will do."""
+    if known is None or expected is None or revisions.of_record(known) in expected:
+        return
+    kind = "app" if isinstance(known, App) else "job"
+    problem = f"{kind} {known.key} has changed since you read it"
+    raise Outdated(problem, field=f"{kind}Name", fix="read it again and repeat your change")
 
 
 def _check_items(job: Job, field: str, items: Sequence[int]) -> None:

@@ -53,7 +53,7 @@ def add(
     """Register jobs from a file, from --set fields, or from both. See docs/job-configuration.md for the fields."""
     if not file and not fields:
         raise ConfigError("there is no job to add", field="FILE", fix="name a file, or give --set jobName=… etc.")
-    configs = read_jobs(file) if file else [{}]
+    configs = [one.config for one in read_jobs(file)] if file else [{}]
     with connect(ctx) as client:
         given = [with_team(config | assignments(fields), team_of(ctx)) for config in configs]
         added = [client.create_job(config, enabled=not disabled) for config in given]
@@ -79,7 +79,7 @@ def update(
 ) -> None:
     """Replace the configurations of jobs with those in FILE, change single fields with --set, or both.
 
-    Prints each field that changes, and what happens to running work.
+    Prints each field that changes, and what happens to running work. Refused if someone else changes the job meanwhile.
     """
     patterns, file = _split_file(names)
     if not file and not fields:
@@ -88,11 +88,15 @@ def update(
     configs = read_jobs(file) if file else []
     with connect(ctx) as client:
         before = _matching(ctx, client, patterns)
-        given = {key: _config_of(ctx, key, job, configs, file) | changes for key, job in before.items()}
+        given = {key: _given_for(key, configs, file) for key in before} if file else {}
         updated = []
-        for key, config in given.items():
-            killing = _killing(client, before[key])
-            updated.append(client.update_job(key, config))
+        for key, job in before.items():
+            killing = _killing(client, job)
+            if file:
+                config, revision = given[key]
+                updated.append(client.update_job(key, _set(config, changes), revision or job["revision"]))
+            else:
+                updated.append(client.patch_job(key, changes, job["revision"]))
             if not as_json:
                 _report_update(before[key], updated[-1], _killing(client, updated[-1]) - killing)
     _show_json(updated, patterns, as_json=as_json)
@@ -111,8 +115,8 @@ def diff(
         raise ConfigError("there is nothing to compare", field="FILE", fix="name a file, or give --set FIELD=VALUE")
     key, configs = key_of(ctx, job), read_jobs(file) if file else []
     with connect(ctx) as client:
-        config = _config_of(ctx, key, client.job(key), configs, file) | assignments(fields)
-        found = client.apply([], [config], dry_run=True)["items"][0]
+        config = _given_for(key, configs, file).config if file else client.job(key)["config"]
+        found = client.apply([], [_set(config, assignments(fields))], dry_run=True)["items"][0]
     if as_json:
         render.show_json(found)
     elif found["changes"]:
@@ -364,21 +368,31 @@ def _split_file(names: list[str]) -> tuple[list[str], str]:
     return names, ""
 
 
-def _config_of(ctx: typer.Context, key: str, job: Json, configs: list[Json], file: str) -> Json:
-    """The configuration of a job in a file, or the present one if there is no file."""
+class Given(NamedTuple):
+    """The configuration of a job in a file. `revision` is the one that `job show --json` printed, or ""."""
+
+    config: Json
+    revision: str = ""
+
+    @classmethod
+    def of(cls, document: Json) -> Given:
+        config = document.get("config")
+        return cls(config, str(document.get("revision", ""))) if isinstance(config, dict) else cls(document)
+
+
+def _given_for(key: str, given: list[Given], file: str) -> Given:
+    """The configuration for a job among those of a file. Raises ConfigError."""
     from jobcloud.config import DEFAULT_TEAM, split_key
     from jobcloud.config import key_of as joined
 
-    if not file:
-        return dict(job["config"])
     team, _ = split_key(key)
-    if len(configs) == 1 and "jobName" not in configs[0]:
-        return with_team(configs[0], team)
-    of = {joined(str(one.get("team", team)), str(one.get("jobName"))): one for one in configs}
+    if len(given) == 1 and "jobName" not in given[0].config:
+        return given[0]._replace(config=with_team(given[0].config, team))
+    of = {joined(str(one.config.get("team", team)), str(one.config.get("jobName"))): one for one in given}
     if key not in of:
         known = ", ".join(list(of)[:5])
         raise ConfigError(f"{file} has no job {key}", field="FILE", fix=f"its jobs: {known}")
-    return {**of[key], "team": team} if team != DEFAULT_TEAM else of[key]
+    return of[key]._replace(config={**of[key].config, "team": team}) if team != DEFAULT_TEAM else of[key]
 
 
 def with_team(config: Json, team: str) -> Json:
@@ -388,7 +402,7 @@ def with_team(config: Json, team: str) -> Json:
     return config if team in ("", DEFAULT_TEAM) else {"team": team, **config}
 
 
-def read_jobs(file: str) -> list[Json]:
+def read_jobs(file: str) -> list[Given]:
     """The configurations in a file: a job, a list of jobs, a manifest, or what `job show --json` prints.
 
     Raises ConfigError if the file cannot be read or holds no job.
@@ -412,8 +426,16 @@ def read_jobs(file: str) -> list[Json]:
     if not jobs or not all(isinstance(job, dict) for job in jobs):
         fix = "write the fields of a job, or a list of jobs"
         raise ConfigError(f"{file} holds no job", field="FILE", fix=fix)
-    configs = [job["config"] if isinstance(job.get("config"), dict) else job for job in jobs]
-    return [common | fields_at(document, (*place, index), config) for index, config in enumerate(configs)]
+    found = [Given.of(job) for job in jobs]
+    return [
+        one._replace(config=common | fields_at(document, (*place, index), one.config))
+        for index, one in enumerate(found)
+    ]
+
+
+def _set(config: Json, changes: Json) -> Json:
+    """The configuration with other fields. A field that is set to null gets its default, as in a PATCH."""
+    return {name: value for name, value in (config | changes).items() if value is not None}
 
 
 def assignments(fields: list[str] | None) -> Json:

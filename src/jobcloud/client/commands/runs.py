@@ -58,7 +58,7 @@ def start_run(
     as_json: AsJson = False,
 ) -> None:
     """Run a job once without registering it. FILE and --set have the fields of a job, without those of fire times."""
-    configs = read_jobs(file) if file else [{}]
+    configs = [one.config for one in read_jobs(file)] if file else [{}]
     if len(configs) > 1:
         raise ConfigError(f"{file} holds {len(configs)} jobs", field="FILE", fix="name a file with one job")
     config = with_team(configs[0] | assignments(fields), team_of(ctx)) | ({"key": key} if key else {})

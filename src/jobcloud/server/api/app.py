@@ -25,6 +25,7 @@ from jobcloud.server.api.elastic_job.routes import routes as elastic_job_routes
 from jobcloud.server.api.events import Notices
 from jobcloud.server.api.follow import Followers
 from jobcloud.server.api.guard import Guard, check_bind
+from jobcloud.server.api.patch import SUFFIX, patch_schema
 from jobcloud.server.api.ports import LogReader, Loop
 from jobcloud.server.api.problems import MEDIA_TYPE, Issue, Problem, from_error, from_status, invalid
 from jobcloud.server.api.schema import AdHocConfig, AppConfig, BackfillConfig, JobConfig, ProblemView, TriggerConfig
@@ -166,3 +167,5 @@ def _add_schemas(schemas: dict[str, Any]) -> None:
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas |= schema.pop("$defs", {})
         schemas[model.__name__] = schema
+    for config in (AppConfig, JobConfig):
+        schemas[config.__name__ + SUFFIX] = patch_schema(schemas[config.__name__], schemas)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from fastapi import Query as Parameter
 from fastapi.concurrency import run_in_threadpool
 from pydantic import Field
@@ -16,6 +17,9 @@ from jobcloud.messages import PutApp, RemoveApp, SetAppEnabled, SetPaused
 from jobcloud.model import TaskState
 from jobcloud.scheduler import Scheduler, revisions
 from jobcloud.server.api.convert import PACKAGE_SCHEME, app_config, check_same_name, read_app
+from jobcloud.server.api.paging import Listing, PageQuery, PageView, config_bytes
+from jobcloud.server.api.patch import Patch, change, fresh, patch_body, patched
+from jobcloud.server.api.preconditions import SEEN, Expected, Revised, mark, shown
 from jobcloud.server.api.schema import AppConfig, Key, View
 from jobcloud.server.api.services import JsonObject, Pausing, Services, ServicesDep, Switch, json_body
 from jobcloud.server.api.snapshot import Pausable, Snapshot, WarmExecutors, belongs, check_filter, no_app
@@ -23,8 +27,10 @@ from jobcloud.server.api.threads import apart
 
 router = APIRouter(tags=["apps"])
 
+_APPS = Listing("apps", (str,))
 
-class AppView(View):
+
+class AppView(Revised):
     app_name: str = Field(description="the key of the app")
     team: str
     enabled: bool
@@ -35,8 +41,12 @@ class AppView(View):
     config: AppConfig
 
 
-class AppList(View):
+class AppList(PageView):
     items: list[AppView]
+
+
+class AppQuery(PageQuery):
+    team: str = Field("", description="only apps of this team")
 
 
 class JobRollout(View):
@@ -60,24 +70,27 @@ class RolloutView(View):
 
 
 @router.get("/apps")
-def list_apps(
-    services: ServicesDep, team: Annotated[str, Parameter(description="only apps of this team")] = ""
-) -> AppList:
-    check_filter(team)
+def list_apps(services: ServicesDep, query: Annotated[AppQuery, Parameter()]) -> AppList:
+    """Apps, by key."""
+    check_filter(query.team)
     snapshot = services.snapshot()
-    return AppList(items=[app_view(snapshot, key) for key in sorted(snapshot.apps) if belongs(key, team)])
+    keys = sorted(key for key in snapshot.apps if belongs(key, query.team))
+    found, cursor = _APPS.page(keys, lambda key: (key,), query, lambda key: config_bytes(snapshot.apps[key]))
+    return AppList(items=[app_view(snapshot, key) for key in found], next_cursor=cursor)
 
 
 @router.post("/apps", status_code=201, openapi_extra=json_body(AppConfig))
 async def create_app(services: ServicesDep, body: JsonObject, response: Response) -> AppView:
     app = await run_in_threadpool(read_app, body, services.options.urls)
     response.headers["Location"] = f"/api/v1/apps/{app.key}"
-    return await put_app(services, app, replace_it=False)
+    view = await put_app(services, app, replace_it=False)
+    mark(response, view)
+    return view
 
 
-@router.get("/apps/{app}")
-def show_app(services: ServicesDep, app: Key) -> AppView:
-    return app_view(services.snapshot(), app)
+@router.get("/apps/{app}", response_model=AppView, dependencies=[SEEN])
+def show_app(services: ServicesDep, app: Key, request: Request) -> Response:
+    return shown(request, app_view(services.snapshot(), app))
 
 
 @router.get("/apps/{app}/rollout")
@@ -88,18 +101,37 @@ def show_rollout(services: ServicesDep, app: Key) -> RolloutView:
 
 
 @router.put("/apps/{app}", openapi_extra=json_body(AppConfig))
-async def replace_app(services: ServicesDep, app: Key, body: JsonObject) -> AppView:
-    given = await run_in_threadpool(read_app, body, services.options.urls)
-    check_same_name("appName", app, given)
-    return await put_app(services, given, replace_it=True)
+async def replace_app(
+    services: ServicesDep, app: Key, body: JsonObject, expected: Expected, response: Response
+) -> AppView:
+    view = await _replace(services, app, body, expected)
+    mark(response, view)
+    return view
+
+
+@router.patch("/apps/{app}", openapi_extra=patch_body(AppConfig))
+async def change_app(services: ServicesDep, app: Key, patch: Patch, expected: Expected, response: Response) -> AppView:
+    """Change single fields of an app. Null restores the default of a field."""
+
+    async def attempt() -> AppView:
+        known = (await run_in_threadpool(services.snapshot)).app(app)
+        body = patched(app_config(known), patch)
+        return await _replace(services, app, body, fresh(known, expected))
+
+    view = await change(attempt, expected)
+    mark(response, view)
+    return view
 
 
 @router.delete("/apps/{app}", status_code=204)
 def remove_app(
-    services: ServicesDep, app: Key, jobs: Annotated[bool, Parameter(description="remove the app's jobs too")] = False
+    services: ServicesDep,
+    app: Key,
+    expected: Expected,
+    jobs: Annotated[bool, Parameter(description="remove the app's jobs too")] = False,
 ) -> None:
     with services.packages.guard:
-        services.command(lambda at: RemoveApp(at, app, jobs))
+        services.command(lambda at: RemoveApp(at, app, jobs, expected))
         services.collect_packages()
 
 
@@ -116,8 +148,16 @@ def pause_app(services: ServicesDep, app: Key, pausing: Pausing) -> AppView:
     return app_view(services.snapshot(), app)
 
 
-async def put_app(services: Services, app: App, *, replace_it: bool) -> AppView:
-    """Register or replace an app. A package from a URL is fetched first.
+async def _replace(services: Services, app: str, body: Mapping[str, Any], expected: tuple[str, ...] | None) -> AppView:
+    given = await run_in_threadpool(read_app, body, services.options.urls)
+    check_same_name("appName", app, given)
+    return await put_app(services, given, replace_it=True, expected=expected)
+
+
+async def put_app(
+    services: Services, app: App, *, replace_it: bool, expected: tuple[str, ...] | None = None
+) -> AppView:
+    """Register or replace an app, if it has one of the expected revisions. A package from a URL is fetched first.
 
     Raises the errors of `Origin.obtain` and of the command.
     """
@@ -126,13 +166,13 @@ async def put_app(services: Services, app: App, *, replace_it: bool) -> AppView:
         known = await run_in_threadpool(services.loop.ask, lambda scheduler: app.key in scheduler.apps)
         if known == replace_it:
             await apart(lambda: services.origin.obtain(app.package))
-    return await run_in_threadpool(_store, services, app, replace_it)
+    return await run_in_threadpool(_store, services, app, replace_it, expected)
 
 
-def _store(services: Services, app: App, replace_it: bool) -> AppView:
+def _store(services: Services, app: App, replace_it: bool, expected: tuple[str, ...] | None) -> AppView:
     with services.packages.guard:
         stored = with_stored_package(services, app)
-        services.command(lambda at: PutApp(at, stored, replace_it))
+        services.command(lambda at: PutApp(at, stored, replace_it, expected))
         if replace_it:
             services.collect_packages()
     return app_view(services.snapshot(), app.key)
@@ -154,6 +194,7 @@ def app_view(snapshot: Snapshot, key: str) -> AppView:
     app = snapshot.app(key)
     warm = snapshot.warm_executors.get(key, WarmExecutors())
     return AppView(
+        revision=revisions.of_record(app),
         app_name=key,
         team=app.team,
         enabled=key not in snapshot.disabled_apps,

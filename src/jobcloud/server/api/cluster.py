@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Header, Response
@@ -15,8 +16,9 @@ from jobcloud import zones
 from jobcloud.config import team_of
 from jobcloud.errors import NotFound
 from jobcloud.messages import DrainAgent, SetPaused, UndrainAgent
-from jobcloud.model import ShardState
+from jobcloud.model import Executor, ShardState
 from jobcloud.scheduler import explain
+from jobcloud.server.api.paging import Listing, PageQuery, PageView
 from jobcloud.server.api.problems import Issue, Problem, invalid
 from jobcloud.server.api.schema import Amounts, Instant, Query, View, amounts
 from jobcloud.server.api.services import JsonObject, Pausing, Services, ServicesDep
@@ -25,6 +27,7 @@ from jobcloud.server.api.streams import EventStream
 
 router = APIRouter()
 
+_EXECUTORS = Listing("executors", (str, str, str))
 MAX_FAULTS = 100
 _MAX_PROBLEM = 500
 
@@ -87,8 +90,12 @@ class ExecutorView(View):
     launched_at: Instant
 
 
-class ExecutorList(View):
+class ExecutorList(PageView):
     items: list[ExecutorView]
+
+
+class ExecutorQuery(PageQuery):
+    team: str = Field("", description="only executors of this team's apps")
 
 
 class TeardownView(View):
@@ -130,11 +137,13 @@ class DrainQuery(Query):
 
 
 @router.get("/executors", tags=["cluster"])
-def list_executors(
-    services: ServicesDep, team: Annotated[str, Parameter(description="only executors of this team's apps")] = ""
-) -> ExecutorList:
-    check_filter(team)
-    return ExecutorList(items=_executor_views(services.snapshot(), team))
+def list_executors(services: ServicesDep, query: Annotated[ExecutorQuery, Parameter()]) -> ExecutorList:
+    """Executors, by app and agent."""
+    check_filter(query.team)
+    snapshot = services.snapshot()
+    executors = sorted((one for one in snapshot.executors if belongs(one.app, query.team)), key=_executor_place)
+    found, cursor = _EXECUTORS.page(executors, _executor_place, query)
+    return ExecutorList(items=_executor_views(snapshot, found), next_cursor=cursor)
 
 
 @router.get("/cluster", tags=["cluster"])
@@ -253,7 +262,11 @@ def _agent_view(agent: explain.AgentView) -> AgentView:
     )
 
 
-def _executor_views(snapshot: Snapshot, team: str) -> list[ExecutorView]:
+def _executor_place(executor: Executor) -> tuple[str, str, str]:
+    return executor.app, executor.agent_id, executor.id
+
+
+def _executor_views(snapshot: Snapshot, executors: Iterable[Executor]) -> list[ExecutorView]:
     counts: dict[tuple[str, str], int] = defaultdict(int)
     warm: set[tuple[str, str]] = set()
     for task in snapshot.tasks.values():
@@ -271,6 +284,5 @@ def _executor_views(snapshot: Snapshot, team: str) -> list[ExecutorView]:
             kept=(executor.agent_id, executor.id) in warm,
             launched_at=executor.launched_ms,
         )
-        for executor in sorted(snapshot.executors, key=lambda e: (e.app, e.agent_id, e.id))
-        if belongs(executor.app, team)
+        for executor in executors
     ]

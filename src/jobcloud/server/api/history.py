@@ -12,12 +12,16 @@ from pydantic_core import PydanticCustomError
 
 from jobcloud.errors import Unavailable
 from jobcloud.history.queries import By, Found, Quantiles, Reader, Statistics, Wanted
-from jobcloud.server.api.schema import Instant, Key, Query, View
+from jobcloud.server.api.paging import Listing, PageQuery, PageView
+from jobcloud.server.api.schema import Instant, Key, View
 from jobcloud.server.api.services import Services, ServicesDep
 from jobcloud.server.api.snapshot import check_filter
 
 router = APIRouter(tags=["history"])
 
+_RUNS = Listing("history/runs", (str,))
+_ATTEMPTS = Listing("history/attempts", (str,))
+_EVENTS = Listing("history/events", (str,))
 _DAY_MS = 86_400_000
 RunEnd = Literal["FINISHED", "FAILED", "KILLED", "CANCELLED", "DEAD"]
 AttemptEnd = Literal["SUCCEEDED", "FAILED", "KILLED", "LOST", "NOT_STARTED", "INVALID", "REPLACED"]
@@ -73,17 +77,15 @@ class PastEvent(View):
     message: str
 
 
-class PastRunList(View):
+class PastRunList(PageView):
     items: list[PastRun]
-    next_cursor: str = Field("", description='pass as "cursor" for more; "" at the end')
 
 
-class PastAttemptList(View):
+class PastAttemptList(PageView):
     items: list[PastAttempt]
-    next_cursor: str = Field("", description='pass as "cursor" for more; "" at the end')
 
 
-class PastEventList(View):
+class PastEventList(PageView):
     items: list[PastEvent]
 
 
@@ -107,22 +109,19 @@ class StatisticsView(View):
     memory_mb_seconds: float
 
 
-class StatisticsList(View):
+class StatisticsList(PageView):
     by: str
     since: Instant
     until: Instant
     items: list[StatisticsView]
-    next_cursor: str = Field("", description='pass as "cursor" for more; "" at the end')
 
 
-class HistoryQuery(Query):
+class HistoryQuery(PageQuery):
     team: str = Field("", description="at most one of team, app, job and run")
     app: Key = ""
     job: Key = ""
     since: AwareDatetime | None = Field(None, description="not before this instant, such as 2026-12-01T00:00:00Z")
     until: AwareDatetime | None = Field(None, description="before this instant")
-    limit: int = Field(100, ge=1, le=1000)
-    cursor: str = Field("", max_length=200)
 
     @model_validator(mode="after")
     def _one_filter(self) -> Self:
@@ -144,6 +143,10 @@ class PastAttemptQuery(HistoryQuery):
     outcome: AttemptEnd | None = None
 
 
+class EventQuery(PageQuery):
+    task: str = Field(max_length=500, description="the task id of the attempt")
+
+
 class StatisticsQuery(HistoryQuery):
     by: By = "job"
 
@@ -151,24 +154,23 @@ class StatisticsQuery(HistoryQuery):
 @router.get("/history/runs")
 def list_past_runs(services: ServicesDep, query: Annotated[PastRunQuery, Parameter()]) -> PastRunList:
     """Ended runs, newest fire time first."""
-    rows, cursor = _reader(services).runs(query.wanted(state=query.state or ""), query.limit, query.cursor)
-    return PastRunList(items=[_run(row) for row in rows], next_cursor=cursor)
+    found = _reader(services).runs(query.wanted(state=query.state or ""), query.limit, _behind(_RUNS, query))
+    return PastRunList(items=[_run(row) for row in found[0]], next_cursor=_cursor(_RUNS, found[1]))
 
 
 @router.get("/history/attempts")
 def list_past_attempts(services: ServicesDep, query: Annotated[PastAttemptQuery, Parameter()]) -> PastAttemptList:
     """Ended attempts, newest end first."""
     wanted = query.wanted(run=query.run, state=query.outcome or "")
-    rows, cursor = _reader(services).attempts(wanted, query.limit, query.cursor)
-    return PastAttemptList(items=[_attempt(row) for row in rows], next_cursor=cursor)
+    found = _reader(services).attempts(wanted, query.limit, _behind(_ATTEMPTS, query))
+    return PastAttemptList(items=[_attempt(row) for row in found[0]], next_cursor=_cursor(_ATTEMPTS, found[1]))
 
 
 @router.get("/history/events")
-def list_past_events(
-    services: ServicesDep, task: Annotated[str, Parameter(max_length=500, description="the task id of the attempt")]
-) -> PastEventList:
+def list_past_events(services: ServicesDep, query: Annotated[EventQuery, Parameter()]) -> PastEventList:
     """The states of one attempt, oldest first."""
-    return PastEventList(items=[_event(row) for row in _reader(services).events(task)])
+    found = _reader(services).events(query.task, query.limit, _behind(_EVENTS, query))
+    return PastEventList(items=[_event(row) for row in found[0]], next_cursor=_cursor(_EVENTS, found[1]))
 
 
 @router.get("/statistics")
@@ -178,16 +180,26 @@ def show_statistics(services: ServicesDep, query: Annotated[StatisticsQuery, Par
     since = _ms(query.since) or until - _DAY_MS
     check_filter(query.team)
     wanted = Wanted(query.team, query.app, query.job, since_ms=since, until_ms=until)
-    found, cursor = _reader(services).statistics(query.by, wanted, query.limit, query.cursor)
-    return StatisticsList(
-        by=query.by, since=since, until=until, items=[_statistics(each) for each in found], next_cursor=cursor
-    )
+    listing = Listing(f"statistics by {query.by}", (str,))
+    found, last = _reader(services).statistics(query.by, wanted, query.limit, _behind(listing, query))
+    items = [_statistics(each) for each in found]
+    return StatisticsList(by=query.by, since=since, until=until, items=items, next_cursor=_cursor(listing, last))
 
 
 def _reader(services: Services) -> Reader:
     if services.history is None:
         raise Unavailable("this scheduler keeps no history", fix="set history.url, see docs/history.md")
     return services.history
+
+
+def _behind(listing: Listing, query: PageQuery) -> str:
+    """The place in the database behind which a page begins; "" for the first page. Raises Problem."""
+    place = listing.decoded(query.cursor)
+    return str(place[0]) if place else ""
+
+
+def _cursor(listing: Listing, last: str) -> str:
+    return listing.encoded((last,)) if last else ""
 
 
 def _ms(moment: datetime | None) -> int:

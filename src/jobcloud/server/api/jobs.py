@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from fastapi import Query as Parameter
+from fastapi.concurrency import run_in_threadpool
 from pydantic import Field
 
 from jobcloud.config import App, Job, JobKind, team_of
@@ -16,6 +17,9 @@ from jobcloud.model import Cause, Firing, ShardState, Terms
 from jobcloud.scheduler import backfills, revisions
 from jobcloud.scheduler.explain import Explanation
 from jobcloud.server.api.convert import check_same_name, job_config, read_backfill, read_job, read_trigger
+from jobcloud.server.api.paging import Listing, PageQuery, PageView, config_bytes
+from jobcloud.server.api.patch import Patch, change, fresh, patch_body, patched
+from jobcloud.server.api.preconditions import SEEN, Expected, Revised, mark, shown
 from jobcloud.server.api.problems import Problem
 from jobcloud.server.api.rules import objects_of
 from jobcloud.server.api.runs import RunSummary, run_state, run_summary
@@ -34,8 +38,10 @@ from jobcloud.server.modules import missing_object
 
 router = APIRouter(tags=["jobs"])
 
+_JOBS = Listing("jobs", (str,))
 
-class JobView(View):
+
+class JobView(Revised):
     job_name: str = Field(description="the key of the job")
     team: str
     app_name: str = Field(description="the key of its app")
@@ -54,8 +60,13 @@ class JobView(View):
     config: JobConfig
 
 
-class JobList(View):
+class JobList(PageView):
     items: list[JobView]
+
+
+class JobQuery(PageQuery):
+    app: Key = Field("", description="only jobs of this app")
+    team: str = Field("", description="only jobs of this team")
 
 
 class StartedRun(RunSummary):
@@ -94,16 +105,16 @@ class ExplanationView(View):
 
 
 @router.get("/jobs")
-def list_jobs(
-    services: ServicesDep,
-    app: Annotated[Key, Parameter(description="only jobs of this app")] = "",
-    team: Annotated[str, Parameter(description="only jobs of this team")] = "",
-) -> JobList:
-    check_filter(team)
+def list_jobs(services: ServicesDep, query: Annotated[JobQuery, Parameter()]) -> JobList:
+    """Jobs, by key."""
+    check_filter(query.team)
     snapshot = services.snapshot()
-    keys = sorted(key for key, job in snapshot.jobs.items() if app in ("", job.app_key) and belongs(key, team))
-    runs = snapshot.runs_by_job()
-    return JobList(items=[_job_view(snapshot, key, runs.get(key, ())) for key in keys])
+    keys = sorted(
+        key for key, job in snapshot.jobs.items() if query.app in ("", job.app_key) and belongs(key, query.team)
+    )
+    found, cursor = _JOBS.page(keys, lambda key: (key,), query, lambda key: config_bytes(snapshot.jobs[key]))
+    runs = snapshot.runs_by_job(found)
+    return JobList(items=[_job_view(snapshot, key, runs[key]) for key in found], next_cursor=cursor)
 
 
 @router.post("/jobs", status_code=201, openapi_extra=json_body(JobConfig))
@@ -117,27 +128,34 @@ def create_job(
     check_code(services, job, services.snapshot().apps.get(job.app_key))
     services.command(lambda at: PutJob(at, job, enabled=enabled))
     response.headers["Location"] = f"/api/v1/jobs/{job.key}"
-    return show_job(services, job.key)
+    view = _find_job(services, job.key)
+    mark(response, view)
+    return view
 
 
-@router.get("/jobs/{job}")
-def show_job(services: ServicesDep, job: Key) -> JobView:
-    snapshot = services.snapshot()
-    return _job_view(snapshot, job, snapshot.runs(job))
+@router.get("/jobs/{job}", response_model=JobView, dependencies=[SEEN])
+def show_job(services: ServicesDep, job: Key, request: Request) -> Response:
+    return shown(request, _find_job(services, job))
 
 
 @router.put("/jobs/{job}", openapi_extra=json_body(JobConfig))
-def replace_job(services: ServicesDep, job: Key, body: JsonObject) -> JobView:
-    given = read_job(body, services.options.job_urls)
-    check_same_name("jobName", job, given)
-    check_code(services, given, services.snapshot().apps.get(given.app_key))
-    services.command(lambda at: PutJob(at, given, replace=True))
-    return show_job(services, job)
+def replace_job(services: ServicesDep, job: Key, body: JsonObject, expected: Expected, response: Response) -> JobView:
+    view = _replace(services, job, body, expected)
+    mark(response, view)
+    return view
+
+
+@router.patch("/jobs/{job}", openapi_extra=patch_body(JobConfig))
+async def change_job(services: ServicesDep, job: Key, patch: Patch, expected: Expected, response: Response) -> JobView:
+    """Change single fields of a job. Null restores the default of a field."""
+    view = await change(lambda: run_in_threadpool(_change, services, job, patch, expected), expected)
+    mark(response, view)
+    return view
 
 
 @router.delete("/jobs/{job}", status_code=204)
-def remove_job(services: ServicesDep, job: Key) -> None:
-    services.command(lambda at: RemoveJob(at, job))
+def remove_job(services: ServicesDep, job: Key, expected: Expected) -> None:
+    services.command(lambda at: RemoveJob(at, job, expected))
 
 
 @router.post("/jobs/{job}/trigger", status_code=202, openapi_extra=json_body(TriggerConfig, required=False))
@@ -178,14 +196,14 @@ def explain_job(services: ServicesDep, job: Key) -> ExplanationView:
 @router.post("/jobs/{job}/{switch:switch}")
 def switch_job(services: ServicesDep, job: Key, switch: Switch) -> JobView:
     services.command(lambda at: SetJobEnabled(at, job, switch == "enable"))
-    return show_job(services, job)
+    return _find_job(services, job)
 
 
 @router.post("/jobs/{job}/{pausing:pausing}")
 def pause_job(services: ServicesDep, job: Key, pausing: Pausing) -> JobView:
     """Pause or resume a job. While it is paused, nothing of it starts. Its running shards continue."""
     services.command(lambda at: SetPaused(at, pausing == "pause", job=job))
-    return show_job(services, job)
+    return _find_job(services, job)
 
 
 @router.post("/jobs/{job}/backfill", openapi_extra=json_body(BackfillConfig))
@@ -218,6 +236,19 @@ def cancel_backfill(services: ServicesDep, job: Key) -> None:
     services.command(lambda at: CancelBackfill(at, job))
 
 
+def _change(services: Services, job: str, patch: Mapping[str, Any], expected: tuple[str, ...] | None) -> JobView:
+    known = services.snapshot().job(job)
+    return _replace(services, job, patched(job_config(known), patch), fresh(known, expected))
+
+
+def _replace(services: Services, job: str, body: Mapping[str, Any], expected: tuple[str, ...] | None) -> JobView:
+    given = read_job(body, services.options.job_urls)
+    check_same_name("jobName", job, given)
+    check_code(services, given, services.snapshot().apps.get(given.app_key))
+    services.command(lambda at: PutJob(at, given, replace=True, expected=expected))
+    return _find_job(services, job)
+
+
 def check_code(services: Services, job: Job, app: App | None) -> None:
     """Raises ConfigError if it is certain that a worker of its app cannot load the job.
 
@@ -237,11 +268,18 @@ def check_code(services: Services, job: Job, app: App | None) -> None:
             )
 
 
+def _find_job(services: Services, job: str) -> JobView:
+    """Raises NotFound."""
+    snapshot = services.snapshot()
+    return _job_view(snapshot, job, snapshot.runs(job))
+
+
 def _job_view(snapshot: Snapshot, key: str, runs: Sequence[Firing]) -> JobView:
     """`runs` are the job's runs, newest first. Raises NotFound."""
     job, state = snapshot.job(key), snapshot.states[key]
     shards = [shard.state for run in runs if not run.ended_ms for shard in run.work]
     return JobView(
+        revision=revisions.of_record(job),
         job_name=key,
         team=job.team,
         app_name=job.app_key,

@@ -18,12 +18,15 @@ from jobcloud.errors import ConfigError, NotFound
 from jobcloud.messages import CancelRun, Retry
 from jobcloud.model import NO_TERMS, Firing, Outcome, Shard, ShardState, Step, Terms
 from jobcloud.server.api.convert import ad_hoc_config
-from jobcloud.server.api.paging import PageQuery, page, shard_bytes
+from jobcloud.server.api.paging import Listing, PageQuery, PageView, shard_bytes
 from jobcloud.server.api.schema import AdHocConfig, Instant, Key, Query, View
 from jobcloud.server.api.services import Services, ServicesDep
 from jobcloud.server.api.snapshot import Snapshot, check_filter
 
 router = APIRouter(tags=["runs"])
+
+_RUNS = Listing("runs", (int, str))
+_SHARDS = Listing("shards", (int,))
 
 # Shards of each run in a list of runs. `GET /runs/{id}` has all of them, in pages.
 LISTED_SHARDS = 100
@@ -82,9 +85,8 @@ class RunView(RunSummary):
     next_cursor: str = Field("", description='pass as "cursor" to this run for more of its shards; "" at the end')
 
 
-class RunList(View):
+class RunList(PageView):
     items: list[RunView] = Field(description=f"with at most {LISTED_SHARDS} shards each")
-    next_cursor: str = Field("", description='pass as "cursor" for more; "" at the end')
 
 
 class FiringTimes(View):
@@ -122,7 +124,7 @@ def list_runs(services: ServicesDep, query: Annotated[RunQuery, Parameter()]) ->
     check_filter(query.team)
     snapshot = services.snapshot()
     found = (run for run in snapshot.runs(query.job, query.team) if query.state in (None, run_state(run)))
-    items, cursor = page(found, lambda run: (-run.fire_ms, run.id, 0), _listed_bytes, query)
+    items, cursor = _RUNS.page(found, lambda run: (-run.fire_ms, run.id), query, _listed_bytes)
     return RunList(items=[_run_view(run, _LISTED) for run in items], next_cursor=cursor)
 
 
@@ -201,11 +203,8 @@ def _listed_bytes(firing: Firing) -> int:
 
 
 def _run_view(firing: Firing, query: PageQuery, ad_hoc: Job | None = None) -> RunView:
-    shards, cursor = page(
-        enumerate(firing.shards),
-        lambda numbered: (-firing.fire_ms, firing.id, numbered[0]),
-        lambda numbered: shard_bytes(numbered[1]),
-        query,
+    shards, cursor = _SHARDS.page(
+        enumerate(firing.shards), lambda numbered: (numbered[0],), query, lambda numbered: shard_bytes(numbered[1])
     )
     return RunView(
         **dict(run_summary(firing)),

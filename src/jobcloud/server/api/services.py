@@ -149,5 +149,8 @@ register_url_convertor("pausing", _PausingConvertor())
 
 def json_body(schema: type, *, required: bool = True) -> dict[str, Any]:
     """The OpenAPI description of a body that the route reads itself, as a JsonObject."""
-    reference = {"$ref": f"#/components/schemas/{schema.__name__}"}
-    return {"requestBody": {"required": required, "content": {"application/json": {"schema": reference}}}}
+    return {"requestBody": {"required": required, "content": {"application/json": {"schema": reference(schema)}}}}
+
+
+def reference(schema: type, suffix: str = "") -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{schema.__name__}{suffix}"}

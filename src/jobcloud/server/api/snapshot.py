@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -59,18 +58,21 @@ class Snapshot:
     def runs(self, job: str = "", team: str = "") -> list[Firing]:
         """The runs of a job, of a team's jobs, or of all jobs, newest first."""
         found = (firing for firing in self.firings.values() if job in ("", firing.job) and belongs(firing.job, team))
-        return sorted(found, key=lambda firing: (-firing.fire_ms, firing.id))
+        return sorted(found, key=_newest_first)
 
     def earlier(self, firing: Firing, item: int) -> list[Attempt]:
         """The earlier attempts of a shard that are kept, oldest first."""
         kept = self.attempts.get(firing.id)
         return [attempt for attempt in kept.of(item) if fits(attempt, firing.shards[item])] if kept is not None else []
 
-    def runs_by_job(self) -> Mapping[str, list[Firing]]:
-        """The runs of each job, newest first."""
-        found: dict[str, list[Firing]] = defaultdict(list)
-        for firing in self.runs():
-            found[firing.job].append(firing)
+    def runs_by_job(self, jobs: Iterable[str]) -> Mapping[str, list[Firing]]:
+        """The runs of each of these jobs, newest first."""
+        found: dict[str, list[Firing]] = {job: [] for job in jobs}
+        for firing in self.firings.values():
+            if firing.job in found:
+                found[firing.job].append(firing)
+        for runs in found.values():
+            runs.sort(key=_newest_first)
         return found
 
     def app(self, key: str) -> App:
@@ -84,6 +86,10 @@ class Snapshot:
         if key not in self.jobs:
             raise NotFound(f"there is no job {key[:200]}", field="jobName", fix="`jobcloud job list` shows all jobs")
         return self.jobs[key]
+
+
+def _newest_first(firing: Firing) -> tuple[int, str]:
+    return -firing.fire_ms, firing.id
 
 
 def belongs(key: str, team: str) -> bool:

@@ -15,7 +15,7 @@ from jobcloud.errors import NotFound
 from jobcloud.messages import ForgetTask, KillTask, Publish
 from jobcloud.model import Attempt, Firing, Shard, ShardState, Task, TaskName, TaskState
 from jobcloud.server.api.attempts import end_state
-from jobcloud.server.api.paging import PageQuery, Place, page, shard_bytes
+from jobcloud.server.api.paging import Listing, PageQuery, PageView, shard_bytes
 from jobcloud.server.api.problems import Issue, invalid
 from jobcloud.server.api.runs import result_of
 from jobcloud.server.api.schema import Amounts, Instant, Key, View, amounts
@@ -23,6 +23,8 @@ from jobcloud.server.api.services import ServicesDep
 from jobcloud.server.api.snapshot import Snapshot, check_filter
 
 router = APIRouter(tags=["tasks"])
+
+_TASKS = Listing("tasks", (int, str, int))
 
 _STATES = ("active", "ended", *dict.fromkeys(state.lower() for state in (*TaskState, *ShardState)))
 
@@ -54,9 +56,8 @@ class TaskView(View):
     result: Any = Field(description="the return value of the job, or null")
 
 
-class TaskList(View):
+class TaskList(PageView):
     items: list[TaskView]
-    next_cursor: str = Field("", description='pass as "cursor" for more; "" at the end')
 
 
 class StoryLine(View):
@@ -108,7 +109,7 @@ class Row(NamedTuple):
         return end_state(self.ended.end) if self.ended and not self.repeats else self.shard.state
 
     @property
-    def place(self) -> Place:
+    def place(self) -> tuple[int, str, int]:
         return -self.firing.fire_ms, self.firing.id, self.item
 
 
@@ -121,7 +122,7 @@ def list_tasks(services: ServicesDep, query: Annotated[TaskQuery, Parameter()]) 
     active = query.state.lower() == "active" or query.state.upper() in TaskState.__members__
     rows = _rows(services.snapshot(), query.job, query.team, active=active)
     found = (row for row in rows if _matches(row, query))
-    items, cursor = page(found, lambda row: row.place, lambda row: shard_bytes(row.shard), query)
+    items, cursor = _TASKS.page(found, lambda row: row.place, query, lambda row: shard_bytes(row.shard))
     return TaskList(items=[_task_view(row) for row in items], next_cursor=cursor)
 
 

@@ -22,6 +22,7 @@ from jobcloud.elastic_job.conversion import (
 from jobcloud.elastic_job.forms import job_form, job_form_of_3
 from jobcloud.errors import ConfigError, NotFound
 from jobcloud.messages import Command, PutJob, RemoveJob, SetJobEnabled, Trigger
+from jobcloud.scheduler import revisions
 from jobcloud.server.api.body import parse
 from jobcloud.server.api.convert import job_config, read_job
 from jobcloud.server.api.elastic_job.access import speaks_version_3
@@ -55,7 +56,8 @@ def update_job(request: Request, services: ServicesDep, given: Given) -> Respons
     if isinstance(name, str) and known is None:
         raise NotFound(f"there is no job {name[:200]}", field="jobName", fix="register it first")
     job = _read(services, given, known, notes)
-    services.command(lambda at: PutJob(at, job, replace=True))
+    expected = (revisions.of_record(known),) if known is not None else None
+    services.command(lambda at: PutJob(at, job, replace=True, expected=expected))
     return done(request, notes)
 
 
