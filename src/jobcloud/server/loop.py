@@ -216,6 +216,11 @@ class Loop(Generic[CoreT]):
             self._sinks = (*self._sinks, sink)
         return lambda: self._unsubscribe(sink)
 
+    @property
+    def standing_by(self) -> bool:
+        """Whether the loop waits until this scheduler is elected, or takes over at the moment."""
+        return self._phase is Phase.STANDBY
+
     def healthy(self) -> bool:
         """`Health.well` of the present state."""
         return self.health().well
