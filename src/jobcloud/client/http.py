@@ -435,6 +435,9 @@ class Client:
     def _send(self, method: str, path: str, *, accept: tuple[int, ...] = (), **options: Any) -> httpx.Response:
         if "json" in options:
             options |= {"content": _encode(options.pop("json")), "headers": {"Content-Type": "application/json"}}
+        if method != "GET":
+            # From now on the leader has to answer, because a standby may not have seen the change yet.
+            self._http.headers["Cache-Control"] = "no-cache"
         try:
             response = self._http.request(method, path, **options)
         except UnicodeEncodeError as error:

@@ -334,7 +334,12 @@ class Endless(Scripted):
 def test_change_of_the_leader_during_a_write_is_503_that_says_so(group: Group) -> None:
     with serving(leader := Scripted()) as address, serving(group.standby()) as standby, client(standby) as api:
         group.address = address
-        threading.Thread(target=lambda: leader.arrived.wait(20) and setattr(group, "address", "http://next:1")).start()
+
+        def change_leader() -> None:
+            assert leader.arrived.wait(20)
+            group.address = "http://next:1"
+
+        threading.Thread(target=change_leader).start()
         answer = api.post("jobs", json=job_body())
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
         assert "may still take effect" in answer.json()["detail"]
