@@ -47,6 +47,7 @@ from jobcloud.messages import (
     Trigger,
     UndrainAgent,
 )
+from jobcloud.model import Firing
 from jobcloud.scheduler import invariants
 from jobcloud.scheduler.backfills import Backfills
 from jobcloud.scheduler.circuit_breakers import CircuitBreakers
@@ -99,7 +100,7 @@ class Scheduler:
         self.cluster = state.cluster
         self.queue = state.queue
         self._hooks = hooks = Hooks()
-        firings = Firings(state)
+        self._firings = firings = Firings(state)
         executors = Executors(state)
         circuit_breakers = CircuitBreakers(state)
         reconciliation = Reconciliation(state)
@@ -290,6 +291,10 @@ class Scheduler:
     def depth(self, at: int) -> Depth:
         """How many shards wait."""
         return self.queue.depth(at, self.enabled)
+
+    def firings_of(self, job: str) -> list[Firing]:
+        """The known firings of a job."""
+        return list(self._firings.known(job))
 
     def agents(self) -> list[AgentView]:
         """The known agents, with the resources that they offer and that we use there."""

@@ -55,7 +55,7 @@ class ShardDetail(ShardView):
 @router.get("/runs/{run_id}/shards/{item}")
 def show_shard(services: ServicesDep, run_id: str, item: int) -> ShardDetail:
     """A shard of a run. `notBefore` is the time of its next attempt, if it waits for one."""
-    snapshot = services.snapshot()
+    snapshot = services.snapshot_of_run(run_id)
     run = _find_shard(snapshot, run_id, item)
     shard = run.shards[item]
     waits = shard.state is ShardState.WAITING
@@ -72,7 +72,7 @@ def show_shard(services: ServicesDep, run_id: str, item: int) -> ShardDetail:
 @router.get("/runs/{run_id}/shards/{item}/attempts")
 def list_attempts(services: ServicesDep, run_id: str, item: int) -> AttemptList:
     """The attempts of a shard, newest first: the present one, and the earlier ones that are kept."""
-    snapshot = services.snapshot()
+    snapshot = services.snapshot_of_run(run_id)
     return AttemptList(items=attempts_of(snapshot, _find_shard(snapshot, run_id, item), item))
 
 

@@ -122,7 +122,7 @@ def create_job(
 
 @router.get("/jobs/{job}")
 def show_job(services: ServicesDep, job: Key) -> JobView:
-    snapshot = services.snapshot()
+    snapshot = services.snapshot_of(job)
     return _job_view(snapshot, job, snapshot.runs(job))
 
 
@@ -146,10 +146,10 @@ def trigger_job(services: ServicesDep, job: Key, body: OptionalJsonObject, respo
 
     Then the status is 200.
     """
-    before = services.snapshot()
+    before = services.snapshot_of(job)
     terms = read_trigger(body, before.job(job))
     at = services.command(lambda at: Trigger(at, job, terms))
-    found = [run for run in services.snapshot().runs(job) if run.cause is Cause.TRIGGER and run.terms == terms]
+    found = [run for run in services.snapshot_of(job).runs(job) if run.cause is Cause.TRIGGER and run.terms == terms]
     if not terms.key:
         found = [run for run in found if run.fire_ms == at and run.id not in before.firings]
     if not found:
@@ -183,7 +183,7 @@ def pause_job(services: ServicesDep, job: Key, pausing: Pausing) -> JobView:
 @router.post("/jobs/{job}/backfill", openapi_extra=json_body(BackfillConfig))
 def backfill_job(services: ServicesDep, job: Key, body: JsonObject) -> BackfillView:
     """Make runs for the past fire times of a job that have none, one after another. It may be repeated."""
-    given, snapshot, now = read_backfill(body), services.snapshot(), services.clock()
+    given, snapshot, now = read_backfill(body), services.snapshot_of(job), services.clock()
     known = backfills.fire_times(snapshot.runs(job), snapshot.backfills.get(job))
     config = snapshot.job(job)
     until = min(now if given.to is None else given.to, now, snapshot.states[job].considered_ms)
@@ -193,7 +193,7 @@ def backfill_job(services: ServicesDep, job: Key, body: JsonObject) -> BackfillV
     times, more = backfills.missing(config, known, given.from_, until, given.limit, newest_first=newest_first)
     if not given.dry_run:
         services.command(lambda at: BackfillJob(at, job, times, given.at_once))
-        snapshot = services.snapshot()
+        snapshot = services.snapshot_of(job)
     return BackfillView(
         job_name=job,
         team=team_of(job),

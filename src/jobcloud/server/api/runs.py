@@ -131,7 +131,7 @@ def show_run(services: ServicesDep, run_id: str, query: Annotated[ShardQuery, Pa
 
 
 def _show_run(services: Services, run_id: str, query: PageQuery) -> RunView:
-    return _run_view(find_run(services.snapshot(), run_id), query)
+    return _run_view(find_run(services.snapshot_of_run(run_id), run_id), query)
 
 
 def find_run(snapshot: Snapshot, run_id: str) -> Firing:

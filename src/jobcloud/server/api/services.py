@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from fastapi import Depends, Request
 from starlette.convertors import Convertor, register_url_convertor
 
+from jobcloud.config import DELIMITER
 from jobcloud.errors import JobcloudError
 from jobcloud.history.queries import Reader
 from jobcloud.messages import Command
@@ -19,7 +20,7 @@ from jobcloud.server.api.events import Notices
 from jobcloud.server.api.follow import Followers
 from jobcloud.server.api.guard import Access
 from jobcloud.server.api.ports import LogReader, Loop
-from jobcloud.server.api.snapshot import Snapshot, take
+from jobcloud.server.api.snapshot import Snapshot, take, take_of_job, take_of_run
 from jobcloud.server.api.traces import Statistics, TraceSearch
 from jobcloud.server.clock import wall_ms
 from jobcloud.server.origin import Origin
@@ -83,6 +84,18 @@ class Services:
     def snapshot(self) -> Snapshot:
         now = self.clock()
         return self.loop.ask(lambda scheduler: take(scheduler, now))
+
+    def snapshot_of(self, job: str) -> Snapshot:
+        """A snapshot of one job."""
+        return self.loop.ask(lambda scheduler: take_of_job(scheduler, job))
+
+    def snapshot_of_run(self, run_id: str) -> Snapshot:
+        """A snapshot of one run and its job. It is empty if there is no such run."""
+        return self.loop.ask(lambda scheduler: take_of_run(scheduler, run_id))
+
+    def snapshot_of_task(self, task_id: str) -> Snapshot:
+        """A snapshot of the job that a task's id names."""
+        return self.snapshot_of(task_id.partition(DELIMITER)[0])
 
     def agents(self) -> list[AgentView]:
         return self.loop.ask(lambda scheduler: scheduler.agents())

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias, TypeVar
 
 from jobcloud.config import App, Job, check_team, team_of
 from jobcloud.errors import NotFound
@@ -14,6 +14,7 @@ from jobcloud.model import Attempt, Backfill, Executor, Firing, JobState, Pause,
 from jobcloud.scheduler import Scheduler
 from jobcloud.scheduler.attempts import Attempts, fits
 
+T = TypeVar("T")
 Pausable: TypeAlias = Literal["job", "app", "cluster"]
 
 
@@ -26,7 +27,11 @@ class WarmExecutors(NamedTuple):
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The scheduler's values at one moment, by key. Users call a firing a run."""
+    """The scheduler's values at one moment, by key. Users call a firing a run.
+
+    A snapshot of one job has the jobs, job states, firings, tasks, attempts and backfills of this job only. That of one
+    run has this firing only.
+    """
 
     apps: Mapping[str, App]
     jobs: Mapping[str, Job]
@@ -106,12 +111,51 @@ def take(scheduler: Scheduler, at: int) -> Snapshot:
         dict(scheduler.tasks),
         tuple(scheduler.executors.values()),
         {key: instant for key, instant in due.items() if instant is not None},
-        "plain" if isinstance(scheduler.cluster.matcher, PlainMatcher) else "compiled",
+        _matcher(scheduler),
         {app.key: _warm_executors(scheduler, app.key, at) for app in scheduler.apps.values() if app.executors},
         dict(scheduler.attempts),
         dict(scheduler.pauses),
         dict(scheduler.backfills),
     )
+
+
+def take_of_job(scheduler: Scheduler, job: str) -> Snapshot:
+    """Take a snapshot of one job, on the scheduler's thread. Its cost does not depend on other jobs."""
+    return _take_part(scheduler, job, {firing.id: firing for firing in scheduler.firings_of(job)})
+
+
+def take_of_run(scheduler: Scheduler, run_id: str) -> Snapshot:
+    """Take a snapshot of one run and its job, on the scheduler's thread. It is empty if there is no such run."""
+    firings = _only(scheduler.firings, [run_id])
+    return _take_part(scheduler, firings[run_id].job if firings else "", firings)
+
+
+def _take_part(scheduler: Scheduler, job: str, firings: Mapping[str, Firing]) -> Snapshot:
+    shards = (shard for firing in firings.values() for shard in firing.shards)
+    due = scheduler.next_firing(job)
+    return Snapshot(
+        scheduler.apps.copy(),
+        _only(scheduler.jobs, [job]),
+        _only(scheduler.job_states, [job]),
+        frozenset(scheduler.disabled_apps),
+        firings,
+        _only(scheduler.tasks, (shard.task_id for shard in shards)),
+        (),
+        {} if due is None else {job: due},
+        _matcher(scheduler),
+        {},
+        _only(scheduler.attempts, firings),
+        scheduler.pauses.copy(),
+        _only(scheduler.backfills, [job]),
+    )
+
+
+def _only(table: Mapping[str, T], keys: Iterable[str]) -> dict[str, T]:
+    return {key: table[key] for key in keys if key in table}
+
+
+def _matcher(scheduler: Scheduler) -> Literal["compiled", "plain"]:
+    return "plain" if isinstance(scheduler.cluster.matcher, PlainMatcher) else "compiled"
 
 
 def _warm_executors(scheduler: Scheduler, app: str, at: int) -> WarmExecutors:

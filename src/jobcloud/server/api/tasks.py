@@ -128,7 +128,7 @@ def list_tasks(services: ServicesDep, query: Annotated[TaskQuery, Parameter()]) 
 @router.get("/tasks/{task_id}")
 def show_task(services: ServicesDep, task_id: str) -> TaskDetail:
     """A task: the last attempt of a shard, or an earlier one that is kept."""
-    snapshot = services.snapshot()
+    snapshot = services.snapshot_of_task(task_id)
     view = find_task(snapshot, task_id)
     story = services.loop.ask(lambda scheduler: scheduler.story(task_id))
     return _task_detail(view, snapshot.tasks.get(task_id), story)
@@ -140,7 +140,7 @@ def kill_task(services: ServicesDep, task_id: str) -> TaskView:
 
     If the shard waits for its next attempt after this task (state WAITING), the shard ends.
     """
-    view = find_task(services.snapshot(), task_id)
+    view = find_task(services.snapshot_of_task(task_id), task_id)
     services.command(lambda at: KillTask(at, task_id))
     return view
 
@@ -151,7 +151,7 @@ def forget_task(services: ServicesDep, task_id: str, force: bool = False) -> Tas
 
     The request is refused while Mesos reports the task as alive, unless `force` is true.
     """
-    view = find_task(services.snapshot(), task_id)
+    view = find_task(services.snapshot_of_task(task_id), task_id)
     services.command(lambda at: ForgetTask(at, task_id, force))
     return view
 
