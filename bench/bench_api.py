@@ -45,7 +45,7 @@ from jobcloud.dev.tcp_ports import free_port
 from jobcloud.server import settings, wiring
 
 TOKEN = "token-of-the-benchmark"
-SHARDS, OF_AGENT = 10, 100
+LONG_SHARDS, SHARDS, OF_AGENT = 20, 10, 100
 FEW, TRIGGERED, PAGE = 20, 40, 20
 TIMES = 3.0
 KINDS = ("bare", "list", "detail", "trigger")
@@ -131,7 +131,7 @@ def world(jobs: int, tasks: int, launches: int) -> Iterator[Api]:
         contextlib.closing(Api(Path(name), cluster.master)) as api,
     ):
         until(api.healthy, "the scheduler")
-        register(api, jobs, tasks // SHARDS, launches // SHARDS)
+        register(api, jobs, tasks // LONG_SHARDS, launches // SHARDS)
         # Agents that hold exactly the long tasks and their executors.
         add_agents(cluster, tasks // OF_AGENT, f"cpus:{OF_AGENT / 10 + 0.1};mem:131072;disk:100000", 1 << 30)
         until(lambda: api.counts()["running"] >= tasks, f"{tasks} running tasks", 1_200)
@@ -155,7 +155,7 @@ def register(api: Api, jobs: int, long: int, busy: int) -> None:
         need = {"cpuCount": 0.1, "memoryMB": 32, "appURL": f"package:sha256:{sha256}"}
         api.send("POST", "apps", json={"appName": app, **need})
     # Enough time to register, on a busy machine.
-    minute = int((time.time() + 30 + jobs / 100) // 60) + 1
+    minute = int((time.time() + 20 + jobs / 200) // 60) + 1
     once = f"0 {minute % 60} {minute // 60 % 24} * * ?"
 
     def job(name: str, cron: str, shards: int, app: str = "app") -> dict[str, Any]:
@@ -165,7 +165,7 @@ def register(api: Api, jobs: int, long: int, busy: int) -> None:
         }  # fmt: skip
 
     idle = jobs - long - busy - FEW - TRIGGERED
-    made = [job(f"long{number}", once, SHARDS) for number in range(long)]
+    made = [job(f"long{number}", once, LONG_SHARDS) for number in range(long)]
     made += [job(f"idle{number}", NEVER, 1) for number in range(idle)]
     made += [job(f"few{number}", NEVER, 1, "few") for number in range(FEW)]
     made += [job(f"trig{number}", NEVER, 1) for number in range(TRIGGERED)]

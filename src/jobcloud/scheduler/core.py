@@ -90,6 +90,7 @@ class Scheduler:
         self.job_states = state.job_states
         self.disabled_apps = state.disabled_apps
         self.firings = state.firings
+        self.newest = state.newest
         self.attempts = state.attempts
         self.tasks = state.tasks
         self.executors = state.executors
@@ -277,6 +278,11 @@ class Scheduler:
     def next_firing(self, job: str) -> int | None:
         """When the job is due next; None if it is not scheduled or never fires again."""
         return self._timetable.due.get(job)
+
+    @property
+    def due(self) -> Mapping[str, int]:
+        """Job → the instant at which it is due next, for the jobs that are scheduled."""
+        return self._timetable.due
 
     @property
     def cycles(self) -> int:

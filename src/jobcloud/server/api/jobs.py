@@ -29,7 +29,7 @@ from jobcloud.server.api.services import (
     Switch,
     json_body,
 )
-from jobcloud.server.api.snapshot import Pausable, Snapshot, belongs, check_filter
+from jobcloud.server.api.snapshot import Pausable, Snapshot, check_filter
 from jobcloud.server.modules import missing_object
 
 router = APIRouter(tags=["jobs"])
@@ -100,8 +100,12 @@ def list_jobs(
     team: Annotated[str, Parameter(description="only jobs of this team")] = "",
 ) -> JobList:
     check_filter(team)
-    snapshot = services.snapshot()
-    keys = sorted(key for key, job in snapshot.jobs.items() if app in ("", job.app_key) and belongs(key, team))
+
+    def wanted(job: Job) -> bool:
+        return app in ("", job.app_key) and team in ("", job.team)
+
+    snapshot = services.snapshot_of_jobs(wanted)
+    keys = sorted(key for key, job in snapshot.jobs.items() if wanted(job))
     runs = snapshot.runs_by_job()
     return JobList(items=[_job_view(snapshot, key, runs.get(key, ())) for key in keys])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from itertools import islice
 from typing import Annotated, Any, Literal, cast
 
@@ -118,8 +119,12 @@ class CronQuery(Query):
 def list_runs(services: ServicesDep, query: Annotated[RunQuery, Parameter()]) -> RunList:
     """Runs with their shards, newest first."""
     check_filter(query.team)
-    snapshot = services.snapshot()
-    found = (run for run in snapshot.runs(query.job, query.team) if query.state in (None, run_state(run)))
+
+    def chosen(snapshot: Snapshot) -> Iterator[Firing]:
+        found = snapshot.newest_runs(query.job, query.team)
+        return (run for run in found if query.state in (None, run_state(run)))
+
+    found = chosen(services.snapshot()) if query.cursor else services.first(query.limit + 1, chosen)
     items, cursor = page(found, lambda run: (-run.fire_ms, run.id, 0), _listed_bytes, query)
     return RunList(items=[_run_view(run, _LISTED) for run in items], next_cursor=cursor)
 

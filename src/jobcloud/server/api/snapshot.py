@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias, TypeVar
 
@@ -29,8 +29,8 @@ class WarmExecutors(NamedTuple):
 class Snapshot:
     """The scheduler's values at one moment, by key. Users call a firing a run.
 
-    A snapshot of one job has the jobs, job states, firings, tasks, attempts and backfills of this job only. That of one
-    run has this firing only.
+    A snapshot of some jobs has the jobs, job states, firings, tasks, attempts and backfills of these jobs only. That of
+    one run has this firing only.
     """
 
     apps: Mapping[str, App]
@@ -38,6 +38,8 @@ class Snapshot:
     states: Mapping[str, JobState]
     disabled_apps: frozenset[str]
     firings: Mapping[str, Firing]
+    #: (minus the fire time, id) of each run, sorted: the newest comes first
+    newest: Sequence[tuple[int, str]]
     tasks: Mapping[str, Task]
     executors: Sequence[Executor]
     next_firings: Mapping[str, int]
@@ -48,6 +50,8 @@ class Snapshot:
     attempts: Mapping[str, Attempts]
     pauses: Mapping[str, Pause]
     backfills: Mapping[str, Backfill]
+    #: the maximum number of runs and their shards that `newest_runs` looks at; 0: no limit
+    max_shards: int = 0
 
     def paused_by(self, *, job: str = "", app: str = "") -> list[Pausable]:
         """The pauses that hold a job or an app: its own, that of its app, that of everything."""
@@ -60,8 +64,18 @@ class Snapshot:
 
     def runs(self, job: str = "", team: str = "") -> list[Firing]:
         """The runs of a job, of a team's jobs, or of all jobs, newest first."""
-        found = (firing for firing in self.firings.values() if job in ("", firing.job) and belongs(firing.job, team))
-        return sorted(found, key=lambda firing: (-firing.fire_ms, firing.id))
+        return list(self.newest_runs(job, team))
+
+    def newest_runs(self, job: str = "", team: str = "") -> Iterator[Firing]:
+        """As `runs`, one after another. Raises TooMany if `max_shards` is not enough."""
+        seen = 0
+        for _, run_id in self.newest:
+            firing = self.firings[run_id]
+            seen += 1 + len(firing.shards)
+            if self.max_shards and seen > self.max_shards:
+                raise TooMany
+            if job in ("", firing.job) and belongs(firing.job, team):
+                yield firing
 
     def earlier(self, firing: Firing, item: int) -> list[Attempt]:
         """The earlier attempts of a shard that are kept, oldest first."""
@@ -99,18 +113,43 @@ def check_filter(team: str) -> None:
         check_team("team", team)
 
 
+class TooMany(Exception):
+    """A view of the scheduler's own tables has reached its limit."""
+
+
+def view(scheduler: Scheduler, max_shards: int) -> Snapshot:
+    """The scheduler's own tables, for a quick look on the scheduler's thread. It has no executors."""
+    return Snapshot(
+        scheduler.apps,
+        scheduler.jobs,
+        scheduler.job_states,
+        frozenset(scheduler.disabled_apps),
+        scheduler.firings,
+        scheduler.newest,
+        scheduler.tasks,
+        (),
+        scheduler.due,
+        _matcher(scheduler),
+        {},
+        scheduler.attempts,
+        scheduler.pauses,
+        scheduler.backfills,
+        max_shards,
+    )
+
+
 def take(scheduler: Scheduler, at: int) -> Snapshot:
     """Take a snapshot, on the scheduler's thread. It copies only references."""
-    due = {key: scheduler.next_firing(key) for key in scheduler.jobs}
     return Snapshot(
         dict(scheduler.apps),
         dict(scheduler.jobs),
         dict(scheduler.job_states),
         frozenset(scheduler.disabled_apps),
         dict(scheduler.firings),
+        tuple(scheduler.newest),
         dict(scheduler.tasks),
         tuple(scheduler.executors.values()),
-        {key: instant for key, instant in due.items() if instant is not None},
+        dict(scheduler.due),
         _matcher(scheduler),
         {app.key: _warm_executors(scheduler, app.key, at) for app in scheduler.apps.values() if app.executors},
         dict(scheduler.attempts),
@@ -119,34 +158,35 @@ def take(scheduler: Scheduler, at: int) -> Snapshot:
     )
 
 
-def take_of_job(scheduler: Scheduler, job: str) -> Snapshot:
-    """Take a snapshot of one job, on the scheduler's thread. Its cost does not depend on other jobs."""
-    return _take_part(scheduler, job, {firing.id: firing for firing in scheduler.firings_of(job)})
+def take_of_jobs(scheduler: Scheduler, jobs: Sequence[str]) -> Snapshot:
+    """Take a snapshot of some jobs, on the scheduler's thread. Its cost does not depend on other jobs."""
+    firings = {firing.id: firing for job in jobs for firing in scheduler.firings_of(job)}
+    return _take_part(scheduler, jobs, firings)
 
 
 def take_of_run(scheduler: Scheduler, run_id: str) -> Snapshot:
     """Take a snapshot of one run and its job, on the scheduler's thread. It is empty if there is no such run."""
     firings = _only(scheduler.firings, [run_id])
-    return _take_part(scheduler, firings[run_id].job if firings else "", firings)
+    return _take_part(scheduler, [firing.job for firing in firings.values()], firings)
 
 
-def _take_part(scheduler: Scheduler, job: str, firings: Mapping[str, Firing]) -> Snapshot:
+def _take_part(scheduler: Scheduler, jobs: Sequence[str], firings: Mapping[str, Firing]) -> Snapshot:
     shards = (shard for firing in firings.values() for shard in firing.shards)
-    due = scheduler.next_firing(job)
     return Snapshot(
         scheduler.apps.copy(),
-        _only(scheduler.jobs, [job]),
-        _only(scheduler.job_states, [job]),
+        _only(scheduler.jobs, jobs),
+        _only(scheduler.job_states, jobs),
         frozenset(scheduler.disabled_apps),
         firings,
+        sorted((-firing.fire_ms, firing.id) for firing in firings.values()),
         _only(scheduler.tasks, (shard.task_id for shard in shards)),
         (),
-        {} if due is None else {job: due},
+        _only(scheduler.due, jobs),
         _matcher(scheduler),
         {},
         _only(scheduler.attempts, firings),
         scheduler.pauses.copy(),
-        _only(scheduler.backfills, [job]),
+        _only(scheduler.backfills, jobs),
     )
 
 

@@ -119,8 +119,11 @@ def list_tasks(services: ServicesDep, query: Annotated[TaskQuery, Parameter()]) 
         raise invalid([Issue("state", f"{query.state[:80]!r} is not a state of tasks", f"use {', '.join(_STATES)}")])
     check_filter(query.team)
     active = query.state.lower() == "active" or query.state.upper() in TaskState.__members__
-    rows = _rows(services.snapshot(), query.job, query.team, active=active)
-    found = (row for row in rows if _matches(row, query))
+
+    def chosen(snapshot: Snapshot) -> Iterator[Row]:
+        return (row for row in _rows(snapshot, query.job, query.team, active=active) if _matches(row, query))
+
+    found = chosen(services.snapshot()) if query.cursor else services.first(query.limit + 1, chosen)
     items, cursor = page(found, lambda row: row.place, lambda row: shard_bytes(row.shard), query)
     return TaskList(items=[_task_view(row) for row in items], next_cursor=cursor)
 
@@ -177,7 +180,7 @@ def _find_row(snapshot: Snapshot, task_id: str) -> Row:
 
 def _rows(snapshot: Snapshot, job: str = "", team: str = "", *, active: bool = False) -> Iterator[Row]:
     """The last attempt of every shard that had one, newest run first. `active`: only attempts that have not ended."""
-    for firing in snapshot.runs(job, team):
+    for firing in snapshot.newest_runs(job, team):
         if active and firing.ended_ms:
             continue
         app = _app_of(snapshot, firing)
