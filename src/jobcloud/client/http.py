@@ -454,6 +454,9 @@ class Client:
         if "json" in options:
             headers = {"Content-Type": "application/json", **options.get("headers", {})}
             options |= {"content": _encode(options.pop("json")), "headers": headers}
+        if method != "GET":
+            # From now on the leader has to answer, because a standby may not have seen the change yet.
+            self._http.headers["Cache-Control"] = "no-cache"
         try:
             response = self._http.request(method, path, **options)
         except UnicodeEncodeError as error:

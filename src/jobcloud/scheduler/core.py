@@ -48,6 +48,7 @@ from jobcloud.messages import (
     Trigger,
     UndrainAgent,
 )
+from jobcloud.model import Firing
 from jobcloud.scheduler import invariants
 from jobcloud.scheduler.ad_hoc_runs import AdHocRuns
 from jobcloud.scheduler.backfills import Backfills
@@ -92,6 +93,7 @@ class Scheduler:
         self.job_states = state.job_states
         self.disabled_apps = state.disabled_apps
         self.firings = state.firings
+        self.newest = state.newest
         self.attempts = state.attempts
         self.tasks = state.tasks
         self.executors = state.executors
@@ -102,7 +104,7 @@ class Scheduler:
         self.cluster = state.cluster
         self.queue = state.queue
         self._hooks = hooks = Hooks()
-        firings = Firings(state, hooks)
+        self._firings = firings = Firings(state, hooks)
         executors = Executors(state)
         circuit_breakers = CircuitBreakers(state)
         reconciliation = Reconciliation(state)
@@ -284,6 +286,11 @@ class Scheduler:
         return self._timetable.due.get(job)
 
     @property
+    def due(self) -> Mapping[str, int]:
+        """Job → the instant at which it is due next, for the jobs that are scheduled."""
+        return self._timetable.due
+
+    @property
     def cycles(self) -> int:
         """How many scheduling cycles this leader has run."""
         return self._cycle.cycles
@@ -296,6 +303,10 @@ class Scheduler:
     def depth(self, at: int) -> Depth:
         """How many shards wait."""
         return self.queue.depth(at, self.enabled)
+
+    def firings_of(self, job: str) -> list[Firing]:
+        """The known firings of a job."""
+        return list(self._firings.known(job))
 
     def agents(self) -> list[AgentView]:
         """The known agents, with the resources that they offer and that we use there."""

@@ -5,6 +5,7 @@ All parts of the scheduler share one State. It makes no decisions.
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -122,6 +123,8 @@ class State:
         self.job_states = whole.job_states
         self.disabled_apps = whole.disabled_apps
         self.firings = with_starts(whole.firings, whole.tasks.values())
+        #: (minus the fire time, id) of each firing, sorted: the newest comes first
+        self.newest = sorted((-firing.fire_ms, firing.id) for firing in self.firings.values())
         self.tasks = whole.tasks
         self.executors = whole.executors
         self.framework_id = whole.framework_id
@@ -191,10 +194,11 @@ class State:
         Of a wide firing, only the changed shards are written, and the firing's own record if it differs.
         """
         if not firing.wide:
-            self.firings[firing.id] = self.write_set[_FIRING, firing.id] = firing
+            self.put_firing_unsaved(firing)
+            self.write_set[_FIRING, firing.id] = firing
             return
         old = self.firings.get(firing.id)
-        self.firings[firing.id] = firing
+        self.put_firing_unsaved(firing)
         if old is None or not old.wide:
             changes = tried(firing.shards)
         for item, shard in changes.items():
@@ -209,6 +213,8 @@ class State:
 
     def put_firing_unsaved(self, firing: Firing) -> None:
         """Set a firing here, not in the store. This is for values that a new leader derives from other records."""
+        if firing.id not in self.firings:
+            insort(self.newest, (-firing.fire_ms, firing.id))
         self.firings[firing.id] = firing
 
     def delete_firing(self, firing_id: str) -> None:
@@ -217,6 +223,7 @@ class State:
         Raises KeyError if there is none.
         """
         firing = self.firings.pop(firing_id)
+        del self.newest[bisect_left(self.newest, (-firing.fire_ms, firing_id))]
         self.delete_attempts(firing_id)
         self.write_set[_FIRING, firing_id] = None
         for item in range(len(firing.shards)) if firing.wide else ():

@@ -20,6 +20,7 @@ from contextvars import ContextVar
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, ValidationError
 from pydantic import model_validator as check
@@ -36,6 +37,7 @@ _DURATION = re.compile(r"(?=\d)" + "".join(rf"(?:\d{{1,12}}(?:\.\d{{1,9}})?{unit
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhdw])")
 _MASTER = re.compile(r"(zk://[^\s/]+(/[^\s]*)?|[^\s/,@]+:\d{1,5}(,[^\s/,@]+:\d{1,5})*)")
 _SERVERS = re.compile(r"[^\s/,@]+:\d{1,5}(,[^\s/,@]+:\d{1,5})*")
+_URL = re.compile(r"https?://([A-Za-z0-9._-]+|\[[0-9a-fA-F:]+\])(:\d{1,5})?")
 _PORT = re.compile(r":(\d{1,9})(?=,|$)")
 _NAMESPACE = re.compile(r"[A-Za-z0-9_-]{1,100}(/[A-Za-z0-9_-]{1,100}){0,9}")
 _MAX_SECRET = 4_096
@@ -354,6 +356,11 @@ class Http(_Section):
     hosts: Words = Field(
         default=(), description="names by which clients call the API, in addition to http.host and loopback names"
     )
+    advertise: str = Field(
+        default="",
+        description="the URL at which other schedulers reach this API while it leads, such as http://sched-1:8899; "
+        "empty: http.host or the first of http.hosts, and http.port",
+    )
     origins: Words = Field(
         default=(), description="origins of web pages that may send changes, e.g. https://ops.example.org"
     )
@@ -372,7 +379,8 @@ class Http(_Section):
     @property
     def names(self) -> tuple[str, ...]:
         """The names by which clients may call the API, in addition to loopback names."""
-        return self.hosts if is_every_address(self.host) else (self.host, *self.hosts)
+        advertised = filter(None, [urlsplit(self.advertise).hostname])
+        return (*(() if is_every_address(self.host) else (self.host,)), *self.hosts, *advertised)
 
     @property
     def advertised(self) -> str:
@@ -385,6 +393,13 @@ class Http(_Section):
         if not is_every_address(self.host):
             return self.host
         return "::1" if ":" in self.host else "127.0.0.1"
+
+    @check(mode="after")
+    def _reachable(self) -> Http:
+        if self.advertise and not _URL.fullmatch(self.advertise):
+            problem = f"{self.advertise[:80]!r} is not the URL of a server"
+            raise _wrong(problem, "http://NAME:PORT or https://NAME:PORT, without a path", key="advertise")
+        return self
 
     @check(mode="after")
     def _guarded(self) -> Http:

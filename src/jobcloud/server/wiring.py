@@ -44,6 +44,7 @@ from jobcloud.match import CompiledMatcher, PlainMatcher
 from jobcloud.ports import LastingStore, Leadership, Sink, Store, TlsFiles
 from jobcloud.scheduler import Policy, Scheduler
 from jobcloud.scheduler.launch import Artifacts
+from jobcloud.scheduler.state import MakeMatcher
 from jobcloud.server import epochs, logs
 from jobcloud.server.api import (
     Access,
@@ -56,6 +57,9 @@ from jobcloud.server.api import (
     create_artifacts,
 )
 from jobcloud.server.api import metrics as metrics_api
+from jobcloud.server.api.replica import Replica, ReplicatedLoop
+from jobcloud.server.api.standby import Standby
+from jobcloud.server.batch import Restore
 from jobcloud.server.clock import Clock
 from jobcloud.server.epochs import LastingEpochs
 from jobcloud.server.listener import Limits, Listener, listen, raise_descriptor_limit
@@ -138,7 +142,7 @@ class _Process:
             base_url = _url(artifacts.advertise or artifacts.host, artifact_socket)
             policy = _policy(self._settings, Artifacts(base_url, zip_sha256, zip_path.name, bundle.command(zip_sha256)))
             policy = replace(policy, traced=self._history is not None)
-            api_url = _url(self._settings.http.advertised, api_socket)
+            api_url = self._settings.http.advertise or _url(self._settings.http.advertised, api_socket)
             if self._history is not None:
                 self._history.start()
                 # The history ends after the loop, because it takes the last traces of the loop.
@@ -158,7 +162,11 @@ class _Process:
                 stop.set()
 
             limits = _limits(self._settings, self._settings.http, descriptors)
-            api = Listener(self._api(loop, packages, origin, teardown), api_socket, limits)
+            open_store = functools.partial(shared_store, self._settings)
+            replica = Replica(open_store, self._restore_copy(policy), now_ms=self._clock.now_ms)
+            stack.callback(replica.close)
+            standby = _standby(loop, leadership, replica)
+            api = Listener(self._api(loop, packages, origin, teardown, standby), api_socket, limits)
             stack.callback(api.stop)
             stack.callback(self._notices.close)
             if leadership is not None:
@@ -176,6 +184,7 @@ class _Process:
                 stack.callback(loop.stop, _STOP_S)
             self._compare_clocks()
             loop.start()
+            replica.close()
             stack.enter_context(self._context(_url(self._settings.http.local, api_socket)))
             self._tally.leader_changes += 1
             return self._wait(loop, leadership, stop)
@@ -212,15 +221,22 @@ class _Process:
         )
         return self._lasting(store, etcd_state(wanted)), election
 
+    def _restore_copy(self, policy: Policy) -> Restore[Scheduler]:
+        policy = replace(policy, traced=False)
+        return lambda stored, epoch, at: Scheduler(policy, stored, epoch, at, self._matcher)
+
+    @property
+    def _matcher(self) -> MakeMatcher:
+        return PlainMatcher if self._settings.pure_matcher else CompiledMatcher
+
     def _lasting(self, store: LastingStore, state: str) -> Store:
         return LastingEpochs(store, self._data / epochs.FILE_NAME, state=state, now_ms=self._clock.now_ms)
 
     def _loop(self, policy: Policy, store: Store, leadership: Leadership | None) -> Loop[Scheduler]:
         mesos = replace(_mesos(self._settings), heard=self._heard_master)
-        matcher = PlainMatcher if self._settings.pure_matcher else CompiledMatcher
 
         def restore(stored: Restored, epoch: int, at: int) -> Scheduler:
-            self._scheduler = MeasuredScheduler(self._tally, policy, stored, epoch, at, matcher)
+            self._scheduler = MeasuredScheduler(self._tally, policy, stored, epoch, at, self._matcher)
             if self._history is not None:
                 apps = {job.key: job.app_key for job in self._scheduler.jobs.values()}
                 self._history.fill(self._scheduler.firings.values(), apps)
@@ -249,7 +265,12 @@ class _Process:
             self._heard_master(theirs_ms)
 
     def _api(
-        self, loop: Loop[Scheduler], packages: PackageStore, origin: Origin, teardown: Callable[[], None]
+        self,
+        loop: Loop[Scheduler],
+        packages: PackageStore,
+        origin: Origin,
+        teardown: Callable[[], None],
+        standby: Standby | None = None,
     ) -> ASGIApp:
         http, calls, elastic_job = self._settings.http, self._settings.http_jobs, self._settings.elastic_job
         options = ApiOptions(
@@ -270,7 +291,7 @@ class _Process:
         sources = Sources(loop, self._clock, packages.usage, self._warnings, lambda: self._notices.missed)
         metrics = Metrics(self._tally, sources)
         api = create_api(
-            loop,
+            loop if standby is None else ReplicatedLoop(loop),
             packages,
             options,
             notices=self._notices,
@@ -281,6 +302,7 @@ class _Process:
             warnings=self._warnings,
             more_routes=[metrics_api.router(metrics.scrape)],
             history=self._history.reader if self._history is not None else None,
+            standby=standby,
         )
         return CountedApi(api, self._tally)
 
@@ -311,6 +333,11 @@ class _Process:
                 _end_soon()
                 return 1
         return 0
+
+
+def _standby(loop: Loop[Scheduler], leadership: Leadership | None, replica: Replica) -> Standby | None:
+    """Answers requests until this scheduler leads; None if it is the only scheduler."""
+    return Standby(lambda: loop.standing_by, lambda: leadership.leader, replica) if leadership is not None else None
 
 
 def _end_soon() -> None:
@@ -427,6 +454,13 @@ def zookeeper_state(wanted: ZooKeeper) -> str:
 def etcd_state(wanted: Etcd) -> str:
     """The name of a state in etcd. It does not name the members of the cluster, because they come and go."""
     return f"etcd {wanted.prefix}"
+
+
+def shared_store(wanted: Settings) -> LastingStore:
+    """The state in ZooKeeper or etcd, over a connection of its own, for a reader that is no candidate."""
+    if wanted.zookeeper.hosts:
+        return ZooKeeperStore(ZooKeeperSession(zookeeper_settings(wanted.zookeeper)))
+    return EtcdStore(EtcdClient(etcd_settings(wanted.etcd)))
 
 
 def etcd_settings(wanted: Etcd) -> EtcdSettings:

@@ -30,6 +30,8 @@ from jobcloud.server.api.ports import LogReader, Loop
 from jobcloud.server.api.problems import MEDIA_TYPE, Issue, Problem, from_error, from_status, invalid
 from jobcloud.server.api.schema import AdHocConfig, AppConfig, BackfillConfig, JobConfig, ProblemView, TriggerConfig
 from jobcloud.server.api.services import ApiOptions, Services
+from jobcloud.server.api.standby import Standby
+from jobcloud.server.api.streams import refused_stream
 from jobcloud.server.api.surplus import refuse_surplus
 from jobcloud.server.api.traces import Statistics, TraceSearch
 from jobcloud.server.clock import wall_ms
@@ -55,8 +57,11 @@ def create_api(
     more_routes: Iterable[APIRouter] = (),
     traces: TraceSearch | None = None,
     statistics: Statistics | None = None,
+    standby: Standby | None = None,
 ) -> FastAPI:
     """The API behind its guard. `more_routes` have their own prefix and are behind the guard too.
+
+    `standby` answers while this scheduler does not lead, if there can be another one.
 
     Raises ConfigError if the API would be open to other machines without a token.
     """
@@ -67,7 +72,7 @@ def create_api(
         openapi_url=f"{PREFIX}/openapi.json",
         docs_url=None,
         redoc_url=None,
-        middleware=[Middleware(Guard, access=options.access)],
+        middleware=[Middleware(Guard, access=options.access, standby=standby)],
         separate_input_output_schemas=False,
         generate_unique_id_function=lambda route: route.name,
         redirect_slashes=False,
@@ -117,7 +122,7 @@ def _answer(request: Request, error: Exception) -> Response:
         by_route = False
     else:
         problem = from_error(error) or Problem("internal", "The server failed to answer. Its log has the reason.")
-    return answer(request.scope["path"], problem, by_route=by_route)
+    return refused_stream(request.scope, problem) or answer(request.scope["path"], problem, by_route=by_route)
 
 
 def _allowed(request: Request) -> str:

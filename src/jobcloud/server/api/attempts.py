@@ -59,7 +59,7 @@ class ShardDetail(ShardView):
 @router.get("/runs/{run_id}/shards/{item}")
 def show_shard(services: ServicesDep, run_id: str, item: int) -> ShardDetail:
     """A shard of a run. `notBefore` is the time of its next attempt, if it waits for one."""
-    snapshot = services.snapshot()
+    snapshot = services.snapshot_of_run(run_id)
     run = _find_shard(snapshot, run_id, item)
     shard = run.shards[item]
     waits = shard.state is ShardState.WAITING
@@ -78,7 +78,7 @@ def list_attempts(
     services: ServicesDep, run_id: str, item: int, query: Annotated[PageQuery, Parameter()]
 ) -> AttemptList:
     """The attempts of a shard, newest first: the present one, and the earlier ones that are kept."""
-    snapshot = services.snapshot()
+    snapshot = services.snapshot_of_run(run_id)
     found = attempts_of(snapshot, _find_shard(snapshot, run_id, item), item)
     items, cursor = _ATTEMPTS.page(found, lambda attempt: (-attempt.number,), query)
     return AttemptList(items=items, next_cursor=cursor)

@@ -14,7 +14,7 @@ import msgspec
 
 from jobcloud.messages import Publish
 from jobcloud.server.api.schema import rfc3339
-from jobcloud.server.api.streams import Places
+from jobcloud.server.api.streams import Places, opening
 
 _MAX_LISTENERS = 200
 _PING_SECONDS = 15.0
@@ -72,7 +72,7 @@ class Notices:
             self._listeners[wake] = asyncio.get_running_loop()
         try:
             seen = self._start(last_id)
-            yield "retry: 2000\n\n"
+            yield opening(2_000, f"{self._boot}-{seen}")
             while True:
                 wake.clear()
                 with self._lock:

@@ -33,7 +33,7 @@ from jobcloud.server.api.services import (
     Switch,
     json_body,
 )
-from jobcloud.server.api.snapshot import Pausable, Snapshot, belongs, check_filter
+from jobcloud.server.api.snapshot import Pausable, Snapshot, check_filter
 from jobcloud.server.modules import missing_object
 
 router = APIRouter(tags=["jobs"])
@@ -108,10 +108,12 @@ class ExplanationView(View):
 def list_jobs(services: ServicesDep, query: Annotated[JobQuery, Parameter()]) -> JobList:
     """Jobs, by key."""
     check_filter(query.team)
-    snapshot = services.snapshot()
-    keys = sorted(
-        key for key, job in snapshot.jobs.items() if query.app in ("", job.app_key) and belongs(key, query.team)
-    )
+
+    def wanted(job: Job) -> bool:
+        return query.app in ("", job.app_key) and query.team in ("", job.team)
+
+    snapshot = services.snapshot_of_jobs(wanted)
+    keys = sorted(key for key, job in snapshot.jobs.items() if wanted(job))
     found, cursor = _JOBS.page(keys, lambda key: (key,), query, lambda key: config_bytes(snapshot.jobs[key]))
     runs = snapshot.runs_by_job(found)
     return JobList(items=[_job_view(snapshot, key, runs[key]) for key in found], next_cursor=cursor)
@@ -164,10 +166,10 @@ def trigger_job(services: ServicesDep, job: Key, body: OptionalJsonObject, respo
 
     Then the status is 200.
     """
-    before = services.snapshot()
+    before = services.snapshot_of(job)
     terms = read_trigger(body, before.job(job))
     at = services.command(lambda at: Trigger(at, job, terms))
-    found = [run for run in services.snapshot().runs(job) if run.cause is Cause.TRIGGER and run.terms == terms]
+    found = [run for run in services.snapshot_of(job).runs(job) if run.cause is Cause.TRIGGER and run.terms == terms]
     return started_run(found, before, at, terms, response)
 
 
@@ -209,7 +211,7 @@ def pause_job(services: ServicesDep, job: Key, pausing: Pausing) -> JobView:
 @router.post("/jobs/{job}/backfill", openapi_extra=json_body(BackfillConfig))
 def backfill_job(services: ServicesDep, job: Key, body: JsonObject) -> BackfillView:
     """Make runs for the past fire times of a job that have none, one after another. It may be repeated."""
-    given, snapshot, now = read_backfill(body), services.snapshot(), services.clock()
+    given, snapshot, now = read_backfill(body), services.snapshot_of(job), services.clock()
     known = backfills.fire_times(snapshot.runs(job), snapshot.backfills.get(job))
     config = snapshot.job(job)
     until = min(now if given.to is None else given.to, now, snapshot.states[job].considered_ms)
@@ -219,7 +221,7 @@ def backfill_job(services: ServicesDep, job: Key, body: JsonObject) -> BackfillV
     times, more = backfills.missing(config, known, given.from_, until, given.limit, newest_first=newest_first)
     if not given.dry_run:
         services.command(lambda at: BackfillJob(at, job, times, given.at_once))
-        snapshot = services.snapshot()
+        snapshot = services.snapshot_of(job)
     return BackfillView(
         job_name=job,
         team=team_of(job),
@@ -270,7 +272,7 @@ def check_code(services: Services, job: Job, app: App | None) -> None:
 
 def _find_job(services: Services, job: str) -> JobView:
     """Raises NotFound."""
-    snapshot = services.snapshot()
+    snapshot = services.snapshot_of(job)
     return _job_view(snapshot, job, snapshot.runs(job))
 
 

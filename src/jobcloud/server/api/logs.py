@@ -85,7 +85,7 @@ async def follow_log(
 
     def state() -> str:
         try:
-            return state_of(services.snapshot(), task_id)
+            return state_of(services.snapshot_of_task(task_id), task_id)
         except (NotFound, TimeoutError):
             return ""  # the task was forgotten, or the scheduler is too busy to answer
 
@@ -117,7 +117,7 @@ async def follow_log_of_attempt(
 
 
 def _task_of(services: Services, run_id: str, item: int, attempt: int) -> str:
-    return find_attempt(services.snapshot(), run_id, item, attempt)
+    return find_attempt(services.snapshot_of_run(run_id), run_id, item, attempt)
 
 
 def _log_view(request: LogRequest, chunk: LogChunk, tail: int | None) -> LogView:
@@ -139,7 +139,7 @@ def _log_request(services: Services, task_id: str, query: LogQuery) -> tuple[Log
     if query.tail and query.offset:
         raise invalid([Issue("tail", "cannot be combined with an offset", "leave one of them out")])
     offset, limit = (-_MAX_BYTES, _MAX_BYTES) if query.tail else (query.offset, query.limit)
-    task = find_task(services.snapshot(), task_id)
+    task = find_task(services.snapshot_of_task(task_id), task_id)
     addresses = {agent.id: agent.address for agent in services.agents()}
     request = LogRequest(
         task_id=task_id,

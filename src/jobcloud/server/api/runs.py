@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from itertools import islice
 from typing import Annotated, Any, Literal, cast
 
@@ -122,8 +123,12 @@ class CronQuery(Query):
 def list_runs(services: ServicesDep, query: Annotated[RunQuery, Parameter()]) -> RunList:
     """Runs with their shards, newest first."""
     check_filter(query.team)
-    snapshot = services.snapshot()
-    found = (run for run in snapshot.runs(query.job, query.team) if query.state in (None, run_state(run)))
+
+    def chosen(snapshot: Snapshot) -> Iterator[Firing]:
+        found = snapshot.newest_runs(query.job, query.team)
+        return (run for run in found if query.state in (None, run_state(run)))
+
+    found = chosen(services.snapshot()) if query.cursor else services.first(query.limit + 1, chosen)
     items, cursor = _RUNS.page(found, lambda run: (-run.fire_ms, run.id), query, _listed_bytes)
     return RunList(items=[_run_view(run, _LISTED) for run in items], next_cursor=cursor)
 
@@ -135,7 +140,7 @@ def show_run(services: ServicesDep, run_id: str, query: Annotated[ShardQuery, Pa
 
 
 def _show_run(services: Services, run_id: str, query: PageQuery) -> RunView:
-    snapshot = services.snapshot()
+    snapshot = services.snapshot_of_run(run_id)
     run = find_run(snapshot, run_id)
     return _run_view(run, query, snapshot.ad_hoc.get(run.job))
 

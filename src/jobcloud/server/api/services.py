@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from itertools import islice
+from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import Depends, Request
 from starlette.convertors import Convertor, register_url_convertor
 
+from jobcloud.config import DELIMITER, Job
 from jobcloud.errors import JobcloudError
 from jobcloud.history.queries import Reader
 from jobcloud.messages import Command
+from jobcloud.scheduler import Scheduler
 from jobcloud.scheduler.explain import AgentView, Explanation
 from jobcloud.server.api.body import read_object, read_object_or_nothing
 from jobcloud.server.api.events import Notices
 from jobcloud.server.api.follow import Followers
 from jobcloud.server.api.guard import Access
 from jobcloud.server.api.ports import LogReader, Loop
-from jobcloud.server.api.snapshot import Snapshot, take
+from jobcloud.server.api.snapshot import Snapshot, TooMany, take, take_of_jobs, take_of_run, view
 from jobcloud.server.api.traces import Statistics, TraceSearch
 from jobcloud.server.clock import wall_ms
 from jobcloud.server.origin import Origin
@@ -27,6 +30,12 @@ from jobcloud.server.packages import PackageStore, referenced
 from jobcloud.server.urls import UrlPolicy
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+# How many runs and shards the scheduler's thread looks at for one answer. This takes less than a millisecond.
+_MAX_SHARDS = 5_000
+# A snapshot of more jobs than this costs more than a snapshot of everything.
+_MAX_JOBS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +92,42 @@ class Services:
     def snapshot(self) -> Snapshot:
         now = self.clock()
         return self.loop.ask(lambda scheduler: take(scheduler, now))
+
+    def first(self, count: int, choose: Callable[[Snapshot], Iterator[T]]) -> list[T]:
+        """The first `count` items that `choose` yields from a snapshot.
+
+        If they are found soon, nothing is copied: `choose` gets the scheduler's own tables, on its thread.
+        """
+
+        def look(scheduler: Scheduler) -> list[T]:
+            return list(islice(choose(view(scheduler, _MAX_SHARDS)), count))
+
+        try:
+            return self.loop.ask(look)
+        except TooMany:
+            return list(islice(choose(self.snapshot()), count))
+
+    def snapshot_of(self, job: str) -> Snapshot:
+        """A snapshot of one job."""
+        return self.loop.ask(lambda scheduler: take_of_jobs(scheduler, [job]))
+
+    def snapshot_of_jobs(self, wanted: Callable[[Job], bool]) -> Snapshot:
+        """A snapshot that has at least the wanted jobs."""
+        now = self.clock()
+
+        def take_few(scheduler: Scheduler) -> Snapshot:
+            keys = [key for key, job in scheduler.jobs.items() if wanted(job)]
+            return take_of_jobs(scheduler, keys) if len(keys) <= _MAX_JOBS else take(scheduler, now)
+
+        return self.loop.ask(take_few)
+
+    def snapshot_of_run(self, run_id: str) -> Snapshot:
+        """A snapshot of one run and its job. It is empty if there is no such run."""
+        return self.loop.ask(lambda scheduler: take_of_run(scheduler, run_id))
+
+    def snapshot_of_task(self, task_id: str) -> Snapshot:
+        """A snapshot of the job that a task's id names."""
+        return self.snapshot_of(task_id.partition(DELIMITER)[0])
 
     def agents(self) -> list[AgentView]:
         return self.loop.ask(lambda scheduler: scheduler.agents())

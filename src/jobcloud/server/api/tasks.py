@@ -120,8 +120,11 @@ def list_tasks(services: ServicesDep, query: Annotated[TaskQuery, Parameter()]) 
         raise invalid([Issue("state", f"{query.state[:80]!r} is not a state of tasks", f"use {', '.join(_STATES)}")])
     check_filter(query.team)
     active = query.state.lower() == "active" or query.state.upper() in TaskState.__members__
-    rows = _rows(services.snapshot(), query.job, query.team, active=active)
-    found = (row for row in rows if _matches(row, query))
+
+    def chosen(snapshot: Snapshot) -> Iterator[Row]:
+        return (row for row in _rows(snapshot, query.job, query.team, active=active) if _matches(row, query))
+
+    found = chosen(services.snapshot()) if query.cursor else services.first(query.limit + 1, chosen)
     items, cursor = _TASKS.page(found, lambda row: row.place, query, lambda row: shard_bytes(row.shard))
     return TaskList(items=[_task_view(row) for row in items], next_cursor=cursor)
 
@@ -129,7 +132,7 @@ def list_tasks(services: ServicesDep, query: Annotated[TaskQuery, Parameter()]) 
 @router.get("/tasks/{task_id}")
 def show_task(services: ServicesDep, task_id: str) -> TaskDetail:
     """A task: the last attempt of a shard, or an earlier one that is kept."""
-    snapshot = services.snapshot()
+    snapshot = services.snapshot_of_task(task_id)
     view = find_task(snapshot, task_id)
     story = services.loop.ask(lambda scheduler: scheduler.story(task_id))
     return _task_detail(view, snapshot.tasks.get(task_id), story)
@@ -141,7 +144,7 @@ def kill_task(services: ServicesDep, task_id: str) -> TaskView:
 
     If the shard waits for its next attempt after this task (state WAITING), the shard ends.
     """
-    view = find_task(services.snapshot(), task_id)
+    view = find_task(services.snapshot_of_task(task_id), task_id)
     services.command(lambda at: KillTask(at, task_id))
     return view
 
@@ -152,7 +155,7 @@ def forget_task(services: ServicesDep, task_id: str, force: bool = False) -> Tas
 
     The request is refused while Mesos reports the task as alive, unless `force` is true.
     """
-    view = find_task(services.snapshot(), task_id)
+    view = find_task(services.snapshot_of_task(task_id), task_id)
     services.command(lambda at: ForgetTask(at, task_id, force))
     return view
 
@@ -178,7 +181,7 @@ def _find_row(snapshot: Snapshot, task_id: str) -> Row:
 
 def _rows(snapshot: Snapshot, job: str = "", team: str = "", *, active: bool = False) -> Iterator[Row]:
     """The last attempt of every shard that had one, newest run first. `active`: only attempts that have not ended."""
-    for firing in snapshot.runs(job, team):
+    for firing in snapshot.newest_runs(job, team):
         if active and firing.ended_ms:
             continue
         app = _app_of(snapshot, firing)
