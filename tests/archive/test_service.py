@@ -430,6 +430,7 @@ def test_hanging_store_delays_neither_publish_nor_stop(tmp_path: Path) -> None:
     assert archive.find("r", 0, 1) == ""
     archive.stop(timeout=0.01)
     released.set()
+    archive.stop(timeout=60)
 
 
 def test_threads_copy_what_ends(tmp_path: Path) -> None:
