@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
@@ -92,19 +92,23 @@ class DirectoryStore:
     def list(self) -> Iterator[Stored]:
         with self._away():
             for folder in sorted(self._root.glob("[0-9a-f][0-9a-f]/")):
-                for entry in os.scandir(folder):
-                    with suppress(FileNotFoundError):
-                        status = entry.stat(follow_symlinks=False)
-                        if entry.name.endswith(_UNFINISHED):
-                            if status.st_mtime < time.time() - _UNFINISHED_S:
-                                os.unlink(entry)
-                        elif entry.is_file(follow_symlinks=False):
-                            yield Stored(f"{folder.name}/{entry.name}", status.st_size, int(status.st_mtime * 1_000))
+                with os.scandir(folder) as entries:
+                    yield from self._files(folder.name, entries)
 
     def delete(self, names: Sequence[str]) -> None:
         with self._away():
             for name in names:
                 (self._root / name).unlink(missing_ok=True)
+
+    def _files(self, folder: str, entries: Iterable[os.DirEntry[str]]) -> Iterator[Stored]:
+        for entry in entries:
+            with suppress(FileNotFoundError):
+                status = entry.stat(follow_symlinks=False)
+                if entry.name.endswith(_UNFINISHED):
+                    if status.st_mtime < time.time() - _UNFINISHED_S:
+                        os.unlink(entry)
+                elif entry.is_file(follow_symlinks=False):
+                    yield Stored(f"{folder}/{entry.name}", status.st_size, int(status.st_mtime * 1_000))
 
     @contextmanager
     def _away(self) -> Iterator[None]:
