@@ -191,6 +191,12 @@ def test_sql_stays_in_the_history(path: Path) -> None:
         assert not {top(name) for name in imports(path)} & {"sqlalchemy", "alembic", "psycopg", "pymysql"}
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "archive").rglob("*.py")), ids=named)
+def test_archive_imports_neither_server_nor_agents(path: Path) -> None:
+    assert not within(path, "server", "client", "dev", "executor", "history", "match", "planning", "adapters.mesos")
+    assert path.stem == "s3" or not {top(name) for name in imports(path)} & {"obstore"}
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "elastic_job").rglob("*.py")), ids=named)
 def test_conversion_of_elastic_job_touches_nothing(path: Path) -> None:
     """Client and server share it."""

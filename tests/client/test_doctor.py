@@ -92,3 +92,18 @@ def test_machine_is_examined_for_a_scheduler(shell: Shell, tmp_path: Path, monke
     (wrong,) = [one for one in json.loads(out) if one["subject"] == "settings"]
     assert (code, wrong["condition"]) == (1, "problem")
     assert wrong["text"].startswith("data: is required")
+
+
+def test_archive_that_cannot_be_used_is_a_problem(tmp_path: Path) -> None:
+    def found(**flags: str) -> list[tuple[str, str]]:
+        wanted = settings.load(flags={f"archive.{name}": value for name, value in flags.items()})
+        return [(one.condition.value, one.text) for one in machine.examine(wanted) if one.subject == "archive"]
+
+    assert found() == []
+    assert found(url=str(tmp_path / "logs")) == [("ok", f"{tmp_path}/logs can be used")]
+    assert not (tmp_path / "logs").exists()
+    (tmp_path / "file").touch()
+    ((condition, text),) = found(url=f"{tmp_path}/file/logs")
+    assert (condition, "cannot be written" in text) == ("problem", True)
+    ((condition, text),) = found(url="s3://logs/x", endpoint="http://127.0.0.1:1")
+    assert (condition, text.startswith(("s3://logs/x: ", "the library obstore is not installed"))) == ("problem", True)

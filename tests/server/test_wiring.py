@@ -11,7 +11,10 @@ import pytest
 from structlog.testing import capture_logs
 from tests.api_kit import FakeLoop, client_of
 
-from jobcloud.errors import ConfigError, StoreFull
+from jobcloud.archive.index import Limits as ArchiveLimits
+from jobcloud.archive.s3 import S3Options
+from jobcloud.archive.service import ArchiveOptions
+from jobcloud.errors import ConfigError, StoreFull, Unavailable
 from jobcloud.server import wiring
 from jobcloud.server.api import ElasticJobOptions
 from jobcloud.server.origin import Origin
@@ -142,3 +145,27 @@ def test_problem_of_the_history_is_a_warning(tmp_path: Path) -> None:
     away, lost = process._warnings()
     assert "no route to host" in away
     assert "3 events" in lost
+
+
+def test_archive_is_made_from_the_settings(tmp_path: Path) -> None:
+    assert wiring._Process(load(flags=MASTER), tmp_path)._archive is None
+    (secret := tmp_path / "secret").write_text("secret")
+    secret.chmod(0o600)
+    flags = {
+        "archive.url": "s3://logs/all", "archive.endpoint": "http://minio:9000", "archive.access_key": "AK",
+        "archive.secret_file": secret, "archive.attempts": "failed", "archive.keep": "1h", "archive.keep_logs": 7,
+        "archive.keep_logs_per_job": 3, "archive.keep_bytes": "1MiB", "archive.stream_bytes": "1MiB",
+        "archive.queue": 100, "archive.threads": 3, "archive.bytes_per_second": "2MiB", "cluster.name": "prod",
+    }  # fmt: skip
+    options = wiring.archive_options(load(flags=MASTER | flags))
+    assert options == ArchiveOptions(
+        S3Options("logs", "all", "http://minio:9000", "", "AK", "secret"), "prod", "failed", 1 << 20, 2 << 20, 3, 100,
+        ArchiveLimits(3_600_000, 7, 3, 1 << 20),
+    )  # fmt: skip
+    process = wiring._Process(load(flags=MASTER | {"archive.url": str(tmp_path / "logs")}), tmp_path)
+    assert process._archive is not None
+    process._archive._fail(OSError("no route to host"))
+    (warning,) = process._warnings()
+    assert "the archive of logs is away" in warning
+    with pytest.raises(Unavailable):
+        process._where()

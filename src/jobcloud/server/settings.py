@@ -564,6 +564,85 @@ class History(_Section):
         return read_secret(self.password_file) if self.password_file else ""
 
 
+_S3_URL = re.compile(
+    r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(\w[\w.-]{0,99}(?:/\w[\w.-]{0,99}){0,9}))?/?", re.ASCII
+)
+_ENDPOINT = re.compile(r"https?://[^\s/@?#]+/?")
+
+
+class Archive(_Section):
+    """The archive of the logs of ended attempts."""
+
+    url: str = Field(
+        default="",
+        description='an absolute path of a directory, or "s3://BUCKET/PREFIX"; empty: logs are not archived',
+    )
+    endpoint: str = Field(
+        default="", description="the URL of an S3-compatible server, e.g. https://minio.intra:9000; empty: Amazon"
+    )
+    region: str = Field(default="", max_length=100, description="the region of the bucket, e.g. eu-central-1")
+    access_key: str = Field(
+        default="",
+        max_length=200,
+        description="the id of an access key; empty: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the role of this "
+        "machine",
+    )
+    secret_file: SecretFile | None = Field(
+        default=None, description="a file that contains the secret of archive.access_key"
+    )
+    attempts: Literal["all", "failed"] = Field(
+        default="all", description='"failed" to archive only attempts that did not succeed'
+    )
+    stream_bytes: ByteSize = Field(
+        default=ByteSize(2 << 20),
+        ge=4 << 10,
+        le=20 << 20,
+        description="bytes kept of each stream, 4KiB to 20MiB; of a longer one, its beginning and its end",
+    )
+    bytes_per_second: ByteSize = Field(
+        default=ByteSize(10 << 20), ge=1 << 10, le=1 << 40, description="bytes read from agents each second, e.g. 10MiB"
+    )
+    threads: int = Field(default=2, ge=1, le=16, description="logs copied at a time, 1 to 16")
+    queue: int = Field(
+        default=10_000, ge=100, le=1_000_000, description="logs that wait to be archived, 100 to 1000000"
+    )
+    keep: Annotated[Duration, _between(timedelta(hours=1), timedelta(days=3660))] = Field(
+        default=timedelta(days=30), description="how long logs are kept, 1h to 3660d"
+    )
+    keep_logs: int = Field(default=100_000, ge=1, le=1_000_000, description="logs kept in total, 1 to 1000000")
+    keep_logs_per_job: int = Field(default=0, ge=0, le=1_000_000, description="logs kept of each job; 0: no limit")
+    keep_bytes: ByteSize = Field(
+        default=ByteSize(10 << 30), ge=0, le=1 << 50, description="size of all logs, e.g. 10GiB; 0: no limit"
+    )
+
+    @check(mode="after")
+    def _usable(self) -> Archive:
+        if self.url and not self.url.startswith("/") and not _S3_URL.fullmatch(self.url):
+            raise _wrong("names no store", 'an absolute path, or "s3://BUCKET/PREFIX"', key="url")
+        if self.url.startswith("/") and (".." in Path(self.url).parts or "\0" in self.url):
+            raise _wrong("is not a plain absolute path", "leave out the parts `..`", key="url")
+        if self.endpoint and not _ENDPOINT.fullmatch(self.endpoint):
+            raise _wrong(
+                "is not the URL of a server", "such as https://minio.intra:9000, without a user", key="endpoint"
+            )
+        if bool(self.access_key) != bool(self.secret_file):
+            raise _wrong("belongs to archive.access_key", "set both or neither", key="secret_file")
+        for name in ("endpoint", "region", "access_key"):
+            if getattr(self, name) and not self.bucket:
+                raise _wrong("is for an S3-compatible store", 'set archive.url to "s3://BUCKET/PREFIX"', key=name)
+        return self
+
+    @property
+    def bucket(self) -> tuple[str, str] | None:
+        """The bucket and the prefix; None if the archive is a directory."""
+        found = _S3_URL.fullmatch(self.url)
+        return (found[1], found[2] or "") if found else None
+
+    @property
+    def secret(self) -> str:
+        return read_secret(self.secret_file) if self.secret_file else ""
+
+
 class Log(_Section):
     format: Literal["text", "json"] = Field(default="text", description='"text" for people, "json" for machines')
     level: Literal["debug", "info", "warning", "error"] = Field(
@@ -611,6 +690,7 @@ class Settings(BaseSettings):
     elastic_job: ElasticJob = ElasticJob()
     metrics: Metrics = Metrics()
     history: History = History()
+    archive: Archive = Archive()
     log: Log = Log()
 
     @check(mode="after")

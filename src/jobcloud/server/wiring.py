@@ -13,7 +13,6 @@ import secrets
 import shutil
 import signal
 import socket
-import stat
 import sys
 import tempfile
 import threading
@@ -28,6 +27,7 @@ from jobcloud import __version__, zones
 from jobcloud.adapters.etcd.client import EtcdClient, EtcdSettings
 from jobcloud.adapters.etcd.election import EtcdElection
 from jobcloud.adapters.etcd.store import EtcdStore
+from jobcloud.adapters.folders import make_private
 from jobcloud.adapters.memory import MemoryStore
 from jobcloud.adapters.mesos.driver import MesosDriver, MesosSettings, master_time
 from jobcloud.adapters.sandbox import Output, OutputReader
@@ -35,6 +35,9 @@ from jobcloud.adapters.sqlite import SqliteStore
 from jobcloud.adapters.zookeeper.election import ZooKeeperElection
 from jobcloud.adapters.zookeeper.session import ZooKeeperSession, ZooKeeperSettings
 from jobcloud.adapters.zookeeper.store import ZooKeeperStore
+from jobcloud.archive.index import Limits as ArchiveLimits
+from jobcloud.archive.s3 import S3Options
+from jobcloud.archive.service import Archive, ArchiveOptions
 from jobcloud.client import context
 from jobcloud.errors import ConfigError, NotFound, Refused, StoreError, StoreFull, Unavailable
 from jobcloud.executor import bundle
@@ -67,6 +70,7 @@ from jobcloud.server.loop import Loop, Pace
 from jobcloud.server.metrics import CountedApi, MeasuredDriver, MeasuredScheduler, MeasuredStore, Metrics, Tally
 from jobcloud.server.metrics.exposition import Sources
 from jobcloud.server.origin import Origin, Refill
+from jobcloud.server.outputs import AgentOutputs
 from jobcloud.server.packages import PackageStore
 from jobcloud.server.records import Restored
 from jobcloud.server.settings import ArtifactServer, Etcd, Http, Mesos, Settings, ZooKeeper, milliseconds
@@ -121,6 +125,8 @@ class _Process:
         self._tally = Tally(wanted.metrics.jobs)
         self._scheduler: Scheduler | None = None
         self._history = _history(wanted, data, self._clock.now_ms)
+        self._loop_of_core: Loop[Scheduler] | None = None
+        self._archive = self._made_archive()
 
     def run(self, stop: threading.Event) -> int:
         sys.setswitchinterval(_SWITCH_S)
@@ -141,12 +147,14 @@ class _Process:
             origin = Origin(packages, self._package_urls, timeout_s=sizes.fetch_timeout.total_seconds())
             base_url = _url(artifacts.advertise or artifacts.host, artifact_socket)
             policy = _policy(self._settings, Artifacts(base_url, zip_sha256, zip_path.name, bundle.command(zip_sha256)))
-            policy = replace(policy, traced=self._history is not None)
+            policy = replace(policy, traced=self._history is not None or self._archive is not None)
             api_url = self._settings.http.advertise or _url(self._settings.http.advertised, api_socket)
             if self._history is not None:
                 self._history.start()
                 # The history ends after the loop, because it takes the last traces of the loop.
                 stack.callback(self._history.stop)
+            if self._archive is not None:
+                stack.callback(self._archive.stop)
             store, leadership = self._state(api_url)
             loop = self._loop(policy, store, leadership)
             stack.callback(loop.stop, _STOP_S)
@@ -240,11 +248,15 @@ class _Process:
             if self._history is not None:
                 apps = {job.key: job.app_key for job in self._scheduler.jobs.values()}
                 self._history.fill(self._scheduler.firings.values(), apps)
+            if self._archive is not None:
+                self._archive.fill(self._scheduler.firings.values(), self._scheduler.attempts)
             return self._scheduler
 
         sinks: list[Sink] = [self._notices, logs.LogSink(self._notices.last_id), self._tally]
         if self._history is not None:
             sinks.append(self._history)
+        if self._archive is not None:
+            sinks.append(self._archive)
         loop: Loop[Scheduler] = Loop(
             MeasuredStore(store, self._tally),
             lambda: MeasuredDriver(MesosDriver(mesos, loop.abort, self._clock.now_ms), self._tally),
@@ -254,7 +266,21 @@ class _Process:
             pace=Pace(coalesce_ms=milliseconds(self._settings.scheduling.coalesce)),
             leadership=leadership,
         )
+        self._loop_of_core = loop
         return loop
+
+    def _made_archive(self) -> Archive | None:
+        """The archive that the settings ask for. None if there is none."""
+        options = archive_options(self._settings)
+        return None if options is None else Archive(options, lambda: AgentOutputs(self._where), self._clock.now_ms)
+
+    def _where(self) -> tuple[str, dict[str, str]]:
+        """The id of the framework, and the address of each agent. Raises JobcloudError or TimeoutError."""
+        if self._loop_of_core is None:
+            raise Unavailable("the scheduler has not started yet")
+        return self._loop_of_core.ask(
+            lambda core: (core.framework_id, {agent.id: agent.address for agent in core.agents()})
+        )
 
     def _heard_master(self, theirs_ms: int) -> None:
         self._clock.compare(theirs_ms, "the Mesos master")
@@ -288,7 +314,9 @@ class _Process:
             elastic_job=ElasticJobOptions(elastic_job.enabled, elastic_job.zone),
         )
         read_log = functools.partial(_read_log, self._outputs)
-        sources = Sources(loop, self._clock, packages.usage, self._warnings, lambda: self._notices.missed)
+        sources = Sources(
+            loop, self._clock, packages.usage, self._warnings, lambda: self._notices.missed, self._archive
+        )
         metrics = Metrics(self._tally, sources)
         api = create_api(
             loop if standby is None else ReplicatedLoop(loop),
@@ -303,6 +331,7 @@ class _Process:
             more_routes=[metrics_api.router(metrics.scrape)],
             history=self._history.reader if self._history is not None else None,
             standby=standby,
+            archive=self._archive,
         )
         return CountedApi(api, self._tally)
 
@@ -313,6 +342,7 @@ class _Process:
             *self._clock.warnings(),
             *(scheduler.warnings if scheduler is not None else ()),
             *(self._history.warnings() if self._history is not None else ()),
+            *(self._archive.warnings() if self._archive is not None else ()),
         )
 
     @contextlib.contextmanager
@@ -374,10 +404,7 @@ def _prepare_data(data: Path) -> None:
     Raises ConfigError if it cannot be used, StoreFull if its disk has too little room for a start.
     """
     try:
-        data.mkdir(parents=True, exist_ok=True, mode=0o700)
-        mode = stat.S_IMODE(data.stat().st_mode)
-        if mode & 0o007:
-            _close(data, mode)
+        make_private(data, "data directory")
         free = shutil.disk_usage(data).free
     except OSError as error:
         problem = f"{data} cannot be used: {error.strerror or error}"
@@ -388,22 +415,6 @@ def _prepare_data(data: Path) -> None:
             f"too little space on the disk of {data}: {free:,} bytes are free, a start needs {NEEDED_BYTES:,}. Free "
             "some space, or choose another data directory"
         )
-
-
-def _close(data: Path, mode: int) -> None:
-    """Take the rights of other users from a directory. Raises OSError if this fails and other users can write to it.
-
-    The directory may belong to another user. For example, a volume of Kubernetes belongs to root, and this process
-    writes to it as a member of its group.
-    """
-    try:
-        data.chmod(mode & ~0o007)
-    except PermissionError:
-        if mode & 0o002:
-            raise
-        log.warning("all users can read the data directory, and only its owner can change this", data=str(data))
-    else:
-        log.warning("the data directory was open to all users; their rights were removed", data=str(data))
 
 
 def _executor_zip(data: Path) -> tuple[str, Path]:
@@ -444,6 +455,26 @@ def _history(wanted: Settings, data: Path, now_ms: Callable[[], int]) -> History
     )
     options = HistoryOptions(history.url, history.password, limits, history.spool_bytes, history.queue)
     return History(options, data, now_ms)
+
+
+def archive_options(wanted: Settings) -> ArchiveOptions | None:
+    """The options of the archive that the settings ask for. None if there is none."""
+    archive = wanted.archive
+    if not archive.url:
+        return None
+    place: Path | S3Options = Path(archive.url)
+    if archive.bucket is not None:
+        place = S3Options(*archive.bucket, archive.endpoint, archive.region, archive.access_key, archive.secret)
+    return ArchiveOptions(
+        place,
+        wanted.cluster.name,
+        archive.attempts,
+        archive.stream_bytes,
+        archive.bytes_per_second,
+        archive.threads,
+        archive.queue,
+        ArchiveLimits(milliseconds(archive.keep), archive.keep_logs, archive.keep_logs_per_job, archive.keep_bytes),
+    )
 
 
 def zookeeper_state(wanted: ZooKeeper) -> str:

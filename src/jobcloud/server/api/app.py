@@ -13,6 +13,7 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 
 import jobcloud
+from jobcloud.archive.service import Archive
 from jobcloud.errors import JobcloudError
 from jobcloud.history.queries import Reader
 from jobcloud.server.api import ad_hoc_runs, apply, apps, attempts, cluster, jobs, logs, runs, tasks
@@ -58,6 +59,7 @@ def create_api(
     traces: TraceSearch | None = None,
     statistics: Statistics | None = None,
     standby: Standby | None = None,
+    archive: Archive | None = None,
 ) -> FastAPI:
     """The API behind its guard. `more_routes` have their own prefix and are behind the guard too.
 
@@ -94,6 +96,7 @@ def create_api(
         history,
         traces,
         statistics,
+        archive,
     )
     resources = (apps, apply, packages_api, jobs, tasks, logs, runs, ad_hoc_runs, attempts, history_api, cluster)
     routers = [(resource.router, PREFIX) for resource in resources]

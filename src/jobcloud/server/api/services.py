@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from fastapi import Depends, Request
 from starlette.convertors import Convertor, register_url_convertor
 
+from jobcloud.archive.service import Archive
 from jobcloud.config import DELIMITER, Job
 from jobcloud.errors import JobcloudError
 from jobcloud.history.queries import Reader
@@ -62,7 +63,7 @@ class ApiOptions:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """`history`, `traces` and `statistics` are None without a history."""
+    """`history`, `traces` and `statistics` are None without a history, `archive` without an archive of logs."""
 
     loop: Loop
     packages: PackageStore
@@ -77,6 +78,7 @@ class Services:
     history: Reader | None = None
     traces: TraceSearch | None = None
     statistics: Statistics | None = None
+    archive: Archive | None = None
 
     def command(self, make: Callable[[int], Command]) -> int:
         """Carry out a command. Returns the instant for which it was made. Raises the errors of `Loop.command`."""
