@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import threading
 from collections import namedtuple
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 from tests.api_kit import FakeLoop, client_of
 
+from jobcloud.client import context
 from jobcloud.errors import ConfigError, StoreFull
 from jobcloud.server import wiring
 from jobcloud.server.api import ElasticJobOptions
@@ -142,3 +145,21 @@ def test_problem_of_the_history_is_a_warning(tmp_path: Path) -> None:
     away, lost = process._warnings()
     assert "no route to host" in away
     assert "3 events" in lost
+
+
+def test_file_for_clients_is_there_before_the_scheduler_leads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A standby has the file too, and no server that failed to start leaves one."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
+    found: list[context.Context] = []
+
+    def fail(data: Path) -> None:
+        found.append(context.find())
+        raise StoreFull("the disk is full")
+
+    monkeypatch.setattr(wiring, "_executor_zip", fail)
+    flags = {"data": str(tmp_path / "data"), "mesos.master": "127.0.0.1:1", "http.port": 0, "artifacts.port": 0}
+    wanted = load(flags=flags)
+    with pytest.raises(StoreFull):
+        wiring._Process(wanted, tmp_path / "data").run(threading.Event())
+    assert [(one.pid, bool(one.token)) for one in found] == [(os.getpid(), True)]
+    assert context.find() == context.Context(context.DEFAULT_URL)

@@ -77,7 +77,7 @@ def update(
     If --timeout ends before the roll-out, the command exits with 1. To follow it further, run the command again.
     """
     from jobcloud.client.apps import add_app
-    from jobcloud.client.durations import parse_s
+    from jobcloud.durations import parse_s
 
     limit = parse_s(timeout, "--timeout")
     with connect(ctx) as client:

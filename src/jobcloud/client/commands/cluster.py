@@ -42,7 +42,7 @@ def drain(
 
     TRANSIENT shards may finish. At the deadline, those of jobs with failover move. The others stay until they end.
     """
-    from jobcloud.client.durations import parse_ms
+    from jobcloud.durations import parse_ms
 
     seconds, rest = divmod(parse_ms(deadline, "--deadline"), 1_000)
     if rest or not 1 <= seconds <= 30 * 86_400:

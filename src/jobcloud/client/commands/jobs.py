@@ -183,14 +183,17 @@ class _Waiting(NamedTuple):
         False
     )
     timeout: Annotated[
-        float, typer.Option(min=0, metavar="SECONDS", help="Maximum time of --wait and --follow; 0: no limit.")
-    ] = 0
+        str, typer.Option(metavar="DURATION", help="Maximum time of --wait and --follow, such as 10m; 0: no limit.")
+    ] = "0"
 
 
 @commands.command("trigger")
 @grouped
 def trigger(ctx: typer.Context, job: JobName, terms: _Terms, waiting: _Waiting, as_json: AsJson = False) -> None:
     """Run a job now, also with other parameters or only some shards."""
+    from jobcloud.durations import parse_s
+
+    within_s = parse_s(waiting.timeout, "--timeout") or float("inf")
     if waiting.follow and as_json:
         raise ConfigError("--follow prints text", field="--json", fix="use --wait with --json")
     with connect(ctx) as client:
@@ -201,11 +204,11 @@ def trigger(ctx: typer.Context, job: JobName, terms: _Terms, waiting: _Waiting, 
             return
         if not as_json:
             render.say(text)
-        ended = _wait(client, run["id"], waiting)
+        ended = _wait(client, run["id"], within_s, follow=waiting.follow)
     if ended["endedAt"]:
         render.answer(ended, f"run {ended['id']} is {ended['state']}", as_json=as_json)
     else:
-        render.answer(ended, f"run {ended['id']} continues after {waiting.timeout:g} s", as_json=as_json)
+        render.answer(ended, f"run {ended['id']} continues after {within_s:g} s", as_json=as_json)
     if ended["state"] != "FINISHED":
         raise typer.Exit(Exit.REFUSED)
 
@@ -228,12 +231,11 @@ def _terms(given: _Terms) -> Json:
     return {name: value for name, value in body.items() if value is not None}
 
 
-def _wait(client: Client, run_id: str, waiting: _Waiting) -> Json:
+def _wait(client: Client, run_id: str, within_s: float, *, follow: bool) -> Json:
     """The run after its end or after the time limit. Prints its output if it is followed."""
     from jobcloud.client.following import MAX_FOLLOWED, Prefixed, wait_for_run
 
-    within_s = waiting.timeout or float("inf")
-    if not waiting.follow:
+    if not follow:
         return wait_for_run(client, run_id, within_s)
     shown = client.run_state(run_id)
     count = len(shown["terms"]["shards"] if shown["terms"] else ()) or shown["shardCount"]
@@ -413,7 +415,7 @@ def _assignments(fields: list[str] | None) -> Json:
     """`cpuCount=0.5` → {"cpuCount": 0.5}. A value that is not JSON counts as text. Raises ConfigError."""
     import json
 
-    from jobcloud.client.durations import in_numbers
+    from jobcloud.durations import in_numbers
 
     found: Json = {}
     for field in fields or ():

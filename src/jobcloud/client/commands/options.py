@@ -44,6 +44,15 @@ def key_of(ctx: typer.Context, text: str) -> str:
     return qualified(text, team_of(ctx))
 
 
+def instant(option: str, text: str) -> str:
+    """A time of an option as the API takes it; "" for "". Raises ConfigError."""
+    from datetime import UTC, datetime
+
+    from jobcloud.durations import parse_instant
+
+    return parse_instant(text, option, datetime.now(UTC)) if text else ""
+
+
 def grouped(function: Callable[..., None]) -> Callable[..., None]:
     """Make a command of a function. Each field of a NamedTuple parameter becomes an option of the command.
 
