@@ -80,3 +80,21 @@ def test_update_and_diff_take_what_show_prints_and_manifests(shell: Shell, monke
     assert shell("job", "diff", "hello", "--set", "cron=never")[0] == 1
     assert shell("job", "diff", "hello")[0] == shell("job", "update", "hello")[0] == 2
     assert json.loads(shell("job", "diff", "hello", "--set", "priority=1", "--json")[1])["action"] == "changed"
+
+
+def test_jobs_of_a_file_are_added_together_or_not_at_all(shell: Shell) -> None:
+    given = json.loads(shell("job", "show", "hello", "--json")[1])["config"]
+    jobs = [given | {"jobName": name} for name in ("a", "b")]
+    file = shell.folder / "jobs.json"
+    file.write_text(json.dumps([*jobs, given]))
+    code, _, err = shell("job", "add", file)
+    assert (code, "job hello exists" in err) == (1, True)
+    file.write_text(json.dumps([*jobs, given | {"jobName": "c", "cpuCount": -1}]))
+    code, _, err = shell("job", "add", file)
+    assert (code, "job c: cpuCount" in err) == (1, True), err
+    file.write_text(json.dumps([*jobs, jobs[0]]))
+    assert shell("job", "add", file)[0] == 2
+    assert not {"a", "b", "c"} & set(shell.loop.scheduler.jobs)
+    file.write_text(json.dumps(jobs))
+    assert shell("job", "add", file, "--disabled")[0] == 0
+    assert [shell.loop.scheduler.job_states[name].disabled for name in ("a", "b")] == [True, True]

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.client.test_apply import Shell
 
 from jobcloud.client import render
+from jobcloud.client.http import Client, NotReachable
+from jobcloud.client.http import _Event as Event
 
 
 @pytest.fixture
@@ -63,6 +68,51 @@ def test_watched_list_is_shown_again_until_interrupted(shell: Shell, monkeypatch
     monkeypatch.setattr(render, "pause", pause)
     code, out, _ = shell("tasks", "--watch")
     assert (code, out.count("hello/0"), len(pauses)) == (0, 2, 2)
+    pauses.clear()
+    code, out, _ = shell("tasks", "--watch", "--json")
+    documents = [json.loads(line) for line in out.splitlines()]
+    assert (code, [len(document) for document in documents]) == (0, [2, 2]), "one document a line"
+
+
+def test_executors_are_listed(shell: Shell) -> None:
+    (line,) = shell("executors")[1].splitlines()[1:]
+    assert line.split()[:2] == ["demo", "agent-1"]
+    assert line.rstrip().endswith("current")
+    assert "EXECUTOR" in shell("executors", "--wide")[1]
+    assert shell("--team", "money", "executors")[1] == "no executor matches --team money\n"
+
+
+def test_earlier_notices_are_listed_and_new_ones_follow(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    for effect in shell.loop.effects:
+        shell.notices.publish(effect)
+    lines = shell("events", "--job", "hello")[1].splitlines()
+    assert any("ended" in line and "FAILED" in line and "no space left on the device" in line for line in lines), lines
+    assert shell("events", "--job", "hello", "--limit", "0")[1] == "no notice matches --job hello\n"
+    assert [json.loads(line)["topic"] for line in shell("events", "--topic", "config", "--json")[1].splitlines()]
+
+    answers: list[Any] = [
+        [Event("x", "a-1", {"n": 1}), Event("x", "a-4", {"n": 4})],
+        NotReachable("http://127.0.0.1", "connection refused"),
+        [Event("x", "b-1", {"n": 5})],
+    ]
+
+    def events(self: Client, path: str, query: dict[str, Any], last: str = "") -> Iterator[Event]:
+        asked.append(last)
+        if not answers:
+            raise KeyboardInterrupt
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return iter(answer)
+
+    asked: list[str] = []
+    monkeypatch.setattr(Client, "_events", events)
+    monkeypatch.setattr("jobcloud.client.http.time.sleep", lambda seconds: None)
+    found: list[Any] = []
+    with pytest.raises(KeyboardInterrupt):
+        found.extend(shell.client.recent_events(5, follow=True))
+    assert found == [(0, {"n": 1}), (2, {"n": 4}), (0, {"n": 5})]
+    assert asked == ["", "a-4", "a-4", "b-1"]
 
 
 def test_last_column_is_cut_to_the_width_of_the_terminal() -> None:

@@ -187,7 +187,9 @@ def etcd_store(client: EtcdClient) -> Store:
 
 def test_recording_has_every_kind_of_record_and_the_states_that_matter(recording: Recording) -> None:
     stored = recording.store.load()
-    newer = {Kind.ATTEMPT, Kind.PAUSE, Kind.BACKFILL} | ({Kind.SHARD} if recording.build == FIRST else set())
+    newer = {Kind.ATTEMPT, Kind.PAUSE, Kind.BACKFILL, Kind.APP_VERSION} | (
+        {Kind.SHARD} if recording.build == FIRST else set()
+    )
     assert {kind for kind in Kind if not stored.records[kind]} == {Kind.RESTORATION, *newer}
     restored = restore(stored)
     assert {task.state for task in restored.tasks.values()} >= {

@@ -75,6 +75,13 @@ def show_json(value: object) -> None:
     sys.stdout.write("\n")
 
 
+def show_line(value: object) -> None:
+    """Print a value as JSON in one line."""
+    import json
+
+    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+
+
 def show_table(titles: Sequence[str], rows: Iterable[Sequence[object]], nothing: str, *, cut: bool = False) -> None:
     """Print a table, or `nothing` if it has no rows. Titles that end in "#" belong to columns of numbers.
 
@@ -111,12 +118,19 @@ def nothing(what: str, filters: Mapping[str, str], otherwise: str) -> str:
     return f"no {what} matches {given}" if given else otherwise
 
 
-def watched(show: Callable[[], None], *, watch: bool) -> None:
-    """Call `show` once, or with `watch` again and again until Ctrl-C, on a cleared screen."""
+def watched(read: Callable[[], T], table: Callable[[T], None], *, watch: bool, as_json: bool) -> None:
+    """Show an answer of the server once, or with `watch` again and again until Ctrl-C.
+
+    Each table is on a cleared screen, and each JSON document in a line of its own.
+    """
     while True:
-        if watch and sys.stdout.isatty():
-            sys.stdout.write("\x1b[H\x1b[2J")
-        show()
+        value = read()
+        if watch and as_json:
+            show_line(value)
+        else:
+            if watch and sys.stdout.isatty():
+                sys.stdout.write("\x1b[H\x1b[2J")
+            show(value, table, as_json=as_json)
         if not watch:
             return
         sys.stdout.flush()
@@ -340,6 +354,53 @@ def sent(name: str, done: int, size: int) -> None:
         end = "\n" if done >= size else ""
         sys.stderr.write(f"\ruploading {size / 1e6:,.1f} MB: {percent} %{end}")
         sys.stderr.flush()
+
+
+def versions(items: Iterable[Json]) -> None:
+    rows = (
+        (
+            v["number"],
+            "current" if v["current"] else "",
+            short_moment(v["registeredAt"]),
+            v["packageSha256"][:12],
+            _size(v["packageSize"]),
+            v["executors"],
+            v["config"]["description"],
+        )
+        for v in items
+    )
+    titles = ("VERSION#", "", "REGISTERED", "PACKAGE", "SIZE#", "EXECUTORS#", "DESCRIPTION")
+    show_table(titles, rows, "no versions", cut=True)
+
+
+def _size(count: int | None) -> str:
+    """1_500_000 → "1.5 MB"; None: the package is no longer kept."""
+    return "gone" if count is None else f"{count / 1e6:,.1f} MB"
+
+
+def executors(items: Iterable[Json], *, wide: bool = True, empty: str = "") -> None:
+    rows = (
+        (
+            e["appName"],
+            e["hostname"].partition(".")[0] or e["agentId"],
+            e["packageSha256"][:12],
+            e["tasks"],
+            took(e["launchedAt"], None),
+            f"{e['state']}, warm" if e["kept"] else e["state"],
+            *((e["id"], e["agentId"]) if wide else ()),
+        )
+        for e in items
+    )
+    titles = ("APP", "HOST", "PACKAGE", "TASKS#", "AGE#", "STATE", *(("EXECUTOR", "AGENT") if wide else ()))
+    show_table(titles, rows, empty, cut=not wide)
+
+
+def event(item: Json) -> None:
+    """One notice in one line."""
+    shard = f"/{item['item']}" if item["item"] >= 0 else ""
+    about = (item["runId"] or item["jobName"] or item["appName"]) + shard
+    head = " ".join(filter(None, (short_moment(item["at"]), item["topic"], about, item["state"])))
+    say(f"{head}: {item['text']}".replace("\n", " "))
 
 
 def rollout(item: Json) -> None:

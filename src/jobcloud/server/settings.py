@@ -448,6 +448,12 @@ class Packages(_Section):
     max_bytes: ByteSize = Field(
         default=ByteSize(256 << 20), ge=1_024, le=1 << 40, description="the largest package, e.g. 256MiB"
     )
+    versions: int = Field(
+        default=10, ge=1, le=100, description="configurations kept per app for `app rollback`, the present one included"
+    )
+    versions_bytes: ByteSize = Field(
+        default=ByteSize(4 << 30), ge=0, le=1 << 50, description="space for packages of earlier versions, e.g. 4GiB"
+    )
     hosts: Words = Field(default=(), description='servers that appURL may name, e.g. "files.example.org,*.intra"')
     schemes: Annotated[tuple[Literal["http", "https"], ...], BeforeValidator(_words)] = Field(
         default=("https", "http"), description='"https", "http" or both'

@@ -139,7 +139,9 @@ class _Process:
             artifact_socket = stack.enter_context(listen(artifacts.host, artifacts.port, "artifacts.port"))
             zip_sha256, zip_path = _executor_zip(self._data)
             sizes = self._settings.packages
-            packages = PackageStore(self._data / "packages", max_bytes=sizes.max_bytes)
+            packages = PackageStore(
+                self._data / "packages", max_bytes=sizes.max_bytes, earlier_bytes=sizes.versions_bytes
+            )
             origin = Origin(packages, self._package_urls, timeout_s=sizes.fetch_timeout.total_seconds())
             base_url = _url(artifacts.advertise or artifacts.host, artifact_socket)
             policy = _policy(self._settings, Artifacts(base_url, zip_sha256, zip_path.name, bundle.command(zip_sha256)))
@@ -411,6 +413,7 @@ def _policy(wanted: Settings, artifacts: Artifacts) -> Policy:
         misfire_threshold_ms=milliseconds(numbers.misfire_threshold),
         reconcile_interval_ms=milliseconds(numbers.reconcile_interval),
         history=numbers.history,
+        app_versions=wanted.packages.versions,
     )
 
 

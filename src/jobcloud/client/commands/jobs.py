@@ -48,13 +48,20 @@ def add(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Register jobs from a file, from --set fields, or from both. See docs/job-configuration.md for the fields."""
+    """Register jobs from a file, from --set fields, or from both: all of them, or none if one is refused.
+
+    See docs/job-configuration.md for the fields.
+    """
+    from jobcloud.client.apps import Entry, check_twice, send
+
     if not file and not fields:
         raise ConfigError("there is no job to add", field="FILE", fix="name a file, or give --set jobName=… etc.")
     configs = _read_jobs(file) if file else [{}]
     with connect(ctx) as client:
-        given = [_with_team(config | _assignments(fields), team_of(ctx)) for config in configs]
-        added = [client.create_job(config, enabled=not disabled) for config in given]
+        given = [Entry("job", _with_team(config | _assignments(fields), team_of(ctx))) for config in configs]
+        check_twice(given)
+        send(client, given, create=True, enabled=not disabled)
+        added = [client.job(entry.key) for entry in given]
     if as_json:
         render.show_json(added if len(added) > 1 else added[0])
     else:
@@ -110,7 +117,7 @@ def diff(
     key, configs = key_of(ctx, job), _read_jobs(file) if file else []
     with connect(ctx) as client:
         config = _config_of(ctx, key, client.job(key), configs, file) | _assignments(fields)
-        found = client.apply([], [config], dry_run=True)["items"][0]
+        found = client.apply([], [config], dryRun=True)["items"][0]
     if as_json:
         render.show_json(found)
     elif found["changes"]:
@@ -136,7 +143,7 @@ def list_jobs(
         filters = {"app": key_of(ctx, app)} if app else {"team": team_of(ctx)}
         given = {"--app": app, "--team": "" if app else team_of(ctx)}
         table = partial(render.jobs, wide=wide, empty=render.nothing("job", given, _NO_JOBS))
-        render.watched(lambda: render.show(client.jobs(**filters), table, as_json=as_json), watch=watch)
+        render.watched(lambda: client.jobs(**filters), table, watch=watch, as_json=as_json)
 
 
 @commands.command("show")

@@ -11,7 +11,9 @@ import typer
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 Limit = Annotated[int, typer.Option(min=1, max=100_000, help="Maximum number of rows, the newest first.")]
 Wide = Annotated[bool, typer.Option("--wide", "-w", help="Show all columns.")]
-Watch = Annotated[bool, typer.Option("--watch", help="Show the list again every 2 seconds, until Ctrl-C.")]
+Watch = Annotated[
+    bool, typer.Option("--watch", help="Show the list again every 2 seconds, until Ctrl-C; JSON in one line.")
+]
 AppName = Annotated[str, typer.Argument(metavar="APP", help="The app, as [TEAM:]NAME.")]
 JobName = Annotated[str, typer.Argument(metavar="JOB", help="The job, as [TEAM:]NAME.")]
 

@@ -37,9 +37,7 @@ def list_runs(
         filters = {"job": key_of(ctx, job)} if job else {"team": team_of(ctx)}
         given = {"JOB": job, "--state": state, "--team": "" if job else team_of(ctx)}
         table = partial(render.runs, wide=wide, empty=render.nothing("run", given, _NO_RUNS))
-        render.watched(
-            lambda: render.show(client.runs(limit, **filters, state=state.upper()), table, as_json=as_json), watch=watch
-        )
+        render.watched(lambda: client.runs(limit, **filters, state=state.upper()), table, watch=watch, as_json=as_json)
 
 
 @commands.command("show")

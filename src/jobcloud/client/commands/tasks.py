@@ -47,9 +47,7 @@ def list_tasks(
         whose = {"job": key_of(ctx, job)} if job else {"team": team_of(ctx)}
         given = {"--job": job, "--state": state, "--team": "" if job else team_of(ctx)}
         table = partial(render.tasks, wide=wide, empty=render.nothing("task", given, _NO_TASKS))
-        render.watched(
-            lambda: render.show(client.tasks(limit, **whose, state=state), table, as_json=as_json), watch=watch
-        )
+        render.watched(lambda: client.tasks(limit, **whose, state=state), table, watch=watch, as_json=as_json)
 
 
 def logs(

@@ -10,9 +10,10 @@ from typing import Literal, NamedTuple, TypeAlias
 from jobcloud.config import App, Job, check_team, team_of
 from jobcloud.errors import NotFound
 from jobcloud.match import PlainMatcher
-from jobcloud.model import Attempt, Backfill, Executor, Firing, JobState, Pause, Task, pause_key
+from jobcloud.model import AppVersion, Attempt, Backfill, Executor, Firing, JobState, Pause, Task, pause_key
 from jobcloud.scheduler import Scheduler
 from jobcloud.scheduler.attempts import Attempts, fits
+from jobcloud.scheduler.executors import ExecutorState
 
 Pausable: TypeAlias = Literal["job", "app", "cluster"]
 
@@ -43,6 +44,9 @@ class Snapshot:
     attempts: Mapping[str, Attempts]
     pauses: Mapping[str, Pause]
     backfills: Mapping[str, Backfill]
+    #: by the key of the executor's record
+    executor_states: Mapping[str, ExecutorState]
+    app_versions: Mapping[str, AppVersion]
 
     def paused_by(self, *, job: str = "", app: str = "") -> list[Pausable]:
         """The pauses that hold a job or an app: its own, that of its app, that of everything."""
@@ -75,6 +79,15 @@ class Snapshot:
         if key not in self.apps:
             raise no_app(key)
         return self.apps[key]
+
+    def versions_of(self, key: str) -> list[AppVersion]:
+        """The versions of an app that are kept, the newest first. One of them is the present one. Raises NotFound."""
+        app = self.app(key)
+        found = [version for version in self.app_versions.values() if version.app.key == key]
+        found.sort(key=lambda version: -version.number)
+        if any(version.app == app for version in found):
+            return found
+        return [AppVersion(found[0].number + 1 if found else 1, 0, app), *found]
 
     def job(self, key: str) -> Job:
         """Raises NotFound."""
@@ -111,6 +124,8 @@ def take(scheduler: Scheduler, at: int) -> Snapshot:
         dict(scheduler.attempts),
         dict(scheduler.pauses),
         dict(scheduler.backfills),
+        scheduler.executor_states(),
+        dict(scheduler.app_versions),
     )
 
 
