@@ -98,3 +98,14 @@ def test_jobs_of_a_file_are_added_together_or_not_at_all(shell: Shell) -> None:
     file.write_text(json.dumps(jobs))
     assert shell("job", "add", file, "--disabled")[0] == 0
     assert [shell.loop.scheduler.job_states[name].disabled for name in ("a", "b")] == [True, True]
+
+
+def test_kill_of_a_job_takes_what_runs(shell: Shell) -> None:
+    running(shell)
+    job = next(iter(shell.loop.scheduler.tasks.values())).job
+    active = [task.id for task in shell.loop.scheduler.tasks.values() if task.job == job]
+    last = active.pop()
+    shell.loop.update(last, "TASK_FAILED")
+    code, out, _ = shell("kill", job)
+    assert (code, sorted(out.splitlines())) == (0, sorted(f"task {task} is being killed" for task in active))
+    assert all(task.kill_ms for task in shell.loop.scheduler.tasks.values() if task.job == job)

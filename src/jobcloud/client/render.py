@@ -22,6 +22,9 @@ T = TypeVar("T")
 # Width of output that is not a terminal's: wide enough that no table is cut.
 _WIDE = 10_000
 _WATCH_S = 2.0
+# The widths below which columns of a table are not cut.
+_LEAST_LAST, _LEAST_NAME, _LEAST_INNER = 10, 24, 6
+_TIME = len(".20260101T000000Z")
 _COLOURS = {
     "FINISHED": "green",
     "RUNNING": "cyan",
@@ -105,11 +108,38 @@ def show_table(titles: Sequence[str], rows: Iterable[Sequence[object]], nothing:
 
 
 def fitted(titles: Sequence[str], lines: Iterable[Sequence[str]], width: int) -> list[list[str]]:
-    """The rows with a last cell that fits into `width` characters, but not below 10. Line feeds become spaces."""
+    """The rows in `width` characters: the last cells are cut, then the middle of the first ones, then other cells.
+
+    Commands take a first cell without its middle as a name. Line feeds become spaces.
+    """
     flat = [[cell.replace("\n", " ") for cell in line] for line in lines]
-    others = sum(max(len(row[column]) for row in [titles, *flat]) + 2 for column in range(len(titles) - 1))
-    room = max(10, width - others)
-    return [[*line[:-1], line[-1] if len(line[-1]) <= room else line[-1][: room - 1] + "…"] for line in flat]
+    widths = [max(len(row[column]) for row in [titles, *flat]) for column in range(len(titles))]
+    while (over := sum(widths) + 2 * len(widths) - 2 - width) > 0:
+        limits = [(-1, _LEAST_LAST), (0, _LEAST_NAME)]
+        if inner := range(1, len(widths) - 1):
+            limits.append((max(inner, key=widths.__getitem__), _LEAST_INNER))
+        column, least = next(((i, least) for i, least in limits if widths[i] > least), (0, 0))
+        if not least:
+            break
+        widths[column] = max(least, widths[column] - over)
+    return [
+        [_abbreviated(line[0], widths[0]), *(_cut(cell, most) for cell, most in zip(line[1:], widths[1:], strict=True))]
+        for line in flat
+    ]
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _abbreviated(name: str, most: int) -> str:
+    """A name or an id without its cluster or its middle. Most of its end is kept, which has the time of a run."""
+    if len(name) > most:
+        name = name.rpartition("@")[0] or name
+    if len(name) <= most:
+        return name
+    end = max((most - 1) * 2 // 3, min(_TIME, most - 2))
+    return f"{name[: most - 1 - end]}…{name[-end:]}"
 
 
 def nothing(what: str, filters: Mapping[str, str], otherwise: str) -> str:

@@ -98,7 +98,7 @@ def update(
 def versions(ctx: typer.Context, app: AppName, as_json: AsJson = False) -> None:
     """List the versions of an app that are kept: when they were registered, and the executors that run them."""
     with connect(ctx) as client:
-        render.show(client.versions(key_of(ctx, app)), render.versions, as_json=as_json)
+        render.show(client.versions(key_of(ctx, app, "app")), render.versions, as_json=as_json)
 
 
 @commands.command("rollback")
@@ -119,7 +119,7 @@ def rollback(
     """
     from jobcloud.durations import parse_s
 
-    limit, key = parse_s(timeout, "--timeout"), key_of(ctx, app)
+    limit, key = parse_s(timeout, "--timeout"), key_of(ctx, app, "app")
     with connect(ctx) as client:
         known = client.versions(key)
         if not version:
@@ -177,7 +177,7 @@ def list_apps(ctx: typer.Context, as_json: AsJson = False) -> None:
 def show(ctx: typer.Context, app: AppName, as_json: AsJson = False) -> None:
     """Show an app and its configuration."""
     with connect(ctx) as client:
-        render.show(client.app(key_of(ctx, app)), render.app, as_json=as_json)
+        render.show(client.app(key_of(ctx, app, "app")), render.app, as_json=as_json)
 
 
 @commands.command("remove")
@@ -190,7 +190,7 @@ def remove(
     as_json: AsJson = False,
 ) -> None:
     """Remove an app. Refused while the app has jobs, unless --jobs is given."""
-    key = key_of(ctx, app)
+    key = key_of(ctx, app, "app")
     with connect(ctx) as client:
         client.remove_app(key, jobs=jobs)
     render.answer({"appName": key, "removed": True}, f"app {key} is removed", as_json=as_json)
@@ -200,11 +200,11 @@ def remove(
 def enable(ctx: typer.Context, app: AppName, as_json: AsJson = False) -> None:
     """Enable an app. Its jobs fire again, unless they are disabled themselves."""
     with connect(ctx) as client:
-        render.show(client.switch_app(key_of(ctx, app), enabled=True), render.app, as_json=as_json)
+        render.show(client.switch_app(key_of(ctx, app, "app"), enabled=True), render.app, as_json=as_json)
 
 
 @commands.command("disable")
 def disable(ctx: typer.Context, app: AppName, as_json: AsJson = False) -> None:
     """Disable an app. Its jobs do not fire, and their tasks are killed."""
     with connect(ctx) as client:
-        render.show(client.switch_app(key_of(ctx, app), enabled=False), render.app, as_json=as_json)
+        render.show(client.switch_app(key_of(ctx, app, "app"), enabled=False), render.app, as_json=as_json)

@@ -27,7 +27,7 @@ def events(
 
     With --follow, the command continues after the server was away for at most 30 s.
     """
-    wanted = {"jobName": key_of(ctx, job), "appName": key_of(ctx, app), "topic": topic.lower()}
+    wanted = {"jobName": key_of(ctx, job), "appName": key_of(ctx, app, "app"), "topic": topic.lower()}
     wanted["team"] = "" if job or app else team_of(ctx)
     shown = 0
     with connect(ctx) as client:

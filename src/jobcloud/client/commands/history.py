@@ -88,7 +88,7 @@ def _filters(ctx: typer.Context, job: str, app: str, since: str, until: str, **m
     if job:
         named = {"job": key_of(ctx, job)}
     elif app:
-        named = {"app": key_of(ctx, app)}
+        named = {"app": key_of(ctx, app, "app")}
     else:
         named = {"team": "" if more.get("run") else team_of(ctx)}
     return named | {"since": instant("--since", since), "until": instant("--until", until)} | more

@@ -139,8 +139,8 @@ def list_jobs(
     """List jobs."""
     with connect(ctx) as client:
         if app:
-            client.app(key_of(ctx, app))  # raises if the app does not exist
-        filters = {"app": key_of(ctx, app)} if app else {"team": team_of(ctx)}
+            client.app(key_of(ctx, app, "app"))  # raises if the app does not exist
+        filters = {"app": key_of(ctx, app, "app")} if app else {"team": team_of(ctx)}
         given = {"--app": app, "--team": "" if app else team_of(ctx)}
         table = partial(render.jobs, wide=wide, empty=render.nothing("job", given, _NO_JOBS))
         render.watched(lambda: client.jobs(**filters), table, watch=watch, as_json=as_json)

@@ -25,6 +25,10 @@ MAX_PAGE_BYTES = 1 << 20
 _FRAME_BYTES = 800
 
 
+MAX_MATCH = 400
+MATCH = "the beginning or the end of the id, or both with … between them; the end may lack @CLUSTER"
+
+
 class PageQuery(Query):
     limit: int = Field(100, ge=1, le=1000)
     cursor: str = Field("", max_length=1000)

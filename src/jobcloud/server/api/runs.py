@@ -12,12 +12,12 @@ from fastapi import APIRouter
 from fastapi import Query as Parameter
 from pydantic import Field
 
-from jobcloud.config import team_of
+from jobcloud.config import abbreviates, team_of
 from jobcloud.cron import CronError, Dialect, Fold, Gap, Schedule
 from jobcloud.errors import ConfigError, NotFound
 from jobcloud.messages import CancelRun, Retry
 from jobcloud.model import NO_TERMS, Firing, Outcome, Shard, ShardState, Step, Terms
-from jobcloud.server.api.paging import PageQuery, page, shard_bytes
+from jobcloud.server.api.paging import MATCH, MAX_MATCH, PageQuery, page, shard_bytes
 from jobcloud.server.api.schema import Instant, Key, Query, View
 from jobcloud.server.api.services import Services, ServicesDep
 from jobcloud.server.api.snapshot import Snapshot, check_filter
@@ -98,6 +98,7 @@ class RunQuery(PageQuery):
     job: Key = ""
     team: str = ""
     state: RunState | None = None
+    match: str = Field("", max_length=MAX_MATCH, description=MATCH)
 
 
 class ShardQuery(PageQuery):
@@ -119,7 +120,11 @@ def list_runs(services: ServicesDep, query: Annotated[RunQuery, Parameter()]) ->
     """Runs with their shards, newest first."""
     check_filter(query.team)
     snapshot = services.snapshot()
-    found = (run for run in snapshot.runs(query.job, query.team) if query.state in (None, run_state(run)))
+    found = (
+        run
+        for run in snapshot.runs(query.job, query.team)
+        if query.state in (None, run_state(run)) and abbreviates(query.match, run.id)
+    )
     items, cursor = page(found, lambda run: (-run.fire_ms, run.id, 0), _listed_bytes, query)
     return RunList(items=[_run_view(run, _LISTED) for run in items], next_cursor=cursor)
 
