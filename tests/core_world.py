@@ -115,6 +115,7 @@ def apply(stored: Stored, writes: Iterable[Write]) -> None:
         Kind.PAUSE: stored.pauses,
         Kind.BACKFILL: stored.backfills,
         Kind.AD_HOC: stored.ad_hoc,
+        Kind.APP_VERSION: stored.app_versions,
     }
     for write in writes:
         if isinstance(write.record, Firing):  # the record of a wide firing has no shards
@@ -135,7 +136,8 @@ def copy_of(stored: Stored) -> Stored:
     return Stored(dict(stored.apps), dict(stored.jobs), dict(stored.job_states), set(stored.disabled_apps),
                   dict(stored.firings), dict(stored.tasks), dict(stored.executors), stored.framework_id,
                   dict(stored.drains), dict(stored.shards), stored.restoration, dict(stored.attempts),
-                  dict(stored.pauses), dict(stored.backfills), dict(stored.ad_hoc))  # fmt: skip
+                  dict(stored.pauses), dict(stored.backfills), dict(stored.ad_hoc),
+                  dict(stored.app_versions))  # fmt: skip
 
 
 class CountingMatcher:

@@ -88,7 +88,7 @@ IMPURE_PACKAGES = tuple(
 def test_every_package_is_either_pure_or_not() -> None:
     assert set(PURE_PACKAGES) | {"planning"} <= {path.name for path in ROOT.iterdir()}
     assert len(SCHEDULER) > 20
-    assert len(VOCABULARY) + len(_NOT_VOCABULARY) <= 15, "the top holds only the vocabulary"
+    assert len(VOCABULARY) + len(_NOT_VOCABULARY) <= 16, "the top holds only the vocabulary"
 
 
 @pytest.mark.parametrize("path", PURE, ids=named)

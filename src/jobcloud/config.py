@@ -72,6 +72,8 @@ _AD_HOC = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
 NEW_AD_HOC = "0-0"
 DEFAULT_CLUSTER = "jobcloud"
 #: the most characters of the name of a team or a cluster
+#: stands for the middle of a long name in tables and commands; no name contains it
+ELLIPSIS = "…"
 MAX_LABEL = 32
 LABEL_RULE = f"1 to {MAX_LABEL} lower-case letters, digits or '-', the first a letter"
 _LABEL = re.compile(rf"[a-z][a-z0-9-]{{0,{MAX_LABEL - 1}}}")
@@ -114,6 +116,18 @@ def qualified(text: str, team: str = "") -> str:
 def is_ad_hoc(key: str) -> bool:
     """Whether a key is that of an ad-hoc job."""
     return _AD_HOC_MARK in key
+
+
+def abbreviates(text: str, name: str) -> bool:
+    """Whether a text stands for a name or an id: its beginning, its end, or both with `…` between them.
+
+    The end may lack the `@CLUSTER` of an id.
+    """
+    begin, mark, end = text.partition(ELLIPSIS)
+    if not mark:
+        return name.startswith(text) or name.endswith(text)
+    whole = (name, name.rpartition("@")[0])
+    return any(len(one) >= len(begin + end) and one.startswith(begin) and one.endswith(end) for one in whole)
 
 
 def is_label(text: str) -> bool:

@@ -17,6 +17,7 @@ from jobcloud.config import App, Job, team_of
 from jobcloud.model import (
     NO_OUTCOME,
     NO_TERMS,
+    AppVersion,
     Attempt,
     Backfill,
     Drain,
@@ -180,13 +181,16 @@ class SetJobEnabled(msgspec.Struct, frozen=True, gc=False):
 class Apply(msgspec.Struct, frozen=True, gc=False):
     """Register or replace several apps and jobs: all of them, or none. No key occurs twice.
 
-    `prune`: remove the jobs that `left_out` names. The command changes no other app or job.
+    `prune`: remove the jobs that `left_out` names. The command changes no other app or job. `create`: refuse apps and
+    jobs that exist. `enabled` False: new jobs do not fire until they are enabled.
     """
 
     at: int
     apps: tuple[App, ...]
     jobs: tuple[Job, ...]
     prune: bool = False
+    create: bool = False
+    enabled: bool = True
 
     def left_out(self, known: Iterable[Job]) -> list[Job]:
         """The known jobs that the command does not name, of all apps that the command or one of its jobs names."""
@@ -349,6 +353,7 @@ class Kind(StrEnum):
     BACKFILL = "backfill"  # job key → Backfill
     PAUSE = "pause"  # see pause_key → Pause
     RESTORATION = "restoration"  # "last" → Restoration
+    APP_VERSION = "app_version"  # app key/number → AppVersion
     ATTEMPT = "attempt"  # firing id/item/number → Attempt, if its shard was put into the queue again afterwards
 
 
@@ -371,6 +376,7 @@ Record: TypeAlias = (
     | Attempt
     | Pause
     | Backfill
+    | AppVersion
     | str
     | bool
 )

@@ -18,7 +18,7 @@ from typing import Annotated, NamedTuple, TypeAlias, overload
 
 import msgspec
 
-from jobcloud.config import DELIMITER, MAX_PRIORITY, MAX_SHARDS, Amount, Resources
+from jobcloud.config import DELIMITER, MAX_PRIORITY, MAX_SHARDS, Amount, App, Resources
 
 # Ranges are checked when a record is decoded, so that one corrupt record cannot affect others.
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
@@ -492,6 +492,21 @@ class Backfill(msgspec.Struct, frozen=True, gc=False):
 
     times: tuple[Instant, ...]
     at_once: Count = 1
+
+
+class AppVersion(msgspec.Struct, frozen=True, gc=False):
+    """A configuration of an app, and the instant of its registration; 0 if it is not known.
+
+    The number of each further version of the app is higher. `version_key` makes the key.
+    """
+
+    number: Count
+    at_ms: Instant
+    app: App
+
+
+def version_key(app: str, number: int) -> str:
+    return f"{app}/{number}"
 
 
 def pause_key(*, job: str = "", app: str = "") -> str:

@@ -121,3 +121,32 @@ def test_field_set_to_null_gets_its_default(shell: Shell) -> None:
     assert shell("job", "diff", "hello", "--set", "priority=null")[:2] == (1, "    priority: 5 → 0\n")
     assert shell("job", "update", "hello", "--set", "priority=null")[0] == 0
     assert shell.client.job("hello")["config"]["priority"] == 0
+
+
+def test_jobs_of_a_file_are_added_together_or_not_at_all(shell: Shell) -> None:
+    given = json.loads(shell("job", "show", "hello", "--json")[1])["config"]
+    jobs = [given | {"jobName": name} for name in ("a", "b")]
+    file = shell.folder / "jobs.json"
+    file.write_text(json.dumps([*jobs, given]))
+    code, _, err = shell("job", "add", file)
+    assert (code, "job hello exists" in err) == (1, True)
+    file.write_text(json.dumps([*jobs, given | {"jobName": "c", "cpuCount": -1}]))
+    code, _, err = shell("job", "add", file)
+    assert (code, "job c: cpuCount" in err) == (1, True), err
+    file.write_text(json.dumps([*jobs, jobs[0]]))
+    assert shell("job", "add", file)[0] == 2
+    assert not {"a", "b", "c"} & set(shell.loop.scheduler.jobs)
+    file.write_text(json.dumps(jobs))
+    assert shell("job", "add", file, "--disabled")[0] == 0
+    assert [shell.loop.scheduler.job_states[name].disabled for name in ("a", "b")] == [True, True]
+
+
+def test_kill_of_a_job_takes_what_runs(shell: Shell) -> None:
+    running(shell)
+    job = next(iter(shell.loop.scheduler.tasks.values())).job
+    active = [task.id for task in shell.loop.scheduler.tasks.values() if task.job == job]
+    last = active.pop()
+    shell.loop.update(last, "TASK_FAILED")
+    code, out, _ = shell("kill", job)
+    assert (code, sorted(out.splitlines())) == (0, sorted(f"task {task} is being killed" for task in active))
+    assert all(task.kill_ms for task in shell.loop.scheduler.tasks.values() if task.job == job)

@@ -69,6 +69,7 @@ def whole() -> tuple[Values, int]:
         Kind.DRAIN: desk.stored.drains, Kind.FRAMEWORK: {"id": desk.stored.framework_id},
         Kind.SHARD: desk.stored.shards, Kind.ATTEMPT: desk.stored.attempts, Kind.PAUSE: desk.stored.pauses,
         Kind.BACKFILL: desk.stored.backfills, Kind.AD_HOC: desk.stored.ad_hoc,
+        Kind.APP_VERSION: desk.stored.app_versions,
         Kind.RESTORATION: {"last": Restoration(desk.at - 9_000, desk.at - 5_000, settled=True)},
     }  # fmt: skip
     found = {

@@ -15,7 +15,8 @@ from starlette.types import Receive, Scope, Send
 from tests.api_kit import serving
 from tests.attack_kit import dial, first_status, rest_of, status_of
 
-from jobcloud.server.listener import Limits, _Protocol, raise_descriptor_limit
+from jobcloud.errors import ConfigError
+from jobcloud.server.listener import Limits, _Protocol, listen, raise_descriptor_limit
 
 GET = b"GET /%s HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -202,3 +203,19 @@ def test_descriptor_limit_is_raised_to_the_hard_limit_with_a_reserve() -> None:
         assert usable == hard - 256
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_address_is_announced_before_anybody_can_connect() -> None:
+    """A client that connects reads the token from a file, which is therefore written first."""
+    seen: list[int] = []
+
+    def announce(bound: socket.socket) -> None:
+        seen.append(bound.getsockname()[1])
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", seen[0]), timeout=5)
+
+    with listen("127.0.0.1", 0, "http.port", announce) as listening:
+        assert [listening.getsockname()[1]] == seen
+        socket.create_connection(("127.0.0.1", seen[0]), timeout=5).close()
+        with pytest.raises(ConfigError, match="cannot listen"):
+            listen("127.0.0.1", seen[0], "http.port", lambda bound: pytest.fail("announced a port of another process"))

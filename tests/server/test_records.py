@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from jobcloud.config import App, CatchUp, Job, JobKind, JobType, Package, Resources
 from jobcloud.messages import Kind, Record
 from jobcloud.model import (
+    AppVersion,
     Attempt,
     Backfill,
     Cause,
@@ -75,6 +76,7 @@ SAMPLES: list[tuple[Kind, str, Record]] = [
     (Kind.DRAIN, "agent", Drain("agent", 5, 7, "disk")),
     (Kind.PAUSE, "job/report", Pause(5)),
     (Kind.BACKFILL, "report", Backfill((5, 7), 2)),
+    (Kind.APP_VERSION, "app/3", AppVersion(3, 5, APP)),
     (Kind.RESTORATION, "last", Restoration(5, 7, settled=True)),
     (Kind.ATTEMPT, "job.1/1/1", ATTEMPT),
     (Kind.AD_HOC, "job~2-17", replace(JOB, cron="", ad_hoc="2-17")),

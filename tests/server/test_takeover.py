@@ -187,7 +187,7 @@ def etcd_store(client: EtcdClient) -> Store:
 
 def test_recording_has_every_kind_of_record_and_the_states_that_matter(recording: Recording) -> None:
     stored = recording.store.load()
-    newer = {Kind.ATTEMPT, Kind.PAUSE, Kind.BACKFILL, Kind.AD_HOC}
+    newer = {Kind.ATTEMPT, Kind.PAUSE, Kind.BACKFILL, Kind.AD_HOC, Kind.APP_VERSION}
     newer |= {Kind.SHARD} if recording.build == FIRST else set()
     assert {kind for kind in Kind if not stored.records[kind]} == {Kind.RESTORATION, *newer}
     restored = restore(stored)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import threading
 from collections import namedtuple
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from tests.api_kit import FakeLoop, client_of
 from jobcloud.archive.index import Limits as ArchiveLimits
 from jobcloud.archive.s3 import S3Options
 from jobcloud.archive.service import ArchiveOptions
+from jobcloud.client import context
 from jobcloud.errors import ConfigError, StoreFull, Unavailable
 from jobcloud.server import wiring
 from jobcloud.server.api import ElasticJobOptions
@@ -169,3 +172,21 @@ def test_archive_is_made_from_the_settings(tmp_path: Path) -> None:
     assert "the archive of logs is away" in warning
     with pytest.raises(Unavailable):
         process._where()
+
+
+def test_file_for_clients_is_there_before_the_scheduler_leads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A standby has the file too, and no server that failed to start leaves one."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
+    found: list[context.Context] = []
+
+    def fail(data: Path) -> None:
+        found.append(context.find())
+        raise StoreFull("the disk is full")
+
+    monkeypatch.setattr(wiring, "_executor_zip", fail)
+    flags = {"data": str(tmp_path / "data"), "mesos.master": "127.0.0.1:1", "http.port": 0, "artifacts.port": 0}
+    wanted = load(flags=flags)
+    with pytest.raises(StoreFull):
+        wiring._Process(wanted, tmp_path / "data").run(threading.Event())
+    assert [(one.pid, bool(one.token)) for one in found] == [(os.getpid(), True)]
+    assert context.find() == context.Context(context.DEFAULT_URL)

@@ -25,6 +25,7 @@ from jobcloud.client.commands import (
     backup,
     cluster,
     doctor,
+    events,
     history,
     import_ej,
     jobs,
@@ -48,7 +49,7 @@ PANELS = {
     _START: ("dev", "scheduler", "backup", "restore", "state"),
     _APPS: ("app", "job", "pause", "resume", "apply", "export", "run-local"),
     _RUNS: ("runs", "run", "tasks", "task", "logs", "explain", "retry", "backfill", "kill", "history", "statistics"),
-    _CLUSTER: ("cluster", "agent", "framework"),
+    _CLUSTER: ("cluster", "executors", "events", "agent", "framework"),
     _TOOLS: ("doctor", "next", "plan", "import-ej"),
 }
 
@@ -177,6 +178,8 @@ cli.command("statistics", rich_help_panel=_RUNS)(history.show_statistics)
 cli.add_typer(tasks.commands, name="task", rich_help_panel=_RUNS, help="Tasks: show one, declare one lost.")
 
 cli.command("cluster", rich_help_panel=_CLUSTER)(cluster.show_cluster)
+cli.command("executors", rich_help_panel=_CLUSTER)(cluster.list_executors)
+cli.command("events", rich_help_panel=_CLUSTER)(events.events)
 cli.add_typer(
     cluster.agent_commands, name="agent", rich_help_panel=_CLUSTER, help="Agents: drain one before maintenance."
 )

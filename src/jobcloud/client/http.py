@@ -144,6 +144,14 @@ class Client:
             before = found
             time.sleep(_POLL_S)
 
+    def versions(self, app: str) -> list[Json]:
+        """The versions of an app that are kept, the newest first."""
+        return self._items(f"apps/{_part(app)}/versions")
+
+    def roll_back(self, app: str, version: int) -> Json:
+        """Update an app to an earlier version."""
+        return self._json("POST", f"apps/{_part(app)}/rollback", params={"version": version}, timeout=_PACKAGE_S)
+
     def remove_app(self, name: str, *, jobs: bool = False) -> None:
         self._send("DELETE", f"apps/{_part(name)}", params={"jobs": str(jobs).lower()})
 
@@ -182,12 +190,12 @@ class Client:
             )
         return _object(response)
 
-    def apply(self, apps: Sequence[Json], jobs: Sequence[Json], *, dry_run: bool = False, prune: bool = False) -> Json:
-        """Register or replace apps and jobs, all or none: `{dryRun, items}`. `prune`: remove unnamed jobs of the apps.
+    def apply(self, apps: Sequence[Json], jobs: Sequence[Json], **options: bool) -> Json:
+        """Register or replace apps and jobs, all or none: `{dryRun, items}`. Options: dryRun, prune, create, enabled.
 
         The field of an error begins with the place of the app or job, such as `jobs.3`.
         """
-        params = {"dryRun": str(dry_run).lower(), "prune": str(prune).lower()}
+        params = {name: str(value).lower() for name, value in options.items()}
         body = {"apps": list(apps), "jobs": list(jobs)}
         return self._json("POST", "apply", params=params, json=body, timeout=_PACKAGE_S)
 
@@ -358,8 +366,8 @@ class Client:
         """The attempts of a shard, newest first."""
         return self._items(f"runs/{_part(run_id)}/shards/{item}/attempts")
 
-    def executors(self) -> list[Json]:
-        return self._items("executors")
+    def executors(self, team: str = "") -> list[Json]:
+        return self._items("executors", team=team)
 
     def cluster(self) -> Json:
         return self._json("GET", "cluster")
@@ -381,6 +389,29 @@ class Client:
         """Notices as they happen, until the server closes the stream."""
         for event in self._events("events", {}):
             yield event.data
+
+    def recent_events(self, count: int, *, follow: bool) -> Iterator[tuple[int, Json]]:
+        """The newest `count` notices that the server remembers, then, with `follow`, those that happen, without end.
+
+        Each comes with the number of notices before it that were missed. If the server is unreachable for at most 30 s,
+        the method then continues with the next notice.
+        """
+        last, broken_at = "", 0.0
+        query: dict[str, str | int] = {"recent": count, "follow": str(follow).lower()}
+        while True:
+            try:
+                for event in self._events("events", query, last):
+                    yield _missed(last, event.id), event.data
+                    last, broken_at = event.id, 0.0
+            except NotReachable:
+                if not (follow and (last or broken_at)):
+                    raise
+            if not follow:
+                return
+            broken_at = broken_at or time.monotonic()
+            if time.monotonic() - broken_at > _RECONNECT_S:
+                raise NotReachable(self.url, "it closed the stream of events")
+            time.sleep(_POLL_S)
 
     def tear_down(self, framework_id: str) -> Json:
         return self._json("POST", "framework/teardown", json={"confirm": framework_id})
@@ -470,6 +501,12 @@ class Client:
 
 def _if_match(revision: str) -> dict[str, str]:
     return {"If-Match": f'"{revision}"'} if revision else {}
+
+
+def _missed(before: str, after: str) -> int:
+    """The number of notices between two ids of one server."""
+    (boot, _, number), (now, _, newer) = before.partition("-"), after.partition("-")
+    return int(newer) - int(number) - 1 if boot == now else 0
 
 
 def _chunks(file: BinaryIO, size: int, sent: Callable[[int, int], None]) -> Iterator[bytes]:

@@ -38,6 +38,7 @@ from jobcloud.model import (
     pause_key,
 )
 from jobcloud.scheduler import launch, recovery, retry, revisions
+from jobcloud.scheduler.app_versions import AppVersions
 from jobcloud.scheduler.firings import Firings
 from jobcloud.scheduler.part import Hooks, Part
 from jobcloud.scheduler.rollouts import Rollouts
@@ -52,7 +53,14 @@ class Commands(Part):
     """Each method that takes a command carries the command out, or raises Refused and changes nothing."""
 
     def __init__(
-        self, state: State, hooks: Hooks, firings: Firings, timetable: Timetable, tasks: Tasks, rollouts: Rollouts
+        self,
+        state: State,
+        hooks: Hooks,
+        firings: Firings,
+        timetable: Timetable,
+        tasks: Tasks,
+        rollouts: Rollouts,
+        versions: AppVersions,
     ) -> None:
         super().__init__(state)
         self._hooks = hooks
@@ -60,6 +68,7 @@ class Commands(Part):
         self._timetable = timetable
         self._tasks = tasks
         self._rollouts = rollouts
+        self._versions = versions
 
     def restore(self, at: int) -> None:
         """Apply the stored configuration as if each job had just been enabled with it."""
@@ -83,7 +92,7 @@ class Commands(Part):
     def put_app(self, event: PutApp) -> None:
         app, known = event.app, self._state.apps.get(event.app.key)
         if known is not None and not event.replace:
-            raise Conflict(f"app {app.key} exists", field="appName", fix="update it, or choose another name")
+            raise _exists("app", app.key)
         if known is None and event.replace:
             raise NotFound(f"there is no app {app.key}", field="appName", fix="register it first")
         _check_revision(known, event.expected)
@@ -93,6 +102,7 @@ class Commands(Part):
         # If the app's record was lost, the running tasks may be of any version.
         renewed = known is None or plan.id != self._state.plan_of(app.key).id
         self._state.put(Kind.APP, app.key, app)
+        self._versions.add(app, known, event.at)
         self._state.plans[app.key] = plan
         for hook in self._hooks.app_changed:
             hook(app.key)
@@ -129,6 +139,7 @@ class Commands(Part):
             problem = f"{running} ad-hoc runs of app {event.app} have not ended"
             raise Conflict(problem, field="appName", fix="cancel them first, or remove the app with its jobs")
         self._state.delete(Kind.APP, event.app)
+        self._versions.forget(event.app)
         self._state.plans.pop(event.app, None)
         self._state.set_app_disabled(event.app, disabled=False)
         self._forget_pause(pause_key(app=event.app))
@@ -157,7 +168,12 @@ class Commands(Part):
     def check_apply(self, event: Apply) -> None:
         """Raises Refused if `apply` would refuse the command."""
         for app in event.apps:
+            if event.create and app.key in self._state.apps:
+                raise _exists("app", app.key)
             self._plan(app)
+        for job in event.jobs:
+            if event.create and job.key in self._state.jobs:
+                raise _exists("job", job.key)
         apps = self._state.apps.keys() | {app.key for app in event.apps}
         for job in event.jobs:
             if job.app_key not in apps:
@@ -174,14 +190,14 @@ class Commands(Part):
         for app in event.apps:
             self.put_app(PutApp(event.at, app, app.key in self._state.apps))
         for job in event.jobs:
-            self.put_job(PutJob(event.at, job, job.key in self._state.jobs))
+            self.put_job(PutJob(event.at, job, job.key in self._state.jobs, event.enabled))
 
     # ------------------------------------------------------------------------------------------------- jobs
 
     def put_job(self, event: PutJob) -> None:
         job, known = event.job, self._state.jobs.get(event.job.key)
         if known is not None and not event.replace:
-            raise Conflict(f"job {job.key} exists", field="jobName", fix="update it, or choose another name")
+            raise _exists("job", job.key)
         if known is None and event.replace:
             raise NotFound(f"there is no job {job.key}", field="jobName", fix="register it first")
         if job.app_key not in self._state.apps:
@@ -472,6 +488,10 @@ def _check_revision(known: App | Job | None, expected: tuple[str, ...] | None) -
     kind = "app" if isinstance(known, App) else "job"
     problem = f"{kind} {known.key} has changed since you read it"
     raise Outdated(problem, field=f"{kind}Name", fix="read it again and repeat your change")
+
+
+def _exists(kind: str, key: str) -> Conflict:
+    return Conflict(f"{kind} {key} exists", field=f"{kind}Name", fix="update it, or choose another name")
 
 
 def _check_items(job: Job, field: str, items: Sequence[int]) -> None:

@@ -51,12 +51,13 @@ from jobcloud.messages import (
 from jobcloud.model import Firing
 from jobcloud.scheduler import invariants
 from jobcloud.scheduler.ad_hoc_runs import AdHocRuns
+from jobcloud.scheduler.app_versions import AppVersions
 from jobcloud.scheduler.backfills import Backfills
 from jobcloud.scheduler.circuit_breakers import CircuitBreakers
 from jobcloud.scheduler.commands import Commands
 from jobcloud.scheduler.cycle import Cycle
 from jobcloud.scheduler.drains import Drains
-from jobcloud.scheduler.executors import Executors
+from jobcloud.scheduler.executors import Executors, ExecutorState
 from jobcloud.scheduler.explain import AgentView, Explainer, Explanation, agent_views
 from jobcloud.scheduler.firings import Firings
 from jobcloud.scheduler.part import Hooks
@@ -100,12 +101,13 @@ class Scheduler:
         self.drains = state.drains
         self.pauses = state.pauses
         self.backfills = state.backfills
+        self.app_versions = state.app_versions
         self.faults = state.faults
         self.cluster = state.cluster
         self.queue = state.queue
         self._hooks = hooks = Hooks()
         self._firings = firings = Firings(state, hooks)
-        executors = Executors(state)
+        self._executors = executors = Executors(state)
         circuit_breakers = CircuitBreakers(state)
         reconciliation = Reconciliation(state)
         self._tasks = Tasks(state, hooks, firings, reconciliation)
@@ -117,7 +119,8 @@ class Scheduler:
         self._cycle = Cycle(state, hooks, firings, executors, circuit_breakers, self._warm_executors)
         self._drains = Drains(state, reconciliation, self._tasks, self._cycle)
         rollouts = Rollouts(state, firings, reconciliation, self._tasks)
-        self._commands = commands = Commands(state, hooks, firings, self._timetable, self._tasks, rollouts)
+        versions = AppVersions(state)
+        self._commands = commands = Commands(state, hooks, firings, self._timetable, self._tasks, rollouts, versions)
         # Each hook calls the parts in this order. `restore`: a part comes after those that it needs, and `commands`
         # applies the configuration last. `on_tick`: work becomes due before the cycle places it, and the parts that
         # kill tasks come before reconciliation.
@@ -136,6 +139,7 @@ class Scheduler:
             self._warm_executors,
             reconciliation,
             self._cycle,
+            versions,
             commands,
             *([Traces(state)] if policy.traced else []),
         )
@@ -319,6 +323,10 @@ class Scheduler:
     def lacking_executors(self, app: str, at: int) -> Reason | None:
         """Why fewer warm executors of an app run than the app wants; None if enough run."""
         return self._warm_executors.shortage(app, at)
+
+    def executor_states(self) -> dict[str, ExecutorState]:
+        """The state of each executor, by the key of its record."""
+        return {key: self._executors.state_of(key) for key in self.executors}
 
     def story(self, task_id: str) -> list[Publish]:
         """The notices about one task that are still remembered, oldest first."""

@@ -14,6 +14,7 @@ from jobcloud.config import App, Job, JobKind, Resources
 from jobcloud.messages import Kind, Record
 from jobcloud.model import (
     UNTRIED,
+    AppVersion,
     Attempt,
     Backfill,
     Cause,
@@ -69,6 +70,8 @@ class Stored:
     backfills: dict[str, Backfill] = field(default_factory=dict)
     #: the jobs of ad-hoc runs, by key
     ad_hoc: dict[str, Job] = field(default_factory=dict)
+    #: the records of versions of apps by key
+    app_versions: dict[str, AppVersion] = field(default_factory=dict)
 
 
 def executor_key(agent_id: str, executor_id: str) -> str:
@@ -105,6 +108,7 @@ def recover(stored: Stored, at: int) -> Stored:
         dict(stored.tasks), dict(stored.executors), stored.framework_id, dict(stored.drains),
         restoration=stored.restoration, pauses=dict(stored.pauses),
         backfills={name: found for name, found in stored.backfills.items() if found.times},
+        app_versions=dict(stored.app_versions),
     )  # fmt: skip
     for name in whole.jobs:
         known = AD_HOC_STATE if name in stored.ad_hoc else stored.job_states.get(name)

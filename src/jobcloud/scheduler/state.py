@@ -69,6 +69,8 @@ class Policy:
     timeout_grace_ms: int = 30_000
     #: time that a task has to end after a kill, before its executor is shut down
     kill_timeout_ms: int = 120_000
+    #: configurations kept per app, the present one included
+    app_versions: int = 10
     #: shards placed in one scheduling cycle
     cycle_limit: int = 20_000
     #: limits of one call, which launches tasks on one agent: if a call has this number of tasks or bytes, further tasks
@@ -106,10 +108,10 @@ class State:
     """The stored records, and the data that only this leader has.
 
     The tables are `apps`, `jobs`, `ad_hoc`, `job_states`, `disabled_apps`, `firings`, `attempts`, `tasks`, `executors`,
-    `drains`, `backfills`, `pauses`, `framework_id` and `restoration`. `jobs` and `job_states` include ad-hoc jobs.
-    Every part reads the tables. Only the methods of this class change them, together with the write set. So no change
-    can be lost at a change of leader. The write set and the effects are those of the event that is being handled.
-    `flush` returns both.
+    `drains`, `backfills`, `pauses`, `app_versions`, `framework_id` and `restoration`. `jobs` and `job_states` include
+    ad-hoc jobs. Every part reads the tables. Only the methods of this class change them, together with the write set.
+    So no change can be lost at a change of leader. The write set and the effects are those of the event that is being
+    handled. `flush` returns both.
     """
 
     def __init__(self, policy: Policy, stored: Stored, epoch: int, at: int, matcher: MakeMatcher) -> None:
@@ -134,6 +136,7 @@ class State:
         self.attempts = recovery.attempts_by_firing(whole.attempts)
         self.pauses = whole.pauses
         self.backfills = whole.backfills
+        self.app_versions = whole.app_versions
         self._tables: dict[Kind, dict[str, Any]] = {
             Kind.APP: self.apps,
             Kind.JOB: self.jobs,
@@ -143,6 +146,7 @@ class State:
             Kind.DRAIN: self.drains,
             Kind.BACKFILL: self.backfills,
             Kind.PAUSE: self.pauses,
+            Kind.APP_VERSION: self.app_versions,
         }
         self.connected = False
         self.cluster = Cluster(matcher(len(DIMENSIONS)))

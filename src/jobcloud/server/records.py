@@ -24,6 +24,7 @@ from jobcloud.fields import names, values_of
 from jobcloud.messages import Apply, Command, DrainAgent, Kind, PutApp, PutJob, Record, RunAdHoc
 from jobcloud.model import (
     NO_TERMS,
+    AppVersion,
     Attempt,
     Backfill,
     Cause,
@@ -40,6 +41,7 @@ from jobcloud.model import (
     Terms,
     shards_of,
     untried,
+    version_key,
 )
 from jobcloud.ports import MAX_RECORD_BYTES, StoredFault, StoredRecords
 from jobcloud.scheduler import Stored
@@ -64,6 +66,7 @@ _TYPES: dict[Kind, type] = {
     Kind.DRAIN: Drain,
     Kind.BACKFILL: Backfill,
     Kind.PAUSE: Pause,
+    Kind.APP_VERSION: AppVersion,
     Kind.RESTORATION: Restoration,
     Kind.ATTEMPT: Attempt,
 }
@@ -142,7 +145,7 @@ def _wide_of(firing: Firing) -> _Wide:
 def check_size(command: Command) -> None:
     """Raises ConfigError if the record of a command is larger than the size that every store accepts."""
     match command:
-        case Apply(_, apps, jobs):
+        case Apply(apps=apps, jobs=jobs):
             for app in apps:
                 _check_record(Kind.APP, app)
             for job in jobs:
@@ -231,6 +234,7 @@ def restore(stored: StoredRecords) -> Restored:
         drains=_only(Drain, readable[Kind.DRAIN]),
         backfills=_only(Backfill, readable[Kind.BACKFILL]),
         pauses=_only(Pause, readable[Kind.PAUSE]),
+        app_versions=_only(AppVersion, readable[Kind.APP_VERSION]),
         shards=dict(_shards(stored, readable, faults)),
         restoration=_only(Restoration, readable[Kind.RESTORATION]).get(RESTORATION_KEY),
         attempts=dict(_attempts(stored, readable, faults)),
@@ -301,6 +305,8 @@ def _own_key(record: Record) -> str | None:
             return record.id
         case Drain():
             return record.agent_id
+        case AppVersion():
+            return version_key(record.app.key, record.number)
         case Executor():
             return f"{record.agent_id}/{record.id}"
         case _:

@@ -29,12 +29,9 @@ from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSett
 
 from jobcloud.config import DEFAULT_CLUSTER, LABEL_RULE, is_label
 from jobcloud.cron import CronError, Schedule
+from jobcloud.durations import UNITS_MS, parse_ms
 from jobcloud.errors import ConfigError
 
-_UNITS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
-# The largest unit comes first, and each unit occurs once.
-_DURATION = re.compile(r"(?=\d)" + "".join(rf"(?:\d{{1,12}}(?:\.\d{{1,9}})?{unit})?" for unit in reversed(_UNITS)))
-_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhdw])")
 _MASTER = re.compile(r"(zk://[^\s/]+(/[^\s]*)?|[^\s/,@]+:\d{1,5}(,[^\s/,@]+:\d{1,5})*)")
 _SERVERS = re.compile(r"[^\s/,@]+:\d{1,5}(,[^\s/,@]+:\d{1,5})*")
 _URL = re.compile(r"https?://([A-Za-z0-9._-]+|\[[0-9a-fA-F:]+\])(:\d{1,5})?")
@@ -54,10 +51,10 @@ def _wrong(problem: str, fix: str, *, key: str = "") -> PydanticCustomError:
 def _duration(value: object) -> object:
     if isinstance(value, timedelta):
         return value
-    if not isinstance(value, str) or not _DURATION.fullmatch(value):
-        raise _wrong(f"{str(value)[:40]!r} is not a duration", 'a number with a unit, such as "500ms", "5s" or "1h30m"')
     try:
-        return timedelta(milliseconds=sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(value)))
+        return timedelta(milliseconds=parse_ms(str(value), "", bare=False))
+    except ConfigError as error:
+        raise _wrong(error.problem, error.fix) from None
     except OverflowError:
         raise _wrong(f"is out of range: at most {_text(_LONGEST)}", "") from None
 
@@ -76,8 +73,8 @@ def _between(low: timedelta, high: timedelta) -> AfterValidator:
 def _text(duration: timedelta) -> str:
     """A duration as users write it."""
     whole = milliseconds(duration)
-    unit = next(unit for unit in ("d", "h", "m", "s", "ms") if whole % _UNITS[unit] == 0)
-    return f"{whole // _UNITS[unit]}{unit}"
+    unit = next(unit for unit in ("d", "h", "m", "s", "ms") if whole % UNITS_MS[unit] == 0)
+    return f"{whole // UNITS_MS[unit]}{unit}"
 
 
 def _check_ports(addresses: str, key: str) -> None:
@@ -465,6 +462,12 @@ class Packages(_Section):
 
     max_bytes: ByteSize = Field(
         default=ByteSize(256 << 20), ge=1_024, le=1 << 40, description="the largest package, e.g. 256MiB"
+    )
+    versions: int = Field(
+        default=10, ge=1, le=100, description="configurations kept per app for `app rollback`, the present one included"
+    )
+    versions_bytes: ByteSize = Field(
+        default=ByteSize(4 << 30), ge=0, le=1 << 50, description="space for packages of earlier versions, e.g. 4GiB"
     )
     hosts: Words = Field(default=(), description='servers that appURL may name, e.g. "files.example.org,*.intra"')
     schemes: Annotated[tuple[Literal["http", "https"], ...], BeforeValidator(_words)] = Field(

@@ -138,12 +138,20 @@ class _Process:
             log.warning(warning)
         _prepare_data(self._data)
         with contextlib.ExitStack() as stack:
-            api_socket = stack.enter_context(listen(self._settings.http.host, self._settings.http.port, "http.port"))
+            http = self._settings.http
+
+            def announce(bound: socket.socket) -> None:
+                """Name the address and the token to clients of the same user, before any of them can connect."""
+                stack.enter_context(self._context(_url(http.local, bound)))
+
+            api_socket = stack.enter_context(listen(http.host, http.port, "http.port", announce))
             artifacts = self._settings.artifacts
             artifact_socket = stack.enter_context(listen(artifacts.host, artifacts.port, "artifacts.port"))
             zip_sha256, zip_path = _executor_zip(self._data)
             sizes = self._settings.packages
-            packages = PackageStore(self._data / "packages", max_bytes=sizes.max_bytes)
+            packages = PackageStore(
+                self._data / "packages", max_bytes=sizes.max_bytes, earlier_bytes=sizes.versions_bytes
+            )
             origin = Origin(packages, self._package_urls, timeout_s=sizes.fetch_timeout.total_seconds())
             base_url = _url(artifacts.advertise or artifacts.host, artifact_socket)
             policy = _policy(self._settings, Artifacts(base_url, zip_sha256, zip_path.name, bundle.command(zip_sha256)))
@@ -193,7 +201,7 @@ class _Process:
             self._compare_clocks()
             loop.start()
             replica.close()
-            stack.enter_context(self._context(_url(self._settings.http.local, api_socket)))
+            log.info("listening", url=_url(http.local, api_socket))
             self._tally.leader_changes += 1
             return self._wait(loop, leadership, stop)
 
@@ -348,8 +356,12 @@ class _Process:
     @contextlib.contextmanager
     def _context(self, url: str) -> Iterator[None]:
         """Write the address and the token to a file for clients of the same user. Remove the file at the end."""
-        path = context.write(context.Context(url, self._token, os.getpid()))
-        log.info("listening", url=url)
+        try:
+            path = context.write(context.Context(url, self._token, os.getpid()))
+        except OSError as error:
+            problem = f"the file for clients cannot be written: {error.strerror or error}"
+            fix = "set XDG_RUNTIME_DIR to a directory of this user with free space"
+            raise ConfigError(problem, field=str(context.directory()), fix=fix) from error
         try:
             yield
         finally:
@@ -439,6 +451,7 @@ def _policy(wanted: Settings, artifacts: Artifacts) -> Policy:
         misfire_threshold_ms=milliseconds(numbers.misfire_threshold),
         reconcile_interval_ms=milliseconds(numbers.reconcile_interval),
         history=numbers.history,
+        app_versions=wanted.packages.versions,
     )
 
 

@@ -69,7 +69,7 @@ def export(
     with connect(ctx) as client:
         found: Json
         if app:
-            key = key_of(ctx, app)
+            key = key_of(ctx, app, "app")
             found = exported([client.app(key)], client.jobs(key))
         else:
             of = team or team_of(ctx)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated
 
 import typer
 
 from jobcloud.client import render
 from jobcloud.client.commands.connection import connect
-from jobcloud.client.commands.options import AsJson, JobName, key_of
+from jobcloud.client.commands.options import AsJson, JobName, instant, key_of
 from jobcloud.errors import ConfigError
 
 
@@ -17,7 +16,10 @@ def backfill(
     ctx: typer.Context,
     job: JobName,
     since: Annotated[
-        str, typer.Option("--from", metavar="TIME", help="The first instant: 2026-01-31, 2026-01-31T08:00, or with Z.")
+        str,
+        typer.Option(
+            "--from", metavar="TIME", help="The first instant: 2026-01-31, 2026-01-31T08:00, or how long ago: 12h."
+        ),
     ] = "",
     until: Annotated[str, typer.Option("--to", metavar="TIME", help="The last instant. Default: now.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the fire times.")] = False,
@@ -44,8 +46,8 @@ def backfill(
         render.answer({"jobName": key, "cancelled": True}, f"the backfill of job {key} is cancelled", as_json=as_json)
         return
     given = {
-        "from": _instant("--from", since),
-        **({"to": _instant("--to", until)} if until else {}),
+        "from": instant("--from", since),
+        **({"to": instant("--to", until)} if until else {}),
         "order": "newest" if newest_first else "oldest",
         "limit": limit,
         "atOnce": at_once,
@@ -54,11 +56,3 @@ def backfill(
     with connect(ctx) as client:
         found = client.backfill(key, given)
     render.show(found, render.backfill, as_json=as_json)
-
-
-def _instant(option: str, text: str) -> str:
-    """A time as RFC 3339; without an offset, it is local. Raises ConfigError."""
-    try:
-        return datetime.fromisoformat(text).astimezone().isoformat()
-    except (ValueError, OverflowError) as error:
-        raise ConfigError(f"{text!r} is no time", field=option, fix="such as 2026-01-31T08:00") from error

@@ -50,13 +50,20 @@ def add(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Register jobs from a file, from --set fields, or from both. See docs/job-configuration.md for the fields."""
+    """Register jobs from a file, from --set fields, or from both: all of them, or none if one is refused.
+
+    See docs/job-configuration.md for the fields.
+    """
+    from jobcloud.client.apps import Entry, check_twice, send
+
     if not file and not fields:
         raise ConfigError("there is no job to add", field="FILE", fix="name a file, or give --set jobName=… etc.")
     configs = [one.config for one in read_jobs(file)] if file else [{}]
     with connect(ctx) as client:
-        given = [with_team(config | assignments(fields), team_of(ctx)) for config in configs]
-        added = [client.create_job(config, enabled=not disabled) for config in given]
+        given = [Entry("job", with_team(config | assignments(fields), team_of(ctx))) for config in configs]
+        check_twice(given)
+        send(client, given, create=True, enabled=not disabled)
+        added = [client.job(entry.key) for entry in given]
     if as_json:
         render.show_json(added if len(added) > 1 else added[0])
     else:
@@ -116,7 +123,7 @@ def diff(
     key, configs = key_of(ctx, job), read_jobs(file) if file else []
     with connect(ctx) as client:
         config = _given_for(key, configs, file).config if file else client.job(key)["config"]
-        found = client.apply([], [_set(config, assignments(fields))], dry_run=True)["items"][0]
+        found = client.apply([], [_set(config, assignments(fields))], dryRun=True)["items"][0]
     if as_json:
         render.show_json(found)
     elif found["changes"]:
@@ -138,11 +145,11 @@ def list_jobs(
     """List jobs."""
     with connect(ctx) as client:
         if app:
-            client.app(key_of(ctx, app))  # raises if the app does not exist
-        filters = {"app": key_of(ctx, app)} if app else {"team": team_of(ctx)}
+            client.app(key_of(ctx, app, "app"))  # raises if the app does not exist
+        filters = {"app": key_of(ctx, app, "app")} if app else {"team": team_of(ctx)}
         given = {"--app": app, "--team": "" if app else team_of(ctx)}
         table = partial(render.jobs, wide=wide, empty=render.nothing("job", given, _NO_JOBS))
-        render.watched(lambda: render.show(client.jobs(**filters), table, as_json=as_json), watch=watch)
+        render.watched(lambda: client.jobs(**filters), table, watch=watch, as_json=as_json)
 
 
 @commands.command("show")
@@ -189,8 +196,8 @@ class Waiting(NamedTuple):
         False
     )
     timeout: Annotated[
-        float, typer.Option(min=0, metavar="SECONDS", help="Maximum time of --wait and --follow; 0: no limit.")
-    ] = 0
+        str, typer.Option(metavar="DURATION", help="Maximum time of --wait and --follow, such as 10m; 0: no limit.")
+    ] = "0"
 
 
 @commands.command("trigger")
@@ -202,6 +209,9 @@ def trigger(ctx: typer.Context, job: JobName, terms: _Terms, waiting: Waiting, a
 
 def started(ctx: typer.Context, start: Callable[[Client], Json], waiting: Waiting, *, as_json: bool) -> None:
     """Start a run and print it, after its end if the command waits. Raises ConfigError, or Exit if the run failed."""
+    from jobcloud.durations import parse_s
+
+    within_s = parse_s(waiting.timeout, "--timeout") or float("inf")
     if waiting.follow and as_json:
         raise ConfigError("--follow prints text", field="--json", fix="use --wait with --json")
     with connect(ctx) as client:
@@ -212,11 +222,11 @@ def started(ctx: typer.Context, start: Callable[[Client], Json], waiting: Waitin
             return
         if not as_json:
             render.say(text)
-        ended = _wait(client, run["id"], waiting)
+        ended = _wait(client, run["id"], within_s, follow=waiting.follow)
     if ended["endedAt"]:
         render.answer(ended, f"run {ended['id']} is {ended['state']}", as_json=as_json)
     else:
-        render.answer(ended, f"run {ended['id']} continues after {waiting.timeout:g} s", as_json=as_json)
+        render.answer(ended, f"run {ended['id']} continues after {within_s:g} s", as_json=as_json)
     if ended["state"] != "FINISHED":
         raise typer.Exit(Exit.REFUSED)
 
@@ -239,12 +249,11 @@ def _terms(given: _Terms) -> Json:
     return {name: value for name, value in body.items() if value is not None}
 
 
-def _wait(client: Client, run_id: str, waiting: Waiting) -> Json:
+def _wait(client: Client, run_id: str, within_s: float, *, follow: bool) -> Json:
     """The run after its end or after the time limit. Prints its output if it is followed."""
     from jobcloud.client.following import MAX_FOLLOWED, Prefixed, wait_for_run
 
-    within_s = waiting.timeout or float("inf")
-    if not waiting.follow:
+    if not follow:
         return wait_for_run(client, run_id, within_s)
     shown = client.run_state(run_id)
     count = len(shown["terms"]["shards"] if shown["terms"] else ()) or shown["shardCount"]
@@ -442,7 +451,7 @@ def assignments(fields: list[str] | None) -> Json:
     """`cpuCount=0.5` → {"cpuCount": 0.5}. A value that is not JSON counts as text. Raises ConfigError."""
     import json
 
-    from jobcloud.client.durations import in_numbers
+    from jobcloud.durations import in_numbers
 
     found: Json = {}
     for field in fields or ():

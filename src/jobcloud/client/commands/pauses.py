@@ -33,7 +33,7 @@ def _set(ctx: typer.Context, job: str, app: str, everything: bool, as_json: bool
     if bool(job) + bool(app) + everything != 1:
         raise ConfigError("not exactly one of JOB, --app and --all is given", field="JOB", fix="such as --app reports")
     with connect(ctx) as client:
-        found = client.pause(job=key_of(ctx, job), app=key_of(ctx, app), paused=paused)
+        found = client.pause(job=key_of(ctx, job), app=key_of(ctx, app, "app"), paused=paused)
     what = "everything" if everything else f"app {found['appName']}" if app else f"job {found['jobName']}"
     text = f"{what} is {'paused' if paused else 'resumed'}"
     held = [word for word in found.get("pausedBy", ()) if not paused]

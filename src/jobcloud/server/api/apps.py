@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any, Literal
@@ -12,15 +13,17 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import Field
 
 from jobcloud.config import App, Job, JobKind
-from jobcloud.errors import ConfigError
+from jobcloud.errors import ConfigError, Conflict, NotFound
 from jobcloud.messages import PutApp, RemoveApp, SetAppEnabled, SetPaused
 from jobcloud.model import TaskState
 from jobcloud.scheduler import Scheduler, revisions
+from jobcloud.scheduler.launch import package_of
 from jobcloud.server.api.convert import PACKAGE_SCHEME, app_config, check_same_name, read_app
+from jobcloud.server.api.jobs import check_code
 from jobcloud.server.api.paging import Listing, PageQuery, PageView, config_bytes
 from jobcloud.server.api.patch import Patch, change, fresh, patch_body, patched
 from jobcloud.server.api.preconditions import SEEN, Expected, Revised, mark, shown
-from jobcloud.server.api.schema import AppConfig, Key, View
+from jobcloud.server.api.schema import AppConfig, Instant, Key, Query, View
 from jobcloud.server.api.services import JsonObject, Pausing, Services, ServicesDep, Switch, json_body
 from jobcloud.server.api.snapshot import Pausable, Snapshot, WarmExecutors, belongs, check_filter, no_app
 from jobcloud.server.api.threads import apart
@@ -28,6 +31,7 @@ from jobcloud.server.api.threads import apart
 router = APIRouter(tags=["apps"])
 
 _APPS = Listing("apps", (str,))
+_LISTED = "`jobcloud app versions` lists them"
 
 
 class AppView(Revised):
@@ -69,6 +73,24 @@ class RolloutView(View):
     executors_lacking: str
 
 
+class VersionView(View):
+    number: int
+    registered_at: Instant = Field(description="null if it was registered by a build without versions")
+    current: bool
+    package_sha256: str
+    package_size: int | None = Field(description="bytes; null if this server no longer has the package")
+    executors: int = Field(description="executors that run this package now")
+    config: AppConfig
+
+
+class VersionList(View):
+    items: list[VersionView]
+
+
+class RollbackQuery(Query):
+    version: int = Field(ge=1, description="the number of a version")
+
+
 @router.get("/apps")
 def list_apps(services: ServicesDep, query: Annotated[AppQuery, Parameter()]) -> AppList:
     """Apps, by key."""
@@ -98,6 +120,58 @@ def show_rollout(services: ServicesDep, app: Key) -> RolloutView:
     """The progress of an app's DAEMON jobs and warm executors to the current version."""
     now = services.clock()
     return services.loop.ask(lambda scheduler: rollout_view(scheduler, app, now))
+
+
+@router.get("/apps/{app}/versions")
+def list_versions(services: ServicesDep, app: Key) -> VersionList:
+    """The configurations of an app that are kept, the newest first. Equal ones have one number."""
+    snapshot = services.snapshot()
+    running = Counter(package_of(executor) for executor in snapshot.executors if executor.app == app)
+    return VersionList(
+        items=[
+            VersionView(
+                number=version.number,
+                registered_at=version.at_ms,
+                current=version.app == snapshot.apps[app],
+                package_sha256=version.app.package.sha256,
+                package_size=services.packages.size(version.app.package.sha256),
+                executors=running[version.app.package.sha256],
+                config=app_config(version.app),
+            )
+            for version in snapshot.versions_of(app)
+        ]
+    )
+
+
+@router.post("/apps/{app}/rollback")
+async def roll_back(services: ServicesDep, app: Key, query: Annotated[RollbackQuery, Parameter()]) -> AppView:
+    """Update an app to one of its earlier versions: its package and its configuration. Its jobs do not change.
+
+    This is an ordinary update, so resident shards move to that version by a roll-out. The request is refused if the
+    server no longer has the package, or if the package lacks the code of a job.
+    """
+    earlier = await run_in_threadpool(_earlier, services, app, query.version)
+    return await put_app(services, earlier, replace_it=True)
+
+
+def _earlier(services: Services, key: str, number: int) -> App:
+    """The configuration of an app to go back to. Raises NotFound, Conflict and ConfigError."""
+    snapshot = services.snapshot()
+    found = next((version for version in snapshot.versions_of(key) if version.number == number), None)
+    if found is None:
+        raise NotFound(f"app {key} has no version {number}", field="version", fix=_LISTED)
+    sha256 = found.app.package.sha256
+    if found.app.package.url.startswith(PACKAGE_SCHEME) and services.packages.find(sha256) is None:
+        problem = f"this server no longer has the package of version {found.number}, {sha256}"
+        raise Conflict(problem, field="version", fix="upload it again (`jobcloud app update`)")
+    for job in snapshot.jobs.values():
+        if job.app_key == key:
+            try:
+                check_code(services, job, found.app)
+            except ConfigError as error:
+                problem = f"version {found.number} does not fit job {job.key}: {error.field}: {error.problem}"
+                raise Conflict(problem, field="version", fix="change or remove the job first") from error
+    return found.app
 
 
 @router.put("/apps/{app}", openapi_extra=json_body(AppConfig))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Header, Response
@@ -18,6 +18,10 @@ from jobcloud.errors import NotFound
 from jobcloud.messages import DrainAgent, SetPaused, UndrainAgent
 from jobcloud.model import Executor, ShardState
 from jobcloud.scheduler import explain
+from jobcloud.scheduler.executors import ExecutorState
+from jobcloud.scheduler.launch import package_of
+from jobcloud.scheduler.recovery import executor_key
+from jobcloud.server.api.events import REMEMBERED
 from jobcloud.server.api.paging import Listing, PageQuery, PageView
 from jobcloud.server.api.problems import Issue, Problem, invalid
 from jobcloud.server.api.schema import Amounts, Instant, Query, View, amounts
@@ -83,11 +87,17 @@ class ClusterView(View):
 class ExecutorView(View):
     id: str
     agent_id: str
+    hostname: str
     app_name: str = Field(description="the key of the app")
     team: str
     tasks: int
     kept: bool = Field(description="true for a warm executor, which stays without work")
     launched_at: Instant
+    package_sha256: str = Field(description="the package that it runs; empty if it is not known")
+    state: ExecutorState = Field(
+        description="current: new tasks of the app join it. outdated: it runs another version of the app or of "
+        "jobcloud. gone: it has ended, and the last updates of its tasks have not arrived"
+    )
 
 
 class ExecutorList(PageView):
@@ -131,6 +141,11 @@ class Health(View):
     warnings: list[str] = Field(description="problems that do not stop the scheduler, such as a clock that was wrong")
 
 
+class EventQuery(Query):
+    recent: int = Field(0, ge=0, le=REMEMBERED, description="begin with so many of the newest notices")
+    follow: bool = Field(True, description="false: end after the notices that are there")
+
+
 class DrainQuery(Query):
     deadline: int = Field(0, ge=0, le=30 * 86_400, description="seconds from now; 0: 600")
     reason: str = Field("", max_length=1000)
@@ -140,10 +155,11 @@ class DrainQuery(Query):
 def list_executors(services: ServicesDep, query: Annotated[ExecutorQuery, Parameter()]) -> ExecutorList:
     """Executors, by app and agent."""
     check_filter(query.team)
+    hosts = {agent.id: agent.hostname for agent in services.agents()}
     snapshot = services.snapshot()
     executors = sorted((one for one in snapshot.executors if belongs(one.app, query.team)), key=_executor_place)
     found, cursor = _EXECUTORS.page(executors, _executor_place, query)
-    return ExecutorList(items=_executor_views(snapshot, found), next_cursor=cursor)
+    return ExecutorList(items=_executor_views(snapshot, hosts, found), next_cursor=cursor)
 
 
 @router.get("/cluster", tags=["cluster"])
@@ -211,9 +227,14 @@ def tear_down(services: ServicesDep, body: JsonObject) -> TeardownView:
 
 
 @router.get("/events", tags=["events"], response_class=StreamingResponse)
-async def stream_events(services: ServicesDep, last_event_id: Annotated[str, Header(max_length=100)] = "") -> Response:
+async def stream_events(
+    services: ServicesDep,
+    query: Annotated[EventQuery, Parameter()],
+    last_event_id: Annotated[str, Header(max_length=100)] = "",
+) -> Response:
     """Notices of the scheduler as server-sent events, from now on. Last-Event-ID continues a stream."""
-    return EventStream(services.notices.stream(last_event_id), services.notices.places)
+    events = services.notices.stream(last_event_id, query.recent, follow=query.follow)
+    return EventStream(events, services.notices.places)
 
 
 @router.get("/health", tags=["health"], responses={503: {"model": Health}})
@@ -266,7 +287,7 @@ def _executor_place(executor: Executor) -> tuple[str, str, str]:
     return executor.app, executor.agent_id, executor.id
 
 
-def _executor_views(snapshot: Snapshot, executors: Iterable[Executor]) -> list[ExecutorView]:
+def _executor_views(snapshot: Snapshot, hosts: Mapping[str, str], executors: Iterable[Executor]) -> list[ExecutorView]:
     counts: dict[tuple[str, str], int] = defaultdict(int)
     warm: set[tuple[str, str]] = set()
     for task in snapshot.tasks.values():
@@ -278,11 +299,14 @@ def _executor_views(snapshot: Snapshot, executors: Iterable[Executor]) -> list[E
         ExecutorView(
             id=executor.id,
             agent_id=executor.agent_id,
+            hostname=hosts.get(executor.agent_id, ""),
             app_name=executor.app,
             team=team_of(executor.app),
             tasks=counts[executor.agent_id, executor.id],
             kept=(executor.agent_id, executor.id) in warm,
             launched_at=executor.launched_ms,
+            package_sha256=package_of(executor),
+            state=snapshot.executor_states[executor_key(executor.agent_id, executor.id)],
         )
         for executor in executors
     ]

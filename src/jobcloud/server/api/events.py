@@ -18,6 +18,7 @@ from jobcloud.server.api.streams import Places, opening
 
 _MAX_LISTENERS = 200
 _PING_SECONDS = 15.0
+REMEMBERED = 2000
 
 
 class Notices:
@@ -27,7 +28,7 @@ class Notices:
     last event continues after that event, unless the server has restarted.
     """
 
-    def __init__(self, size: int = 2000) -> None:
+    def __init__(self, size: int = REMEMBERED) -> None:
         # Notices are rendered when a listener reads them. Most are never read, and rendering each would be costly.
         self._ring: deque[tuple[int, Publish]] = deque(maxlen=size)
         self._numbers = itertools.count(1)
@@ -65,13 +66,16 @@ class Notices:
     def closed(self) -> bool:
         return self._closed
 
-    async def stream(self, last_id: str = "") -> AsyncGenerator[str]:
-        """Events in text/event-stream format, until closed."""
+    async def stream(self, last_id: str = "", recent: int = 0, *, follow: bool = True) -> AsyncGenerator[str]:
+        """Events in text/event-stream format, until closed. Without `follow`, only those that are there.
+
+        Without `last_id`, they begin with the newest `recent` ones.
+        """
         wake = asyncio.Event()
         with self._lock:
             self._listeners[wake] = asyncio.get_running_loop()
         try:
-            seen = self._start(last_id)
+            seen = self._start(last_id, recent)
             yield opening(2_000, f"{self._boot}-{seen}")
             while True:
                 wake.clear()
@@ -85,6 +89,8 @@ class Notices:
                     self.missed += max(0, fresh[0][0] - seen - 1)
                 for seen, notice in fresh:
                     yield _event(f"{self._boot}-{seen}", notice)
+                if not follow:
+                    return
                 if not fresh and not await _wait(wake):
                     yield ": nothing new\n\n"
         finally:
@@ -92,11 +98,11 @@ class Notices:
                 self._waiting.discard(wake)
                 del self._listeners[wake]
 
-    def _start(self, last_id: str) -> int:
+    def _start(self, last_id: str, recent: int) -> int:
         boot, _, number = last_id.partition("-")
         if boot == self._boot and number.isascii() and number.isdigit():
             return int(number[:18])
-        return self._ring[-1][0] if self._ring and not last_id else 0
+        return max(0, self._ring[-1][0] - recent) if self._ring and not last_id else 0
 
     def _wake(self) -> None:
         for event in self._waiting:

@@ -29,6 +29,10 @@ _FRAME_BYTES = 800
 _CONFIG_BYTES = 3_000
 
 
+MAX_MATCH = 400
+MATCH = "the beginning or the end of the id, or both with … between them; the end may lack @CLUSTER"
+
+
 class PageQuery(Query):
     limit: int = Field(100, ge=1, le=1000, description="maximum number of items")
     cursor: str = Field("", max_length=1000, description="nextCursor of a page", json_schema_extra={"format": "cursor"})

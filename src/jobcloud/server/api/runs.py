@@ -13,13 +13,13 @@ from fastapi import APIRouter
 from fastapi import Query as Parameter
 from pydantic import Field
 
-from jobcloud.config import Job, is_ad_hoc, team_of
+from jobcloud.config import Job, abbreviates, is_ad_hoc, team_of
 from jobcloud.cron import CronError, Dialect, Fold, Gap, Schedule
 from jobcloud.errors import ConfigError, NotFound
 from jobcloud.messages import CancelRun, Retry
 from jobcloud.model import NO_TERMS, Firing, Outcome, Shard, ShardState, Step, Terms
 from jobcloud.server.api.convert import ad_hoc_config
-from jobcloud.server.api.paging import Listing, PageQuery, PageView, shard_bytes
+from jobcloud.server.api.paging import MATCH, MAX_MATCH, Listing, PageQuery, PageView, shard_bytes
 from jobcloud.server.api.schema import AdHocConfig, Instant, Key, Query, View
 from jobcloud.server.api.services import Services, ServicesDep
 from jobcloud.server.api.snapshot import Snapshot, check_filter
@@ -103,6 +103,7 @@ class RunQuery(PageQuery):
     job: Key = ""
     team: str = ""
     state: RunState | None = None
+    match: str = Field("", max_length=MAX_MATCH, description=MATCH)
 
 
 class ShardQuery(PageQuery):
@@ -126,7 +127,7 @@ def list_runs(services: ServicesDep, query: Annotated[RunQuery, Parameter()]) ->
 
     def chosen(snapshot: Snapshot) -> Iterator[Firing]:
         found = snapshot.newest_runs(query.job, query.team)
-        return (run for run in found if query.state in (None, run_state(run)))
+        return (run for run in found if query.state in (None, run_state(run)) and abbreviates(query.match, run.id))
 
     found = chosen(services.snapshot()) if query.cursor else services.first(query.limit + 1, chosen)
     items, cursor = _RUNS.page(found, lambda run: (-run.fire_ms, run.id), query, _listed_bytes)

@@ -151,7 +151,9 @@ class Services:
             snapshot = self.snapshot()
             apps = [app.package.sha256 for app in snapshot.apps.values()]
             specs = [executor.spec for executor in snapshot.executors]
-            self.packages.collect(referenced(apps, specs, self.packages.stored()))
+            versions = sorted(snapshot.app_versions.values(), key=lambda version: -version.at_ms)
+            earlier = [version.app.package.sha256 for version in versions]
+            self.packages.collect(referenced(apps, specs, self.packages.stored()), earlier)
         except (JobcloudError, TimeoutError) as error:
             log.warning("packages were not collected: %s", error)
 

@@ -9,9 +9,10 @@ from typing import Literal, NamedTuple, TypeAlias, TypeVar
 from jobcloud.config import App, Job, check_team, team_of
 from jobcloud.errors import NotFound
 from jobcloud.match import PlainMatcher
-from jobcloud.model import Attempt, Backfill, Executor, Firing, JobState, Pause, Task, pause_key
+from jobcloud.model import AppVersion, Attempt, Backfill, Executor, Firing, JobState, Pause, Task, pause_key
 from jobcloud.scheduler import Scheduler
 from jobcloud.scheduler.attempts import Attempts, fits
+from jobcloud.scheduler.executors import ExecutorState
 
 T = TypeVar("T")
 Pausable: TypeAlias = Literal["job", "app", "cluster"]
@@ -29,7 +30,7 @@ class Snapshot:
     """The scheduler's values at one moment, by key. Users call a firing a run.
 
     A snapshot of some jobs has the jobs, job states, firings, tasks, attempts and backfills of these jobs only. That of
-    one run has this firing only.
+    one run has this firing only. Both have no executors and no versions of apps.
     """
 
     apps: Mapping[str, App]
@@ -52,6 +53,9 @@ class Snapshot:
     attempts: Mapping[str, Attempts]
     pauses: Mapping[str, Pause]
     backfills: Mapping[str, Backfill]
+    #: by the key of the executor's record
+    executor_states: Mapping[str, ExecutorState]
+    app_versions: Mapping[str, AppVersion]
     #: the maximum number of runs and their shards that `newest_runs` looks at; 0: no limit
     max_shards: int = 0
 
@@ -98,6 +102,15 @@ class Snapshot:
             raise no_app(key)
         return self.apps[key]
 
+    def versions_of(self, key: str) -> list[AppVersion]:
+        """The versions of an app that are kept, the newest first. One of them is the present one. Raises NotFound."""
+        app = self.app(key)
+        found = [version for version in self.app_versions.values() if version.app.key == key]
+        found.sort(key=lambda version: -version.number)
+        if any(version.app == app for version in found):
+            return found
+        return [AppVersion(found[0].number + 1 if found else 1, 0, app), *found]
+
     def job(self, key: str) -> Job:
         """A registered job. Raises NotFound."""
         if key not in self.jobs:
@@ -123,7 +136,7 @@ class TooMany(Exception):
 def view(scheduler: Scheduler, max_shards: int) -> Snapshot:
     """The scheduler's own tables, for a quick look on the scheduler's thread.
 
-    It has no executors, and its `jobs` include those of ad-hoc runs.
+    It has no executors and no versions of apps, and its `jobs` include those of ad-hoc runs.
     """
     return Snapshot(
         scheduler.apps,
@@ -141,6 +154,8 @@ def view(scheduler: Scheduler, max_shards: int) -> Snapshot:
         scheduler.attempts,
         scheduler.pauses,
         scheduler.backfills,
+        {},
+        {},
         max_shards,
     )
 
@@ -165,6 +180,8 @@ def take(scheduler: Scheduler, at: int) -> Snapshot:
         dict(scheduler.attempts),
         dict(scheduler.pauses),
         dict(scheduler.backfills),
+        scheduler.executor_states(),
+        dict(scheduler.app_versions),
     )
 
 
@@ -198,6 +215,8 @@ def _take_part(scheduler: Scheduler, jobs: Sequence[str], firings: Mapping[str, 
         _only(scheduler.attempts, firings),
         scheduler.pauses.copy(),
         _only(scheduler.backfills, jobs),
+        {},
+        {},
     )
 
 

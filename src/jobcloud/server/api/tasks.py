@@ -10,12 +10,12 @@ from fastapi import APIRouter
 from fastapi import Query as Parameter
 from pydantic import Field
 
-from jobcloud.config import DELIMITER, team_of
+from jobcloud.config import DELIMITER, abbreviates, team_of
 from jobcloud.errors import NotFound
 from jobcloud.messages import ForgetTask, KillTask, Publish
 from jobcloud.model import Attempt, Firing, Shard, ShardState, Task, TaskName, TaskState
 from jobcloud.server.api.attempts import end_state
-from jobcloud.server.api.paging import Listing, PageQuery, PageView, shard_bytes
+from jobcloud.server.api.paging import MATCH, MAX_MATCH, Listing, PageQuery, PageView, shard_bytes
 from jobcloud.server.api.problems import Issue, invalid
 from jobcloud.server.api.runs import result_of
 from jobcloud.server.api.schema import Amounts, Instant, Key, View, amounts
@@ -78,6 +78,7 @@ class TaskQuery(PageQuery):
     item: int | None = Field(None, ge=0)
     state: str = Field("", description='a state such as RUNNING or FAILED, or "active" or "ended"')
     prefix: str = Field("", description="the beginning of the task's id")
+    match: str = Field("", max_length=MAX_MATCH, description=MATCH)
 
 
 class Row(NamedTuple):
@@ -219,6 +220,7 @@ def _matches(row: Row, query: TaskQuery) -> bool:
         and query.item in (None, row.item)
         and query.state.lower() in ("", row.state.lower(), group)
         and row.id.startswith(query.prefix)
+        and abbreviates(query.match, row.id)
     )
 
 
