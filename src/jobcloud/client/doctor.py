@@ -102,7 +102,7 @@ def _agents(cluster: Json) -> Iterator[Finding]:
             fix = (
                 "start the agent again; if it is gone for good, mark it gone in Mesos, or its shards may wait for ever"
             )
-            yield warning("agents", f"{agent['hostname']} is not reachable", fix)
+            yield warning("agents", f"{agent['hostname']} is unreachable or gone", fix)
 
 
 def _records(cluster: Json) -> Iterator[Finding]:

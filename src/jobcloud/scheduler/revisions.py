@@ -59,8 +59,8 @@ def of_shards(job: Job, app: App) -> tuple[str, ...]:
     return tuple(known[text] for text in parameters)
 
 
-def stale(job: Job, app: App | None, firing: Firing, tasks: Mapping[str, Task]) -> Iterator[Task]:
-    """The stale active tasks of a resident job's firing, in the order of items (see rollouts.py)."""
+def outdated(job: Job, app: App | None, firing: Firing, tasks: Mapping[str, Task]) -> Iterator[Task]:
+    """The outdated active tasks of a resident job's firing, in the order of items (see rollouts.py)."""
     if app is None:
         return
     wanted = of_shards(job, app)

@@ -25,7 +25,7 @@ from jobcloud.scheduler.status import Ending
 _MAX_STEP_MS = 2_000
 # A task that is unreachable or unconfirmed is checked again after this time.
 _CHECK_MS = 5_000
-_MAX_STALE = 1_000
+_MAX_OBSOLETE = 1_000
 _UNREACHABLE = TaskState.UNREACHABLE
 
 
@@ -35,7 +35,7 @@ class Timeouts(Part):
         self._reconciliation = reconciliation
         #: task → when it is checked, in the time that this part counts
         self.due: dict[str, int] = {}
-        #: the same as a heap; it may contain stale entries
+        #: the same as a heap; it may contain obsolete entries
         self._heap: list[tuple[int, str]] = []
         self._passed = 0
         self._ticked = 0
@@ -114,7 +114,7 @@ class Timeouts(Part):
         due = self._passed + ms
         self.due[task_id] = due
         heapq.heappush(self._heap, (due, task_id))
-        if len(self._heap) > 2 * len(self.due) + _MAX_STALE:
+        if len(self._heap) > 2 * len(self.due) + _MAX_OBSOLETE:
             self._heap = [(due, task_id) for task_id, due in self.due.items()]
             heapq.heapify(self._heap)
 

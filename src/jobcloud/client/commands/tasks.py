@@ -1,4 +1,4 @@
-"""`jobcloud tasks`, `logs`, `kill` and `task`: single tasks. A task is one attempt of one shard."""
+"""`jobcloud tasks`, `logs`, `kill` and `task`: single tasks. A task is one attempt at one shard."""
 
 from __future__ import annotations
 
@@ -40,7 +40,12 @@ def list_tasks(
     watch: Watch = False,
     as_json: AsJson = False,
 ) -> None:
-    """List the newest tasks. A task is one attempt of one shard."""
+    """List the last task of each shard, the newest first. A task is one attempt at one shard.
+
+    WAITING: the task has ended, and the shard waits for its next attempt.
+
+    `jobcloud run show RUN --shard N` lists earlier attempts too.
+    """
     with connect(ctx) as client:
         if job:
             client.job(key_of(ctx, job))  # raises if the job does not exist
@@ -65,7 +70,7 @@ def logs(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print the output of a task. If the shard waits for its next attempt, print that of the last one."""
+    """Print the output of a task. If the shard is between two attempts, print the output of the one that has ended."""
     stream = "stderr" if stderr else "stdout"
     with connect(ctx) as client:
         found = _find_task(ctx, client, task)
@@ -82,7 +87,7 @@ def logs(
 def kill(ctx: typer.Context, task: TaskName, as_json: AsJson = False) -> None:
     """Kill a task. A shard of a DAEMON job then starts again. To stop such a job, disable it.
 
-    If the shard waits for its next attempt, it does not start again.
+    If a shard of a TRANSIENT job waits for its next attempt, it does not start again.
     """
     with connect(ctx) as client:
         killed = client.kill(_find_task(ctx, client, task)["id"])
@@ -94,7 +99,7 @@ def kill(ctx: typer.Context, task: TaskName, as_json: AsJson = False) -> None:
 
 @commands.command("show")
 def show_task(ctx: typer.Context, task: TaskName, as_json: AsJson = False) -> None:
-    """Show a task with its story."""
+    """Show a task: its job, agent, times and end."""
     with connect(ctx) as client:
         render.show(client.task(_find_task(ctx, client, task)["id"]), render.task, as_json=as_json)
 
@@ -108,7 +113,7 @@ def forget(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Declare a task lost. Do this only if you know that it is dead. If the task comes back, it is killed."""
+    """Declare a task lost. Do this only if you know that it no longer runs. If the task comes back, it is killed."""
     with connect(ctx) as client:
         forgotten = client.forget(_find_task(ctx, client, task)["id"], force=force)
     render.answer(forgotten, f"task {forgotten['id']} is forgotten", as_json=as_json)

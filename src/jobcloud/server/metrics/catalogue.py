@@ -54,7 +54,11 @@ FAMILIES = (
     Family("jobcloud_store_write_seconds", "histogram", "The duration of writes to the store, failed ones too."),
     Family("jobcloud_store_failures_total", "counter", "Failed calls of the store.", ("reason",)),
     # the cluster
-    Family("jobcloud_agents", "gauge", "Known agents. A closed one gets no new tasks.", ("state",), core=True),
+    Family(
+        "jobcloud_agents", "gauge",
+        "Known agents: up, closed (cordoned: it gets no new tasks), or lost (unreachable or gone).",
+        ("state",), core=True,
+    ),
     Family("jobcloud_drains", "gauge", "Agents that an operator drains.", core=True),
     Family("jobcloud_executors", "gauge", "Executors that are believed to live.", core=True),
     Family("jobcloud_offers_held", "gauge", "Offers that are held now.", core=True),
