@@ -250,7 +250,9 @@ class Firings(Part):
 
     def reasons(self, job: Job, head: Firing | None, at: int) -> Iterator[Reason]:
         if dead := self.dead.get(job.key):
-            yield Reason("dead", f"{len(dead)} of its runs have DEAD shards, the last is {dead[-1]}")
+            yield Reason(
+                "dead", f"{len(dead)} of its runs have shards that have used up their attempts, the last is {dead[-1]}"
+            )
 
     def indexes(self) -> Mapping[str, Sized]:
         return {"kept": self.kept, "dead": self.dead, "attempts": self._state.attempts}

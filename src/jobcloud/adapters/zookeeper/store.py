@@ -109,7 +109,8 @@ class ZooKeeperStore:
 
     `name` is stored with the epoch, for users. `candidate` returns the path of our election node. The epoch is raised
     only while that node exists, so a process that was suspended cannot supersede its successor. `heard` is called with
-    the servers' time (ms) when the epoch is raised. `requests` counts the requests of writes that succeeded.
+    the servers' time (ms) when the epoch is raised. `requests` counts the requests that raised the epoch or were part
+    of a write.
     """
 
     def __init__(

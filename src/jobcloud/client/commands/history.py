@@ -20,7 +20,7 @@ _AGO = re.compile(r"(\d{1,6})([smhdw])")
 
 Job = Annotated[str, typer.Argument(metavar="JOB", help="Only this job, as [TEAM:]NAME.")]
 App = Annotated[str, typer.Option(metavar="APP", help="Only jobs of this app, as [TEAM:]NAME.")]
-Since = Annotated[str, typer.Option(metavar="TIME", help="How long ago, such as 30d or 12h, or a time in ISO 8601.")]
+Since = Annotated[str, typer.Option(metavar="TIME", help="The start: how long ago, such as 30d, or a time (ISO 8601).")]
 Until = Annotated[str, typer.Option(metavar="TIME", help="The end of the range, in the same forms. Default: now.")]
 
 

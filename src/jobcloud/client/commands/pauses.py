@@ -17,7 +17,7 @@ All = Annotated[bool, typer.Option("--all", help="All jobs of all apps.")]
 
 
 def pause(ctx: typer.Context, job: Job = "", app: App = "", everything: All = False, as_json: AsJson = False) -> None:
-    """Pause a job, an app or everything: nothing fires and no shard starts, and running shards continue.
+    """Pause a job, an app or everything: nothing fires, no shard starts, but running shards continue.
 
     `jobcloud resume` ends the pause. To kill what runs, disable the job or the app.
     """
