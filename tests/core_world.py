@@ -292,7 +292,7 @@ class Mesos:
         self.unexpected: list[str] = []
         self._numbers = 0
         self.windows: dict[str, Window] = {}
-        #: tasks that may live without a record: declared dead, rightly or not, or their record was lost
+        #: tasks that may live without a record: declared lost, rightly or not, or their record was lost
         self.excused: set[str] = set()
         self.answers: Counter[str] = Counter()
 

@@ -590,7 +590,7 @@ class Job:
     retry_most_ms: int = described(
         3_600_000,
         "retryMaxDelaySeconds",
-        "maximum wait before a repeat after a failed attempt; at least `retryDelaySeconds`",
+        "maximum wait before a repeat after a failed attempt, without the jitter; at least `retryDelaySeconds`",
         unit=Unit.MILLI,
         low=MIN_DELAY_MS,
         high=MAX_DELAY_MS,

@@ -230,7 +230,7 @@ class SetPaused(msgspec.Struct, frozen=True, gc=False):
 class BackfillJob(msgspec.Struct, frozen=True, gc=False):
     """Make runs of a TRANSIENT job for these past fire times, in this order.
 
-    Fire times that have a known run are left out. At most `at_once` of the new runs are unfinished at a time.
+    Fire times that have a kept run are left out. At most `at_once` of the new runs are unfinished at a time.
     """
 
     at: int
@@ -254,7 +254,7 @@ class KillTask(msgspec.Struct, frozen=True, gc=False):
 
 
 class ForgetTask(msgspec.Struct, frozen=True, gc=False):
-    """Forget a task that an operator knows to be dead. `force`: forget it even if Mesos reports it as alive."""
+    """Give up a task that no longer runs, as an operator knows. `force`: even if Mesos reports the task as alive."""
 
     at: int
     task_id: str

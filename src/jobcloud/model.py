@@ -134,9 +134,9 @@ class Shard(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
     `attempt`: the number of tasks launched for it. `task_id`: the last of these tasks. `failures`: the number of
     attempts in a row that the cluster lost; if the shard is resident, attempts that ended in another way count too.
-    `retries`: the repeats after failures of the job itself. `lost_workers`: the number of attempts that were lost with
-    a shared worker. Until `avoid_ms`, the shard avoids the agent of its last attempt. `outcome`: the executor's report
-    of the last attempt. `end`: the end of the last attempt; None after success, or if the end is unknown.
+    `retries`: the retries so far. `lost_workers`: the number of attempts that were lost with a shared worker. Until
+    `avoid_ms`, the shard avoids the agent of its last attempt. `outcome`: the executor's report of the last attempt.
+    `end`: the end of the last attempt; None after success, or if the end is unknown.
     """
 
     state: ShardState = ShardState.WAITING

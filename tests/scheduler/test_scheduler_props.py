@@ -75,7 +75,7 @@ from jobcloud.messages import (
 )
 from jobcloud.model import Shard, TaskState, Terms, Window, changed
 from jobcloud.scheduler import Policy, Scheduler, Stored
-from jobcloud.scheduler.revisions import stale
+from jobcloud.scheduler.revisions import outdated
 
 POLICY = Policy(ARTIFACTS, history=5, max_ended_shards=12, max_waiting=5, reconcile_interval_ms=60_000, traced=True)
 EXECUTOR = Resources(500, 128_000)
@@ -507,7 +507,7 @@ class World:
                 and job.app not in scheduler.disabled_apps
             ):
                 (resident,) = scheduler.queue.unfinished(job.name)
-                old = list(stale(job, scheduler.apps.get(job.app), resident, scheduler.tasks))
+                old = list(outdated(job, scheduler.apps.get(job.app), resident, scheduler.tasks))
                 assert not old or self.has_no_room(job.name), f"{job.name} still runs what is out of date: {old}"
 
     def has_no_room(self, job: str) -> bool:

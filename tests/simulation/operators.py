@@ -119,7 +119,7 @@ class Operators:
         self.killed: set[str] = set()  # tasks that a scheduler or an operator asked to end
         self.by_hand: set[str] = set()  # tasks that an operator asked to end
         self.to_end: set[str] = set()  # those whose kill was answered as stored
-        self.forgotten: set[str] = set()  # tasks declared dead
+        self.forgotten: set[str] = set()  # tasks declared lost
         self.retried: set[str] = set()  # runs put back
         self.cancelled: set[str] = set()  # runs that an operator asked to end
         self.replacing: set[str] = set()  # jobs whose unreachable shards may be replaced

@@ -170,7 +170,7 @@ class Truth:
         if run.agent_id in self.gone:
             return "its agent was marked gone"
         if run.task_id in self._world.operators.forgotten:
-            return "an operator declared it dead"
+            return "an operator declared it lost"
         if run.task_id in self.doubtful and run.job in self._world.operators.replacing:
             return "its job replaces unreachable shards"
         if run.task_id in self._world.extremes.lost:

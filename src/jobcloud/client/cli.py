@@ -125,8 +125,8 @@ def root(
         str,
         typer.Option(
             envvar="JOBCLOUD_TEAM",
-            help="The team of each name that is given without a team. Lists then show only apps and jobs of this team. "
-            "Default: a name without a team means the team 'default', and lists show all teams.",
+            help="Team of all names that are given without TEAM:. If it is set, lists show only apps and jobs of this "
+            "team. Otherwise such names mean the team 'default', and lists show all teams.",
         ),
     ] = "",
     version: Annotated[
@@ -172,7 +172,7 @@ cli.command("retry", rich_help_panel=_RUNS)(runs.retry)
 cli.command("backfill", rich_help_panel=_RUNS)(backfills.backfill)
 cli.command("kill", rich_help_panel=_RUNS)(tasks.kill)
 cli.add_typer(
-    history.commands, name="history", rich_help_panel=_RUNS, help="History: ended runs and attempts from the database."
+    history.commands, name="history", rich_help_panel=_RUNS, help="History: ended runs and attempts, from a database."
 )
 cli.command("statistics", rich_help_panel=_RUNS)(history.show_statistics)
 cli.add_typer(tasks.commands, name="task", rich_help_panel=_RUNS, help="Tasks: show one, declare one lost.")

@@ -274,7 +274,7 @@ class Client:
         return self._json("POST", f"tasks/{_part(task_id)}/kill")
 
     def forget(self, task_id: str, *, force: bool = False) -> Json:
-        """Treat a task as lost, because the user knows that it is dead. `force`: even if Mesos reports it as alive."""
+        """Treat a task as lost: the user knows that it no longer runs. `force`: even if Mesos reports it as alive."""
         return self._json("POST", f"tasks/{_part(task_id)}/forget", params={"force": "true"} if force else {})
 
     def drain(self, agent: str, deadline_s: int = 0, reason: str = "") -> Json:

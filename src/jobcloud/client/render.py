@@ -622,7 +622,7 @@ def _times(attempt: Json) -> tuple[str, str]:
 
 
 def task(item: Json) -> None:
-    """A task and its story."""
+    """A task: its job, agent, times and end."""
     show_fields(
         [
             ("task", item["id"]),
@@ -708,8 +708,8 @@ def cluster(item: Json) -> None:
 
 
 def _condition(agent: Json) -> str:
-    """Loss, drain and maintenance of an agent; "" for none."""
-    said = ["lost"] if agent["lost"] else []
+    """Whether an agent is unreachable, its drain and its maintenance; "" for none."""
+    said = ["unreachable or gone"] if agent["lost"] else []
     if agent["drain"]:
         reason = f" ({agent['drain']['reason']})" if agent["drain"]["reason"] else ""
         said.append(f"drains until {moment(agent['drain']['deadline'])}{reason}")

@@ -472,7 +472,7 @@ class Commands(Part):
                 f"Mesos says that {task.id} is {task.state}", field="taskId",
                 fix="end it with `jobcloud kill`, or use force if you know that it no longer runs",
             )  # fmt: skip
-        self._tasks.end(task, lost(task, "an operator declared it dead"), event.at)
+        self._tasks.end(task, lost(task, "an operator declared it lost"), event.at)
 
     def _running(self, task_id: str) -> Task:
         task = self._state.tasks.get(task_id)

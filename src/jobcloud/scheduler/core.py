@@ -255,7 +255,7 @@ class Scheduler:
         self.cluster.lose_agent(event.agent_id)
         for agent_lost in self._hooks.agent_lost:
             agent_lost(event.agent_id)
-        self._state.publish(event.at, Topic.CLUSTER, f"agent {event.agent_id} is lost")
+        self._state.publish(event.at, Topic.CLUSTER, f"agent {event.agent_id} is unreachable or gone")
 
     def _on_send_failed(self, event: SendFailed) -> None:
         for send_failed in self._hooks.send_failed:

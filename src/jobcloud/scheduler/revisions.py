@@ -68,8 +68,8 @@ def of_record(record: App | Job) -> str:
     return _hash(_canonical(_given(record, frozenset())))
 
 
-def stale(job: Job, app: App | None, firing: Firing, tasks: Mapping[str, Task]) -> Iterator[Task]:
-    """The stale active tasks of a resident job's firing, in the order of items (see rollouts.py)."""
+def outdated(job: Job, app: App | None, firing: Firing, tasks: Mapping[str, Task]) -> Iterator[Task]:
+    """The outdated active tasks of a resident job's firing, in the order of items (see rollouts.py)."""
     if app is None:
         return
     wanted = of_shards(job, app)

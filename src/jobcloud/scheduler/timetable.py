@@ -33,7 +33,7 @@ class Timetable(Part):
         self._tasks = tasks
         #: job → when it is due next
         self.due: dict[str, int] = {}
-        #: a heap of (due instant, job); an entry that differs from `due` is stale
+        #: a heap of (due instant, job); an entry that differs from `due` is obsolete
         self._timers: list[tuple[int, str]] = []
         #: job → the latest fire time of its firings by cron
         self._latest: dict[str, int] = {}
@@ -53,7 +53,7 @@ class Timetable(Part):
         return self._timers[0][0] if self._timers else None
 
     def sweep(self, at: int) -> None:
-        """Drop stale timers."""
+        """Drop obsolete timers."""
         self._timers = [(due, job) for job, due in self.due.items()]
         heapq.heapify(self._timers)
         self.review(at)

@@ -45,7 +45,7 @@ def apply(
 
     Prints what is new and each field that changes. Apps and jobs that do not differ stay as they are.
 
-    Whether an app or a job is enabled does not change.
+    Enabled apps and jobs stay enabled, disabled ones disabled.
     """
     from jobcloud.client import apps
 

@@ -1,4 +1,4 @@
-"""`jobcloud backfill`: runs for past fire times of a job that have none."""
+"""`jobcloud backfill`: runs for the past fire times of a job that have no run."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def backfill(
     ] = False,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="Maximum number of runs.")] = 100,
     at_once: Annotated[
-        int, typer.Option(min=1, max=100, help="Runs at a time, if the job's concurrency allows several.")
+        int, typer.Option(min=1, max=100, help="Runs of the backfill at a time, if the job has concurrency 'allow'.")
     ] = 1,
     cancel: Annotated[bool, typer.Option("--cancel", help="Forget the fire times that wait.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make a run for each past fire time of a job that has no known run.
+    """Make a run for each past fire time of a job for which the scheduler has no run, or none any more.
 
-    The runs follow one another, when the job has no other work. The command may be repeated.
+    A run begins when the job has no other unfinished run, unless --at-once allows more. The command may be repeated.
     """
     if cancel == bool(since):
         raise ConfigError("is missing", field="--from", fix="give --from TIME, or --cancel without it")

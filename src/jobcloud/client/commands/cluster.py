@@ -48,9 +48,9 @@ def drain(
 ) -> None:
     """Drain an agent: it gets no new tasks, and its shards move to other agents if they can.
 
-    DAEMON shards move a few at a time. When half of the time until the deadline has passed, all others move at once.
+    DAEMON shards move a few at a time. When half of the time until the deadline has passed, the rest move at once.
 
-    TRANSIENT shards may finish. At the deadline, those of jobs with failover move. The others stay until they end.
+    TRANSIENT shards may finish. At the deadline, those of jobs with failover move, and others stay until they end.
     """
     from jobcloud.durations import parse_ms
 

@@ -14,7 +14,7 @@ commands = typer.Typer(no_args_is_help=True)
 
 Job = Annotated[str, typer.Argument(metavar="JOB", help="Only this job, as [TEAM:]NAME.")]
 App = Annotated[str, typer.Option(metavar="APP", help="Only jobs of this app, as [TEAM:]NAME.")]
-Since = Annotated[str, typer.Option(metavar="TIME", help="How long ago, such as 30d or 12h, or a time in ISO 8601.")]
+Since = Annotated[str, typer.Option(metavar="TIME", help="The start: how long ago, such as 30d, or a time (ISO 8601).")]
 Until = Annotated[str, typer.Option(metavar="TIME", help="The end of the range, in the same forms. Default: now.")]
 
 

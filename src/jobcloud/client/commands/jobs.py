@@ -77,7 +77,7 @@ def update(
         list[str],
         typer.Argument(
             metavar="JOB… [FILE|-]",
-            help="Jobs, as [TEAM:]NAME or as a pattern; then a file with them, in YAML, TOML or JSON, as `job show "
+            help="Jobs, as [TEAM:]NAME or as a pattern; then a file with them in YAML, TOML or JSON, as `job show "
             "--json` prints them or as a manifest.",
         ),
     ],
@@ -184,7 +184,7 @@ class _Terms(NamedTuple):
         int | None, typer.Option(min=-1000, max=1000, help="Priority of the run. Default: that of the job.")
     ] = None
     key: Annotated[
-        str, typer.Option(help="A name for the run. If the job has a run with this key, no other one is started.")
+        str, typer.Option(help="A name for the run. If the job has a run with this key, none is started.")
     ] = ""
 
 
@@ -203,7 +203,7 @@ class Waiting(NamedTuple):
 @commands.command("trigger")
 @grouped
 def trigger(ctx: typer.Context, job: JobName, terms: _Terms, waiting: Waiting, as_json: AsJson = False) -> None:
-    """Run a job now, also with other parameters or only some shards."""
+    """Run a job now. Options set other parameters, or choose some of its shards."""
     started(ctx, lambda client: client.trigger(key_of(ctx, job), _terms(terms)), waiting, as_json=as_json)
 
 

@@ -34,7 +34,7 @@ JobName = Annotated[str, typer.Argument(metavar="JOB", help="The job, as [TEAM:]
 class GlobalOptions(NamedTuple):
     """The options that stand before the command; "" if not given. Commands find them in `ctx.obj`.
 
-    `team` is the team of each name that is given without a team. Lists then show only this team.
+    `team` is the team of all names that are given without `TEAM:`. If it is set, lists show only this team.
     """
 
     server: str = ""

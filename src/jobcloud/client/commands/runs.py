@@ -26,7 +26,7 @@ def list_runs(
     job: Annotated[str, typer.Argument(metavar="JOB", help="Only runs of this job.")] = "",
     state: Annotated[
         str,
-        typer.Option(help="Only runs in this state, such as ACTIVE, FAILED or DEAD (used up all attempts)."),
+        typer.Option(help="Only runs in this state, such as ACTIVE, FAILED or DEAD (a shard used up its attempts)."),
     ] = "",
     limit: Limit = 20,
     wide: Wide = False,

@@ -1,4 +1,4 @@
-"""`jobcloud tasks`, `logs`, `kill` and `task`: single tasks. A task is one attempt of one shard."""
+"""`jobcloud tasks`, `logs`, `kill` and `task`: single tasks. A task is one attempt at one shard."""
 
 from __future__ import annotations
 
@@ -41,7 +41,12 @@ def list_tasks(
     watch: Watch = False,
     as_json: AsJson = False,
 ) -> None:
-    """List the newest tasks. A task is one attempt of one shard."""
+    """List the last task of each shard, the newest first. A task is one attempt at one shard.
+
+    WAITING: the task has ended, and the shard waits for its next attempt.
+
+    `jobcloud run show RUN --shard N` lists earlier attempts too.
+    """
     key = key_of(ctx, job)
     with connect(ctx) as client:
         if job:
@@ -65,7 +70,7 @@ def logs(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print the output of a task. If the shard waits for its next attempt, print that of the last one."""
+    """Print the output of a task. If the shard is between two attempts, print the output of the one that has ended."""
     stream = "stderr" if stderr else "stdout"
     with connect(ctx) as client:
         found = _find_task(ctx, client, task)
@@ -91,7 +96,7 @@ def kill(
 ) -> None:
     """Kill a task, or all running tasks of a job. Shards of a DAEMON job then start again: to stop it, disable it.
 
-    If a shard waits for its next attempt, it does not start again.
+    If a shard of a TRANSIENT job waits for its next attempt, it does not start again.
     """
     with connect(ctx) as client:
         killed = [client.kill(one["id"]) for one in _running(ctx, client, task) or [_find_task(ctx, client, task)]]
@@ -121,7 +126,7 @@ def _running(ctx: typer.Context, client: Client, text: str) -> list[Json]:
 
 @commands.command("show")
 def show_task(ctx: typer.Context, task: TaskName, as_json: AsJson = False) -> None:
-    """Show a task with its story."""
+    """Show a task: its job, agent, times and end."""
     with connect(ctx) as client:
         render.show(client.task(_find_task(ctx, client, task)["id"]), render.task, as_json=as_json)
 
@@ -135,7 +140,7 @@ def forget(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Declare a task lost. Do this only if you know that it is dead. If the task comes back, it is killed."""
+    """Declare a task lost. Do this only if you know that it no longer runs. If the task comes back, it is killed."""
     with connect(ctx) as client:
         forgotten = client.forget(_find_task(ctx, client, task)["id"], force=force)
     render.answer(forgotten, f"task {forgotten['id']} is forgotten", as_json=as_json)

@@ -309,15 +309,15 @@ _STOPPED = ("rollout_stopped", "fault", "back_off")
 def _job_rollout(scheduler: Scheduler, job: Job, at: int) -> JobRollout:
     generation = scheduler.job_states[job.key].generation
     firings = [firing for firing in scheduler.queue.unfinished(job.key) if firing.generation == generation]
-    stale = {
+    outdated = {
         task.id
         for firing in firings
-        for task in revisions.stale(job, scheduler.apps[job.app_key], firing, scheduler.tasks)
+        for task in revisions.outdated(job, scheduler.apps[job.app_key], firing, scheduler.tasks)
         if task.item < job.shard_count
     }
     tasks = (scheduler.tasks.get(shard.task_id) for firing in firings for shard in firing.shards)
     running = sum(
-        task is not None and task.state is TaskState.RUNNING and not task.kill_ms and task.id not in stale
+        task is not None and task.state is TaskState.RUNNING and not task.kill_ms and task.id not in outdated
         for task in tasks
     )
     reasons = () if running == job.shard_count else scheduler.explain(job.key, at).reasons
@@ -327,7 +327,7 @@ def _job_rollout(scheduler: Scheduler, job: Job, at: int) -> JobRollout:
         job_name=job.key,
         shards=job.shard_count,
         running=running,
-        outdated=len(stale),
+        outdated=len(outdated),
         stopped=stopped,
         waiting=waiting,
     )

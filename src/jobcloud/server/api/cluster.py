@@ -57,7 +57,7 @@ class AgentView(View):
     whole: Amounts = Field(description="the sum of offered and claimed at the time of the last offer")
     offers: int
     executors: list[str]
-    lost: bool
+    lost: bool = Field(description="the agent is unreachable or gone")
     tasks: int
     closed: bool = Field(description="the agent gets no new tasks, because of a drain or maintenance")
     drain: DrainView | None = Field(description="an operator's drain of the agent")

@@ -312,7 +312,7 @@ def _outdated(snapshot: Snapshot, job: Job, runs: Sequence[Firing]) -> int:
     generation, app = snapshot.states[job.key].generation, snapshot.apps.get(job.app_key)
     current = [run for run in runs if not run.ended_ms and run.generation == generation]
     return sum(
-        task.item < job.shard_count for run in current for task in revisions.stale(job, app, run, snapshot.tasks)
+        task.item < job.shard_count for run in current for task in revisions.outdated(job, app, run, snapshot.tasks)
     )
 
 

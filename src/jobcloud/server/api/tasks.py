@@ -152,7 +152,7 @@ def kill_task(services: ServicesDep, task_id: str) -> TaskView:
 
 @router.post("/tasks/{task_id}/forget")
 def forget_task(services: ServicesDep, task_id: str, force: bool = False) -> TaskView:
-    """Declare a task lost, if you know that it is dead. If the task comes back, it is killed.
+    """Declare a task lost, if you know that it no longer runs. If the task comes back, it is killed.
 
     The request is refused while Mesos reports the task as alive, unless `force` is true.
     """

@@ -62,7 +62,11 @@ FAMILIES = (
     Family("jobcloud_archive_stored_logs", "gauge", "Logs in the archive."),
     Family("jobcloud_archive_stored_bytes", "gauge", "The size of all logs in the archive."),
     # the cluster
-    Family("jobcloud_agents", "gauge", "Known agents. A closed one gets no new tasks.", ("state",), core=True),
+    Family(
+        "jobcloud_agents", "gauge",
+        "Known agents: up, closed (cordoned: it gets no new tasks), or lost (unreachable or gone).",
+        ("state",), core=True,
+    ),
     Family("jobcloud_drains", "gauge", "Agents that an operator drains.", core=True),
     Family("jobcloud_executors", "gauge", "Executors that are believed to live.", core=True),
     Family("jobcloud_offers_held", "gauge", "Offers that are held now.", core=True),

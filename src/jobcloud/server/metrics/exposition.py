@@ -69,7 +69,7 @@ class Loop(Protocol):
 class Sources:
     """The sources that a scrape reads, apart from the tally.
 
-    `packages` returns the number of stored packages and their bytes, `missed` the number of notices that slow listeners
+    `packages` returns the number of stored packages and their bytes, `missed` the number of notices that slow receivers
     have missed. `archive` is None without an archive of logs.
     """
 

@@ -146,7 +146,7 @@ def _read(services: Services, given: Json, known: Job | None, notes: list[str]) 
 
 
 def _check_worker(services: Services, job: Job, *, of_3: bool) -> None:
-    """Raises ConfigError if the job needs a worker that its app brings, and the app brings none."""
+    """Raises ConfigError if the executor's Python worker cannot run the job, and the app has no worker of its own."""
     app = services.loop.ask(lambda scheduler: scheduler.apps.get(job.app_key))
     if app is None or app.bootstrap_script or job.type not in (JobType.SIMPLE, JobType.DATAFLOW):
         return
