@@ -110,6 +110,9 @@ def apply(stored: Stored, writes: Iterable[Write]) -> None:
         Kind.ATTEMPT: stored.attempts,
         Kind.PAUSE: stored.pauses,
         Kind.BACKFILL: stored.backfills,
+        Kind.ALERT: stored.alerts,
+        Kind.ALERT_MESSAGE: stored.alert_messages,
+        Kind.SILENCE: stored.silences,
     }
     for write in writes:
         if isinstance(write.record, Firing):  # the record of a wide firing has no shards
@@ -130,7 +133,8 @@ def copy_of(stored: Stored) -> Stored:
     return Stored(dict(stored.apps), dict(stored.jobs), dict(stored.job_states), set(stored.disabled_apps),
                   dict(stored.firings), dict(stored.tasks), dict(stored.executors), stored.framework_id,
                   dict(stored.drains), dict(stored.shards), stored.restoration, dict(stored.attempts),
-                  dict(stored.pauses), dict(stored.backfills))  # fmt: skip
+                  dict(stored.pauses), dict(stored.backfills), dict(stored.alerts),
+                  dict(stored.alert_messages), dict(stored.silences))  # fmt: skip
 
 
 class CountingMatcher:

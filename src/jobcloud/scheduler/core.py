@@ -31,9 +31,13 @@ from jobcloud.messages import (
     Publish,
     PutApp,
     PutJob,
+    PutSilence,
     ReconcileTasks,
     RemoveApp,
     RemoveJob,
+    RemoveSilence,
+    ReportDelivery,
+    ReportProblem,
     Resubscribe,
     Retry,
     SendFailed,
@@ -48,6 +52,7 @@ from jobcloud.messages import (
     UndrainAgent,
 )
 from jobcloud.scheduler import invariants
+from jobcloud.scheduler.alerts import Alerts
 from jobcloud.scheduler.backfills import Backfills
 from jobcloud.scheduler.circuit_breakers import CircuitBreakers
 from jobcloud.scheduler.commands import Commands
@@ -95,22 +100,26 @@ class Scheduler:
         self.drains = state.drains
         self.pauses = state.pauses
         self.backfills = state.backfills
+        self.alerts = state.alerts
+        self.alert_messages = state.alert_messages
+        self.silences = state.silences
         self.faults = state.faults
         self.cluster = state.cluster
         self.queue = state.queue
         self._hooks = hooks = Hooks()
-        firings = Firings(state)
+        firings = Firings(state, hooks)
         executors = Executors(state)
         circuit_breakers = CircuitBreakers(state)
         reconciliation = Reconciliation(state)
         self._tasks = Tasks(state, hooks, firings, reconciliation)
-        self._timetable = Timetable(state, firings, self._tasks)
+        self._timetable = Timetable(state, hooks, firings, self._tasks)
         self._backfills = Backfills(state, firings)
         self._restorations = Restorations(state, firings)
         self._warm_executors = WarmExecutors(state, executors, circuit_breakers, self._tasks)
         self._cycle = Cycle(state, hooks, firings, executors, circuit_breakers, self._warm_executors)
         self._drains = Drains(state, reconciliation, self._tasks, self._cycle)
-        rollouts = Rollouts(state, firings, reconciliation, self._tasks)
+        rollouts = Rollouts(state, hooks, firings, reconciliation, self._tasks)
+        self._alerts = Alerts(state)
         self._commands = commands = Commands(state, hooks, firings, self._timetable, self._tasks, rollouts)
         # Each hook calls the parts in this order. `restore`: a part comes after those that it needs, and `commands`
         # applies the configuration last. `on_tick`: work becomes due before the cycle places it, and the parts that
@@ -129,6 +138,7 @@ class Scheduler:
             self._warm_executors,
             reconciliation,
             self._cycle,
+            *([self._alerts] if policy.alert_channels else []),
             commands,
             *([Traces(state)] if policy.traced else []),
         )
@@ -166,6 +176,10 @@ class Scheduler:
             DrainAgent: self._drains.drain,
             UndrainAgent: self._drains.undrain,
             ReconcileTasks: reconciliation.reconcile,
+            ReportProblem: self._alerts.report_problem,
+            ReportDelivery: self._alerts.report_delivery,
+            PutSilence: self._alerts.put_silence,
+            RemoveSilence: self._alerts.remove_silence,
         }
         for restore in hooks.restore:
             restore(at)
@@ -242,7 +256,7 @@ class Scheduler:
     def _on_agent_lost(self, event: AgentLost) -> None:
         self.cluster.lose_agent(event.agent_id)
         for agent_lost in self._hooks.agent_lost:
-            agent_lost(event.agent_id)
+            agent_lost(event.agent_id, event.at)
         self._state.publish(event.at, Topic.CLUSTER, f"agent {event.agent_id} is lost")
 
     def _on_send_failed(self, event: SendFailed) -> None:
@@ -259,7 +273,7 @@ class Scheduler:
     @property
     def warnings(self) -> tuple[str, ...]:
         """Problems that do not stop the scheduler. Any thread may read them."""
-        return (*self._timetable.warnings, *self._restorations.warnings(self._ticked))
+        return (*self._timetable.warnings, *self._restorations.warnings(self._ticked), *self._alerts.warnings)
 
     @property
     def framework_id(self) -> str:

@@ -10,7 +10,7 @@ from jobcloud.messages import RunTraced, Topic
 from jobcloud.model import Cause, Firing, Shard, ShardState, Task, changed, cut, replaced
 from jobcloud.scheduler import retry
 from jobcloud.scheduler.attempts import attempt_of
-from jobcloud.scheduler.part import Part
+from jobcloud.scheduler.part import Hooks, Part
 from jobcloud.scheduler.reason import Reason
 from jobcloud.scheduler.state import State
 
@@ -45,8 +45,9 @@ class Ended(deque[str]):
 
 
 class Firings(Part):
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, hooks: Hooks) -> None:
         super().__init__(state)
+        self._hooks = hooks
         #: job → ids of its ended firings, oldest first, without those in `dead`
         self.history: dict[str, Ended] = {}
         #: job → ids of its ended firings with DEAD shards, oldest first
@@ -82,9 +83,11 @@ class Firings(Part):
 
     # ------------------------------------------------------------------------------------------------- changes
 
-    def add(self, firing: Firing) -> None:
+    def add(self, firing: Firing, at: int) -> None:
         """Add a new firing. None of its shards has been tried."""
         self._add(firing, {})
+        for hook in self._hooks.run_added:
+            hook(firing, at)
 
     def _add(self, firing: Firing, changes: Mapping[int, Shard]) -> None:
         self._state.put_firing(firing, changes)
@@ -137,6 +140,8 @@ class Firings(Part):
         states = [shard.state for shard in firing.chosen]
         text = ", ".join(f"{states.count(state)} {state}" for state in _ENDED if state in states)
         self._state.publish(at, Topic.DONE, text, job=firing.job, firing_id=firing.id, state=str(firing.worst))
+        for hook in self._hooks.run_ended:
+            hook(firing, at)
         self._remember(firing)
         self._prune(firing.job)
         job = self._state.jobs.get(firing.job)
@@ -165,7 +170,7 @@ class Firings(Part):
         if (firing := self.resident(job.key)) is not None:
             self._resize(firing, job, at, over=over)
         elif not over and not self._state.queue.unfinished(job.key):
-            self.add(self._state.new_firing(job, Cause.DAEMON, at))
+            self.add(self._state.new_firing(job, Cause.DAEMON, at), at)
 
     def _resize(self, firing: Firing, job: Job, at: int, *, over: bool) -> None:
         """Adapt the firing of a resident job to the job's shard count.

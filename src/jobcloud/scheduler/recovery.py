@@ -14,6 +14,8 @@ from jobcloud.config import App, Job, JobKind, Resources
 from jobcloud.messages import Kind, Record
 from jobcloud.model import (
     UNTRIED,
+    Alert,
+    AlertMessage,
     Attempt,
     Backfill,
     Cause,
@@ -26,6 +28,7 @@ from jobcloud.model import (
     Shard,
     Shards,
     ShardState,
+    Silence,
     Task,
     changed,
     replaced,
@@ -65,6 +68,9 @@ class Stored:
     attempts: dict[str, Attempt] = field(default_factory=dict)
     pauses: dict[str, Pause] = field(default_factory=dict)
     backfills: dict[str, Backfill] = field(default_factory=dict)
+    alerts: dict[str, Alert] = field(default_factory=dict)
+    alert_messages: dict[str, AlertMessage] = field(default_factory=dict)
+    silences: dict[str, Silence] = field(default_factory=dict)
 
 
 def executor_key(agent_id: str, executor_id: str) -> str:
@@ -100,6 +106,7 @@ def recover(stored: Stored, at: int) -> Stored:
         dict(stored.tasks), dict(stored.executors), stored.framework_id, dict(stored.drains),
         restoration=stored.restoration, pauses=dict(stored.pauses),
         backfills={name: found for name, found in stored.backfills.items() if found.times},
+        alerts=dict(stored.alerts), alert_messages=dict(stored.alert_messages), silences=dict(stored.silences),
     )  # fmt: skip
     for name in whole.jobs:
         whole.job_states[name] = stored.job_states.get(name) or _state(whole, name, at)
@@ -346,7 +353,7 @@ def numbers_used(stored: Stored, epoch: int) -> int:
     Ended placeholder tasks leave no record, so their numbers are unknown. A server is not affected: it raises the epoch
     before it makes a new core.
     """
-    ids = [*stored.tasks, *stored.firings]
+    ids = [*stored.tasks, *stored.firings, *stored.alert_messages]
     ids += (shard.task_id for firing in stored.firings.values() for shard in firing.shards)
     ids += (shard.task_id for shard in stored.shards.values() if shard is not None)
     number = re.compile(rf"[-@]{epoch}-([0-9]{{1,15}})(@[a-z][a-z0-9-]*)?$")

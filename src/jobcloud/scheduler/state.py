@@ -18,6 +18,7 @@ from jobcloud.model import (
     NO_TERMS,
     Attempt,
     Cause,
+    Condition,
     Firing,
     Restoration,
     Shard,
@@ -32,6 +33,16 @@ from jobcloud.scheduler.attempts import Attempts
 from jobcloud.scheduler.cluster import Cluster, Request
 from jobcloud.scheduler.launch import Artifacts, ExecutorPlan
 from jobcloud.scheduler.recovery import Stored, differences, recover, shard_key, with_starts
+
+
+@dataclass(frozen=True, slots=True)
+class AlertChannel:
+    """A channel for alerts, as the core knows it. An empty filter admits all alerts. `owners` are globs."""
+
+    name: str
+    conditions: frozenset[Condition] = frozenset()
+    teams: frozenset[str] = frozenset()
+    owners: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +95,12 @@ class Policy:
     restore_hold_ms: int = 30_000
     #: interval between two sweeps
     sweep_ms: int = 60_000
+    #: the channels that are informed about alerts; without any, nobody watches for alerts
+    alert_channels: tuple[AlertChannel, ...] = ()
+    #: the first alert of a message waits this long for others
+    alert_wait_ms: int = 5_000
+    #: the minimum time between two messages to one channel
+    alert_interval_ms: int = 60_000
     #: whether attempts and runs are traced for the history
     traced: bool = False
 
@@ -105,9 +122,10 @@ class State:
     """The stored records, and the data that only this leader has.
 
     The tables are `apps`, `jobs`, `job_states`, `disabled_apps`, `firings`, `attempts`, `tasks`, `executors`,
-    `drains`, `backfills`, `pauses`, `framework_id` and `restoration`. Every part reads them. Only the methods of this
-    class change them, together with the write set. So no change can be lost at a change of leader. The write set and
-    the effects are those of the event that is being handled. `flush` returns both.
+    `drains`, `backfills`, `pauses`, `alerts`, `alert_messages`, `silences`, `framework_id` and `restoration`. Every
+    part reads them. Only the methods of this class change them, together with the write set. So no change can be lost
+    at a change of leader. The write set and the effects are those of the event that is being handled. `flush` returns
+    both.
     """
 
     def __init__(self, policy: Policy, stored: Stored, epoch: int, at: int, matcher: MakeMatcher) -> None:
@@ -128,6 +146,9 @@ class State:
         self.attempts = recovery.attempts_by_firing(whole.attempts)
         self.pauses = whole.pauses
         self.backfills = whole.backfills
+        self.alerts = whole.alerts
+        self.alert_messages = whole.alert_messages
+        self.silences = whole.silences
         self._tables: dict[Kind, dict[str, Any]] = {
             Kind.APP: self.apps,
             Kind.JOB: self.jobs,
@@ -137,6 +158,9 @@ class State:
             Kind.DRAIN: self.drains,
             Kind.BACKFILL: self.backfills,
             Kind.PAUSE: self.pauses,
+            Kind.ALERT: self.alerts,
+            Kind.ALERT_MESSAGE: self.alert_messages,
+            Kind.SILENCE: self.silences,
         }
         self.connected = False
         self.cluster = Cluster(matcher(len(DIMENSIONS)))

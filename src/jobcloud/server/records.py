@@ -24,6 +24,8 @@ from jobcloud.fields import names, values_of
 from jobcloud.messages import Apply, Command, DrainAgent, Kind, PutApp, PutJob, Record
 from jobcloud.model import (
     NO_TERMS,
+    Alert,
+    AlertMessage,
     Attempt,
     Backfill,
     Cause,
@@ -36,8 +38,10 @@ from jobcloud.model import (
     Pause,
     Restoration,
     Shard,
+    Silence,
     Task,
     Terms,
+    alert_key,
     shards_of,
     untried,
 )
@@ -65,6 +69,9 @@ _TYPES: dict[Kind, type] = {
     Kind.PAUSE: Pause,
     Kind.RESTORATION: Restoration,
     Kind.ATTEMPT: Attempt,
+    Kind.ALERT: Alert,
+    Kind.ALERT_MESSAGE: AlertMessage,
+    Kind.SILENCE: Silence,
 }
 assert set(_TYPES) == set(Kind), "every kind of record needs a type"
 
@@ -229,6 +236,9 @@ def restore(stored: StoredRecords) -> Restored:
         shards=dict(_shards(stored, readable, faults)),
         restoration=_only(Restoration, readable[Kind.RESTORATION]).get(RESTORATION_KEY),
         attempts=dict(_attempts(stored, readable, faults)),
+        alerts=_only(Alert, readable[Kind.ALERT]),
+        alert_messages=_only(AlertMessage, readable[Kind.ALERT_MESSAGE]),
+        silences=_only(Silence, readable[Kind.SILENCE]),
         faults=faults,
     )
 
@@ -295,6 +305,8 @@ def _own_key(record: Record) -> str | None:
             return record.id
         case Drain():
             return record.agent_id
+        case Alert():
+            return alert_key(record.condition, record.subject)
         case Executor():
             return f"{record.agent_id}/{record.id}"
         case _:

@@ -45,6 +45,8 @@ from jobcloud.ports import LastingStore, Leadership, Sink, Store, TlsFiles
 from jobcloud.scheduler import Policy, Scheduler
 from jobcloud.scheduler.launch import Artifacts
 from jobcloud.server import epochs, logs
+from jobcloud.server.alerts.channels import load as load_channels
+from jobcloud.server.alerts.service import AlertService
 from jobcloud.server.api import (
     Access,
     ApiOptions,
@@ -117,6 +119,7 @@ class _Process:
         self._tally = Tally(wanted.metrics.jobs)
         self._scheduler: Scheduler | None = None
         self._history = _history(wanted, data, self._clock.now_ms)
+        self._alerts = _alerts(wanted, self._clock)
 
     def run(self, stop: threading.Event) -> int:
         sys.setswitchinterval(_SWITCH_S)
@@ -138,6 +141,8 @@ class _Process:
             base_url = _url(artifacts.advertise or artifacts.host, artifact_socket)
             policy = _policy(self._settings, Artifacts(base_url, zip_sha256, zip_path.name, bundle.command(zip_sha256)))
             policy = replace(policy, traced=self._history is not None)
+            if self._alerts is not None:
+                policy = replace(policy, alert_channels=tuple(each.filter for each in self._alerts.channels))
             api_url = _url(self._settings.http.advertised, api_socket)
             if self._history is not None:
                 self._history.start()
@@ -146,6 +151,9 @@ class _Process:
             store, leadership = self._state(api_url)
             loop = self._loop(policy, store, leadership)
             stack.callback(loop.stop, _STOP_S)
+            if self._alerts is not None:
+                self._alerts.start(loop)
+                stack.callback(self._alerts.stop)
             refill = Refill(origin, lambda: loop.ask(lambda scheduler: list(scheduler.apps.values())))
             # The threads of the artifact server read files and compute little, so there may be many.
             limits = replace(_limits(self._settings, artifacts, descriptors), threads=40)
@@ -229,6 +237,8 @@ class _Process:
         sinks: list[Sink] = [self._notices, logs.LogSink(self._notices.last_id), self._tally]
         if self._history is not None:
             sinks.append(self._history)
+        if self._alerts is not None:
+            sinks.append(self._alerts)
         loop: Loop[Scheduler] = Loop(
             MeasuredStore(store, self._tally),
             lambda: MeasuredDriver(MesosDriver(mesos, loop.abort, self._clock.now_ms), self._tally),
@@ -400,8 +410,18 @@ def _policy(wanted: Settings, artifacts: Artifacts) -> Policy:
         decline_refuse_ms=milliseconds(numbers.decline_refuse),
         misfire_threshold_ms=milliseconds(numbers.misfire_threshold),
         reconcile_interval_ms=milliseconds(numbers.reconcile_interval),
+        alert_wait_ms=milliseconds(wanted.alerts.wait),
+        alert_interval_ms=milliseconds(wanted.alerts.interval),
         history=numbers.history,
     )
+
+
+def _alerts(wanted: Settings, clock: Clock) -> AlertService | None:
+    """The channels that the settings name. Raises ConfigError. None if there are none."""
+    if wanted.alerts.channels_file is None:
+        return None
+    channels = load_channels(wanted.alerts.channels_file)
+    return AlertService(channels, wanted.cluster.name, clock.now_ms, clock_warnings=clock.warnings)
 
 
 def _history(wanted: Settings, data: Path, now_ms: Callable[[], int]) -> History | None:
