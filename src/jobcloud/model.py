@@ -511,6 +511,13 @@ class Condition(StrEnum):
     STORE = "store"
 
 
+#: the conditions of jobs; the subject of their alerts is a job
+OF_JOBS = (
+    Condition.RUN_DEAD, Condition.RUN_FAILED, Condition.LATE, Condition.MISSED, Condition.SKIPPED,
+    Condition.NO_SUCCESS, Condition.ROLLOUT_STOPPED,
+)  # fmt: skip
+
+
 class Alert(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """A condition that holds, or that held and whose end is still to be told. `alert_key` makes its key.
 

@@ -20,6 +20,7 @@ from jobcloud.config import Job, JobKind, team_of
 from jobcloud.errors import Conflict, NotFound
 from jobcloud.messages import AlertDue, Kind, PutSilence, RemoveSilence, ReportDelivery, ReportProblem, Topic
 from jobcloud.model import (
+    OF_JOBS,
     Alert,
     AlertMessage,
     Cause,
@@ -52,10 +53,6 @@ _BROKEN_AFTER = 3
 _TEXT_BYTES = 700
 _MESSAGE_BYTES = 300
 _OF_RUNS = {ShardState.DEAD: Condition.RUN_DEAD, ShardState.FAILED: Condition.RUN_FAILED}
-_OF_JOBS = (
-    Condition.RUN_DEAD, Condition.RUN_FAILED, Condition.LATE, Condition.MISSED, Condition.SKIPPED,
-    Condition.NO_SUCCESS, Condition.ROLLOUT_STOPPED,
-)  # fmt: skip
 
 
 class Alerts(Part):
@@ -95,7 +92,7 @@ class Alerts(Part):
         for key, alert in sorted(self._state.alerts.items(), key=lambda item: _since(item[1])):
             channels = tuple(name for name in alert.channels if name in self._channels)
             self._put(key, changed(alert, channels=channels, untold=tuple(n for n in alert.untold if n in channels)))
-            if alert.condition in _OF_JOBS and alert.subject and alert.subject not in self._state.jobs:
+            if alert.condition in OF_JOBS and alert.subject and alert.subject not in self._state.jobs:
                 self._removed.add(alert.subject)
         for job in self._state.jobs.values():
             self.job_changed(job)
@@ -179,7 +176,7 @@ class Alerts(Part):
     def on_tick(self, at: int) -> None:
         removed, self._removed = self._removed, set()
         for subject in removed:
-            for condition in _OF_JOBS:
+            for condition in OF_JOBS:
                 self._close(condition, subject, at)
         changes, self._changed = self._changed, set()
         for name in changes:
@@ -264,7 +261,7 @@ class Alerts(Part):
         if known is not None and not known.closed_ms:
             self._put(key, changed(known, text=text, run=run, last_ms=at, count=known.count + number))
             return
-        job = self._state.jobs.get(subject) if condition in _OF_JOBS else None
+        job = self._state.jobs.get(subject) if condition in OF_JOBS else None
         owner = job.owner if job is not None else ""
         channels = tuple(name for name, each in self._channels.items() if _admits(each, condition, subject, owner))
         opened, count = (known.opened_ms, known.count + number) if known is not None else (at, number)
@@ -392,10 +389,6 @@ class Alerts(Part):
 
     # ------------------------------------------------------------------------------------------------- reading
 
-    def silenced(self, key: str) -> bool:
-        """Whether a silence matches an alert, by its key."""
-        return key in self._silenced
-
     def indexes(self) -> Mapping[str, Sized]:
         return {"late": self._late, "checked": self._checked, "changed": self._changed, "removed": self._removed}
 
@@ -430,7 +423,7 @@ def _admits(channel: AlertChannel, condition: Condition, subject: str, owner: st
 
 def _team(condition: Condition, subject: str) -> str:
     """The team of an alert's job; "" for an alert about something else."""
-    return team_of(subject) if condition in _OF_JOBS else ""
+    return team_of(subject) if condition in OF_JOBS else ""
 
 
 def _since(alert: Alert) -> int:

@@ -291,6 +291,7 @@ class _Process:
             warnings=self._warnings,
             more_routes=[metrics_api.router(metrics.scrape)],
             history=self._history.reader if self._history is not None else None,
+            alert_channels=self._alerts,
         )
         return CountedApi(api, self._tally)
 

@@ -21,7 +21,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from jobcloud.config import team_of
-from jobcloud.model import Alert, AlertMessage, Condition, cut
+from jobcloud.model import OF_JOBS, Alert, AlertMessage, cut
 from jobcloud.server.alerts.channels import Channel
 
 # The maximum number of bytes of a text. WeCom refuses longer texts, Slack advises against them, DingTalk and Feishu
@@ -150,11 +150,10 @@ def key_of(secret: str) -> bytes:
 
 
 def _json(alert: Alert) -> dict[str, Any]:
-    of_agent = alert.condition in (Condition.AGENT_LOST, Condition.CLOCK, Condition.STORE)
     return {
         "condition": alert.condition,
         "subject": alert.subject,
-        "team": "" if of_agent else team_of(alert.subject),
+        "team": team_of(alert.subject) if alert.condition in OF_JOBS else "",
         "owner": alert.owner,
         "state": "closed" if alert.closed_ms else "open",
         "openedAt": _iso(alert.opened_ms),

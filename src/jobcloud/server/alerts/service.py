@@ -60,6 +60,10 @@ class _Job:
     done: Callable[[Result], bool]
     lead: bool
 
+    @property
+    def attempt(self) -> tuple[str, int]:
+        return self.id, self.message.attempts
+
 
 class AlertService:
     """A sink of the loop. start → (publish | test)* → stop."""
@@ -283,7 +287,7 @@ class _Sender:
     def add(self, job: _Job) -> None:
         """Send a message, unless it waits. If it is being sent, this is needed only if its result is not accepted."""
         with self._changed:
-            if all(job.id != other.id for other in self._waiting):
+            if all(job.attempt != other.attempt for other in self._waiting):
                 self._waiting.append(job)
                 self._changed.notify_all()
 
@@ -320,8 +324,9 @@ class _Sender:
         if not result.problem:
             self._taken.append(job.id)
         if job.done(result):
+            # A request for the next attempt may have come already.
             with self._changed:
-                self._waiting = deque(other for other in self._waiting if other.id != job.id)
+                self._waiting = deque(other for other in self._waiting if other.attempt != job.attempt)
 
     def _told_result(self, told: _Told, result: Result) -> bool:
         with self._changed:

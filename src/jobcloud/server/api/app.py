@@ -15,7 +15,7 @@ from starlette.routing import Route
 import jobcloud
 from jobcloud.errors import JobcloudError
 from jobcloud.history.queries import Reader
-from jobcloud.server.api import apply, apps, attempts, cluster, jobs, logs, runs, tasks
+from jobcloud.server.api import alerts, apply, apps, attempts, cluster, jobs, logs, runs, tasks
 from jobcloud.server.api import history as history_api
 from jobcloud.server.api import packages as packages_api
 from jobcloud.server.api.apply import ApplyBody
@@ -25,9 +25,9 @@ from jobcloud.server.api.elastic_job.routes import routes as elastic_job_routes
 from jobcloud.server.api.events import Notices
 from jobcloud.server.api.follow import Followers
 from jobcloud.server.api.guard import Guard, check_bind
-from jobcloud.server.api.ports import LogReader, Loop
+from jobcloud.server.api.ports import AlertChannels, LogReader, Loop
 from jobcloud.server.api.problems import MEDIA_TYPE, Issue, Problem, from_error, from_status, invalid
-from jobcloud.server.api.schema import AppConfig, BackfillConfig, JobConfig, ProblemView, TriggerConfig
+from jobcloud.server.api.schema import AppConfig, BackfillConfig, JobConfig, ProblemView, SilenceConfig, TriggerConfig
 from jobcloud.server.api.services import ApiOptions, Services
 from jobcloud.server.api.surplus import refuse_surplus
 from jobcloud.server.api.traces import Statistics, TraceSearch
@@ -54,6 +54,7 @@ def create_api(
     more_routes: Iterable[APIRouter] = (),
     traces: TraceSearch | None = None,
     statistics: Statistics | None = None,
+    alert_channels: AlertChannels | None = None,
 ) -> FastAPI:
     """The API behind its guard. `more_routes` have their own prefix and are behind the guard too.
 
@@ -88,8 +89,9 @@ def create_api(
         history,
         traces,
         statistics,
+        alert_channels,
     )
-    resources = (apps, apply, packages_api, jobs, tasks, logs, runs, attempts, history_api, cluster)
+    resources = (apps, apply, packages_api, jobs, tasks, logs, runs, attempts, history_api, alerts, cluster)
     routers = [(resource.router, PREFIX) for resource in resources]
     routers += [(extra, "") for extra in more_routes]
     for router, prefix in routers:
@@ -162,7 +164,7 @@ def _add_schemas(schemas: dict[str, Any]) -> None:
     """Add the schemas that are in no route's signature."""
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
-    for model in (AppConfig, JobConfig, ApplyBody, TriggerConfig, BackfillConfig, ProblemView):
+    for model in (AppConfig, JobConfig, ApplyBody, TriggerConfig, BackfillConfig, SilenceConfig, ProblemView):
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas |= schema.pop("$defs", {})
         schemas[model.__name__] = schema

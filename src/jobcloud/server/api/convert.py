@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from jobcloud.config import SHA256, App, Job, JobType, Package, Resources, parse_items, split_key
+from jobcloud.config import SHA256, App, Job, JobType, Package, Resources, check_team, parse_items, split_key
 from jobcloud.cron import CronError, Schedule
 from jobcloud.errors import ConfigError
 from jobcloud.executor.plugins import handler_name
@@ -18,7 +18,15 @@ from jobcloud.model import Terms
 from jobcloud.server.api.body import json_type, parse
 from jobcloud.server.api.problems import MAX_ISSUES, Issue, Problem, invalid
 from jobcloud.server.api.rules import check_app, check_job, check_terms, unused_fields
-from jobcloud.server.api.schema import NESTED, AppConfig, BackfillConfig, Config, JobConfig, TriggerConfig
+from jobcloud.server.api.schema import (
+    NESTED,
+    AppConfig,
+    BackfillConfig,
+    Config,
+    JobConfig,
+    SilenceConfig,
+    TriggerConfig,
+)
 from jobcloud.server.urls import ALLOW_PACKAGES, UrlPolicy
 
 PACKAGE_SCHEME = "package:sha256:"
@@ -81,6 +89,11 @@ def read_trigger(body: Mapping[str, Any], job: Job) -> Terms:
 def read_backfill(body: Mapping[str, Any]) -> BackfillConfig:
     """Raises Problem that lists all problems."""
     return _read(body, BackfillConfig, lambda config: config)
+
+
+def read_silence(body: Mapping[str, Any]) -> SilenceConfig:
+    """Raises Problem that lists all problems."""
+    return _read(body, SilenceConfig, _silence)
 
 
 def check(kind: str, body: bytes) -> None:
@@ -307,6 +320,15 @@ def _terms(config: TriggerConfig, job: Job) -> Terms:
     terms = Terms(config.parameter, tuple(sorted(pairs.items())), items, config.priority, config.key)
     check_terms(job, terms)
     return terms
+
+
+def _silence(config: SilenceConfig) -> SilenceConfig:
+    if config.team:
+        check_team("team", config.team)
+    for field, text in (("subject", config.subject), ("owner", config.owner), ("comment", config.comment)):
+        if not text.isprintable():
+            raise ConfigError("contains a character that cannot be printed", field=field, fix="use plain text")
+    return config
 
 
 def check_same_name(field: str, path: str, given: App | Job) -> None:

@@ -18,7 +18,7 @@ from jobcloud.server.api.body import read_object, read_object_or_nothing
 from jobcloud.server.api.events import Notices
 from jobcloud.server.api.follow import Followers
 from jobcloud.server.api.guard import Access
-from jobcloud.server.api.ports import LogReader, Loop
+from jobcloud.server.api.ports import AlertChannels, LogReader, Loop
 from jobcloud.server.api.snapshot import Snapshot, take
 from jobcloud.server.api.traces import Statistics, TraceSearch
 from jobcloud.server.clock import wall_ms
@@ -53,7 +53,7 @@ class ApiOptions:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """`history`, `traces` and `statistics` are None without a history."""
+    """`history`, `traces` and `statistics` are None without a history, `alerts` without channels."""
 
     loop: Loop
     packages: PackageStore
@@ -68,6 +68,7 @@ class Services:
     history: Reader | None = None
     traces: TraceSearch | None = None
     statistics: Statistics | None = None
+    alerts: AlertChannels | None = None
 
     def command(self, make: Callable[[int], Command]) -> int:
         """Carry out a command. Returns the instant for which it was made. Raises the errors of `Loop.command`."""
