@@ -42,6 +42,7 @@ class Health:
     since_ms: int = 0
     recoveries: int = 0
     faults: tuple[StoredFault, ...] = ()
+    epoch: int = 1
 
     @property
     def well(self) -> bool:

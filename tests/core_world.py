@@ -116,6 +116,9 @@ def apply(stored: Stored, writes: Iterable[Write]) -> None:
         Kind.BACKFILL: stored.backfills,
         Kind.AD_HOC: stored.ad_hoc,
         Kind.APP_VERSION: stored.app_versions,
+        Kind.ALERT: stored.alerts,
+        Kind.ALERT_MESSAGE: stored.alert_messages,
+        Kind.SILENCE: stored.silences,
     }
     for write in writes:
         if isinstance(write.record, Firing):  # the record of a wide firing has no shards
@@ -137,7 +140,8 @@ def copy_of(stored: Stored) -> Stored:
                   dict(stored.firings), dict(stored.tasks), dict(stored.executors), stored.framework_id,
                   dict(stored.drains), dict(stored.shards), stored.restoration, dict(stored.attempts),
                   dict(stored.pauses), dict(stored.backfills), dict(stored.ad_hoc),
-                  dict(stored.app_versions))  # fmt: skip
+                  dict(stored.app_versions), dict(stored.alerts), dict(stored.alert_messages),
+                  dict(stored.silences))  # fmt: skip
 
 
 class CountingMatcher:

@@ -50,6 +50,7 @@ MAX_PRIORITY = 1000
 MAX_TEXT = 65_536
 MAX_IDLE_TIMEOUT_MS = 86_400_000
 MAX_RUN_MS = 30 * 86_400_000
+MAX_SILENT_MS = 400 * 86_400_000
 MAX_KILL_GRACE_MS = 3_600_000
 MAX_REPEATS = 1_000
 MAX_WAITING = 100
@@ -76,6 +77,9 @@ DEFAULT_CLUSTER = "jobcloud"
 ELLIPSIS = "…"
 MAX_LABEL = 32
 LABEL_RULE = f"1 to {MAX_LABEL} lower-case letters, digits or '-', the first a letter"
+MAX_LABELS = 20
+_LABEL_PAIR = re.compile(r"[a-z][a-z0-9_.-]{0,62}=[A-Za-z0-9_.@+-]{0,100}")
+_LABEL_PAIR_RULE = "name=value; the value has up to 100 letters, digits, '_', '.', '@', '+' or '-'"
 _LABEL = re.compile(rf"[a-z][a-z0-9-]{{0,{MAX_LABEL - 1}}}")
 
 # Checked when a record is decoded, so that one corrupt record cannot affect others.
@@ -729,6 +733,31 @@ class Job:
         "`http_jobs.hosts`",
     )
     description: str = described("", "description", "text for people", change=Change.NONE, elastic_job=True)
+    labels: str = described(
+        "",
+        "labels",
+        "labels for people and alerts, such as `owner=alice,tier=gold`; alerts name the owner",
+        change=Change.NONE,
+        see="alerts.md#owners",
+    )
+    late_after_ms: int = described(
+        0,
+        "lateAfterSeconds",
+        "time after its fire time at which an unfinished run of a TRANSIENT job is late: an alert opens; 0: never",
+        unit=Unit.MILLI,
+        high=MAX_RUN_MS,
+        change=Change.NONE,
+        see="alerts.md#conditions",
+    )
+    no_success_ms: int = described(
+        0,
+        "noSuccessSeconds",
+        "time without a successful run of a TRANSIENT job after which an alert opens; 0: never",
+        unit=Unit.MILLI,
+        high=MAX_SILENT_MS,
+        change=Change.NONE,
+        see="alerts.md#conditions",
+    )
     #: of an ad-hoc job, the part of the key that makes it unique; "" for a registered job. An ad-hoc job has no cron
     ad_hoc: str = field(default="", kw_only=True)
 
@@ -754,6 +783,7 @@ class Job:
         else:
             self.schedule()
         parse_shard_parameters(self.shard_parameters, self.shard_count)
+        parse_labels(self.labels)
 
     def _check_ad_hoc(self) -> None:
         if self.kind is JobKind.DAEMON:
@@ -864,6 +894,11 @@ class Job:
         return key_of(self.team, f"{self.name}{_AD_HOC_MARK}{self.ad_hoc}" if self.ad_hoc else self.name)
 
     @property
+    def owner(self) -> str:
+        """The label `owner`, or ""."""
+        return parse_labels(self.labels).get("owner", "") if self.labels else ""
+
+    @property
     def app_key(self) -> str:
         """The key of the job's app, which belongs to the same team."""
         return key_of(self.team, self.app)
@@ -951,6 +986,23 @@ def _pairs(text: str) -> Iterator[tuple[str, str]]:
                 fix='e.g. "0=Berlin,1=Paris", or an object such as {"0": "a=b,c"}',
             )
         yield key, value
+
+
+@lru_cache(maxsize=1024)
+def parse_labels(text: str) -> Mapping[str, str]:
+    """The labels in `owner=alice,tier=gold`. Raises ConfigError that names the invalid one."""
+    found: dict[str, str] = {}
+    parts = [part.strip() for part in text.split(",")] if text.strip() else []
+    if len(parts) > MAX_LABELS:
+        raise ConfigError(f"{len(parts)} labels are given", field="labels", fix=f"at most {MAX_LABELS}")
+    for part in parts:
+        if not _LABEL_PAIR.fullmatch(part):
+            raise ConfigError(f"{part[:80]!r} is not a label", field="labels", fix=_LABEL_PAIR_RULE)
+        name, _, value = part.partition("=")
+        if name in found:
+            raise ConfigError(f"label {name} is given twice", field="labels")
+        found[name] = value
+    return found
 
 
 @lru_cache(maxsize=1024)

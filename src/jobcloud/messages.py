@@ -17,9 +17,12 @@ from jobcloud.config import App, Job, team_of
 from jobcloud.model import (
     NO_OUTCOME,
     NO_TERMS,
+    Alert,
+    AlertMessage,
     AppVersion,
     Attempt,
     Backfill,
+    Condition,
     Drain,
     Executor,
     Firing,
@@ -31,6 +34,7 @@ from jobcloud.model import (
     Restoration,
     Shard,
     Share,
+    Silence,
     Task,
     Terms,
 )
@@ -297,6 +301,39 @@ class ReconcileTasks(msgspec.Struct, frozen=True, gc=False):
     explicit: bool = True
 
 
+class ReportProblem(msgspec.Struct, frozen=True, gc=False):
+    """The server has noticed a problem outside the core, or its end (`text` is "")."""
+
+    at: int
+    condition: Condition
+    text: str
+
+
+class ReportDelivery(msgspec.Struct, frozen=True, gc=False):
+    """A channel has taken the message of an alert (`problem` is ""), or has not.
+
+    `retry_ms`: how long the channel wants no message; 0 if it did not tell.
+    """
+
+    at: int
+    message_id: str
+    problem: str = ""
+    retry_ms: int = 0
+
+
+class PutSilence(msgspec.Struct, frozen=True, gc=False):
+    """Silence some alerts. `id` is a new one."""
+
+    at: int
+    id: str
+    silence: Silence
+
+
+class RemoveSilence(msgspec.Struct, frozen=True, gc=False):
+    at: int
+    id: str
+
+
 Command: TypeAlias = (
     PutApp
     | RemoveApp
@@ -317,6 +354,10 @@ Command: TypeAlias = (
     | DrainAgent
     | UndrainAgent
     | ReconcileTasks
+    | ReportProblem
+    | ReportDelivery
+    | PutSilence
+    | RemoveSilence
 )
 Event: TypeAlias = (
     Tick
@@ -356,6 +397,10 @@ class Kind(StrEnum):
     APP_VERSION = "app_version"  # app key/number → AppVersion
     ATTEMPT = "attempt"  # firing id/item/number → Attempt, if its shard was put into the queue again afterwards
 
+    ALERT = "alert"  # see alert_key → Alert
+    ALERT_MESSAGE = "alert_message"  # message id → AlertMessage
+    SILENCE = "silence"  # silence id → Silence
+
 
 #: The names that stores use. They are in tables, because `kind.value` is a Python function call in CPython 3.11
 #: (`enum.property`).
@@ -377,6 +422,9 @@ Record: TypeAlias = (
     | Pause
     | Backfill
     | AppVersion
+    | Alert
+    | AlertMessage
+    | Silence
     | str
     | bool
 )
@@ -562,6 +610,13 @@ class RunTraced(msgspec.Struct, frozen=True, gc=False):
     app: str
 
 
+class AlertDue(msgspec.Struct, frozen=True, gc=False):
+    """A message is to be sent now. The effect may get lost: then the core repeats it after a while."""
+
+    id: str
+    message: AlertMessage
+
+
 Call: TypeAlias = (
     Resubscribe
     | Revive
@@ -574,7 +629,7 @@ Call: TypeAlias = (
     | Reconcile
     | Suppress
 )
-Notice: TypeAlias = Publish | AttemptTraced | RunTraced
+Notice: TypeAlias = Publish | AttemptTraced | RunTraced | AlertDue
 """An effect that informs. Nothing depends on it."""
 Effect: TypeAlias = Save | Call | Acknowledge | Notice
 
@@ -594,7 +649,7 @@ EFFECT_ORDER: tuple[tuple[type, ...], ...] = (
         Suppress,
     ),
     (Acknowledge,),
-    (Publish, AttemptTraced, RunTraced),
+    (Publish, AttemptTraced, RunTraced, AlertDue),
 )
 RANK = {effect: rank for rank, effects in enumerate(EFFECT_ORDER) for effect in effects}
 assert set(RANK) == set(Effect.__args__), "EFFECT_ORDER must rank every effect exactly once"

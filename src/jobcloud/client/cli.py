@@ -19,6 +19,7 @@ import jobcloud
 from jobcloud import zones
 from jobcloud.client import render
 from jobcloud.client.commands import (
+    alerts,
     apply,
     apps,
     backfills,
@@ -49,7 +50,7 @@ PANELS = {
     _START: ("dev", "scheduler", "backup", "restore", "state"),
     _APPS: ("app", "job", "pause", "resume", "apply", "export", "run-local"),
     _RUNS: ("runs", "run", "tasks", "task", "logs", "explain", "retry", "backfill", "kill", "history", "statistics"),
-    _CLUSTER: ("cluster", "executors", "events", "agent", "framework"),
+    _CLUSTER: ("cluster", "executors", "events", "alerts", "agent", "framework"),
     _TOOLS: ("doctor", "next", "plan", "import-ej"),
 }
 
@@ -180,6 +181,12 @@ cli.add_typer(tasks.commands, name="task", rich_help_panel=_RUNS, help="Tasks: s
 cli.command("cluster", rich_help_panel=_CLUSTER)(cluster.show_cluster)
 cli.command("executors", rich_help_panel=_CLUSTER)(cluster.list_executors)
 cli.command("events", rich_help_panel=_CLUSTER)(events.events)
+cli.add_typer(
+    alerts.commands,
+    name="alerts",
+    rich_help_panel=_CLUSTER,
+    help="Alerts: list them, silence some, test a channel.",
+)
 cli.add_typer(
     cluster.agent_commands, name="agent", rich_help_panel=_CLUSTER, help="Agents: drain one before maintenance."
 )

@@ -243,6 +243,25 @@ class Client:
     def cancel_backfill(self, job: str) -> None:
         self._send("DELETE", f"jobs/{_part(job)}/backfill")
 
+    def alerts(self, team: str = "") -> Json:
+        """The alerts as `items`, and the channels."""
+        return self._json("GET", "alerts", params={"team": team} if team else {})
+
+    def silences(self) -> list[Json]:
+        items: list[Json] = self._json("GET", "silences")["items"]
+        return items
+
+    def add_silence(self, given: Json) -> Json:
+        """Silence alerts. `given`: forSeconds, condition, subject, team, owner, comment."""
+        return self._json("POST", "silences", json=given)
+
+    def remove_silence(self, silence_id: str) -> None:
+        self._send("DELETE", f"silences/{_part(silence_id)}")
+
+    def test_channel(self, channel: str) -> Json:
+        """Send a test message to a channel: `{channel, problem}`."""
+        return self._json("POST", f"alerts/channels/{_part(channel)}/test")
+
     def trigger(self, job: str, terms: Json | None = None) -> Json:
         """Make a run. `terms` has what replaces the job's own values in it."""
         return self._json("POST", f"jobs/{_part(job)}/trigger", **({"json": terms} if terms else {}))

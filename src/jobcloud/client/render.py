@@ -330,6 +330,48 @@ def backfill(item: Json) -> None:
     say(f"{count} fire times of job {job} {verb} a run{more}; fire times that wait now: {item['waiting']}")
 
 
+def alerts(item: Json, *, wide: bool = False) -> None:
+    """The alerts, and the channels that do not take messages. With `wide`, all columns and all channels."""
+    found = item["items"]
+    if wide:
+        rows = (
+            (
+                a["condition"], a["subject"], a["team"], a["owner"], _alert_state(a), moment(a["openedAt"]),
+                moment(a["closedAt"]), a["count"], ", ".join(a["untold"]), a["text"],
+            )
+            for a in found
+        )  # fmt: skip
+        titles = ("CONDITION", "SUBJECT", "TEAM", "OWNER", "STATE", "SINCE", "ENDED", "COUNT#", "UNTOLD", "TEXT")
+        show_table(titles, rows, "no alert is open")
+    else:
+        short = ((a["condition"], a["subject"], _alert_state(a), short_moment(a["openedAt"]), a["text"]) for a in found)
+        show_table(("CONDITION", "SUBJECT", "STATE", "SINCE", "TEXT"), short, "no alert is open", cut=True)
+    if not item["channels"]:
+        say("no channel is configured: set alerts.channels_file")
+    for channel in item["channels"]:
+        if channel["problem"]:
+            again = moment(channel["nextAttempt"])
+            say(f"channel {channel['name']} does not take messages: {channel['problem']}; next attempt {again}")
+        elif wide:
+            say(f"channel {channel['name']}: {channel['kind']}")
+
+
+def _alert_state(alert: Json) -> str:
+    return f"{alert['state']}, silenced" if alert["silenced"] else str(alert["state"])
+
+
+def silences(items: Iterable[Json]) -> None:
+    rows = (
+        (s["id"], moment(s["until"]), s["condition"] or "all", s["subject"] or "all", _of_whom(s), s["comment"])
+        for s in items
+    )
+    show_table(("ID", "UNTIL", "CONDITION", "SUBJECT", "TEAM/OWNER", "COMMENT"), rows, "nothing is silenced", cut=True)
+
+
+def _of_whom(silence: Json) -> str:
+    return f"{silence['team'] or '*'}/{silence['owner'] or '*'}" if silence["team"] or silence["owner"] else "all"
+
+
 def app(item: Json) -> None:
     show_fields(
         [

@@ -54,11 +54,11 @@ class AdHocRuns(Part):
         self._state.put_ad_hoc(job)
         self._by_app.setdefault(app, {})[job.key] = None
         firing = self._state.new_firing(job, Cause.TRIGGER, event.at, event.terms)
-        self._firings.add(firing)
+        self._firings.add(firing, event.at)
         text = f"{len(firing.work)} shards are due, an ad-hoc run"
         self._state.publish(event.at, Topic.FIRED, text, job=job.key, firing_id=firing.id)
 
-    def firing_ended(self, firing: Firing, at: int) -> None:
+    def run_ended(self, firing: Firing, at: int) -> None:
         if (job := self._state.ad_hoc.get(firing.job)) is not None:
             self._prune(job.app_key)
 

@@ -122,7 +122,7 @@ class Backfills(Part):
             else:
                 self._state.delete(Kind.BACKFILL, name)
             firing = self._state.new_firing(job, Cause.CATCH_UP, fire_ms, _TERMS)
-            self._firings.add(firing)
+            self._firings.add(firing, at)
             text = f"{len(firing.work)} shards are due, a backfill of {utc(fire_ms)}"
             self._state.publish(at, Topic.FIRED, text, job=name, firing_id=firing.id)
 

@@ -31,9 +31,13 @@ from jobcloud.messages import (
     Publish,
     PutApp,
     PutJob,
+    PutSilence,
     ReconcileTasks,
     RemoveApp,
     RemoveJob,
+    RemoveSilence,
+    ReportDelivery,
+    ReportProblem,
     Resubscribe,
     Retry,
     RunAdHoc,
@@ -51,6 +55,7 @@ from jobcloud.messages import (
 from jobcloud.model import Firing
 from jobcloud.scheduler import invariants
 from jobcloud.scheduler.ad_hoc_runs import AdHocRuns
+from jobcloud.scheduler.alerts import Alerts
 from jobcloud.scheduler.app_versions import AppVersions
 from jobcloud.scheduler.backfills import Backfills
 from jobcloud.scheduler.circuit_breakers import CircuitBreakers
@@ -102,6 +107,9 @@ class Scheduler:
         self.pauses = state.pauses
         self.backfills = state.backfills
         self.app_versions = state.app_versions
+        self.alerts = state.alerts
+        self.alert_messages = state.alert_messages
+        self.silences = state.silences
         self.faults = state.faults
         self.cluster = state.cluster
         self.queue = state.queue
@@ -111,15 +119,16 @@ class Scheduler:
         circuit_breakers = CircuitBreakers(state)
         reconciliation = Reconciliation(state)
         self._tasks = Tasks(state, hooks, firings, reconciliation)
-        self._timetable = Timetable(state, firings, self._tasks)
+        self._timetable = Timetable(state, hooks, firings, self._tasks)
         self._backfills = Backfills(state, firings)
         ad_hoc_runs = AdHocRuns(state, hooks, firings)
         self._restorations = Restorations(state, firings)
         self._warm_executors = WarmExecutors(state, executors, circuit_breakers, self._tasks)
         self._cycle = Cycle(state, hooks, firings, executors, circuit_breakers, self._warm_executors)
         self._drains = Drains(state, reconciliation, self._tasks, self._cycle)
-        rollouts = Rollouts(state, firings, reconciliation, self._tasks)
+        rollouts = Rollouts(state, hooks, firings, reconciliation, self._tasks)
         versions = AppVersions(state)
+        self._alerts = Alerts(state)
         self._commands = commands = Commands(state, hooks, firings, self._timetable, self._tasks, rollouts, versions)
         # Each hook calls the parts in this order. `restore`: a part comes after those that it needs, and `commands`
         # applies the configuration last. `on_tick`: work becomes due before the cycle places it, and the parts that
@@ -140,6 +149,7 @@ class Scheduler:
             reconciliation,
             self._cycle,
             versions,
+            *([self._alerts] if policy.alert_channels else []),
             commands,
             *([Traces(state)] if policy.traced else []),
         )
@@ -178,6 +188,10 @@ class Scheduler:
             DrainAgent: self._drains.drain,
             UndrainAgent: self._drains.undrain,
             ReconcileTasks: reconciliation.reconcile,
+            ReportProblem: self._alerts.report_problem,
+            ReportDelivery: self._alerts.report_delivery,
+            PutSilence: self._alerts.put_silence,
+            RemoveSilence: self._alerts.remove_silence,
         }
         for restore in hooks.restore:
             restore(at)
@@ -254,7 +268,7 @@ class Scheduler:
     def _on_agent_lost(self, event: AgentLost) -> None:
         self.cluster.lose_agent(event.agent_id)
         for agent_lost in self._hooks.agent_lost:
-            agent_lost(event.agent_id)
+            agent_lost(event.agent_id, event.at)
         self._state.publish(event.at, Topic.CLUSTER, f"agent {event.agent_id} is unreachable or gone")
 
     def _on_send_failed(self, event: SendFailed) -> None:
@@ -271,7 +285,7 @@ class Scheduler:
     @property
     def warnings(self) -> tuple[str, ...]:
         """Problems that do not stop the scheduler. Any thread may read them."""
-        return (*self._timetable.warnings, *self._restorations.warnings(self._ticked))
+        return (*self._timetable.warnings, *self._restorations.warnings(self._ticked), *self._alerts.warnings)
 
     @property
     def framework_id(self) -> str:

@@ -120,7 +120,7 @@ class Drains(Part):
         if answer and self._state.connected and not event.certain:
             self._state.emit(event.call)
 
-    def agent_lost(self, agent_id: str) -> None:
+    def agent_lost(self, agent_id: str, at: int) -> None:
         self.windows.pop(agent_id, None)  # if the agent comes back, its offers announce the window again
 
     def _would_lose(self, agent_id: str, window: Window) -> bool:

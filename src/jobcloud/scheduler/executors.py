@@ -122,7 +122,7 @@ class Executors(Part):
         self._drop_if_deserted(key, executor)
         self._state.cycle_due = True
 
-    def agent_lost(self, agent_id: str) -> None:
+    def agent_lost(self, agent_id: str, at: int) -> None:
         for key, executor in list(self._state.executors.items()):
             if executor.agent_id == agent_id:
                 self._drop_if_deserted(key, executor)

@@ -83,9 +83,11 @@ class Firings(Part):
 
     # ------------------------------------------------------------------------------------------------- changes
 
-    def add(self, firing: Firing) -> None:
+    def add(self, firing: Firing, at: int) -> None:
         """Add a new firing. None of its shards has been tried."""
         self._add(firing, {})
+        for hook in self._hooks.run_added:
+            hook(firing, at)
 
     def _add(self, firing: Firing, changes: Mapping[int, Shard]) -> None:
         self._state.put_firing(firing, changes)
@@ -145,7 +147,7 @@ class Firings(Part):
             self._state.emit(RunTraced(firing, job.app_key if job is not None else ""))
         if job is not None:
             self.ensure_resident(job, at)
-        for hook in self._hooks.firing_ended:
+        for hook in self._hooks.run_ended:
             hook(firing, at)
         self._state.request_cycle()
 
@@ -168,7 +170,7 @@ class Firings(Part):
         if (firing := self.resident(job.key)) is not None:
             self._resize(firing, job, at, over=over)
         elif not over and not self._state.queue.unfinished(job.key):
-            self.add(self._state.new_firing(job, Cause.DAEMON, at))
+            self.add(self._state.new_firing(job, Cause.DAEMON, at), at)
 
     def _resize(self, firing: Firing, job: Job, at: int, *, over: bool) -> None:
         """Adapt the firing of a resident job to the job's shard count.

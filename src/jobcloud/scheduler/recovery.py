@@ -14,6 +14,8 @@ from jobcloud.config import App, Job, JobKind, Resources
 from jobcloud.messages import Kind, Record
 from jobcloud.model import (
     UNTRIED,
+    Alert,
+    AlertMessage,
     AppVersion,
     Attempt,
     Backfill,
@@ -27,6 +29,7 @@ from jobcloud.model import (
     Shard,
     Shards,
     ShardState,
+    Silence,
     Task,
     changed,
     replaced,
@@ -72,6 +75,9 @@ class Stored:
     ad_hoc: dict[str, Job] = field(default_factory=dict)
     #: the records of versions of apps by key
     app_versions: dict[str, AppVersion] = field(default_factory=dict)
+    alerts: dict[str, Alert] = field(default_factory=dict)
+    alert_messages: dict[str, AlertMessage] = field(default_factory=dict)
+    silences: dict[str, Silence] = field(default_factory=dict)
 
 
 def executor_key(agent_id: str, executor_id: str) -> str:
@@ -109,6 +115,7 @@ def recover(stored: Stored, at: int) -> Stored:
         restoration=stored.restoration, pauses=dict(stored.pauses),
         backfills={name: found for name, found in stored.backfills.items() if found.times},
         app_versions=dict(stored.app_versions),
+        alerts=dict(stored.alerts), alert_messages=dict(stored.alert_messages), silences=dict(stored.silences),
     )  # fmt: skip
     for name in whole.jobs:
         known = AD_HOC_STATE if name in stored.ad_hoc else stored.job_states.get(name)
@@ -361,7 +368,7 @@ def numbers_used(stored: Stored, epoch: int) -> int:
     Ended placeholder tasks leave no record, so their numbers are unknown. A server is not affected: it raises the epoch
     before it makes a new core.
     """
-    ids = [*stored.tasks, *stored.firings]
+    ids = [*stored.tasks, *stored.firings, *stored.alert_messages]
     ids += (shard.task_id for firing in stored.firings.values() for shard in firing.shards)
     ids += (shard.task_id for shard in stored.shards.values() if shard is not None)
     number = re.compile(rf"[-@~]{epoch}-([0-9]{{1,15}})(\.run)?(@[a-z][a-z0-9-]*)?$")

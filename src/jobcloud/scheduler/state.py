@@ -19,6 +19,7 @@ from jobcloud.model import (
     NO_TERMS,
     Attempt,
     Cause,
+    Condition,
     Firing,
     Restoration,
     Shard,
@@ -33,6 +34,16 @@ from jobcloud.scheduler.attempts import Attempts
 from jobcloud.scheduler.cluster import Cluster, Request
 from jobcloud.scheduler.launch import Artifacts, ExecutorPlan
 from jobcloud.scheduler.recovery import Stored, differences, recover, shard_key, with_starts
+
+
+@dataclass(frozen=True, slots=True)
+class AlertChannel:
+    """A channel for alerts, as the core knows it. An empty filter admits all alerts. `owners` are globs."""
+
+    name: str
+    conditions: frozenset[Condition] = frozenset()
+    teams: frozenset[str] = frozenset()
+    owners: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +98,12 @@ class Policy:
     restore_hold_ms: int = 30_000
     #: interval between two sweeps
     sweep_ms: int = 60_000
+    #: the channels that are informed about alerts; without any, nobody watches for alerts
+    alert_channels: tuple[AlertChannel, ...] = ()
+    #: the first alert of a message waits this long for others
+    alert_wait_ms: int = 5_000
+    #: the minimum time between two messages to one channel
+    alert_interval_ms: int = 60_000
     #: whether attempts and runs are traced for the history
     traced: bool = False
 
@@ -108,10 +125,10 @@ class State:
     """The stored records, and the data that only this leader has.
 
     The tables are `apps`, `jobs`, `ad_hoc`, `job_states`, `disabled_apps`, `firings`, `attempts`, `tasks`, `executors`,
-    `drains`, `backfills`, `pauses`, `app_versions`, `framework_id` and `restoration`. `jobs` and `job_states` include
-    ad-hoc jobs. Every part reads the tables. Only the methods of this class change them, together with the write set.
-    So no change can be lost at a change of leader. The write set and the effects are those of the event that is being
-    handled. `flush` returns both.
+    `drains`, `backfills`, `pauses`, `app_versions`, `alerts`, `alert_messages`, `silences`, `framework_id` and
+    `restoration`. `jobs` and `job_states` include ad-hoc jobs. Every part reads the tables. Only the methods of this
+    class change them, together with the write set. So no change can be lost at a change of leader. The write set and
+    the effects are those of the event that is being handled. `flush` returns both.
     """
 
     def __init__(self, policy: Policy, stored: Stored, epoch: int, at: int, matcher: MakeMatcher) -> None:
@@ -137,6 +154,9 @@ class State:
         self.pauses = whole.pauses
         self.backfills = whole.backfills
         self.app_versions = whole.app_versions
+        self.alerts = whole.alerts
+        self.alert_messages = whole.alert_messages
+        self.silences = whole.silences
         self._tables: dict[Kind, dict[str, Any]] = {
             Kind.APP: self.apps,
             Kind.JOB: self.jobs,
@@ -147,6 +167,9 @@ class State:
             Kind.BACKFILL: self.backfills,
             Kind.PAUSE: self.pauses,
             Kind.APP_VERSION: self.app_versions,
+            Kind.ALERT: self.alerts,
+            Kind.ALERT_MESSAGE: self.alert_messages,
+            Kind.SILENCE: self.silences,
         }
         self.connected = False
         self.cluster = Cluster(matcher(len(DIMENSIONS)))

@@ -24,6 +24,8 @@ from jobcloud.fields import names, values_of
 from jobcloud.messages import Apply, Command, DrainAgent, Kind, PutApp, PutJob, Record, RunAdHoc
 from jobcloud.model import (
     NO_TERMS,
+    Alert,
+    AlertMessage,
     AppVersion,
     Attempt,
     Backfill,
@@ -37,8 +39,10 @@ from jobcloud.model import (
     Pause,
     Restoration,
     Shard,
+    Silence,
     Task,
     Terms,
+    alert_key,
     shards_of,
     untried,
     version_key,
@@ -69,6 +73,9 @@ _TYPES: dict[Kind, type] = {
     Kind.APP_VERSION: AppVersion,
     Kind.RESTORATION: Restoration,
     Kind.ATTEMPT: Attempt,
+    Kind.ALERT: Alert,
+    Kind.ALERT_MESSAGE: AlertMessage,
+    Kind.SILENCE: Silence,
 }
 assert set(_TYPES) == set(Kind), "every kind of record needs a type"
 
@@ -239,6 +246,9 @@ def restore(stored: StoredRecords) -> Restored:
         restoration=_only(Restoration, readable[Kind.RESTORATION]).get(RESTORATION_KEY),
         attempts=dict(_attempts(stored, readable, faults)),
         ad_hoc=_only(Job, readable[Kind.AD_HOC]),
+        alerts=_only(Alert, readable[Kind.ALERT]),
+        alert_messages=_only(AlertMessage, readable[Kind.ALERT_MESSAGE]),
+        silences=_only(Silence, readable[Kind.SILENCE]),
         faults=faults,
     )
 
@@ -307,6 +317,8 @@ def _own_key(record: Record) -> str | None:
             return record.agent_id
         case AppVersion():
             return version_key(record.app.key, record.number)
+        case Alert():
+            return alert_key(record.condition, record.subject)
         case Executor():
             return f"{record.agent_id}/{record.id}"
         case _:

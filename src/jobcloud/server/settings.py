@@ -114,21 +114,32 @@ def _readable_file(path: Path) -> Path:
         ) from None
 
 
-def read_secret(path: Path) -> str:
-    """The secret in a file of one line.
-
-    Raises PydanticCustomError if the file cannot be read, can be read by other users, or contains no secret.
-    """
+def read_private(path: Path, limit: int) -> bytes:
+    """The first `limit` bytes of a file. Raises PydanticCustomError if other users can read it, or if nobody can."""
     try:
         with path.open("rb") as file:
             status = stat.S_IMODE(path.stat().st_mode)
-            content = file.read(_MAX_SECRET + 1)
+            content = file.read(limit)
     except OSError as error:
         raise _wrong(
             f"{path} cannot be read: {error.strerror}", "the path of a file that contains the secret"
         ) from None
     if status & 0o007:
         raise _wrong(f"{path} can be read by every user of this machine", f"run: chmod 600 {path}")
+    return content
+
+
+def _private_file(path: Path) -> Path:
+    read_private(path, 1)
+    return path
+
+
+def read_secret(path: Path) -> str:
+    """The secret in a file of one line.
+
+    Raises PydanticCustomError if the file cannot be read, can be read by other users, or contains no secret.
+    """
+    content = read_private(path, _MAX_SECRET + 1)
     secret = content.strip()
     if not secret or len(content) > _MAX_SECRET or not re.fullmatch(rb"[!-~]+", secret):
         raise _wrong(f"{path} contains no secret", "write the secret there as one line of ASCII without spaces")
@@ -646,6 +657,20 @@ class Archive(_Section):
         return read_secret(self.secret_file) if self.secret_file else ""
 
 
+class Alerts(_Section):
+    """Alerts to people."""
+
+    channels_file: Annotated[Path, AfterValidator(_private_file)] | None = Field(
+        default=None, description="a TOML file with the channels for alerts; without it, there are no alerts"
+    )
+    wait: Annotated[Duration, _between(timedelta(0), timedelta(hours=1))] = Field(
+        default=timedelta(seconds=5), description="how long the first alert of a message waits for others, 0s to 1h"
+    )
+    interval: Annotated[Duration, _between(timedelta(seconds=3), timedelta(days=1))] = Field(
+        default=timedelta(minutes=1), description="the minimum time between two messages to one channel, 3s to 1d"
+    )
+
+
 class Log(_Section):
     format: Literal["text", "json"] = Field(default="text", description='"text" for people, "json" for machines')
     level: Literal["debug", "info", "warning", "error"] = Field(
@@ -694,6 +719,7 @@ class Settings(BaseSettings):
     metrics: Metrics = Metrics()
     history: History = History()
     archive: Archive = Archive()
+    alerts: Alerts = Alerts()
     log: Log = Log()
 
     @check(mode="after")

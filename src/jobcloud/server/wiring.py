@@ -49,6 +49,8 @@ from jobcloud.scheduler import Policy, Scheduler
 from jobcloud.scheduler.launch import Artifacts
 from jobcloud.scheduler.state import MakeMatcher
 from jobcloud.server import epochs, logs
+from jobcloud.server.alerts.channels import load as load_channels
+from jobcloud.server.alerts.service import AlertService
 from jobcloud.server.api import (
     Access,
     ApiOptions,
@@ -127,6 +129,7 @@ class _Process:
         self._history = _history(wanted, data, self._clock.now_ms)
         self._loop_of_core: Loop[Scheduler] | None = None
         self._archive = self._made_archive()
+        self._alerts = _alerts(wanted, self._clock)
 
     def run(self, stop: threading.Event) -> int:
         sys.setswitchinterval(_SWITCH_S)
@@ -156,6 +159,8 @@ class _Process:
             base_url = _url(artifacts.advertise or artifacts.host, artifact_socket)
             policy = _policy(self._settings, Artifacts(base_url, zip_sha256, zip_path.name, bundle.command(zip_sha256)))
             policy = replace(policy, traced=self._history is not None or self._archive is not None)
+            if self._alerts is not None:
+                policy = replace(policy, alert_channels=tuple(each.filter for each in self._alerts.channels))
             api_url = self._settings.http.advertise or _url(self._settings.http.advertised, api_socket)
             if self._history is not None:
                 self._history.start()
@@ -166,6 +171,9 @@ class _Process:
             store, leadership = self._state(api_url)
             loop = self._loop(policy, store, leadership)
             stack.callback(loop.stop, _STOP_S)
+            if self._alerts is not None:
+                self._alerts.start(loop)
+                stack.callback(self._alerts.stop)
             refill = Refill(origin, lambda: loop.ask(lambda scheduler: list(scheduler.apps.values())))
             # The threads of the artifact server read files and compute little, so there may be many.
             limits = replace(_limits(self._settings, artifacts, descriptors), threads=40)
@@ -265,6 +273,8 @@ class _Process:
             sinks.append(self._history)
         if self._archive is not None:
             sinks.append(self._archive)
+        if self._alerts is not None:
+            sinks.append(self._alerts)
         loop: Loop[Scheduler] = Loop(
             MeasuredStore(store, self._tally),
             lambda: MeasuredDriver(MesosDriver(mesos, loop.abort, self._clock.now_ms), self._tally),
@@ -340,6 +350,7 @@ class _Process:
             history=self._history.reader if self._history is not None else None,
             standby=standby,
             archive=self._archive,
+            alert_channels=self._alerts,
         )
         return CountedApi(api, self._tally)
 
@@ -450,9 +461,19 @@ def _policy(wanted: Settings, artifacts: Artifacts) -> Policy:
         decline_refuse_ms=milliseconds(numbers.decline_refuse),
         misfire_threshold_ms=milliseconds(numbers.misfire_threshold),
         reconcile_interval_ms=milliseconds(numbers.reconcile_interval),
+        alert_wait_ms=milliseconds(wanted.alerts.wait),
+        alert_interval_ms=milliseconds(wanted.alerts.interval),
         history=numbers.history,
         app_versions=wanted.packages.versions,
     )
+
+
+def _alerts(wanted: Settings, clock: Clock) -> AlertService | None:
+    """The channels that the settings name. Raises ConfigError. None if there are none."""
+    if wanted.alerts.channels_file is None:
+        return None
+    channels = load_channels(wanted.alerts.channels_file)
+    return AlertService(channels, wanted.cluster.name, clock.now_ms, clock_warnings=clock.warnings)
 
 
 def _history(wanted: Settings, data: Path, now_ms: Callable[[], int]) -> History | None:

@@ -16,7 +16,7 @@ import jobcloud
 from jobcloud.archive.service import Archive
 from jobcloud.errors import JobcloudError
 from jobcloud.history.queries import Reader
-from jobcloud.server.api import ad_hoc_runs, apply, apps, attempts, cluster, jobs, logs, runs, tasks
+from jobcloud.server.api import ad_hoc_runs, alerts, apply, apps, attempts, cluster, jobs, logs, runs, tasks
 from jobcloud.server.api import history as history_api
 from jobcloud.server.api import packages as packages_api
 from jobcloud.server.api.apply import ApplyBody
@@ -27,9 +27,17 @@ from jobcloud.server.api.events import Notices
 from jobcloud.server.api.follow import Followers
 from jobcloud.server.api.guard import Guard, check_bind
 from jobcloud.server.api.patch import SUFFIX, patch_schema
-from jobcloud.server.api.ports import LogReader, Loop
+from jobcloud.server.api.ports import AlertChannels, LogReader, Loop
 from jobcloud.server.api.problems import MEDIA_TYPE, Issue, Problem, from_error, from_status, invalid
-from jobcloud.server.api.schema import AdHocConfig, AppConfig, BackfillConfig, JobConfig, ProblemView, TriggerConfig
+from jobcloud.server.api.schema import (
+    AdHocConfig,
+    AppConfig,
+    BackfillConfig,
+    JobConfig,
+    ProblemView,
+    SilenceConfig,
+    TriggerConfig,
+)
 from jobcloud.server.api.services import ApiOptions, Services
 from jobcloud.server.api.standby import Standby
 from jobcloud.server.api.streams import refused_stream
@@ -60,6 +68,7 @@ def create_api(
     statistics: Statistics | None = None,
     standby: Standby | None = None,
     archive: Archive | None = None,
+    alert_channels: AlertChannels | None = None,
 ) -> FastAPI:
     """The API behind its guard. `more_routes` have their own prefix and are behind the guard too.
 
@@ -97,8 +106,11 @@ def create_api(
         traces,
         statistics,
         archive,
+        alert_channels,
     )
-    resources = (apps, apply, packages_api, jobs, tasks, logs, runs, ad_hoc_runs, attempts, history_api, cluster)
+    resources = (
+        apps, apply, packages_api, jobs, tasks, logs, runs, ad_hoc_runs, attempts, history_api, alerts, cluster,
+    )  # fmt: skip
     routers = [(resource.router, PREFIX) for resource in resources]
     routers += [(extra, "") for extra in more_routes]
     for router, prefix in routers:
@@ -171,7 +183,10 @@ def _add_schemas(schemas: dict[str, Any]) -> None:
     """Add the schemas that are in no route's signature."""
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
-    for model in (AppConfig, JobConfig, AdHocConfig, ApplyBody, TriggerConfig, BackfillConfig, ProblemView):
+    models = (
+        AppConfig, JobConfig, AdHocConfig, ApplyBody, TriggerConfig, BackfillConfig, SilenceConfig, ProblemView,
+    )  # fmt: skip
+    for model in models:
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas |= schema.pop("$defs", {})
         schemas[model.__name__] = schema

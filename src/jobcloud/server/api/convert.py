@@ -9,7 +9,19 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from jobcloud.config import NEW_AD_HOC, SHA256, App, Job, JobKind, JobType, Package, Resources, parse_items, split_key
+from jobcloud.config import (
+    NEW_AD_HOC,
+    SHA256,
+    App,
+    Job,
+    JobKind,
+    JobType,
+    Package,
+    Resources,
+    check_team,
+    parse_items,
+    split_key,
+)
 from jobcloud.cron import CronError, Schedule
 from jobcloud.errors import ConfigError
 from jobcloud.executor.plugins import handler_name
@@ -26,6 +38,7 @@ from jobcloud.server.api.schema import (
     BackfillConfig,
     Config,
     JobConfig,
+    SilenceConfig,
     TriggerConfig,
 )
 from jobcloud.server.urls import ALLOW_PACKAGES, UrlPolicy
@@ -109,6 +122,11 @@ def read_trigger(body: Mapping[str, Any], job: Job) -> Terms:
 def read_backfill(body: Mapping[str, Any]) -> BackfillConfig:
     """Raises Problem that lists all problems."""
     return _read(body, BackfillConfig, lambda config: config)
+
+
+def read_silence(body: Mapping[str, Any]) -> SilenceConfig:
+    """Raises Problem that lists all problems."""
+    return _read(body, SilenceConfig, _silence)
 
 
 def check(kind: str, body: bytes) -> None:
@@ -347,6 +365,15 @@ def _terms(config: TriggerConfig, job: Job) -> Terms:
 def _check_key(key: str) -> None:
     if not key.isprintable():
         raise ConfigError("contains a character that cannot be printed", field="key", fix="use letters and digits")
+
+
+def _silence(config: SilenceConfig) -> SilenceConfig:
+    if config.team:
+        check_team("team", config.team)
+    for field, text in (("subject", config.subject), ("owner", config.owner), ("comment", config.comment)):
+        if not text.isprintable():
+            raise ConfigError("contains a character that cannot be printed", field=field, fix="use plain text")
+    return config
 
 
 def check_same_name(field: str, path: str, given: App | Job) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from jobcloud.messages import Command
+from jobcloud.model import Condition
 from jobcloud.ports import StoredFault
 from jobcloud.scheduler import Scheduler
 
@@ -19,6 +20,8 @@ class Health(Protocol):
     @property
     def connected(self) -> bool: ...
     @property
+    def epoch(self) -> int: ...
+    @property
     def well(self) -> bool: ...
     @property
     def problem(self) -> str: ...
@@ -28,6 +31,29 @@ class Health(Protocol):
     def recoveries(self) -> int: ...
     @property
     def faults(self) -> Sequence[StoredFault]: ...
+
+
+class AlertChannel(Protocol):
+    @property
+    def name(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def conditions(self) -> frozenset[Condition]: ...
+    @property
+    def teams(self) -> Sequence[str]: ...
+    @property
+    def owners(self) -> Sequence[str]: ...
+
+
+class AlertChannels(Protocol):
+    """The channels for alerts."""
+
+    @property
+    def channels(self) -> Sequence[AlertChannel]: ...
+
+    def test(self, name: str) -> str:
+        """Send a test message. Returns the problem, or "". Blocks for some seconds. Raises NotFound, Unavailable."""
 
 
 class Loop(Protocol):

@@ -34,6 +34,7 @@ from jobcloud import fields
 from jobcloud.config import (
     EVERY_AGENT,
     MAX_EXECUTORS,
+    MAX_LABEL,
     MAX_PRIORITY,
     MAX_SHARDS,
     MAX_WAITING,
@@ -45,6 +46,7 @@ from jobcloud.config import (
     stored_item_parameters,
 )
 from jobcloud.fields import REQUIRED, Change, Unit
+from jobcloud.model import Condition
 from jobcloud.scheduler.backfills import MAX_TIMES
 from jobcloud.server.api.body import json_type
 
@@ -292,6 +294,17 @@ class BackfillConfig(Config):
         1, alias="atOnce", ge=1, le=MAX_WAITING, description="runs at a time, if concurrency allows several"
     )
     dry_run: bool = Field(False, alias="dryRun", description="true: only list the fire times")
+
+
+class SilenceConfig(Config):
+    """The alerts that nobody is told of for a while. Without a filter, all alerts."""
+
+    for_seconds: int = Field(alias="forSeconds", ge=1, le=30 * 86_400, description="how long, in seconds")
+    condition: Annotated[Condition, Lax] | None = Field(None, description="default: all conditions")
+    subject: str = Field("", max_length=300, description="the key of a job or the id of an agent, as a glob")
+    team: str = Field("", max_length=MAX_LABEL, description="the team of the jobs")
+    owner: str = Field("", max_length=100, description="the label owner of the jobs, as a glob")
+    comment: str = Field("", max_length=300, description="text for people")
 
 
 def json_name(name: str) -> str:

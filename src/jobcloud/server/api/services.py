@@ -22,7 +22,7 @@ from jobcloud.server.api.body import read_object, read_object_or_nothing
 from jobcloud.server.api.events import Notices
 from jobcloud.server.api.follow import Followers
 from jobcloud.server.api.guard import Access
-from jobcloud.server.api.ports import LogReader, Loop
+from jobcloud.server.api.ports import AlertChannels, LogReader, Loop
 from jobcloud.server.api.snapshot import Snapshot, TooMany, take, take_of_jobs, take_of_run, view
 from jobcloud.server.api.traces import Statistics, TraceSearch
 from jobcloud.server.clock import wall_ms
@@ -63,7 +63,10 @@ class ApiOptions:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """`history`, `traces` and `statistics` are None without a history, `archive` without an archive of logs."""
+    """`history`, `traces` and `statistics` are None without a history, `archive` without an archive of logs.
+
+    `alerts` is None without channels.
+    """
 
     loop: Loop
     packages: PackageStore
@@ -79,6 +82,7 @@ class Services:
     traces: TraceSearch | None = None
     statistics: Statistics | None = None
     archive: Archive | None = None
+    alerts: AlertChannels | None = None
 
     def command(self, make: Callable[[int], Command]) -> int:
         """Carry out a command. Returns the instant for which it was made. Raises the errors of `Loop.command`."""
