@@ -211,8 +211,17 @@ class Load:
             lambda status, found: status == 202 and found["jobName"] == name and not found["existed"],
         )
 
+    async def _connection(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """An idle connection that the server has not closed, or a new one."""
+        while self._idle:
+            reader, writer = self._idle.pop()
+            if not reader.at_eof():
+                return reader, writer
+            writer.close()
+        return await asyncio.open_connection("127.0.0.1", self._port)
+
     async def _one(self, kind: str, due: float, head: bytes, check: Callable[[int, Any], bool]) -> None:
-        reader, writer = self._idle.pop() if self._idle else await asyncio.open_connection("127.0.0.1", self._port)
+        reader, writer = await self._connection()
         more = b"Content-Length: 0\r\n" if kind == "trigger" else b""
         writer.write(head + b" HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer " + TOKEN.encode() + b"\r\n")
         writer.write(more + b"\r\n")

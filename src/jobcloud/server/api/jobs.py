@@ -9,7 +9,7 @@ from fastapi import APIRouter, Response
 from fastapi import Query as Parameter
 from pydantic import Field
 
-from jobcloud.config import App, Job, JobKind, team_of
+from jobcloud.config import App, Job, JobKind, split_key, team_of
 from jobcloud.errors import ConfigError
 from jobcloud.messages import BackfillJob, CancelBackfill, PutJob, RemoveJob, SetJobEnabled, SetPaused, Trigger
 from jobcloud.model import Cause, Firing, ShardState
@@ -100,9 +100,10 @@ def list_jobs(
     team: Annotated[str, Parameter(description="only jobs of this team")] = "",
 ) -> JobList:
     check_filter(team)
+    team_of_app, name_of_app = split_key(app)
 
     def wanted(job: Job) -> bool:
-        return app in ("", job.app_key) and team in ("", job.team)
+        return (not app or (job.app == name_of_app and job.team == team_of_app)) and team in ("", job.team)
 
     snapshot = services.snapshot_of_jobs(wanted)
     keys = sorted(key for key, job in snapshot.jobs.items() if wanted(job))
