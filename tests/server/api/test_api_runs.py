@@ -149,7 +149,8 @@ def test_lists_are_the_same_whether_or_not_the_tables_are_copied_for_them(
     assert [api.get(path).json() for path in paths] == quick
     assert [len(found["items"]) for found in quick[:3]] != [0, 0, 0]
     for path in ("runs", "tasks"):
-        items, cursor = [], ""
+        items: list[object] = []
+        cursor = ""
         while cursor or not items:
             page = api.get(path, params={"limit": 1, "cursor": cursor}).json()
             items += page["items"]
