@@ -48,6 +48,7 @@ TOKEN = "token-of-the-benchmark"
 LONG_SHARDS, SHARDS, OF_AGENT = 20, 10, 100
 FEW, TRIGGERED, PAGE = 20, 40, 20
 TIMES = 3.0
+MAX_IDLE_S = 1.0
 KINDS = ("bare", "list", "detail", "trigger")
 
 
@@ -135,7 +136,7 @@ def world(jobs: int, tasks: int, launches: int) -> Iterator[Api]:
         # Agents that hold exactly the long tasks and their executors.
         add_agents(cluster, tasks // OF_AGENT, f"cpus:{OF_AGENT / 10 + 0.1};mem:131072;disk:100000", 1 << 30)
         until(lambda: api.counts()["running"] >= tasks, f"{tasks} running tasks", 1_200)
-        add_agents(cluster, 50 + launches // 50, "cpus:32;mem:131072;disk:100000", 1_000)
+        add_agents(cluster, 50 + launches // 50, "cpus:32;mem:131072;disk:100000", 300)
         for number in range(launches // SHARDS):
             api.send("POST", f"jobs/busy{number}/enable")
         yield api
@@ -181,7 +182,8 @@ class Load:
     def __init__(self, port: int, seed: int = 1) -> None:
         self._port = port
         self._dice = random.Random(seed)
-        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        #: the connections that wait, and since when
+        self._idle: list[tuple[float, asyncio.StreamReader, asyncio.StreamWriter]] = []
         self.seconds: dict[str, list[float]] = defaultdict(list)
         self.failures: list[str] = []
 
@@ -212,10 +214,10 @@ class Load:
         )
 
     async def _connection(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """An idle connection that the server has not closed, or a new one."""
+        """A waiting connection that the server does not close soon, or a new one."""
         while self._idle:
-            reader, writer = self._idle.pop()
-            if not reader.at_eof():
+            since, reader, writer = self._idle.pop()
+            if time.perf_counter() - since < MAX_IDLE_S:
                 return reader, writer
             writer.close()
         return await asyncio.open_connection("127.0.0.1", self._port)
@@ -229,7 +231,7 @@ class Load:
         length = int(answer.partition(b"content-length: ")[2].partition(b"\r\n")[0])
         body = await reader.readexactly(length)
         self.seconds[kind].append(time.perf_counter() - due)
-        self._idle.append((reader, writer))
+        self._idle.append((time.perf_counter(), reader, writer))
         status = int(answer.split(b" ", 2)[1])
         if not check(status, json.loads(body)):
             self.failures.append(f"{head.decode()}: {status} {body[:200]!r}")
