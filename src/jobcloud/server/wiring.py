@@ -84,7 +84,7 @@ NEEDED_BYTES = 8 << 20
 _SWITCH_S = 0.0005
 # The garbage collector stops all threads. With Python's first threshold of 700, records of short tasks count as old.
 # Next to 100,000 tasks, this causes a collection of all objects every few seconds, which takes 0.2 s.
-_GC_THRESHOLDS = (50_000, 20, 20)
+_GC_THRESHOLDS = (10_000, 50, 20)
 
 
 def run_scheduler(wanted: Settings) -> int:
