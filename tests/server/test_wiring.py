@@ -128,7 +128,7 @@ def test_history_is_kept_by_default_if_one_scheduler_has_the_state(
 ) -> None:
     wanted = load(flags=MASTER | flags | ({"data": tmp_path} if "data" in flags else {}))
     with capture_logs() as lines:
-        history = wiring._history(wanted, tmp_path, lambda: 0)
+        history = wiring._history(wanted, tmp_path, lambda: 0, lambda: None)
     assert (history is not None) == kept
     warned = any("no history is kept" in line["event"] and "history.url" in line["event"] for line in lines)
     assert warned == ("etcd.hosts" in flags and not kept)

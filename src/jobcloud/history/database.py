@@ -11,7 +11,7 @@ import importlib.resources
 import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -35,10 +35,10 @@ from sqlalchemy.sql import Insert
 
 from jobcloud.errors import JobcloudError
 from jobcloud.history.rows import Batch, Row
-from jobcloud.history.tables import REPLACED, TIMES, WRITTEN, attempts
+from jobcloud.history.tables import REPLACED, TIMES, WRITTEN, attempts, utc
 
 #: the newest migration
-HEAD: Final = "0001"
+HEAD: Final = "0002"
 VERSION_TABLE: Final = "history_version"
 # MariaDB uses SQLAlchemy's dialect for MySQL, because the options of the tables begin with `mysql_`.
 _DRIVERS = {"postgresql": "postgresql+psycopg", "mariadb": "mysql+pymysql"}
@@ -47,7 +47,6 @@ _CONNECT_S = 5
 _LOCK_S = 60
 # The lock of migrations: an arbitrary number that no other program locks.
 _LOCK = 7_203_115_808_122
-_EPOCH = datetime(1970, 1, 1)  # the drivers want UTC without a zone
 _Convert: TypeAlias = Callable[[int], object]
 
 
@@ -208,10 +207,6 @@ def _times(table: Table) -> tuple[int, ...]:
     return tuple(place for place, column in enumerate(table.columns) if column.name in TIMES)
 
 
-def _naive(instant: int) -> datetime:
-    return _EPOCH + timedelta(milliseconds=instant)
-
-
 def _iso(instant: int) -> str:
     return f"{_iso_second(instant // 1000)}.{instant % 1000:03d}000"
 
@@ -223,10 +218,10 @@ def _iso_second(second: int) -> str:
 
 def _seconds(instant: int) -> datetime:
     """MariaDB's TIMESTAMP has whole seconds, and begins one second after the epoch."""
-    return _EPOCH + timedelta(seconds=max(1, instant // 1000))
+    return utc(max(1, instant // 1000) * 1000)
 
 
-_TIMES: dict[str, _Convert] = {"sqlite": _iso, "postgresql": _naive, "mariadb": _seconds}
+_TIMES: dict[str, _Convert] = {"sqlite": _iso, "postgresql": utc, "mariadb": _seconds}
 #: the statements that take and give back the lock of migrations
 _LOCKS = {
     "postgresql": ("SELECT pg_advisory_lock(:lock)", "SELECT pg_advisory_unlock(:lock)"),

@@ -97,7 +97,7 @@ class Reader:
 
     def events(self, task_id: str) -> list[Found]:
         """The states of one attempt, oldest first."""
-        with self._connect() as connection:
+        with self.connect() as connection:
             statement = select(traces).where(traces.c.task_id == task_id).order_by(traces.c.id).limit(MAX_GROUPS)
             return [row._asdict() for row in connection.execute(statement)]
 
@@ -105,7 +105,7 @@ class Reader:
         """Statistics of the groups whose names follow `cursor`, sorted by name, and the next cursor."""
         group: ColumnElement[str] = literal("") if by == "total" else attempts.c[by]
         where = _where(attempts, wanted)
-        with self._connect() as connection:
+        with self.connect() as connection:
             found: dict[str, Statistics] = {"": Statistics("")} if by == "total" else {}
             for row in connection.execute(_sums(group, where)):
                 _add(found.setdefault(row.name, Statistics(row.name)), row)
@@ -124,13 +124,14 @@ class Reader:
             if not _CURSOR.fullmatch(cursor):
                 raise ConfigError("is not a cursor of this server", field="cursor", fix="pass nextCursor of a page")
             where = [*where, table.c.id < cursor]
-        with self._connect() as connection:
+        with self.connect() as connection:
             found = connection.execute(page_of(table, where, limit + 1)).all()
         rows: list[Found] = [row._asdict() for row in found[:limit]]
         return rows, str(rows[-1]["id"]) if len(found) > limit else ""
 
     @contextmanager
-    def _connect(self) -> Iterator[Connection]:
+    def connect(self) -> Iterator[Connection]:
+        """A connection for one question. Raises Unavailable for the errors of the database."""
         try:
             with self._opened().engine.connect() as connection:
                 yield connection

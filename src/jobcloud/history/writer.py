@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from sqlalchemy.exc import DataError, IntegrityError
 
 from jobcloud.history.database import Database
+from jobcloud.history.registrations import Registrations
 from jobcloud.history.retention import Limits, Retention
 from jobcloud.history.rows import Batch, Event, of_events, of_state
 from jobcloud.history.spool import Spool
@@ -76,6 +77,7 @@ class Writer:
         queue: int = 100_000,
         now_ms: Callable[[], int],
         monotonic: Callable[[], float] = time.monotonic,
+        registered: Callable[[], int | None] = lambda: None,
     ) -> None:
         self._open_database = open_database
         self._spool = spool
@@ -92,6 +94,7 @@ class Writer:
         self._turns = 0
         self._database: Database | None = None
         self._retention = Retention(limits, now_ms)
+        self._registrations = Registrations(registered, now_ms)
         self._written = self._dropped = 0
         self._problem, self._since_ms = "", 0
         self._retry_at = self._retry_s = 0.0
@@ -187,7 +190,10 @@ class Writer:
             self._dropped += len(events)
 
     def _catch_up(self, database: Database) -> None:
-        """While few events wait: write the spool and a new leader's runs, and delete what is over the limits."""
+        """While few events wait: write the spool and a new leader's runs, and delete what is over the limits.
+
+        The leader also keeps the number of registered jobs.
+        """
 
         def write(batch: Batch) -> None:
             self._write(database, batch)
@@ -203,6 +209,7 @@ class Writer:
             if not known.runs and self._known is known:
                 self._known = None
         if self._leads:
+            self._registrations.run(database)
             self._retention.run(database, self._pressed)
 
     def _pressed(self) -> bool:

@@ -36,8 +36,11 @@ from jobcloud.adapters.zookeeper.election import ZooKeeperElection
 from jobcloud.adapters.zookeeper.session import ZooKeeperSession, ZooKeeperSettings
 from jobcloud.adapters.zookeeper.store import ZooKeeperStore
 from jobcloud.client import context
+from jobcloud.config import SEPARATOR
 from jobcloud.errors import ConfigError, NotFound, Refused, StoreError, StoreFull, Unavailable
 from jobcloud.executor import bundle
+from jobcloud.history.elastic_job_search import ElasticJobSearch
+from jobcloud.history.elastic_job_statistics import ElasticJobStatistics
 from jobcloud.history.retention import Limits as HistoryLimits
 from jobcloud.history.service import History, HistoryOptions
 from jobcloud.match import CompiledMatcher, PlainMatcher
@@ -116,7 +119,7 @@ class _Process:
         self._clock = Clock()
         self._tally = Tally(wanted.metrics.jobs)
         self._scheduler: Scheduler | None = None
-        self._history = _history(wanted, data, self._clock.now_ms)
+        self._history = _history(wanted, data, self._clock.now_ms, self._registered)
 
     def run(self, stop: threading.Event) -> int:
         sys.setswitchinterval(_SWITCH_S)
@@ -269,6 +272,7 @@ class _Process:
         read_log = functools.partial(_read_log, self._outputs)
         sources = Sources(loop, self._clock, packages.usage, self._warnings, lambda: self._notices.missed)
         metrics = Metrics(self._tally, sources)
+        reader = self._history.reader if self._history is not None else None
         api = create_api(
             loop,
             packages,
@@ -280,7 +284,9 @@ class _Process:
             clock=self._clock.now_ms,
             warnings=self._warnings,
             more_routes=[metrics_api.router(metrics.scrape)],
-            history=self._history.reader if self._history is not None else None,
+            history=reader,
+            traces=ElasticJobSearch(reader) if reader is not None else None,
+            statistics=ElasticJobStatistics(reader, self._clock.now_ms) if reader is not None else None,
         )
         return CountedApi(api, self._tally)
 
@@ -292,6 +298,11 @@ class _Process:
             *(scheduler.warnings if scheduler is not None else ()),
             *(self._history.warnings() if self._history is not None else ()),
         )
+
+    def _registered(self) -> int | None:
+        """The number of registered jobs of the team `default`. Called on the thread of the history."""
+        scheduler = self._scheduler
+        return sum(SEPARATOR not in key for key in list(scheduler.jobs)) if scheduler is not None else None
 
     @contextlib.contextmanager
     def _context(self, url: str) -> Iterator[None]:
@@ -404,7 +415,9 @@ def _policy(wanted: Settings, artifacts: Artifacts) -> Policy:
     )
 
 
-def _history(wanted: Settings, data: Path, now_ms: Callable[[], int]) -> History | None:
+def _history(
+    wanted: Settings, data: Path, now_ms: Callable[[], int], registered: Callable[[], int | None]
+) -> History | None:
     """The history that the settings ask for. None if there is none."""
     history = wanted.history
     if history.url == "off" or (not history.url and wanted.data is None):
@@ -416,7 +429,7 @@ def _history(wanted: Settings, data: Path, now_ms: Callable[[], int]) -> History
         milliseconds(history.keep), history.keep_attempts, history.keep_attempts_per_job, history.keep_bytes
     )
     options = HistoryOptions(history.url, history.password, limits, history.spool_bytes, history.queue)
-    return History(options, data, now_ms)
+    return History(options, data, now_ms, registered)
 
 
 def zookeeper_state(wanted: ZooKeeper) -> str:

@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 import jobcloud
 from jobcloud.errors import JobcloudError
+from jobcloud.history.elastic_job import Statistics, TraceSearch
 from jobcloud.history.queries import Reader
 from jobcloud.server.api import apply, apps, attempts, cluster, jobs, logs, runs, tasks
 from jobcloud.server.api import history as history_api
@@ -30,7 +31,6 @@ from jobcloud.server.api.problems import MEDIA_TYPE, Issue, Problem, from_error,
 from jobcloud.server.api.schema import AppConfig, BackfillConfig, JobConfig, ProblemView, TriggerConfig
 from jobcloud.server.api.services import ApiOptions, Services
 from jobcloud.server.api.surplus import refuse_surplus
-from jobcloud.server.api.traces import Statistics, TraceSearch
 from jobcloud.server.clock import wall_ms
 from jobcloud.server.origin import Origin
 from jobcloud.server.packages import PackageStore

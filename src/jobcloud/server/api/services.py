@@ -11,6 +11,7 @@ from fastapi import Depends, Request
 from starlette.convertors import Convertor, register_url_convertor
 
 from jobcloud.errors import JobcloudError
+from jobcloud.history.elastic_job import Statistics, TraceSearch
 from jobcloud.history.queries import Reader
 from jobcloud.messages import Command
 from jobcloud.scheduler.explain import AgentView, Explanation
@@ -20,7 +21,6 @@ from jobcloud.server.api.follow import Followers
 from jobcloud.server.api.guard import Access
 from jobcloud.server.api.ports import LogReader, Loop
 from jobcloud.server.api.snapshot import Snapshot, take
-from jobcloud.server.api.traces import Statistics, TraceSearch
 from jobcloud.server.clock import wall_ms
 from jobcloud.server.origin import Origin
 from jobcloud.server.packages import PackageStore, referenced

@@ -10,11 +10,11 @@ from zoneinfo import ZoneInfo
 from fastapi import APIRouter, Request, Response
 
 from jobcloud.errors import ConfigError
+from jobcloud.history.elastic_job import Execution, StatusTrace, TraceQuery
 from jobcloud.server.api.elastic_job.access import speaks_version_3
 from jobcloud.server.api.elastic_job.answers import is_own, shown
 from jobcloud.server.api.elastic_job.dates import date
 from jobcloud.server.api.services import ServicesDep
-from jobcloud.server.api.traces import Execution, StatusTrace, TraceQuery
 from jobcloud.zones import zone as zone_of
 
 router = APIRouter()
@@ -148,8 +148,11 @@ def _truth(name: str, value: str) -> bool:
 
 
 def _text(name: str, value: str) -> str:
+    """A text to search for. PostgreSQL refuses NUL."""
     if len(value) > _MAX_FILTER:
         raise ConfigError("is too long", field=name, fix=f"at most {_MAX_FILTER} characters")
+    if "\0" in value:
+        raise ConfigError("has a NUL character", field=name, fix="leave it out")
     return value
 
 
@@ -159,7 +162,7 @@ def _instant(given: Mapping[str, str], name: str, zone: ZoneInfo) -> int:
     if not text:
         return 0
     try:
-        return max(0, int(datetime.strptime(text, "%Y-%m-%d %H:%M:%S").replace(tzinfo=zone).timestamp() * 1000))
+        return max(1, int(datetime.strptime(text, "%Y-%m-%d %H:%M:%S").replace(tzinfo=zone).timestamp() * 1000))
     except (ValueError, OverflowError):
         fix = "give a time such as 2017-07-10 12:00:00"
         raise ConfigError(f"{text[:80]!r} is not a time", field=name, fix=fix) from None

@@ -13,11 +13,11 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from jobcloud.config import DEFAULT_TEAM, Job, JobKind, JobType
+from jobcloud.history.elastic_job import Interval, Period, Sample, TaskResult
 from jobcloud.server.api.elastic_job.answers import shown
 from jobcloud.server.api.elastic_job.dates import date
 from jobcloud.server.api.elastic_job.tasks import running
 from jobcloud.server.api.services import Services, ServicesDep
-from jobcloud.server.api.traces import Interval, Period, Sample, TaskResult
 from jobcloud.zones import zone as zone_of
 
 router = APIRouter(prefix="/job/statistics")
@@ -53,8 +53,9 @@ def list_running_tasks(request: Request, services: ServicesDep, since: str = "")
     if since != _WEEK:
         return shown(request, [])
     if services.statistics is not None:
-        return shown(request, _samples(services, "runningCount", services.statistics.running_tasks_of_week()))
-    return shown(request, _now(services, "runningCount", len(running(services.snapshot()))))
+        tasks = running(services.snapshot())
+        return shown(request, _samples(services, "runningCount", services.statistics.running_tasks_of_week(tasks)))
+    return shown(request, _samples(services, "runningCount", [_now(services, len(running(services.snapshot())))]))
 
 
 @router.get("/jobs/type")
@@ -76,15 +77,18 @@ def list_running_jobs(request: Request, services: ServicesDep, since: str = "") 
     if since != _WEEK:
         return shown(request, [])
     if services.statistics is not None:
-        return shown(request, _samples(services, "runningCount", services.statistics.running_jobs_of_week()))
-    return shown(request, _now(services, "runningCount", len({task.job for task in running(services.snapshot())})))
+        tasks = running(services.snapshot())
+        return shown(request, _samples(services, "runningCount", services.statistics.running_jobs_of_week(tasks)))
+    jobs = {task.job for task in running(services.snapshot())}
+    return shown(request, _samples(services, "runningCount", [_now(services, len(jobs))]))
 
 
 @router.get("/jobs/register")
 def list_registered_jobs(request: Request, services: ServicesDep) -> Response:
-    if services.statistics is not None:
-        return shown(request, _samples(services, "registeredCount", services.statistics.registered_jobs()))
-    return shown(request, _now(services, "registeredCount", len(_jobs(services))))
+    """The numbers of past days, and the present one."""
+    past = services.statistics.registered_jobs() if services.statistics is not None else ()
+    now = _now(services, len(_jobs(services)), len(past) + 1 if past else 0)
+    return shown(request, _samples(services, "registeredCount", [*past, now]))
 
 
 def _jobs(services: Services) -> list[Job]:
@@ -92,9 +96,9 @@ def _jobs(services: Services) -> list[Job]:
     return [job for job in jobs if job.team == DEFAULT_TEAM]
 
 
-def _now(services: Services, name: str, count: int) -> list[dict[str, Any]]:
+def _now(services: Services, count: int, id_: int = 0) -> Sample:
     now = services.clock()
-    return _samples(services, name, [Sample(0, count, now, now)])
+    return Sample(id_, count, now, now)
 
 
 def _samples(services: Services, name: str, samples: Iterable[Sample]) -> list[dict[str, Any]]:
