@@ -9,7 +9,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import event, func, inspect, select, text
-from sqlalchemy.exc import DataError
+from sqlalchemy.exc import DataError, OperationalError
 from tests.history_kit import START, OpenDatabase, make_attempt, make_run, played
 
 from jobcloud.history import migrations
@@ -209,6 +209,23 @@ def test_newest_end_is_found(database: Database) -> None:
     assert database.newest_ms() == 0
     database.write(of_events([make_attempt(5), make_attempt(3)]))
     assert database.newest_ms() == START + 6_000
+
+
+def test_statement_that_takes_too_long_ends(database: Database, url: str) -> None:
+    """Except for writes to SQLite, which wait for no server."""
+    endless = {
+        "sqlite": "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n",
+        "postgresql": "SELECT pg_sleep(10000)",
+        "mariadb": "SELECT sum(a.seq * b.seq) FROM seq_1_to_1000000 AS a, seq_1_to_1000000 AS b",
+    }
+    for reading in {True, database.kind == "sqlite"}:
+        brief = Database(url, reading=reading, limit_s=1)
+        for use in (brief.question, brief.engine.connect):
+            with pytest.raises(OperationalError), use() as connection:
+                connection.execute(text(endless[brief.kind])).all()
+        with brief.question() as connection:
+            assert connection.execute(text("SELECT 1")).scalar() == 1
+        brief.close()
 
 
 def test_password_is_not_shown() -> None:

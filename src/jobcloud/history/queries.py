@@ -133,7 +133,7 @@ class Reader:
     def connect(self) -> Iterator[Connection]:
         """A connection for one question. Raises Unavailable for the errors of the database."""
         try:
-            with self._opened().engine.connect() as connection:
+            with self._opened().question() as connection:
                 yield connection
         except SQLAlchemyError as error:
             problem = " ".join(str(getattr(error, "orig", None) or error).split())[:200]

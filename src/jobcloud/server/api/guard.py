@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -36,6 +37,8 @@ _JSON_LIMITS = {"/api/v1/apply": MAX_APPLY_BYTES}
 _READS_AT_ONCE, _MAX_WAITING = 4, 200
 # The last part of the paths of reads that are not counted: they mostly wait, and compute little.
 _PATIENT = frozenset({"events", "health", "logs", "stream"})
+# Questions to the history have turns of their own (`threads.Questions`): a database that is away must not delay others.
+_OF_HISTORY = re.compile(r"/api/v1/(history/.*|statistics)|/api/job/(events|statistics)/.*", re.DOTALL)
 # For answers to requests whose body was not read to its end: its rest would precede the next request.
 _HANG_UP = {"Connection": "close"}
 
@@ -88,7 +91,7 @@ class Guard:
         answer = _Answer(send)
         try:
             body = self._admit(scope, receive)
-            if scope["method"] in READS and scope["path"].rpartition("/")[2] not in _PATIENT:
+            if scope["method"] in READS and not _is_patient(scope["path"]):
                 await self._take_turn(answer)
             await self._app(scope, body, answer)
         except asyncio.CancelledError:
@@ -162,6 +165,10 @@ class Guard:
             if origin not in self._access.origins and _place(origin) != host.lower():
                 fix = "if it is yours, add it to the server's origins setting"
                 raise Problem("forbidden-origin", f"{origin[:100]!r} is not an origin of this server: {fix}.")
+
+
+def _is_patient(path: str) -> bool:
+    return path.rpartition("/")[2] in _PATIENT or _OF_HISTORY.fullmatch(path) is not None
 
 
 class _Answer:

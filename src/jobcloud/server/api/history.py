@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 from fastapi import Query as Parameter
 from pydantic import AwareDatetime, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -148,46 +149,61 @@ class StatisticsQuery(HistoryQuery):
     by: By = "job"
 
 
-@router.get("/history/runs")
-def list_past_runs(services: ServicesDep, query: Annotated[PastRunQuery, Parameter()]) -> PastRunList:
+@router.get("/history/runs", response_model=PastRunList)
+async def list_past_runs(services: ServicesDep, query: Annotated[PastRunQuery, Parameter()]) -> Response:
     """Ended runs, newest fire time first."""
-    rows, cursor = _reader(services).runs(query.wanted(state=query.state or ""), query.limit, query.cursor)
-    return PastRunList(items=[_run(row) for row in rows], next_cursor=cursor)
+    wanted = query.wanted(state=query.state or "")
+
+    def ask(reader: Reader) -> PastRunList:
+        rows, cursor = reader.runs(wanted, query.limit, query.cursor)
+        return PastRunList(items=[_run(row) for row in rows], next_cursor=cursor)
+
+    return await _answer(services, ask)
 
 
-@router.get("/history/attempts")
-def list_past_attempts(services: ServicesDep, query: Annotated[PastAttemptQuery, Parameter()]) -> PastAttemptList:
+@router.get("/history/attempts", response_model=PastAttemptList)
+async def list_past_attempts(services: ServicesDep, query: Annotated[PastAttemptQuery, Parameter()]) -> Response:
     """Ended attempts, newest end first."""
     wanted = query.wanted(run=query.run, state=query.outcome or "")
-    rows, cursor = _reader(services).attempts(wanted, query.limit, query.cursor)
-    return PastAttemptList(items=[_attempt(row) for row in rows], next_cursor=cursor)
+
+    def ask(reader: Reader) -> PastAttemptList:
+        rows, cursor = reader.attempts(wanted, query.limit, query.cursor)
+        return PastAttemptList(items=[_attempt(row) for row in rows], next_cursor=cursor)
+
+    return await _answer(services, ask)
 
 
-@router.get("/history/events")
-def list_past_events(
+@router.get("/history/events", response_model=PastEventList)
+async def list_past_events(
     services: ServicesDep, task: Annotated[str, Parameter(max_length=500, description="the task id of the attempt")]
-) -> PastEventList:
+) -> Response:
     """The states of one attempt, oldest first."""
-    return PastEventList(items=[_event(row) for row in _reader(services).events(task)])
+    return await _answer(services, lambda reader: PastEventList(items=[_event(row) for row in reader.events(task)]))
 
 
-@router.get("/statistics")
-def show_statistics(services: ServicesDep, query: Annotated[StatisticsQuery, Parameter()]) -> StatisticsList:
+@router.get("/statistics", response_model=StatisticsList)
+async def show_statistics(services: ServicesDep, query: Annotated[StatisticsQuery, Parameter()]) -> Response:
     """Statistics of the attempts that ended in a range of time. Default: the last 24 hours."""
     until = _ms(query.until) or services.clock()
     since = _ms(query.since) or until - _DAY_MS
     check_filter(query.team)
     wanted = Wanted(query.team, query.app, query.job, since_ms=since, until_ms=until)
-    found, cursor = _reader(services).statistics(query.by, wanted, query.limit, query.cursor)
-    return StatisticsList(
-        by=query.by, since=since, until=until, items=[_statistics(each) for each in found], next_cursor=cursor
-    )
+
+    def ask(reader: Reader) -> StatisticsList:
+        found, cursor = reader.statistics(query.by, wanted, query.limit, query.cursor)
+        items = [_statistics(each) for each in found]
+        return StatisticsList(by=query.by, since=since, until=until, items=items, next_cursor=cursor)
+
+    return await _answer(services, ask)
 
 
-def _reader(services: Services) -> Reader:
-    if services.history is None:
+async def _answer(services: Services, ask: Callable[[Reader], View]) -> Response:
+    """The answer to a question, made in a thread for questions. Raises Unavailable."""
+    reader = services.history
+    if reader is None:
         raise Unavailable("this scheduler keeps no history", fix="set history.url, see docs/history.md")
-    return services.history
+    text = await services.questions.ask(lambda: ask(reader).model_dump_json(by_alias=True))
+    return Response(text, media_type="application/json")
 
 
 def _ms(moment: datetime | None) -> int:

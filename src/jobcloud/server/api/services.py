@@ -21,6 +21,7 @@ from jobcloud.server.api.follow import Followers
 from jobcloud.server.api.guard import Access
 from jobcloud.server.api.ports import LogReader, Loop
 from jobcloud.server.api.snapshot import Snapshot, take
+from jobcloud.server.api.threads import Questions
 from jobcloud.server.clock import wall_ms
 from jobcloud.server.origin import Origin
 from jobcloud.server.packages import PackageStore, referenced
@@ -53,7 +54,7 @@ class ApiOptions:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """`history`, `traces` and `statistics` are None without a history."""
+    """`history`, `traces` and `statistics` are None without a history. Routes ask them in threads of `questions`."""
 
     loop: Loop
     packages: PackageStore
@@ -68,6 +69,7 @@ class Services:
     history: Reader | None = None
     traces: TraceSearch | None = None
     statistics: Statistics | None = None
+    questions: Questions = field(default_factory=Questions)
 
     def command(self, make: Callable[[int], Command]) -> int:
         """Carry out a command. Returns the instant for which it was made. Raises the errors of `Loop.command`."""

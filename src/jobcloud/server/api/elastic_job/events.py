@@ -56,22 +56,34 @@ _TRUTHS = {"1": True, "true": True, "0": False, "false": False}
 
 
 @router.get("/job/events/executions")
-def find_executions(request: Request, services: ServicesDep) -> Response:
-    if services.traces is None or not is_own(request.query_params.get("jobName", "")):
+async def find_executions(request: Request, services: ServicesDep) -> Response:
+    traces = services.traces
+    if traces is None or not is_own(request.query_params.get("jobName", "")):
         return shown(request, _NOTHING)
     zone = zone_of(services.options.elastic_job.zone)
-    found = services.traces.executions(_query(request.query_params, _EXECUTION, _EXECUTION_FILTERS, zone))
+    query = _query(request.query_params, _EXECUTION, _EXECUTION_FILTERS, zone)
     of_3 = speaks_version_3(request.scope)
-    return shown(request, {"total": found.total, "rows": [_execution(row, zone, of_3=of_3) for row in found.rows]})
+
+    def ask() -> Response:
+        found = traces.executions(query)
+        return shown(request, {"total": found.total, "rows": [_execution(row, zone, of_3=of_3) for row in found.rows]})
+
+    return await services.questions.ask(ask)
 
 
 @router.get("/job/events/statusTraces")
-def find_status_traces(request: Request, services: ServicesDep) -> Response:
-    if services.traces is None or not is_own(request.query_params.get("jobName", "")):
+async def find_status_traces(request: Request, services: ServicesDep) -> Response:
+    traces = services.traces
+    if traces is None or not is_own(request.query_params.get("jobName", "")):
         return shown(request, _NOTHING)
     zone = zone_of(services.options.elastic_job.zone)
-    found = services.traces.status_traces(_query(request.query_params, _STATUS, _STATUS_FILTERS, zone))
-    return shown(request, {"total": found.total, "rows": [_status(row, zone) for row in found.rows]})
+    query = _query(request.query_params, _STATUS, _STATUS_FILTERS, zone)
+
+    def ask() -> Response:
+        found = traces.status_traces(query)
+        return shown(request, {"total": found.total, "rows": [_status(row, zone) for row in found.rows]})
+
+    return await services.questions.ask(ask)
 
 
 def _execution(row: Execution, zone: ZoneInfo, *, of_3: bool) -> dict[str, Any]:
