@@ -80,7 +80,8 @@ def analyse(database: Database) -> None:
 
 def plan(database: Database, statement: Select[Any]) -> str:
     """What the database says about how it runs a statement."""
-    sql = statement.compile(database.engine, compile_kwargs={"literal_binds": True})
+    # `text` doubles the signs again.
+    sql = str(statement.compile(database.engine, compile_kwargs={"literal_binds": True})).replace("%%", "%")
     explain = {"sqlite": "EXPLAIN QUERY PLAN", "postgresql": "EXPLAIN", "mariadb": "EXPLAIN"}[database.kind]
     with database.engine.connect() as connection:
         if database.kind == "postgresql":

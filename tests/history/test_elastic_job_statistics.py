@@ -159,6 +159,23 @@ def test_results_of_a_period_read_an_index_alone(database: Database) -> None:
     assert "covering" in found.lower() or "index only" in found.lower() or "Using index" in found, found
 
 
+def test_statistics_of_a_range_read_only_its_rows(database: Database) -> None:
+    begin = NOW - 3_000 * 10 * MINUTE
+    made = [make_attempt(n, job=f"job{n % 50}", at=begin + n * 10 * MINUTE) for n in range(3_000)]
+    database.write(of_events(made))
+    analyse(database)
+    week = NOW - 14 * DAY  # of the first rows
+    for statement in (
+        elastic_job_statistics.by_minute(week, week + HOUR),
+        elastic_job_statistics.spans_of_tasks(week),
+        elastic_job_statistics.spans_of_jobs(week),
+    ):
+        found = plan(database, statement)
+        assert "Seq Scan" not in found, found
+        assert "SCAN history_attempts" not in found, found
+        assert "history_attempts_" in found or "PRIMARY" in found, found
+
+
 # ------------------------------------------------------------------------------------------------ registered jobs
 
 

@@ -93,11 +93,9 @@ def _results_of_day(connection: Connection, now: int) -> Sequence[TaskResult]:
     if beginning is None:
         return ()
     since = max(until - _DAY_MS, floor(beginning, _MINUTE_MS))
-    minute = (attempts.c.ended_ms - attempts.c.ended_ms % _MINUTE_MS).label("minute")
-    by_minute = select(minute, attempts.c.outcome, func.count()).where(*_within(since, until))
     succeeded: Counter[int] = Counter()
     failed: Counter[int] = Counter()
-    for at, outcome, count in connection.execute(by_minute.group_by("minute", attempts.c.outcome)):
+    for at, outcome, count in connection.execute(by_minute(since, until)):
         if outcome == SUCCEEDED:
             succeeded[at] += count
         elif outcome in FAILURES:
@@ -106,6 +104,13 @@ def _results_of_day(connection: Connection, now: int) -> Sequence[TaskResult]:
         TaskResult(id_, succeeded[at], failed[at], Interval.MINUTE, at, at + _MINUTE_MS)
         for id_, at in enumerate(range(since, until, _MINUTE_MS), 1)
     ]
+
+
+def by_minute(since: int, until: int) -> Select[Any]:
+    """The minutes of a range of time, and the numbers of attempts that ended then, by outcome."""
+    minute = (attempts.c.ended_ms - attempts.c.ended_ms % _MINUTE_MS).label("minute")
+    ended = select(minute, attempts.c.outcome, func.count()).where(*_within(since, until))
+    return ended.group_by("minute", attempts.c.outcome)
 
 
 def counted(since: int, until: int) -> Select[Any]:
@@ -131,10 +136,8 @@ def _result(connection: Connection, now: int, period: Period) -> TaskResult:
 
 
 def _running_tasks(connection: Connection, now: int, running: Sequence[Task]) -> Sequence[Sample]:
-    first, last = _hours()
-    spans = select(first, last, func.count().label("count")).where(*_crossing(now)).group_by("first", "last")
     changes: Counter[int] = Counter()
-    for row in _bounded(connection, spans):
+    for row in _bounded(connection, spans_of_tasks(now)):
         changes[row.first] += row.count
         changes[row.last + _HOUR_MS] -= row.count
     for task in running:
@@ -143,10 +146,8 @@ def _running_tasks(connection: Connection, now: int, running: Sequence[Task]) ->
 
 
 def _running_jobs(connection: Connection, now: int, running: Sequence[Task]) -> Sequence[Sample]:
-    first, last = _hours()
-    spans = select(attempts.c.job, first, last).where(*_crossing(now)).distinct()
     of_jobs: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
-    for row in _bounded(connection, spans):
+    for row in _bounded(connection, spans_of_jobs(now)):
         of_jobs[row.job].append((row.first, row.last))
     for task in running:
         of_jobs[task.job].append((_first_hour(task), now))
@@ -160,6 +161,18 @@ def _running_jobs(connection: Connection, now: int, running: Sequence[Task]) -> 
             end = floor(until, _HOUR_MS) + _HOUR_MS
             changes[end] -= 1
     return _summed(changes, _beginning(connection), now, len({task.job for task in running}))
+
+
+def spans_of_tasks(now: int) -> Select[Any]:
+    """The first and the last full hour of attempts, with the number of attempts."""
+    spans: Any = select(*_hours(), func.count().label("count"))
+    found: Select[Any] = spans.where(*_crossing(now)).group_by("first", "last")
+    return found
+
+
+def spans_of_jobs(now: int) -> Select[Any]:
+    """The jobs of attempts, with the first and the last full hour of an attempt."""
+    return select(attempts.c.job, *_hours()).where(*_crossing(now)).distinct()
 
 
 def _launched() -> ColumnElement[int]:
@@ -183,7 +196,7 @@ def _crossing(now: int) -> list[ColumnElement[bool]]:
     return [*_within(now - _WEEK_MS, now), attempts.c.step == "", _launched() > 0, first.element <= last.element]
 
 
-def _bounded(connection: Connection, statement: Any) -> Sequence[Any]:
+def _bounded(connection: Connection, statement: Select[Any]) -> Sequence[Any]:
     rows: Sequence[Any] = connection.execute(statement.limit(MAX_SPANS + 1)).all()
     if len(rows) > MAX_SPANS:
         raise Unavailable(

@@ -104,8 +104,8 @@ class StatisticsView(View):
     killed: int
     duration: QuantilesView
     queued: QuantilesView
-    cpu_seconds: float
-    memory_mb_seconds: float
+    cpu_seconds: float = Field(description="the requested CPUs, times the duration; the use is not measured")
+    memory_mb_seconds: float = Field(description="the requested megabytes, times the duration")
 
 
 class StatisticsList(View):
