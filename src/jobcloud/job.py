@@ -224,7 +224,7 @@ class FiringContext:
 class FiringListener:
     """Its methods are called once before the first shard of a firing starts, and once after the last shard has ended.
 
-    Each call is a task of its own on any agent. A call that is lost with its agent is repeated, with the same `run_id`
+    Each call is a task of its own on any agent. A call that the cluster loses is repeated, with the same `run_id`
     and a higher `fence`. Both methods may be `async def`.
     """
 

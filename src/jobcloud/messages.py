@@ -17,8 +17,12 @@ from jobcloud.config import App, Job, team_of
 from jobcloud.model import (
     NO_OUTCOME,
     NO_TERMS,
+    Alert,
+    AlertMessage,
+    AppVersion,
     Attempt,
     Backfill,
+    Condition,
     Drain,
     Executor,
     Firing,
@@ -30,6 +34,7 @@ from jobcloud.model import (
     Restoration,
     Shard,
     Share,
+    Silence,
     Task,
     Terms,
 )
@@ -128,11 +133,16 @@ class SendFailed(msgspec.Struct, frozen=True, gc=False):
 
 
 class PutApp(msgspec.Struct, frozen=True, gc=False):
-    """Register an app, or replace it (`replace`)."""
+    """Register an app, or replace it (`replace`).
+
+    Here and in other commands, `expected` are revisions (`scheduler.revisions.of_record`). The command is refused
+    unless the app or the job has one of them. None: the command does not depend on the revision.
+    """
 
     at: int
     app: App
     replace: bool = False
+    expected: tuple[str, ...] | None = None
 
 
 class RemoveApp(msgspec.Struct, frozen=True, gc=False):
@@ -141,6 +151,7 @@ class RemoveApp(msgspec.Struct, frozen=True, gc=False):
     at: int
     app: str
     jobs: bool = False
+    expected: tuple[str, ...] | None = None
 
 
 class SetAppEnabled(msgspec.Struct, frozen=True, gc=False):
@@ -156,11 +167,13 @@ class PutJob(msgspec.Struct, frozen=True, gc=False):
     job: Job
     replace: bool = False
     enabled: bool = True
+    expected: tuple[str, ...] | None = None
 
 
 class RemoveJob(msgspec.Struct, frozen=True, gc=False):
     at: int
     job: str
+    expected: tuple[str, ...] | None = None
 
 
 class SetJobEnabled(msgspec.Struct, frozen=True, gc=False):
@@ -172,13 +185,16 @@ class SetJobEnabled(msgspec.Struct, frozen=True, gc=False):
 class Apply(msgspec.Struct, frozen=True, gc=False):
     """Register or replace several apps and jobs: all of them, or none. No key occurs twice.
 
-    `prune`: remove the jobs that `left_out` names. The command changes no other app or job.
+    `prune`: remove the jobs that `left_out` names. The command changes no other app or job. `create`: refuse apps and
+    jobs that exist. `enabled` False: new jobs do not fire until they are enabled.
     """
 
     at: int
     apps: tuple[App, ...]
     jobs: tuple[Job, ...]
     prune: bool = False
+    create: bool = False
+    enabled: bool = True
 
     def left_out(self, known: Iterable[Job]) -> list[Job]:
         """The known jobs that the command does not name, of all apps that the command or one of its jobs names."""
@@ -195,6 +211,17 @@ class Trigger(msgspec.Struct, frozen=True, gc=False):
     terms: Terms = NO_TERMS
 
 
+class RunAdHoc(msgspec.Struct, frozen=True, gc=False):
+    """Run a job once that is not registered. `job.ad_hoc` is NEW_AD_HOC, and the scheduler replaces it.
+
+    If `terms` has a key, and an ad-hoc run of the app with this key is known, nothing changes.
+    """
+
+    at: int
+    job: Job
+    terms: Terms = NO_TERMS
+
+
 class SetPaused(msgspec.Struct, frozen=True, gc=False):
     """Pause or resume a job, an app, or everything. Running shards continue."""
 
@@ -207,7 +234,7 @@ class SetPaused(msgspec.Struct, frozen=True, gc=False):
 class BackfillJob(msgspec.Struct, frozen=True, gc=False):
     """Make runs of a TRANSIENT job for these past fire times, in this order.
 
-    Fire times that have a known run are left out. At most `at_once` of the new runs are unfinished at a time.
+    Fire times that have a kept run are left out. At most `at_once` of the new runs are unfinished at a time.
     """
 
     at: int
@@ -231,7 +258,7 @@ class KillTask(msgspec.Struct, frozen=True, gc=False):
 
 
 class ForgetTask(msgspec.Struct, frozen=True, gc=False):
-    """Forget a task that an operator knows to be dead. `force`: forget it even if Mesos reports it as alive."""
+    """Give up a task that no longer runs, as an operator knows. `force`: even if Mesos reports the task as alive."""
 
     at: int
     task_id: str
@@ -274,6 +301,39 @@ class ReconcileTasks(msgspec.Struct, frozen=True, gc=False):
     explicit: bool = True
 
 
+class ReportProblem(msgspec.Struct, frozen=True, gc=False):
+    """The server has noticed a problem outside the core, or its end (`text` is "")."""
+
+    at: int
+    condition: Condition
+    text: str
+
+
+class ReportDelivery(msgspec.Struct, frozen=True, gc=False):
+    """A channel has taken the message of an alert (`problem` is ""), or has not.
+
+    `retry_ms`: how long the channel wants no message; 0 if it did not tell.
+    """
+
+    at: int
+    message_id: str
+    problem: str = ""
+    retry_ms: int = 0
+
+
+class PutSilence(msgspec.Struct, frozen=True, gc=False):
+    """Silence some alerts. `id` is a new one."""
+
+    at: int
+    id: str
+    silence: Silence
+
+
+class RemoveSilence(msgspec.Struct, frozen=True, gc=False):
+    at: int
+    id: str
+
+
 Command: TypeAlias = (
     PutApp
     | RemoveApp
@@ -283,6 +343,7 @@ Command: TypeAlias = (
     | SetJobEnabled
     | Apply
     | Trigger
+    | RunAdHoc
     | SetPaused
     | BackfillJob
     | CancelBackfill
@@ -293,6 +354,10 @@ Command: TypeAlias = (
     | DrainAgent
     | UndrainAgent
     | ReconcileTasks
+    | ReportProblem
+    | ReportDelivery
+    | PutSilence
+    | RemoveSilence
 )
 Event: TypeAlias = (
     Tick
@@ -318,6 +383,7 @@ class Kind(StrEnum):
     APP = "app"  # app key → App
     JOB = "job"  # job key → Job
     JOB_STATE = "job_state"  # job key → JobState
+    AD_HOC = "ad_hoc"  # job key → Job of an ad-hoc run, as long as the run's record exists
     DISABLED_APP = "disabled_app"  # app key → True
     FIRING = "firing"  # firing id → Firing, without its shards if it is wide
     SHARD = "shard"  # firing id/item → Shard of a wide firing, once it has been tried
@@ -328,7 +394,12 @@ class Kind(StrEnum):
     BACKFILL = "backfill"  # job key → Backfill
     PAUSE = "pause"  # see pause_key → Pause
     RESTORATION = "restoration"  # "last" → Restoration
+    APP_VERSION = "app_version"  # app key/number → AppVersion
     ATTEMPT = "attempt"  # firing id/item/number → Attempt, if its shard was put into the queue again afterwards
+
+    ALERT = "alert"  # see alert_key → Alert
+    ALERT_MESSAGE = "alert_message"  # message id → AlertMessage
+    SILENCE = "silence"  # silence id → Silence
 
 
 #: The names that stores use. They are in tables, because `kind.value` is a Python function call in CPython 3.11
@@ -350,6 +421,10 @@ Record: TypeAlias = (
     | Attempt
     | Pause
     | Backfill
+    | AppVersion
+    | Alert
+    | AlertMessage
+    | Silence
     | str
     | bool
 )
@@ -535,6 +610,13 @@ class RunTraced(msgspec.Struct, frozen=True, gc=False):
     app: str
 
 
+class AlertDue(msgspec.Struct, frozen=True, gc=False):
+    """A message is to be sent now. The effect may get lost: then the core repeats it after a while."""
+
+    id: str
+    message: AlertMessage
+
+
 Call: TypeAlias = (
     Resubscribe
     | Revive
@@ -547,7 +629,7 @@ Call: TypeAlias = (
     | Reconcile
     | Suppress
 )
-Notice: TypeAlias = Publish | AttemptTraced | RunTraced
+Notice: TypeAlias = Publish | AttemptTraced | RunTraced | AlertDue
 """An effect that informs. Nothing depends on it."""
 Effect: TypeAlias = Save | Call | Acknowledge | Notice
 
@@ -567,7 +649,7 @@ EFFECT_ORDER: tuple[tuple[type, ...], ...] = (
         Suppress,
     ),
     (Acknowledge,),
-    (Publish, AttemptTraced, RunTraced),
+    (Publish, AttemptTraced, RunTraced, AlertDue),
 )
 RANK = {effect: rank for rank, effects in enumerate(EFFECT_ORDER) for effect in effects}
 assert set(RANK) == set(Effect.__args__), "EFFECT_ORDER must rank every effect exactly once"

@@ -18,7 +18,7 @@ from typing import Annotated, NamedTuple, TypeAlias, overload
 
 import msgspec
 
-from jobcloud.config import DELIMITER, MAX_PRIORITY, MAX_SHARDS, Amount, Resources
+from jobcloud.config import DELIMITER, MAX_PRIORITY, MAX_SHARDS, Amount, App, Resources
 
 # Ranges are checked when a record is decoded, so that one corrupt record cannot affect others.
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
@@ -105,7 +105,8 @@ class JobState(msgspec.Struct, frozen=True, gc=False):
     """The state of a job, apart from its configuration.
 
     `considered_ms`: every firing that was due up to this instant has been queued or skipped. `generation` rises with
-    each change of the configuration that requires running work to end before new work starts.
+    each change of the configuration that requires running work to end before new work starts. `success_ms`: the last
+    success of a run, or the instant since which a success is awaited; 0 if nobody wants to know.
     """
 
     considered_ms: Instant
@@ -113,6 +114,7 @@ class JobState(msgspec.Struct, frozen=True, gc=False):
     disabled: bool = False
     skipped: Count = 0
     skipped_reason: str = ""
+    success_ms: Instant = 0
 
 
 class Outcome(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -134,9 +136,9 @@ class Shard(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
     `attempt`: the number of tasks launched for it. `task_id`: the last of these tasks. `failures`: the number of
     attempts in a row that the cluster lost; if the shard is resident, attempts that ended in another way count too.
-    `retries`: the repeats after failures of the job itself. `lost_workers`: the number of attempts that were lost with
-    a shared worker. Until `avoid_ms`, the shard avoids the agent of its last attempt. `outcome`: the executor's report
-    of the last attempt. `end`: the end of the last attempt; None after success, or if the end is unknown.
+    `retries`: the retries so far. `lost_workers`: the number of attempts that were lost with a shared worker. Until
+    `avoid_ms`, the shard avoids the agent of its last attempt. `outcome`: the executor's report of the last attempt.
+    `end`: the end of the last attempt; None after success, or if the end is unknown.
     """
 
     state: ShardState = ShardState.WAITING
@@ -492,6 +494,99 @@ class Backfill(msgspec.Struct, frozen=True, gc=False):
 
     times: tuple[Instant, ...]
     at_once: Count = 1
+
+
+class AppVersion(msgspec.Struct, frozen=True, gc=False):
+    """A configuration of an app, and the instant of its registration; 0 if it is not known.
+
+    The number of each further version of the app is higher. `version_key` makes the key.
+    """
+
+    number: Count
+    at_ms: Instant
+    app: App
+
+
+def version_key(app: str, number: int) -> str:
+    return f"{app}/{number}"
+
+
+class Condition(StrEnum):
+    """What an alert is about. Its subject is a job, an agent or the scheduler itself."""
+
+    RUN_DEAD = "run_dead"
+    RUN_FAILED = "run_failed"
+    LATE = "late"
+    MISSED = "missed"
+    SKIPPED = "skipped"
+    NO_SUCCESS = "no_success"
+    ROLLOUT_STOPPED = "rollout_stopped"
+    AGENT_LOST = "agent_lost"
+    CLOCK = "clock"
+    STORE = "store"
+
+
+#: the conditions of jobs; the subject of their alerts is a job
+OF_JOBS = (
+    Condition.RUN_DEAD, Condition.RUN_FAILED, Condition.LATE, Condition.MISSED, Condition.SKIPPED,
+    Condition.NO_SUCCESS, Condition.ROLLOUT_STOPPED,
+)  # fmt: skip
+
+
+class Alert(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """A condition that holds, or that held and whose end is still to be told. `alert_key` makes its key.
+
+    `subject`: the key of a job, the id of an agent, or "" for the scheduler, and for all subjects beyond the limit of
+    alerts. `count`: how often the condition occurred. `text`: the last occurrence. `closed_ms` is 0 while the condition
+    holds. `channels` are informed about the alert; those in `untold` do not know its present state yet.
+    """
+
+    condition: Condition
+    subject: str
+    opened_ms: Instant
+    text: str
+    last_ms: Instant = 0
+    closed_ms: Instant = 0
+    count: Count = 1
+    run: str = ""
+    owner: str = ""
+    channels: tuple[str, ...] = ()
+    untold: tuple[str, ...] = ()
+
+
+class AlertMessage(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """A message to one channel, about several alerts. It stays until the channel has taken it.
+
+    `more`: the number of further alerts that have no room in it. `attempts`: the number of failed attempts to send it,
+    the last one because of `problem`. The next attempt is not before `not_before_ms`.
+    """
+
+    channel: str
+    made_ms: Instant
+    alerts: tuple[Alert, ...]
+    more: Count = 0
+    attempts: Count = 0
+    not_before_ms: Instant = 0
+    problem: str = ""
+
+
+class Silence(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """An operator's wish to hear nothing of some alerts until an instant. An empty field matches all alerts.
+
+    `subject` and `owner` are globs.
+    """
+
+    since_ms: Instant
+    until_ms: Instant
+    condition: Condition | None = None
+    subject: str = ""
+    team: str = ""
+    owner: str = ""
+    comment: str = ""
+
+
+def alert_key(condition: Condition, subject: str) -> str:
+    return f"{condition.value}/{subject}"
 
 
 def pause_key(*, job: str = "", app: str = "") -> str:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.core_world import Desk, apply, copy_of, make_app, make_job, make_offer, of
+from tests.core_world import POLICY, Desk, apply, copy_of, make_ad_hoc_job, make_app, make_job, make_offer, of
 
 from jobcloud import model
 from jobcloud.config import CatchUp, JobKind, PartitionPolicy
 from jobcloud.messages import (
+    AgentLost,
     BackfillJob,
     DrainAgent,
     Event,
     Kind,
+    PutSilence,
     RemoveApp,
+    RunAdHoc,
     Save,
     SetPaused,
     Status,
@@ -24,11 +28,13 @@ from jobcloud.messages import (
     Subscribed,
     Trigger,
 )
-from jobcloud.model import Restoration, ShardState, TaskState
+from jobcloud.model import Condition, Restoration, ShardState, Silence, TaskState
 from jobcloud.ports import StoredRecords
+from jobcloud.scheduler.state import AlertChannel
 from jobcloud.server import records
 from jobcloud.server.records import Restored
 
+ALERTING = replace(POLICY, alert_channels=(AlertChannel("ops"),))
 Values = dict[tuple[Kind, str], Any]  # JSON
 UPDATES = ("TASK_RUNNING", "TASK_STARTING", "TASK_FAILED", "TASK_UNREACHABLE", "TASK_RUNNING", "TASK_LOST")
 NUMBERS = (-(2**63), -(10**12), -1, 0, 1, 2, 3, 100, 2**31, 10**9, 10**12, 2**53, 2**63 - 1, 2**63, 10**30)
@@ -47,9 +53,11 @@ def whole() -> tuple[Values, int]:
         make_app(), make_app("other", executors=1),
         make_job("resident", kind=JobKind.DAEMON, shard_count=3),
         make_job("often", cron="0/5 * * * * ?", misfire=True, shard_count=6, failover=True, retry_count=3,
-                 timeout_ms=60_000, catch_up=CatchUp.ALL),
+                 timeout_ms=60_000, catch_up=CatchUp.ALL,
+                 labels="owner=alice", late_after_ms=1_000, no_success_ms=2_000),
         make_job("staged", cron="0/7 * * * * ?", firing_listener="shop:Stage", shard_count=2),
         make_job("away", app="other", cron="0/9 * * * * ?", partition=PartitionPolicy.REPLACE),
+        policy=ALERTING,
     )  # fmt: skip
     desk.tick(10_000)
     desk.offer(make_offer("first", "a1", cpus=3))
@@ -60,13 +68,21 @@ def whole() -> tuple[Values, int]:
     desk.do(Trigger(desk.at, "often"))
     desk.do(SetPaused(desk.at, True, job="staged"))
     desk.do(BackfillJob(desk.at, "often", (desk.at - 60_000, desk.at - 55_000)))
-    desk.run_until_idle(1_000)
+    desk.do(RunAdHoc(desk.at, make_ad_hoc_job("waits", app="other")))
+    desk.do(AgentLost(desk.at, "a9"))
+    desk.do(
+        PutSilence(desk.at, "s1", Silence(desk.at, desk.at + 60_000, Condition.LATE, "of*", "default", "a*", "known"))
+    )
+    desk.run_until_idle(ALERTING.alert_wait_ms)
     tables: dict[Kind, dict[str, Any]] = {
         Kind.APP: desk.stored.apps, Kind.JOB: desk.stored.jobs, Kind.JOB_STATE: desk.stored.job_states,
         Kind.FIRING: desk.stored.firings, Kind.TASK: desk.stored.tasks, Kind.EXECUTOR: desk.stored.executors,
         Kind.DRAIN: desk.stored.drains, Kind.FRAMEWORK: {"id": desk.stored.framework_id},
         Kind.SHARD: desk.stored.shards, Kind.ATTEMPT: desk.stored.attempts, Kind.PAUSE: desk.stored.pauses,
-        Kind.BACKFILL: desk.stored.backfills,
+        Kind.BACKFILL: desk.stored.backfills, Kind.AD_HOC: desk.stored.ad_hoc,
+        Kind.APP_VERSION: desk.stored.app_versions,
+        Kind.ALERT: desk.stored.alerts, Kind.ALERT_MESSAGE: desk.stored.alert_messages,
+        Kind.SILENCE: desk.stored.silences,
         Kind.RESTORATION: {"last": Restoration(desk.at - 9_000, desk.at - 5_000, settled=True)},
     }  # fmt: skip
     found = {
@@ -86,7 +102,7 @@ class Heir(Desk):
         for (kind, key), value in values.items():
             version = 2 if kind is Kind.FIRING and "width" in value else 1
             stored.records[kind][key] = json.dumps({"v": version, "r": value}).encode()
-        super().__init__(subscribed=False)
+        super().__init__(policy=ALERTING, subscribed=False)
         self.at, self.epoch = at, 2
         self.restored: Restored = records.restore(stored)
         self.stored = self.restored

@@ -13,9 +13,13 @@ from hypothesis import strategies as st
 from jobcloud.config import App, CatchUp, Job, JobKind, JobType, Package, Resources
 from jobcloud.messages import Kind, Record
 from jobcloud.model import (
+    Alert,
+    AlertMessage,
+    AppVersion,
     Attempt,
     Backfill,
     Cause,
+    Condition,
     Drain,
     End,
     Execution,
@@ -28,6 +32,7 @@ from jobcloud.model import (
     Shard,
     ShardState,
     Share,
+    Silence,
     Task,
     TaskState,
     changed,
@@ -59,6 +64,7 @@ TASK = Task(
 )
 EXECUTOR = Executor("exec", "agent", "app", (Share("ports", 2000, ranges=((31000, 31001),)),), "{}", 7)
 ATTEMPT = Attempt(1, "t0", "agent", "host", "exec", Execution.READY, End.LOST, 3, 4, "gone", Outcome("", "7"))
+ALERT = Alert(Condition.LATE, "job", 5, "it is late", 6, 7, 2, "job.1", "alice", ("ops", "web"), ("web",))
 SAMPLES: list[tuple[Kind, str, Record]] = [
     (Kind.APP, "app", APP),
     (Kind.JOB, "job", JOB),
@@ -75,8 +81,13 @@ SAMPLES: list[tuple[Kind, str, Record]] = [
     (Kind.DRAIN, "agent", Drain("agent", 5, 7, "disk")),
     (Kind.PAUSE, "job/report", Pause(5)),
     (Kind.BACKFILL, "report", Backfill((5, 7), 2)),
+    (Kind.APP_VERSION, "app/3", AppVersion(3, 5, APP)),
     (Kind.RESTORATION, "last", Restoration(5, 7, settled=True)),
     (Kind.ATTEMPT, "job.1/1/1", ATTEMPT),
+    (Kind.AD_HOC, "job~2-17", replace(JOB, cron="", ad_hoc="2-17")),
+    (Kind.ALERT, "late/job", ALERT),
+    (Kind.ALERT_MESSAGE, "ops-3-1", AlertMessage("ops", 5, (ALERT,), 1, 2, 9, "503")),
+    (Kind.SILENCE, "s1", Silence(5, 7, Condition.LATE, "j*", comment="a known problem")),
 ]
 
 
@@ -99,7 +110,14 @@ def test_samples_contain_every_kind() -> None:
 def test_stored_value_is_json_with_a_format_number() -> None:
     assert json.loads(encode(Kind.JOB_STATE, JobState(5))) == {
         "v": 1,
-        "r": {"considered_ms": 5, "generation": 1, "disabled": False, "skipped": 0, "skipped_reason": ""},
+        "r": {
+            "considered_ms": 5,
+            "generation": 1,
+            "disabled": False,
+            "skipped": 0,
+            "skipped_reason": "",
+            "success_ms": 0,
+        },
     }
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import threading
 from collections import namedtuple
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,11 @@ from structlog.testing import capture_logs
 from tests.api_kit import FakeLoop, client_of
 from tests.history_kit import make_attempt
 
-from jobcloud.errors import ConfigError, StoreFull
+from jobcloud.archive.index import Limits as ArchiveLimits
+from jobcloud.archive.s3 import S3Options
+from jobcloud.archive.service import ArchiveOptions
+from jobcloud.client import context
+from jobcloud.errors import ConfigError, StoreFull, Unavailable
 from jobcloud.server import wiring
 from jobcloud.server.api import ElasticJobOptions
 from jobcloud.server.origin import Origin
@@ -164,3 +170,45 @@ def test_api_of_elastic_job_asks_the_history(tmp_path: Path) -> None:
     # The other loop, which the API asks, has no jobs.
     assert (kept["registeredCount"], present["registeredCount"]) == (1, 0)
     process._history.stop()
+
+
+def test_archive_is_made_from_the_settings(tmp_path: Path) -> None:
+    assert wiring._Process(load(flags=MASTER), tmp_path)._archive is None
+    (secret := tmp_path / "secret").write_text("secret")
+    secret.chmod(0o600)
+    flags = {
+        "archive.url": "s3://logs/all", "archive.endpoint": "http://minio:9000", "archive.access_key": "AK",
+        "archive.secret_file": secret, "archive.attempts": "failed", "archive.keep": "1h", "archive.keep_logs": 7,
+        "archive.keep_logs_per_job": 3, "archive.keep_bytes": "1MiB", "archive.stream_bytes": "1MiB",
+        "archive.queue": 100, "archive.threads": 3, "archive.bytes_per_second": "2MiB", "cluster.name": "prod",
+    }  # fmt: skip
+    options = wiring.archive_options(load(flags=MASTER | flags))
+    assert options == ArchiveOptions(
+        S3Options("logs", "all", "http://minio:9000", "", "AK", "secret"), "prod", "failed", 1 << 20, 2 << 20, 3, 100,
+        ArchiveLimits(3_600_000, 7, 3, 1 << 20),
+    )  # fmt: skip
+    process = wiring._Process(load(flags=MASTER | {"archive.url": str(tmp_path / "logs")}), tmp_path)
+    assert process._archive is not None
+    process._archive._fail(OSError("no route to host"))
+    (warning,) = process._warnings()
+    assert "the archive of logs is away" in warning
+    with pytest.raises(Unavailable):
+        process._where()
+
+
+def test_file_for_clients_is_there_before_the_scheduler_leads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A standby has the file too, and no server that failed to start leaves one."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
+    found: list[context.Context] = []
+
+    def fail(data: Path) -> None:
+        found.append(context.find())
+        raise StoreFull("the disk is full")
+
+    monkeypatch.setattr(wiring, "_executor_zip", fail)
+    flags = {"data": str(tmp_path / "data"), "mesos.master": "127.0.0.1:1", "http.port": 0, "artifacts.port": 0}
+    wanted = load(flags=flags)
+    with pytest.raises(StoreFull):
+        wiring._Process(wanted, tmp_path / "data").run(threading.Event())
+    assert [(one.pid, bool(one.token)) for one in found] == [(os.getpid(), True)]
+    assert context.find() == context.Context(context.DEFAULT_URL)

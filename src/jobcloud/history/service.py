@@ -81,7 +81,7 @@ class History:
         if state.problem:
             found.append(f"the database of the history is away, events wait on disk: {state.problem}")
         if state.dropped:
-            found.append(f"the history has lost {state.dropped} events: there was no room for them")
+            found.append(f"the history lacks {state.dropped} events or rows: they found no room, or were refused")
         return tuple(found)
 
     def stop(self) -> None:

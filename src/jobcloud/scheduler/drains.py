@@ -120,7 +120,7 @@ class Drains(Part):
         if answer and self._state.connected and not event.certain:
             self._state.emit(event.call)
 
-    def agent_lost(self, agent_id: str) -> None:
+    def agent_lost(self, agent_id: str, at: int) -> None:
         self.windows.pop(agent_id, None)  # if the agent comes back, its offers announce the window again
 
     def _would_lose(self, agent_id: str, window: Window) -> bool:
@@ -215,7 +215,7 @@ class Drains(Part):
                 down[firing.id] += 1
                 self._tasks.kill(task, at)
             elif at >= plan.deadline_ms and job.failover:
-                self._reconciliation.send_kill(task, at)
+                self._tasks.move(task, at)
             else:
                 continue
             self._state.publish_task(at, Topic.CLUSTER, task, "leaves its agent, which is being drained")

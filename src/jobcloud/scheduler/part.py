@@ -57,10 +57,24 @@ class Part:
     def task_ended(self, task: Task, ending: Ending, at: int) -> None:
         """A task is over. Its record and its claim are gone, and its shard has its next state."""
 
+    # ------------------------------------------------------------------------------------------------- runs
+
+    def run_added(self, firing: Firing, at: int) -> None:
+        """A new firing was queued."""
+
+    def run_ended(self, firing: Firing, at: int) -> None:
+        """All shards of a firing have ended. The firing may be deleted already, because of a limit."""
+
+    def firings_skipped(self, job: Job, text: str, number: int, missed: bool, at: int) -> None:
+        """Firings of a job are skipped. `missed`: they were not handled in time. `text` describes all of them."""
+
+    def rollout_checked(self, job: str, stopped: str, at: int) -> None:
+        """A roll-out was checked, or has ended. `stopped`: why it does not go on, or ""."""
+
     # ------------------------------------------------------------------------------------------------- the cluster
 
-    def agent_lost(self, agent_id: str) -> None:
-        """An agent is unreachable. Its entry in the cluster is already marked as lost."""
+    def agent_lost(self, agent_id: str, at: int) -> None:
+        """An agent is unreachable or gone. Its entry in the cluster is already marked as `lost`."""
 
     def framework_removed(self) -> None:
         """Mesos has removed the framework. All tasks have been ended here."""
@@ -113,7 +127,11 @@ class Hooks:
         self.task_changed: tuple[Callable[[Task, Task, int], None], ...] = ()
         self.task_killed: tuple[Callable[[Task], None], ...] = ()
         self.task_ended: tuple[Callable[[Task, Ending, int], None], ...] = ()
-        self.agent_lost: tuple[Callable[[str], None], ...] = ()
+        self.run_added: tuple[Callable[[Firing, int], None], ...] = ()
+        self.run_ended: tuple[Callable[[Firing, int], None], ...] = ()
+        self.firings_skipped: tuple[Callable[[Job, str, int, bool, int], None], ...] = ()
+        self.rollout_checked: tuple[Callable[[str, str, int], None], ...] = ()
+        self.agent_lost: tuple[Callable[[str, int], None], ...] = ()
         self.framework_removed: tuple[Callable[[], None], ...] = ()
         self.send_failed: tuple[Callable[[SendFailed], None], ...] = ()
         self.app_changed: tuple[Callable[[str], None], ...] = ()

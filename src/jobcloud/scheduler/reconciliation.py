@@ -95,7 +95,7 @@ class Reconciliation(Part):
 
     # ------------------------------------------------------------------------------------------------- the cluster
 
-    def agent_lost(self, agent_id: str) -> None:
+    def agent_lost(self, agent_id: str, at: int) -> None:
         """Forget the agent's orphans. If the agent comes back, Mesos reports each task there."""
         for task_id in [task_id for task_id, (agent, _) in self.orphans.items() if agent == agent_id]:
             del self.orphans[task_id]

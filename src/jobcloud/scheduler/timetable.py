@@ -11,7 +11,7 @@ from jobcloud.cron import Schedule
 from jobcloud.messages import Topic
 from jobcloud.model import NO_TERMS, Cause, Firing, Terms
 from jobcloud.scheduler.firings import Firings
-from jobcloud.scheduler.part import Part
+from jobcloud.scheduler.part import Hooks, Part
 from jobcloud.scheduler.reason import Reason
 from jobcloud.scheduler.state import State
 from jobcloud.scheduler.tasks import Tasks
@@ -27,13 +27,14 @@ _LAST_MS = 253_402_300_799_000
 
 
 class Timetable(Part):
-    def __init__(self, state: State, firings: Firings, tasks: Tasks) -> None:
+    def __init__(self, state: State, hooks: Hooks, firings: Firings, tasks: Tasks) -> None:
         super().__init__(state)
+        self._hooks = hooks
         self._firings = firings
         self._tasks = tasks
         #: job → when it is due next
         self.due: dict[str, int] = {}
-        #: a heap of (due instant, job); an entry that differs from `due` is stale
+        #: a heap of (due instant, job); an entry that differs from `due` is obsolete
         self._timers: list[tuple[int, str]] = []
         #: job → the latest fire time of its firings by cron
         self._latest: dict[str, int] = {}
@@ -53,7 +54,7 @@ class Timetable(Part):
         return self._timers[0][0] if self._timers else None
 
     def sweep(self, at: int) -> None:
-        """Drop stale timers."""
+        """Drop obsolete timers."""
         self._timers = [(due, job) for job, due in self.due.items()]
         heapq.heapify(self._timers)
         self.review(at)
@@ -110,7 +111,7 @@ class Timetable(Part):
             first = schedule.next_after(considered)
             if first is not None and first <= at:
                 why = "missed in a pause, and the times of the job were changed before its end"
-                self._skip(job, first, at, why, schedule.count(considered, at))
+                self._skip(job, first, at, why, schedule.count(considered, at), missed=True)
         self.go_on(job, at, ahead_ms=REVIVED_MS)
 
     def reasons(self, job: Job, head: Firing | None, at: int) -> Iterator[Reason]:
@@ -159,7 +160,7 @@ class Timetable(Part):
         Each of them is queued or counted as skipped.
         """
         if job.catch_up is CatchUp.SKIP:
-            self._skip(job, first, at, "missed, and catchUp is skip", schedule.count(first - 1, last))
+            self._skip(job, first, at, "missed, and catchUp is skip", schedule.count(first - 1, last), missed=True)
             return
         # With REPLACE, each firing replaces the one before it, so only the last one would run.
         once = job.catch_up is CatchUp.ONCE or job.concurrency is Concurrency.REPLACE
@@ -170,7 +171,7 @@ class Timetable(Part):
                 if once
                 else "missed, and older than the last of them (catchUpLimit)"
             )
-            self._skip(job, first, at, why, others)
+            self._skip(job, first, at, why, others, missed=True)
         for fire_ms in instants:
             self.enqueue(job, Cause.CATCH_UP, fire_ms, at)
 
@@ -192,7 +193,7 @@ class Timetable(Part):
             self._latest[job.key] = max(fire_ms, self._latest.get(job.key, -1))
         for older in unfinished if replacing else ():
             self._tasks.cancel_firing(older, at, f"replaced by {firing.id}")
-        self._firings.add(firing)
+        self._firings.add(firing, at)
         due = len(terms.items) or len(firing.work)
         self._state.publish(at, Topic.FIRED, f"{due} shards are due", job=job.key, firing_id=firing.id)
 
@@ -206,20 +207,24 @@ class Timetable(Part):
             return "the firing before it has not ended, and misfire is false"
         return f"{behind} firings wait already (misfireLimit)" if behind >= job.misfire_limit else ""
 
-    def _skip(self, job: Job, fire_ms: int, at: int, why: str, number: int = 1) -> None:
-        """Count skipped firings; `fire_ms` is the first of them."""
+    def _skip(self, job: Job, fire_ms: int, at: int, why: str, number: int = 1, *, missed: bool = False) -> None:
+        """Count skipped firings; `fire_ms` is the first of them. `missed`: they were not handled in time."""
         state = self._state.job_states[job.key]
         self._state.change_job_state(job.key, skipped=state.skipped + number, skipped_reason=why)
         due = utc(fire_ms)
         what = f"the firing of {due} is" if number == 1 else f"{number} firings from {due} on are"
-        self._state.publish(at, Topic.SKIPPED, f"{what} skipped: {why}", job=job.key)
+        text = f"{what} skipped: {why}"
+        self._state.publish(at, Topic.SKIPPED, text, job=job.key)
+        for hook in self._hooks.firings_skipped:
+            hook(job, text, number, missed, at)
 
     def schedule(self, job: Job, after: int) -> None:
-        """Set the job's timer to its first fire time after an instant. A resident or a paused job has none.
+        """Set the job's timer to its first fire time after an instant. Resident, ad-hoc and paused jobs have none.
 
         When a job is resumed, the fire times of its pause are due at once, and most of them count as missed.
         """
-        if job.kind is JobKind.DAEMON or not self._state.enabled(job.key) or self._state.paused(job.key):
+        without_times = job.kind is JobKind.DAEMON or job.ad_hoc
+        if without_times or not self._state.enabled(job.key) or self._state.paused(job.key):
             self.unschedule(job.key)
             return
         self._set_timer(job.key, job.schedule().next_after(after))

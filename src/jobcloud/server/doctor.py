@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jobcloud.adapters.mesos.detector import parse_zk_uri
+from jobcloud.archive.stores import Away
 from jobcloud.errors import JobcloudError
 from jobcloud.findings import Finding, ok, problem, warning
 from jobcloud.server import state_commands
 from jobcloud.server.settings import Settings
-from jobcloud.server.wiring import NEEDED_BYTES, STATE_FILE
+from jobcloud.server.wiring import NEEDED_BYTES, STATE_FILE, archive_options
 
 _CONNECT_S = 3.0
 _MAX_SERVERS = 10
@@ -29,13 +30,14 @@ def examine(wanted: Settings) -> Iterator[Finding]:
         yield _port(name, host, port)
     yield from _mesos(wanted.mesos.master)
     yield from _store(wanted)
+    yield from _archive(wanted)
 
 
 def _data(data: Path | None) -> Iterator[Finding]:
     if data is None:
         yield warning("data", "the state is kept in memory only", "set data, or give --data DIR")
         return
-    folder = data if data.exists() else next(parent for parent in data.absolute().parents if parent.exists())
+    folder = _existing(data)
     if not os.access(folder, os.W_OK | os.X_OK) or not folder.is_dir():
         yield problem("data", f"{folder} cannot be written", "give the directory to the user of the scheduler")
         return
@@ -49,6 +51,11 @@ def _data(data: Path | None) -> Iterator[Finding]:
     state = data / STATE_FILE
     if state.exists() and not os.access(state, os.R_OK | os.W_OK):
         yield problem("data", f"{state} cannot be read and written", "give it to the user of the scheduler")
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists."""
+    return folder if folder.exists() else next(parent for parent in folder.absolute().parents if parent.exists())
 
 
 def _port(name: str, host: str, port: int) -> Finding:
@@ -105,3 +112,24 @@ def _store(wanted: Settings) -> Iterator[Finding]:
         yield problem("state", str(error), f"check {name}.auth_file, the certificates and the rights of the user")
     else:
         yield ok("state", f"can be read; epoch {epoch}" if epoch else "can be read; no scheduler has led yet")
+
+
+def _archive(wanted: Settings) -> Iterator[Finding]:
+    options = archive_options(wanted)
+    if options is None:
+        return
+    if isinstance(options.place, Path):
+        folder = _existing(options.place)
+        if not os.access(folder, os.W_OK | os.X_OK) or not folder.is_dir():
+            yield problem("archive", f"{folder} cannot be written", "give the directory to the user of the scheduler")
+        else:
+            yield ok("archive", f"{options.place} can be used")
+        return
+    store = options.store()
+    try:
+        store.prepare()
+        next(iter(store.list()), None)
+    except (Away, FileNotFoundError) as error:
+        yield problem("archive", str(error), "check archive.url, archive.endpoint, the key, and the rights of its user")
+    else:
+        yield ok("archive", f"{store} can be read; whether it can be written is not checked")

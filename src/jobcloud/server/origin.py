@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -22,6 +21,7 @@ import jobcloud
 from jobcloud.config import App, Package
 from jobcloud.errors import ConfigError, Unavailable
 from jobcloud.executor import http_job
+from jobcloud.server.deadline import Deadline
 from jobcloud.server.packages import PackageStore, Upload
 from jobcloud.server.urls import ALLOW_PACKAGES, UrlPolicy
 
@@ -65,7 +65,7 @@ class Origin:
             raise Unavailable(f"{_MAX_FETCHES} packages are being fetched already", fix="try again in a few seconds")
         try:
             began = time.monotonic()
-            deadline = _Deadline(self._timeout_s)
+            deadline = Deadline(self._timeout_s)
             with self._store.receive() as upload, deadline:
                 url = self._download(asked, upload, deadline)
                 path = self._accept(url, sha256 or upload.sha256, upload)
@@ -74,7 +74,7 @@ class Origin:
         log.info("package fetched", url=asked, sha256=upload.sha256, seconds=round(time.monotonic() - began, 1))
         return upload.sha256, path
 
-    def _download(self, url: str, upload: Upload, deadline: _Deadline) -> str:
+    def _download(self, url: str, upload: Upload, deadline: Deadline) -> str:
         """Write the content to `upload`. Return the URL that delivered it, after redirects."""
         for _ in range(_MAX_REDIRECTS + 1):
             further = self._get(url, upload, deadline)
@@ -90,7 +90,7 @@ class Origin:
             url = further
         raise ConfigError(f"redirects more than {_MAX_REDIRECTS} times", field=FIELD, fix=_UPLOAD)
 
-    def _get(self, url: str, upload: Upload, deadline: _Deadline) -> str | None:
+    def _get(self, url: str, upload: Upload, deadline: Deadline) -> str | None:
         """Write the content to `upload`, or return the URL of a redirect."""
         parts = self._policy.check(url, FIELD, "http(s)://host/path", ALLOW_PACKAGES)
         with _explained(url, deadline), contextlib.ExitStack() as stack:
@@ -108,7 +108,7 @@ class Origin:
             self._read(url, answer, upload, deadline)
         return None
 
-    def _read(self, url: str, answer: http.client.HTTPResponse, upload: Upload, deadline: _Deadline) -> None:
+    def _read(self, url: str, answer: http.client.HTTPResponse, upload: Upload, deadline: Deadline) -> None:
         whole, got = answer.length, 0
         if whole is not None and whole > self._store.max_bytes:
             raise self._too_large(url)
@@ -177,52 +177,8 @@ class Refill:
         return self._origin.obtain(package) if package is not None else None
 
 
-class _Deadline:
-    """Shuts the watched sockets down after `seconds`. Socket timeouts alone do not stop a server that sends slowly."""
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self._until = time.monotonic() + seconds
-        self._lock = threading.Lock()
-        self._watched: list[socket.socket] = []
-        self._timer = threading.Timer(seconds, self._end)
-        self._timer.daemon = True
-
-    def __enter__(self) -> None:
-        self._timer.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._timer.cancel()
-
-    @property
-    def over(self) -> bool:
-        return time.monotonic() >= self._until
-
-    def left(self, limit: float) -> float:
-        """Seconds left, at most `limit`. Raises TimeoutError if no time is left."""
-        self.check()
-        return min(limit, max(0.001, self._until - time.monotonic()))
-
-    def check(self) -> None:
-        """Raises TimeoutError if the time is over."""
-        if self.over:
-            raise TimeoutError
-
-    def watch(self, sock: socket.socket) -> None:
-        with self._lock:
-            self._watched.append(sock)
-        self.check()
-
-    def _end(self) -> None:
-        with self._lock:
-            for sock in self._watched:
-                with contextlib.suppress(OSError):
-                    # The plain socket, because objects of TLS are not safe for two threads.
-                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
-
-
 @contextlib.contextmanager
-def _explained(url: str, deadline: _Deadline) -> Iterator[None]:
+def _explained(url: str, deadline: Deadline) -> Iterator[None]:
     """Translate errors of the network into ConfigError."""
     try:
         yield

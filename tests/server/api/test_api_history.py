@@ -87,7 +87,8 @@ def test_attempts_are_listed_by_end_and_filtered(client: httpx.Client) -> None:
 
 def test_events_of_an_attempt_are_its_states(client: httpx.Client) -> None:
     (failed,) = items(client, "history/attempts", job="report", outcome="FAILED")
-    found = client.get("history/events", params={"task": failed["taskId"]}).json()["items"]
+    found = items(client, "history/events", task=failed["taskId"], limit=1)
+    assert items(client, "history/events", task=failed["taskId"]) == found
     assert [event["state"] for event in found][-1] == "TASK_FAILED"
     assert {event["state"] for event in found} == {"TASK_STAGING", "TASK_RUNNING", "TASK_FAILED"}
     assert found[-1]["at"] == "2026-01-01T00:00:01.234000Z"

@@ -74,7 +74,7 @@ def wide_run(loop: FakeLoop, count: int, message: str, name: str = "wide") -> Fi
     """A run with `count` failed shards, in the scheduler's tables."""
     shards = [Shard(ShardState.FAILED, 1, message=message, outcome=Outcome("exception"))] * count
     run = Firing(f"{name}.run", name, 1, Cause.TRIGGER, loop.now, shards_of(*shards), ended_ms=loop.now)
-    loop.scheduler.firings[run.id] = run
+    loop.scheduler._state.put_firing_unsaved(run)
     return run
 
 

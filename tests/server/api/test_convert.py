@@ -89,6 +89,9 @@ REPORT = Job(
     error_handler="webhook",
     error_webhook="https://shop.example.org/hook",
     description="d",
+    labels="owner=alice",
+    late_after_ms=1_500,
+    no_success_ms=2_000,
 )
 ALWAYS = Job(
     "always",

@@ -9,7 +9,19 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from jobcloud.config import SHA256, App, Job, JobType, Package, Resources, parse_items, split_key
+from jobcloud.config import (
+    NEW_AD_HOC,
+    SHA256,
+    App,
+    Job,
+    JobKind,
+    JobType,
+    Package,
+    Resources,
+    check_team,
+    parse_items,
+    split_key,
+)
 from jobcloud.cron import CronError, Schedule
 from jobcloud.errors import ConfigError
 from jobcloud.executor.plugins import handler_name
@@ -18,7 +30,17 @@ from jobcloud.model import Terms
 from jobcloud.server.api.body import json_type, parse
 from jobcloud.server.api.problems import MAX_ISSUES, Issue, Problem, invalid
 from jobcloud.server.api.rules import check_app, check_job, check_terms, unused_fields
-from jobcloud.server.api.schema import NESTED, AppConfig, BackfillConfig, Config, JobConfig, TriggerConfig
+from jobcloud.server.api.schema import (
+    NESTED,
+    NOT_AD_HOC,
+    AdHocConfig,
+    AppConfig,
+    BackfillConfig,
+    Config,
+    JobConfig,
+    SilenceConfig,
+    TriggerConfig,
+)
 from jobcloud.server.urls import ALLOW_PACKAGES, UrlPolicy
 
 PACKAGE_SCHEME = "package:sha256:"
@@ -66,11 +88,30 @@ def read_app(body: Mapping[str, Any], policy: UrlPolicy) -> App:
 
 def read_job(body: Mapping[str, Any], policy: UrlPolicy) -> Job:
     """Raises Problem that lists all problems."""
+    given, issues = _used(body)
+    return _read(given, JobConfig, lambda config: _job(config, policy), issues)
+
+
+def read_ad_hoc_run(body: Mapping[str, Any], policy: UrlPolicy) -> tuple[Job, Terms]:
+    """The job of an ad-hoc run, and the terms with its key. Raises Problem that lists all problems."""
+    given, issues = _used(body)
+    fixed = {"kind": JobKind.TRANSIENT, "cron": "", "ad_hoc": NEW_AD_HOC}
+
+    def build(config: AdHocConfig) -> tuple[Job, Terms]:
+        _check_key(config.key)
+        return _job(config, policy, **fixed), Terms(key=config.key)
+
+    names = [field.spec.name for field in fields_of(Job) if field.name in NOT_AD_HOC and field.spec.name in given]
+    issues += [Issue(name, "has no meaning for an ad-hoc run", "leave it out") for name in names]
+    return _read({name: value for name, value in given.items() if name not in names}, AdHocConfig, build, issues)
+
+
+def _used(body: Mapping[str, Any]) -> tuple[dict[str, Any], list[Issue]]:
+    """The fields of a job that have a meaning for its type, and the other fields as issues."""
     unused = unused_fields(body)
     problem = f"has no meaning for a job of type {body.get('jobType')}"
     issues = [Issue(name, problem, "leave it out") for name in unused]
-    given = {name: value for name, value in body.items() if name not in unused}
-    return _read(given, JobConfig, lambda config: _job(config, policy), issues)
+    return {name: value for name, value in body.items() if name not in unused}, issues
 
 
 def read_trigger(body: Mapping[str, Any], job: Job) -> Terms:
@@ -81,6 +122,11 @@ def read_trigger(body: Mapping[str, Any], job: Job) -> Terms:
 def read_backfill(body: Mapping[str, Any]) -> BackfillConfig:
     """Raises Problem that lists all problems."""
     return _read(body, BackfillConfig, lambda config: config)
+
+
+def read_silence(body: Mapping[str, Any]) -> SilenceConfig:
+    """Raises Problem that lists all problems."""
+    return _read(body, SilenceConfig, _silence)
 
 
 def check(kind: str, body: bytes) -> None:
@@ -100,6 +146,12 @@ def check(kind: str, body: bytes) -> None:
 def app_config(app: App) -> AppConfig:
     """The JSON of an app. Registering it again changes nothing."""
     return AppConfig.model_construct(**_to_json(app, App))
+
+
+def ad_hoc_config(job: Job, key: str) -> AdHocConfig:
+    """The JSON of the job of an ad-hoc run. Another run with it does the same."""
+    values = {name: value for name, value in _to_json(job, Job).items() if name not in NOT_AD_HOC}
+    return AdHocConfig.model_construct(**values, key=key)
 
 
 def job_config(job: Job) -> JobConfig:
@@ -283,23 +335,24 @@ def _package(policy: UrlPolicy, url: str, sha256: str) -> Package:
     return Package(url, sha256)
 
 
-def _job(config: JobConfig, policy: UrlPolicy) -> Job:
-    values = _from_json(config, Job)
+def _job(config: JobConfig | AdHocConfig, policy: UrlPolicy, **fixed: Any) -> Job:
+    """The job of a configuration. `fixed` has attributes that the configuration lacks."""
+    values = _from_json(config, Job) | fixed
     values["resources"] = Resources(**values["resources"])
     values["error_handler"] = handler_name(values["error_handler"])
     if values["error_webhook"]:
         policy.check(values["error_webhook"], "jobProperties.job_exception_webhook", "https://host/path", _ALLOW_JOBS)
     if values["type"] is JobType.HTTP:
         policy.check(values["http_uri"], "httpUri", "https://host/path", _ALLOW_JOBS)
-    _check_zone(values["zone"])
+    if "zone" in values:
+        _check_zone(values["zone"])
     job = Job(**values)
     check_job(job)
     return job
 
 
 def _terms(config: TriggerConfig, job: Job) -> Terms:
-    if not config.key.isprintable():
-        raise ConfigError("contains a character that cannot be printed", field="key", fix="use letters and digits")
+    _check_key(config.key)
     items = tuple(sorted(config.shards or ()))
     if len(set(items)) < len(items) or (items and items[0] < 0):
         raise ConfigError("are not different numbers from 0", field="shards", fix="such as [0, 3]")
@@ -307,6 +360,20 @@ def _terms(config: TriggerConfig, job: Job) -> Terms:
     terms = Terms(config.parameter, tuple(sorted(pairs.items())), items, config.priority, config.key)
     check_terms(job, terms)
     return terms
+
+
+def _check_key(key: str) -> None:
+    if not key.isprintable():
+        raise ConfigError("contains a character that cannot be printed", field="key", fix="use letters and digits")
+
+
+def _silence(config: SilenceConfig) -> SilenceConfig:
+    if config.team:
+        check_team("team", config.team)
+    for field, text in (("subject", config.subject), ("owner", config.owner), ("comment", config.comment)):
+        if not text.isprintable():
+            raise ConfigError("contains a character that cannot be printed", field=field, fix="use plain text")
+    return config
 
 
 def check_same_name(field: str, path: str, given: App | Job) -> None:

@@ -22,6 +22,9 @@ from jobcloud.server.api.body import MAX_APPLY_BYTES, MAX_JSON_BYTES
 from jobcloud.server.api.elastic_job.access import LOGIN_PATH, is_elastic_job, is_local, token_of
 from jobcloud.server.api.elastic_job.answers import answer as answer_to
 from jobcloud.server.api.problems import Issue, Problem, from_error
+from jobcloud.server.api.replica import answering_from
+from jobcloud.server.api.standby import Standby
+from jobcloud.server.api.streams import refused_stream
 from jobcloud.server.settings import is_loopback
 
 log = logging.getLogger(__name__)
@@ -74,9 +77,10 @@ def check_bind(host: str, token: str) -> None:
 class Guard:
     """ASGI middleware around the whole API."""
 
-    def __init__(self, app: ASGIApp, access: Access) -> None:
+    def __init__(self, app: ASGIApp, access: Access, standby: Standby | None = None) -> None:
         self._app = app
         self._access = access
+        self._standby = standby
         self._hosts = LOOPBACK_NAMES | {host.lower().strip("[]") for host in access.hosts}
         self._turns = asyncio.Semaphore(_READS_AT_ONCE)
         self._waiting = 0
@@ -91,21 +95,29 @@ class Guard:
         answer = _Answer(send)
         try:
             body = self._admit(scope, receive)
+            copy = None
+            if self._standby is not None and self._standby.concerns(scope):
+                copy = await self._standby.copy(scope)
+                if copy is None:
+                    await self._standby.forward(scope, body, answer)
+                    return
+                answer.more_headers.append(self._standby.age(copy))
             if scope["method"] in READS and not _is_patient(scope["path"]):
                 await self._take_turn(answer)
-            await self._app(scope, body, answer)
+            with answering_from(copy):
+                await self._app(scope, body, answer)
         except asyncio.CancelledError:
             # The server is stopping. Without this answer, uvicorn would log a traceback for each request.
             if not answer.started:
                 stops = Problem("unavailable", "The server stops.", headers=_HANG_UP)
-                await answer_to(scope["path"], stops)(scope, receive, send)
+                await _refuse(scope, stops)(scope, receive, send)
         except Exception as error:
             problem = from_error(error)
             if problem is None:
                 log.exception("a request failed: %s %s", scope["method"], scope["path"])
                 problem = Problem("internal", "The server failed to answer. Its log has the reason.")
             if not answer.started:
-                await answer_to(scope["path"], problem)(scope, receive, send)
+                await _refuse(scope, problem)(scope, receive, send)
         finally:
             answer.start()
 
@@ -171,6 +183,10 @@ def _is_patient(path: str) -> bool:
     return path.rpartition("/")[2] in _PATIENT or _OF_HISTORY.fullmatch(path) is not None
 
 
+def _refuse(scope: Scope, problem: Problem) -> ASGIApp:
+    return refused_stream(scope, problem) or answer_to(scope["path"], problem)
+
+
 class _Answer:
     """Forwards an answer, and records whether it has started.
 
@@ -181,6 +197,7 @@ class _Answer:
         self._send = send
         self.started = False
         self.at_start: Callable[[], None] | None = None
+        self.more_headers = [(b"x-content-type-options", b"nosniff")]
 
     def start(self) -> None:
         if self.at_start is not None:
@@ -192,7 +209,7 @@ class _Answer:
             self.started = True
             self.start()
             message.setdefault("headers", [])
-            message["headers"] = [*message["headers"], (b"x-content-type-options", b"nosniff")]
+            message["headers"] = [*message["headers"], *self.more_headers]
         await self._send(message)
 
 

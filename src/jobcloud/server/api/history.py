@@ -13,12 +13,16 @@ from pydantic_core import PydanticCustomError
 
 from jobcloud.errors import Unavailable
 from jobcloud.history.queries import By, Found, Quantiles, Reader, Statistics, Wanted
-from jobcloud.server.api.schema import Instant, Key, Query, View
+from jobcloud.server.api.paging import Listing, PageQuery, PageView
+from jobcloud.server.api.schema import Instant, Key, View
 from jobcloud.server.api.services import Services, ServicesDep
 from jobcloud.server.api.snapshot import check_filter
 
 router = APIRouter(tags=["history"])
 
+_RUNS = Listing("history/runs", (str,))
+_ATTEMPTS = Listing("history/attempts", (str,))
+_EVENTS = Listing("history/events", (str,))
 _DAY_MS = 86_400_000
 RunEnd = Literal["FINISHED", "FAILED", "KILLED", "CANCELLED", "DEAD"]
 AttemptEnd = Literal["SUCCEEDED", "FAILED", "KILLED", "LOST", "NOT_STARTED", "INVALID", "REPLACED"]
@@ -74,17 +78,15 @@ class PastEvent(View):
     message: str
 
 
-class PastRunList(View):
+class PastRunList(PageView):
     items: list[PastRun]
-    next_cursor: str = Field("", description='pass as "cursor" for more; "" at the end')
 
 
-class PastAttemptList(View):
+class PastAttemptList(PageView):
     items: list[PastAttempt]
-    next_cursor: str = Field("", description='pass as "cursor" for more; "" at the end')
 
 
-class PastEventList(View):
+class PastEventList(PageView):
     items: list[PastEvent]
 
 
@@ -108,22 +110,19 @@ class StatisticsView(View):
     memory_mb_seconds: float = Field(description="the requested megabytes, times the duration")
 
 
-class StatisticsList(View):
+class StatisticsList(PageView):
     by: str
     since: Instant
     until: Instant
     items: list[StatisticsView]
-    next_cursor: str = Field("", description='pass as "cursor" for more; "" at the end')
 
 
-class HistoryQuery(Query):
+class HistoryQuery(PageQuery):
     team: str = Field("", description="at most one of team, app, job and run")
     app: Key = ""
     job: Key = ""
     since: AwareDatetime | None = Field(None, description="not before this instant, such as 2026-12-01T00:00:00Z")
     until: AwareDatetime | None = Field(None, description="before this instant")
-    limit: int = Field(100, ge=1, le=1000)
-    cursor: str = Field("", max_length=200)
 
     @model_validator(mode="after")
     def _one_filter(self) -> Self:
@@ -145,6 +144,10 @@ class PastAttemptQuery(HistoryQuery):
     outcome: AttemptEnd | None = None
 
 
+class EventQuery(PageQuery):
+    task: str = Field(max_length=500, description="the task id of the attempt")
+
+
 class StatisticsQuery(HistoryQuery):
     by: By = "job"
 
@@ -153,10 +156,11 @@ class StatisticsQuery(HistoryQuery):
 async def list_past_runs(services: ServicesDep, query: Annotated[PastRunQuery, Parameter()]) -> Response:
     """Ended runs, newest fire time first."""
     wanted = query.wanted(state=query.state or "")
+    behind = _behind(_RUNS, query)
 
     def ask(reader: Reader) -> PastRunList:
-        rows, cursor = reader.runs(wanted, query.limit, query.cursor)
-        return PastRunList(items=[_run(row) for row in rows], next_cursor=cursor)
+        rows, last = reader.runs(wanted, query.limit, behind)
+        return PastRunList(items=[_run(row) for row in rows], next_cursor=_cursor(_RUNS, last))
 
     return await _answer(services, ask)
 
@@ -165,20 +169,25 @@ async def list_past_runs(services: ServicesDep, query: Annotated[PastRunQuery, P
 async def list_past_attempts(services: ServicesDep, query: Annotated[PastAttemptQuery, Parameter()]) -> Response:
     """Ended attempts, newest end first."""
     wanted = query.wanted(run=query.run, state=query.outcome or "")
+    behind = _behind(_ATTEMPTS, query)
 
     def ask(reader: Reader) -> PastAttemptList:
-        rows, cursor = reader.attempts(wanted, query.limit, query.cursor)
-        return PastAttemptList(items=[_attempt(row) for row in rows], next_cursor=cursor)
+        rows, last = reader.attempts(wanted, query.limit, behind)
+        return PastAttemptList(items=[_attempt(row) for row in rows], next_cursor=_cursor(_ATTEMPTS, last))
 
     return await _answer(services, ask)
 
 
 @router.get("/history/events", response_model=PastEventList)
-async def list_past_events(
-    services: ServicesDep, task: Annotated[str, Parameter(max_length=500, description="the task id of the attempt")]
-) -> Response:
+async def list_past_events(services: ServicesDep, query: Annotated[EventQuery, Parameter()]) -> Response:
     """The states of one attempt, oldest first."""
-    return await _answer(services, lambda reader: PastEventList(items=[_event(row) for row in reader.events(task)]))
+    behind = _behind(_EVENTS, query)
+
+    def ask(reader: Reader) -> PastEventList:
+        rows, last = reader.events(query.task, query.limit, behind)
+        return PastEventList(items=[_event(row) for row in rows], next_cursor=_cursor(_EVENTS, last))
+
+    return await _answer(services, ask)
 
 
 @router.get("/statistics", response_model=StatisticsList)
@@ -188,11 +197,13 @@ async def show_statistics(services: ServicesDep, query: Annotated[StatisticsQuer
     since = _ms(query.since) or until - _DAY_MS
     check_filter(query.team)
     wanted = Wanted(query.team, query.app, query.job, since_ms=since, until_ms=until)
+    listing = Listing(f"statistics by {query.by}", (str,))
+    behind = _behind(listing, query)
 
     def ask(reader: Reader) -> StatisticsList:
-        found, cursor = reader.statistics(query.by, wanted, query.limit, query.cursor)
+        found, last = reader.statistics(query.by, wanted, query.limit, behind)
         items = [_statistics(each) for each in found]
-        return StatisticsList(by=query.by, since=since, until=until, items=items, next_cursor=cursor)
+        return StatisticsList(by=query.by, since=since, until=until, items=items, next_cursor=_cursor(listing, last))
 
     return await _answer(services, ask)
 
@@ -204,6 +215,16 @@ async def _answer(services: Services, ask: Callable[[Reader], View]) -> Response
         raise Unavailable("this scheduler keeps no history", fix="set history.url, see docs/history.md")
     text = await services.questions.ask(lambda: ask(reader).model_dump_json(by_alias=True))
     return Response(text, media_type="application/json")
+
+
+def _behind(listing: Listing, query: PageQuery) -> str:
+    """The place in the database behind which a page begins; "" for the first page. Raises Problem."""
+    place = listing.decoded(query.cursor)
+    return str(place[0]) if place else ""
+
+
+def _cursor(listing: Listing, last: str) -> str:
+    return listing.encoded((last,)) if last else ""
 
 
 def _ms(moment: datetime | None) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from jobcloud.messages import Command
+from jobcloud.model import Condition
 from jobcloud.ports import StoredFault
 from jobcloud.scheduler import Scheduler
 
@@ -19,6 +20,8 @@ class Health(Protocol):
     @property
     def connected(self) -> bool: ...
     @property
+    def epoch(self) -> int: ...
+    @property
     def well(self) -> bool: ...
     @property
     def problem(self) -> str: ...
@@ -28,6 +31,29 @@ class Health(Protocol):
     def recoveries(self) -> int: ...
     @property
     def faults(self) -> Sequence[StoredFault]: ...
+
+
+class AlertChannel(Protocol):
+    @property
+    def name(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def conditions(self) -> frozenset[Condition]: ...
+    @property
+    def teams(self) -> Sequence[str]: ...
+    @property
+    def owners(self) -> Sequence[str]: ...
+
+
+class AlertChannels(Protocol):
+    """The channels for alerts."""
+
+    @property
+    def channels(self) -> Sequence[AlertChannel]: ...
+
+    def test(self, name: str) -> str:
+        """Send a test message. Returns the problem, or "". Blocks for some seconds. Raises NotFound, Unavailable."""
 
 
 class Loop(Protocol):
@@ -64,6 +90,9 @@ class LogRequest:
     offset: int
     limit: int
     ended: bool = False
+    run_id: str = ""
+    item: int = 0
+    attempt: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +100,13 @@ class LogChunk:
     """The `data` at `offset`. `size` is the current length of the whole stream, in bytes.
 
     If the bytes at the requested offset no longer exist, `offset` is that of the first existing byte.
+    `archived_task` is the id of the task if the data comes from the archive, or else "".
     """
 
     data: bytes
     offset: int
     size: int
+    archived_task: str = ""
 
 
 # Raises NotFound if the output does not exist or no longer exists, Unavailable if the agent does not answer.

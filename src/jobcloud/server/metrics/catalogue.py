@@ -53,8 +53,20 @@ FAMILIES = (
     # the store
     Family("jobcloud_store_write_seconds", "histogram", "The duration of writes to the store, failed ones too."),
     Family("jobcloud_store_failures_total", "counter", "Failed calls of the store.", ("reason",)),
+    # the archive of logs
+    Family("jobcloud_archive_logs_total", "counter", "Logs of ended attempts, by what became of them.", ("outcome",)),
+    Family("jobcloud_archive_copied_bytes_total", "counter", "Bytes of logs that were read from agents."),
+    Family("jobcloud_archive_failures_total", "counter", "Failed calls of the archive."),
+    Family("jobcloud_archive_away", "gauge", "Whether the last call of the archive failed (1)."),
+    Family("jobcloud_archive_waiting", "gauge", "Logs that wait to be archived."),
+    Family("jobcloud_archive_stored_logs", "gauge", "Logs in the archive."),
+    Family("jobcloud_archive_stored_bytes", "gauge", "The size of all logs in the archive."),
     # the cluster
-    Family("jobcloud_agents", "gauge", "Known agents. A closed one gets no new tasks.", ("state",), core=True),
+    Family(
+        "jobcloud_agents", "gauge",
+        "Known agents: up, closed (cordoned: it gets no new tasks), or lost (unreachable or gone).",
+        ("state",), core=True,
+    ),
     Family("jobcloud_drains", "gauge", "Agents that an operator drains.", core=True),
     Family("jobcloud_executors", "gauge", "Executors that are believed to live.", core=True),
     Family("jobcloud_offers_held", "gauge", "Offers that are held now.", core=True),

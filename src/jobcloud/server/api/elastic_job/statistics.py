@@ -110,7 +110,7 @@ async def list_registered_jobs(request: Request, services: ServicesDep) -> Respo
 
 def _jobs(services: Services) -> list[Job]:
     jobs = services.loop.ask(lambda scheduler: list(scheduler.jobs.values()))
-    return [job for job in jobs if job.team == DEFAULT_TEAM]
+    return [job for job in jobs if not job.ad_hoc and job.team == DEFAULT_TEAM]
 
 
 def _now(services: Services, count: int, id_: int = 0) -> Sample:

@@ -1,0 +1,445 @@
+"""Alerts: conditions that people should know of, and the messages about them to channels.
+
+An alert is a record. It is written together with its cause, so a leader that dies loses no alert. One alert stands for
+all occurrences of a condition of one job or agent. Alerts gather for a while and then become a message to a channel.
+The message is a record, too. It stays until the channel has taken it, and each channel has at most one. Meanwhile
+further alerts gather for the next message. So the number of messages does not grow with the number of alerts.
+
+The part asks for the sending of a message by the effect `AlertDue`. The result comes back as `ReportDelivery`. The id
+of a message never changes. So a receiver can recognize a message that was sent again because the first sending could
+not be recorded.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping, Sized
+from fnmatch import fnmatchcase
+
+from jobcloud.config import Job, JobKind, team_of
+from jobcloud.errors import Conflict, NotFound
+from jobcloud.messages import AlertDue, Kind, PutSilence, RemoveSilence, ReportDelivery, ReportProblem, Topic
+from jobcloud.model import (
+    OF_JOBS,
+    Alert,
+    AlertMessage,
+    Cause,
+    Condition,
+    Firing,
+    ShardState,
+    Silence,
+    alert_key,
+    changed,
+    cut,
+)
+from jobcloud.scheduler.part import Part
+from jobcloud.scheduler.retry import backoff_ms
+from jobcloud.scheduler.state import AlertChannel, State
+from jobcloud.scheduler.timetable import utc
+
+#: the maximum number of alerts; beyond it, one alert for each condition stands for all further subjects
+MAX_ALERTS = 1_000
+MAX_SILENCES = 100
+#: the maximum number of alerts that a message describes
+MAX_LINES = 30
+#: a message that its channel has not taken after this number of attempts is dropped; this takes about a day
+MAX_ATTEMPTS = 30
+FIRST_RETRY_MS = 10_000
+MAX_RETRY_MS = 3_600_000
+#: the effect for a message is repeated after this time without a result; a sending takes at most a fifth of it
+RESEND_MS = 150_000
+# Failed attempts after which a channel counts as broken.
+_BROKEN_AFTER = 3
+_TEXT_BYTES = 700
+_MESSAGE_BYTES = 300
+_OF_RUNS = {ShardState.DEAD: Condition.RUN_DEAD, ShardState.FAILED: Condition.RUN_FAILED}
+
+
+class Alerts(Part):
+    """Installed only if the policy names channels."""
+
+    def __init__(self, state: State) -> None:
+        super().__init__(state)
+        self._channels: Mapping[str, AlertChannel] = {each.name: each for each in state.policy.alert_channels}
+        #: channel → the alerts to tell it, oldest first: key of the alert → since when; without silenced ones
+        self._untold: dict[str, dict[str, int]] = {name: {} for name in self._channels}
+        #: keys of the alerts that a silence matches
+        self._silenced: set[str] = set()
+        #: channel → the id of its message
+        self._messages: dict[str, str] = {}
+        #: channel → the instant before which it gets no further message
+        self._free: dict[str, int] = {}
+        #: message id → the instant at which its effect is repeated
+        self._sent: dict[str, int] = {}
+        #: a heap of (instant at which a run is late, firing id)
+        self._late: list[tuple[int, str]] = []
+        #: a heap of (instant of a check, job), one entry for each job that wants to hear of missing successes
+        self._checks: list[tuple[int, str]] = []
+        self._checked: set[str] = set()
+        #: jobs that were changed, and the subjects of alerts that were removed, since the last tick
+        self._changed: set[str] = set()
+        self._removed: set[str] = set()
+        #: texts about channels that do not take their messages; any thread may read them
+        self.warnings: tuple[str, ...] = ()
+
+    def restore(self, at: int) -> None:
+        """Channels that are no longer configured are forgotten."""
+        for message_id, message in list(self._state.alert_messages.items()):
+            if message.channel in self._channels and message.channel not in self._messages:
+                self._messages[message.channel] = message_id
+            else:
+                self._state.delete(Kind.ALERT_MESSAGE, message_id)
+        for key, alert in sorted(self._state.alerts.items(), key=lambda item: _since(item[1])):
+            channels = tuple(name for name in alert.channels if name in self._channels)
+            self._put(key, changed(alert, channels=channels, untold=tuple(n for n in alert.untold if n in channels)))
+            if alert.condition in OF_JOBS and alert.subject and alert.subject not in self._state.jobs:
+                self._removed.add(alert.subject)
+        for job in self._state.jobs.values():
+            self.job_changed(job)
+        self._find_broken()
+
+    # ------------------------------------------------------------------------------------------------- conditions
+
+    def run_added(self, firing: Firing, at: int) -> None:
+        job = self._state.jobs[firing.job]
+        if firing.cause is Cause.CRON and self._state.alerts:
+            self._close(Condition.MISSED, job.key, at)
+            self._close(Condition.SKIPPED, job.key, at)
+        self._watch_end(job, firing)
+
+    def run_ended(self, firing: Firing, at: int) -> None:
+        if firing.cause is Cause.DAEMON or (job := self._state.jobs.get(firing.job)) is None:
+            return
+        worst = firing.worst
+        if worst is ShardState.FINISHED:
+            for condition in (Condition.RUN_DEAD, Condition.RUN_FAILED, Condition.NO_SUCCESS):
+                self._close(condition, job.key, at)
+            if job.no_success_ms:
+                self._state.change_job_state(job.key, success_ms=at)
+        elif (found := _OF_RUNS.get(worst)) is not None:
+            self._open(found, job.key, _description(firing, worst), at, run=firing.id)
+        if alert_key(Condition.LATE, job.key) in self._state.alerts:
+            self._close_late(job, at)
+
+    def firings_skipped(self, job: Job, text: str, number: int, missed: bool, at: int) -> None:
+        self._open(Condition.MISSED if missed else Condition.SKIPPED, job.key, text, at, number=number)
+
+    def rollout_checked(self, job: str, stopped: str, at: int) -> None:
+        self._set(Condition.ROLLOUT_STOPPED, job, stopped, at)
+
+    def agent_lost(self, agent_id: str, at: int) -> None:
+        agent = self._state.cluster.agents.get(agent_id)
+        tasks = sum(task.agent_id == agent_id for task in self._state.tasks.values())
+        name = agent.hostname if agent is not None and agent.hostname else agent_id
+        self._open(Condition.AGENT_LOST, agent_id, f"agent {name} is lost, with {tasks} tasks", at)
+
+    def report_problem(self, event: ReportProblem) -> None:
+        """Open or close the alert about a problem that the server has noticed outside the core."""
+        if self._channels:
+            self._set(event.condition, "", event.text, event.at)
+
+    def sweep(self, at: int) -> None:
+        """Close the alerts about agents that are back or forgotten."""
+        agents = self._state.cluster.agents
+        for alert in list(self._state.alerts.values()):
+            if alert.condition is Condition.AGENT_LOST and not alert.closed_ms:
+                agent = agents.get(alert.subject)
+                if agent is None or not agent.lost:
+                    self._close(Condition.AGENT_LOST, alert.subject, at)
+        self._late = [entry for entry in self._late if entry[1] in self._state.queue]
+        heapq.heapify(self._late)
+
+    def job_changed(self, job: Job) -> None:
+        # The state of a new job does not exist yet.
+        self._changed.add(job.key)
+
+    def job_removed(self, name: str) -> None:
+        self._changed.discard(name)
+        self._removed.add(name)
+
+    def clock_set_back(self, at: int) -> None:
+        self._free = {
+            name: min(instant, at + self._state.policy.alert_interval_ms) for name, instant in self._free.items()
+        }
+        self._sent.clear()
+
+    # ------------------------------------------------------------------------------------------------- time
+
+    def next_wake(self, at: int) -> int | None:
+        if self._changed or self._removed:
+            return at
+        instants = [wake for name in self._channels if (wake := self._channel_wake(name)) is not None]
+        instants += [heap[0][0] for heap in (self._late, self._checks) if heap]
+        instants += [silence.until_ms for silence in self._state.silences.values()]
+        return min(instants, default=None)
+
+    def on_tick(self, at: int) -> None:
+        removed, self._removed = self._removed, set()
+        for subject in removed:
+            for condition in OF_JOBS:
+                self._close(condition, subject, at)
+        changes, self._changed = self._changed, set()
+        for name in changes:
+            if name in self._state.jobs:
+                self._review(self._state.jobs[name], at)
+        self._open_late(at)
+        self._check_successes(at)
+        for silence_id in [name for name, silence in self._state.silences.items() if silence.until_ms <= at]:
+            self._end_silence(silence_id)
+        for name in self._channels:
+            wake = self._channel_wake(name)
+            if wake is not None and wake <= at:
+                self._send(name, at)
+
+    def _review(self, job: Job, at: int) -> None:
+        """Watch the job as it is configured now."""
+        if not job.late_after_ms:
+            self._close(Condition.LATE, job.key, at)
+        for firing in self._state.queue.unfinished(job.key):
+            self._watch_end(job, firing)
+        if not job.no_success_ms:
+            self._close(Condition.NO_SUCCESS, job.key, at)
+        elif job.key not in self._checked:
+            self._checked.add(job.key)
+            heapq.heappush(self._checks, (at, job.key))
+
+    def _watch_end(self, job: Job, firing: Firing) -> None:
+        if job.late_after_ms and firing.cause is not Cause.DAEMON and not firing.terms.backfill:
+            heapq.heappush(self._late, (firing.fire_ms + job.late_after_ms, firing.id))
+
+    def _open_late(self, at: int) -> None:
+        while self._late and self._late[0][0] <= at:
+            _, firing_id = heapq.heappop(self._late)
+            firing = self._state.firings.get(firing_id)
+            job = self._state.jobs.get(firing.job) if firing is not None and not firing.ended_ms else None
+            if firing is not None and job is not None and _is_late(job, firing, at):
+                known = self._state.alerts.get(alert_key(Condition.LATE, job.key))
+                if known is None or known.closed_ms or known.run != firing.id:
+                    left = sum(not shard.state.ended for shard in firing.shards)
+                    text = f"run {firing.id} was due at {utc(firing.fire_ms)}, and {left} of its shards have not ended"
+                    self._open(Condition.LATE, job.key, text, at, run=firing.id)
+
+    def _close_late(self, job: Job, at: int) -> None:
+        if not any(_is_late(job, firing, at) for firing in self._state.queue.unfinished(job.key)):
+            self._close(Condition.LATE, job.key, at)
+
+    def _check_successes(self, at: int) -> None:
+        """Open an alert for each job that has had no success for too long. The time of a pause does not count."""
+        while self._checks and self._checks[0][0] <= at:
+            _, name = heapq.heappop(self._checks)
+            job = self._state.jobs.get(name)
+            if job is None or not job.no_success_ms or job.kind is JobKind.DAEMON:
+                self._checked.discard(name)
+                continue
+            since = self._state.job_states[name].success_ms
+            idle = not self._state.enabled(name) or self._state.paused(name)
+            if idle or not 0 < since <= at:
+                self._state.change_job_state(name, success_ms=at)
+                since = at
+            due = since + job.no_success_ms
+            if due <= at:
+                self._open(Condition.NO_SUCCESS, name, f"no run has succeeded since {utc(since)}", at)
+                due = at + job.no_success_ms
+            heapq.heappush(self._checks, (due, name))
+
+    # ------------------------------------------------------------------------------------------------- alerts
+
+    def _set(self, condition: Condition, subject: str, problem: str, at: int) -> None:
+        if not problem:
+            self._close(condition, subject, at)
+        else:
+            known = self._state.alerts.get(alert_key(condition, subject))
+            if known is None or known.closed_ms:
+                self._open(condition, subject, problem, at)
+
+    def _open(self, condition: Condition, subject: str, text: str, at: int, *, number: int = 1, run: str = "") -> None:
+        key, overflow = alert_key(condition, subject), False
+        if key not in self._state.alerts and subject and len(self._state.alerts) >= MAX_ALERTS:
+            # This alert stands for all further subjects. It ends when it was told.
+            key, text, subject, overflow = alert_key(condition, ""), f"{subject}: {text}", "", True
+        text, known = cut(text, _TEXT_BYTES), self._state.alerts.get(key)
+        if known is not None and not known.closed_ms:
+            self._put(key, changed(known, text=text, run=run, last_ms=at, count=known.count + number))
+            return
+        job = self._state.jobs.get(subject) if condition in OF_JOBS else None
+        owner = job.owner if job is not None else ""
+        channels = tuple(name for name, each in self._channels.items() if _admits(each, condition, subject, owner))
+        opened, count = (known.opened_ms, known.count + number) if known is not None else (at, number)
+        closed = at if overflow else 0
+        self._put(key, Alert(condition, subject, opened, text, at, closed, count, run, owner, channels, channels))
+
+    def _close(self, condition: Condition, subject: str, at: int) -> None:
+        """Tell the channels that the condition has ended. While a silence holds, only those that know of it."""
+        key = alert_key(condition, subject)
+        alert = self._state.alerts.get(key)
+        if alert is None or alert.closed_ms:
+            return
+        silenced = key in self._silenced
+        untold = tuple(name for name in alert.channels if not silenced or name not in alert.untold)
+        self._put(key, changed(alert, closed_ms=at, untold=untold))
+
+    def _put(self, key: str, alert: Alert) -> None:
+        """Set an alert. A closed one that every channel knows of is deleted."""
+        known = self._state.alerts.get(key)
+        if alert.closed_ms and not alert.untold:
+            if known is not None:
+                self._state.delete(Kind.ALERT, key)
+            self._silenced.discard(key)
+        elif alert != known:
+            self._state.put(Kind.ALERT, key, alert)
+        self._file(key, alert)
+
+    def _file(self, key: str, alert: Alert) -> None:
+        """Put an alert into the lists of the channels that are to be told."""
+        if self._state.silences and any(matches(silence, alert) for silence in self._state.silences.values()):
+            self._silenced.add(key)
+        else:
+            self._silenced.discard(key)
+        for name, untold in self._untold.items():
+            if name not in alert.untold or key in self._silenced:
+                untold.pop(key, None)
+            else:
+                untold.setdefault(key, _since(alert))
+
+    # ------------------------------------------------------------------------------------------------- messages
+
+    def _channel_wake(self, channel: str) -> int | None:
+        """When something is to be done for a channel; None if nothing is."""
+        if (message_id := self._messages.get(channel)) is not None:
+            return max(self._state.alert_messages[message_id].not_before_ms, self._sent.get(message_id, 0))
+        if untold := self._untold[channel]:
+            first = next(iter(untold.values()))
+            return max(first + self._state.policy.alert_wait_ms, self._free.get(channel, 0))
+        return None
+
+    def _send(self, channel: str, at: int) -> None:
+        message_id = self._messages.get(channel) or self._make(channel, at)
+        self._sent[message_id] = at + RESEND_MS
+        self._state.emit(AlertDue(message_id, self._state.alert_messages[message_id]))
+
+    def _make(self, channel: str, at: int) -> str:
+        """Make a message of all alerts that the channel is to be told. Returns its id."""
+        keys = list(self._untold[channel])
+        alerts = [self._state.alerts[key] for key in keys]
+        lines = tuple(changed(alert, channels=(), untold=()) for alert in alerts[:MAX_LINES])
+        message_id = f"{channel}-{self._state.unique()}"
+        self._state.put(Kind.ALERT_MESSAGE, message_id, AlertMessage(channel, at, lines, len(alerts) - len(lines)))
+        self._messages[channel] = message_id
+        for key, alert in zip(keys, alerts, strict=True):
+            self._put(key, changed(alert, untold=tuple(name for name in alert.untold if name != channel)))
+        return message_id
+
+    def report_delivery(self, event: ReportDelivery) -> None:
+        """Delete a message that was taken or given up, or plan its next attempt."""
+        message = self._state.alert_messages.get(event.message_id)
+        if message is None:
+            return
+        at, channel = event.at, message.channel
+        self._sent.pop(event.message_id, None)
+        attempts = message.attempts + 1
+        if event.problem and attempts < MAX_ATTEMPTS:
+            wait = max(backoff_ms(attempts, FIRST_RETRY_MS, MAX_RETRY_MS), min(event.retry_ms, MAX_RETRY_MS))
+            problem = cut(event.problem, _MESSAGE_BYTES)
+            again = changed(message, attempts=attempts, not_before_ms=at + wait, problem=problem)
+            self._state.put(Kind.ALERT_MESSAGE, event.message_id, again)
+        else:
+            self._state.delete(Kind.ALERT_MESSAGE, event.message_id)
+            if self._messages.get(channel) == event.message_id:
+                del self._messages[channel]
+            self._free[channel] = at + self._state.policy.alert_interval_ms
+            if event.problem:
+                text = f"a message of {len(message.alerts) + message.more} alerts to {channel} is given up"
+                self._state.publish(at, Topic.FAULT, f"{text}: {cut(event.problem, _MESSAGE_BYTES)}")
+        self._find_broken()
+
+    def _find_broken(self) -> None:
+        self.warnings = tuple(
+            f"the alert channel {message.channel} does not take messages: {message.problem}"
+            for message in self._state.alert_messages.values()
+            if message.attempts >= _BROKEN_AFTER
+        )
+
+    # ------------------------------------------------------------------------------------------------- silences
+
+    def put_silence(self, event: PutSilence) -> None:
+        """Raises Conflict."""
+        if not self._channels:
+            fix = "name a file of channels in the setting alerts.channels_file"
+            raise Conflict("no channel for alerts is configured", fix=fix)
+        if len(self._state.silences) >= MAX_SILENCES and event.id not in self._state.silences:
+            raise Conflict(f"there are {MAX_SILENCES} silences", fix="delete one first, or use a glob")
+        self._state.put(Kind.SILENCE, event.id, event.silence)
+        self._file_all()
+
+    def remove_silence(self, event: RemoveSilence) -> None:
+        """Raises NotFound."""
+        if event.id not in self._state.silences:
+            raise NotFound(
+                f"there is no silence {event.id[:80]}", field="id", fix="`jobcloud alerts silences` lists them"
+            )
+        self._end_silence(event.id)
+
+    def _end_silence(self, silence_id: str) -> None:
+        self._state.delete(Kind.SILENCE, silence_id)
+        self._file_all()
+
+    def _file_all(self) -> None:
+        for key, alert in self._state.alerts.items():
+            self._file(key, alert)
+
+    # ------------------------------------------------------------------------------------------------- reading
+
+    def indexes(self) -> Mapping[str, Sized]:
+        return {"late": self._late, "checked": self._checked, "changed": self._changed, "removed": self._removed}
+
+    def validate(self) -> None:
+        alerts = self._state.alerts
+        assert len(alerts) <= MAX_ALERTS + len(Condition), f"there are {len(alerts)} alerts"
+        for name, untold in self._untold.items():
+            wanted = {key for key, alert in alerts.items() if name in alert.untold and key not in self._silenced}
+            assert untold.keys() == wanted, f"{name} is to be told {set(untold)}, not {wanted}"
+        ids = {message.channel: message_id for message_id, message in self._state.alert_messages.items()}
+        assert self._messages == ids, f"the messages are {ids}, not {self._messages}"
+        assert self._sent.keys() <= self._state.alert_messages.keys(), "a message that was sent has no record"
+
+
+def matches(silence: Silence, alert: Alert) -> bool:
+    """Whether a silence matches an alert, at whatever time."""
+    return (
+        silence.condition in (None, alert.condition)
+        and (not silence.subject or fnmatchcase(alert.subject, silence.subject))
+        and (not silence.team or silence.team == _team(alert.condition, alert.subject))
+        and (not silence.owner or fnmatchcase(alert.owner, silence.owner))
+    )
+
+
+def _admits(channel: AlertChannel, condition: Condition, subject: str, owner: str) -> bool:
+    return (
+        (not channel.conditions or condition in channel.conditions)
+        and (not channel.teams or _team(condition, subject) in channel.teams)
+        and (not channel.owners or any(fnmatchcase(owner, glob) for glob in channel.owners))
+    )
+
+
+def _team(condition: Condition, subject: str) -> str:
+    """The team of an alert's job; "" for an alert about something else."""
+    return team_of(subject) if condition in OF_JOBS else ""
+
+
+def _since(alert: Alert) -> int:
+    return alert.closed_ms or alert.opened_ms
+
+
+def _is_late(job: Job, firing: Firing, at: int) -> bool:
+    limit = job.late_after_ms
+    return bool(limit) and not firing.terms.backfill and firing.fire_ms + limit <= at
+
+
+def _description(firing: Firing, worst: ShardState) -> str:
+    """The states of the run's shards, and the first shard in the worst state."""
+    states = [shard.state for shard in firing.chosen]
+    counts = ", ".join(f"{states.count(state)} {state}" for state in ShardState if state in states)
+    item, shard = next((item, shard) for item, shard in enumerate(firing.shards) if shard.state is worst)
+    why = cut(shard.message, _MESSAGE_BYTES) or shard.outcome.cause or "no message"
+    step = firing.step(item)
+    return f"run {firing.id}: {counts}; {f'its call {step}' if step else f'shard {item}'}: {why}"
