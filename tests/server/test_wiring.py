@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 from tests.api_kit import FakeLoop, client_of
+from tests.history_kit import make_attempt
 
 from jobcloud.archive.index import Limits as ArchiveLimits
 from jobcloud.archive.s3 import S3Options
@@ -134,7 +135,7 @@ def test_history_is_kept_by_default_if_one_scheduler_has_the_state(
 ) -> None:
     wanted = load(flags=MASTER | flags | ({"data": tmp_path} if "data" in flags else {}))
     with capture_logs() as lines:
-        history = wiring._history(wanted, tmp_path, lambda: 0)
+        history = wiring._history(wanted, tmp_path, lambda: 0, lambda: None)
     assert (history is not None) == kept
     warned = any("no history is kept" in line["event"] and "history.url" in line["event"] for line in lines)
     assert warned == ("etcd.hosts" in flags and not kept)
@@ -148,6 +149,27 @@ def test_problem_of_the_history_is_a_warning(tmp_path: Path) -> None:
     away, lost = process._warnings()
     assert "no route to host" in away
     assert "3 events" in lost
+
+
+def test_api_of_elastic_job_asks_the_history(tmp_path: Path) -> None:
+    process = wiring._Process(load(flags=MASTER | {"data": tmp_path}), tmp_path)
+    assert process._history is not None
+    process._history.start()
+    process._scheduler = FakeLoop().scheduler
+    process._scheduler.jobs.update({"report": None, "billing:close": None})  # type: ignore[dict-item]
+    process._history.fill([], {})
+    hour_ago = process._clock.now_ms() - 3_600_000
+    process._history.publish(make_attempt(at=hour_ago, started_ms=hour_ago - 1))
+    assert process._history.flush()
+    packages = PackageStore(tmp_path / "packages")
+    app: Any = process._api(FakeLoop(), packages, Origin(packages, UrlPolicy()), lambda: None)  # type: ignore[arg-type]
+    client = client_of(app, process._token, url="http://127.0.0.1/api")
+    assert client.get("job/events/executions").json()["total"] == 1
+    assert client.get("job/statistics/tasks/results/online").json()["successCount"] == 1
+    kept, present = client.get("job/statistics/jobs/register").json()
+    # The other loop, which the API asks, has no jobs.
+    assert (kept["registeredCount"], present["registeredCount"]) == (1, 0)
+    process._history.stop()
 
 
 def test_archive_is_made_from_the_settings(tmp_path: Path) -> None:

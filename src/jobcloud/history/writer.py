@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from sqlalchemy.exc import DataError, IntegrityError
 
 from jobcloud.history.database import Database
+from jobcloud.history.registrations import Registrations
 from jobcloud.history.retention import Limits, Retention
 from jobcloud.history.rows import Batch, Event, of_events, of_state
 from jobcloud.history.spool import Spool
@@ -78,6 +79,7 @@ class Writer:
         queue: int = 100_000,
         now_ms: Callable[[], int],
         monotonic: Callable[[], float] = time.monotonic,
+        registered: Callable[[], int | None] = lambda: None,
     ) -> None:
         self._open_database = open_database
         self._spool = spool
@@ -94,6 +96,7 @@ class Writer:
         self._turns = 0
         self._database: Database | None = None
         self._retention = Retention(limits, now_ms)
+        self._registrations = Registrations(registered, now_ms)
         self._written = self._dropped = 0
         self._problem, self._since_ms = "", 0
         self._retry_at = self._retry_s = 0.0
@@ -191,7 +194,7 @@ class Writer:
     def _fill_gaps(self, database: Database) -> None:
         """While few events wait: move the spool's batches and a new leader's runs into the database.
 
-        Then delete what is over the limits.
+        Then delete what is over the limits, and keep the number of registered jobs.
         """
 
         def write(batch: Batch) -> None:
@@ -208,6 +211,7 @@ class Writer:
             if not known.runs and self._known is known:
                 self._known = None
         if self._leads:
+            self._registrations.run(database)
             self._retention.run(database, self._pressed)
 
     def _pressed(self) -> bool:

@@ -40,8 +40,11 @@ from jobcloud.archive.index import Limits as ArchiveLimits
 from jobcloud.archive.s3 import S3Options
 from jobcloud.archive.service import Archive, ArchiveOptions
 from jobcloud.client import context
+from jobcloud.config import SEPARATOR
 from jobcloud.errors import ConfigError, NotFound, Refused, StoreError, StoreFull, Unavailable
 from jobcloud.executor import bundle
+from jobcloud.history.elastic_job_search import ElasticJobSearch
+from jobcloud.history.elastic_job_statistics import ElasticJobStatistics
 from jobcloud.history.retention import Limits as HistoryLimits
 from jobcloud.history.service import History, HistoryOptions
 from jobcloud.match import CompiledMatcher, PlainMatcher
@@ -130,7 +133,7 @@ class _Process:
         self._clock = Clock()
         self._tally = Tally(wanted.metrics.jobs)
         self._scheduler: Scheduler | None = None
-        self._history = _history(wanted, data, self._clock.now_ms)
+        self._history = _history(wanted, data, self._clock.now_ms, self._registered)
         self._loop_of_core: Loop[Scheduler] | None = None
         self._archive = self._made_archive()
         self._alerts = _alerts(wanted, self._clock)
@@ -341,6 +344,7 @@ class _Process:
             loop, self._clock, packages.usage, self._warnings, lambda: self._notices.missed, self._archive
         )
         metrics = Metrics(self._tally, sources)
+        reader = self._history.reader if self._history is not None else None
         api = create_api(
             loop if standby is None else ReplicatedLoop(loop),
             packages,
@@ -352,7 +356,9 @@ class _Process:
             clock=self._clock.now_ms,
             warnings=self._warnings,
             more_routes=[metrics_api.router(metrics.scrape)],
-            history=self._history.reader if self._history is not None else None,
+            history=reader,
+            traces=ElasticJobSearch(reader) if reader is not None else None,
+            statistics=ElasticJobStatistics(reader, self._clock.now_ms) if reader is not None else None,
             standby=standby,
             archive=self._archive,
             alert_channels=self._alerts,
@@ -368,6 +374,11 @@ class _Process:
             *(self._history.warnings() if self._history is not None else ()),
             *(self._archive.warnings() if self._archive is not None else ()),
         )
+
+    def _registered(self) -> int | None:
+        """The number of registered jobs of the team `default`. Called on the thread of the history."""
+        scheduler = self._scheduler
+        return sum(SEPARATOR not in key for key in list(scheduler.jobs)) if scheduler is not None else None
 
     @contextlib.contextmanager
     def _context(self, url: str) -> Iterator[None]:
@@ -481,7 +492,9 @@ def _alerts(wanted: Settings, clock: Clock) -> AlertService | None:
     return AlertService(channels, wanted.cluster.name, clock.now_ms, clock_warnings=clock.warnings)
 
 
-def _history(wanted: Settings, data: Path, now_ms: Callable[[], int]) -> History | None:
+def _history(
+    wanted: Settings, data: Path, now_ms: Callable[[], int], registered: Callable[[], int | None]
+) -> History | None:
     """The history that the settings ask for. None if there is none."""
     history = wanted.history
     if history.url == "off" or (not history.url and wanted.data is None):
@@ -493,7 +506,7 @@ def _history(wanted: Settings, data: Path, now_ms: Callable[[], int]) -> History
         milliseconds(history.keep), history.keep_attempts, history.keep_attempts_per_job, history.keep_bytes
     )
     options = HistoryOptions(history.url, history.password, limits, history.spool_bytes, history.queue)
-    return History(options, data, now_ms)
+    return History(options, data, now_ms, registered)
 
 
 def archive_options(wanted: Settings) -> ArchiveOptions | None:

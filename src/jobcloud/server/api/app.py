@@ -15,6 +15,7 @@ from starlette.routing import Route
 import jobcloud
 from jobcloud.archive.service import Archive
 from jobcloud.errors import JobcloudError
+from jobcloud.history.elastic_job import Statistics, TraceSearch
 from jobcloud.history.queries import Reader
 from jobcloud.server.api import ad_hoc_runs, alerts, apply, apps, attempts, cluster, jobs, logs, runs, tasks
 from jobcloud.server.api import history as history_api
@@ -42,7 +43,6 @@ from jobcloud.server.api.services import ApiOptions, Services
 from jobcloud.server.api.standby import Standby
 from jobcloud.server.api.streams import refused_stream
 from jobcloud.server.api.surplus import refuse_surplus
-from jobcloud.server.api.traces import Statistics, TraceSearch
 from jobcloud.server.clock import wall_ms
 from jobcloud.server.origin import Origin
 from jobcloud.server.packages import PackageStore

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -39,6 +40,8 @@ _JSON_LIMITS = {"/api/v1/apply": MAX_APPLY_BYTES}
 _READS_AT_ONCE, _MAX_WAITING = 4, 200
 # The last part of the paths of reads that are not counted: they mostly wait, and compute little.
 _PATIENT = frozenset({"events", "health", "logs", "stream"})
+# Questions to the history have turns of their own (`threads.Questions`): a database that is away must not delay others.
+_OF_HISTORY = re.compile(r"/api/v1/(history/.*|statistics)|/api/job/(events|statistics)/.*", re.DOTALL)
 # For answers to requests whose body was not read to its end: its rest would precede the next request.
 _HANG_UP = {"Connection": "close"}
 
@@ -99,7 +102,7 @@ class Guard:
                     await self._standby.forward(scope, body, answer)
                     return
                 answer.more_headers.append(self._standby.age(copy))
-            if scope["method"] in READS and scope["path"].rpartition("/")[2] not in _PATIENT:
+            if scope["method"] in READS and not _is_patient(scope["path"]):
                 await self._take_turn(answer)
             with answering_from(copy):
                 await self._app(scope, body, answer)
@@ -174,6 +177,10 @@ class Guard:
             if origin not in self._access.origins and _place(origin) != host.lower():
                 fix = "if it is yours, add it to the server's origins setting"
                 raise Problem("forbidden-origin", f"{origin[:100]!r} is not an origin of this server: {fix}.")
+
+
+def _is_patient(path: str) -> bool:
+    return path.rpartition("/")[2] in _PATIENT or _OF_HISTORY.fullmatch(path) is not None
 
 
 def _refuse(scope: Scope, problem: Problem) -> ASGIApp:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 from fastapi import Query as Parameter
 from pydantic import AwareDatetime, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -105,8 +106,8 @@ class StatisticsView(View):
     killed: int
     duration: QuantilesView
     queued: QuantilesView
-    cpu_seconds: float
-    memory_mb_seconds: float
+    cpu_seconds: float = Field(description="the requested CPUs, times the duration; the use is not measured")
+    memory_mb_seconds: float = Field(description="the requested megabytes, times the duration")
 
 
 class StatisticsList(PageView):
@@ -151,45 +152,69 @@ class StatisticsQuery(HistoryQuery):
     by: By = "job"
 
 
-@router.get("/history/runs")
-def list_past_runs(services: ServicesDep, query: Annotated[PastRunQuery, Parameter()]) -> PastRunList:
+@router.get("/history/runs", response_model=PastRunList)
+async def list_past_runs(services: ServicesDep, query: Annotated[PastRunQuery, Parameter()]) -> Response:
     """Ended runs, newest fire time first."""
-    found = _reader(services).runs(query.wanted(state=query.state or ""), query.limit, _behind(_RUNS, query))
-    return PastRunList(items=[_run(row) for row in found[0]], next_cursor=_cursor(_RUNS, found[1]))
+    wanted = query.wanted(state=query.state or "")
+    behind = _behind(_RUNS, query)
+
+    def ask(reader: Reader) -> PastRunList:
+        rows, last = reader.runs(wanted, query.limit, behind)
+        return PastRunList(items=[_run(row) for row in rows], next_cursor=_cursor(_RUNS, last))
+
+    return await _answer(services, ask)
 
 
-@router.get("/history/attempts")
-def list_past_attempts(services: ServicesDep, query: Annotated[PastAttemptQuery, Parameter()]) -> PastAttemptList:
+@router.get("/history/attempts", response_model=PastAttemptList)
+async def list_past_attempts(services: ServicesDep, query: Annotated[PastAttemptQuery, Parameter()]) -> Response:
     """Ended attempts, newest end first."""
     wanted = query.wanted(run=query.run, state=query.outcome or "")
-    found = _reader(services).attempts(wanted, query.limit, _behind(_ATTEMPTS, query))
-    return PastAttemptList(items=[_attempt(row) for row in found[0]], next_cursor=_cursor(_ATTEMPTS, found[1]))
+    behind = _behind(_ATTEMPTS, query)
+
+    def ask(reader: Reader) -> PastAttemptList:
+        rows, last = reader.attempts(wanted, query.limit, behind)
+        return PastAttemptList(items=[_attempt(row) for row in rows], next_cursor=_cursor(_ATTEMPTS, last))
+
+    return await _answer(services, ask)
 
 
-@router.get("/history/events")
-def list_past_events(services: ServicesDep, query: Annotated[EventQuery, Parameter()]) -> PastEventList:
+@router.get("/history/events", response_model=PastEventList)
+async def list_past_events(services: ServicesDep, query: Annotated[EventQuery, Parameter()]) -> Response:
     """The states of one attempt, oldest first."""
-    found = _reader(services).events(query.task, query.limit, _behind(_EVENTS, query))
-    return PastEventList(items=[_event(row) for row in found[0]], next_cursor=_cursor(_EVENTS, found[1]))
+    behind = _behind(_EVENTS, query)
+
+    def ask(reader: Reader) -> PastEventList:
+        rows, last = reader.events(query.task, query.limit, behind)
+        return PastEventList(items=[_event(row) for row in rows], next_cursor=_cursor(_EVENTS, last))
+
+    return await _answer(services, ask)
 
 
-@router.get("/statistics")
-def show_statistics(services: ServicesDep, query: Annotated[StatisticsQuery, Parameter()]) -> StatisticsList:
+@router.get("/statistics", response_model=StatisticsList)
+async def show_statistics(services: ServicesDep, query: Annotated[StatisticsQuery, Parameter()]) -> Response:
     """Statistics of the attempts that ended in a range of time. Default: the last 24 hours."""
     until = _ms(query.until) or services.clock()
     since = _ms(query.since) or until - _DAY_MS
     check_filter(query.team)
     wanted = Wanted(query.team, query.app, query.job, since_ms=since, until_ms=until)
     listing = Listing(f"statistics by {query.by}", (str,))
-    found, last = _reader(services).statistics(query.by, wanted, query.limit, _behind(listing, query))
-    items = [_statistics(each) for each in found]
-    return StatisticsList(by=query.by, since=since, until=until, items=items, next_cursor=_cursor(listing, last))
+    behind = _behind(listing, query)
+
+    def ask(reader: Reader) -> StatisticsList:
+        found, last = reader.statistics(query.by, wanted, query.limit, behind)
+        items = [_statistics(each) for each in found]
+        return StatisticsList(by=query.by, since=since, until=until, items=items, next_cursor=_cursor(listing, last))
+
+    return await _answer(services, ask)
 
 
-def _reader(services: Services) -> Reader:
-    if services.history is None:
+async def _answer(services: Services, ask: Callable[[Reader], View]) -> Response:
+    """The answer to a question, made in a thread for questions. Raises Unavailable."""
+    reader = services.history
+    if reader is None:
         raise Unavailable("this scheduler keeps no history", fix="set history.url, see docs/history.md")
-    return services.history
+    text = await services.questions.ask(lambda: ask(reader).model_dump_json(by_alias=True))
+    return Response(text, media_type="application/json")
 
 
 def _behind(listing: Listing, query: PageQuery) -> str:

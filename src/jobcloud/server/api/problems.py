@@ -109,7 +109,8 @@ def from_refused(error: Refused) -> Problem:
     """The problem for a refusal of the scheduler."""
     for kind, slug in _REFUSALS:
         if isinstance(error, kind):
-            return Problem(slug, str(error), [Issue(error.field, error.problem, error.fix)])
+            headers = {"Retry-After": "5"} if slug == "unavailable" else None
+            return Problem(slug, str(error), [Issue(error.field, error.problem, error.fix)], headers=headers)
     faults = (error, *error.others) if isinstance(error, ConfigError) else (error,)
     return invalid([Issue(fault.field, fault.problem, fault.fix) for fault in faults])
 

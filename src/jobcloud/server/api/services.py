@@ -14,6 +14,7 @@ from starlette.convertors import Convertor, register_url_convertor
 from jobcloud.archive.service import Archive
 from jobcloud.config import DELIMITER, Job
 from jobcloud.errors import JobcloudError
+from jobcloud.history.elastic_job import Statistics, TraceSearch
 from jobcloud.history.queries import Reader
 from jobcloud.messages import Command
 from jobcloud.scheduler import Scheduler
@@ -24,7 +25,7 @@ from jobcloud.server.api.follow import Followers
 from jobcloud.server.api.guard import Access
 from jobcloud.server.api.ports import AlertChannels, LogReader, Loop
 from jobcloud.server.api.snapshot import Snapshot, TooMany, take, take_of_jobs, take_of_run, view
-from jobcloud.server.api.traces import Statistics, TraceSearch
+from jobcloud.server.api.threads import Questions
 from jobcloud.server.clock import wall_ms
 from jobcloud.server.origin import Origin
 from jobcloud.server.packages import PackageStore, referenced
@@ -65,7 +66,7 @@ class ApiOptions:
 class Services:
     """`history`, `traces` and `statistics` are None without a history, `archive` without an archive of logs.
 
-    `alerts` is None without channels.
+    `alerts` is None without channels. Routes ask the history in threads of `questions`.
     """
 
     loop: Loop
@@ -83,6 +84,7 @@ class Services:
     statistics: Statistics | None = None
     archive: Archive | None = None
     alerts: AlertChannels | None = None
+    questions: Questions = field(default_factory=Questions)
 
     def command(self, make: Callable[[int], Command]) -> int:
         """Carry out a command. Returns the instant for which it was made. Raises the errors of `Loop.command`."""
