@@ -169,5 +169,5 @@ $(VENV)/.tests: $(VENV)/bin/python $(SOURCES)
 	@echo "Installing jobcloud into $(VENV) with the libraries for tests, and compiling its three Cython modules."
 	@echo "This takes one to two minutes."
 	$(BIN)/python -m pip install -q --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install -q ./compat/http-parser -e '.[server,plan,postgresql,mariadb]' --group dev
+	$(BIN)/python -m pip install -q ./compat/http-parser -e '.[server,plan,postgresql,mariadb,tracing]' --group dev
 	touch $(VENV)/.server $@

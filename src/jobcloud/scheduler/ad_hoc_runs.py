@@ -41,7 +41,7 @@ class AdHocRuns(Part):
         if app not in self._state.apps:
             raise NotFound(f"there is no app {app}", field="appName", fix="register the app first")
         if event.terms.key and (known := self._with_key(app, event.terms.key)) is not None:
-            if known.terms != event.terms or replace(self._state.ad_hoc[known.job], ad_hoc=NEW_AD_HOC) != job:
+            if not known.terms.same(event.terms) or replace(self._state.ad_hoc[known.job], ad_hoc=NEW_AD_HOC) != job:
                 problem = f"{known.id} was started with this key and another configuration"
                 raise Conflict(problem, field="key", fix="choose another key")
             return

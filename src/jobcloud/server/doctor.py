@@ -8,6 +8,7 @@ import socket
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from jobcloud.adapters.mesos.detector import parse_zk_uri
 from jobcloud.errors import JobcloudError
@@ -15,6 +16,7 @@ from jobcloud.findings import Finding, ok, problem, warning
 from jobcloud.server import state_commands
 from jobcloud.server.settings import Settings
 from jobcloud.server.wiring import NEEDED_BYTES, STATE_FILE
+from jobcloud.tracing import service
 
 _CONNECT_S = 3.0
 _MAX_SERVERS = 10
@@ -29,6 +31,7 @@ def examine(wanted: Settings) -> Iterator[Finding]:
         yield _port(name, host, port)
     yield from _mesos(wanted.mesos.master)
     yield from _store(wanted)
+    yield from _tracing(wanted)
 
 
 def _data(data: Path | None) -> Iterator[Finding]:
@@ -105,3 +108,16 @@ def _store(wanted: Settings) -> Iterator[Finding]:
         yield problem("state", str(error), f"check {name}.auth_file, the certificates and the rights of the user")
     else:
         yield ok("state", f"can be read; epoch {epoch}" if epoch else "can be read; no scheduler has led yet")
+
+
+def _tracing(wanted: Settings) -> Iterator[Finding]:
+    endpoint = wanted.tracing.endpoint
+    if not endpoint:
+        return
+    if not service.installed():
+        yield problem("tracing", "tracing.endpoint is set, and the extra tracing is not installed", service.EXTRA)
+        return
+    parts = urlsplit(endpoint)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    yield from _reachable("tracing", f"{host}:{port}", port, "check tracing.endpoint and the network")

@@ -67,6 +67,7 @@ from jobcloud.server.packages import PackageStore
 from jobcloud.server.records import Restored
 from jobcloud.server.settings import ArtifactServer, Etcd, Http, Mesos, Settings, ZooKeeper, milliseconds
 from jobcloud.server.urls import UrlPolicy
+from jobcloud.tracing.service import SpanCounts, Tracing, TracingOptions
 
 log = structlog.get_logger(__name__)
 
@@ -117,6 +118,7 @@ class _Process:
         self._tally = Tally(wanted.metrics.jobs)
         self._scheduler: Scheduler | None = None
         self._history = _history(wanted, data, self._clock.now_ms)
+        self._tracing = _tracing(wanted)
 
     def run(self, stop: threading.Event) -> int:
         sys.setswitchinterval(_SWITCH_S)
@@ -137,12 +139,19 @@ class _Process:
             origin = Origin(packages, self._package_urls, timeout_s=sizes.fetch_timeout.total_seconds())
             base_url = _url(artifacts.advertise or artifacts.host, artifact_socket)
             policy = _policy(self._settings, Artifacts(base_url, zip_sha256, zip_path.name, bundle.command(zip_sha256)))
-            policy = replace(policy, traced=self._history is not None)
+            policy = replace(
+                policy,
+                traced=self._history is not None or self._tracing is not None,
+                trace_ratio=self._settings.tracing.ratio if self._tracing is not None else None,
+            )
             api_url = _url(self._settings.http.advertised, api_socket)
             if self._history is not None:
                 self._history.start()
                 # The history ends after the loop, because it takes the last traces of the loop.
                 stack.callback(self._history.stop)
+            if self._tracing is not None:
+                self._tracing.start()
+                stack.callback(self._tracing.stop)
             store, leadership = self._state(api_url)
             loop = self._loop(policy, store, leadership)
             stack.callback(loop.stop, _STOP_S)
@@ -229,6 +238,8 @@ class _Process:
         sinks: list[Sink] = [self._notices, logs.LogSink(self._notices.last_id), self._tally]
         if self._history is not None:
             sinks.append(self._history)
+        if self._tracing is not None:
+            sinks.append(self._tracing)
         loop: Loop[Scheduler] = Loop(
             MeasuredStore(store, self._tally),
             lambda: MeasuredDriver(MesosDriver(mesos, loop.abort, self._clock.now_ms), self._tally),
@@ -267,7 +278,8 @@ class _Process:
             elastic_job=ElasticJobOptions(elastic_job.enabled, elastic_job.zone),
         )
         read_log = functools.partial(_read_log, self._outputs)
-        sources = Sources(loop, self._clock, packages.usage, self._warnings, lambda: self._notices.missed)
+        spans = self._tracing.counts if self._tracing is not None else SpanCounts
+        sources = Sources(loop, self._clock, packages.usage, self._warnings, lambda: self._notices.missed, spans)
         metrics = Metrics(self._tally, sources)
         api = create_api(
             loop,
@@ -291,6 +303,7 @@ class _Process:
             *self._clock.warnings(),
             *(scheduler.warnings if scheduler is not None else ()),
             *(self._history.warnings() if self._history is not None else ()),
+            *(self._tracing.warnings() if self._tracing is not None else ()),
         )
 
     @contextlib.contextmanager
@@ -417,6 +430,15 @@ def _history(wanted: Settings, data: Path, now_ms: Callable[[], int]) -> History
     )
     options = HistoryOptions(history.url, history.password, limits, history.spool_bytes, history.queue)
     return History(options, data, now_ms)
+
+
+def _tracing(wanted: Settings) -> Tracing | None:
+    """The sender of traces that the settings ask for. None if there is none. Raises ConfigError without the extra."""
+    own = wanted.tracing
+    if not own.endpoint:
+        return None
+    options = TracingOptions(own.endpoint, wanted.cluster.name, own.ratio, own.shards, own.queue, own.headers())
+    return Tracing(options)
 
 
 def zookeeper_state(wanted: ZooKeeper) -> str:

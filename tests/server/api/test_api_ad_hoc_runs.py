@@ -92,6 +92,13 @@ def test_second_request_with_a_key_answers_with_the_first_run(api: Client, loop:
     assert len(api.get("runs").json()["items"]) == 1
 
 
+def test_ad_hoc_run_keeps_the_span_of_its_caller(api: Client, loop: FakeLoop, demo: str) -> None:
+    caller = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    first = api.post("runs", json=body(key="k"), headers={"traceparent": caller}).json()
+    assert loop.scheduler.firings[first["id"]].terms.trace == caller
+    assert api.post("runs", json=body(key="k")).json() == first | {"existed": True}
+
+
 @pytest.mark.parametrize(
     ("change", "field", "says"),
     [
