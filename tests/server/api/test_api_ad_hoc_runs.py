@@ -64,6 +64,7 @@ def test_elastic_job_routes_do_not_show_ad_hoc_runs(api: Client, hello: str) -> 
     assert api.get(f"{elastic_job}/jobs/{key}").status_code == 404
     counts = {"transientJobCount": 1, "daemonJobCount": 0}
     assert api.get(f"{elastic_job}/statistics/jobs/executionType").json() == counts
+    assert [one["jobName"] for one in api.get(f"{elastic_job}/tasks/ready").json()] == [key]
 
 
 def test_configuration_of_an_ad_hoc_run_starts_an_equal_run(api: Client, loop: FakeLoop, demo: str) -> None:
