@@ -18,7 +18,7 @@ from tests.tracing_kit import Receiver, attributes
 
 from jobcloud.config import JobKind
 from jobcloud.errors import ConfigError
-from jobcloud.messages import AttemptTraced, Publish, Retry, RunAdHoc, RunTraced, Topic, Trigger
+from jobcloud.messages import AttemptTraced, CancelRun, Publish, Retry, RunAdHoc, RunTraced, Topic, Trigger
 from jobcloud.model import Terms
 from jobcloud.tracing import service, spans
 from jobcloud.tracing.service import Exporter, Tracing, TracingOptions
@@ -269,6 +269,23 @@ def test_publisher_never_waits_and_traces_without_room_are_counted() -> None:
     tracing.stop(60)
     assert exporter.batches == [2, service.BATCH, service.BATCH], "a run of one shard has two spans"
     assert tracing.counts() == (2 + 2 * service.BATCH, 3)
+
+
+def test_trace_of_a_wide_run_takes_the_room_of_many() -> None:
+    exporter = Scripted()
+    tracing = Tracing(TracingOptions("", "prod", queue=100), lambda options: exporter)
+    desk = Desk(make_app(), make_job(shard_count=500), policy=TRACED)
+    desk.do(Trigger(desk.at, "report"))
+    desk.do(CancelRun(desk.at, desk.firings()[0].id))
+    (run,) = of(RunTraced, desk.all)
+    for _ in range(5):
+        tracing.publish(run)
+    assert tracing.counts().dropped == 3
+    exporter.gate.set()
+    tracing.start()
+    tracing.stop(60)
+    tracing.publish(run)
+    assert tracing.counts().dropped == 3, "there is room again"
 
 
 def test_other_notices_and_attempts_that_have_not_ended_are_ignored() -> None:

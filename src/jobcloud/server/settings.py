@@ -598,7 +598,10 @@ class Tracing(_Section):
         default=100, ge=0, le=1_000, description="shards of a run that have spans of their own, 0 to 1000"
     )
     queue: int = Field(
-        default=10_000, ge=100, le=1_000_000, description="ended attempts and runs that wait in memory, 100 to 1000000"
+        default=10_000,
+        ge=100,
+        le=1_000_000,
+        description="ended attempts and runs that wait in memory, 100 to 1000000; a run also counts once for 10 shards",
     )
 
     @check(mode="after")

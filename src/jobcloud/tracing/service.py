@@ -36,7 +36,7 @@ _MODULES = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
 
 @dataclass(frozen=True, slots=True)
 class TracingOptions:
-    """`endpoint`: the URL of a receiver of OTLP over HTTP. `queue`: traces that may wait. See the settings."""
+    """`endpoint`: the URL of a receiver of OTLP over HTTP. `queue`: the room for traces that wait. See the settings."""
 
     endpoint: str
     cluster: str
@@ -70,7 +70,10 @@ def installed() -> bool:
 
 
 class Tracing:
-    """start → publish* → stop. A sink: `publish` never waits. Raises ConfigError without the extra `tracing`."""
+    """start → publish* → stop. A sink: `publish` never waits, and one thread calls it.
+
+    Raises ConfigError without the extra `tracing`.
+    """
 
     def __init__(self, options: TracingOptions, open_exporter: Callable[[TracingOptions], Exporter] | None = None):
         if not installed():
@@ -82,8 +85,10 @@ class Tracing:
         self._spans: Spans = Spans(options.cluster, options.ratio, options.shards)
         self._exporter = (open_exporter or _open_exporter)(options)
         self._events: deque[Event] = deque()
-        #: `_full` belongs to the threads that publish, the others to the thread that sends
-        self._full = self._sent = self._refused = 0
+        #: of the thread that publishes: the weights of all traces that were taken, and the traces without room
+        self._added = self._full = 0
+        #: of the thread that sends: the weights of the traces that have left the queue, and the spans
+        self._removed = self._sent = self._refused = 0
         self._fails = False
         self._wake = threading.Event()
         self._stopping = False
@@ -98,9 +103,10 @@ class Tracing:
         """Take a trace. Other notices are ignored."""
         if not isinstance(notice, _TRACES) or (isinstance(notice, AttemptTraced) and not notice.ended):
             return
-        if len(self._events) >= self._limit:
+        if self._added - self._removed >= self._limit:
             self._full += 1
             return
+        self._added += _weight(notice)
         self._events.append(notice)
         if len(self._events) == BATCH:
             self._wake.set()
@@ -138,7 +144,9 @@ class Tracing:
     def _send_all(self) -> None:
         batch: list[ReadableSpan] = []
         while self._events:
-            batch += self._spans.of(self._events.popleft())
+            event = self._events.popleft()
+            self._removed += _weight(event)
+            batch += self._spans.of(event)
             while len(batch) >= BATCH:
                 self._send(batch[:BATCH])
                 del batch[:BATCH]
@@ -155,6 +163,11 @@ class Tracing:
             level = logging.INFO if taken else logging.WARNING
             log.log(level, "spans are sent again" if taken else "spans are dropped: the receiver takes none")
         self._fails = not taken
+
+
+def _weight(event: Event) -> int:
+    """The room that a trace takes in the queue. That of a run holds all its shards."""
+    return 1 + len(event.firing.shards) // 10 if isinstance(event, RunTraced) else 1
 
 
 class _Otlp:
