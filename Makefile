@@ -172,5 +172,5 @@ $(VENV)/.tests: $(VENV)/bin/python $(SOURCES)
 	@echo "Installing jobcloud into $(VENV) with the libraries for tests, and compiling its three Cython modules."
 	@echo "This takes one to two minutes."
 	$(BIN)/python -m pip install -q --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install -q ./compat/http-parser -e '.[server,plan,postgresql,mariadb,s3]' --group dev
+	$(BIN)/python -m pip install -q ./compat/http-parser -e '.[server,plan,postgresql,mariadb,s3,tracing]' --group dev
 	touch $(VENV)/.server $@

@@ -40,7 +40,7 @@ def make_attempt(number: int = 0, **changes: Any) -> AttemptTraced:
     )  # fmt: skip
     return AttemptTraced(
         given["at"], task, given["state"], given["run_cause"], START - 100, "", given["queued_ms"], given["previous"],
-        given["ended"], given["message"], Outcome(given["cause"], given["result"]),
+        "", given["ended"], given["message"], Outcome(given["cause"], given["result"]),
     )  # fmt: skip
 
 

@@ -587,7 +587,7 @@ class AttemptTraced(msgspec.Struct, frozen=True, gc=False):
     `state` is a TaskState, STORED for the launch, or an End if the attempt has `ended`. `run_cause` and `fire_ms` are
     those of its run. `step`: the call of the run's listener if the attempt is such a call, otherwise "". `queued_ms`:
     the time from the instant at which the shard could start to the launch; -1 if this time is unknown. `previous`: the
-    task id of the shard's previous attempt, or "".
+    task id of the shard's previous attempt, or "". `trace`: that of the run's terms.
     """
 
     at: int
@@ -598,6 +598,7 @@ class AttemptTraced(msgspec.Struct, frozen=True, gc=False):
     step: str = ""
     queued_ms: int = -1
     previous: str = ""
+    trace: str = ""
     ended: bool = False
     message: str = ""
     outcome: Outcome = NO_OUTCOME

@@ -263,7 +263,7 @@ class Terms(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     `item_parameters`: (item, parameter), sorted by item; other items keep the job's own. `items`: the shards that run,
     sorted; without any, all of them run. A second trigger with the same `key` makes no second firing. `backfill`: the
     firing makes up for a past fire time, because an operator asked for it. To older builds, such a firing is a catch-up
-    like any other.
+    like any other. `trace`: the `traceparent` of the caller, or "" (see scheduler/trace_context.py).
     """
 
     parameter: str | None = None
@@ -272,6 +272,11 @@ class Terms(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     priority: Priority | None = None
     key: str = ""
     backfill: bool = False
+    trace: str = ""
+
+    def same(self, other: Terms) -> bool:
+        """Whether both set the same values. A repeated request may come from another span of its caller."""
+        return self == changed(other, trace=self.trace)
 
     def parameter_of(self, item: int, default: str) -> str:
         """The parameter of a shard. `default` is the job's own parameter for this shard."""

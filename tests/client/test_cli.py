@@ -432,8 +432,26 @@ def test_ad_hoc_run_is_started_from_a_file_and_fields(run: Run, loop: FakeLoop, 
     assert run("explain", job.key).code == run("runs", job.key).code == run("tasks", "--job", job.key).code == 0
     assert run("runs", "once~0-1").code == 4
     assert run("run", "show", listed["id"], "--json").json["config"]["scriptCommandLine"] == "bin/x"
-    assert run("job", "list", "--json").json == []
+    assert run("job", "list", "--json").json == run("export", "--json").json["jobs"] == []
     assert run("--team", "billing", "run", "start", str(file), "--set", "memoryMB=32").code == 4
+
+
+def test_runs_belong_to_the_trace_in_the_environment(
+    run: Run, loop: FakeLoop, app: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caller = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    run("app", "add", str(app))
+    fields = ("appName=demo", "jobName=once", "jobType=SCRIPT", "scriptCommandLine=x", "cpuCount=1", "memoryMB=32")
+    options = [word for field in fields for word in ("--set", field)]
+    for given, kept in ((caller, caller), ("gr\u00fcn", ""), ("", "")):
+        monkeypatch.setenv("TRACEPARENT", given)
+        for command in (
+            ("job", "trigger", "hello"),
+            ("job", "trigger", "hello", "--priority", "1"),
+            ("run", "start", *options),
+        ):
+            started = run(*command, "--json").json
+            assert loop.scheduler.firings[started["id"]].terms.trace == kept
 
 
 def test_ad_hoc_run_needs_exactly_one_job(run: Run, app: Path) -> None:

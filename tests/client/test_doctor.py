@@ -15,6 +15,7 @@ from jobcloud.client import doctor
 from jobcloud.findings import Condition, Finding
 from jobcloud.server import doctor as machine
 from jobcloud.server import settings
+from jobcloud.tracing import service
 
 
 @pytest.fixture
@@ -120,6 +121,11 @@ def test_machine_is_examined_for_a_scheduler(shell: Shell, tmp_path: Path, monke
             "mesos": Condition.OK,
         }
         assert "http.port" in next(f for f in found if f.subject == "ports" and f.condition != "ok").text
+        traced = settings.load(None, {"tracing.endpoint": f"http://127.0.0.1:{port}/v1/traces"})
+        for installed, condition in ((True, Condition.OK), (False, Condition.PROBLEM)):
+            monkeypatch.setattr(service, "installed", lambda installed=installed: installed)
+            (tracing,) = [f for f in machine.examine(traced) if f.subject == "tracing"]
+            assert (tracing.condition, "pip install" in tracing.fix) == (condition, not installed)
     assert "cannot be reached" in next(f.text for f in machine.examine(wanted) if f.subject == "mesos")
     data.chmod(0o700)
     monkeypatch.setattr(machine, "NEEDED_BYTES", 1 << 60)

@@ -400,6 +400,29 @@ def test_invalid_url_of_the_history_is_refused(url: str, problem: str) -> None:
     assert "secret" not in str(error.value)
 
 
+@pytest.mark.parametrize("endpoint", ["host:4318", "ftp://host", "http://me@host/", "http://host/?a=b", "http://"])
+def test_invalid_receiver_of_traces_is_refused(endpoint: str) -> None:
+    with pytest.raises(ConfigError, match="http") as error:
+        load(flags={"tracing.endpoint": endpoint})
+    assert error.value.field == "tracing.endpoint"
+
+
+def test_headers_of_traces_come_from_a_file(token: Path) -> None:
+    token.write_text("Authorization=Bearer%20abc,X-Scope=t1\n")
+    found = load(flags={"tracing.endpoint": "https://host/v1/traces", "tracing.headers_file": token}).tracing
+    assert found.headers() == {"Authorization": "Bearer abc", "X-Scope": "t1"}
+    for wrong in ("Authorization", "a b=c", "X=%0a"):
+        token.write_text(wrong)
+        with pytest.raises(ConfigError):
+            load(flags={"tracing.headers_file": token})
+
+
+@pytest.mark.parametrize("ratio", ["-0.1", "1.1", "nan", "x"])
+def test_fraction_of_traced_runs_is_between_0_and_1(ratio: str) -> None:
+    with pytest.raises(ConfigError):
+        load(flags={"tracing.ratio": ratio})
+
+
 def test_schedulers_that_share_their_state_need_a_shared_history(tmp_path: Path) -> None:
     flags = {"data": tmp_path, "etcd.hosts": "127.0.0.1:2379", "history.url": f"sqlite:///{tmp_path}/history.db"}
     with pytest.raises(ConfigError, match="cannot share") as error:

@@ -25,6 +25,7 @@ from jobcloud.server.origin import Origin
 from jobcloud.server.packages import PackageStore
 from jobcloud.server.settings import load
 from jobcloud.server.urls import UrlPolicy
+from jobcloud.tracing import service
 
 _Usage = namedtuple("_Usage", ["total", "used", "free"])
 
@@ -41,6 +42,14 @@ def test_data_directory_open_to_others_is_closed_with_a_warning(tmp_path: Path, 
     with capture_logs() as lines:
         wiring._prepare_data(data)
     assert lines == []
+
+
+def test_scheduler_does_not_start_without_the_extra_of_its_traces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "_MODULES", ("opentelemetry.absent.sdk",))
+    wanted = load(flags={"tracing.endpoint": "http://127.0.0.1:1/v1/traces"})
+    with pytest.raises(ConfigError, match=r"jobcloud\[server,tracing\]"):
+        wiring._tracing(wanted)
+    assert wiring._tracing(load()) is None
 
 
 def test_new_data_directory_is_private(tmp_path: Path) -> None:

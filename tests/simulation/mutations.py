@@ -154,8 +154,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "the clock is part of fence tokens", "scheduler/cycle.py",
-        "            return sharding.payload(job, firing, task, self._state.fence())\n",
-        "            return sharding.payload(job, firing, task, at * 1_000_000_000 + self._state.fence())\n",
+        "return sharding.payload(job, firing, task, self._state.fence(), traceparent)\n",
+        "return sharding.payload(job, firing, task, at * 1_000_000_000 + self._state.fence(), traceparent)\n",
         (("scheduler/cycle.py", "            return sharding.placeholder_payload(task, self._state.fence())\n",
           "            return sharding.placeholder_payload(task, at * 1_000_000_000 + self._state.fence())\n"),),
         quiet=True,

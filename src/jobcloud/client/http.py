@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -264,7 +265,8 @@ class Client:
 
     def trigger(self, job: str, terms: Json | None = None) -> Json:
         """Make a run. `terms` has what replaces the job's own values in it."""
-        return self._json("POST", f"jobs/{_part(job)}/trigger", **({"json": terms} if terms else {}))
+        body = {"json": terms} if terms else {}
+        return self._json("POST", f"jobs/{_part(job)}/trigger", headers=_trace(), **body)
 
     def check_job(self, job: str) -> None:
         """Raises ApiError if the job does not exist, be it registered or that of an ad-hoc run."""
@@ -275,7 +277,7 @@ class Client:
 
     def start_run(self, config: Json) -> Json:
         """Start an ad-hoc run. `config` has the job of the run, and perhaps a key."""
-        return self._json("POST", "runs", json=config)
+        return self._json("POST", "runs", json=config, headers=_trace())
 
     def explain(self, job: str) -> Json:
         return self._json("GET", f"jobs/{_part(job)}/explain")
@@ -502,7 +504,7 @@ class Client:
 
     def _send(self, method: str, path: str, *, accept: tuple[int, ...] = (), **options: Any) -> httpx.Response:
         if "json" in options:
-            headers = {"Content-Type": "application/json", **options.get("headers", {})}
+            headers = {**(options.get("headers") or {}), "Content-Type": "application/json"}
             options |= {"content": _encode(options.pop("json")), "headers": headers}
         if method != "GET":
             # From now on the leader has to answer, because a standby may not have seen the change yet.
@@ -574,6 +576,12 @@ def _part(name: str) -> str:
         return {".": "%2E", "..": "%2E%2E"}.get(name) or quote(name, safe="@:")
     except UnicodeEncodeError:
         raise NotFound(f"there is no {name!r}", fix="a name is text in UTF-8") from None
+
+
+def _trace() -> dict[str, str]:
+    """The header with the span of the caller, which tools of OpenTelemetry put into the environment."""
+    text = os.environ.get("TRACEPARENT", "")
+    return {"traceparent": text} if text.isascii() and text.isprintable() and text else {}
 
 
 def _checked_token(token: str) -> str:

@@ -13,12 +13,10 @@ from dataclasses import replace
 from jobcloud.config import NEW_AD_HOC
 from jobcloud.errors import Conflict, NotFound
 from jobcloud.messages import RunAdHoc, Topic
-from jobcloud.model import Cause, Firing, ShardState
+from jobcloud.model import Cause, Firing
 from jobcloud.scheduler.firings import MOST_ATTEMPTS, Firings
 from jobcloud.scheduler.part import Hooks, Part
 from jobcloud.scheduler.state import State
-
-_DEAD = ShardState.DEAD
 
 
 class AdHocRuns(Part):
@@ -41,7 +39,7 @@ class AdHocRuns(Part):
         if app not in self._state.apps:
             raise NotFound(f"there is no app {app}", field="appName", fix="register the app first")
         if event.terms.key and (known := self._with_key(app, event.terms.key)) is not None:
-            if known.terms != event.terms or replace(self._state.ad_hoc[known.job], ad_hoc=NEW_AD_HOC) != job:
+            if not known.terms.same(event.terms) or replace(self._state.ad_hoc[known.job], ad_hoc=NEW_AD_HOC) != job:
                 problem = f"{known.id} was started with this key and another configuration"
                 raise Conflict(problem, field="key", fix="choose another key")
             return
@@ -81,7 +79,7 @@ class AdHocRuns(Part):
         runs = [firing for firing in self._runs(app) if firing.ended_ms]
         ended = sorted(runs, key=lambda firing: (firing.ended_ms, firing.id))
         for dead, limit in ((False, policy.history), (True, policy.max_dead)):
-            kept = [firing for firing in ended if dead == any(shard.state is _DEAD for shard in firing.shards)]
+            kept = [firing for firing in ended if dead == (firing.job in self._firings.dead)]
             shards = sum(len(firing.shards) for firing in kept)
             attempts = sum(map(self._attempts, kept))
             for index, firing in enumerate(kept):

@@ -253,7 +253,7 @@ class Commands(Part):
             raise Conflict(f"job {job.key} is resident: it cannot be triggered", field="jobName")
         key = event.terms.key
         if key and (known := self._firings.with_key(job.key, key)) is not None:
-            if known.terms != event.terms:
+            if not known.terms.same(event.terms):
                 problem = f"{known.id} was triggered with this key and other values"
                 raise Conflict(problem, field="key", fix="choose another key")
             return

@@ -82,7 +82,7 @@ def left_out(at: int) -> Shard:
     return Shard(ShardState.CANCELLED, ended_ms=at, message="the trigger chose other shards")
 
 
-def payload(job: Job, firing: Firing, task: Task, fence: int) -> Payload:
+def payload(job: Job, firing: Firing, task: Task, fence: int, traceparent: str = "") -> Payload:
     """The description of one attempt for the executor, as JSON. Format: docs/executor.md, "Task data"."""
     step = firing.step(task.item)
     item = task.item if step is None else _STEP_ITEMS[step]
@@ -90,12 +90,13 @@ def payload(job: Job, firing: Firing, task: Task, fence: int) -> Payload:
     if firing.terms.item_parameters and step is None:
         parameter = firing.terms.parameter_of(item, parameter)
     more = "" if step is None else f",{_encode(_describe_step(job, firing, step))[1:-1]}"
-    ports = f',"ports":{_encode(task.ports)}' if task.ports else ""
+    more += f',"ports":{_encode(task.ports)}' if task.ports else ""
+    more += f',"traceparent":{_text(traceparent)}' if traceparent else ""
     # This part is formatted by hand for speed. The other part is the same for all attempts of a job, and is cached.
     own = (
         f'{{"schema":{PAYLOAD_SCHEMA},"runId":{_text(firing.id)},"attempt":{task.attempt},"fence":{fence},'
         f'"fireTime":{"null" if job.kind is _RESIDENT else firing.fire_ms},'
-        f'"executionType":"{task.execution}"{ports}{more},'
+        f'"executionType":"{task.execution}"{more},'
         f'"shardingContext":{{"taskId":{_text(task.id)},"shardingItem":{item},"shardingParameter":{_text(parameter)},'
     ).encode()
     alone = _runs_alone(job, firing.shards[task.item])

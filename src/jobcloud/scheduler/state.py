@@ -106,6 +106,8 @@ class Policy:
     alert_interval_ms: int = 60_000
     #: whether attempts and runs are traced for the history
     traced: bool = False
+    #: the fraction of runs that get spans; None if no spans are made
+    trace_ratio: float | None = None
 
 
 _PUBLISH = RANK[Publish]

@@ -8,6 +8,7 @@ import socket
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from jobcloud.adapters.mesos.detector import parse_zk_uri
 from jobcloud.archive.stores import Away
@@ -16,6 +17,7 @@ from jobcloud.findings import Finding, ok, problem, warning
 from jobcloud.server import state_commands
 from jobcloud.server.settings import Settings
 from jobcloud.server.wiring import NEEDED_BYTES, STATE_FILE, archive_options
+from jobcloud.tracing import service
 
 _CONNECT_S = 3.0
 _MAX_SERVERS = 10
@@ -31,6 +33,7 @@ def examine(wanted: Settings) -> Iterator[Finding]:
     yield from _mesos(wanted.mesos.master)
     yield from _store(wanted)
     yield from _archive(wanted)
+    yield from _tracing(wanted)
 
 
 def _data(data: Path | None) -> Iterator[Finding]:
@@ -133,3 +136,16 @@ def _archive(wanted: Settings) -> Iterator[Finding]:
         yield problem("archive", str(error), "check archive.url, archive.endpoint, the key, and the rights of its user")
     else:
         yield ok("archive", f"{store} can be read; whether it can be written is not checked")
+
+
+def _tracing(wanted: Settings) -> Iterator[Finding]:
+    endpoint = wanted.tracing.endpoint
+    if not endpoint:
+        return
+    if not service.installed():
+        yield problem("tracing", "tracing.endpoint is set, and the extra tracing is not installed", service.EXTRA)
+        return
+    parts = urlsplit(endpoint)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    yield from _reachable("tracing", f"{host}:{port}", port, "check tracing.endpoint and the network")

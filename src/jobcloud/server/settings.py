@@ -20,7 +20,7 @@ from contextvars import ContextVar
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, ValidationError
 from pydantic import model_validator as check
@@ -525,6 +525,8 @@ class ElasticJob(_Section):
     )
 
 
+_OTLP_URL = re.compile(r"https?://[^\s/@?#]+(/[^\s?#]*)?")
+_HEADER_NAME = re.compile(r"[A-Za-z0-9-]{1,100}")
 _HISTORY_URL = re.compile(r"off|(?:postgresql|mariadb)://[^\s/]*/[^\s/?]+(?:\?[^\s]*)?|sqlite:///[^\s?]+")
 
 
@@ -699,6 +701,50 @@ class Metrics(_Section):
         return read_secret(self.token_file) if self.token_file else ""
 
 
+class Tracing(_Section):
+    """OpenTelemetry traces of runs. They need the extra `tracing`."""
+
+    endpoint: str = Field(
+        default="", description="URL of a receiver of OTLP over HTTP, e.g. http://HOST:4318/v1/traces; empty: no traces"
+    )
+    headers_file: SecretFile | None = Field(
+        default=None,
+        description="a file with one line NAME=VALUE,… of headers that each request has, e.g. "
+        "Authorization=Bearer%20TOKEN",
+    )
+    ratio: float = Field(
+        default=1.0, ge=0, le=1, allow_inf_nan=False, description="the fraction of runs that have a trace, 0 to 1"
+    )
+    shards: int = Field(
+        default=100, ge=0, le=1_000, description="shards of a run that have spans of their own, 0 to 1000"
+    )
+    queue: int = Field(
+        default=10_000,
+        ge=100,
+        le=1_000_000,
+        description="ended attempts and runs that wait in memory, 100 to 1000000; a run also counts once for 10 shards",
+    )
+
+    @check(mode="after")
+    def _usable(self) -> Tracing:
+        if self.endpoint and not _OTLP_URL.fullmatch(self.endpoint):
+            raise _wrong("is not an http(s) URL without a user", "such as http://HOST:4318/v1/traces", key="endpoint")
+        if self.headers_file:
+            self.headers()
+        return self
+
+    def headers(self) -> dict[str, str]:
+        """The headers in the form of OTEL_EXPORTER_OTLP_HEADERS. Raises PydanticCustomError."""
+        found: dict[str, str] = {}
+        for pair in read_secret(self.headers_file).split(",") if self.headers_file else ():
+            name, sign, value = pair.partition("=")
+            text = unquote(value)
+            if not sign or not _HEADER_NAME.fullmatch(name) or not text.isprintable() or not text.isascii():
+                raise _wrong("does not hold NAME=VALUE,…", "such as Authorization=Bearer%20TOKEN", key="headers_file")
+            found[name] = text
+        return found
+
+
 class Settings(BaseSettings):
     """All settings of the scheduler. Created by `load`."""
 
@@ -720,6 +766,7 @@ class Settings(BaseSettings):
     history: History = History()
     archive: Archive = Archive()
     alerts: Alerts = Alerts()
+    tracing: Tracing = Tracing()
     log: Log = Log()
 
     @check(mode="after")

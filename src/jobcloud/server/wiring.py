@@ -81,6 +81,7 @@ from jobcloud.server.packages import PackageStore
 from jobcloud.server.records import Restored
 from jobcloud.server.settings import ArtifactServer, Etcd, Http, Mesos, Settings, ZooKeeper, milliseconds
 from jobcloud.server.urls import UrlPolicy
+from jobcloud.tracing.service import SpanCounts, Tracing, TracingOptions
 
 log = structlog.get_logger(__name__)
 
@@ -137,6 +138,7 @@ class _Process:
         self._loop_of_core: Loop[Scheduler] | None = None
         self._archive = self._made_archive()
         self._alerts = _alerts(wanted, self._clock)
+        self._tracing = _tracing(wanted)
 
     def run(self, stop: threading.Event) -> int:
         sys.setswitchinterval(_SWITCH_S)
@@ -166,7 +168,11 @@ class _Process:
             origin = Origin(packages, self._package_urls, timeout_s=sizes.fetch_timeout.total_seconds())
             base_url = _url(artifacts.advertise or artifacts.host, artifact_socket)
             policy = _policy(self._settings, Artifacts(base_url, zip_sha256, zip_path.name, bundle.command(zip_sha256)))
-            policy = replace(policy, traced=self._history is not None or self._archive is not None)
+            policy = replace(
+                policy,
+                traced=any(part is not None for part in (self._history, self._archive, self._tracing)),
+                trace_ratio=self._settings.tracing.ratio if self._tracing is not None else None,
+            )
             if self._alerts is not None:
                 policy = replace(policy, alert_channels=tuple(each.filter for each in self._alerts.channels))
             api_url = self._settings.http.advertise or _url(self._settings.http.advertised, api_socket)
@@ -176,6 +182,9 @@ class _Process:
                 stack.callback(self._history.stop)
             if self._archive is not None:
                 stack.callback(self._archive.stop)
+            if self._tracing is not None:
+                self._tracing.start()
+                stack.callback(self._tracing.stop)
             store, leadership = self._state(api_url)
             loop = self._loop(policy, store, leadership)
             stack.callback(loop.stop, _STOP_S)
@@ -283,6 +292,8 @@ class _Process:
             sinks.append(self._archive)
         if self._alerts is not None:
             sinks.append(self._alerts)
+        if self._tracing is not None:
+            sinks.append(self._tracing)
         loop: Loop[Scheduler] = Loop(
             MeasuredStore(store, self._tally),
             lambda: MeasuredDriver(MesosDriver(mesos, loop.abort, self._clock.now_ms), self._tally),
@@ -340,8 +351,9 @@ class _Process:
             elastic_job=ElasticJobOptions(elastic_job.enabled, elastic_job.zone),
         )
         read_log = functools.partial(_read_log, self._outputs)
+        spans = self._tracing.counts if self._tracing is not None else SpanCounts
         sources = Sources(
-            loop, self._clock, packages.usage, self._warnings, lambda: self._notices.missed, self._archive
+            loop, self._clock, packages.usage, self._warnings, lambda: self._notices.missed, self._archive, spans
         )
         metrics = Metrics(self._tally, sources)
         reader = self._history.reader if self._history is not None else None
@@ -373,6 +385,7 @@ class _Process:
             *(scheduler.warnings if scheduler is not None else ()),
             *(self._history.warnings() if self._history is not None else ()),
             *(self._archive.warnings() if self._archive is not None else ()),
+            *(self._tracing.warnings() if self._tracing is not None else ()),
         )
 
     def _registered(self) -> int | None:
@@ -527,6 +540,15 @@ def archive_options(wanted: Settings) -> ArchiveOptions | None:
         archive.queue,
         ArchiveLimits(milliseconds(archive.keep), archive.keep_logs, archive.keep_logs_per_job, archive.keep_bytes),
     )
+
+
+def _tracing(wanted: Settings) -> Tracing | None:
+    """The sender of traces that the settings ask for. None if there is none. Raises ConfigError without the extra."""
+    own = wanted.tracing
+    if not own.endpoint:
+        return None
+    options = TracingOptions(own.endpoint, wanted.cluster.name, own.ratio, own.shards, own.queue, own.headers())
+    return Tracing(options)
 
 
 def zookeeper_state(wanted: ZooKeeper) -> str:

@@ -64,6 +64,7 @@ def test_elastic_job_routes_do_not_show_ad_hoc_runs(api: Client, hello: str) -> 
     assert api.get(f"{elastic_job}/jobs/{key}").status_code == 404
     counts = {"transientJobCount": 1, "daemonJobCount": 0}
     assert api.get(f"{elastic_job}/statistics/jobs/executionType").json() == counts
+    assert [one["jobName"] for one in api.get(f"{elastic_job}/tasks/ready").json()] == [key]
 
 
 def test_configuration_of_an_ad_hoc_run_starts_an_equal_run(api: Client, loop: FakeLoop, demo: str) -> None:
@@ -90,6 +91,13 @@ def test_second_request_with_a_key_answers_with_the_first_run(api: Client, loop:
         assert again.json() == first | {"existed": True}
     assert "key" in issues(api.post("runs", json=body(key="k", jobParameter="q")), "conflict")
     assert len(api.get("runs").json()["items"]) == 1
+
+
+def test_ad_hoc_run_keeps_the_span_of_its_caller(api: Client, loop: FakeLoop, demo: str) -> None:
+    caller = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    first = api.post("runs", json=body(key="k"), headers={"traceparent": caller}).json()
+    assert loop.scheduler.firings[first["id"]].terms.trace == caller
+    assert api.post("runs", json=body(key="k")).json() == first | {"existed": True}
 
 
 @pytest.mark.parametrize(

@@ -272,6 +272,17 @@ def test_trigger_with_a_known_key_answers_with_the_first_run(api: Client, loop: 
     assert "key" in issues(api.post("jobs/hello/trigger", json={"key": "k", "jobParameter": "q"}), "conflict")
 
 
+def test_trigger_keeps_the_span_of_its_caller(api: Client, loop: FakeLoop, hello: str) -> None:
+    caller = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    for header, kept in ((caller, caller), ("cc" + caller[2:] + "-more", caller), ("nonsense", "")):
+        run = api.post("jobs/hello/trigger", headers={"traceparent": header}).json()
+        assert loop.scheduler.firings[run["id"]].terms.trace == kept
+        assert api.get(f"runs/{run['id']}").json()["terms"] is None
+    for header in (caller, caller[:-4] + "b8-01"):
+        answer = api.post("jobs/hello/trigger", json={"key": "k"}, headers={"traceparent": header})
+        assert (answer.status_code, answer.json()["existed"]) == ((202, False) if header == caller else (200, True))
+
+
 def test_trigger_without_values_makes_a_run_without_terms(api: Client, hello: str) -> None:
     several: tuple[dict[str, Any], ...] = (
         {},

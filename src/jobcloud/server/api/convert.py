@@ -27,6 +27,7 @@ from jobcloud.errors import ConfigError
 from jobcloud.executor.plugins import handler_name
 from jobcloud.fields import REQUIRED, Field, fields_of, values_of
 from jobcloud.model import Terms
+from jobcloud.scheduler import trace_context
 from jobcloud.server.api.body import json_type, parse
 from jobcloud.server.api.problems import MAX_ISSUES, Issue, Problem, invalid
 from jobcloud.server.api.rules import check_app, check_job, check_terms, unused_fields
@@ -92,14 +93,14 @@ def read_job(body: Mapping[str, Any], policy: UrlPolicy) -> Job:
     return _read(given, JobConfig, lambda config: _job(config, policy), issues)
 
 
-def read_ad_hoc_run(body: Mapping[str, Any], policy: UrlPolicy) -> tuple[Job, Terms]:
+def read_ad_hoc_run(body: Mapping[str, Any], policy: UrlPolicy, traceparent: str) -> tuple[Job, Terms]:
     """The job of an ad-hoc run, and the terms with its key. Raises Problem that lists all problems."""
     given, issues = _used(body)
     fixed = {"kind": JobKind.TRANSIENT, "cron": "", "ad_hoc": NEW_AD_HOC}
 
     def build(config: AdHocConfig) -> tuple[Job, Terms]:
         _check_key(config.key)
-        return _job(config, policy, **fixed), Terms(key=config.key)
+        return _job(config, policy, **fixed), Terms(key=config.key, trace=_trace(traceparent))
 
     names = [field.spec.name for field in fields_of(Job) if field.name in NOT_AD_HOC and field.spec.name in given]
     issues += [Issue(name, "has no meaning for an ad-hoc run", "leave it out") for name in names]
@@ -114,9 +115,9 @@ def _used(body: Mapping[str, Any]) -> tuple[dict[str, Any], list[Issue]]:
     return {name: value for name, value in body.items() if name not in unused}, issues
 
 
-def read_trigger(body: Mapping[str, Any], job: Job) -> Terms:
+def read_trigger(body: Mapping[str, Any], job: Job, traceparent: str) -> Terms:
     """The values that a run has in place of the job's own. Raises Problem that lists all problems."""
-    return _read(body, TriggerConfig, lambda config: _terms(config, job))
+    return _read(body, TriggerConfig, lambda config: _terms(config, job, _trace(traceparent)))
 
 
 def read_backfill(body: Mapping[str, Any]) -> BackfillConfig:
@@ -351,13 +352,18 @@ def _job(config: JobConfig | AdHocConfig, policy: UrlPolicy, **fixed: Any) -> Jo
     return job
 
 
-def _terms(config: TriggerConfig, job: Job) -> Terms:
+def _trace(traceparent: str) -> str:
+    """The header in its stored form; "" for a malformed one, which the standard says to ignore."""
+    return str(trace_context.parse(traceparent) or "")
+
+
+def _terms(config: TriggerConfig, job: Job, trace: str) -> Terms:
     _check_key(config.key)
     items = tuple(sorted(config.shards or ()))
     if len(set(items)) < len(items) or (items and items[0] < 0):
         raise ConfigError("are not different numbers from 0", field="shards", fix="such as [0, 3]")
     pairs = parse_items(config.item_parameters or "", job.shard_count)
-    terms = Terms(config.parameter, tuple(sorted(pairs.items())), items, config.priority, config.key)
+    terms = Terms(config.parameter, tuple(sorted(pairs.items())), items, config.priority, config.key, trace=trace)
     check_terms(job, terms)
     return terms
 

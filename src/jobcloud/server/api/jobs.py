@@ -31,6 +31,7 @@ from jobcloud.server.api.services import (
     Services,
     ServicesDep,
     Switch,
+    TraceParent,
     json_body,
 )
 from jobcloud.server.api.snapshot import Pausable, Snapshot, check_filter
@@ -163,15 +164,17 @@ def remove_job(services: ServicesDep, job: Key, expected: Expected) -> None:
 
 
 @router.post("/jobs/{job}/trigger", status_code=202, openapi_extra=json_body(TriggerConfig, required=False))
-def trigger_job(services: ServicesDep, job: Key, body: OptionalJsonObject, response: Response) -> StartedRun:
+def trigger_job(
+    services: ServicesDep, job: Key, body: OptionalJsonObject, response: Response, traceparent: TraceParent = ""
+) -> StartedRun:
     """Fire a TRANSIENT job now. The answer is the new run, or the run that was triggered earlier with the same key.
 
     Then the status is 200.
     """
     before = services.snapshot_of(job)
-    terms = read_trigger(body, before.job(job))
+    terms = read_trigger(body, before.job(job), traceparent)
     at = services.command(lambda at: Trigger(at, job, terms))
-    found = [run for run in services.snapshot_of(job).runs(job) if run.cause is Cause.TRIGGER and run.terms == terms]
+    found = [run for run in services.snapshot_of(job).runs(job) if run.cause is Cause.TRIGGER and run.terms.same(terms)]
     return started_run(found, before, at, terms, response)
 
 

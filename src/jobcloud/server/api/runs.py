@@ -218,7 +218,7 @@ def _run_view(firing: Firing, query: PageQuery, ad_hoc: Job | None = None) -> Ru
         shard_states=Counter(shard.state for shard in firing.work),
         next_attempt=0 if firing.ended_ms else _next_attempt(firing),
         shards=[shard_view(item, shard, firing.step(item)) for item, shard in shards],
-        terms=_terms_view(firing.terms) if firing.terms != NO_TERMS and not firing.terms.backfill else None,
+        terms=None if firing.terms.backfill or firing.terms.same(NO_TERMS) else _terms_view(firing.terms),
         config=ad_hoc_config(ad_hoc, firing.terms.key) if ad_hoc is not None else None,
         next_cursor=cursor,
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Annotated, Any, Literal, TypeVar
 
-from fastapi import Depends, Request
+from fastapi import Depends, Header, Request
 from starlette.convertors import Convertor, register_url_convertor
 
 from jobcloud.archive.service import Archive
@@ -175,7 +175,7 @@ JsonObject = Annotated[dict[str, Any], Depends(read_object)]
 #: {} for a request without a body
 OptionalJsonObject = Annotated[dict[str, Any], Depends(read_object_or_nothing)]
 Switch = Literal["enable", "disable"]
-
+TraceParent = Annotated[str, Header(description="the span of the caller, in the form of W3C Trace Context")]
 
 Pausing = Literal["pause", "resume"]
 

@@ -38,6 +38,7 @@ FAMILIES = (
     Family("jobcloud_loop_idle_seconds", "gauge", "The time since the scheduler's thread was last active."),
     Family("jobcloud_inbox_items", "gauge", "Events, commands and questions that wait for the scheduler's thread."),
     Family("jobcloud_notices_dropped_total", "counter", "Notices that a receiver has missed.", ("reason",)),
+    Family("jobcloud_spans_total", "counter", "Spans of OpenTelemetry that were sent, or dropped.", ("result",)),
     Family("jobcloud_http_requests_total", "counter", "Answers of the API.", ("method", "route", "status")),
     Family("jobcloud_packages", "gauge", "Stored packages of apps."),
     Family("jobcloud_packages_bytes", "gauge", "The size of all stored packages together."),

@@ -35,6 +35,7 @@ from jobcloud.server.metrics.tally import (
     Owner,
     Tally,
 )
+from jobcloud.tracing.service import SpanCounts
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -70,7 +71,8 @@ class Sources:
     """The sources that a scrape reads, apart from the tally.
 
     `packages` returns the number of stored packages and their bytes, `missed` the number of notices that slow receivers
-    have missed. `archive` is None without an archive of logs.
+    have missed, `spans` the spans of OpenTelemetry that were sent and dropped. `archive` is None without an archive of
+    logs.
     """
 
     loop: Loop
@@ -79,6 +81,7 @@ class Sources:
     warnings: Callable[[], Sequence[str]]
     missed: Callable[[], int]
     archive: Archive | None = None
+    spans: Callable[[], SpanCounts] = SpanCounts
 
 
 class _View(NamedTuple):
@@ -188,6 +191,7 @@ class Metrics(Collector):
         yield "jobcloud_inbox_items", (), health.waiting
         for reason, number in zip(DROP_REASONS, (sources.missed(), sources.loop.lost_notices), strict=True):
             yield "jobcloud_notices_dropped_total", (reason,), number
+        yield from _by_label("jobcloud_spans_total", sources.spans()._asdict())
         for (method, route), answers in tally.requests.items():
             for status in STATUS_CLASSES:
                 yield "jobcloud_http_requests_total", (method, route, status), answers[status]
