@@ -70,12 +70,14 @@ class LogRequest:
 class LogChunk:
     """The `data` at `offset`. `size` is the current length of the whole stream, in bytes.
 
-    If the bytes at the requested offset no longer exist, `offset` is that of the first existing byte.
+    If the bytes at the requested offset no longer exist, `offset` is that of the first existing byte. `found` is False
+    if there is no output of a task that has ended.
     """
 
     data: bytes
     offset: int
     size: int
+    found: bool = True
 
 
 # Raises NotFound if the output does not exist or no longer exists, Unavailable if the agent does not answer.
