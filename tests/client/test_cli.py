@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +20,7 @@ from jobcloud.client import cli, context, following, render
 from jobcloud.client.context import Context
 from jobcloud.client.http import ApiError
 from jobcloud.dev.tcp_ports import free_port
+from jobcloud.errors import NotFound
 from jobcloud.model import Terms
 from jobcloud.server.api import Access, ApiOptions, LogChunk, LogRequest
 
@@ -57,6 +59,10 @@ Run = Callable[..., Result]
 
 
 async def read_log(request: LogRequest) -> LogChunk:
+    return await _read(request)
+
+
+async def _read(request: LogRequest) -> LogChunk:
     data = LOG if request.stream == "stdout" else b""
     offset = request.offset if request.offset >= 0 else max(0, len(data) + request.offset)
     return LogChunk(data[offset : offset + request.limit], offset, len(data))
@@ -635,7 +641,8 @@ def test_task_output_can_be_tailed_and_followed(run: Run, loop: FakeLoop, app: P
     run("app", "add", str(app))
     first, second = launch(loop)
     assert run("logs", "hello", "--tail", "2").out == "line 19998\nline 19999\n"
-    last = {"taskId": first, "stream": "stdout", "text": "line 19999\n"}
+    lines = [{"at": "", "stream": "stdout", "text": "line 19999\n"}]
+    last = {"taskId": first, "stream": "both", "text": "line 19999\n", "lines": lines}
     assert run("logs", "hello", "--tail", "1", "--json").json == last
     assert run("logs", "hello", "--stderr").out == ""
     loop.update(second, "TASK_FINISHED")
@@ -1124,3 +1131,87 @@ def test_explanation_says_when_the_next_attempt_is_and_why_the_last_run_failed(
     name, _ = repeated
     run("kill", "again/0")
     assert f"the last run, {name}: shard 0 is KILLED" in run("explain", "again").out.replace("\n", " ")
+
+
+def told(at_s: int) -> str:
+    return datetime.fromtimestamp(at_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@pytest.fixture
+def streams(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
+    """The files of each task. stdout and stderr were written in turns."""
+    files = {
+        "stdout": b"one\nthree\nfour", "stdout.times": b"0 1000\n4 3000\n10 4000\n",
+        "stderr": b"two\n", "stderr.times": b"0 2000\n",
+    }  # fmt: skip
+
+    async def read(request: LogRequest) -> LogChunk:
+        if request.stream not in files:
+            raise NotFound("no output", field="taskId")
+        data = files[request.stream]
+        offset = request.offset if request.offset >= 0 else max(0, len(data) + request.offset)
+        return LogChunk(data[offset : offset + request.limit], offset, len(data))
+
+    monkeypatch.setattr(sys.modules[__name__], "_read", read)
+    return files
+
+
+def test_both_streams_are_printed_in_the_order_of_time(
+    run: Run, loop: FakeLoop, app: Path, streams: dict[str, bytes]
+) -> None:
+    run("app", "add", str(app))
+    task = launch(loop)[0]
+    both = run("logs", "hello/0")
+    assert (both.out, both.err) == ("one\nthree\nfour", "two\n")
+    assert run("logs", "hello/0", "--stdout").err == run("logs", "hello/0", "--stderr").out == ""
+    marked = run("logs", "hello/0", "-t").out.splitlines()
+    assert marked == [f"{told(1)} out one", f"{told(2)} err two", f"{told(3)} out three", f"{told(4)} out four"]
+    assert run("logs", "hello/0", "-t", "--tail", "2").out.splitlines() == marked[2:]
+    assert run("logs", "hello/0", "-t", "--since", told(2)).out.splitlines() == marked[1:]
+    found = run("logs", "hello/0", "--json").json
+    assert (found["taskId"], found["stream"], found["text"]) == (task, "both", "one\ntwo\nthree\nfour")
+    assert run("logs", "hello/0", "--stderr", "--json").json["text"] == "two\n"
+    assert [line["text"] for line in found["lines"]] == ["one\n", "two\n", "three\n", "four"]
+    del streams["stdout.times"], streams["stderr.times"]
+    assert run("logs", "hello/0", "-t").out.splitlines()[-1].split() == ["-", "err", "two"], "an older executor"
+    for wrong in ((), ("hello", "--run", "x"), ("hello", "--since", "1h", "--tail", "1"), ("--app", "demo", "-f")):
+        assert run("logs", *wrong).code == 2, wrong
+
+
+def test_output_of_a_run_and_of_an_app_names_the_shards(
+    run: Run, loop: FakeLoop, app: Path, streams: dict[str, bytes]
+) -> None:
+    run("app", "add", str(app))
+    launch(loop)
+    (found,) = run("runs", "--json").json
+    lines = run("logs", "--run", found["id"].partition("@")[0]).out.splitlines()
+    assert lines[:4] == [f"{mark} hello/0: {text}" for mark, text in ORDER]
+    assert lines[4:] == [f"{mark} hello/1: {text}" for mark, text in ORDER]
+    assert sorted(run("logs", "--app", "demo").out.splitlines()) == sorted(lines)
+    assert len(run("logs", "--app", "demo", "--json").json) == 2
+    assert run("logs", "--app", "absent").code == 4
+
+
+ORDER = [("out", "one"), ("err", "two"), ("out", "three"), ("out", "four")]
+
+
+def test_followed_output_ends_with_the_end_of_the_task(
+    run: Run, loop: FakeLoop, app: Path, streams: dict[str, bytes]
+) -> None:
+    run("app", "add", str(app))
+    task = launch(loop)[0]
+    loop.update(task, "TASK_FAILED", "no space left")
+    found = run("logs", task, "-f", "-t")
+    assert sorted(line.split(" ", 1)[1] for line in found.out.splitlines()) == sorted(f"{a} {b}" for a, b in ORDER)
+    assert found.err == f"(task {task} is FAILED: no space left)\n"
+
+
+def test_silent_task_has_an_empty_log(run: Run, loop: FakeLoop, app: Path, streams: dict[str, bytes]) -> None:
+    run("app", "add", str(app))
+    task = launch(loop)[0]
+    streams.clear()
+    assert run("logs", task) == Result(0, "", ""), "it may still print"
+    loop.update(task, "TASK_FINISHED")
+    silent = run("logs", task)
+    assert (silent.code, silent.out, "printed nothing" in silent.err) == (0, "", True)
+    assert run("logs", task, "-f").err.endswith(f"(task {task} is FINISHED)\n")

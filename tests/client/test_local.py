@@ -134,8 +134,9 @@ def test_streaming_job_runs_to_its_end_and_prints_its_progress(app: Path, capfd:
     assert capfd.readouterr().out == "progress: 1 of 2\nprogress: 2 of 2\n"
 
 
+@pytest.mark.parametrize("relative", [False, True])
 def test_all_shards_run_and_the_traceback_of_a_failed_one_begins_in_the_app(
-    app: Path, capfd: pytest.CaptureFixture[str]
+    app: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, relative: bool
 ) -> None:
     manifest = app / "jobcloud.toml"
     manifest.write_text(manifest.read_text().replace('jobName = "fails"', 'jobName = "fails"\nshardingTotalCount = 2'))
@@ -143,8 +144,9 @@ def test_all_shards_run_and_the_traceback_of_a_failed_one_begins_in_the_app(
         (0, True, "no stock"),
         (1, True, "no stock"),
     ]
+    monkeypatch.chdir(app.parent)
     with pytest.raises(SystemExit) as ended:
-        cli.main(["run-local", str(app), "fails"])
+        cli.main(["run-local", app.name if relative else str(app), "fails"])
     assert ended.value.code == 1
     printed = capfd.readouterr()
     assert printed.out.count("failed: ValueError: no stock") == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 import io
+import itertools
 import json
 import os
 import struct
@@ -209,10 +210,46 @@ def test_log_keeps_the_end_of_its_stream_within_its_bounds(pieces: list[bytes]) 
         files = [path.with_name(f"stdout.{before}"), path]
         kept = b"".join(file.read_bytes() for file in files if file.exists())
         assert all(file.stat().st_size <= 64 for file in files if file.exists())
-        assert len(os.listdir(path.parent) if everything else ()) <= 2
+        assert len(os.listdir(path.parent) if everything else ()) <= 3
         assert before + (path.stat().st_size if everything else 0) == len(everything)
     assert everything.endswith(kept)
     assert len(kept) >= min(len(everything), 64)
+
+
+def marks(path: Path) -> list[tuple[int, int]]:
+    return [(int(offset), int(ms)) for offset, ms in map(str.split, Path(f"{path}.times").read_text().splitlines())]
+
+
+def test_log_notes_when_its_lines_were_written(tmp_path: Path) -> None:
+    now, path = [1_000.0], tmp_path / "stdout"
+    log = RotatingLog(str(path), limit=64, clock=lambda: now[0])
+    for text, later_s in (("one\n", 1), ("t", 1), ("wo\nthree\n", 0.06), ("four\n", 0.06), ("five\nsi", 1), ("x", 1)):
+        log.write(text.encode())
+        now[0] += later_s
+    everything = path.read_text()
+    found = {everything[offset:].split("\n")[0]: ms for offset, ms in marks(path)}
+    assert found == {"one": 1_000_000, "two": 1_001_000, "three": 1_002_000, "five": 1_002_120}
+    now[0] = 500  # the clock was set back
+    log.write(b"\nseven\n")
+    assert marks(path)[-1] == (everything.index("six") + 4, 500_000)
+
+
+def test_times_of_a_long_log_are_bounded_and_newer_ones_are_closer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output, "TIMES_BYTES", 2_000)
+    now, path = [0.0], tmp_path / "stdout"
+    log = RotatingLog(str(path), limit=5_000, clock=lambda: now[0])
+    for number in range(1_000):
+        now[0] += 1
+        log.write(b"line %04d\n" % number)
+        assert Path(f"{path}.times").stat().st_size <= 2_000
+    found = marks(path)
+    assert all(ms == (offset // 10 + 1) * 1_000 for offset, ms in found)
+    assert found[0][0] >= 10_000 - 2 * 5_000 - 2_000, "marks of bytes that no longer exist are dropped"
+    gaps = [later[0] - earlier[0] for earlier, later in itertools.pairwise(found)]
+    assert gaps[-1] == 10 <= max(gaps)
+    assert len(os.listdir(tmp_path)) == 3
 
 
 def test_log_that_cannot_be_written_raises_no_error(tmp_path: Path) -> None:
@@ -246,7 +283,7 @@ def test_oldest_folders_of_ended_tasks_are_removed(tmp_path: Path, monkeypatch: 
         log.close()
         folders.ended(f"t{number}")
     assert sorted(os.listdir(tmp_path)) == ["t2", "t3", "t4"]
-    monkeypatch.setattr(output, "KEPT_BYTES", 15)
+    monkeypatch.setattr(output, "KEPT_BYTES", 30)
     folders.ended("never printed")
     RotatingLog(os.path.join(folders.path("t5"), "stdout")).write(b"x" * 10)
     folders.ended("t5")

@@ -305,18 +305,18 @@ class Client:
     def undrain(self, agent: str) -> Json:
         return self._json("POST", f"agents/{_part(agent)}/undrain")
 
-    def log(self, task_id: str, stream: str = "stdout", **where: int) -> Json:
-        """A piece of a task's output: `{offset, text, nextOffset, size}`.
+    def log(self, task_id: str, stream: str = "stdout", **where: int | str) -> Json:
+        """A piece of a task's output: `{offset, text, nextOffset, size, found, times}`.
 
-        `where`: offset and limit in bytes, or tail in lines.
+        `where`: offset and limit in bytes, or tail in lines, or since; times.
         """
         return self._json("GET", f"tasks/{_part(task_id)}/logs", params={"stream": stream, **where})
 
-    def follow(self, task_id: str, stream: str = "stdout", **where: int) -> Iterator[Json]:
-        """Pieces of a task's output as the task writes it, until the task ends: `{offset, text, missed}`.
+    def follow(self, task_id: str, stream: str = "stdout", **where: int | str) -> Iterator[Json]:
+        """Pieces of a task's output as the task writes it, until the task ends: `{offset, text, missed, times}`.
 
-        `where`: offset or tail. If the server is unreachable for at most 30 s, the method then continues with the next
-        byte.
+        `where`: offset, tail or since; times. If the server is unreachable for at most 30 s, the method then continues
+        with the next byte.
         """
         path = f"tasks/{_part(task_id)}/logs/stream"
         query: dict[str, str | int] = {"stream": stream, **where}

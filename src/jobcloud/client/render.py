@@ -472,7 +472,8 @@ def event(item: Json) -> None:
     shard = f"/{item['item']}" if item["item"] >= 0 else ""
     about = (item["runId"] or item["jobName"] or item["appName"]) + shard
     head = " ".join(filter(None, (short_moment(item["at"]), item["topic"], about, item["state"])))
-    say(f"{head}: {item['text']}".replace("\n", " "))
+    text = item["text"].replace("\n", " ")
+    say(f"{head}: {text}" if text else head)
 
 
 def rollout(item: Json) -> None:

@@ -10,6 +10,7 @@ import re
 import selectors
 import shutil
 import threading
+import time
 import traceback
 from collections import deque
 from typing import Any, Callable, Deque, Dict, List, Optional, Tuple
@@ -21,6 +22,11 @@ TAIL_BYTES = 2000
 # At most this many folders of ended tasks are kept. They have at most this many bytes together.
 KEPT_FOLDERS = 500
 KEPT_BYTES = 1 << 30
+# The file `<stream>.times` has one line `OFFSET MILLISECONDS` per mark: the line of output that begins at this byte of
+# the stream was written at this time (Unix, agent's clock). A change of this form needs another suffix.
+TIMES_SUFFIX = ".times"
+TIMES_BYTES = 64 << 10
+_MARK_EVERY_S = 0.1
 _MAX_FOLDER_NAME = 200
 _UNSAFE = re.compile(r"[^A-Za-z0-9._@=-]|^\.")
 
@@ -44,10 +50,14 @@ class RotatingLog:
     The predecessor is named `<file>.N`. N is the number of bytes of the stream that precede the bytes in `<file>`. So a
     reader finds its place after a rotation. Any thread may write. Output that cannot be written is dropped, because a
     job must not fail in a print() when the disk is full.
+
+    `<file>.times` says when lines were written, at most every 0.1 s. It has at most TIMES_BYTES: when it is full, marks
+    of bytes that no longer exist are dropped, and then every second one of the others.
     """
 
-    def __init__(self, path: str, limit: int = LOG_BYTES) -> None:
-        self._path, self._limit = path, limit
+    def __init__(self, path: str, limit: int = LOG_BYTES, clock: Callable[[], float] = time.time) -> None:
+        self._path, self._limit, self._clock = path, limit, clock
+        self._marked_s = 0.0
         self._lock = threading.Lock()
         self._descriptor: Optional[int] = None
         self._ended = False
@@ -60,14 +70,37 @@ class RotatingLog:
         with self._lock:
             if self._ended:
                 return False
+            # Of a line that was begun before, the next one is marked.
+            begin = 0 if self._tail[-1:] in (b"", b"\n") else data.find(b"\n") + 1 or len(data)
             self._tail = (self._tail + data[-TAIL_BYTES:])[-TAIL_BYTES:]
             left = memoryview(data)
             try:
                 while left:
                     left = left[self._write_some(left) :]
+                if begin < len(data):
+                    self._mark(self._before + self._size - len(data) + begin)
             except OSError:
                 pass
             return True
+
+    def _mark(self, offset: int) -> None:
+        """Note the time at which the line at `offset` was written, unless another line was marked just before."""
+        now = self._clock()
+        if 0 <= now - self._marked_s < _MARK_EVERY_S:
+            return
+        self._marked_s = now
+        path = self._path + TIMES_SUFFIX
+        with open(path, "ab") as file:
+            file.write(b"%d %d\n" % (offset, round(now * 1000)))
+            full = file.tell() > TIMES_BYTES
+        if full:
+            with open(path, "rb") as file:
+                marks = file.read().splitlines(keepends=True)
+            first = self._before - self._limit
+            kept = [mark for mark in marks if int(mark.split()[0]) >= first]
+            with open(path + ".new", "wb") as file:
+                file.writelines(kept if len(kept) <= len(marks) // 2 else kept[::2])
+            os.replace(path + ".new", path)
 
     def tail(self) -> str:
         """The last TAIL_BYTES of the output, as text."""

@@ -126,6 +126,36 @@ def test_active_task_without_output_has_empty_logs(loop: FakeLoop, tmp_path: Pat
     loop.tick(6000)
     loop.offer()
     task_id = loop.tick()[0]
-    assert api.get(f"tasks/{task_id}/logs").json()["text"] == ""
+    shown = api.get(f"tasks/{task_id}/logs").json()
+    assert (shown["text"], shown["found"]) == ("", True)
     loop.update(task_id, "TASK_FINISHED")
-    assert "no such output" in issues(api.get(f"tasks/{task_id}/logs"), "not-found")["taskId"]
+    shown = api.get(f"tasks/{task_id}/logs").json()
+    assert (shown["text"], shown["found"]) == ("", False)
+
+
+def test_output_has_times_and_begins_at_an_instant(loop: FakeLoop, tmp_path: Path) -> None:
+    files = {"stdout": b"one\ntwo\nthree\n", "stdout.times": b"0 1000\nnonsense\n8 5000\n14 6", "stderr": b"old\n"}
+
+    async def read(request: LogRequest) -> LogChunk:
+        data = files.get(request.stream, b"")
+        return LogChunk(data[request.offset : request.offset + request.limit], request.offset, len(data))
+
+    api = client_of(make_api(tmp_path, loop, read_log=read))
+    sha256 = api.post("packages", content=package_bytes()).json()["sha256"]
+    api.post("apps", json=app_body(sha256))
+    api.post("jobs", json=job_body())
+    loop.tick(6000)
+    loop.offer()
+    path = f"tasks/{loop.tick()[0]}/logs"
+    assert api.get(path).json()["times"] == []
+    first, third = "1970-01-01T00:00:01.000Z", "1970-01-01T00:00:05.000Z"
+    shown = api.get(path, params={"times": True}).json()
+    assert shown["times"] == [{"line": 0, "at": first}, {"line": 2, "at": third}]
+    assert api.get(path, params={"times": True, "offset": 4, "limit": 4}).json()["times"] == [{"line": 0, "at": first}]
+    for since, text in ((first, "one\ntwo\nthree\n"), ("1970-01-01T01:00:02+01:00", "three\n"), (third, "three\n")):
+        assert api.get(path, params={"since": since}).json()["text"] == text
+    assert api.get(path, params={"since": "1970-01-01T00:00:09Z"}).json()["text"] == ""
+    old = api.get(path, params={"since": third, "times": True, "stream": "stderr"}).json()
+    assert (old["text"], old["times"]) == ("old\n", []), "executors of older builds tell no times"
+    for wrong in (f"{third}&tail=1", f"{third}&offset=1", "1970-01-01", "now"):
+        assert "since" in issues(api.get(f"{path}?since={wrong}"))

@@ -25,7 +25,11 @@ class Dialect(StrEnum):
 
 def run_local(
     ctx: typer.Context,
-    app: Annotated[Path, typer.Argument(metavar="DIR", exists=True, file_okay=False, help="Directory of the app.")],
+    app: Annotated[
+        Path,
+        # Resolved at once: while a shard runs, the app's directory is the working directory.
+        typer.Argument(metavar="DIR", exists=True, file_okay=False, resolve_path=True, help="Directory of the app."),
+    ],
     job: Annotated[str, typer.Argument(metavar="JOB", help="Name of a job in the manifest of the app.")],
     shard: Annotated[
         int | None, typer.Option(min=0, help="Run only this shard. Default: all shards, one after the other.")

@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from jobcloud.client import render
 from jobcloud.client.commands.connection import connect
-from jobcloud.client.commands.options import MAX_CANDIDATES, AsJson, Limit, Watch, Wide, key_of, team_of, the_only
+from jobcloud.client.commands.options import (
+    MAX_CANDIDATES,
+    AsJson,
+    Limit,
+    Watch,
+    Wide,
+    grouped,
+    instant,
+    key_of,
+    run_of,
+    team_of,
+    the_only,
+)
 from jobcloud.errors import ConfigError, NotFound
 
 if TYPE_CHECKING:
     from jobcloud.client.http import Client, Json
+    from jobcloud.client.logs import Line
 
 commands = typer.Typer(no_args_is_help=True)
 _MAX_KILLED = 10_000
@@ -57,31 +70,129 @@ def list_tasks(
         render.watched(lambda: client.tasks(limit, **whose, state=state), table, watch=watch, as_json=as_json)
 
 
-def logs(
-    ctx: typer.Context,
-    task: TaskName,
-    stderr: Annotated[bool, typer.Option("--stderr", help="Print standard error instead of standard output.")] = False,
-    tail: Annotated[
-        int, typer.Option(min=0, max=10_000, help="Number of lines to print from the end; 0: all lines.")
-    ] = 0,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow the output until the task ends.")] = False,
+class _Which(NamedTuple):
+    """The tasks whose output is printed."""
+
+    run: Annotated[str, typer.Option(metavar="RUN", help="All shards of this run; at most 20.")] = ""
+    app: Annotated[str, typer.Option(metavar="APP", help="The newest 20 tasks of this app.")] = ""
     attempt: Annotated[
         int | None, typer.Option(min=0, help="Number of an earlier attempt of the same shard. Default: the last one.")
-    ] = None,
+    ] = None
+
+
+class _Part(NamedTuple):
+    """The part of the output."""
+
+    stdout: Annotated[bool, typer.Option("--stdout", help="Only standard output.")] = False
+    stderr: Annotated[bool, typer.Option("--stderr", help="Only standard error.")] = False
+    tail: Annotated[
+        int, typer.Option(min=0, max=10_000, help="Number of lines to print from the end; 0: all lines.")
+    ] = 0
+    since: Annotated[
+        str, typer.Option(metavar="TIME", help="Begin with lines of this time: 10m ago as 10m, or in ISO 8601.")
+    ] = ""
+
+
+@grouped
+def logs(
+    ctx: typer.Context,
+    which: _Which,
+    part: _Part,
+    task: Annotated[
+        str,
+        typer.Argument(metavar="TASK", help="Id of a task, its beginning or its end; JOB/SHARD; JOB: its newest task."),
+    ] = "",
+    timestamps: Annotated[
+        bool, typer.Option("--timestamps", "-t", help="Begin each line with its time and with out or err.")
+    ] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow the output until the task ends.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Print the output of a task. If the shard is between two attempts, print the output of the one that has ended."""
-    stream = "stderr" if stderr else "stdout"
+    """Print the output of a task, of a run or of an app. If a shard waits for its next attempt, that of the last one.
+
+    Standard error of the task is printed to standard error, unless each line is marked.
+    """
+    from jobcloud.client import logs as output
+
+    if bool(task) + bool(which.run) + bool(which.app) != 1:
+        problem = "cannot be combined with --run and --app" if task else f"{task!r} names no task"
+        fix = "give one of TASK, --run and --app, such as `jobcloud logs report/0`"
+        raise ConfigError(problem, field="TASK", fix=fix)
+    if part.since and part.tail:
+        raise ConfigError("cannot be combined with --tail", field="--since", fix="leave one of them out")
+    streams = [stream for stream in output.STREAMS if getattr(part, stream)] or output.STREAMS
+    where: dict[str, int | str] = {"tail": part.tail} if part.tail else {"offset": 0}
+    if part.since:
+        where = {"since": instant("--since", part.since)}
+    if timestamps or part.since or len(streams) > 1:
+        where["times"] = "true"
     with connect(ctx) as client:
-        found = _find_task(ctx, client, task)
-        task_id = found["id"] if attempt is None else _find_attempt(client, found, attempt)
-        pieces = _read_log(client, task_id, stream, tail, follow=follow)
+        found = _tasks_to_print(ctx, client, task, which)
+        if follow and len(found) != 1:
+            raise ConfigError(f"there are {len(found)} tasks", field="--follow", fix="follow one task: JOB/SHARD")
+        printed = []
+        for one in found:
+            source = output.follow if follow else output.read
+            begin = f"{one['jobName']}/{one['step'] or one['item']}:" if which.run or which.app else ""
+            printer = output.Printer(_write, begin=begin, time=_time if timestamps else None)
+            lines = []
+            for line in source(client, one["id"], streams, where):
+                if isinstance(line, output.Missing):
+                    _report_missed(one["id"], line.size)
+                elif as_json:
+                    lines.append(line)
+                else:
+                    printer.show(line)
+            printer.end()
+            printed.append(_as_json(one["id"], streams, lines))
         if as_json:
-            render.show_json({"taskId": task_id, "stream": stream, "text": "".join(pieces)})
-            return
-        for text in pieces:
-            sys.stdout.write(text)
-            sys.stdout.flush()
+            render.show_json(printed if which.run or which.app else printed[0])
+        elif follow:
+            sys.stderr.write(f"({_ending(client.task(found[0]['id']))})\n")
+
+
+def _tasks_to_print(ctx: typer.Context, client: Client, text: str, which: _Which) -> list[Json]:
+    from jobcloud.client.logs import MAX_TASKS
+
+    if text:
+        found = _find_task(ctx, client, text)
+        return [found if which.attempt is None else client.task(_find_attempt(client, found, which.attempt))]
+    if which.attempt is not None:
+        raise ConfigError("needs a TASK", field="--attempt", fix="such as `jobcloud logs report/0 --attempt 1`")
+    if which.run:
+        run_id = run_of(client, which.run)
+        shards = [shard for shard in client.run(run_id)["shards"] if shard["taskId"]]
+        found_ids = [shard["taskId"] for shard in shards]
+    else:
+        key = key_of(ctx, which.app, "app")
+        client.app(key)  # raises if the app does not exist
+        found_ids = [task["id"] for task in client.tasks(MAX_TASKS + 1, app=key)]
+    if len(found_ids) > MAX_TASKS:
+        sys.stderr.write(f"(only the output of {MAX_TASKS} tasks is printed)\n")
+    return [client.task(task_id) for task_id in found_ids[:MAX_TASKS]]
+
+
+def _write(stream: str, text: str) -> None:
+    file = sys.stderr if stream == "stderr" else sys.stdout
+    file.write(text)
+    file.flush()
+
+
+def _time(at: str) -> str:
+    """An instant in UTC, in 24 characters: the times of output are compared with those of other logs."""
+    return at.ljust(24) if at else "-".ljust(24)
+
+
+def _as_json(task_id: str, streams: Sequence[str], lines: Sequence[Line]) -> Json:
+    text = "".join(line.text for line in lines)
+    stream = streams[0] if len(streams) == 1 else "both"
+    return {"taskId": task_id, "stream": stream, "text": text, "lines": [line._asdict() for line in lines]}
+
+
+def _ending(task: Json) -> str:
+    """How a task has ended, in one line: a traceback is in its output."""
+    reason = (task["message"] or task["cause"]).partition("\n")[0]
+    return f"task {task['id']} is {task['state']}" + (f": {reason}" if reason else "")
 
 
 def kill(
@@ -197,22 +308,8 @@ def _find_attempt(client: Client, task: Json, number: int) -> str:
     return str(known[number])
 
 
-def _read_log(client: Client, task_id: str, stream: str, tail: int, *, follow: bool) -> Iterator[str]:
-    where = {"tail": tail} if tail else {"offset": 0}
-    if follow:
-        for event in client.follow(task_id, stream, **where):
-            _report_missed(event["missed"])
-            yield event["text"]
-        return
-    while True:
-        piece = client.log(task_id, stream, **where)
-        _report_missed(piece["offset"] - where.get("offset", piece["offset"]))
-        yield piece["text"]
-        where = {"offset": piece["nextOffset"]}
-        if not piece["text"] or piece["nextOffset"] >= piece["size"]:
-            return
-
-
-def _report_missed(count: int) -> None:
-    if count > 0:
-        sys.stderr.write(f"({count} bytes are missing here: older output has been deleted)\n")
+def _report_missed(task_id: str, count: int) -> None:
+    text = f"{count} bytes are missing here: older output has been deleted"
+    if count < 0:
+        text = f"no output of {task_id}: the task printed nothing, or the agent has removed its output"
+    sys.stderr.write(f"({text})\n")

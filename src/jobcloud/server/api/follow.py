@@ -10,9 +10,10 @@ import asyncio
 import codecs
 import contextlib
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from bisect import bisect_right
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from anyio import CapacityLimiter, to_thread
 
@@ -20,6 +21,7 @@ from jobcloud.errors import NotFound, Unavailable
 from jobcloud.server.api.events import Notices
 from jobcloud.server.api.ports import LogChunk
 from jobcloud.server.api.problems import from_refused
+from jobcloud.server.api.schema import rfc3339
 from jobcloud.server.api.streams import Places, opening
 
 T = TypeVar("T")
@@ -30,17 +32,46 @@ _MAX_QUESTIONS_AT_ONCE = 10
 _PING_S = 15.0
 
 
+class Time(NamedTuple):
+    """The line at this byte of a stream was written at this time."""
+
+    offset: int
+    at_ms: int
+
+
+def parse_times(data: bytes) -> list[Time]:
+    """The marks of `jobcloud.executor.output`, in the order of the lines. Anything else is left out."""
+    pairs = (line.split(b" ") for line in data[: data.rfind(b"\n") + 1].splitlines())
+    found = (Time(int(pair[0]), int(pair[1])) for pair in pairs if len(pair) == 2 and all(map(_is_number, pair)))
+    return sorted(found)
+
+
+def _is_number(text: bytes) -> bool:
+    return text.isdigit() and len(text) <= 15
+
+
+def times_of_lines(times: Sequence[Time], chunk: LogChunk, length: int) -> list[tuple[int, int]]:
+    """(number of a line, its time) for lines of the first `length` bytes of a chunk.
+
+    A line without a time was written at that of the one before it. Line 0 may have the time of an earlier line.
+    """
+    first = max(bisect_right(times, chunk.offset, key=lambda time: time.offset) - 1, 0)
+    places = ((max(0, time.offset - chunk.offset), time.at_ms) for time in times[first:])
+    return [(chunk.data.count(b"\n", 0, place), at_ms) for place, at_ms in places if place < length]
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """The source of a stream of output.
 
     `read(offset, ended)` raises NotFound and Unavailable as LogReader does. `active()` is False after the end of the
-    task; `state()` is the task's state.
+    task; `state()` is the task's state. `times()`, if it is given, reads the times of the lines. It raises Unavailable.
     """
 
     read: Callable[[int, bool], Awaitable[LogChunk]]
     active: Callable[[], bool]
     state: Callable[[], str]
+    times: Callable[[], Awaitable[Sequence[Time]]] | None = None
 
 
 class Followers:
@@ -82,7 +113,10 @@ class Followers:
                 if length:
                     missed = max(0, chunk.offset - offset)
                     offset = chunk.offset + length
-                    yield _event("output", {"offset": chunk.offset, "text": text, "missed": missed}, offset)
+                    content: dict[str, object] = {"offset": chunk.offset, "text": text, "missed": missed}
+                    if source.times is not None:
+                        content["times"] = await _times(source.times, chunk, length)
+                    yield _event("output", content, offset)
                     said = clock()
                     if offset < chunk.size:
                         continue
@@ -102,6 +136,17 @@ class Followers:
     async def _apart(self, ask: Callable[[], T]) -> T:
         self._questions = self._questions or CapacityLimiter(_MAX_QUESTIONS_AT_ONCE)
         return await to_thread.run_sync(ask, limiter=self._questions)
+
+
+async def _times(
+    read: Callable[[], Awaitable[Sequence[Time]]], chunk: LogChunk, length: int
+) -> list[dict[str, object]]:
+    """The times of lines as JSON. Empty if the agent does not tell them: output does not wait for them."""
+    try:
+        found = times_of_lines(await read(), chunk, length)
+    except (NotFound, Unavailable):
+        return []
+    return [{"line": line, "at": rfc3339(at_ms)} for line, at_ms in found]
 
 
 def decode(data: bytes, *, final: bool = False) -> tuple[str, int]:

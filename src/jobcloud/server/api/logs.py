@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
@@ -9,14 +10,15 @@ from fastapi import APIRouter, Header, Response
 from fastapi import Query as Parameter
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from jobcloud.errors import NotFound, Unavailable
+from jobcloud.executor.output import TIMES_BYTES, TIMES_SUFFIX
 from jobcloud.server.api.attempts import find_attempt
-from jobcloud.server.api.follow import Source, decode
+from jobcloud.server.api.follow import Source, Time, decode, parse_times, times_of_lines
 from jobcloud.server.api.ports import LogChunk, LogRequest
 from jobcloud.server.api.problems import Issue, Problem, invalid
-from jobcloud.server.api.schema import Query, View
+from jobcloud.server.api.schema import Instant, Query, View
 from jobcloud.server.api.services import Services, ServicesDep
 from jobcloud.server.api.streams import EventStream
 from jobcloud.server.api.tasks import find_task, state_of
@@ -24,6 +26,13 @@ from jobcloud.server.api.tasks import find_task, state_of
 router = APIRouter(tags=["tasks"])
 
 _MAX_BYTES = 1 << 20
+
+
+class TimeView(View):
+    """The line `line` of the text, from 0, was written at `at`, by the clock of the agent."""
+
+    line: int
+    at: Instant
 
 
 class LogView(View):
@@ -39,6 +48,14 @@ class LogView(View):
     size: int
     source: Literal["agent", "archive"]
     text: str
+    missing: str = Field(
+        description="why there is no output of a task that has ended: it printed nothing, or its output was removed; "
+        "empty if there is output, or if the task may still print some"
+    )
+    times: list[TimeView] = Field(
+        description="with `times`: when lines were written, in steps of about 0.1 s; a line without a time has that of "
+        "the one before it. Empty if the executor is of a build without times, or if its agent has removed the output"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +76,10 @@ class LogQuery(Query):
     offset: int = Field(0, ge=0, lt=1 << 50)
     limit: int = Field(65_536, ge=1, le=_MAX_BYTES, description="bytes")
     tail: int | None = Field(None, ge=1, le=10_000, description="lines from the end, instead of an offset")
+    times: bool = Field(False, description="also tell when the lines were written")
+    since: AwareDatetime | None = Field(
+        None, description="begin with the first line at or after this instant, if times are known; not with a tail"
+    )
 
 
 @router.get("/tasks/{task_id}/logs")
@@ -109,11 +130,13 @@ async def follow_log_of_attempt(
 
 
 async def _view(services: Services, wanted: _Wanted, query: LogQuery) -> LogView:
+    wanted, times = await _begun(services, wanted, query)
     chunk = await _read_existing(services, wanted)
-    return await run_in_threadpool(_log_view, wanted.request, chunk, query.tail)
+    return await run_in_threadpool(_log_view, wanted.request, chunk, query, times)
 
 
 async def _stream(services: Services, wanted: _Wanted, query: LogQuery, last_event_id: str) -> Response:
+    wanted, _ = await _begun(services, wanted, query)
     request = wanted.request
     if last_event_id.isascii() and last_event_id.isdigit():
         request = replace(request, offset=int(last_event_id[:15]))
@@ -136,13 +159,50 @@ async def _stream(services: Services, wanted: _Wanted, query: LogQuery, last_eve
         except (NotFound, TimeoutError):
             return ""  # the task was forgotten, or the scheduler is too busy to answer
 
+    async def read_times() -> Sequence[Time]:
+        return await _times(services, wanted)
+
     followers = services.followers
-    return EventStream(followers.stream(Source(read, is_active, state), request.offset), followers.places)
+    source = Source(read, is_active, state, read_times if query.times else None)
+    return EventStream(followers.stream(source, request.offset), followers.places)
 
 
-def _log_view(request: LogRequest, chunk: LogChunk, tail: int | None) -> LogView:
-    if tail:
-        chunk = _last_lines(chunk, tail)
+async def _begun(services: Services, wanted: _Wanted, query: LogQuery) -> tuple[_Wanted, Sequence[Time]]:
+    """The request from `since` on, and the times of the stream if they are wanted. Raises NotFound, Unavailable."""
+    times = await _times(services, wanted) if query.times or query.since else []
+    if query.since is not None and times:
+        since = query.since.timestamp() * 1000
+        # If all lines are older, there is nothing yet to read: the offset is beyond every byte so far.
+        size = (await _read_existing(services, _part(wanted, wanted.request.stream, 1))).size
+        offset = next((time.offset for time in times if time.at_ms >= since), size)
+        wanted = replace(wanted, request=replace(wanted.request, offset=offset))
+    return wanted, times
+
+
+async def _times(services: Services, wanted: _Wanted) -> list[Time]:
+    """When lines of the stream were written, in their order. Empty if that is not known. Raises Unavailable.
+
+    The archive has no times. The agent may still have them.
+    """
+    if not wanted.agent:
+        return []
+    part = replace(_part(wanted, wanted.request.stream + TIMES_SUFFIX, 2 * TIMES_BYTES), archived="")
+    try:
+        return parse_times((await _read_existing(services, part)).data)
+    except Unavailable:
+        if wanted.archived:
+            return []
+        raise
+
+
+def _part(wanted: _Wanted, stream: str, limit: int) -> _Wanted:
+    """The first bytes of a stream of the same task."""
+    return replace(wanted, request=replace(wanted.request, stream=stream, offset=0, limit=limit))
+
+
+def _log_view(request: LogRequest, chunk: LogChunk, query: LogQuery, times: Sequence[Time]) -> LogView:
+    if query.tail:
+        chunk = _last_lines(chunk, query.tail)
     text, length = decode(chunk.data)
     return LogView(
         task_id=request.task_id or chunk.archived_task,
@@ -152,6 +212,8 @@ def _log_view(request: LogRequest, chunk: LogChunk, tail: int | None) -> LogView
         size=chunk.size,
         source="archive" if chunk.archived_task else "agent",
         text=text,
+        missing=chunk.missing,
+        times=[TimeView(line=line, at=at) for line, at in times_of_lines(times if query.times else (), chunk, length)],
     )
 
 
@@ -208,6 +270,8 @@ def _range(query: LogQuery) -> tuple[int, int]:
     """The offset and the limit in bytes. Raises Problem."""
     if query.tail and query.offset:
         raise invalid([Issue("tail", "cannot be combined with an offset", "leave one of them out")])
+    if query.since and (query.tail or query.offset):
+        raise invalid([Issue("since", "cannot be combined with a tail or an offset", "leave one of them out")])
     return (-_MAX_BYTES, _MAX_BYTES) if query.tail else (query.offset, query.limit)
 
 
@@ -236,13 +300,13 @@ async def _read(services: Services, wanted: _Wanted) -> LogChunk:
 
 
 async def _read_existing(services: Services, wanted: _Wanted) -> LogChunk:
-    """Read a chunk. It is empty if an active task has written nothing yet: the first byte creates the file."""
+    """Read a chunk. It is empty if there is no output: the first byte creates the file."""
     try:
         return await _read(services, wanted)
-    except NotFound:
-        if not wanted.active:
+    except NotFound as error:
+        if not wanted.agent:
             raise
-        return LogChunk(b"", 0, 0)
+        return LogChunk(b"", 0, 0, missing="" if wanted.active else error.problem)
 
 
 def _last_lines(chunk: LogChunk, count: int) -> LogChunk:

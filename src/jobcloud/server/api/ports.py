@@ -100,13 +100,15 @@ class LogChunk:
     """The `data` at `offset`. `size` is the current length of the whole stream, in bytes.
 
     If the bytes at the requested offset no longer exist, `offset` is that of the first existing byte.
-    `archived_task` is the id of the task if the data comes from the archive, or else "".
+    `archived_task` is the id of the task if the data comes from the archive, or else "". `missing`: why there is no
+    output of a task that has ended, or "".
     """
 
     data: bytes
     offset: int
     size: int
     archived_task: str = ""
+    missing: str = ""
 
 
 # Raises NotFound if the output does not exist or no longer exists, Unavailable if the agent does not answer.
