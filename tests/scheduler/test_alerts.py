@@ -349,6 +349,42 @@ def test_alert_of_a_dead_run_survives_a_crash_at_any_point(nth: int) -> None:
     assert len(set(receiver.got)) == 1
 
 
+# ------------------------------------------------------------------------------------------------- the clock
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_alert_and_message_of_a_clock_that_was_ahead_do_not_wait_for_it(restarted: bool) -> None:
+    desk = make_desk(make_job(), make_job("other"))
+    start = desk.at
+    desk.at += 30 * 86_400_000
+    end_run(desk)
+    (first,) = sent(desk, WAIT)
+    desk.do(ReportDelivery(desk.at, first.id, "away"))
+    end_run(desk, "other")
+    desk.at = start + 3_600_000
+    if restarted:
+        desk.restart()
+    (again,) = sent(desk)
+    assert again.id == first.id
+    desk.do(ReportDelivery(desk.at, first.id))
+    assert taken(desk, INTERVAL) == [["run_failed/other"]]
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_silence_that_ends_after_the_clock_was_set_back_lets_alerts_out(restarted: bool) -> None:
+    desk = make_desk(make_job())
+    start = desk.at
+    desk.at += 30 * 86_400_000
+    silence(desk)
+    end_run(desk)
+    desk.at = start
+    if restarted:
+        desk.restart()
+    desk.tick()
+    desk.do(RemoveSilence(desk.at, "s1"))
+    assert taken(desk, WAIT) == [["run_failed/report"]]
+
+
 # ------------------------------------------------------------------------------------------------- other conditions
 
 

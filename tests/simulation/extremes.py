@@ -178,6 +178,7 @@ class Extremes:
             return
         self._stop_all()
         world.note(f"the state of epoch {backup.epoch} is restored")
+        world.promise.older_state()
         record = records.encode(Kind.RESTORATION, Restoration(backup.taken_ms, world.clock()))
         entries = {**backup.entries, (Kind.RESTORATION, records.RESTORATION_KEY): record}
         world.server = MemoryServer(backup.epoch, entries)

@@ -29,7 +29,7 @@ UNIT_TESTS = (
                      "firing_listener", "queue", "status", "cluster", "launch", "outcomes", "scheduler_policies",
                      "mass_loss", "retry", "call_sizes", "circuit_breakers", "scheduler_weaknesses", "record_sizes",
                      "restorations", "roles", "teams", "wide_firings", "wrong_clock", "triggers", "pauses", "backfills",
-                     "attempts", "ad_hoc_runs")
+                     "attempts", "ad_hoc_runs", "alerts")
     ),
     *(f"tests/server/test_{name}.py"
       for name in ("clock", "epochs", "held_back", "loop", "loop_leadership", "records")),
@@ -311,8 +311,16 @@ MUTATIONS: tuple[Mutation, ...] = (
         "recorded.epoch and not self._store.epoch()", "False",
     ),
     Mutation(
+        "nobody is told of an alert", "scheduler/alerts.py",
+        "run, owner, channels, channels), at)", "run, owner, channels, ()), at)",
+    ),
+    Mutation(
+        "the report of a sending is forgotten", "scheduler/alerts.py",
+        "self._state.delete(Kind.ALERT_MESSAGE, event.message_id)", "del self._state.alert_messages[event.message_id]",
+    ),
+    Mutation(
         "fire times that were missed count as one", "scheduler/timetable.py",
-        "schedule.count(first - 1, last))", "1)",
+        "schedule.count(first - 1, last), missed=True)", "1, missed=True)",
     ),
     Mutation(
         "a clock far ahead is followed at once", "server/clock.py",

@@ -33,6 +33,8 @@
 18. Nothing of a paused job starts.
 19. An ad-hoc run that was answered as started exists once. Its job is stored together with the run. Both are deleted
     together, unless the app is removed: then the job goes first, and the run ends.
+20. The alert about a run that ends DEAD or FAILED is stored with the end of the run. Every alert is sent. A message
+    whose sending is recorded is not sent again.
 """
 
 from __future__ import annotations
@@ -46,10 +48,11 @@ from typing import TYPE_CHECKING, Any
 from jobcloud.config import Job, JobKind, is_ad_hoc, team_of
 from jobcloud.dev.master.records import OfferRecord
 from jobcloud.dev.resources import NOTHING
-from jobcloud.messages import Accept, Acknowledge, Call, Effect, Kind, SendFailed, ShutdownExecutor, Status
+from jobcloud.messages import Accept, Acknowledge, AlertDue, Call, Effect, Kind, SendFailed, ShutdownExecutor, Status
 from jobcloud.model import (
     UNTRIED,
     Cause,
+    Condition,
     Execution,
     Firing,
     JobState,
@@ -59,13 +62,14 @@ from jobcloud.model import (
     Task,
     TaskName,
     TaskState,
+    alert_key,
     changed,
     replaced,
 )
 from jobcloud.ports import StoredRecords, StoredWrite
 from jobcloud.scheduler.attempts import place_of
 from jobcloud.scheduler.cluster import amounts
-from jobcloud.scheduler.recovery import AD_HOC_STATE, shard_key, shard_place
+from jobcloud.scheduler.recovery import AD_HOC_STATE, MESSAGE, shard_key, shard_place
 from jobcloud.scheduler.timetable import AHEAD_MS
 from jobcloud.server import records
 
@@ -78,6 +82,8 @@ if TYPE_CHECKING:
     from .world import World
 
 Entries = dict[tuple[str, str], bytes]
+# In one of this many histories, a channel is told of alerts.
+_ALERTED = 4
 _GIVEN_UP = frozenset({"TASK_GONE_BY_OPERATOR", "TASK_UNKNOWN"})
 _NOT_YET = (TaskState.STORED, TaskState.STAGING, TaskState.STARTING)
 # The least time to end after a task can hear of its kill. The simulated policy gives it twice as long.
@@ -302,6 +308,11 @@ class Promise:
         self.overdue: set[str] = set()  # tasks that exceeded their limit
         self.free: set[str] = set()  # tasks that may run together with tasks of another total
         self.emptied: set[str] = set()  # agents drained by operators since before the latest write
+        self.alerting = world.plan.seed % _ALERTED == 3
+        self._alerts_sent: set[str] = set()  # messages of alerts
+        self._recorded: set[str] = set()  # messages of alerts whose sending is recorded
+        self._untold: set[str] = set()  # alerts about ends of runs that the channel has to be told
+        self._told: set[str] = set()  # alerts that are open, as the channel knows
 
     # ---- the store -------------------------------------------------------------------------------------------
 
@@ -324,9 +335,46 @@ class Promise:
         self._ad_hoc_written(before, decoded)
         for key in self._written_firings(decoded):
             self._firing_written(key, self._whole(key), decoded)
+        self._messages_written(decoded)
         for (kind, key), record in decoded.items():
             if kind is Kind.JOB_STATE and isinstance(record, JobState):
                 self._considered(key, record, before, decoded)
+
+    def _messages_written(self, batch: dict[Any, Any]) -> None:
+        """The message of an alert is deleted after it was sent."""
+        for key in [key for (kind, key), record in batch.items() if kind is Kind.ALERT_MESSAGE and record is None]:
+            self._recorded.add(key)
+            if key not in self._alerts_sent:
+                self._world.violation(f"19: {key} is deleted and was never sent")
+
+    def alert_sent(self, process: Process, due: AlertDue) -> None:
+        """A process sends the message of an alert. A superseded process may not know that another one has."""
+        if due.id in self._recorded and process.leader.epoch == self._world.server.epoch:
+            self._world.violation(f"19: {due.id} was recorded as sent, and is sent again")
+        self._alerts_sent.add(due.id)
+        for alert in due.message.alerts:
+            key = alert_key(alert.condition, alert.subject)
+            self._untold.discard(key)
+            (self._told.discard if alert.closed_ms else self._told.add)(key)
+        self._world.history.happened["alert sent"] += 1
+
+    def _alert_written(self, firing: Firing, batch: dict[Any, Any]) -> None:
+        condition = {ShardState.DEAD: Condition.RUN_DEAD, ShardState.FAILED: Condition.RUN_FAILED}.get(firing.worst)
+        known = (Kind.JOB, firing.job) in self._world.server.entries and firing.cause is not Cause.DAEMON
+        repaired = any(shard.message == MESSAGE for shard in firing.shards)
+        if condition is None or not known or repaired:
+            return
+        key = alert_key(condition, firing.job)
+        if (Kind.ALERT, key) not in batch:
+            self._world.violation(f"19: {firing.id} ends {firing.worst}, and no alert is stored with its end")
+        if key not in self._told:
+            self._untold.add(key)
+
+    def older_state(self) -> None:
+        """A backup was restored. It may contain alerts that were told since."""
+        self._recorded.clear()
+        self._untold.clear()
+        self._told.clear()
 
     def _written_firings(self, batch: dict[Any, Any]) -> list[str]:
         """The firings of which the batch has changed something. No shard may have a record without its firing."""
@@ -487,6 +535,8 @@ class Promise:
             if old is None and record.terms.key:
                 self._only_one(record)
             self._outcomes(record)
+            if self.alerting and record.ended_ms and (old is None or not old.ended_ms):
+                self._alert_written(record, batch)
             self._not_charged(record)
             if not self._job_changed(record.job, batch) and key not in self._world.extremes.given_up:
                 self._retried(record)
@@ -830,6 +880,9 @@ class Promise:
             return f"still running: {sorted(self._world.truth.running)}"
         if core.tasks or core.firings:
             return f"the scheduler has {list(core.tasks)}, {list(core.firings)}"
+        waiting = [key for key, alert in core.alerts.items() if alert.untold]
+        if untold := [*waiting, *core.alert_messages, *self._untold]:
+            return f"19: nobody was told of {untold}"
         alive = [executor.id for host in self._world.cluster.hosts for executor in host.executors.values()]
         if alive:
             return f"executors still live: {alive}"
@@ -845,7 +898,7 @@ class Promise:
             "executors": list(core.executors), "claims": claims, "holds": holds,
             "matcher": core.cluster.matcher.claims(), "queue": len(core.queue), "states": core.job_states,
             "disabled": core.disabled_apps, **core.indexes(),
-            "store": [key for key in self._world.server.entries if key[0] not in _LASTING],
+            "store": [key for key in self._world.server.entries if key[0] not in _LASTING and key[0] != Kind.ALERT],
         }  # fmt: skip
         return ", ".join(f"{name}: {left}" for name, left in indexes.items() if left)
 

@@ -19,11 +19,13 @@ from jobcloud.match import Matcher
 from jobcloud.messages import (
     Accept,
     Acknowledge,
+    AlertDue,
     Call,
     Command,
     Effect,
     Event,
     Notice,
+    ReportDelivery,
     SendFailed,
     StatusReceived,
     Tick,
@@ -32,6 +34,7 @@ from jobcloud.model import Task
 from jobcloud.ports import StoredRecords, StoredWrite
 from jobcloud.scheduler import Policy, Scheduler
 from jobcloud.scheduler.launch import Artifacts
+from jobcloud.scheduler.state import AlertChannel
 from jobcloud.server.batch import Arrived, BatchProcessor, CoreFailed, Item, Order, refuse
 from jobcloud.server.clock import Clock
 from jobcloud.server.epochs import LastingEpochs
@@ -51,6 +54,10 @@ POLICY = Policy(
     reconcile_interval_ms=30_000, reconcile_max_ms=8_000, launch_answer_ms=3_000, kill_again_ms=3_000,
     sweep_ms=10_000, timeout_grace_ms=4_000, kill_timeout_ms=6_000, drain_lead_ms=6_000, drain_refuse_ms=3_000,
 )  # fmt: skip
+_ALERTING: dict[str, Any] = {
+    "alert_channels": (AlertChannel("ops"),), "alert_wait_ms": 200, "alert_interval_ms": 500,
+}  # fmt: skip
+_SENDING_MS = 20
 EXTREME_POLICY = replace(POLICY, accept_bytes=ACCEPT_BYTES, accept_tasks=ACCEPT_TASKS)
 _MESOS = MesosSettings("master:5050", user="sim", failover_timeout_s=604_800.0)
 _ADDRESS = Address("master", 5050)
@@ -363,6 +370,7 @@ class Process:
         self.inbox: deque[Item] = deque()
         self.missed: deque[tuple[SimSession, bytes]] = deque()
         self._turn_at = -1
+        self._told: set[str] = set()
         self.driver: SimDriver | None = None
         kind = SimZooKeeperStore if world.plan.zookeeper else SimEtcdStore if world.plan.etcd else SimStore
         self.store: Any = kind(world, self)
@@ -560,8 +568,9 @@ class Process:
 
     def _restore(self, restored: Restored, epoch: int, at: int) -> SimCore:
         matcher: Any = WatchedMatcher
+        alerting = _ALERTING if self.world.promise.alerting else {}
         policy = EXTREME_POLICY if self.world.plan.extreme else POLICY
-        policy = replace(policy, artifacts=replace(POLICY.artifacts, base_url=f"http://leader-{epoch}"))
+        policy = replace(policy, artifacts=replace(POLICY.artifacts, base_url=f"http://leader-{epoch}"), **alerting)
         try:
             core = SimCore(policy, restored, epoch, at, matcher)
         except Exception as error:
@@ -580,4 +589,20 @@ class Process:
 
     def _publish(self, notice: Notice) -> None:
         self.point("before Publish")
+        if isinstance(notice, AlertDue):
+            self.world.later(_SENDING_MS, self._send_alert, notice)
         self.point("after Publish")
+
+    def _send_alert(self, due: AlertDue) -> None:
+        """The channel takes the message. As in AlertService, a message that it has taken is only reported again."""
+        if self.stopped and not self.dead:
+            self.world.later(_SENDING_MS, self._send_alert, due)
+        elif self.ready and self._may_act():
+            if due.id not in self._told:
+                self._told.add(due.id)
+                self.world.promise.alert_sent(self, due)
+            self.world.later(_SENDING_MS, self._report_alert, due)
+
+    def _report_alert(self, due: AlertDue) -> None:
+        if self.ready:
+            self.order(lambda at: ReportDelivery(at, due.id))

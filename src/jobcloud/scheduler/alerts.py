@@ -91,11 +91,13 @@ class Alerts(Part):
                 self._state.delete(Kind.ALERT_MESSAGE, message_id)
         for key, alert in sorted(self._state.alerts.items(), key=lambda item: _since(item[1])):
             channels = tuple(name for name in alert.channels if name in self._channels)
-            self._put(key, changed(alert, channels=channels, untold=tuple(n for n in alert.untold if n in channels)))
+            untold = tuple(name for name in alert.untold if name in channels)
+            self._put(key, changed(alert, channels=channels, untold=untold), at)
             if alert.condition in OF_JOBS and alert.subject and alert.subject not in self._state.jobs:
                 self._removed.add(alert.subject)
         for job in self._state.jobs.values():
             self.job_changed(job)
+        self._shorten_retries(at)
         self._find_broken()
 
     # ------------------------------------------------------------------------------------------------- conditions
@@ -158,10 +160,19 @@ class Alerts(Part):
         self._removed.add(name)
 
     def clock_set_back(self, at: int) -> None:
-        self._free = {
-            name: min(instant, at + self._state.policy.alert_interval_ms) for name, instant in self._free.items()
-        }
+        """End each wait that began while the clock was ahead."""
+        interval = self._state.policy.alert_interval_ms
+        self._free = {name: min(instant, at + interval) for name, instant in self._free.items()}
+        for name, untold in self._untold.items():
+            self._untold[name] = {key: min(since, at) for key, since in untold.items()}
         self._sent.clear()
+        self._shorten_retries(at)
+        self._checks = [(min(instant, at), job) for instant, job in self._checks]
+
+    def _shorten_retries(self, at: int) -> None:
+        for message_id, message in self._state.alert_messages.items():
+            if message.not_before_ms > at + MAX_RETRY_MS:
+                self._state.put(Kind.ALERT_MESSAGE, message_id, changed(message, not_before_ms=at))
 
     # ------------------------------------------------------------------------------------------------- time
 
@@ -185,7 +196,7 @@ class Alerts(Part):
         self._open_late(at)
         self._check_successes(at)
         for silence_id in [name for name, silence in self._state.silences.items() if silence.until_ms <= at]:
-            self._end_silence(silence_id)
+            self._end_silence(silence_id, at)
         for name in self._channels:
             wake = self._channel_wake(name)
             if wake is not None and wake <= at:
@@ -259,14 +270,14 @@ class Alerts(Part):
             key, text, subject, overflow = alert_key(condition, ""), f"{subject}: {text}", "", True
         text, known = cut(text, _TEXT_BYTES), self._state.alerts.get(key)
         if known is not None and not known.closed_ms:
-            self._put(key, changed(known, text=text, run=run, last_ms=at, count=known.count + number))
+            self._put(key, changed(known, text=text, run=run, last_ms=at, count=known.count + number), at)
             return
         job = self._state.jobs.get(subject) if condition in OF_JOBS else None
         owner = job.owner if job is not None else ""
         channels = tuple(name for name, each in self._channels.items() if _admits(each, condition, subject, owner))
         opened, count = (known.opened_ms, known.count + number) if known is not None else (at, number)
         closed = at if overflow else 0
-        self._put(key, Alert(condition, subject, opened, text, at, closed, count, run, owner, channels, channels))
+        self._put(key, Alert(condition, subject, opened, text, at, closed, count, run, owner, channels, channels), at)
 
     def _close(self, condition: Condition, subject: str, at: int) -> None:
         """Tell the channels that the condition has ended. While a silence holds, only those that know of it."""
@@ -276,9 +287,9 @@ class Alerts(Part):
             return
         silenced = key in self._silenced
         untold = tuple(name for name in alert.channels if not silenced or name not in alert.untold)
-        self._put(key, changed(alert, closed_ms=at, untold=untold))
+        self._put(key, changed(alert, closed_ms=at, untold=untold), at)
 
-    def _put(self, key: str, alert: Alert) -> None:
+    def _put(self, key: str, alert: Alert, at: int) -> None:
         """Set an alert. A closed one that every channel knows of is deleted."""
         known = self._state.alerts.get(key)
         if alert.closed_ms and not alert.untold:
@@ -287,9 +298,9 @@ class Alerts(Part):
             self._silenced.discard(key)
         elif alert != known:
             self._state.put(Kind.ALERT, key, alert)
-        self._file(key, alert)
+        self._file(key, alert, at)
 
-    def _file(self, key: str, alert: Alert) -> None:
+    def _file(self, key: str, alert: Alert, at: int) -> None:
         """Put an alert into the lists of the channels that are to be told."""
         if self._state.silences and any(matches(silence, alert) for silence in self._state.silences.values()):
             self._silenced.add(key)
@@ -299,7 +310,7 @@ class Alerts(Part):
             if name not in alert.untold or key in self._silenced:
                 untold.pop(key, None)
             else:
-                untold.setdefault(key, _since(alert))
+                untold.setdefault(key, min(_since(alert), at))
 
     # ------------------------------------------------------------------------------------------------- messages
 
@@ -326,7 +337,7 @@ class Alerts(Part):
         self._state.put(Kind.ALERT_MESSAGE, message_id, AlertMessage(channel, at, lines, len(alerts) - len(lines)))
         self._messages[channel] = message_id
         for key, alert in zip(keys, alerts, strict=True):
-            self._put(key, changed(alert, untold=tuple(name for name in alert.untold if name != channel)))
+            self._put(key, changed(alert, untold=tuple(name for name in alert.untold if name != channel)), at)
         return message_id
 
     def report_delivery(self, event: ReportDelivery) -> None:
@@ -369,7 +380,7 @@ class Alerts(Part):
         if len(self._state.silences) >= MAX_SILENCES and event.id not in self._state.silences:
             raise Conflict(f"there are {MAX_SILENCES} silences", fix="delete one first, or use a glob")
         self._state.put(Kind.SILENCE, event.id, event.silence)
-        self._file_all()
+        self._file_all(event.at)
 
     def remove_silence(self, event: RemoveSilence) -> None:
         """Raises NotFound."""
@@ -377,15 +388,15 @@ class Alerts(Part):
             raise NotFound(
                 f"there is no silence {event.id[:80]}", field="id", fix="`jobcloud alerts silences` lists them"
             )
-        self._end_silence(event.id)
+        self._end_silence(event.id, event.at)
 
-    def _end_silence(self, silence_id: str) -> None:
+    def _end_silence(self, silence_id: str, at: int) -> None:
         self._state.delete(Kind.SILENCE, silence_id)
-        self._file_all()
+        self._file_all(at)
 
-    def _file_all(self) -> None:
+    def _file_all(self, at: int) -> None:
         for key, alert in self._state.alerts.items():
-            self._file(key, alert)
+            self._file(key, alert, at)
 
     # ------------------------------------------------------------------------------------------------- reading
 

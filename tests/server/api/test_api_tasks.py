@@ -127,10 +127,10 @@ def test_active_task_without_output_has_empty_logs(loop: FakeLoop, tmp_path: Pat
     loop.offer()
     task_id = loop.tick()[0]
     shown = api.get(f"tasks/{task_id}/logs").json()
-    assert (shown["text"], shown["found"]) == ("", True)
+    assert (shown["text"], shown["missing"]) == ("", "")
     loop.update(task_id, "TASK_FINISHED")
     shown = api.get(f"tasks/{task_id}/logs").json()
-    assert (shown["text"], shown["found"]) == ("", False)
+    assert (shown["text"], shown["missing"]) == ("", "there is no such output")
 
 
 def test_output_has_times_and_begins_at_an_instant(loop: FakeLoop, tmp_path: Path) -> None:
