@@ -23,7 +23,17 @@ from jobcloud.server.api.preconditions import SEEN, Expected, Revised, mark, sho
 from jobcloud.server.api.problems import Problem
 from jobcloud.server.api.rules import objects_of
 from jobcloud.server.api.runs import RunSummary, run_state, run_summary
-from jobcloud.server.api.schema import BackfillConfig, Instant, JobConfig, Key, Quantity, TriggerConfig, View
+from jobcloud.server.api.schema import (
+    BackfillConfig,
+    Instant,
+    JobConfig,
+    Key,
+    KeyFilter,
+    Quantity,
+    TeamFilter,
+    TriggerConfig,
+    View,
+)
 from jobcloud.server.api.services import (
     JsonObject,
     OptionalJsonObject,
@@ -33,7 +43,7 @@ from jobcloud.server.api.services import (
     Switch,
     json_body,
 )
-from jobcloud.server.api.snapshot import Pausable, Snapshot, belongs, check_filter
+from jobcloud.server.api.snapshot import Pausable, Snapshot, belongs
 from jobcloud.server.modules import missing_object
 
 router = APIRouter(tags=["jobs"])
@@ -65,8 +75,8 @@ class JobList(PageView):
 
 
 class JobQuery(PageQuery):
-    app: Key = Field("", description="only jobs of this app")
-    team: str = Field("", description="only jobs of this team")
+    app: KeyFilter = Field("", description="only jobs of this app")
+    team: TeamFilter = Field("", description="only jobs of this team")
 
 
 class TriggeredRun(RunSummary):
@@ -107,7 +117,6 @@ class ExplanationView(View):
 @router.get("/jobs")
 def list_jobs(services: ServicesDep, query: Annotated[JobQuery, Parameter()]) -> JobList:
     """Jobs, by key."""
-    check_filter(query.team)
     snapshot = services.snapshot()
     keys = sorted(
         key for key, job in snapshot.jobs.items() if query.app in ("", job.app_key) and belongs(key, query.team)

@@ -16,7 +16,7 @@ from jobcloud.server.api.attempts import find_attempt
 from jobcloud.server.api.follow import Source, decode
 from jobcloud.server.api.ports import LogChunk, LogRequest
 from jobcloud.server.api.problems import Issue, Problem, invalid
-from jobcloud.server.api.schema import Query, View
+from jobcloud.server.api.schema import Number, Query, RunId, TaskId, View
 from jobcloud.server.api.services import Services, ServicesDep
 from jobcloud.server.api.streams import EventStream
 from jobcloud.server.api.tasks import find_task, state_of
@@ -48,7 +48,7 @@ class LogQuery(Query):
 
 
 @router.get("/tasks/{task_id}/logs")
-async def read_log(services: ServicesDep, task_id: str, query: Annotated[LogQuery, Parameter()]) -> LogView:
+async def read_log(services: ServicesDep, task_id: TaskId, query: Annotated[LogQuery, Parameter()]) -> LogView:
     """Output that the task has written so far, read from its agent."""
     request, active = await run_in_threadpool(_log_request, services, task_id, query)
     chunk = await _read_existing(services, request, active)
@@ -58,7 +58,7 @@ async def read_log(services: ServicesDep, task_id: str, query: Annotated[LogQuer
 @router.get("/tasks/{task_id}/logs/stream", response_class=StreamingResponse)
 async def follow_log(
     services: ServicesDep,
-    task_id: str,
+    task_id: TaskId,
     query: Annotated[LogQuery, Parameter()],
     last_event_id: Annotated[str, Header(max_length=100)] = "",
 ) -> Response:
@@ -95,7 +95,7 @@ async def follow_log(
 
 @router.get("/runs/{run_id}/shards/{item}/attempts/{attempt}/logs")
 async def read_log_of_attempt(
-    services: ServicesDep, run_id: str, item: int, attempt: int, query: Annotated[LogQuery, Parameter()]
+    services: ServicesDep, run_id: RunId, item: Number, attempt: Number, query: Annotated[LogQuery, Parameter()]
 ) -> LogView:
     """Output of one attempt of a shard, read from its agent."""
     task_id = await run_in_threadpool(_task_of, services, run_id, item, attempt)
@@ -105,9 +105,9 @@ async def read_log_of_attempt(
 @router.get("/runs/{run_id}/shards/{item}/attempts/{attempt}/logs/stream", response_class=StreamingResponse)
 async def follow_log_of_attempt(
     services: ServicesDep,
-    run_id: str,
-    item: int,
-    attempt: int,
+    run_id: RunId,
+    item: Number,
+    attempt: Number,
     query: Annotated[LogQuery, Parameter()],
     last_event_id: Annotated[str, Header(max_length=100)] = "",
 ) -> Response:
