@@ -26,6 +26,7 @@ from typing import Annotated, NamedTuple
 
 import msgspec
 
+from jobcloud.cron import MAX_LENGTH as MAX_CRON
 from jobcloud.cron import CronError, Dialect, Fold, Gap, Schedule
 from jobcloud.errors import ConfigError
 from jobcloud.fields import REQUIRED, Change, Spec, Unit, check_ranges, described, spec
@@ -36,6 +37,8 @@ DELIMITER = "@-@"
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 _NAME_RULE = "1 to 100 letters, digits, '_', '-' or '.'; the first is a letter, a digit or '_'"
+# Patterns for the API's schema.
+_NAME_FORM = f"^{_NAME.pattern}$"
 _CLASS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*)?")
 _URI = re.compile(r"https?://[!-~]{1,2040}")
 _CONTENT_TYPE = re.compile(r"[!-:<-~]{1,100}/[!-:<-~]{1,100}(; ?[!-~]{1,100})?")
@@ -81,6 +84,9 @@ MAX_LABELS = 20
 _LABEL_PAIR = re.compile(r"[a-z][a-z0-9_.-]{0,62}=[A-Za-z0-9_.@+-]{0,100}")
 _LABEL_PAIR_RULE = "name=value; the value has up to 100 letters, digits, '_', '.', '@', '+' or '-'"
 _LABEL = re.compile(rf"[a-z][a-z0-9-]{{0,{MAX_LABEL - 1}}}")
+LABEL_FORM = f"^{_LABEL.pattern}$"
+#: of the key of an app or a job, which may be the job of an ad-hoc run
+KEY_FORM = f"^({_LABEL.pattern}{SEPARATOR})?{_NAME.pattern}({_AD_HOC_MARK}[0-9]+-[0-9]+)?$"
 
 # Checked when a record is decoded, so that one corrupt record cannot affect others.
 Amount = Annotated[int, msgspec.Meta(ge=0, le=max(_MAX_AMOUNTS))]
@@ -120,6 +126,11 @@ def qualified(text: str, team: str = "") -> str:
 def is_ad_hoc(key: str) -> bool:
     """Whether a key is that of an ad-hoc job."""
     return _AD_HOC_MARK in key
+
+
+def is_key(text: str) -> bool:
+    """Whether a text may be the key of an app or a job."""
+    return re.fullmatch(KEY_FORM, text) is not None
 
 
 def abbreviates(text: str, name: str) -> bool:
@@ -283,6 +294,7 @@ _PACKAGE = {
     "sha256": Spec(
         "packageSha256",
         "SHA-256 of the package in lower-case hex; required if `appURL` is an http(s) URL",
+        pattern=f"^({SHA256.pattern})?$",
         json_default="",
     ),
 }
@@ -295,17 +307,18 @@ class App:
     Raises ConfigError with the JSON name of the wrong field.
     """
 
-    name: str = field(metadata=spec("appName", _NAME_RULE, change=Change.FIXED, elastic_job=True))
+    name: str = field(metadata=spec("appName", _NAME_RULE, pattern=_NAME_FORM, change=Change.FIXED, elastic_job=True))
     team: str = field(
         default=DEFAULT_TEAM,
         kw_only=True,
-        metadata=spec("team", f"the team of the app: {LABEL_RULE}", change=Change.FIXED),
+        metadata=spec("team", f"the team of the app: {LABEL_RULE}", pattern=LABEL_FORM, change=Change.FIXED),
     )
     package: Package = field(metadata=_PACKAGE)
     bootstrap_script: str = described(
         "",
         "bootstrapScript",
         "command that starts the app's own worker, run without a shell; empty: the Python worker of the executor",
+        max_length=MAX_TEXT,
         see="executor.md#a-worker-of-your-own",
         elastic_job=True,
     )
@@ -346,7 +359,7 @@ class App:
         change=Change.NONE,
         see="executor.md#warm-executors",
     )
-    description: str = described("", "description", "text for people", change=Change.NONE)
+    description: str = described("", "description", "text for people", max_length=MAX_TEXT, change=Change.NONE)
 
     def __post_init__(self) -> None:
         check_name("appName", self.name)
@@ -370,15 +383,21 @@ class Job:
 
     name: str = field(
         metadata=spec(
-            "jobName", f"{_NAME_RULE}; unique over all apps of the team", change=Change.FIXED, elastic_job=True
+            "jobName",
+            f"{_NAME_RULE}; unique over all apps of the team",
+            pattern=_NAME_FORM,
+            change=Change.FIXED,
+            elastic_job=True,
         )
     )
     team: str = field(
         default=DEFAULT_TEAM,
         kw_only=True,
-        metadata=spec("team", "the team of the job and of its app", change=Change.FIXED),
+        metadata=spec("team", "the team of the job and of its app", pattern=LABEL_FORM, change=Change.FIXED),
     )
-    app: str = field(metadata=spec("appName", "a registered app of the same team", elastic_job=True))
+    app: str = field(
+        metadata=spec("appName", "a registered app of the same team", pattern=_NAME_FORM, elastic_job=True)
+    )
     kind: JobKind = field(
         metadata=spec(
             "jobExecutionType",
@@ -396,7 +415,14 @@ class Job:
         )
     )
     cron: str = field(
-        metadata=spec("cron", "cron expression of the firings", change=Change.TIMES, see="cron.md", elastic_job=True)
+        metadata=spec(
+            "cron",
+            "cron expression of the firings",
+            max_length=MAX_CRON,
+            change=Change.TIMES,
+            see="cron.md",
+            elastic_job=True,
+        )
     )
     shard_count: int = field(
         metadata=spec(
@@ -422,16 +448,26 @@ class Job:
         elastic_job=True,
     )
     script: str = described(
-        "", "scriptCommandLine", f"command of a SCRIPT job; required for SCRIPT jobs; {_SIZE}", elastic_job=True
+        "",
+        "scriptCommandLine",
+        f"command of a SCRIPT job; required for SCRIPT jobs; {_SIZE}",
+        max_length=MAX_TEXT,
+        elastic_job=True,
     )
     http_uri: str = described(
         "",
         "httpUri",
         "URI that an HTTP job calls; its host is in the setting `http_jobs.hosts`; required for HTTP jobs",
+        pattern=f"^({_URI.pattern})?$",
     )
     http_method: HttpMethod = described(HttpMethod.GET, "httpMethod", "method of an HTTP job's request")
-    http_data: str = described("", "httpData", f"body of an HTTP job's request; {_SIZE}")
-    http_content_type: str = described("application/json", "httpContentType", "media type of an HTTP job's request")
+    http_data: str = described("", "httpData", f"body of an HTTP job's request; {_SIZE}", max_length=MAX_TEXT)
+    http_content_type: str = described(
+        "application/json",
+        "httpContentType",
+        "media type of an HTTP job's request",
+        pattern=f"^{_CONTENT_TYPE.pattern}$",
+    )
     http_connect_timeout_ms: int = described(
         3000, "httpConnectTimeoutMilliseconds", "an HTTP job's time limit for connecting", low=1, high=3_600_000
     )
@@ -619,7 +655,9 @@ class Job:
         change=Change.SHARDS,
         elastic_job=True,
     )
-    parameter: str = described("", "jobParameter", f"parameter of all shards; {_SIZE}", elastic_job=True)
+    parameter: str = described(
+        "", "jobParameter", f"parameter of all shards; {_SIZE}", max_length=MAX_TEXT, elastic_job=True
+    )
     priority: int = described(
         0,
         "priority",
@@ -691,6 +729,7 @@ class Job:
         "listener",
         "classes that are called before and after each execution of a shard: names of entry points, or "
         "`package.module:Class`; not for SCRIPT and HTTP jobs",
+        max_length=MAX_LISTENERS,
         see=_PLUGINS,
         elastic_job=True,
     )
@@ -732,7 +771,9 @@ class Job:
         "URL that the handler `webhook` calls after each failed execution; its host is in the setting "
         "`http_jobs.hosts`",
     )
-    description: str = described("", "description", "text for people", change=Change.NONE, elastic_job=True)
+    description: str = described(
+        "", "description", "text for people", max_length=MAX_TEXT, change=Change.NONE, elastic_job=True
+    )
     labels: str = described(
         "",
         "labels",

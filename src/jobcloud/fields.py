@@ -66,7 +66,8 @@ class Spec:
     `name` has a dot if the field belongs to a nested object. `text` is the meaning of the field: one sentence, without
     a capital letter at its start and a full stop at its end. `see` links to a section of the documentation. Valid
     numbers are multiples of `step` from `low` to `high`, all in Python's unit. If `high` is None, the number has no
-    range. `json_default` is given if it differs from Python's default. `elastic_job` marks the fields of
+    range. `pattern` and `max_length` are the form of a text, or the number of texts, for the API's schema. The record
+    checks them. `json_default` is given if it differs from Python's default. `elastic_job` marks the fields of
     Elastic-Job-Cloud.
     """
 
@@ -76,6 +77,8 @@ class Spec:
     low: int = 0
     high: int | None = None
     step: int = 1
+    pattern: str = ""
+    max_length: int | None = None
     change: Change = Change.REPLACE
     see: str = ""
     json_default: Any = _AS_IN_PYTHON

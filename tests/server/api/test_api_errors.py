@@ -72,7 +72,11 @@ def test_wrong_method_is_405_on_every_route_and_names_the_right_ones(api: Client
 def test_openapi_document_describes_every_route_and_has_no_missing_reference(api: Client) -> None:
     document = api.get("openapi.json").json()
     assert document["openapi"].startswith("3.1")
-    schemas = document["components"]["schemas"]
+    components = document["components"]
+    schemas, known = (
+        components["schemas"],
+        {f"#/components/{kind}/{name}" for kind in components for name in components[kind]},
+    )
     references: list[str] = []
 
     def walk(value: Any) -> None:
@@ -85,19 +89,31 @@ def test_openapi_document_describes_every_route_and_has_no_missing_reference(api
                 walk(item)
 
     walk(document)
-    missing = {ref for ref in references if ref.removeprefix("#/components/schemas/") not in schemas}
-    assert not missing
+    assert not set(references) - known
     operations = {
         f"{method.upper()} {path}": operation
         for path, methods in document["paths"].items()
         for method, operation in methods.items()
     }
     assert {"POST /api/v1/packages", "PUT /api/v1/jobs/{job}", "GET /api/v1/tasks/{task_id}/logs"} <= set(operations)
-    assert all("application/problem+json" in o["responses"]["default"]["content"] for o in operations.values())
+    for name, operation in operations.items():
+        problems = {status for status in operation["responses"] if status >= "400"}
+        assert {"400", "413", "421", "422", "429", "431", "500", "503"} <= problems, name
+        assert "404" in problems or "{" not in name, name
+        assert "401" in problems or name.endswith("/health"), name
+    job = operations["PUT /api/v1/jobs/{job}"]["responses"]
+    assert {"403", "408", "409", "412", "415", "507"} <= set(job)
+    assert components["responses"]["412"]["content"]["application/problem+json"]["schema"]["$ref"].endswith(
+        "/ProblemView"
+    )
     assert len({o["operationId"] for o in operations.values()}) == len(operations)
     fields = {"appName", "appURL", "memoryMB", "jobName", "shardingTotalCount", "catchUp"}
     assert fields <= set(schemas["AppConfig"]["properties"]) | set(schemas["JobConfig"]["properties"])
     assert schemas["JobConfig"]["additionalProperties"] is False
+    properties = schemas["JobConfig"]["properties"]
+    assert (properties["cpuCount"]["minimum"], properties["shardingTotalCount"]["maximum"]) == (0.001, 10_000)
+    assert properties["jobName"]["pattern"] == "^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$"
+    assert (properties["description"]["maxLength"], properties["listener"]["maxItems"]) == (65_536, 20)
 
 
 def test_every_route_refuses_unknown_parameters_and_bodies_that_it_does_not_expect(api: Client) -> None:

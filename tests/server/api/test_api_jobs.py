@@ -139,7 +139,7 @@ def test_configuration_shown_for_a_job_can_be_sent_back(api: Client, loop: FakeL
         ({"timeZone": "Mars/Olympus"}, "timeZone", "Mars/Olympus"),
         ({"cronDialect": "cobol"}, "cronDialect", "'quartz' or 'unix'"),
         ({"shardingTotalCount": 0}, "shardingTotalCount", f"1 to {MAX_SHARDS}"),
-        ({"shardingTotalCount": 2.0}, "shardingTotalCount", "whole number"),
+        ({"shardingTotalCount": 2.5}, "shardingTotalCount", "whole number"),
         ({"shardingTotalCount": "2"}, "shardingTotalCount", "not a string"),
         ({"shardingTotalCount": True}, "shardingTotalCount", "not a boolean"),
         ({"shardingTotalCount": 10**29}, "shardingTotalCount", "less than"),

@@ -16,9 +16,8 @@ from jobcloud.model import OF_JOBS, Alert, AlertMessage, Condition, Silence
 from jobcloud.scheduler import Scheduler
 from jobcloud.scheduler.alerts import matches
 from jobcloud.server.api.convert import read_silence
-from jobcloud.server.api.schema import Instant, Query, SilenceConfig, View
+from jobcloud.server.api.schema import Instant, Query, SilenceConfig, TeamFilter, View
 from jobcloud.server.api.services import JsonObject, Services, ServicesDep, json_body
-from jobcloud.server.api.snapshot import check_filter
 
 router = APIRouter(tags=["alerts"])
 
@@ -78,8 +77,8 @@ class ChannelTest(View):
 
 class AlertQuery(Query):
     condition: Condition | None = None
-    team: str = ""
-    owner: str = ""
+    team: TeamFilter = ""
+    owner: str = Field("", max_length=100, description="only alerts about jobs with this label owner")
 
 
 class _Known(NamedTuple):
@@ -95,7 +94,6 @@ def _known(scheduler: Scheduler) -> _Known:
 @router.get("/alerts")
 def list_alerts(services: ServicesDep, query: Annotated[AlertQuery, Parameter()]) -> AlertList:
     """The open alerts, and the closed ones whose end is still to be told."""
-    check_filter(query.team)
     known = services.loop.ask(_known)
     views = [_alert_view(alert, known.silences) for alert in known.alerts.values()]
     found = [

@@ -7,7 +7,6 @@ from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import Route
@@ -20,25 +19,15 @@ from jobcloud.history.queries import Reader
 from jobcloud.server.api import ad_hoc_runs, alerts, apply, apps, attempts, cluster, jobs, logs, runs, tasks
 from jobcloud.server.api import history as history_api
 from jobcloud.server.api import packages as packages_api
-from jobcloud.server.api.apply import ApplyBody
+from jobcloud.server.api.description import describe
 from jobcloud.server.api.elastic_job.answers import answer
 from jobcloud.server.api.elastic_job.routes import PREFIX as ELASTIC_JOB_PREFIX
 from jobcloud.server.api.elastic_job.routes import routes as elastic_job_routes
 from jobcloud.server.api.events import Notices
 from jobcloud.server.api.follow import Followers
 from jobcloud.server.api.guard import Guard, check_bind
-from jobcloud.server.api.patch import SUFFIX, patch_schema
 from jobcloud.server.api.ports import AlertChannels, LogReader, Loop
-from jobcloud.server.api.problems import MEDIA_TYPE, Issue, Problem, from_error, from_status, invalid
-from jobcloud.server.api.schema import (
-    AdHocConfig,
-    AppConfig,
-    BackfillConfig,
-    JobConfig,
-    ProblemView,
-    SilenceConfig,
-    TriggerConfig,
-)
+from jobcloud.server.api.problems import Issue, Problem, from_error, from_status, invalid
 from jobcloud.server.api.services import ApiOptions, Services
 from jobcloud.server.api.standby import Standby
 from jobcloud.server.api.streams import refused_stream
@@ -161,34 +150,6 @@ def _parameter_issues(error: RequestValidationError) -> Iterable[Issue]:
 
 
 def _describe(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI 3.1 document, with the token and the problem documents of all operations."""
     if app.openapi_schema is None:
-        document = get_openapi(title=app.title, version=app.version, routes=app.routes)
-        _add_schemas(document["components"]["schemas"])
-        document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
-        problem = {
-            "description": "A problem document (RFC 9457)",
-            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemView"}}},
-        }
-        for path, operations in document["paths"].items():
-            for operation in operations.values():
-                operation["responses"].pop("422", None)
-                operation["responses"]["default"] = problem
-                operation["security"] = [] if path == f"{PREFIX}/health" else [{"token": []}]
-        app.openapi_schema = document
+        app.openapi_schema = describe(app)
     return app.openapi_schema
-
-
-def _add_schemas(schemas: dict[str, Any]) -> None:
-    """Add the schemas that are in no route's signature."""
-    for unused in ("HTTPValidationError", "ValidationError"):
-        schemas.pop(unused, None)
-    models = (
-        AppConfig, JobConfig, AdHocConfig, ApplyBody, TriggerConfig, BackfillConfig, SilenceConfig, ProblemView,
-    )  # fmt: skip
-    for model in models:
-        schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-        schemas |= schema.pop("$defs", {})
-        schemas[model.__name__] = schema
-    for config in (AppConfig, JobConfig):
-        schemas[config.__name__ + SUFFIX] = patch_schema(schemas[config.__name__], schemas)

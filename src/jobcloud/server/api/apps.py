@@ -23,9 +23,9 @@ from jobcloud.server.api.jobs import check_code
 from jobcloud.server.api.paging import Listing, PageQuery, PageView, config_bytes
 from jobcloud.server.api.patch import Patch, change, fresh, patch_body, patched
 from jobcloud.server.api.preconditions import SEEN, Expected, Revised, mark, shown
-from jobcloud.server.api.schema import AppConfig, Instant, Key, Query, View
+from jobcloud.server.api.schema import AppConfig, Instant, Key, Query, TeamFilter, View
 from jobcloud.server.api.services import JsonObject, Pausing, Services, ServicesDep, Switch, json_body
-from jobcloud.server.api.snapshot import Pausable, Snapshot, WarmExecutors, belongs, check_filter, no_app
+from jobcloud.server.api.snapshot import Pausable, Snapshot, WarmExecutors, belongs, no_app
 from jobcloud.server.api.threads import apart
 
 router = APIRouter(tags=["apps"])
@@ -50,7 +50,7 @@ class AppList(PageView):
 
 
 class AppQuery(PageQuery):
-    team: str = Field("", description="only apps of this team")
+    team: TeamFilter = Field("", description="only apps of this team")
 
 
 class JobRollout(View):
@@ -94,7 +94,6 @@ class RollbackQuery(Query):
 @router.get("/apps")
 def list_apps(services: ServicesDep, query: Annotated[AppQuery, Parameter()]) -> AppList:
     """Apps, by key."""
-    check_filter(query.team)
     snapshot = services.snapshot()
     keys = sorted(key for key in snapshot.apps if belongs(key, query.team))
     found, cursor = _APPS.page(keys, lambda key: (key,), query, lambda key: config_bytes(snapshot.apps[key]))

@@ -14,7 +14,7 @@ from jobcloud.model import Attempt, End, Firing, ShardState, Task, changed
 from jobcloud.scheduler.attempts import attempt_of
 from jobcloud.server.api.paging import Listing, PageQuery, PageView
 from jobcloud.server.api.runs import ShardView, find_run, result_of, shard_view
-from jobcloud.server.api.schema import Instant, View
+from jobcloud.server.api.schema import Instant, Number, RunId, View
 from jobcloud.server.api.services import ServicesDep
 from jobcloud.server.api.snapshot import Snapshot
 
@@ -57,7 +57,7 @@ class ShardDetail(ShardView):
 
 
 @router.get("/runs/{run_id}/shards/{item}")
-def show_shard(services: ServicesDep, run_id: str, item: int) -> ShardDetail:
+def show_shard(services: ServicesDep, run_id: RunId, item: Number) -> ShardDetail:
     """A shard of a run. `notBefore` is the time of its next attempt, if it waits for one."""
     snapshot = services.snapshot_of_run(run_id)
     run = _find_shard(snapshot, run_id, item)
@@ -75,7 +75,7 @@ def show_shard(services: ServicesDep, run_id: str, item: int) -> ShardDetail:
 
 @router.get("/runs/{run_id}/shards/{item}/attempts")
 def list_attempts(
-    services: ServicesDep, run_id: str, item: int, query: Annotated[PageQuery, Parameter()]
+    services: ServicesDep, run_id: RunId, item: Number, query: Annotated[PageQuery, Parameter()]
 ) -> AttemptList:
     """The attempts of a shard, newest first: the present one, and the earlier ones that are kept."""
     snapshot = services.snapshot_of_run(run_id)

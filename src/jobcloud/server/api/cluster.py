@@ -24,9 +24,9 @@ from jobcloud.scheduler.recovery import executor_key
 from jobcloud.server.api.events import REMEMBERED
 from jobcloud.server.api.paging import Listing, PageQuery, PageView
 from jobcloud.server.api.problems import Issue, Problem, invalid
-from jobcloud.server.api.schema import Amounts, Instant, Query, View, amounts
+from jobcloud.server.api.schema import Amounts, Instant, Query, TeamFilter, View, amounts
 from jobcloud.server.api.services import JsonObject, Pausing, Services, ServicesDep
-from jobcloud.server.api.snapshot import Snapshot, belongs, check_filter
+from jobcloud.server.api.snapshot import Snapshot, belongs
 from jobcloud.server.api.streams import EventStream
 
 router = APIRouter()
@@ -105,7 +105,7 @@ class ExecutorList(PageView):
 
 
 class ExecutorQuery(PageQuery):
-    team: str = Field("", description="only executors of this team's apps")
+    team: TeamFilter = Field("", description="only executors of this team's apps")
 
 
 class TeardownView(View):
@@ -154,7 +154,6 @@ class DrainQuery(Query):
 @router.get("/executors", tags=["cluster"])
 def list_executors(services: ServicesDep, query: Annotated[ExecutorQuery, Parameter()]) -> ExecutorList:
     """Executors, by app and agent."""
-    check_filter(query.team)
     hosts = {agent.id: agent.hostname for agent in services.agents()}
     snapshot = services.snapshot()
     executors = sorted((one for one in snapshot.executors if belongs(one.app, query.team)), key=_executor_place)

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
 from fastapi import APIRouter, Response
 from fastapi import Query as Parameter
-from pydantic import AwareDatetime, Field, model_validator
+from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from jobcloud.errors import Unavailable
 from jobcloud.history.queries import By, Found, Quantiles, Reader, Statistics, Wanted
 from jobcloud.server.api.paging import Listing, PageQuery, PageView
-from jobcloud.server.api.schema import Instant, Key, View
+from jobcloud.server.api.schema import GivenInstant, Instant, KeyFilter, TeamFilter, View
 from jobcloud.server.api.services import Services, ServicesDep
-from jobcloud.server.api.snapshot import check_filter
 
 router = APIRouter(tags=["history"])
 
@@ -118,11 +116,11 @@ class StatisticsList(PageView):
 
 
 class HistoryQuery(PageQuery):
-    team: str = Field("", description="at most one of team, app, job and run")
-    app: Key = ""
-    job: Key = ""
-    since: AwareDatetime | None = Field(None, description="not before this instant, such as 2026-12-01T00:00:00Z")
-    until: AwareDatetime | None = Field(None, description="before this instant")
+    team: TeamFilter = Field("", description="at most one of team, app, job and run")
+    app: KeyFilter = ""
+    job: KeyFilter = ""
+    since: GivenInstant | None = Field(None, description="not before this instant, such as 2026-12-01T00:00:00Z")
+    until: GivenInstant | None = Field(None, description="before this instant")
 
     @model_validator(mode="after")
     def _one_filter(self) -> Self:
@@ -131,8 +129,7 @@ class HistoryQuery(PageQuery):
         return self
 
     def wanted(self, *, run: str = "", state: str = "") -> Wanted:
-        check_filter(self.team)
-        return Wanted(self.team, self.app, self.job, run, state, _ms(self.since), _ms(self.until))
+        return Wanted(self.team, self.app, self.job, run, state, self.since or 0, self.until or 0)
 
 
 class PastRunQuery(HistoryQuery):
@@ -140,7 +137,7 @@ class PastRunQuery(HistoryQuery):
 
 
 class PastAttemptQuery(HistoryQuery):
-    run: str = Field("", max_length=500)
+    run: str = Field("", max_length=500, description="only attempts of this run")
     outcome: AttemptEnd | None = None
 
 
@@ -193,9 +190,8 @@ async def list_past_events(services: ServicesDep, query: Annotated[EventQuery, P
 @router.get("/statistics", response_model=StatisticsList)
 async def show_statistics(services: ServicesDep, query: Annotated[StatisticsQuery, Parameter()]) -> Response:
     """Statistics of the attempts that ended in a range of time. Default: the last 24 hours."""
-    until = _ms(query.until) or services.clock()
-    since = _ms(query.since) or until - _DAY_MS
-    check_filter(query.team)
+    until = query.until or services.clock()
+    since = query.since or until - _DAY_MS
     wanted = Wanted(query.team, query.app, query.job, since_ms=since, until_ms=until)
     listing = Listing(f"statistics by {query.by}", (str,))
     behind = _behind(listing, query)
@@ -225,10 +221,6 @@ def _behind(listing: Listing, query: PageQuery) -> str:
 
 def _cursor(listing: Listing, last: str) -> str:
     return listing.encoded((last,)) if last else ""
-
-
-def _ms(moment: datetime | None) -> int:
-    return max(0, round(moment.timestamp() * 1000)) if moment is not None else 0
 
 
 def _run(row: Found) -> PastRun:

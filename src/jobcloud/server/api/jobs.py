@@ -23,7 +23,17 @@ from jobcloud.server.api.preconditions import SEEN, Expected, Revised, mark, sho
 from jobcloud.server.api.problems import Problem
 from jobcloud.server.api.rules import objects_of
 from jobcloud.server.api.runs import RunSummary, run_state, run_summary
-from jobcloud.server.api.schema import BackfillConfig, Instant, JobConfig, Key, Quantity, TriggerConfig, View
+from jobcloud.server.api.schema import (
+    BackfillConfig,
+    Instant,
+    JobConfig,
+    Key,
+    KeyFilter,
+    Quantity,
+    TeamFilter,
+    TriggerConfig,
+    View,
+)
 from jobcloud.server.api.services import (
     JsonObject,
     OptionalJsonObject,
@@ -34,7 +44,7 @@ from jobcloud.server.api.services import (
     TraceParent,
     json_body,
 )
-from jobcloud.server.api.snapshot import Pausable, Snapshot, check_filter
+from jobcloud.server.api.snapshot import Pausable, Snapshot
 from jobcloud.server.modules import missing_object
 
 router = APIRouter(tags=["jobs"])
@@ -66,8 +76,8 @@ class JobList(PageView):
 
 
 class JobQuery(PageQuery):
-    app: Key = Field("", description="only jobs of this app")
-    team: str = Field("", description="only jobs of this team")
+    app: KeyFilter = Field("", description="only jobs of this app")
+    team: TeamFilter = Field("", description="only jobs of this team")
 
 
 class StartedRun(RunSummary):
@@ -108,7 +118,6 @@ class ExplanationView(View):
 @router.get("/jobs")
 def list_jobs(services: ServicesDep, query: Annotated[JobQuery, Parameter()]) -> JobList:
     """Jobs, by key."""
-    check_filter(query.team)
     team_of_app, name_of_app = split_key(query.app)
 
     def wanted(job: Job) -> bool:

@@ -18,7 +18,7 @@ from jobcloud.server.api.attempts import find_attempt
 from jobcloud.server.api.follow import Source, Time, decode, parse_times, times_of_lines
 from jobcloud.server.api.ports import LogChunk, LogRequest
 from jobcloud.server.api.problems import Issue, Problem, invalid
-from jobcloud.server.api.schema import Instant, Query, View
+from jobcloud.server.api.schema import Instant, Number, Query, RunId, TaskId, View
 from jobcloud.server.api.services import Services, ServicesDep
 from jobcloud.server.api.streams import EventStream
 from jobcloud.server.api.tasks import find_task, state_of
@@ -83,7 +83,7 @@ class LogQuery(Query):
 
 
 @router.get("/tasks/{task_id}/logs")
-async def read_log(services: ServicesDep, task_id: str, query: Annotated[LogQuery, Parameter()]) -> LogView:
+async def read_log(services: ServicesDep, task_id: TaskId, query: Annotated[LogQuery, Parameter()]) -> LogView:
     """Output that the task has written so far: from the archive if it is there, or else from its agent."""
     wanted = await run_in_threadpool(_wanted, services, task_id, query)
     return await _view(services, wanted, query)
@@ -92,7 +92,7 @@ async def read_log(services: ServicesDep, task_id: str, query: Annotated[LogQuer
 @router.get("/tasks/{task_id}/logs/stream", response_class=StreamingResponse)
 async def follow_log(
     services: ServicesDep,
-    task_id: str,
+    task_id: TaskId,
     query: Annotated[LogQuery, Parameter()],
     last_event_id: Annotated[str, Header(max_length=100)] = "",
 ) -> Response:
@@ -107,7 +107,7 @@ async def follow_log(
 
 @router.get("/runs/{run_id}/shards/{item}/attempts/{attempt}/logs")
 async def read_log_of_attempt(
-    services: ServicesDep, run_id: str, item: int, attempt: int, query: Annotated[LogQuery, Parameter()]
+    services: ServicesDep, run_id: RunId, item: Number, attempt: Number, query: Annotated[LogQuery, Parameter()]
 ) -> LogView:
     """Output of one attempt of a shard: from the archive if it is there, or else from its agent."""
     wanted = await run_in_threadpool(_wanted_attempt, services, run_id, item, attempt, query)
@@ -117,9 +117,9 @@ async def read_log_of_attempt(
 @router.get("/runs/{run_id}/shards/{item}/attempts/{attempt}/logs/stream", response_class=StreamingResponse)
 async def follow_log_of_attempt(
     services: ServicesDep,
-    run_id: str,
-    item: int,
-    attempt: int,
+    run_id: RunId,
+    item: Number,
+    attempt: Number,
     query: Annotated[LogQuery, Parameter()],
     last_event_id: Annotated[str, Header(max_length=100)] = "",
 ) -> Response:

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi import Query as Parameter
 from pydantic import Field
 
-from jobcloud.config import App
+from jobcloud.config import SHA256, App
 from jobcloud.errors import NotFound
 from jobcloud.server.api.convert import PACKAGE_SCHEME
 from jobcloud.server.api.paging import Listing, PageQuery, PageView
@@ -75,7 +75,10 @@ async def upload_package(
     services: ServicesDep,
     request: Request,
     response: Response,
-    sha256: Annotated[str, Parameter(description="refuse the upload unless it has this hash")] = "",
+    sha256: Annotated[
+        str,
+        Parameter(description="refuse the upload unless it has this hash", pattern=f"^({SHA256.pattern})?$"),
+    ] = "",
 ) -> PackageView:
     """Upload a zip, tar, tar.gz, tar.bz2 or tar.xz. The archive itself is the body."""
     kind = request.headers.get("content-type", "application/octet-stream").partition(";")[0].strip().lower()

@@ -13,15 +13,16 @@ import re
 from typing import Annotated, NamedTuple
 
 from fastapi import Depends, Header, Request, Response
-from pydantic import Field
+from pydantic import Field, WithJsonSchema
 
 from jobcloud.server.api.problems import Issue, Problem
 from jobcloud.server.api.schema import View
 
 _TAG = re.compile(r'(W/)?"([!#-~\x80-\xff]*)"')
-_MAX_TAGS = 100
-# The form of both headers for the API's description: `*`, or entity tags with commas between them.
-_FORM = {"pattern": r'^(\*|(W/)?"[!#-~]*"( ?, ?(W/)?"[!#-~]*")*)$'}
+_MAX_LENGTH = 2_000
+# The form of both headers: `*`, or entity tags with commas between them.
+_PATTERN = r'^(\*|(W/)?"[!#-~]*"( ?, ?(W/)?"[!#-~]*")*)$'
+_Header = Annotated[str | None, WithJsonSchema({"type": "string", "pattern": _PATTERN, "maxLength": _MAX_LENGTH})]
 
 
 class Revised(View):
@@ -59,6 +60,8 @@ def _tags(request: Request, name: str) -> list[_Tag] | None:
     text = ", ".join(request.headers.getlist(name)).strip(" \t")
     if text == "*":
         return None
+    if len(text) > _MAX_LENGTH:
+        raise Problem("bad-request", f"{name} is too long.", [Issue(name, f"has over {_MAX_LENGTH:,} characters")])
     found: list[_Tag] = []
     rest = text
     while rest := rest.lstrip(" \t,"):
@@ -68,9 +71,6 @@ def _tags(request: Request, name: str) -> list[_Tag] | None:
             fix = 'send *, or the ETag of an answer, such as "4f2a"'
             raise Problem("bad-request", f"{name} is malformed.", [Issue(name, "is not a list of entity tags", fix)])
         found.append(_Tag(match[2], bool(match[1])))
-        if len(found) > _MAX_TAGS:
-            fix = f"send at most {_MAX_TAGS}"
-            raise Problem("bad-request", f"{name} is too long.", [Issue(name, "has too many entity tags", fix)])
     if name in request.headers and not found:
         raise Problem("bad-request", f"{name} is empty.", [Issue(name, "has no entity tag", "leave it out")])
     return found
@@ -79,8 +79,7 @@ def _tags(request: Request, name: str) -> list[_Tag] | None:
 async def _expected(
     request: Request,
     if_match: Annotated[
-        str | None,
-        Header(description="refuse the change unless the revision is one of these tags", json_schema_extra=_FORM),
+        _Header, Header(description="refuse the change unless the revision is one of these tags")
     ] = None,
 ) -> tuple[str, ...] | None:
     """The revisions that If-Match accepts; None if it accepts any. A weak tag has none. Raises Problem."""
@@ -90,10 +89,7 @@ async def _expected(
 
 
 async def _seen(
-    if_none_match: Annotated[
-        str | None,
-        Header(description="answer 304 if the ETag is one of these tags", json_schema_extra=_FORM),
-    ] = None,
+    if_none_match: Annotated[_Header, Header(description="answer 304 if the ETag is one of these tags")] = None,
 ) -> None:
     """Describes the header. `shown` reads it."""
 

@@ -14,15 +14,15 @@ from fastapi import Query as Parameter
 from pydantic import Field
 
 from jobcloud.config import Job, abbreviates, is_ad_hoc, team_of
-from jobcloud.cron import CronError, Dialect, Fold, Gap, Schedule
+from jobcloud.cron import MAX_LENGTH, CronError, Dialect, Fold, Gap, Schedule
 from jobcloud.errors import ConfigError, NotFound
 from jobcloud.messages import CancelRun, Retry
 from jobcloud.model import NO_TERMS, Firing, Outcome, Shard, ShardState, Step, Terms
 from jobcloud.server.api.convert import ad_hoc_config
 from jobcloud.server.api.paging import MATCH, MAX_MATCH, Listing, PageQuery, PageView, shard_bytes
-from jobcloud.server.api.schema import AdHocConfig, Instant, Key, Query, View
+from jobcloud.server.api.schema import AdHocConfig, Instant, KeyFilter, Query, RunId, TeamFilter, View
 from jobcloud.server.api.services import Services, ServicesDep
-from jobcloud.server.api.snapshot import Snapshot, check_filter
+from jobcloud.server.api.snapshot import Snapshot
 
 router = APIRouter(tags=["runs"])
 
@@ -100,8 +100,8 @@ _LISTED = PageQuery(limit=LISTED_SHARDS, cursor="")
 
 
 class RunQuery(PageQuery):
-    job: Key = ""
-    team: str = ""
+    job: KeyFilter = ""
+    team: TeamFilter = ""
     state: RunState | None = None
     match: str = Field("", max_length=MAX_MATCH, description=MATCH)
 
@@ -111,8 +111,8 @@ class ShardQuery(PageQuery):
 
 
 class CronQuery(Query):
-    cron: str = Field(max_length=1000)
-    zone: str = Field("UTC", max_length=100)
+    cron: str = Field(max_length=MAX_LENGTH, json_schema_extra={"format": "cron"})
+    zone: str = Field("UTC", max_length=100, json_schema_extra={"format": "time-zone"})
     dialect: Dialect = Dialect.QUARTZ
     gap: Gap = Gap.RUN_AFTER
     fold: Fold = Fold.AUTO
@@ -123,7 +123,6 @@ class CronQuery(Query):
 @router.get("/runs")
 def list_runs(services: ServicesDep, query: Annotated[RunQuery, Parameter()]) -> RunList:
     """Runs with their shards, newest first."""
-    check_filter(query.team)
 
     def chosen(snapshot: Snapshot) -> Iterator[Firing]:
         found = snapshot.newest_runs(query.job, query.team)
@@ -135,7 +134,7 @@ def list_runs(services: ServicesDep, query: Annotated[RunQuery, Parameter()]) ->
 
 
 @router.get("/runs/{run_id}")
-def show_run(services: ServicesDep, run_id: str, query: Annotated[ShardQuery, Parameter()]) -> RunView:
+def show_run(services: ServicesDep, run_id: RunId, query: Annotated[ShardQuery, Parameter()]) -> RunView:
     """A run with its shards, in pages."""
     return _show_run(services, run_id, query)
 
@@ -157,7 +156,7 @@ def find_run(snapshot: Snapshot, run_id: str) -> Firing:
 @router.post("/runs/{run_id}/retry", status_code=202)
 def retry_run(
     services: ServicesDep,
-    run_id: str,
+    run_id: RunId,
     item: Annotated[int | None, Parameter(ge=0, description="only this shard")] = None,
 ) -> RunView:
     """Start the DEAD, FAILED and KILLED shards of a run again. Their failures and retries count from zero."""
@@ -166,7 +165,7 @@ def retry_run(
 
 
 @router.post("/runs/{run_id}/cancel", status_code=202)
-def cancel_run(services: ServicesDep, run_id: str) -> RunView:
+def cancel_run(services: ServicesDep, run_id: RunId) -> RunView:
     """End a run: its running shards are killed and not repeated, and its waiting shards are CANCELLED."""
     services.command(lambda at: CancelRun(at, run_id))
     return _show_run(services, run_id, _LISTED)

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Set
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import Enum
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -33,6 +34,9 @@ from pydantic_core import PydanticCustomError
 from jobcloud import fields
 from jobcloud.config import (
     EVERY_AGENT,
+    KEY_FORM,
+    LABEL_FORM,
+    LABEL_RULE,
     MAX_EXECUTORS,
     MAX_LABEL,
     MAX_PRIORITY,
@@ -41,6 +45,8 @@ from jobcloud.config import (
     App,
     Job,
     Resources,
+    is_key,
+    is_label,
     item_parameters,
     qualified,
     stored_item_parameters,
@@ -90,6 +96,7 @@ def to_executors(value: Any) -> int:
     """A number of executors from JSON, where "each" means EVERY_AGENT."""
     if value == "each":
         return EVERY_AGENT
+    value = to_whole(value)
     if isinstance(value, bool) or not isinstance(value, int):
         raise PydanticCustomError("executors_type", 'must be a whole number or "each"')
     if value < 0:
@@ -124,14 +131,46 @@ ItemParameters = Annotated[
     PlainSerializer(item_parameters),
     WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "object", "additionalProperties": {"type": "string"}}]}),
 ]
-Count = Annotated[int, Field(ge=-(2**31), lt=2**31)]
+
+
+def to_whole(value: Any) -> Any:
+    """A JSON number such as 2.0 as an integer: JSON does not distinguish it from 2. Other values stay as they are."""
+    return int(value) if isinstance(value, Decimal) and value == value.to_integral_value() else value
+
+
+Whole = Annotated[int, BeforeValidator(to_whole)]
+Count = Annotated[Whole, Field(ge=-(2**31), lt=2**31)]
 Instant = Annotated[
     int,
     PlainSerializer(rfc3339),
     WithJsonSchema({"anyOf": [{"type": "string", "format": "date-time"}, {"type": "null"}]}),
 ]
-# The key of an app or a job in a request. `default:NAME` is accepted for `NAME`.
-Key = Annotated[str, AfterValidator(qualified)]
+# The key of an app or a job in a path. `default:NAME` is accepted for `NAME`. A text that can be no key names nothing.
+Key = Annotated[str, AfterValidator(qualified), WithJsonSchema({"type": "string", "pattern": KEY_FORM})]
+
+
+def to_filter(value: str) -> str:
+    """The key that a filter names, or "". Raises PydanticCustomError."""
+    key = qualified(value)
+    if key and not is_key(key):
+        raise PydanticCustomError("key_form", "is not [TEAM:]NAME")
+    return key
+
+
+def to_team(value: str) -> str:
+    """The team that a filter names, or "". Raises PydanticCustomError."""
+    if value and not is_label(value):
+        raise PydanticCustomError("team_form", "is not the name of a team: use {rule}", {"rule": LABEL_RULE})
+    return value
+
+
+# Filters of lists. "" stands for no filter.
+KeyFilter = Annotated[str, AfterValidator(to_filter), WithJsonSchema({"type": "string", "pattern": f"^$|{KEY_FORM}"})]
+TeamFilter = Annotated[str, AfterValidator(to_team), WithJsonSchema({"type": "string", "pattern": f"^$|{LABEL_FORM}"})]
+# Ids and numbers in a path. An unknown or impossible one is not found.
+RunId = Annotated[str, WithJsonSchema({"type": "string", "minLength": 1})]
+TaskId = RunId
+Number = Annotated[int, WithJsonSchema({"type": "integer", "minimum": 0})]
 # Enums arrive as text. In strict mode, pydantic would require the enum itself.
 Lax = Field(strict=False)
 
@@ -154,7 +193,9 @@ class _WithKey(Config):
 
 
 class _ThreadPool(Config):
-    executor_service_handler: Annotated[str, AfterValidator(check_thread_pool)] = "default"
+    executor_service_handler: Annotated[
+        str, AfterValidator(check_thread_pool), WithJsonSchema({"enum": list(THREAD_POOLS)})
+    ] = "default"
 
 
 #: Nested objects by their JSON name: name of the schema, its description, its base.
@@ -205,13 +246,33 @@ def _column(field: fields.Field) -> tuple[Any, Any]:
     elif field.spec.unit is Unit.TEXT_OR_ITEMS:
         type_ = ItemParameters
     elif type_ == tuple[str, ...]:
-        return list[str], Field(default_factory=list, alias=alias, description=field.spec.text)
+        limit = partial(_limit, field.spec)
+        return list[str], Field(default_factory=list, alias=alias, description=field.spec.text, json_schema_extra=limit)
     elif isinstance(type_, type) and issubclass(type_, Enum):
         type_ = Annotated[type_, Lax]
     elif field.json_default is None:
         type_ = type_ | None
     default = ... if field.json_default is REQUIRED else field.json_default
-    return type_, Field(default, alias=alias, description=field.spec.text)
+    return type_, Field(
+        default, alias=alias, description=field.spec.text, json_schema_extra=partial(_limit, field.spec)
+    )
+
+
+def _limit(spec: fields.Spec, schema: dict[str, Any]) -> None:
+    """Add the range or the form of a field to its JSON schema. The record checks it, so that all errors are alike."""
+    if spec.high is not None and spec.unit is not Unit.WHOLE_OR_EACH:
+        schema.pop("exclusiveMaximum", None)
+        schema |= {"minimum": _number(spec, spec.low), "maximum": _number(spec, spec.high)}
+        if spec.unit is Unit.MILLI and spec.step > 1:
+            schema["multipleOf"] = _number(spec, spec.step)
+    if spec.pattern:
+        schema["pattern"] = spec.pattern
+    if spec.max_length is not None:
+        schema["maxItems" if schema.get("type") == "array" else "maxLength"] = spec.max_length
+
+
+def _number(spec: fields.Spec, number: int) -> int | float:
+    return from_thousandths(number) if spec.unit is Unit.MILLI else number
 
 
 NESTED: dict[str, type[Config]] = {}
@@ -262,21 +323,21 @@ class TriggerConfig(Config):
     shards: list[Count] | None = Field(
         None, min_length=1, max_length=MAX_SHARDS, description="the shards that run; default: all of them"
     )
-    priority: int | None = Field(None, ge=-MAX_PRIORITY, le=MAX_PRIORITY, description="default: that of the job")
+    priority: Whole | None = Field(None, ge=-MAX_PRIORITY, le=MAX_PRIORITY, description="default: that of the job")
     key: str = Field("", max_length=100, description="a name of the run: a second trigger with it starts nothing")
 
 
 def to_instant(value: Any) -> int:
-    """An instant of RFC 3339 in milliseconds. Raises PydanticCustomError."""
+    """An instant of RFC 3339 in milliseconds; 0 for one before 1970. Raises PydanticCustomError."""
     problem = "must be an instant with an offset, such as 2026-01-31T08:00:00Z"
     try:
         moment = datetime.fromisoformat(value)
-        found = int(moment.timestamp() * 1000) if moment.tzinfo else -1
+        found = int(moment.timestamp() * 1000) if moment.tzinfo else _END_MS
     except (TypeError, ValueError, OverflowError):
-        found = -1
-    if not 0 <= found < _END_MS:
+        found = _END_MS
+    if found >= _END_MS:
         raise PydanticCustomError("instant_form", problem)
-    return found
+    return max(0, found)
 
 
 _END_MS = 253_402_300_800_000  # the year 10000
@@ -289,8 +350,8 @@ class BackfillConfig(Config):
     from_: GivenInstant = Field(alias="from", description="the first instant, such as 2026-01-31T08:00:00Z")
     to: GivenInstant | None = Field(None, description="the last instant; default: now")
     order: Literal["oldest", "newest"] = Field("oldest", description="which fire times come first")
-    limit: int = Field(100, ge=1, le=MAX_TIMES, description="maximum number of runs")
-    at_once: int = Field(
+    limit: Whole = Field(100, ge=1, le=MAX_TIMES, description="maximum number of runs")
+    at_once: Whole = Field(
         1, alias="atOnce", ge=1, le=MAX_WAITING, description="runs at a time, if concurrency allows several"
     )
     dry_run: bool = Field(False, alias="dryRun", description="true: only list the fire times")
@@ -351,8 +412,8 @@ class FieldIssue(View):
 class ProblemView(View):
     """RFC 9457 problem details."""
 
-    type: str
+    type: str = Field(pattern="^urn:jobcloud:problem:[a-z-]+$")
     title: str
-    status: int
+    status: int = Field(ge=400, le=599)
     detail: str
     errors: list[FieldIssue]

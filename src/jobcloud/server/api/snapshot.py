@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias, TypeVar
 
-from jobcloud.config import App, Job, check_team, team_of
+from jobcloud.config import App, Job, team_of
 from jobcloud.errors import NotFound
 from jobcloud.match import PlainMatcher
 from jobcloud.model import AppVersion, Attempt, Backfill, Executor, Firing, JobState, Pause, Task, pause_key
@@ -121,12 +121,6 @@ class Snapshot:
 def belongs(key: str, team: str) -> bool:
     """Whether an app or a job belongs to a team; "" stands for all teams."""
     return not team or team_of(key) == team
-
-
-def check_filter(team: str) -> None:
-    """Raises ConfigError if a list is to be filtered by a team that cannot exist."""
-    if team:
-        check_team("team", team)
 
 
 class TooMany(Exception):

@@ -18,9 +18,9 @@ from jobcloud.server.api.attempts import end_state
 from jobcloud.server.api.paging import MATCH, MAX_MATCH, Listing, PageQuery, PageView, shard_bytes
 from jobcloud.server.api.problems import Issue, invalid
 from jobcloud.server.api.runs import result_of
-from jobcloud.server.api.schema import Amounts, Instant, Key, View, amounts
+from jobcloud.server.api.schema import Amounts, Instant, KeyFilter, TaskId, TeamFilter, View, amounts
 from jobcloud.server.api.services import ServicesDep
-from jobcloud.server.api.snapshot import Snapshot, check_filter
+from jobcloud.server.api.snapshot import Snapshot
 
 router = APIRouter(tags=["tasks"])
 
@@ -72,12 +72,16 @@ class TaskDetail(TaskView):
 
 
 class TaskQuery(PageQuery):
-    job: Key = ""
-    app: Key = ""
-    team: str = ""
+    job: KeyFilter = ""
+    app: KeyFilter = ""
+    team: TeamFilter = ""
     item: int | None = Field(None, ge=0)
-    state: str = Field("", description='a state such as RUNNING or FAILED, or "active" or "ended"')
-    prefix: str = Field("", description="the beginning of the task's id")
+    state: str = Field(
+        "",
+        description='a state such as RUNNING or FAILED, or "active" or "ended"',
+        json_schema_extra={"enum": ["", *_STATES, *(state.upper() for state in _STATES)]},
+    )
+    prefix: str = Field("", max_length=500, description="the beginning of the task's id")
     match: str = Field("", max_length=MAX_MATCH, description=MATCH)
 
 
@@ -119,7 +123,6 @@ def list_tasks(services: ServicesDep, query: Annotated[TaskQuery, Parameter()]) 
     """The last attempt of each shard, newest run first."""
     if query.state and query.state.lower() not in _STATES:
         raise invalid([Issue("state", f"{query.state[:80]!r} is not a state of tasks", f"use {', '.join(_STATES)}")])
-    check_filter(query.team)
     active = query.state.lower() == "active" or query.state.upper() in TaskState.__members__
 
     def chosen(snapshot: Snapshot) -> Iterator[Row]:
@@ -131,7 +134,7 @@ def list_tasks(services: ServicesDep, query: Annotated[TaskQuery, Parameter()]) 
 
 
 @router.get("/tasks/{task_id}")
-def show_task(services: ServicesDep, task_id: str) -> TaskDetail:
+def show_task(services: ServicesDep, task_id: TaskId) -> TaskDetail:
     """A task: the last attempt of a shard, or an earlier one that is kept."""
     snapshot = services.snapshot_of_task(task_id)
     view = find_task(snapshot, task_id)
@@ -140,7 +143,7 @@ def show_task(services: ServicesDep, task_id: str) -> TaskDetail:
 
 
 @router.post("/tasks/{task_id}/kill", status_code=202)
-def kill_task(services: ServicesDep, task_id: str) -> TaskView:
+def kill_task(services: ServicesDep, task_id: TaskId) -> TaskView:
     """Ask a task to end. A shard of a DAEMON job starts again. To stop the shard, disable the job.
 
     If the shard waits for its next attempt after this task (state WAITING), the shard ends.
@@ -151,7 +154,7 @@ def kill_task(services: ServicesDep, task_id: str) -> TaskView:
 
 
 @router.post("/tasks/{task_id}/forget")
-def forget_task(services: ServicesDep, task_id: str, force: bool = False) -> TaskView:
+def forget_task(services: ServicesDep, task_id: TaskId, force: bool = False) -> TaskView:
     """Declare a task lost, if you know that it no longer runs. If the task comes back, it is killed.
 
     The request is refused while Mesos reports the task as alive, unless `force` is true.
