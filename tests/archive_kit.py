@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
+from urllib.request import Request, urlopen
 
+import pytest
 from tests.history_kit import START, make_attempt
 
 from jobcloud.archive.names import Ended, of_trace
 from jobcloud.archive.service import Archive, ArchiveOptions
 from jobcloud.archive.stores import Away, LogStore, Stored
 from jobcloud.errors import NotFound, Unavailable
+
+
+@contextmanager
+def running_s3() -> Iterator[str]:
+    """The URL of moto's server, which speaks S3 over HTTP."""
+    pytest.importorskip("obstore")
+    server: Any = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+def new_bucket(server: str) -> str:
+    """The name of an empty bucket."""
+    name = f"b{uuid.uuid4().hex}"
+    with urlopen(Request(f"{server}/{name}", method="PUT", headers={"Authorization": "AWS me:x"})) as answer:
+        assert answer.status == 200
+    return name
 
 
 def ended(number: int = 0, **changes: Any) -> Ended:

@@ -1,15 +1,12 @@
-"""Stores of the archive: a directory, and a bucket of moto's server, which speaks S3 over HTTP."""
+"""Stores of the archive: a directory, and a bucket of moto's server."""
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-from urllib.request import Request, urlopen
 
 import pytest
-from tests.archive_kit import Bench, FakeAgents, FaultyStore
+from tests.archive_kit import Bench, FakeAgents, FaultyStore, new_bucket, running_s3
 
 from jobcloud.archive.s3 import S3LogStore, S3Options
 from jobcloud.archive.service import ArchiveOptions
@@ -19,21 +16,14 @@ from jobcloud.archive.stores import DirectoryStore, LogStore
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
     """The URL of an S3 server."""
-    pytest.importorskip("obstore")
-    server: Any = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with running_s3() as url:
+        yield url
 
 
 @pytest.fixture
 def bucket(s3_server: str) -> S3Options:
     """An empty bucket."""
-    name = f"b{uuid.uuid4().hex}"
-    with urlopen(Request(f"{s3_server}/{name}", method="PUT", headers={"Authorization": "AWS me:x"})) as answer:
-        assert answer.status == 200
-    return S3Options(name, "logs/of", s3_server, "us-east-1", "AKIDEXAMPLE", "a-very-secret-key")
+    return S3Options(new_bucket(s3_server), "logs/of", s3_server, "us-east-1", "AKIDEXAMPLE", "a-very-secret-key")
 
 
 @pytest.fixture(params=["directory", "s3"])

@@ -9,12 +9,14 @@ from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from tests.archive_kit import Bench, FakeAgents, FaultyStore, ended
 from tests.core_world import Desk, make_app, make_job, make_offer
 from tests.history_kit import START, TRACED, make_attempt
 
+from jobcloud.archive import service
 from jobcloud.archive.form import Piece
 from jobcloud.archive.index import Limits
 from jobcloud.archive.names import Ended
@@ -408,6 +410,28 @@ def test_damaged_log_is_told_to_readers(bench: Bench) -> None:
     bench.store.inner.put(one.name, b"damaged")
     with pytest.raises(Unavailable, match="damaged"):
         asyncio.run(bench.archive.read(one.name, "stdout", 0, 10))
+
+
+def test_reads_of_a_hanging_store_are_given_up_and_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    released, entered = threading.Event(), threading.Semaphore(0)
+
+    def hang(name: str) -> BinaryIO:
+        entered.release()
+        released.wait(60)
+        raise Away("never mind")
+
+    async def read_all() -> None:
+        for number in range(30):
+            with pytest.raises(Unavailable, match="did not answer" if number < 16 else "too many readers"):
+                await bench.archive.read(ended().name, "stdout", 0, 10)
+            if number < 16:
+                assert entered.acquire(timeout=60)
+        assert not entered.acquire(blocking=False)
+        released.set()
+
+    monkeypatch.setattr(service, "_READ_S", 0.05)
+    monkeypatch.setattr(bench.store, "open", hang)
+    asyncio.run(read_all())
 
 
 def test_hanging_store_delays_neither_publish_nor_stop(tmp_path: Path) -> None:

@@ -370,6 +370,20 @@ def test_address_of_all_interfaces_is_no_name_for_clients(
     assert (http.names, http.advertised, http.local) == (names, advertised, local)
 
 
+@pytest.mark.parametrize("url", ["http://s1:8899", "https://S1.example.org", "http://[fd00::1]:8899"])
+def test_name_in_the_advertised_url_is_a_name_of_the_server(url: str) -> None:
+    http = Http(advertise=url)
+    assert http.names[0] == "127.0.0.1"
+    assert http.names[1] in url.lower()
+
+
+@pytest.mark.parametrize(
+    "url", ["s1:8899", "http://", "http://s1/api", "ftp://s1", "http://me:secret@s1", "http://s1:x", "http://s1 "]
+)
+def test_advertised_url_that_is_not_a_server_is_refused(url: str) -> None:
+    assert "is not the URL of a server" in refused(http__advertise=url)["http.advertise"]
+
+
 @pytest.mark.parametrize(
     ("url", "problem"),
     [

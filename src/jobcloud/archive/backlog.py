@@ -47,12 +47,13 @@ class Backlog:
 
     def offer(self, ended: Ended, *, restored: bool = False) -> bool:
         """Add an attempt, unless it is there already. False if there is no room for it."""
+        place = ended.place
         with self._changed:
-            if ended.place in self._known:
+            if place in self._known:
                 return True
             if len(self._known) >= self._limit:
                 return False
-            waiting = self._known[ended.place] = Waiting(ended, self._monotonic(), restored)
+            waiting = self._known[place] = Waiting(ended, self._monotonic(), restored)
             self._ready.append(waiting)
             self._changed.notify()
             return True

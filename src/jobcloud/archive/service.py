@@ -63,6 +63,8 @@ _MAX_REASONS = 10_000
 _MAX_AGENTS = 10_000
 _MAX_MARK_BYTES = 10_000
 _READS, _MAX_WAITING_READS, _READ_S = 4, 64, 20.0
+# A read that takes too long is given up, but its thread waits for the store.
+_MAX_STUCK_READS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +157,7 @@ class Archive:
             for number in range(options.threads)
         ]
         self._readers: CapacityLimiter | None = None
+        self._reading = 0
 
     # --------------------------------------------------------------------------------------- for the scheduler
 
@@ -227,7 +230,7 @@ class Archive:
     async def read(self, name: str, stream: str, offset: int, limit: int) -> Piece:
         """A part of the log with this name, see form.read. Raises NotFound, Unavailable."""
         self._readers = readers = self._readers or CapacityLimiter(_READS)
-        if readers.statistics().tasks_waiting >= _MAX_WAITING_READS:
+        if readers.statistics().tasks_waiting >= _MAX_WAITING_READS or self._reading >= _MAX_STUCK_READS:
             raise Unavailable("too many readers of archived logs wait", fix="try again later")
         try:
             with fail_after(_READ_S):
@@ -241,6 +244,8 @@ class Archive:
         raise Unavailable(f"the archived log cannot be read: {problem}", fix="check the archive, and try again later")
 
     def _read(self, name: str, stream: str, offset: int, limit: int) -> Piece:
+        with self._lock:
+            self._reading += 1
         try:
             with self._store.open(name) as file:
                 return read(file, stream, offset, limit)
@@ -253,6 +258,9 @@ class Archive:
             raise NotFound("the archived log was deleted", field="taskId") from None
         except OSError as error:
             raise Away(str(error)) from error
+        finally:
+            with self._lock:
+                self._reading -= 1
 
     # --------------------------------------------------------------------------------------- on the threads
 

@@ -490,3 +490,27 @@ def test_failed_store_is_opened_again(group: Group) -> None:
             group.replica.copy().result(20)
         group.state.failing = False
         assert group.replica.copy().result(20).core.jobs == {}
+
+
+def test_end_of_a_replica_does_not_wait_for_a_read(group: Group) -> None:
+    entered, go_on, closed = threading.Event(), threading.Event(), threading.Event()
+
+    class Slow(SharedState):
+        def snapshot(self) -> StoredRecords:
+            entered.set()
+            assert go_on.wait(20)
+            return super().snapshot()
+
+        def close(self) -> None:
+            closed.set()
+
+    group.state = Slow(group.leading)
+    copy = group.replica.copy()
+    assert entered.wait(20)
+    group.replica.close()
+    assert not closed.is_set()
+    go_on.set()
+    copy.result(20)
+    assert closed.wait(20)
+    with pytest.raises(StoreError):
+        group.replica.copy().result(20)

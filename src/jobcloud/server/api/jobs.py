@@ -10,7 +10,7 @@ from fastapi import Query as Parameter
 from fastapi.concurrency import run_in_threadpool
 from pydantic import Field
 
-from jobcloud.config import App, Job, JobKind, team_of
+from jobcloud.config import App, Job, JobKind, split_key, team_of
 from jobcloud.errors import ConfigError
 from jobcloud.messages import BackfillJob, CancelBackfill, PutJob, RemoveJob, SetJobEnabled, SetPaused, Trigger
 from jobcloud.model import Cause, Firing, ShardState, Terms
@@ -108,9 +108,11 @@ class ExplanationView(View):
 def list_jobs(services: ServicesDep, query: Annotated[JobQuery, Parameter()]) -> JobList:
     """Jobs, by key."""
     check_filter(query.team)
+    team_of_app, name_of_app = split_key(query.app)
 
     def wanted(job: Job) -> bool:
-        return query.app in ("", job.app_key) and query.team in ("", job.team)
+        in_app = not query.app or (job.app == name_of_app and job.team == team_of_app)
+        return in_app and query.team in ("", job.team)
 
     snapshot = services.snapshot_of_jobs(wanted)
     keys = sorted(key for key, job in snapshot.jobs.items() if wanted(job))

@@ -92,14 +92,13 @@ class Replica:
             return self._next
 
     def close(self) -> None:
-        """Drop the copy and close the store. Later reads fail."""
-        with self._lock:
-            self._closed = True
-        with self._reading:
-            self._copy = None
-            if self._store is not None:
-                self._store.close()
-                self._store = None
+        """Drop the copy and close the store, without waiting for a read under way. Later reads fail. Idempotent."""
+        self._closed = True
+        if self._reading.acquire(blocking=False):
+            try:
+                self._drop()
+            finally:
+                self._reading.release()
 
     def _read(self) -> None:
         with self._reading:
@@ -117,6 +116,15 @@ class Replica:
             else:
                 self._copy = copy
                 wanted.set_result(copy)
+        if self._closed:
+            self.close()
+
+    def _drop(self) -> None:
+        self._copy = None
+        store, self._store = self._store, None
+        if store is not None:
+            with suppress(StoreError):
+                store.close()
 
     def _load(self, began: float) -> Copy:
         if self._closed:
@@ -127,9 +135,7 @@ class Replica:
             restored = records.restore(self._store.snapshot())
             core = self._restore(restored, 0, self._now_ms())
         except StoreError:
-            store, self._store = self._store, None
-            with suppress(StoreError):
-                store.close()
+            self._drop()
             raise
         return Copy(core, began, max(_MIN_USE_S, _REST_FACTOR * (self.monotonic() - began)))
 
