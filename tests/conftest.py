@@ -53,6 +53,8 @@ def pytest_report_header() -> str:
 # order of collection, these files first: a long unit that starts last would leave the other workers idle.
 _LONGEST_FIRST = (
     "tests/dev/test_dev.py",
+    "tests/history/test_servers.py",
+    "tests/history/test_elastic_job_search.py",
     "tests/attack/test_attacks.py",
     "tests/match/test_match_props.py",
     "tests/adapters/test_store_contract.py",

@@ -98,7 +98,7 @@ class Database:
 
     def version(self) -> str:
         """The last migration that the database has had; "" if it has no tables of the history."""
-        with self.engine.connect() as connection:
+        with self.question() as connection:
             if not inspect(connection).has_table(VERSION_TABLE):
                 return ""
             found = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalars().all()  # noqa: S608

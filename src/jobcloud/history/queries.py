@@ -11,7 +11,7 @@ import re
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
@@ -143,15 +143,20 @@ class Reader:
             raise Unavailable(str(error), fix=_LATER) from error
 
     def _opened(self) -> Database:
-        with self._lock:
-            if self._database is None:
-                database = self._open_database()
-                if (version := database.version()) != HEAD:
-                    database.close()
-                    problem = "is of another version of jobcloud" if version else "is not set up yet"
-                    raise Unusable(f"the database of the history {problem}")
-                self._database = database
+        if self._database is not None:
             return self._database
+        # Not under the lock: several threads that wait for a server would wait for one another too.
+        database = self._open_database()
+        with ExitStack() as stack:
+            stack.callback(database.close)
+            if (version := database.version()) != HEAD:
+                problem = "is of another version of jobcloud" if version else "is not set up yet"
+                raise Unusable(f"the database of the history {problem}")
+            with self._lock:
+                if self._database is None:
+                    self._database = database
+                    stack.pop_all()
+        return self._database
 
 
 def page_of(table: Table, where: list[ColumnElement[bool]], limit: int) -> Select[Any]:
