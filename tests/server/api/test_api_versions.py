@@ -69,13 +69,16 @@ def test_way_back_is_an_ordinary_update_that_keeps_the_number(api: Client) -> No
     assert [one["current"] for one in api.get("apps/demo/versions").json()["items"]] == [False, True]
     assert loop.scheduler.tasks[first].state is TaskState.RUNNING, "its shard runs this version, and is not replaced"
     assert api.post("apps/demo/rollback", params={"version": 1}).status_code == 200, "it may be repeated"
+    assert api.post("apps/demo/rollback").status_code == 404, "there is no version before the first"
+    api.put("apps/demo", json=app_body(new, description="bad"))
+    assert api.post("apps/demo/rollback").json()["config"]["description"] == "good"
 
 
 def test_way_back_needs_a_version_its_package_and_the_code_of_all_jobs(api: Client, tmp_path: Path) -> None:
     old, new = (upload(api, name) for name in ("Old", "New"))
     api.post("apps", json=app_body(old))
     api.put("apps/demo", json=app_body(new))
-    for version, field in ((7, 404), (0, 422)):
+    for version, field in ((7, 404), (-1, 422)):
         assert api.post("apps/demo/rollback", params={"version": version}).status_code == field
     assert api.post("apps/none/rollback", params={"version": 1}).status_code == 404
     assert api.get("apps/none/versions").status_code == 404

@@ -88,7 +88,7 @@ class VersionList(View):
 
 
 class RollbackQuery(Query):
-    version: int = Field(ge=1, description="the number of a version")
+    version: int = Field(0, ge=0, description="the number of a version; 0: the one before the present one")
 
 
 @router.get("/apps")
@@ -156,9 +156,12 @@ async def roll_back(services: ServicesDep, app: Key, query: Annotated[RollbackQu
 def _earlier(services: Services, key: str, number: int) -> App:
     """The configuration of an app to go back to. Raises NotFound, Conflict and ConfigError."""
     snapshot = services.snapshot()
-    found = next((version for version in snapshot.versions_of(key) if version.number == number), None)
-    if found is None:
-        raise NotFound(f"app {key} has no version {number}", field="version", fix=_LISTED)
+    versions = snapshot.versions_of(key)
+    present = next(version.number for version in versions if version.app == snapshot.apps[key])
+    fits = (version for version in versions if version.number == number or (not number and version.number < present))
+    if (found := next(fits, None)) is None:
+        problem = f"has no version {number}" if number else "has no earlier version"
+        raise NotFound(f"app {key} {problem}", field="version", fix=_LISTED)
     sha256 = found.app.package.sha256
     if found.app.package.url.startswith(PACKAGE_SCHEME) and services.packages.find(sha256) is None:
         problem = f"this server no longer has the package of version {found.number}, {sha256}"
