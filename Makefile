@@ -120,7 +120,7 @@ executor-soak: $(VENV)/.tests ## Run 100,000 executions through one executor: sp
 
 # ------------------------------------------------------------------------------------------------ benchmarks
 
-.PHONY: bench bench-gate bench-stores bench-history bench-end-to-end bench-dev-cluster bench-plots bench-plan bench-quality
+.PHONY: bench bench-gate bench-stores bench-history bench-api bench-end-to-end bench-dev-cluster bench-plots bench-plan bench-quality
 bench: $(VENV)/.tests ## Time a scheduling cycle and the matcher
 	$(BIN)/python bench/bench_cycle.py
 	$(BIN)/python bench/bench_wide.py
@@ -131,6 +131,9 @@ bench-gate: $(VENV)/.tests ## Fail if the matcher got slower than its yardsticks
 
 bench-history: $(VENV)/.tests ## Measure the cost of the history, and of a page of it; ARGS='--rows 10000000' (minutes)
 	$(BIN)/python bench/bench_history.py $(ARGS)
+
+bench-api: $(VENV)/.tests ## Compare the p99 of list, detail and trigger with a bare route, on a busy scheduler (5 minutes)
+	$(BIN)/python bench/bench_api.py $(ARGS)
 
 bench-stores: $(VENV)/.tests ## Compare the ZooKeeper and etcd stores on real servers; ARGS='--servers 3' (minutes)
 	$(BIN)/python bench/bench_stores.py $(ARGS)
@@ -169,5 +172,5 @@ $(VENV)/.tests: $(VENV)/bin/python $(SOURCES)
 	@echo "Installing jobcloud into $(VENV) with the libraries for tests, and compiling its three Cython modules."
 	@echo "This takes one to two minutes."
 	$(BIN)/python -m pip install -q --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install -q ./compat/http-parser -e '.[server,plan,postgresql,mariadb]' --group dev
+	$(BIN)/python -m pip install -q ./compat/http-parser -e '.[server,plan,postgresql,mariadb,s3,tracing]' --group dev
 	touch $(VENV)/.server $@

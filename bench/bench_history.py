@@ -7,6 +7,7 @@ events    CPU time of this process per event, with the history minus without, wh
           for a while. The sum of both must be at most 50 µs: 5 % of one core.
 page      time of the first page, and of a page in the middle, of the runs of one job in 30 days, with 100,000 rows and
           with `--rows` rows. The larger one must take at most three times as long.
+search    time of the first page of searches of Elastic-Job-Cloud's API, in as many rows.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from tests.core_world import Desk, make_app, make_job, make_offer, make_status
 
 from jobcloud.config import Resources
 from jobcloud.history.database import Database
+from jobcloud.history.elastic_job import TraceQuery
+from jobcloud.history.elastic_job_search import ElasticJobSearch
 from jobcloud.history.queries import Reader, Wanted
 from jobcloud.history.rows import Batch, Event
 from jobcloud.history.service import History, HistoryOptions
@@ -43,6 +46,15 @@ JOBS = 1_000
 MONTH_MS = 30 * 86_400_000
 NOW = 1_800_000_000_000
 PAGES = 200
+# All, of a job, failed ones, of a job in a week, of a host, and all in another order. Most find MAX_FOUND rows of many.
+SEARCHES = [
+    TraceQuery(),
+    TraceQuery(equal={"job_name": "job7"}),
+    TraceQuery(equal={"success": False}),
+    TraceQuery(equal={"job_name": "job7"}, from_ms=NOW - 14 * 86_400_000, until_ms=NOW - 7 * 86_400_000),
+    TraceQuery(equal={"ip": "host-7"}),
+    TraceQuery(sort="hostname"),
+]
 
 
 def played(policy: Policy, runs: int) -> tuple[list[Event], float]:
@@ -136,6 +148,37 @@ def page_ms(url: str, rows: int) -> tuple[float, float]:
     return statistics.quantiles(first_pages, n=10)[0] * 1e3, statistics.quantiles(middle_pages, n=10)[0] * 1e3
 
 
+def execution_row(number: int, rows: int) -> tuple[object, ...]:
+    ended = NOW - MONTH_MS + MONTH_MS * number // rows
+    job = f"job{number * 7_919 % JOBS}"
+    task = f"{job}@-@0@-@READY@-@agent@-@1-{number}"
+    host, success = f"host-{number % 500}", int(number % 1_000 != 0)
+    return (row_id(ended, task), job, task, host, host, 0, "NORMAL_TRIGGER", None, success, ended - 900, ended)
+
+
+def search_ms(url: str, rows: int) -> list[float]:
+    """Milliseconds of the first page of each kind of search: the lowest tenth ends there."""
+    database = Database(url)
+    database.upgrade()
+    for first in range(0, rows, 10_000):
+        database.write(Batch(executions=[execution_row(n, rows) for n in range(first, min(first + 10_000, rows))]))
+    with database.engine.begin() as connection:
+        connection.exec_driver_sql("ANALYZE TABLE JOB_EXECUTION_LOG" if database.kind == "mariadb" else "ANALYZE")
+    database.close()
+    reader = Reader(lambda: Database(url, reading=True))
+    search = ElasticJobSearch(reader)
+    found = []
+    for query in SEARCHES:
+        times = []
+        for _ in range(20):
+            began = time.perf_counter()
+            assert search.executions(query).rows
+            times.append(time.perf_counter() - began)
+        found.append(round(statistics.quantiles(times, n=10)[0] * 1e3, 2))
+    reader.close()
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", default="", help="an empty database that may be filled; default: SQLite")
@@ -151,6 +194,7 @@ def main() -> None:
             # A server's database gets the further rows in addition.
             first, middle = page_ms(wanted.url or f"sqlite:///{folder}/{rows}.db", rows)
             found[f"page of {rows:,} rows, ms"] = [round(first, 3), round(middle, 3)]
+            found[f"search in {rows:,} rows, ms"] = search_ms(wanted.url or f"sqlite:///{folder}/{rows}.db", rows)
     if wanted.json:
         print(json.dumps(found, ensure_ascii=False))
     else:

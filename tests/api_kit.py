@@ -97,9 +97,9 @@ class FakeLoop:
         done = self.feed(Tick(self.now))
         return [launch.task_id for effect in done if isinstance(effect, Accept) for launch in effect.launches]
 
-    def update(self, task_id: str, state: str, message: str = "") -> None:
+    def update(self, task_id: str, state: str, message: str = "", reason: str = "") -> None:
         agent = self.scheduler.tasks[task_id].agent_id
-        status = Status(task_id, agent, state, uuid=f"uuid-{next(self._uuids)}", message=message)
+        status = Status(task_id, agent, state, reason=reason, uuid=f"uuid-{next(self._uuids)}", message=message)
         self.feed(StatusReceived(self.now, status))
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
-from jobcloud.config import DIMENSIONS, App, Job, JobKind, JobType, Package, Resources
+from jobcloud.config import DIMENSIONS, NEW_AD_HOC, App, Job, JobKind, JobType, Package, Resources
 from jobcloud.match import AnyMatcher, Matcher
 from jobcloud.messages import (
     RANK,
@@ -82,6 +82,10 @@ def make_job(name: str = "report", **fields: Any) -> Job:
     return Job(name, **(given | fields))
 
 
+def make_ad_hoc_job(name: str = "report", **fields: Any) -> Job:
+    return make_job(name, **{"cron": "", "ad_hoc": NEW_AD_HOC, **fields})
+
+
 def make_offer(
     offer_id: str, agent: str = "a1", cpus: int = 8, mem: int = 8_192, role: str = "*", **more: int
 ) -> Offer:
@@ -110,6 +114,8 @@ def apply(stored: Stored, writes: Iterable[Write]) -> None:
         Kind.ATTEMPT: stored.attempts,
         Kind.PAUSE: stored.pauses,
         Kind.BACKFILL: stored.backfills,
+        Kind.AD_HOC: stored.ad_hoc,
+        Kind.APP_VERSION: stored.app_versions,
         Kind.ALERT: stored.alerts,
         Kind.ALERT_MESSAGE: stored.alert_messages,
         Kind.SILENCE: stored.silences,
@@ -133,8 +139,9 @@ def copy_of(stored: Stored) -> Stored:
     return Stored(dict(stored.apps), dict(stored.jobs), dict(stored.job_states), set(stored.disabled_apps),
                   dict(stored.firings), dict(stored.tasks), dict(stored.executors), stored.framework_id,
                   dict(stored.drains), dict(stored.shards), stored.restoration, dict(stored.attempts),
-                  dict(stored.pauses), dict(stored.backfills), dict(stored.alerts),
-                  dict(stored.alert_messages), dict(stored.silences))  # fmt: skip
+                  dict(stored.pauses), dict(stored.backfills), dict(stored.ad_hoc),
+                  dict(stored.app_versions), dict(stored.alerts), dict(stored.alert_messages),
+                  dict(stored.silences))  # fmt: skip
 
 
 class CountingMatcher:
@@ -289,7 +296,7 @@ class Mesos:
         self.unexpected: list[str] = []
         self._numbers = 0
         self.windows: dict[str, Window] = {}
-        #: tasks that may live without a record: declared dead, rightly or not, or their record was lost
+        #: tasks that may live without a record: declared lost, rightly or not, or their record was lost
         self.excused: set[str] = set()
         self.answers: Counter[str] = Counter()
 

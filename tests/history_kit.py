@@ -6,10 +6,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from sqlalchemy import Select, text
 from tests.core_world import POLICY, START, Desk, make_app, make_job, make_offer, of
 
 from jobcloud.config import Resources
+from jobcloud.history.database import Database
 from jobcloud.history.rows import Event
+from jobcloud.history.tables import WRITTEN
 from jobcloud.messages import AttemptTraced, RunTraced, Trigger
 from jobcloud.model import Cause, Execution, Firing, Outcome, Shard, ShardState, Task, shards_of
 
@@ -24,18 +27,20 @@ def make_attempt(number: int = 0, **changes: Any) -> AttemptTraced:
         "job": "report", "app": "shop", "state": "SUCCEEDED", "item": 0, "attempt": 1, "message": "", "cause": "",
         "result": "", "at": START + 1_000 * (number + 1), "started_ms": START, "queued_ms": 200, "run": "",
         "ended": True, "cpus": 500, "mem": 64_000, "hostname": "host-a1", "run_cause": "cron",
-        "execution": Execution.READY, "previous": "",
+        "execution": Execution.READY, "previous": "", "agent_id": "agent-1",
+        "created_ms": START - 50,
     } | changes  # fmt: skip
     run = given["run"] or f"{given['job']}.run@test"
     task = Task(
         id=f"{given['job']}@-@{given['item']}@-@{given['execution']}@-@agent-1@-@1-{number}", firing_id=run,
         job=given["job"], item=given["item"], attempt=given["attempt"], execution=given["execution"],
-        agent_id="agent-1", hostname=given["hostname"], app=given["app"], executor_id="executor-1",
-        resources=Resources(given["cpus"], given["mem"]), created_ms=START - 50, started_ms=given["started_ms"],
+        agent_id=given["agent_id"], hostname=given["hostname"], app=given["app"], executor_id="executor-1",
+        resources=Resources(given["cpus"], given["mem"]), created_ms=given["created_ms"],
+        started_ms=given["started_ms"],
     )  # fmt: skip
     return AttemptTraced(
         given["at"], task, given["state"], given["run_cause"], START - 100, "", given["queued_ms"], given["previous"],
-        given["ended"], given["message"], Outcome(given["cause"], given["result"]),
+        "", given["ended"], given["message"], Outcome(given["cause"], given["result"]),
     )  # fmt: skip
 
 
@@ -65,4 +70,32 @@ def played() -> list[Event]:
     return [effect for effect in desk.all if isinstance(effect, AttemptTraced | RunTraced)]
 
 
-__all__ = ["START", "OpenDatabase", "make_attempt", "make_run", "of", "played"]
+def analyse(database: Database) -> None:
+    """Count the rows of the tables, so that the plans of queries fit them."""
+    names = ", ".join(table.name for table in WRITTEN.values())
+    statement = {"sqlite": "ANALYZE", "postgresql": "VACUUM ANALYZE", "mariadb": f"ANALYZE TABLE {names}"}
+    with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql(statement[database.kind])
+
+
+def plan(database: Database, statement: Select[Any]) -> str:
+    """What the database says about how it runs a statement."""
+    # `text` doubles the signs again.
+    sql = str(statement.compile(database.engine, compile_kwargs={"literal_binds": True})).replace("%%", "%")
+    explain = {"sqlite": "EXPLAIN QUERY PLAN", "postgresql": "EXPLAIN", "mariadb": "EXPLAIN"}[database.kind]
+    with database.engine.connect() as connection:
+        if database.kind == "postgresql":
+            # It would read the whole table, or sort, because a test has few rows.
+            connection.exec_driver_sql("SET enable_bitmapscan = off")
+            connection.exec_driver_sql("SET random_page_cost = 1.1")
+        return "\n".join(str(tuple(row)) for row in connection.execute(text(f"{explain} {sql}".replace(":", "\\:"))))
+
+
+def assert_no_sort(found: str) -> None:
+    for word in ("TEMP B-TREE", "Sort", "filesort", "Seq Scan", "SCAN h"):
+        assert word not in found, found
+
+
+__all__ = [
+    "START", "OpenDatabase", "analyse", "assert_no_sort", "make_attempt", "make_run", "of", "plan", "played",
+]  # fmt: skip

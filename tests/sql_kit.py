@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -56,10 +57,40 @@ class SqlServer(ServerProcess):
     #: a database that is always there
     first: str
 
+    def crash(self) -> None:
+        raise NotImplementedError
+
     def serves(self) -> bool:
         with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 2):
             return True
         return False
+
+    def pids(self) -> list[int]:
+        """The processes of the server, the first one first."""
+        assert self.process is not None
+        return [self.process.pid]
+
+    def pause(self) -> None:
+        """Let the server hang. The system still accepts connections to it."""
+        for pid in self.pids():
+            os.kill(pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        # `runuser` stops with the program that it has started.
+        super().resume()
+        for pid in self.pids():
+            os.kill(pid, signal.SIGCONT)
+
+
+def _children(parent: int) -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            # The name before the bracket may have any character.
+            fields = path.read_text().rpartition(")")[2].split()
+            if int(fields[1]) == parent:
+                found.append(int(path.parent.name))
+    return found
 
 
 class Postgres(SqlServer):
@@ -94,6 +125,18 @@ class Postgres(SqlServer):
         if self.process is not None:
             self._signal("immediate")
             self._wait_gone()
+
+    def crash(self) -> None:
+        """Kill all processes at once."""
+        assert self.process is not None
+        for pid in self.pids():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._wait_gone()
+
+    def pids(self) -> list[int]:
+        first = int((self.folder / "data" / "postmaster.pid").read_text().split()[0])
+        return [first, *_children(first)]
 
     def _signal(self, mode: str) -> None:
         programs = _postgres_bin()
@@ -136,6 +179,8 @@ class MariaDb(SqlServer):
     def kill(self) -> None:
         super().kill()
         (self.folder / "log").write_text("")
+
+    crash = kill
 
     def stop(self) -> None:
         super().stop()

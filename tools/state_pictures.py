@@ -45,7 +45,7 @@ Two rules refine the table:
 - `TASK_FAILED` counts as LOST (NOT_STARTED before STARTING) if its reason, or the cause that the executor reports,
   blames the cluster. The same holds for `TASK_KILLED` with reason `REASON_AGENT_DRAINING`.
 - `TASK_FAILED` without a usable reason (`REASON_RECONCILIATION`, `REASON_AGENT_REREGISTERED`) changes nothing: the
-  update itself still arrives, or the agent is reported lost.
+  update itself still arrives, or the agent is reported unreachable or gone.
 
 REPLACED is the end of a task whose agent is unreachable and whose job has `partitionPolicy: replace`.
 """

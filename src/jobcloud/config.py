@@ -8,6 +8,9 @@ Amounts are integers in thousandths (1.5 cpus = 1500, 128 MB = 128000, 2 ports =
 The names of apps and of jobs are unique within a team, a *key* is unique in a cluster. The key of an app or a job of
 the team `default` is its name; any other key is `TEAM:NAME`. The scheduler, the stored records, the ids of tasks and
 runs and the paths of the API use keys. No name contains a colon, so a key has one team and one name.
+
+An ad-hoc job is not registered and has one run. Its key ends with `~` and a part of its own. No name contains `~`, so
+it never has the key of a registered job.
 """
 
 from __future__ import annotations
@@ -64,8 +67,14 @@ _MAX_AMOUNTS = (4_096_000, 67_108_864_000, 1_073_741_824_000, 256_000, 1_000_000
 
 DEFAULT_TEAM = "default"
 SEPARATOR = ":"
+_AD_HOC_MARK = "~"
+_AD_HOC = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
+#: `Job.ad_hoc` of an ad-hoc job that the scheduler does not know yet
+NEW_AD_HOC = "0-0"
 DEFAULT_CLUSTER = "jobcloud"
 #: the most characters of the name of a team or a cluster
+#: stands for the middle of a long name in tables and commands; no name contains it
+ELLIPSIS = "…"
 MAX_LABEL = 32
 LABEL_RULE = f"1 to {MAX_LABEL} lower-case letters, digits or '-', the first a letter"
 MAX_LABELS = 20
@@ -106,6 +115,23 @@ def qualified(text: str, team: str = "") -> str:
     """
     given, name = split_key(text) if SEPARATOR in text else (team or DEFAULT_TEAM, text)
     return key_of(given, name) if name and SEPARATOR not in name else text
+
+
+def is_ad_hoc(key: str) -> bool:
+    """Whether a key is that of an ad-hoc job."""
+    return _AD_HOC_MARK in key
+
+
+def abbreviates(text: str, name: str) -> bool:
+    """Whether a text stands for a name or an id: its beginning, its end, or both with `…` between them.
+
+    The end may lack the `@CLUSTER` of an id.
+    """
+    begin, mark, end = text.partition(ELLIPSIS)
+    if not mark:
+        return name.startswith(text) or name.endswith(text)
+    whole = (name, name.rpartition("@")[0])
+    return any(len(one) >= len(begin + end) and one.startswith(begin) and one.endswith(end) for one in whole)
 
 
 def is_label(text: str) -> bool:
@@ -568,7 +594,7 @@ class Job:
     retry_most_ms: int = described(
         3_600_000,
         "retryMaxDelaySeconds",
-        "maximum wait before a repeat after a failed attempt; at least `retryDelaySeconds`",
+        "maximum wait before a repeat after a failed attempt, without the jitter; at least `retryDelaySeconds`",
         unit=Unit.MILLI,
         low=MIN_DELAY_MS,
         high=MAX_DELAY_MS,
@@ -732,6 +758,8 @@ class Job:
         change=Change.NONE,
         see="alerts.md#conditions",
     )
+    #: of an ad-hoc job, the part of the key that makes it unique; "" for a registered job. An ad-hoc job has no cron
+    ad_hoc: str = field(default="", kw_only=True)
 
     def __hash__(self) -> int:
         """A hash of a few fields that differ between most jobs. It must be cheap: caches hash the job of each task."""
@@ -750,9 +778,20 @@ class Job:
         self._check_repeats()
         self._check_overlap()
         self._check_updates()
-        self.schedule()
+        if self.ad_hoc:
+            self._check_ad_hoc()
+        else:
+            self.schedule()
         parse_shard_parameters(self.shard_parameters, self.shard_count)
         parse_labels(self.labels)
+
+    def _check_ad_hoc(self) -> None:
+        if self.kind is JobKind.DAEMON:
+            raise ConfigError("an ad-hoc run must end", field="jobExecutionType", fix="register the DAEMON job")
+        if self.cron:
+            raise ConfigError("an ad-hoc run fires once", field="cron", fix="leave it out")
+        if not _AD_HOC.fullmatch(self.ad_hoc):
+            raise ConfigError(f"{self.ad_hoc[:80]!r} is not the suffix of an ad-hoc job", field="jobName")
 
     def _check_type(self) -> None:
         if self.type is JobType.SCRIPT:
@@ -852,7 +891,7 @@ class Job:
     @property
     def key(self) -> str:
         """The job's identifier in its cluster."""
-        return key_of(self.team, self.name)
+        return key_of(self.team, f"{self.name}{_AD_HOC_MARK}{self.ad_hoc}" if self.ad_hoc else self.name)
 
     @property
     def owner(self) -> str:

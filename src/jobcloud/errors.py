@@ -5,6 +5,7 @@ JobcloudError
 │   ├── ConfigError    a field of an app, a job or the settings is wrong
 │   ├── NotFound       the request names something that does not exist
 │   ├── Conflict       the request contradicts the present state
+│   │   └── Outdated   it was made for another revision of the app or the job
 │   └── Unavailable    the request may succeed later (no leader here, store or master out of reach); its text says if
 │                      the request may have taken effect
 ├── InvalidTransition  the table of task states has no entry for a (state, update) pair: a bug in jobcloud
@@ -58,6 +59,10 @@ class NotFound(Refused):
 
 class Conflict(Refused):
     """The request contradicts the present state: a duplicate name, an app that still has jobs."""
+
+
+class Outdated(Conflict):
+    """The request was made for another revision of an app or a job than the present one."""
 
 
 class Unavailable(Refused):

@@ -73,7 +73,8 @@ class ShardingContext:
     writes with a smaller `fence`, takes effect once even if its shards are repeated. `fire_time_ms` is the instant at
     which the run was due or triggered, in milliseconds since the Unix epoch; None if it is unknown. `ports` are the
     ports of the host that belong to the shard (`portCount`). `team` is the team of the job; `job_name` is unique within
-    it.
+    it. `traceparent` names the span of this attempt for OpenTelemetry, in the form of W3C Trace Context; "" without a
+    trace.
     """
 
     job_name: str = ""
@@ -91,6 +92,7 @@ class ShardingContext:
     on_progress: Callable[[float, Optional[float]], None] = field(default=_ignore_progress, repr=False, compare=False)
     ports: Tuple[int, ...] = ()
     team: str = "default"
+    traceparent: str = ""
 
     @property
     def cancelled(self) -> bool:
@@ -187,8 +189,8 @@ class JobListener:
 class FiringContext:
     """The context of a FiringListener call: the firing as a whole.
 
-    `run_id` is that of the firing; `attempt` and `fence` belong to this call, as in ShardingContext. `team` is the team
-    of the job.
+    `run_id` is that of the firing; `attempt`, `fence` and `traceparent` belong to this call, as in ShardingContext.
+    `team` is the team of the job.
 
     `sharding_parameters` maps items to their parameters. If the parameters take more than 64 KiB as JSON, the map is
     empty, and `sharding_parameters_left_out` is true. `outcomes` counts the shards by final state (FINISHED, FAILED,
@@ -209,6 +211,7 @@ class FiringContext:
     logger: JobLogger = field(default_factory=_SilentLogger, repr=False, compare=False)
     is_cancelled: Callable[[], bool] = field(default=_never, repr=False, compare=False)
     team: str = "default"
+    traceparent: str = ""
 
     @property
     def cancelled(self) -> bool:
@@ -224,7 +227,7 @@ class FiringContext:
 class FiringListener:
     """Its methods are called once before the first shard of a firing starts, and once after the last shard has ended.
 
-    Each call is a task of its own on any agent. A call that is lost with its agent is repeated, with the same `run_id`
+    Each call is a task of its own on any agent. A call that the cluster loses is repeated, with the same `run_id`
     and a higher `fence`. Both methods may be `async def`.
     """
 

@@ -19,6 +19,7 @@ from jobcloud.model import (
     NO_TERMS,
     Alert,
     AlertMessage,
+    AppVersion,
     Attempt,
     Backfill,
     Condition,
@@ -132,11 +133,16 @@ class SendFailed(msgspec.Struct, frozen=True, gc=False):
 
 
 class PutApp(msgspec.Struct, frozen=True, gc=False):
-    """Register an app, or replace it (`replace`)."""
+    """Register an app, or replace it (`replace`).
+
+    Here and in other commands, `expected` are revisions (`scheduler.revisions.of_record`). The command is refused
+    unless the app or the job has one of them. None: the command does not depend on the revision.
+    """
 
     at: int
     app: App
     replace: bool = False
+    expected: tuple[str, ...] | None = None
 
 
 class RemoveApp(msgspec.Struct, frozen=True, gc=False):
@@ -145,6 +151,7 @@ class RemoveApp(msgspec.Struct, frozen=True, gc=False):
     at: int
     app: str
     jobs: bool = False
+    expected: tuple[str, ...] | None = None
 
 
 class SetAppEnabled(msgspec.Struct, frozen=True, gc=False):
@@ -160,11 +167,13 @@ class PutJob(msgspec.Struct, frozen=True, gc=False):
     job: Job
     replace: bool = False
     enabled: bool = True
+    expected: tuple[str, ...] | None = None
 
 
 class RemoveJob(msgspec.Struct, frozen=True, gc=False):
     at: int
     job: str
+    expected: tuple[str, ...] | None = None
 
 
 class SetJobEnabled(msgspec.Struct, frozen=True, gc=False):
@@ -176,13 +185,16 @@ class SetJobEnabled(msgspec.Struct, frozen=True, gc=False):
 class Apply(msgspec.Struct, frozen=True, gc=False):
     """Register or replace several apps and jobs: all of them, or none. No key occurs twice.
 
-    `prune`: remove the jobs that `left_out` names. The command changes no other app or job.
+    `prune`: remove the jobs that `left_out` names. The command changes no other app or job. `create`: refuse apps and
+    jobs that exist. `enabled` False: new jobs do not fire until they are enabled.
     """
 
     at: int
     apps: tuple[App, ...]
     jobs: tuple[Job, ...]
     prune: bool = False
+    create: bool = False
+    enabled: bool = True
 
     def left_out(self, known: Iterable[Job]) -> list[Job]:
         """The known jobs that the command does not name, of all apps that the command or one of its jobs names."""
@@ -199,6 +211,17 @@ class Trigger(msgspec.Struct, frozen=True, gc=False):
     terms: Terms = NO_TERMS
 
 
+class RunAdHoc(msgspec.Struct, frozen=True, gc=False):
+    """Run a job once that is not registered. `job.ad_hoc` is NEW_AD_HOC, and the scheduler replaces it.
+
+    If `terms` has a key, and an ad-hoc run of the app with this key is known, nothing changes.
+    """
+
+    at: int
+    job: Job
+    terms: Terms = NO_TERMS
+
+
 class SetPaused(msgspec.Struct, frozen=True, gc=False):
     """Pause or resume a job, an app, or everything. Running shards continue."""
 
@@ -211,7 +234,7 @@ class SetPaused(msgspec.Struct, frozen=True, gc=False):
 class BackfillJob(msgspec.Struct, frozen=True, gc=False):
     """Make runs of a TRANSIENT job for these past fire times, in this order.
 
-    Fire times that have a known run are left out. At most `at_once` of the new runs are unfinished at a time.
+    Fire times that have a kept run are left out. At most `at_once` of the new runs are unfinished at a time.
     """
 
     at: int
@@ -235,7 +258,7 @@ class KillTask(msgspec.Struct, frozen=True, gc=False):
 
 
 class ForgetTask(msgspec.Struct, frozen=True, gc=False):
-    """Forget a task that an operator knows to be dead. `force`: forget it even if Mesos reports it as alive."""
+    """Give up a task that no longer runs, as an operator knows. `force`: even if Mesos reports the task as alive."""
 
     at: int
     task_id: str
@@ -320,6 +343,7 @@ Command: TypeAlias = (
     | SetJobEnabled
     | Apply
     | Trigger
+    | RunAdHoc
     | SetPaused
     | BackfillJob
     | CancelBackfill
@@ -359,6 +383,7 @@ class Kind(StrEnum):
     APP = "app"  # app key → App
     JOB = "job"  # job key → Job
     JOB_STATE = "job_state"  # job key → JobState
+    AD_HOC = "ad_hoc"  # job key → Job of an ad-hoc run, as long as the run's record exists
     DISABLED_APP = "disabled_app"  # app key → True
     FIRING = "firing"  # firing id → Firing, without its shards if it is wide
     SHARD = "shard"  # firing id/item → Shard of a wide firing, once it has been tried
@@ -369,6 +394,7 @@ class Kind(StrEnum):
     BACKFILL = "backfill"  # job key → Backfill
     PAUSE = "pause"  # see pause_key → Pause
     RESTORATION = "restoration"  # "last" → Restoration
+    APP_VERSION = "app_version"  # app key/number → AppVersion
     ATTEMPT = "attempt"  # firing id/item/number → Attempt, if its shard was put into the queue again afterwards
 
     ALERT = "alert"  # see alert_key → Alert
@@ -395,6 +421,7 @@ Record: TypeAlias = (
     | Attempt
     | Pause
     | Backfill
+    | AppVersion
     | Alert
     | AlertMessage
     | Silence
@@ -560,7 +587,7 @@ class AttemptTraced(msgspec.Struct, frozen=True, gc=False):
     `state` is a TaskState, STORED for the launch, or an End if the attempt has `ended`. `run_cause` and `fire_ms` are
     those of its run. `step`: the call of the run's listener if the attempt is such a call, otherwise "". `queued_ms`:
     the time from the instant at which the shard could start to the launch; -1 if this time is unknown. `previous`: the
-    task id of the shard's previous attempt, or "".
+    task id of the shard's previous attempt, or "". `trace`: that of the run's terms.
     """
 
     at: int
@@ -571,6 +598,7 @@ class AttemptTraced(msgspec.Struct, frozen=True, gc=False):
     step: str = ""
     queued_ms: int = -1
     previous: str = ""
+    trace: str = ""
     ended: bool = False
     message: str = ""
     outcome: Outcome = NO_OUTCOME

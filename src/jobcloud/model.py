@@ -18,7 +18,7 @@ from typing import Annotated, NamedTuple, TypeAlias, overload
 
 import msgspec
 
-from jobcloud.config import DELIMITER, MAX_PRIORITY, MAX_SHARDS, Amount, Resources
+from jobcloud.config import DELIMITER, MAX_PRIORITY, MAX_SHARDS, Amount, App, Resources
 
 # Ranges are checked when a record is decoded, so that one corrupt record cannot affect others.
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
@@ -136,9 +136,9 @@ class Shard(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
     `attempt`: the number of tasks launched for it. `task_id`: the last of these tasks. `failures`: the number of
     attempts in a row that the cluster lost; if the shard is resident, attempts that ended in another way count too.
-    `retries`: the repeats after failures of the job itself. `lost_workers`: the number of attempts that were lost with
-    a shared worker. Until `avoid_ms`, the shard avoids the agent of its last attempt. `outcome`: the executor's report
-    of the last attempt. `end`: the end of the last attempt; None after success, or if the end is unknown.
+    `retries`: the retries so far. `lost_workers`: the number of attempts that were lost with a shared worker. Until
+    `avoid_ms`, the shard avoids the agent of its last attempt. `outcome`: the executor's report of the last attempt.
+    `end`: the end of the last attempt; None after success, or if the end is unknown.
     """
 
     state: ShardState = ShardState.WAITING
@@ -263,7 +263,7 @@ class Terms(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     `item_parameters`: (item, parameter), sorted by item; other items keep the job's own. `items`: the shards that run,
     sorted; without any, all of them run. A second trigger with the same `key` makes no second firing. `backfill`: the
     firing makes up for a past fire time, because an operator asked for it. To older builds, such a firing is a catch-up
-    like any other.
+    like any other. `trace`: the `traceparent` of the caller, or "" (see scheduler/trace_context.py).
     """
 
     parameter: str | None = None
@@ -272,6 +272,11 @@ class Terms(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     priority: Priority | None = None
     key: str = ""
     backfill: bool = False
+    trace: str = ""
+
+    def same(self, other: Terms) -> bool:
+        """Whether both set the same values. A repeated request may come from another span of its caller."""
+        return self == changed(other, trace=self.trace)
 
     def parameter_of(self, item: int, default: str) -> str:
         """The parameter of a shard. `default` is the job's own parameter for this shard."""
@@ -494,6 +499,21 @@ class Backfill(msgspec.Struct, frozen=True, gc=False):
 
     times: tuple[Instant, ...]
     at_once: Count = 1
+
+
+class AppVersion(msgspec.Struct, frozen=True, gc=False):
+    """A configuration of an app, and the instant of its registration; 0 if it is not known.
+
+    The number of each further version of the app is higher. `version_key` makes the key.
+    """
+
+    number: Count
+    at_ms: Instant
+    app: App
+
+
+def version_key(app: str, number: int) -> str:
+    return f"{app}/{number}"
 
 
 class Condition(StrEnum):

@@ -115,6 +115,10 @@ class Leadership(Protocol):
         Raises StoreUnusable if waiting cannot help.
         """
 
+    @property
+    def leader(self) -> str:
+        """The URL of the API of the scheduler that leads, as last heard during `wait`. "" if it is unknown or ours."""
+
     def holds(self) -> bool:
         """Whether this process may act now. False while the leadership is in doubt. Never waits."""
 

@@ -67,6 +67,10 @@ def test_first_candidate_leads_and_the_others_learn_its_address(join: Join) -> N
     until(second.waits)
     assert second.heard[-1] == "http://first:1 leads"
     assert not second.leads()
+    assert (first.election.leader, second.election.leader) == ("", "http://first:1")
+    first.election.resign()
+    until(second.leads)
+    assert second.election.leader == ""
 
 
 def test_next_candidate_leads_at_once_after_an_orderly_stop(join: Join) -> None:

@@ -15,7 +15,7 @@ from tests.api_kit import FakeLoop, InProcess, job_body, make_api, package_bytes
 from jobcloud.client import apps, cli, documents
 from jobcloud.client.export import exported
 from jobcloud.client.http import Client
-from jobcloud.server.api import ApiOptions
+from jobcloud.server.api import ApiOptions, Notices
 from jobcloud.server.packages import PackageStore
 from jobcloud.server.urls import UrlPolicy
 
@@ -48,7 +48,8 @@ class Shell:
         self.packages = PackageStore(folder / "packages", check=lambda path, wheel=False: _inspect(path, wheel))
         self._capsys = capsys
         options = ApiOptions(job_urls=UrlPolicy(hosts=("*",)))
-        api = make_api(folder, self.loop, packages=self.packages, options=options)
+        self.notices = Notices()
+        api = make_api(folder, self.loop, packages=self.packages, options=options, notices=self.notices)
         transport: httpx.BaseTransport = InProcess(api)
 
         def connect(url: str, token: str = "") -> Client:
@@ -306,3 +307,20 @@ def test_progress_of_an_upload_is_told_until_its_end(shell: Shell) -> None:
     told.clear()
     apps.apply(shell.client, entries, sent=lambda *one: told.append(one))
     assert told == [], "the server has the package"
+
+
+def test_app_goes_back_to_an_earlier_version(shell: Shell) -> None:
+    folder = shell.app()
+    assert shell("app", "add", folder)[0] == 0
+    assert shell("app", "rollback", "demo")[0] == 4
+    old = shell.loop.scheduler.apps["demo"].package.sha256
+    (folder / "more.py").write_text("")
+    assert shell("app", "update", folder)[0] == 0
+    lines = shell("app", "versions", "demo")[1].splitlines()
+    assert [line.split()[:2] for line in lines[1:]] == [["2", "current"], ["1", lines[2].split()[1]]]
+    code, out, _ = shell("app", "rollback", "demo")
+    assert (code, out.splitlines()[0]) == (0, "app demo has version 1 again")
+    assert shell.loop.scheduler.apps["demo"].package.sha256 == old
+    assert shell("app", "rollback", "demo", "1")[0] == 0
+    assert shell("app", "rollback", "demo")[0] == 4, "there is no version before the first"
+    assert [one["current"] for one in json.loads(shell("app", "versions", "demo", "--json")[1])] == [False, True]

@@ -383,7 +383,7 @@ def test_trigger_sends_what_the_run_has_in_place_of_the_jobs_own_values(run: Run
     first = run("job", "trigger", "hello", *options, "--json").json
     shown = loop.scheduler.firings[first["id"]].terms
     assert shown == Terms("p=1", ((1, "b=c"),), (1,), -3, "k")
-    assert "was triggered before" in run("job", "trigger", "hello", *options).out
+    assert "was started before" in run("job", "trigger", "hello", *options).out
     assert run("job", "trigger", "hello", "--key", "k").code == 1
     for wrong in ("1", "0=a"):
         refused = run("job", "trigger", "hello", "--item-parameter", "0=a", "--item-parameter", wrong)
@@ -409,6 +409,59 @@ def test_trigger_waits_no_longer_than_its_timeout(run: Run, app: Path, turns: Tu
     waited = run("job", "trigger", "hello", "--wait", "--timeout", "30")
     assert (waited.code, turns.now) == (1, 30)
     assert "continues after 30 s" in waited.out
+
+
+def test_ad_hoc_run_is_started_from_a_file_and_fields(run: Run, loop: FakeLoop, app: Path, turns: Turns) -> None:
+    run("app", "add", str(app))
+    run("job", "remove", "hello")
+    fields = {"appName": "demo", "jobName": "once", "jobType": "SCRIPT", "scriptCommandLine": "bin/x"}
+    file = app / "once.yaml"
+    file.write_text("".join(f"{name}: {value}\n" for name, value in fields.items()) + "cpuCount: 0.1\n")
+    turns.turns = [lambda: place_all(loop), lambda: end_all(loop, "TASK_FINISHED")]
+    options = (str(file), "--set", "memoryMB=32", "--set", "timeoutSeconds=1m", "--key", "k")
+    waited = run("run", "start", *options, "--wait")
+    assert (waited.code, "is FINISHED" in waited.out) == (0, True), waited.err
+    (job,) = loop.scheduler.ad_hoc.values()
+    assert (job.name, job.script, job.timeout_ms, job.shard_count) == ("once", "bin/x", 60_000, 1)
+    again = run("run", "start", *options)
+    assert "was started before" in again.out
+    assert run("run", "start", str(file), "--set", "memoryMB=64", "--key", "k").code == 1
+    (listed,) = run("runs", "--json").json
+    assert (listed["cause"], listed["jobName"]) == ("ad_hoc", job.key)
+    assert "once~" in run("runs").out
+    assert run("explain", job.key).code == run("runs", job.key).code == run("tasks", "--job", job.key).code == 0
+    assert run("runs", "once~0-1").code == 4
+    assert run("run", "show", listed["id"], "--json").json["config"]["scriptCommandLine"] == "bin/x"
+    assert run("job", "list", "--json").json == run("export", "--json").json["jobs"] == []
+    assert run("--team", "billing", "run", "start", str(file), "--set", "memoryMB=32").code == 4
+
+
+def test_runs_belong_to_the_trace_in_the_environment(
+    run: Run, loop: FakeLoop, app: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caller = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    run("app", "add", str(app))
+    fields = ("appName=demo", "jobName=once", "jobType=SCRIPT", "scriptCommandLine=x", "cpuCount=1", "memoryMB=32")
+    options = [word for field in fields for word in ("--set", field)]
+    for given, kept in ((caller, caller), ("gr\u00fcn", ""), ("", "")):
+        monkeypatch.setenv("TRACEPARENT", given)
+        for command in (
+            ("job", "trigger", "hello"),
+            ("job", "trigger", "hello", "--priority", "1"),
+            ("run", "start", *options),
+        ):
+            started = run(*command, "--json").json
+            assert loop.scheduler.firings[started["id"]].terms.trace == kept
+
+
+def test_ad_hoc_run_needs_exactly_one_job(run: Run, app: Path) -> None:
+    assert (run("run", "start").code, "nothing to run" in run("run", "start").err) == (2, True)
+    file = app / "two.json"
+    file.write_text("[{}, {}]")
+    assert "holds 2 jobs" in run("run", "start", str(file)).err
+    run("app", "add", str(app))
+    wrong = run("run", "start", "--set", "appName=demo", "--set", "cron=x", "--json")
+    assert (wrong.code, "cron" in wrong.err) == (1, True)
 
 
 class Away:

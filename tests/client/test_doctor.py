@@ -12,9 +12,10 @@ from tests.client.test_apply import APP, Shell
 
 from jobcloud import zones
 from jobcloud.client import doctor
-from jobcloud.findings import Condition
+from jobcloud.findings import Condition, Finding
 from jobcloud.server import doctor as machine
 from jobcloud.server import settings
+from jobcloud.tracing import service
 
 
 @pytest.fixture
@@ -61,15 +62,51 @@ def test_clocks_that_are_apart_and_lost_records_are_problems(shell: Shell) -> No
     assert all(finding.fix for finding in problems.values())
 
 
-def test_job_whose_executors_do_not_start_is_named(shell: Shell) -> None:
-    shell("app", "add", shell.app(text=APP))
+def executors(shell: Shell) -> Finding:
+    (found,) = [finding for finding in doctor.server(shell.client) if finding.subject == "executors"]
+    return found
+
+
+def end_attempts(shell: Shell, reason: str) -> None:
+    """End every attempt of the app's job, until its shards wait."""
     for _ in range(8):
         shell.loop.offer()
         for task in shell.loop.tick(60_000):
-            shell.loop.update(task, "TASK_FAILED", "executor terminated")
+            shell.loop.update(task, "TASK_FAILED", "executor terminated", reason)
     shell.loop.tick(5_000)
-    found = [finding for finding in doctor.server(shell.client) if finding.subject == "executors"]
-    assert len(found) == 1
+
+
+def test_job_whose_executors_do_not_start_is_named(shell: Shell) -> None:
+    shell("app", "add", shell.app(text=APP))
+    end_attempts(shell, "REASON_EXECUTOR_TERMINATED")
+    found = executors(shell)
+    assert found.condition is Condition.PROBLEM
+    assert "executors of app demo do not start" in found.text
+    assert "python3 --version" in found.fix
+
+
+def test_job_that_waits_for_its_next_attempt_is_no_problem_of_executors(shell: Shell) -> None:
+    shell("app", "add", shell.app(text=APP))
+    end_attempts(shell, "")
+    assert any(job["waitingShards"] for job in shell.client.jobs())
+    assert executors(shell).condition is Condition.OK
+
+
+def test_job_that_the_scheduler_could_not_handle_is_named(shell: Shell) -> None:
+    shell("app", "add", shell.app(text=APP))
+    end_attempts(shell, "")
+    (job,) = [job["jobName"] for job in shell.client.jobs() if job["waitingShards"]]
+    shell.loop.scheduler._state.faults[job] = "ZeroDivisionError: division by zero"
+    (found,) = [finding for finding in doctor.server(shell.client) if finding.subject == "jobs"]
+    assert (found.condition, found.text) == (Condition.PROBLEM, f"job {job}: ZeroDivisionError: division by zero")
+    assert executors(shell).condition is Condition.OK
+
+
+def test_limit_of_examined_jobs_is_told(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    shell("app", "add", shell.app(text=APP))
+    end_attempts(shell, "")
+    monkeypatch.setattr(doctor, "_MAX_JOBS", 0)
+    assert executors(shell).text.startswith("none of the first 0 waiting jobs")
 
 
 def test_machine_is_examined_for_a_scheduler(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,6 +121,11 @@ def test_machine_is_examined_for_a_scheduler(shell: Shell, tmp_path: Path, monke
             "mesos": Condition.OK,
         }
         assert "http.port" in next(f for f in found if f.subject == "ports" and f.condition != "ok").text
+        traced = settings.load(None, {"tracing.endpoint": f"http://127.0.0.1:{port}/v1/traces"})
+        for installed, condition in ((True, Condition.OK), (False, Condition.PROBLEM)):
+            monkeypatch.setattr(service, "installed", lambda installed=installed: installed)
+            (tracing,) = [f for f in machine.examine(traced) if f.subject == "tracing"]
+            assert (tracing.condition, "pip install" in tracing.fix) == (condition, not installed)
     assert "cannot be reached" in next(f.text for f in machine.examine(wanted) if f.subject == "mesos")
     data.chmod(0o700)
     monkeypatch.setattr(machine, "NEEDED_BYTES", 1 << 60)
@@ -92,3 +134,18 @@ def test_machine_is_examined_for_a_scheduler(shell: Shell, tmp_path: Path, monke
     (wrong,) = [one for one in json.loads(out) if one["subject"] == "settings"]
     assert (code, wrong["condition"]) == (1, "problem")
     assert wrong["text"].startswith("data: is required")
+
+
+def test_archive_that_cannot_be_used_is_a_problem(tmp_path: Path) -> None:
+    def found(**flags: str) -> list[tuple[str, str]]:
+        wanted = settings.load(flags={f"archive.{name}": value for name, value in flags.items()})
+        return [(one.condition.value, one.text) for one in machine.examine(wanted) if one.subject == "archive"]
+
+    assert found() == []
+    assert found(url=str(tmp_path / "logs")) == [("ok", f"{tmp_path}/logs can be used")]
+    assert not (tmp_path / "logs").exists()
+    (tmp_path / "file").touch()
+    ((condition, text),) = found(url=f"{tmp_path}/file/logs")
+    assert (condition, "cannot be written" in text) == ("problem", True)
+    ((condition, text),) = found(url="s3://logs/x", endpoint="http://127.0.0.1:1")
+    assert (condition, text.startswith(("s3://logs/x: ", "the library obstore is not installed"))) == ("problem", True)

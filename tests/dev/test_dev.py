@@ -82,6 +82,30 @@ def test_killed_scheduler_is_restarted_and_executors_survive(dev: Product) -> No
     assert set(attempts(dev.data / "demo-output").values()) == {1}
 
 
+def test_ad_hoc_run_is_followed_and_survives_a_killed_scheduler(dev: Product) -> None:
+    root = start(dev, "--demo")
+    until(lambda: dev.call("jobs/stock")[0] == 200, "the demo's last job")
+    app, jobs = dev.get("jobs/stock")["appName"], dev.json("job", "list")
+    gate = dev.folder / "gate"
+    script = f"sh -c 'echo shard $SHARD; while [ ! -e {gate} ]; do sleep 0.1; done; echo done'"
+    config = {"appName": app, "jobName": "once", "jobType": "SCRIPT", "scriptCommandLine": script, "cpuCount": 0.1}
+    file = dev.folder / "once.json"
+    file.write_text(json.dumps({**config, "memoryMB": 32, "shardingTotalCount": 2}))
+    run = dev.json("run", "start", str(file), "--key", "k")
+    until(lambda: len(dev.json("tasks", "--state", "RUNNING", "--job", run["jobName"])) == 2, "both shards")
+    first = scheduler_of(dev.data)
+    os.kill(first, signal.SIGKILL)
+    until(lambda: dev.healthy() and scheduler_of(dev.data) != first, "a new scheduler")
+    gate.touch()
+    again = dev.run("run", "start", str(file), "--key", "k", "--follow")
+    assert f"run {run['id']} is FINISHED" in again
+    assert "done" in dev.run("logs", f"{run['jobName']}/0")
+    shards = dev.get(f"runs/{run['id']}")["shards"]
+    assert [(shard["state"], shard["attempt"]) for shard in shards] == [("FINISHED", 1)] * 2
+    assert [job["jobName"] for job in dev.json("job", "list")] == [job["jobName"] for job in jobs]
+    assert end(dev, root) == 0
+
+
 def test_killed_root_leaves_no_process_and_next_start_resumes_jobs(dev: Product) -> None:
     root = start_demo(dev)
     wait_for_runs(dev, 1)

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from tests.executor_kit import Ended, FakeAgent, Start
+from tests.executor_kit import Ended, FakeAgent, Start, task_payload
 
 from jobcloud.executor.http_job import Refused, check_address, send
 
@@ -80,6 +80,16 @@ def test_http_job_sends_its_shard_in_a_header(agent: FakeAgent, start: Start, se
     assert facts == ["run-h1", "2", "7", "billing"]
     assert asked["headers"]["Host"] == server.url.removeprefix("http://")
     assert executor.output("h1") == "200 OK\nsaid the server\n"
+
+
+def test_http_job_sends_the_span_of_its_attempt(agent: FakeAgent, start: Start, server: Server) -> None:
+    start()
+    traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    payload = task_payload("h1", jobType="HTTP", httpUri=server.url + "/200") | {"traceparent": traceparent}
+    agent.launch("h1", payload)
+    assert agent.end("h1").state == "TASK_FINISHED"
+    (asked,) = server.asked
+    assert asked["headers"]["traceparent"] == traceparent
 
 
 @pytest.mark.parametrize(("path", "says"), [("/404", "404 Not Found"), ("/503", "503"), ("/302", "302 Found")])

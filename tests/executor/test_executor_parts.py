@@ -29,6 +29,7 @@ from jobcloud.executor.outcomes import MESSAGE_CHARS, cut, small
 from jobcloud.executor.output import Pump, RotatingLog, TaskFolders, rotated, task_folder
 from jobcloud.executor.payload import PayloadError, firing_context, read_task, sharding_context
 from jobcloud.executor.resident import LATE_MS, Resident
+from jobcloud.executor.scripts import environment
 from jobcloud.executor.settings import SettingsError, read_settings
 from jobcloud.wire import encode_data
 
@@ -428,6 +429,28 @@ def test_contexts_have_the_team_of_the_task_or_the_default(job: dict[str, Any], 
     assert sharding_context(payload.context, facts).team == team
     assert firing_context(payload.context, facts, {}).team == team
     assert "team" not in sharding_context(payload.context, facts).as_dict(), "Elastic-Job's context has six fields"
+
+
+TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+def read_traced(traceparent: Any) -> Any:
+    payload = task_payload("t1", jobClass="shop:Job") | {"traceparent": traceparent}
+    return read_task(encode_data(json.dumps(payload).encode()))
+
+
+def test_contexts_have_the_span_of_the_attempt() -> None:
+    payload = read_traced(TRACEPARENT)
+    facts = payload.facts()
+    assert sharding_context(payload.context, facts).traceparent == TRACEPARENT
+    assert firing_context(payload.context, facts, {}).traceparent == TRACEPARENT
+    assert environment(sharding_context(payload.context, facts))["TRACEPARENT"] == TRACEPARENT
+    without = read().facts()
+    assert "traceparent" not in without, "a worker of an app's own gets the same facts as before"
+    assert sharding_context(payload.context, without).traceparent == ""
+    assert "TRACEPARENT" not in environment(sharding_context(payload.context, without))
+    with pytest.raises(PayloadError, match="'traceparent'"):
+        read_traced(5)
 
 
 def test_team_that_is_no_text_is_refused() -> None:

@@ -10,6 +10,7 @@ from tests import sql_kit
 from tests.history_kit import OpenDatabase
 
 from jobcloud.history.database import Database
+from jobcloud.history.queries import Reader
 
 
 @pytest.fixture(scope="session")
@@ -59,3 +60,10 @@ def database(open_database: OpenDatabase) -> Database:
     found: Database = open_database()
     found.upgrade()
     return found
+
+
+@pytest.fixture
+def reader(open_database: OpenDatabase) -> Iterator[Reader]:
+    made = Reader(lambda: open_database(reading=True))
+    yield made
+    made.close()

@@ -8,14 +8,14 @@ from datetime import datetime
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import func, inspect, select, text
-from sqlalchemy.exc import DataError
+from sqlalchemy import event, func, inspect, select, text
+from sqlalchemy.exc import DataError, OperationalError
 from tests.history_kit import START, OpenDatabase, make_attempt, make_run, played
 
 from jobcloud.history import migrations
-from jobcloud.history.database import HEAD, Database, Unusable
+from jobcloud.history.database import HEAD, VERSION_TABLE, Database, Unusable
 from jobcloud.history.rows import Batch, of_events
-from jobcloud.history.tables import attempts, executions, metadata, runs, traces
+from jobcloud.history.tables import WRITTEN, attempts, executions, metadata, runs, traces
 from jobcloud.messages import AttemptTraced
 from jobcloud.model import ShardState, TaskState
 from jobcloud.scheduler.status import End
@@ -32,14 +32,15 @@ def count(database: Database) -> list[int]:
 
 def test_migrations_make_the_tables_that_the_code_uses(database: Database) -> None:
     assert database.version() == HEAD
-    elastic = {"JOB_EXECUTION_LOG", "JOB_STATUS_TRACE_LOG"}
+    elastic = {executions.name, traces.name}
+    indexes = {str(index.name).upper() for table in (executions, traces) for index in table.indexes}
     with database.engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"version_table": "history_version"})
         different = [
             found
             for found in compare_metadata(context, metadata)
             # PostgreSQL folds the names of Elastic-Job's tables.
-            if database.kind != "postgresql" or _named(found).upper() not in {*elastic, "TASK_ID_STATE_INDEX"}
+            if database.kind != "postgresql" or _named(found).upper() not in elastic | indexes
         ]
         assert different == []
         names = {name.upper() for name in inspect(connection).get_table_names()}
@@ -62,8 +63,9 @@ def test_elastic_job_reads_its_tables_under_their_names(database: Database) -> N
             ("TASK_STAGING", "CLOUD_SCHEDULER", "[0]"), ("TASK_RUNNING", "CLOUD_EXECUTOR", "[0]"),
             ("TASK_FAILED", "CLOUD_EXECUTOR", "[0]"), ("TASK_FINISHED", "CLOUD_EXECUTOR", "[0]")}  # fmt: skip
         name = "job_status_trace_log" if database.kind == "postgresql" else "JOB_STATUS_TRACE_LOG"
-        (index,) = inspect(connection).get_indexes(name)
-    assert (str(index["name"]).upper(), index["column_names"]) == ("TASK_ID_STATE_INDEX", ["task_id", "state"])
+        found = inspect(connection).get_indexes(name)
+    indexes = {str(index["name"]).upper(): index["column_names"] for index in found}
+    assert indexes["TASK_ID_STATE_INDEX"] == ["task_id", "state"]
 
 
 def test_two_upgrades_at_once_both_succeed(open_database: OpenDatabase) -> None:
@@ -73,29 +75,57 @@ def test_two_upgrades_at_once_both_succeed(open_database: OpenDatabase) -> None:
     assert {database.version() for database in databases} == {HEAD}
 
 
+@pytest.mark.parametrize(
+    ("last", "version"),
+    [("history_attempts_app", ""), ("history_executions_ip", "0001"), ("UPDATE history_version", "0001")],
+)
 def test_upgrade_continues_after_one_that_failed_half_way(
-    open_database: OpenDatabase, monkeypatch: pytest.MonkeyPatch
+    open_database: OpenDatabase, monkeypatch: pytest.MonkeyPatch, last: str, version: str
 ) -> None:
-    import sqlalchemy
-
     database: Database = open_database()
     made: list[str] = []
 
     def fail(connection: object, cursor: object, statement: str, *more: object) -> None:
         made.append(statement)
-        if "history_attempts_app" in statement:
+        if last in statement:
             raise RuntimeError("the power is gone")
 
-    sqlalchemy.event.listen(database.engine, "before_cursor_execute", fail)
+    event.listen(database.engine, "before_cursor_execute", fail)
     with pytest.raises(RuntimeError, match="power"):
         database.upgrade()
-    sqlalchemy.event.remove(database.engine, "before_cursor_execute", fail)
+    event.remove(database.engine, "before_cursor_execute", fail)
     assert any("history_runs" in statement for statement in made)
-    assert database.version() == ""
+    assert database.version() == version
     again: Database = open_database()
     again.upgrade()
     again.write(of_events(played()))
     assert count(again) == [1, 2, 2, 6]
+
+
+def test_rows_of_the_first_version_stay_while_several_processes_upgrade(
+    database: Database, open_database: OpenDatabase
+) -> None:
+    """Some indexes of the second version are there already: an upgrade was interrupted."""
+    database.write(of_events(played()))
+    with database.engine.begin() as connection:
+        for table, names in {
+            attempts: ["history_attempts_outcome"],
+            executions: ["history_executions_ip", "history_executions_task"],
+            traces: ["history_traces_job", "history_traces_agent"],
+        }.items():
+            for name in names:
+                connection.execute(text(f"DROP INDEX {name}" + f" ON {table.name}" * (database.kind == "mariadb")))
+        connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '0001'"))
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(Database.upgrade, [open_database() for _ in range(3)]))
+    assert (database.version(), count(database)) == (HEAD, [1, 2, 2, 6])
+    with database.engine.connect() as connection:
+        there = {
+            str(index["name"]).lower()
+            for name in inspect(connection).get_table_names()
+            for index in inspect(connection).get_indexes(name)
+        }
+    assert {str(index.name).lower() for table in WRITTEN.values() for index in table.indexes} <= there
 
 
 def test_database_of_a_newer_build_is_left_alone(database: Database, open_database: OpenDatabase) -> None:
@@ -179,6 +209,23 @@ def test_newest_end_is_found(database: Database) -> None:
     assert database.newest_ms() == 0
     database.write(of_events([make_attempt(5), make_attempt(3)]))
     assert database.newest_ms() == START + 6_000
+
+
+def test_statement_that_takes_too_long_ends(database: Database, url: str) -> None:
+    """Except for writes to SQLite, which wait for no server."""
+    endless = {
+        "sqlite": "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n",
+        "postgresql": "SELECT pg_sleep(10000)",
+        "mariadb": "SELECT sum(a.seq * b.seq) FROM seq_1_to_1000000 AS a, seq_1_to_1000000 AS b",
+    }
+    for reading in {True, database.kind == "sqlite"}:
+        brief = Database(url, reading=reading, limit_s=1)
+        for use in (brief.question, brief.engine.connect):
+            with pytest.raises(OperationalError), use() as connection:
+                connection.execute(text(endless[brief.kind])).all()
+        with brief.question() as connection:
+            assert connection.execute(text("SELECT 1")).scalar() == 1
+        brief.close()
 
 
 def test_password_is_not_shown() -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import select, text
-from sqlalchemy.sql import Select
-from tests.history_kit import START, OpenDatabase, make_attempt, make_run
+from sqlalchemy import select
+from tests.history_kit import START, analyse, assert_no_sort, make_attempt, make_run, plan
 
 from jobcloud.errors import ConfigError, Unavailable
 from jobcloud.history import queries, retention
@@ -21,13 +20,6 @@ from jobcloud.history.rows import of_events
 from jobcloud.history.tables import attempts, executions, runs, traces
 from jobcloud.messages import AttemptTraced
 from jobcloud.model import ShardState
-
-
-@pytest.fixture
-def reader(open_database: OpenDatabase) -> Iterator[Reader]:
-    made = Reader(lambda: open_database(reading=True))
-    yield made
-    made.close()
 
 
 def fill(database: Database, count: int, seed: int = 1) -> list[AttemptTraced]:
@@ -84,17 +76,6 @@ def test_history_without_its_tables_is_unavailable(reader: Reader) -> None:
         reader.runs(Wanted(), 10)
 
 
-def plan(database: Database, statement: Select[Any]) -> str:
-    """What the database says about how it runs a statement."""
-    sql = statement.compile(database.engine, compile_kwargs={"literal_binds": True})
-    explain = {"sqlite": "EXPLAIN QUERY PLAN", "postgresql": "EXPLAIN", "mariadb": "EXPLAIN"}[database.kind]
-    with database.engine.connect() as connection:
-        if database.kind == "postgresql":
-            # It would sort the few rows that a test has.
-            connection.exec_driver_sql("SET enable_bitmapscan = off")
-        return "\n".join(str(tuple(row)) for row in connection.execute(text(f"{explain} {sql}".replace(":", "\\:"))))
-
-
 @pytest.mark.parametrize(
     ("table", "wanted", "index"),
     [
@@ -108,16 +89,13 @@ def test_page_reads_an_index_and_does_not_sort(database: Database, table: str, w
     jobs = [(number, f"job{number % 100}") for number in range(3_000)]
     database.write(of_events([make_attempt(number, job=job) for number, job in jobs]))
     database.write(of_events([make_run(number, job=job, app=f"app{number % 90}") for number, job in jobs]))
-    with database.engine.begin() as connection:
-        analyse = "ANALYZE TABLE history_runs, history_attempts" if database.kind == "mariadb" else "ANALYZE"
-        connection.exec_driver_sql(analyse)
+    analyse(database)
     of = {"runs": runs, "attempts": attempts}[table]
     middle = f"{START + 900_000:012x}" + "0" * 20
     statement = queries.page_of(of, [*queries._where(of, wanted), of.c.id < middle], 51)
     found = plan(database, statement)
     assert index in found, found
-    for word in ("TEMP B-TREE", "Sort", "filesort", "Seq Scan", "SCAN h"):
-        assert word not in found, found
+    assert_no_sort(found)
 
 
 # ------------------------------------------------------------------------------------------------ statistics

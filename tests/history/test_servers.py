@@ -1,22 +1,45 @@
-"""A real server that is stopped, killed and started again while events arrive."""
+"""A real server that hangs, is stopped, killed and started again, while events arrive and clients ask.
+
+Nothing waits for it: events go to the spool, and questions are answered with 503. Afterwards each event is in the
+database exactly once.
+"""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
+import httpx
 import pytest
 from sqlalchemy import select
 from tests import sql_kit
+from tests.api_kit import make_api, serving
+from tests.executor_kit import wait_until
 from tests.history_kit import START, make_attempt
 
 from jobcloud.history.database import Database
+from jobcloud.history.elastic_job_search import ElasticJobSearch
+from jobcloud.history.elastic_job_statistics import ElasticJobStatistics
+from jobcloud.history.queries import Reader
 from jobcloud.history.retention import NO_LIMITS
 from jobcloud.history.spool import Spool
-from jobcloud.history.tables import attempts
+from jobcloud.history.tables import attempts, executions, traces
 from jobcloud.history.writer import Writer
 
 pytestmark = pytest.mark.sql
+
+_LIMIT_S = 2.0
+_PATHS = [
+    "/api/v1/history/runs?job=report",
+    "/api/v1/history/attempts",
+    "/api/v1/statistics?by=total&since=2026-01-01T00:00:00Z",
+    "/api/job/events/executions?jobName=report",
+    "/api/job/events/statusTraces",
+    "/api/job/statistics/tasks/results/online",
+]
 
 
 @pytest.fixture(params=["postgresql", "mariadb"])
@@ -39,37 +62,80 @@ class Clock:
         return self.seconds
 
 
-def test_no_event_is_lost_while_the_server_is_stopped_and_killed(server: sql_kit.SqlServer, tmp_path: Path) -> None:
+class Load:
+    """Publishes events without a pause until the end of the block, 1,000 a second at most."""
+
+    def __init__(self, writer: Writer) -> None:
+        self.count = 0
+        self._writer = writer
+        self._ends = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Load:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._ends.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._ends.wait(0.02):
+            for _ in range(20):
+                self._writer.publish(make_attempt(self.count))
+                self.count += 1
+
+
+def test_events_and_questions_survive_a_server_that_hangs_and_dies(server: sql_kit.SqlServer, tmp_path: Path) -> None:
     url = server.new_database()
-    spool = Spool(tmp_path / "spool", 1 << 20)
-    writer = Writer(lambda: Database(url), spool, NO_LIMITS, now_ms=lambda: START, monotonic=Clock())
-    writer.start()
-    numbers = iter(range(1_000))
+    writer = Writer(
+        lambda: Database(url, limit_s=_LIMIT_S),
+        Spool(tmp_path / "spool", 64 << 20),
+        NO_LIMITS,
+        now_ms=lambda: START,
+        monotonic=Clock(),
+    )
+    reader = Reader(lambda: Database(url, reading=True, limit_s=_LIMIT_S))
+    # The statistics are computed anew for each question.
+    minutes = iter(range(START + 10**9, START + 10**10, 60_000))
+    statistics = ElasticJobStatistics(reader, lambda: next(minutes))
+    app = make_api(tmp_path, history=reader, traces=ElasticJobSearch(reader), statistics=statistics)
 
-    def publish(count: int) -> None:
-        for _ in range(count):
-            writer.publish(make_attempt(next(numbers)))
-        assert writer.flush()
-
-    publish(20)
-    assert writer.state().problem == ""
-    for end in (server.stop, server.kill):
-        end()
-        publish(20)
-        assert writer.state().problem
-        assert writer.state().spooled_bytes > 0
-        publish(20)
+    def start() -> None:
         server.start()
         server.wait()
-        publish(20)
-        assert writer.flush()
-        assert (writer.state().problem, writer.state().spooled_bytes, writer.state().dropped) == ("", 0, 0)
+
+    writer.start()
+    with (
+        serving(app) as api,
+        httpx.Client(base_url=api, timeout=60) as client,
+        ThreadPoolExecutor(len(_PATHS)) as pool,
+        Load(writer) as load,
+    ):
+        wait_until(lambda: writer.state().written, "the first events are written")
+        for break_ in (server.pause, server.stop, server.kill, server.crash):
+            wait_until(lambda: client.get(_PATHS[0]).status_code == 200, "questions are answered")
+            break_()
+            wait_until(lambda: writer.state().spooled_bytes and writer.state().problem, "events go to the spool")
+            published = load.count
+            asked = [pool.submit(client.get, path) for path in _PATHS]
+            assert client.get("/api/v1/jobs").status_code == 200
+            for answer in (each.result() for each in asked):
+                assert (answer.status_code, answer.headers["retry-after"]) == (503, "5"), answer.text
+            wait_until(lambda: load.count > published + 100, "events arrive")  # noqa: B023 - called at once
+            (server.resume if break_ == server.pause else start)()
+            wait_until(lambda: not writer.state().spooled_bytes and not writer.state().problem, "the spool is empty")
+        for path in _PATHS:
+            wait_until(lambda: client.get(path).status_code == 200, "questions are answered")  # noqa: B023
+    assert writer.flush()
     writer.stop()
-    database = Database(url)
-    with database.engine.connect() as connection:
-        found = set(connection.execute(select(attempts.c.task_id)).scalars())
-    database.close()
-    assert found == {make_attempt(number).task.id for number in range(next(numbers))}
+    reader.close()
+    assert (writer.state().dropped, writer.state().spooled_bytes) == (0, 0)
+    assert load.count == writer.state().written
+    expected = sorted(make_attempt(number).task.id for number in range(load.count))
+    with closing(Database(url)) as database, database.engine.connect() as connection:
+        for table in (attempts, executions, traces):
+            assert sorted(connection.execute(select(table.c.task_id)).scalars()) == expected
 
 
 def test_connections_that_the_server_has_closed_are_not_used(server: sql_kit.SqlServer) -> None:

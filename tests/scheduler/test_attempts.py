@@ -169,7 +169,7 @@ def test_attempts_are_deleted_with_their_firing() -> None:
 
 
 def test_ended_firings_of_a_job_keep_a_limited_number_of_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(firings, "_MOST_ATTEMPTS", 5)
+    monkeypatch.setattr(firings, "MOST_ATTEMPTS", 5)
     desk = Desk(make_app(), make_job(retry_count=2))
     runs = []
     for _ in range(4):

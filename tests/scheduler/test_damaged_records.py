@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.core_world import POLICY, Desk, apply, copy_of, make_app, make_job, make_offer, of
+from tests.core_world import POLICY, Desk, apply, copy_of, make_ad_hoc_job, make_app, make_job, make_offer, of
 
 from jobcloud import model
 from jobcloud.config import CatchUp, JobKind, PartitionPolicy
@@ -20,6 +20,7 @@ from jobcloud.messages import (
     Kind,
     PutSilence,
     RemoveApp,
+    RunAdHoc,
     Save,
     SetPaused,
     Status,
@@ -67,6 +68,7 @@ def whole() -> tuple[Values, int]:
     desk.do(Trigger(desk.at, "often"))
     desk.do(SetPaused(desk.at, True, job="staged"))
     desk.do(BackfillJob(desk.at, "often", (desk.at - 60_000, desk.at - 55_000)))
+    desk.do(RunAdHoc(desk.at, make_ad_hoc_job("waits", app="other")))
     desk.do(AgentLost(desk.at, "a9"))
     desk.do(
         PutSilence(desk.at, "s1", Silence(desk.at, desk.at + 60_000, Condition.LATE, "of*", "default", "a*", "known"))
@@ -77,8 +79,10 @@ def whole() -> tuple[Values, int]:
         Kind.FIRING: desk.stored.firings, Kind.TASK: desk.stored.tasks, Kind.EXECUTOR: desk.stored.executors,
         Kind.DRAIN: desk.stored.drains, Kind.FRAMEWORK: {"id": desk.stored.framework_id},
         Kind.SHARD: desk.stored.shards, Kind.ATTEMPT: desk.stored.attempts, Kind.PAUSE: desk.stored.pauses,
-        Kind.BACKFILL: desk.stored.backfills, Kind.ALERT: desk.stored.alerts,
-        Kind.ALERT_MESSAGE: desk.stored.alert_messages, Kind.SILENCE: desk.stored.silences,
+        Kind.BACKFILL: desk.stored.backfills, Kind.AD_HOC: desk.stored.ad_hoc,
+        Kind.APP_VERSION: desk.stored.app_versions,
+        Kind.ALERT: desk.stored.alerts, Kind.ALERT_MESSAGE: desk.stored.alert_messages,
+        Kind.SILENCE: desk.stored.silences,
         Kind.RESTORATION: {"last": Restoration(desk.at - 9_000, desk.at - 5_000, settled=True)},
     }  # fmt: skip
     found = {

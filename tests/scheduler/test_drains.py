@@ -14,12 +14,14 @@ from jobcloud.messages import (
     AgentLost,
     Decline,
     DeclineInverseOffers,
+    Disconnected,
     DrainAgent,
     InverseOffersReceived,
     Kill,
     Publish,
     SendFailed,
     SetJobEnabled,
+    ShutdownExecutor,
     Subscribed,
     Trigger,
     UndrainAgent,
@@ -206,6 +208,24 @@ def test_transient_shards_with_failover_move_at_the_deadline() -> None:
     desk.offer(make_offer("second", "a2"))
     (again,) = desk.running()
     assert desk.scheduler.tasks[again].agent_id == "a2"
+
+
+@pytest.mark.parametrize("reconnected", [False, True])
+def test_executor_that_does_not_let_a_moved_shard_go_is_shut_down(reconnected: bool) -> None:
+    desk, tasks = desk_with(1, failover=True)
+    desk.do(DrainAgent(desk.at, "a1", desk.at + 1_000))
+    assert kills(desk, 2_000) == tasks
+    if reconnected:
+        desk.do(Disconnected(desk.at))
+        desk.do(Subscribed(desk.at, "framework-1"))
+        desk.status(tasks[0], "TASK_RUNNING")
+    began = len(desk.all)
+    kills(desk, POLICY.kill_timeout_ms + 2 * make_job().kill_grace_ms + 5_000)
+    (shutdown,) = of(ShutdownExecutor, desk.all[began:])
+    assert shutdown.agent_id == "a1"
+    desk.status(tasks[0], "TASK_LOST", reason="REASON_EXECUTOR_TERMINATED")
+    (firing,) = desk.firings()
+    assert firing.shards[0].state is ShardState.WAITING
 
 
 def test_transient_shards_without_failover_stay_on_a_drained_agent() -> None:

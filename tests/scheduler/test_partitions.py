@@ -147,7 +147,7 @@ def test_task_that_an_operator_declares_dead_is_lost(failover: bool, state: Shar
     desk, task = desk_with_lost_task(failover=failover)
     desk.do(ForgetTask(desk.at, task))
     (firing,) = desk.firings()
-    assert (firing.shards[0].state, firing.shards[0].message) == (state, "an operator declared it dead")
+    assert (firing.shards[0].state, firing.shards[0].message) == (state, "an operator declared it lost")
     assert of(Kill, desk.status(task, "TASK_RUNNING"))  # the operator was mistaken
 
 

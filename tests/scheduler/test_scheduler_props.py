@@ -27,6 +27,7 @@ from tests.core_world import (
     apply,
     copy_of,
     counting_matcher,
+    make_ad_hoc_job,
     make_app,
     make_job,
     of,
@@ -61,6 +62,7 @@ from jobcloud.messages import (
     RemoveJob,
     Resubscribe,
     Retry,
+    RunAdHoc,
     Save,
     SetAppEnabled,
     SetJobEnabled,
@@ -73,7 +75,7 @@ from jobcloud.messages import (
 )
 from jobcloud.model import Shard, TaskState, Terms, Window, changed
 from jobcloud.scheduler import Policy, Scheduler, Stored
-from jobcloud.scheduler.revisions import stale
+from jobcloud.scheduler.revisions import outdated
 
 POLICY = Policy(ARTIFACTS, history=5, max_ended_shards=12, max_waiting=5, reconcile_interval_ms=60_000, traced=True)
 EXECUTOR = Resources(500, 128_000)
@@ -337,6 +339,7 @@ class World:
             (SetJobEnabled(at, job.name, dice.random() < 0.7), 1.5),
             (SetAppEnabled(at, app, dice.random() < 0.8), 0.7),
             (Trigger(at, job.name, self.random_terms()), 6),
+            (RunAdHoc(at, self.random_ad_hoc_job(), Terms(key=dice.choice(("", "", "k", "l")))), 4),
             (SetPaused(at, dice.random() < 0.4, job=job.name), 1.5),
             (SetPaused(at, dice.random() < 0.4, app=app), 0.7),
             (SetPaused(at, dice.random() < 0.4), 0.7),
@@ -392,6 +395,14 @@ class World:
             failover_attempts=dice.choice((1, 10)),
             **self.random_update() if kind is JobKind.DAEMON else {},
         )
+
+    def random_ad_hoc_job(self) -> Job:
+        dice = self.dice
+        return make_ad_hoc_job(
+            dice.choice(("j1", "once")), app=dice.choice(("shop", "bank")), shard_count=dice.choice((1, 2, 6)),
+            priority=dice.choice((0, 5)), firing_listener=dice.choice(("", "", "shop:Stage")), failover=True,
+            retry_count=dice.choice((0, 2)), retry_delay_ms=1_000,
+        )  # fmt: skip
 
     def random_fire_times(self) -> tuple[int, ...]:
         last = self.at // 60_000 - self.dice.choice((-1, 0, 5, 1_000))
@@ -496,7 +507,7 @@ class World:
                 and job.app not in scheduler.disabled_apps
             ):
                 (resident,) = scheduler.queue.unfinished(job.name)
-                old = list(stale(job, scheduler.apps.get(job.app), resident, scheduler.tasks))
+                old = list(outdated(job, scheduler.apps.get(job.app), resident, scheduler.tasks))
                 assert not old or self.has_no_room(job.name), f"{job.name} still runs what is out of date: {old}"
 
     def has_no_room(self, job: str) -> bool:

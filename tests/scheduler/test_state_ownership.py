@@ -18,7 +18,7 @@ OWNER = Path(state.__file__)
 OTHERS = sorted(path for path in OWNER.parent.glob("*.py") if path != OWNER)
 OWNED = {
     "apps", "jobs", "job_states", "disabled_apps", "firings", "attempts", "tasks", "executors", "drains", "pauses",
-    "backfills",
+    "backfills", "ad_hoc", "app_versions",
     "framework_id", "write_set", "effects",
 }  # fmt: skip
 MUTATORS = {

@@ -167,8 +167,10 @@ def test_longest_ids_fit_the_limit_of_mesos() -> None:
 
 
 def test_id_of_a_run_names_team_job_and_cluster() -> None:
-    assert firing_id("billing:report", Cause.CRON, START, "7-1", "prod") == "billing:report.20260101T000000Z@prod"
-    assert firing_id("report", Cause.TRIGGER, START, "7-1", "prod") == "report.trigger-7-1@prod"
+    assert (
+        firing_id(make_job(team="billing"), Cause.CRON, START, "7-1", "prod") == "billing:report.20260101T000000Z@prod"
+    )
+    assert firing_id(make_job(), Cause.TRIGGER, START, "7-1", "prod") == "report.trigger-7-1@prod"
 
 
 def test_runs_of_two_clusters_and_two_teams_never_have_the_same_id() -> None:

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from tests.server.test_loop import NOW, FakeCore, RecordingDriver, RecordingStore, World, enabling, ordered, status
 from tests.server.test_records import APP, JOB
 
-from jobcloud.config import Resources
+from jobcloud.config import NEW_AD_HOC, Resources
 from jobcloud.errors import ConfigError, RecordTooLarge, StoreFull, Unavailable
 from jobcloud.messages import (
     Accept,
@@ -27,6 +27,7 @@ from jobcloud.messages import (
     OfferRescinded,
     PutApp,
     PutJob,
+    RunAdHoc,
     Save,
     SendFailed,
     StatusReceived,
@@ -258,6 +259,14 @@ def test_record_of_exactly_the_limit_is_accepted(monkeypatch: pytest.MonkeyPatch
     check_size(PutApp(NOW, APP))
     with pytest.raises(ConfigError, match="packageSha256"):
         check_size(PutApp(NOW, replace(APP, description="x")))
+
+
+def test_job_of_an_ad_hoc_run_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = replace(JOB, cron="", ad_hoc=NEW_AD_HOC)
+    monkeypatch.setattr(records, "MAX_RECORD_BYTES", len(encode(Kind.AD_HOC, job)))
+    check_size(RunAdHoc(NOW, job))
+    with pytest.raises(ConfigError, match="stored record"):
+        check_size(RunAdHoc(NOW, replace(job, parameter="x")))
 
 
 def test_command_without_a_record_is_not_measured(processor: BatchProcessor[FakeCore]) -> None:

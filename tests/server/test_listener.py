@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import resource
+import socket
 import threading
 from collections.abc import Iterator
 
@@ -13,7 +15,8 @@ from starlette.types import Receive, Scope, Send
 from tests.api_kit import serving
 from tests.attack_kit import dial, first_status, rest_of, status_of
 
-from jobcloud.server.listener import Limits, raise_descriptor_limit
+from jobcloud.errors import ConfigError
+from jobcloud.server.listener import Limits, _Protocol, listen, raise_descriptor_limit
 
 GET = b"GET /%s HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -48,6 +51,21 @@ def app() -> Iterator[App]:
     app = App()
     yield app
     app.release.set()
+
+
+def test_body_of_an_answer_does_not_wait_for_the_acknowledgement_of_the_head(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, options = _Protocol.connection_made, []
+
+    def record(self: _Protocol, transport: asyncio.Transport) -> None:
+        options.append(transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        made(self, transport)
+
+    monkeypatch.setattr(_Protocol, "connection_made", record)
+    with serving(app) as url:
+        assert httpx.get(url).status_code == 200
+    assert options == [1]
 
 
 def test_incomplete_head_is_answered_with_408_after_its_time(app: App) -> None:
@@ -185,3 +203,19 @@ def test_descriptor_limit_is_raised_to_the_hard_limit_with_a_reserve() -> None:
         assert usable == hard - 256
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_address_is_announced_before_anybody_can_connect() -> None:
+    """A client that connects reads the token from a file, which is therefore written first."""
+    seen: list[int] = []
+
+    def announce(bound: socket.socket) -> None:
+        seen.append(bound.getsockname()[1])
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", seen[0]), timeout=5)
+
+    with listen("127.0.0.1", 0, "http.port", announce) as listening:
+        assert [listening.getsockname()[1]] == seen
+        socket.create_connection(("127.0.0.1", seen[0]), timeout=5).close()
+        with pytest.raises(ConfigError, match="cannot listen"):
+            listen("127.0.0.1", seen[0], "http.port", lambda bound: pytest.fail("announced a port of another process"))

@@ -821,6 +821,17 @@ def test_events_gather_after_a_long_turn(world: World) -> None:
     assert [entry for entry in world.done if isinstance(entry, tuple)] == [("a",), ("b", "c", "d", "e", "f")]
 
 
+def test_question_does_not_wait_until_a_batch_has_gathered(world: World) -> None:
+    with running(world, pace=Pace(coalesce_ms=60_000)) as loop:
+        world.deliver(status("a"))
+        eventually(lambda: world.count(Acknowledge) == 1)
+        world.deliver(status("b"))
+        for _ in range(3):
+            handled = loop.ask(lambda core: [event for event in core.handled if isinstance(event, StatusReceived)])
+            assert [event.status.task_id for event in handled] == ["a"]
+        assert loop.health().waiting == 1
+
+
 def test_many_events_share_few_writes_and_none_is_lost(world: World) -> None:
     with running(world) as loop, ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda number: world.deliver(status(f"t{number}")), range(2_000)))

@@ -27,6 +27,8 @@ from jobcloud.server.loop import Loop, Phase
 
 
 class FakeLeadership:
+    leader = ""
+
     def __init__(self) -> None:
         self.sure = True
         self.lost = ""

@@ -10,7 +10,7 @@ from typing import Any, cast
 import httpx
 import pytest
 from tests.api_kit import FakeLoop, client_of, make_api
-from tests.core_world import START, make_app, make_job, make_offer
+from tests.core_world import START, make_ad_hoc_job, make_app, make_job, make_offer
 from tests.metrics_kit import OPENMETRICS, MeasuredWorld, Samples
 
 from jobcloud.adapters.memory import MemoryServer, MemoryStore
@@ -25,6 +25,7 @@ from jobcloud.messages import (
     Publish,
     PutJob,
     RemoveJob,
+    RunAdHoc,
     Topic,
     Trigger,
 )
@@ -36,6 +37,8 @@ from jobcloud.server.metrics.catalogue import FAMILIES
 
 REPORT = {"team": "default", "app": "shop", "job": "report"}
 OTHER = {"team": "", "app": "", "job": "other"}
+# The labels of counts that all processes have.
+SHARED = {"ad hoc", "other"}
 OF_JOBS = [family for family in FAMILIES if "job" in family.labels]
 
 
@@ -119,9 +122,25 @@ def test_skipped_firings_agents_and_drains_come_from_the_core() -> None:
 # ------------------------------------------------------------------------------------------------- labels
 
 
+def test_ad_hoc_runs_have_the_same_labels() -> None:
+    world = MeasuredWorld(make_app())
+    labels = {"team": "", "app": "", "job": "ad hoc"}
+    assert world.scrape()("jobcloud_runs_started_total", **labels) == 0
+    for number in range(2):
+        world.do(RunAdHoc(world.at, make_ad_hoc_job(f"once-{number}")))
+    for task in world.offer(make_offer("o1")):
+        world.update(task, "TASK_FINISHED")
+    found = world.scrape()
+    assert found("jobcloud_runs_started_total", **labels) == found("jobcloud_launches_total", **labels) == 2
+    assert found("jobcloud_attempts_ended_total", **labels, state="SUCCEEDED") == 2
+    assert found("jobcloud_runs_ended_total", **labels, state="FINISHED") == 2
+    assert found("jobcloud_runs_ended_total", **OTHER, state="FINISHED") == 0
+    assert found("jobcloud_jobs") == 0
+
+
 def test_every_counter_of_a_job_is_born_at_0_when_the_job_is_registered() -> None:
     world = MeasuredWorld(make_app())
-    assert world.scrape().values("jobcloud_launches_total", "job") == {"other"}
+    assert world.scrape().values("jobcloud_launches_total", "job") == SHARED
     world.do(PutJob(world.at, make_job()))
     found = world.scrape()
     assert len(OF_JOBS) == 7
@@ -151,7 +170,7 @@ def test_jobs_beyond_the_limit_are_counted_together() -> None:
         world.update(task, "TASK_FINISHED")
     found = world.scrape()
     for family in OF_JOBS:
-        assert found.values(family.name, "job") <= {"a", "b", "other"}, family.name
+        assert found.values(family.name, "job") <= {"a", "b", *SHARED}, family.name
     assert found("jobcloud_launches_total", team="default", app="shop", job="a") == 1
     assert found("jobcloud_launches_total", **OTHER) == 2
     assert found("jobcloud_runs_ended_total", **OTHER, state="FINISHED") == 2
@@ -160,9 +179,9 @@ def test_jobs_beyond_the_limit_are_counted_together() -> None:
 def test_removed_job_leaves_the_metrics_and_makes_room_for_another() -> None:
     world = MeasuredWorld(make_app(), make_job("a"), make_job("b"), max_jobs=1)
     world.do(RemoveJob(world.at, "a"))
-    assert world.scrape().values("jobcloud_launches_total", "job") == {"other"}
+    assert world.scrape().values("jobcloud_launches_total", "job") == SHARED
     world.do(PutJob(world.at, make_job("c")))
-    assert world.scrape().values("jobcloud_launches_total", "job") == {"c", "other"}
+    assert world.scrape().values("jobcloud_launches_total", "job") == {"c", *SHARED}
 
 
 def test_job_that_moves_to_another_app_begins_at_0_under_its_new_labels() -> None:
@@ -217,7 +236,7 @@ def test_counts_go_on_when_the_core_is_restored() -> None:
     world.start_core(Stored(dict(old.apps), jobs, firings=dict(old.firings)), epoch=2)
     found = world.scrape()
     assert found("jobcloud_launches_total", **REPORT) == 1
-    assert found.values("jobcloud_launches_total", "job") == {"report", "new", "other"}
+    assert found.values("jobcloud_launches_total", "job") == {"report", "new", *SHARED}
 
 
 def test_new_process_knows_the_last_success_and_failure_from_the_kept_runs() -> None:
@@ -404,12 +423,12 @@ def test_document_lists_exactly_the_metrics_of_the_registry() -> None:
 
 def test_two_registries_of_one_process_share_nothing() -> None:
     one, other = MeasuredWorld(make_app(), make_job()), MeasuredWorld()
-    assert one.scrape().values("jobcloud_launches_total", "job") == {"report", "other"}
-    assert other.scrape().values("jobcloud_launches_total", "job") == {"other"}
+    assert one.scrape().values("jobcloud_launches_total", "job") == {"report", *SHARED}
+    assert other.scrape().values("jobcloud_launches_total", "job") == SHARED
 
 
 def test_failed_sample_of_unknown_job_goes_to_the_others() -> None:
     tally = Tally()
     tally.publish(Publish(1, Topic.DONE, "1 DEAD", job="unknown", state="DEAD"))
-    (other,) = tally.jobs()
+    _, other = tally.jobs()
     assert other.runs["DEAD"] == 1

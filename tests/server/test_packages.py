@@ -160,9 +160,23 @@ def test_old_package_is_collected_when_its_app_is_replaced_or_removed(tmp_path: 
     assert api.post("apps", json=app_body(old)).status_code == 201
     now[0] = 100
     assert api.put("apps/demo", json=app_body(new)).status_code == 200
+    assert store.stored() == sorted([old, new]), "an earlier version needs it"
+    store.earlier_bytes = 0
+    assert api.put("apps/demo", json=app_body(new, description="x")).status_code == 200
     assert store.stored() == [new]
     assert api.delete("apps/demo").status_code == 204
     assert store.stored() == []
+
+
+def test_packages_of_earlier_versions_are_kept_up_to_their_limit(tmp_path: Path) -> None:
+    now = [0.0]
+    store = PackageStore(tmp_path / "p", grace_seconds=10, clock=lambda: now[0])
+    found = [put(store, package_bytes({f"{letter}.py": ""})) for letter in "abcd"]
+    used, newest, older, oldest = (package.sha256 for package in found)
+    store.earlier_bytes = 2 * found[0].size
+    now[0] = 100
+    assert store.collect([used], [used, newest, older, oldest]) == [oldest]
+    assert store.collect([used], [newest, newest]) == [older]
 
 
 def test_upload_collects_older_packages_that_were_never_registered(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from jobcloud.messages import Kind, Record
 from jobcloud.model import (
     Alert,
     AlertMessage,
+    AppVersion,
     Attempt,
     Backfill,
     Cause,
@@ -80,8 +81,10 @@ SAMPLES: list[tuple[Kind, str, Record]] = [
     (Kind.DRAIN, "agent", Drain("agent", 5, 7, "disk")),
     (Kind.PAUSE, "job/report", Pause(5)),
     (Kind.BACKFILL, "report", Backfill((5, 7), 2)),
+    (Kind.APP_VERSION, "app/3", AppVersion(3, 5, APP)),
     (Kind.RESTORATION, "last", Restoration(5, 7, settled=True)),
     (Kind.ATTEMPT, "job.1/1/1", ATTEMPT),
+    (Kind.AD_HOC, "job~2-17", replace(JOB, cron="", ad_hoc="2-17")),
     (Kind.ALERT, "late/job", ALERT),
     (Kind.ALERT_MESSAGE, "ops-3-1", AlertMessage("ops", 5, (ALERT,), 1, 2, 9, "503")),
     (Kind.SILENCE, "s1", Silence(5, 7, Condition.LATE, "j*", comment="a known problem")),

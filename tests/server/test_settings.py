@@ -145,7 +145,7 @@ def test_all_errors_are_reported_together_with_key_and_fix(tmp_path: Path, monke
         "artifacts.port",
     }
     assert "did you mean http.port?" in found["http.prot"]
-    assert '"500ms", "5s"' in found["scheduling.offer_hold"]
+    assert "500ms, 90s" in found["scheduling.offer_hold"]
     assert "1 to 10000" in found["scheduling.history"]
     assert "a port" in found["artifacts.port"]
 
@@ -166,7 +166,9 @@ def test_duration_that_other_programs_read_otherwise_is_refused(value: str) -> N
     assert set(refused(scheduling__offer_hold=value)) == {"scheduling.offer_hold"}
 
 
-@pytest.mark.parametrize("value", ["5", "s", "-5s", "5 s", "5x", "", "0s", "9999d", 5, True, "1e3s", "9" * 400 + "w"])
+@pytest.mark.parametrize(
+    "value", ["5", "s", "-5s", "5 s", "5x", "", "0s", "9999d", 5, True, "1e3s", "1.5ms", "9" * 400 + "w"]
+)
 def test_invalid_durations_are_refused(value: object) -> None:
     assert set(refused(scheduling__offer_hold=value)) == {"scheduling.offer_hold"}
 
@@ -368,6 +370,20 @@ def test_address_of_all_interfaces_is_no_name_for_clients(
     assert (http.names, http.advertised, http.local) == (names, advertised, local)
 
 
+@pytest.mark.parametrize("url", ["http://s1:8899", "https://S1.example.org", "http://[fd00::1]:8899"])
+def test_name_in_the_advertised_url_is_a_name_of_the_server(url: str) -> None:
+    http = Http(advertise=url)
+    assert http.names[0] == "127.0.0.1"
+    assert http.names[1] in url.lower()
+
+
+@pytest.mark.parametrize(
+    "url", ["s1:8899", "http://", "http://s1/api", "ftp://s1", "http://me:secret@s1", "http://s1:x", "http://s1 "]
+)
+def test_advertised_url_that_is_not_a_server_is_refused(url: str) -> None:
+    assert "is not the URL of a server" in refused(http__advertise=url)["http.advertise"]
+
+
 @pytest.mark.parametrize(
     ("url", "problem"),
     [
@@ -384,6 +400,29 @@ def test_invalid_url_of_the_history_is_refused(url: str, problem: str) -> None:
     assert "secret" not in str(error.value)
 
 
+@pytest.mark.parametrize("endpoint", ["host:4318", "ftp://host", "http://me@host/", "http://host/?a=b", "http://"])
+def test_invalid_receiver_of_traces_is_refused(endpoint: str) -> None:
+    with pytest.raises(ConfigError, match="http") as error:
+        load(flags={"tracing.endpoint": endpoint})
+    assert error.value.field == "tracing.endpoint"
+
+
+def test_headers_of_traces_come_from_a_file(token: Path) -> None:
+    token.write_text("Authorization=Bearer%20abc,X-Scope=t1\n")
+    found = load(flags={"tracing.endpoint": "https://host/v1/traces", "tracing.headers_file": token}).tracing
+    assert found.headers() == {"Authorization": "Bearer abc", "X-Scope": "t1"}
+    for wrong in ("Authorization", "a b=c", "X=%0a"):
+        token.write_text(wrong)
+        with pytest.raises(ConfigError):
+            load(flags={"tracing.headers_file": token})
+
+
+@pytest.mark.parametrize("ratio", ["-0.1", "1.1", "nan", "x"])
+def test_fraction_of_traced_runs_is_between_0_and_1(ratio: str) -> None:
+    with pytest.raises(ConfigError):
+        load(flags={"tracing.ratio": ratio})
+
+
 def test_schedulers_that_share_their_state_need_a_shared_history(tmp_path: Path) -> None:
     flags = {"data": tmp_path, "etcd.hosts": "127.0.0.1:2379", "history.url": f"sqlite:///{tmp_path}/history.db"}
     with pytest.raises(ConfigError, match="cannot share") as error:
@@ -398,3 +437,64 @@ def test_password_of_the_history_comes_from_a_file(token: Path) -> None:
     assert load(flags={"history.url": "mariadb://me@db/x", "history.password_file": token}).history.password
     with pytest.raises(ConfigError, match="has no effect alone"):
         load(flags={"history.password_file": token})
+
+
+# ---------------------------------------------------------------------------------------------------- the archive
+
+
+@pytest.mark.parametrize(
+    ("url", "bucket"),
+    [
+        ("", None),
+        ("/srv/logs", None),
+        ("s3://logs", ("logs", "")),
+        ("s3://logs/", ("logs", "")),
+        ("s3://my.logs-1/a/b_c", ("my.logs-1", "a/b_c")),
+        ("s3://logs/jobcloud/", ("logs", "jobcloud")),
+    ],
+)
+def test_archive_is_a_directory_or_a_bucket(url: str, bucket: tuple[str, str] | None) -> None:
+    assert load(flags={"archive.url": url}).archive.bucket == bucket
+
+
+@pytest.mark.parametrize(
+    ("flags", "field"),
+    [
+        ({"url": "logs"}, "url"),
+        ({"url": "~/logs"}, "url"),
+        ({"url": "/srv/../etc"}, "url"),
+        ({"url": "/srv/\0"}, "url"),
+        ({"url": "s3://"}, "url"),
+        ({"url": "s3://LOGS"}, "url"),
+        ({"url": "s3://me:secret@logs/x"}, "url"),
+        ({"url": "s3://logs/a/../b"}, "url"),
+        ({"url": "s3://logs//a"}, "url"),
+        ({"url": "s3://logs/a?x=1"}, "url"),
+        ({"url": "http://logs"}, "url"),
+        ({"url": "s3://logs", "endpoint": "minio:9000"}, "endpoint"),
+        ({"url": "s3://logs", "endpoint": "http://me:secret@minio:9000"}, "endpoint"),
+        ({"url": "s3://logs", "access_key": "AK"}, "secret_file"),
+        ({"url": "/srv/logs", "endpoint": "http://minio:9000"}, "endpoint"),
+        ({"region": "here"}, "region"),
+        ({"stream_bytes": "1KiB"}, "stream_bytes"),
+        ({"threads": "0"}, "threads"),
+        ({"keep": "1s"}, "keep"),
+        ({"keep_logs": "0"}, "keep_logs"),
+        ({"attempts": "none"}, "attempts"),
+    ],
+)
+def test_wrong_setting_of_the_archive_is_named(flags: dict[str, str], field: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load(flags={f"archive.{name}": value for name, value in flags.items()})
+    assert error.value.field == f"archive.{field}"
+    assert error.value.fix
+    assert "secret@" not in str(error.value)
+
+
+def test_secret_of_the_archive_is_in_a_file(tmp_path: Path) -> None:
+    (file := tmp_path / "secret").write_text("wJalrXUtnFEMI/K7MDENG\n")
+    file.chmod(0o600)
+    flags = {"archive.url": "s3://logs", "archive.access_key": "AK", "archive.secret_file": str(file)}
+    archive = load(flags=flags).archive
+    assert archive.secret == "wJalrXUtnFEMI/K7MDENG"
+    assert "wJalrX" not in repr(archive)

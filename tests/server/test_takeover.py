@@ -187,9 +187,9 @@ def etcd_store(client: EtcdClient) -> Store:
 
 def test_recording_has_every_kind_of_record_and_the_states_that_matter(recording: Recording) -> None:
     stored = recording.store.load()
-    newer = {Kind.ATTEMPT, Kind.PAUSE, Kind.BACKFILL, Kind.ALERT, Kind.ALERT_MESSAGE, Kind.SILENCE} | (
-        {Kind.SHARD} if recording.build == FIRST else set()
-    )
+    newer = {Kind.ATTEMPT, Kind.PAUSE, Kind.BACKFILL, Kind.AD_HOC, Kind.APP_VERSION}
+    newer |= {Kind.ALERT, Kind.ALERT_MESSAGE, Kind.SILENCE}
+    newer |= {Kind.SHARD} if recording.build == FIRST else set()
     assert {kind for kind in Kind if not stored.records[kind]} == {Kind.RESTORATION, *newer}
     restored = restore(stored)
     assert {task.state for task in restored.tasks.values()} >= {
@@ -216,7 +216,7 @@ def test_every_record_is_written_back_as_it_was(store: Store) -> None:
         if kind in (Kind.APP, Kind.JOB):
             recorded_["r"]["team"] = "default"  # builds that know teams write it, and older builds ignore it
         if kind is Kind.JOB:
-            recorded_["r"] |= {"labels": "", "late_after_ms": 0, "no_success_ms": 0}
+            recorded_["r"] |= {"ad_hoc": "", "labels": "", "late_after_ms": 0, "no_success_ms": 0}
         if kind is Kind.JOB_STATE:
             recorded_["r"]["success_ms"] = 0
         assert json.loads(encode(kind, decode(kind, key, value))) == recorded_, f"{kind}/{key}"

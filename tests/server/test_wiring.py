@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import threading
 from collections import namedtuple
 from pathlib import Path
 from typing import Any
@@ -10,14 +12,20 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 from tests.api_kit import FakeLoop, client_of
+from tests.history_kit import make_attempt
 
-from jobcloud.errors import ConfigError, StoreFull
+from jobcloud.archive.index import Limits as ArchiveLimits
+from jobcloud.archive.s3 import S3Options
+from jobcloud.archive.service import ArchiveOptions
+from jobcloud.client import context
+from jobcloud.errors import ConfigError, StoreFull, Unavailable
 from jobcloud.server import wiring
 from jobcloud.server.api import ElasticJobOptions
 from jobcloud.server.origin import Origin
 from jobcloud.server.packages import PackageStore
 from jobcloud.server.settings import load
 from jobcloud.server.urls import UrlPolicy
+from jobcloud.tracing import service
 
 _Usage = namedtuple("_Usage", ["total", "used", "free"])
 
@@ -34,6 +42,14 @@ def test_data_directory_open_to_others_is_closed_with_a_warning(tmp_path: Path, 
     with capture_logs() as lines:
         wiring._prepare_data(data)
     assert lines == []
+
+
+def test_scheduler_does_not_start_without_the_extra_of_its_traces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "_MODULES", ("opentelemetry.absent.sdk",))
+    wanted = load(flags={"tracing.endpoint": "http://127.0.0.1:1/v1/traces"})
+    with pytest.raises(ConfigError, match=r"jobcloud\[server,tracing\]"):
+        wiring._tracing(wanted)
+    assert wiring._tracing(load()) is None
 
 
 def test_new_data_directory_is_private(tmp_path: Path) -> None:
@@ -128,7 +144,7 @@ def test_history_is_kept_by_default_if_one_scheduler_has_the_state(
 ) -> None:
     wanted = load(flags=MASTER | flags | ({"data": tmp_path} if "data" in flags else {}))
     with capture_logs() as lines:
-        history = wiring._history(wanted, tmp_path, lambda: 0)
+        history = wiring._history(wanted, tmp_path, lambda: 0, lambda: None)
     assert (history is not None) == kept
     warned = any("no history is kept" in line["event"] and "history.url" in line["event"] for line in lines)
     assert warned == ("etcd.hosts" in flags and not kept)
@@ -142,3 +158,66 @@ def test_problem_of_the_history_is_a_warning(tmp_path: Path) -> None:
     away, lost = process._warnings()
     assert "no route to host" in away
     assert "3 events" in lost
+
+
+def test_api_of_elastic_job_asks_the_history(tmp_path: Path) -> None:
+    process = wiring._Process(load(flags=MASTER | {"data": tmp_path}), tmp_path)
+    assert process._history is not None
+    process._history.start()
+    process._scheduler = FakeLoop().scheduler
+    process._scheduler.jobs.update({"report": None, "billing:close": None})  # type: ignore[dict-item]
+    process._history.fill([], {})
+    hour_ago = process._clock.now_ms() - 3_600_000
+    process._history.publish(make_attempt(at=hour_ago, started_ms=hour_ago - 1))
+    assert process._history.flush()
+    packages = PackageStore(tmp_path / "packages")
+    app: Any = process._api(FakeLoop(), packages, Origin(packages, UrlPolicy()), lambda: None)  # type: ignore[arg-type]
+    client = client_of(app, process._token, url="http://127.0.0.1/api")
+    assert client.get("job/events/executions").json()["total"] == 1
+    assert client.get("job/statistics/tasks/results/online").json()["successCount"] == 1
+    kept, present = client.get("job/statistics/jobs/register").json()
+    # The other loop, which the API asks, has no jobs.
+    assert (kept["registeredCount"], present["registeredCount"]) == (1, 0)
+    process._history.stop()
+
+
+def test_archive_is_made_from_the_settings(tmp_path: Path) -> None:
+    assert wiring._Process(load(flags=MASTER), tmp_path)._archive is None
+    (secret := tmp_path / "secret").write_text("secret")
+    secret.chmod(0o600)
+    flags = {
+        "archive.url": "s3://logs/all", "archive.endpoint": "http://minio:9000", "archive.access_key": "AK",
+        "archive.secret_file": secret, "archive.attempts": "failed", "archive.keep": "1h", "archive.keep_logs": 7,
+        "archive.keep_logs_per_job": 3, "archive.keep_bytes": "1MiB", "archive.stream_bytes": "1MiB",
+        "archive.queue": 100, "archive.threads": 3, "archive.bytes_per_second": "2MiB", "cluster.name": "prod",
+    }  # fmt: skip
+    options = wiring.archive_options(load(flags=MASTER | flags))
+    assert options == ArchiveOptions(
+        S3Options("logs", "all", "http://minio:9000", "", "AK", "secret"), "prod", "failed", 1 << 20, 2 << 20, 3, 100,
+        ArchiveLimits(3_600_000, 7, 3, 1 << 20),
+    )  # fmt: skip
+    process = wiring._Process(load(flags=MASTER | {"archive.url": str(tmp_path / "logs")}), tmp_path)
+    assert process._archive is not None
+    process._archive._fail(OSError("no route to host"))
+    (warning,) = process._warnings()
+    assert "the archive of logs is away" in warning
+    with pytest.raises(Unavailable):
+        process._where()
+
+
+def test_file_for_clients_is_there_before_the_scheduler_leads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A standby has the file too, and no server that failed to start leaves one."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
+    found: list[context.Context] = []
+
+    def fail(data: Path) -> None:
+        found.append(context.find())
+        raise StoreFull("the disk is full")
+
+    monkeypatch.setattr(wiring, "_executor_zip", fail)
+    flags = {"data": str(tmp_path / "data"), "mesos.master": "127.0.0.1:1", "http.port": 0, "artifacts.port": 0}
+    wanted = load(flags=flags)
+    with pytest.raises(StoreFull):
+        wiring._Process(wanted, tmp_path / "data").run(threading.Event())
+    assert [(one.pid, bool(one.token)) for one in found] == [(os.getpid(), True)]
+    assert context.find() == context.Context(context.DEFAULT_URL)

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, TypeAlias
 
 from jobcloud.adapters.memory import MemoryServer
-from jobcloud.config import Job, JobKind
+from jobcloud.config import Job, JobKind, is_ad_hoc
 from jobcloud.messages import Kind
 from jobcloud.model import Firing, Restoration
 from jobcloud.server import records
@@ -52,8 +52,9 @@ class Backup:
 
 
 def _failover(backup: Backup, firing: Firing) -> bool:
-    value = backup.entries.get((Kind.JOB, firing.job))
-    found = records.decode(Kind.JOB, firing.job, value) if value is not None else None
+    kind = Kind.AD_HOC if is_ad_hoc(firing.job) else Kind.JOB
+    value = backup.entries.get((kind, firing.job))
+    found = records.decode(kind, firing.job, value) if value is not None else None
     return isinstance(found, Job) and (found.failover or found.kind is JobKind.DAEMON)
 
 

@@ -29,7 +29,7 @@ UNIT_TESTS = (
                      "firing_listener", "queue", "status", "cluster", "launch", "outcomes", "scheduler_policies",
                      "mass_loss", "retry", "call_sizes", "circuit_breakers", "scheduler_weaknesses", "record_sizes",
                      "restorations", "roles", "teams", "wide_firings", "wrong_clock", "triggers", "pauses", "backfills",
-                     "attempts", "alerts")
+                     "attempts", "ad_hoc_runs", "alerts")
     ),
     *(f"tests/server/test_{name}.py"
       for name in ("clock", "epochs", "held_back", "loop", "loop_leadership", "records")),
@@ -154,8 +154,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "the clock is part of fence tokens", "scheduler/cycle.py",
-        "            return sharding.payload(job, firing, task, self._state.fence())\n",
-        "            return sharding.payload(job, firing, task, at * 1_000_000_000 + self._state.fence())\n",
+        "return sharding.payload(job, firing, task, self._state.fence(), traceparent)\n",
+        "return sharding.payload(job, firing, task, at * 1_000_000_000 + self._state.fence(), traceparent)\n",
         (("scheduler/cycle.py", "            return sharding.placeholder_payload(task, self._state.fence())\n",
           "            return sharding.placeholder_payload(task, at * 1_000_000_000 + self._state.fence())\n"),),
         quiet=True,
@@ -276,6 +276,20 @@ MUTATIONS: tuple[Mutation, ...] = (
         "a trigger with a key makes a second run", "scheduler/commands.py",
         "if key and (known := self._firings.with_key(job.key, key)) is not None:",
         "if key and (known := None) is not None:",
+    ),
+    Mutation(
+        "an ad-hoc run with a key runs twice", "scheduler/ad_hoc_runs.py",
+        "if event.terms.key and (known := self._with_key(app, event.terms.key)) is not None:",
+        "if event.terms.key and (known := None) is not None:",
+    ),
+    Mutation(
+        "the job of an ad-hoc run is not stored", "scheduler/state.py",
+        "self.jobs[job.key] = self.ad_hoc[job.key] = self.write_set[Kind.AD_HOC, job.key] = job",
+        "self.jobs[job.key] = self.ad_hoc[job.key] = job",
+    ),
+    Mutation(
+        "a new leader deletes the jobs of ad-hoc runs", "scheduler/recovery.py",
+        "whole.ad_hoc = {key: job for key, job in stored.ad_hoc.items() if key in fired}", "whole.ad_hoc = {}",
     ),
     Mutation(
         "an updated job is considered by the clock alone", "scheduler/timetable.py",

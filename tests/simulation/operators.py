@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobcloud.config import (
     EVERY_AGENT,
+    NEW_AD_HOC,
     App,
     CatchUp,
     Concurrency,
@@ -37,6 +38,7 @@ from jobcloud.messages import (
     RemoveApp,
     RemoveJob,
     Retry,
+    RunAdHoc,
     SetAppEnabled,
     SetJobEnabled,
     SetPaused,
@@ -61,6 +63,8 @@ REPLACING = {"j0"}
 _CRONS = ("0/3 * * * * ?", "0/5 * * * * ?", "0/7 * * * * ?", "0 * * * * ?", "0/10 * * * * ?")
 LIMIT_MS = 3_000
 ABSENT: Any = None
+# Commands after which nothing has a value that can be expected of a later leader.
+_WITHOUT_MARK = frozenset({"trigger", "task", "backfill", "ad_hoc"})
 _PUT_BACK = {ShardState.FAILED, ShardState.DEAD, ShardState.KILLED}
 
 
@@ -115,7 +119,7 @@ class Operators:
         self.killed: set[str] = set()  # tasks that a scheduler or an operator asked to end
         self.by_hand: set[str] = set()  # tasks that an operator asked to end
         self.to_end: set[str] = set()  # those whose kill was answered as stored
-        self.forgotten: set[str] = set()  # tasks declared dead
+        self.forgotten: set[str] = set()  # tasks declared lost
         self.retried: set[str] = set()  # runs put back
         self.cancelled: set[str] = set()  # runs that an operator asked to end
         self.replacing: set[str] = set()  # jobs whose unreachable shards may be replaced
@@ -172,6 +176,10 @@ class Operators:
             self._trigger(job, _terms(b))
             if _terms(b).key:  # clients repeat such a trigger until it is answered
                 self._world.later(1 + b % 3_000, self._trigger, job, _terms(b))
+        elif kind == "ad_hoc":
+            self._run_ad_hoc(app, a, b)
+            if b % 3 == 0:  # clients repeat a request with a key until it is answered
+                self._world.later(1 + b % 3_000, self._run_ad_hoc, app, a, b)
         elif kind == "drain":
             hosts = [host.agent.agent_id for host in self._world.cluster.hosts if host.agent.agent_id]
             if hosts:
@@ -205,6 +213,18 @@ class Operators:
 
     def _trigger(self, job: str, terms: Terms) -> None:
         self._ask(("trigger", job), ABSENT, lambda at: Trigger(at, job, terms))
+
+    def _run_ad_hoc(self, app: str, a: int, b: int) -> None:
+        """Start an ad-hoc run of an app. One in three has a key."""
+        team, name = split_key(app)
+        job = Job(
+            f"once{a}", name, JobKind.TRANSIENT, JobType.SIMPLE, "", 1 + b % 3, Resources(200, 32_000), "shop:Job",
+            team=team, context="shop:beans", failover=b % 5 != 0, failover_attempts=30, retry_count=b % 4,
+            retry_delay_ms=1_000, kill_grace_ms=1_000, firing_listener="shop:Stage" if b % 7 == 2 else "",
+            priority=b % 3, ad_hoc=NEW_AD_HOC,
+        )  # fmt: skip
+        terms = Terms(key=f"k{a}" if b % 3 == 0 else "")
+        self._ask(("ad_hoc", job.name), ABSENT, lambda at: RunAdHoc(at, job, terms))
 
     def resume(self, key: str) -> None:
         self._ask(("pause_mark", key), False, lambda at: _set_paused(at, key, paused=False))
@@ -359,6 +379,8 @@ class Operators:
             self._world.note(f"operator is told: done {made[0]!r}"[:200])
             if asked.key[0] == "trigger":
                 self._triggered(made[0])
+            elif isinstance(made[0], RunAdHoc):
+                self._ran_ad_hoc(made[0])
             elif isinstance(made[0], KillTask):
                 self.to_end.add(made[0].task_id)
             self._settle(asked, [asked.after])
@@ -383,9 +405,18 @@ class Operators:
         if len(found) < count:
             self._world.violation(f"7: {command.job} was triggered {count} times, {len(found)} firings are stored")
 
+    def _ran_ad_hoc(self, command: RunAdHoc) -> None:
+        """Each operator names the job of a run differently, so one name belongs to one run."""
+        if (Kind.APP, command.job.app_key) not in self._world.server.entries:
+            return  # removed together with the run, in the same write
+        name = command.job.key.partition("~")[0]
+        found = [firing.id for firing in self._world.promise.firings.values() if firing.job.startswith(f"{name}~")]
+        if len(found) != 1:
+            self._world.violation(f"19: {name} was started as an ad-hoc run, and its runs are {found}")
+
     def _settle(self, asked: _Asked, values: list[Any]) -> None:
         kind, name = asked.key
-        if kind in ("trigger", "task", "backfill"):
+        if kind in _WITHOUT_MARK:
             return
         before = self._may_be.get(asked.key, [ABSENT])
         self._may_be[asked.key] = values
@@ -414,7 +445,7 @@ class Operators:
 
     def _doubt(self, asked: _Asked) -> None:
         self.doubtful += 1
-        if asked.key[0] not in ("trigger", "task", "backfill"):
+        if asked.key[0] not in _WITHOUT_MARK:
             unset = False if asked.key[0].endswith("mark") else ABSENT
             self._settle(asked, [*self._may_be.get(asked.key, [unset]), asked.after])
 

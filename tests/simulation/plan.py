@@ -80,6 +80,8 @@ _LEADS_TO: dict[str, str] = {
     "CancelBackfill": "backfill",
     "backfill": "backfill",
     "Trigger": "trigger",
+    "RunAdHoc": "ad_hoc",
+    "ad_hoc": "ad_hoc",
     "KillTask": "kill_task",
     "Kill": "kill_task",
     "ForgetTask": "forget",
@@ -197,6 +199,7 @@ def make_plan(seed: int) -> Plan:
     if extreme:
         faults += _of_extremes(seed, length)
     faults += _of_pauses(seed, length)
+    faults += _of_ad_hoc_runs(seed, length)
     if aim >= 0:
         faults = [fault for fault in faults if fault.kind != "crash"]
         for _ in range(_AIMED_CRASHES):
@@ -232,6 +235,16 @@ def _of_pauses(seed: int, length: int) -> list[Fault]:
             dice.randrange(1_000_000),
             dice.randrange(1_000_000),
         )
+        for _ in range(count)
+    ]
+
+
+def _of_ad_hoc_runs(seed: int, length: int) -> list[Fault]:
+    """Ad-hoc runs, in most histories. Dice of their own keep the other faults as they are."""
+    dice = random.Random(f"ad hoc {seed}")
+    count = dice.choice((0, 1, 2, 4))
+    return [
+        Fault(dice.randrange(500, length), "ad_hoc", dice.randrange(1_000_000), dice.randrange(1_000_000))
         for _ in range(count)
     ]
 

@@ -31,7 +31,9 @@
 17. A run has the parameter that its trigger set, and only the shards that its trigger chose. A job has one run with
     a key.
 18. Nothing of a paused job starts.
-19. The alert about a run that ends DEAD or FAILED is stored with the end of the run. Every alert is sent. A message
+19. An ad-hoc run that was answered as started exists once. Its job is stored together with the run. Both are deleted
+    together, unless the app is removed: then the job goes first, and the run ends.
+20. The alert about a run that ends DEAD or FAILED is stored with the end of the run. Every alert is sent. A message
     whose sending is recorded is not sent again.
 """
 
@@ -43,7 +45,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from jobcloud.config import Job, JobKind, team_of
+from jobcloud.config import Job, JobKind, is_ad_hoc, team_of
 from jobcloud.dev.master.records import OfferRecord
 from jobcloud.dev.resources import NOTHING
 from jobcloud.messages import Accept, Acknowledge, AlertDue, Call, Effect, Kind, SendFailed, ShutdownExecutor, Status
@@ -67,7 +69,7 @@ from jobcloud.model import (
 from jobcloud.ports import StoredRecords, StoredWrite
 from jobcloud.scheduler.attempts import place_of
 from jobcloud.scheduler.cluster import amounts
-from jobcloud.scheduler.recovery import MESSAGE, shard_key, shard_place
+from jobcloud.scheduler.recovery import AD_HOC_STATE, MESSAGE, shard_key, shard_place
 from jobcloud.scheduler.timetable import AHEAD_MS
 from jobcloud.server import records
 
@@ -174,7 +176,7 @@ class Truth:
         if run.agent_id in self.gone:
             return "its agent was marked gone"
         if run.task_id in self._world.operators.forgotten:
-            return "an operator declared it dead"
+            return "an operator declared it lost"
         if run.task_id in self.doubtful and run.job in self._world.operators.replacing:
             return "its job replaces unreachable shards"
         if run.task_id in self._world.extremes.lost:
@@ -330,6 +332,7 @@ class Promise:
                     self.unwanted.add(record.id)
         self._tasks_written(before, decoded)
         self._attempts_written(decoded)
+        self._ad_hoc_written(before, decoded)
         for key in self._written_firings(decoded):
             self._firing_written(key, self._whole(key), decoded)
         self._messages_written(decoded)
@@ -342,12 +345,12 @@ class Promise:
         for key in [key for (kind, key), record in batch.items() if kind is Kind.ALERT_MESSAGE and record is None]:
             self._recorded.add(key)
             if key not in self._alerts_sent:
-                self._world.violation(f"19: {key} is deleted and was never sent")
+                self._world.violation(f"20: {key} is deleted and was never sent")
 
     def alert_sent(self, process: Process, due: AlertDue) -> None:
         """A process sends the message of an alert. A superseded process may not know that another one has."""
         if due.id in self._recorded and process.leader.epoch == self._world.server.epoch:
-            self._world.violation(f"19: {due.id} was recorded as sent, and is sent again")
+            self._world.violation(f"20: {due.id} was recorded as sent, and is sent again")
         self._alerts_sent.add(due.id)
         for alert in due.message.alerts:
             key = alert_key(alert.condition, alert.subject)
@@ -363,7 +366,7 @@ class Promise:
             return
         key = alert_key(condition, firing.job)
         if (Kind.ALERT, key) not in batch:
-            self._world.violation(f"19: {firing.id} ends {firing.worst}, and no alert is stored with its end")
+            self._world.violation(f"20: {firing.id} ends {firing.worst}, and no alert is stored with its end")
         if key not in self._told:
             self._untold.add(key)
 
@@ -470,10 +473,37 @@ class Promise:
         self.overdue.add(task.id)
 
     def _job(self, entries: Entries, name: str) -> Job | None:
-        value = entries.get((Kind.JOB, name))
-        job = records.decode(Kind.JOB, name, value) if value is not None else None
+        """A registered job, or that of an ad-hoc run."""
+        kind = Kind.AD_HOC if is_ad_hoc(name) else Kind.JOB
+        value = entries.get((kind, name))
+        job = records.decode(kind, name, value) if value is not None else None
         assert job is None or isinstance(job, Job)
         return job
+
+    def _job_state(self, entries: Entries, name: str) -> JobState | None:
+        if is_ad_hoc(name):
+            return AD_HOC_STATE if (Kind.AD_HOC, name) in entries else None
+        value = entries.get((Kind.JOB_STATE, name))
+        state = records.decode(Kind.JOB_STATE, name, value) if value is not None else None
+        assert state is None or isinstance(state, JobState)
+        return state
+
+    def _ad_hoc_written(self, before: Entries, batch: dict[Any, Any]) -> None:
+        """An ad-hoc job has its run. It is deleted before its run only if its app is removed."""
+        entries = self._world.server.entries
+        runs = [record for (kind, _), record in batch.items() if kind is Kind.FIRING and record is not None]
+        keys = {key for kind, key in batch if kind is Kind.AD_HOC}
+        for key in keys | {run.job for run in runs if is_ad_hoc(run.job)}:
+            found = [name for kind, name in entries if kind == Kind.FIRING and name.startswith(f"{key}.")]
+            if (Kind.AD_HOC, key) in entries and len(found) != 1:
+                self._world.violation(f"19: {key} is stored, and its runs are {found}")
+            new = [run.id for run in runs if run.job == key and run.id not in self.firings and not run.ended_ms]
+            if (Kind.AD_HOC, key) not in entries and new and not self._world.extremes.given_up:
+                self._world.violation(f"19: {new} is stored without its job")
+            job = self._job(before, key)
+            app = (Kind.APP, job.app_key) if job is not None else None
+            if (Kind.AD_HOC, key) not in entries and found and app in entries and app not in batch:
+                self._world.violation(f"19: {key} is deleted, and its runs are {found}")
 
     def _down(self, entries: Entries, job: Job) -> set[int]:
         """The items of a resident that, according to the store, do not run or are asked to end."""
@@ -508,7 +538,7 @@ class Promise:
             if self.alerting and record.ended_ms and (old is None or not old.ended_ms):
                 self._alert_written(record, batch)
             self._not_charged(record)
-            if (Kind.JOB, record.job) not in batch and key not in self._world.extremes.given_up:
+            if not self._job_changed(record.job, batch) and key not in self._world.extremes.given_up:
                 self._retried(record)
             self.firings[key] = record
             return
@@ -516,13 +546,17 @@ class Promise:
         self.forgotten.add(key)
         if old is None or old.ended_ms:
             return
-        if (Kind.JOB, old.job) in batch or not self._stored(Kind.JOB, old.job) or self._displaced(old):
+        gone = self._job(self._world.server.entries, old.job) is None
+        if self._job_changed(old.job, batch) or gone or self._displaced(old):
             alive = [
                 s.task_id for s in old.shards if s.state is ShardState.ACTIVE and self._stored(Kind.TASK, s.task_id)
             ]
             if not alive:
                 return
         self._world.violation(f"2: {key} vanishes unfinished: {old}")
+
+    def _job_changed(self, name: str, batch: dict[Any, Any]) -> bool:
+        return (Kind.JOB, name) in batch or (Kind.AD_HOC, name) in batch
 
     def _only_one(self, firing: Firing) -> None:
         same = (one for one in self.firings.values() if one.job == firing.job and one.terms.key == firing.terms.key)
@@ -577,11 +611,9 @@ class Promise:
     def _wanted(self, task: Task) -> bool:
         """True if no stored record is a reason to kill the task."""
         entries = self._world.server.entries
-        state_value, firing = entries.get((Kind.JOB_STATE, task.job)), self.firings.get(task.firing_id)
-        if state_value is None or firing is None:
+        state, firing = self._job_state(entries, task.job), self.firings.get(task.firing_id)
+        if state is None or firing is None:
             return False
-        state = records.decode(Kind.JOB_STATE, task.job, state_value)
-        assert isinstance(state, JobState)
         return (
             not state.disabled
             and (Kind.DISABLED_APP, task.app) not in entries
@@ -592,15 +624,9 @@ class Promise:
         """True if a shard whose attempt was lost without fault of its job must be tried again."""
         shard = firing.shards[item]
         entries = self._world.server.entries
-        job_value, state_value = entries.get((Kind.JOB, firing.job)), entries.get((Kind.JOB_STATE, firing.job))
-        if job_value is None or state_value is None:
+        job, state = self._job(entries, firing.job), self._job_state(entries, firing.job)
+        if job is None or state is None:
             return False
-        job, state = (
-            records.decode(Kind.JOB, firing.job, job_value),
-            records.decode(Kind.JOB_STATE, firing.job, state_value),
-        )
-        assert isinstance(job, Job)
-        assert isinstance(state, JobState)
         if shard.failures >= job.failover_attempts or (firing.cause is Cause.DAEMON and item >= job.shard_count):
             return False
         if state.generation != firing.generation or state.disabled or (Kind.DISABLED_APP, job.app_key) in entries:
@@ -856,7 +882,7 @@ class Promise:
             return f"the scheduler has {list(core.tasks)}, {list(core.firings)}"
         waiting = [key for key, alert in core.alerts.items() if alert.untold]
         if untold := [*waiting, *core.alert_messages, *self._untold]:
-            return f"19: nobody was told of {untold}"
+            return f"20: nobody was told of {untold}"
         alive = [executor.id for host in self._world.cluster.hosts for executor in host.executors.values()]
         if alive:
             return f"executors still live: {alive}"

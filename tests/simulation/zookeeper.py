@@ -233,7 +233,7 @@ class SimSession(SimClock, ZooKeeperSession):
         self._timeout_s = SESSION_MS / 1_000
         self._lost = 0
         self._closed = False
-        self._listeners = []
+        self._callbacks = []
         self._prepared = set()
         self._world, self._process = world, process
         self._server = world.zookeeper

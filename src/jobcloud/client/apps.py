@@ -204,13 +204,13 @@ def apply(
     with tempfile.TemporaryDirectory() as folder:
         packed = list(_packed(entries, Path(folder)))
         given = [entry for entry, _, _ in packed]
-        done = _send(client, given, dry_run=True, prune=prune)
+        done = send(client, given, dryRun=True, prune=prune)
         if dry_run:
             return done
         for _, archive, sha256 in packed:
             if archive is not None and not client.has_package(sha256):
                 _upload(client, archive, sha256, sent)
-        return _send(client, given, dry_run=False, prune=prune)
+        return send(client, given, dryRun=False, prune=prune)
 
 
 def check_twice(entries: Sequence[Entry]) -> None:
@@ -235,10 +235,11 @@ def _packed(entries: Sequence[Entry], folder: Path) -> Iterator[tuple[Entry, Pat
         yield Entry(entry.kind, config, entry.document, entry.place), archive, sha256
 
 
-def _send(client: Client, entries: Sequence[Entry], *, dry_run: bool, prune: bool) -> Json:
+def send(client: Client, entries: Sequence[Entry], **options: bool) -> Json:
+    """One request for all entries, see `Client.apply`. Errors name the place of the app or job."""
     apps, jobs = ([entry for entry in entries if entry.kind == kind] for kind in ("app", "job"))
     try:
-        return client.apply([app.config for app in apps], [job.config for job in jobs], dry_run=dry_run, prune=prune)
+        return client.apply([app.config for app in apps], [job.config for job in jobs], **options)
     except NotReachable:
         raise
     except ApiError as error:

@@ -26,6 +26,7 @@ from jobcloud.client.commands import (
     backup,
     cluster,
     doctor,
+    events,
     history,
     import_ej,
     jobs,
@@ -49,7 +50,7 @@ PANELS = {
     _START: ("dev", "scheduler", "backup", "restore", "state"),
     _APPS: ("app", "job", "pause", "resume", "apply", "export", "run-local"),
     _RUNS: ("runs", "run", "tasks", "task", "logs", "explain", "retry", "backfill", "kill", "history", "statistics"),
-    _CLUSTER: ("cluster", "alerts", "agent", "framework"),
+    _CLUSTER: ("cluster", "executors", "events", "alerts", "agent", "framework"),
     _TOOLS: ("doctor", "next", "plan", "import-ej"),
 }
 
@@ -125,8 +126,8 @@ def root(
         str,
         typer.Option(
             envvar="JOBCLOUD_TEAM",
-            help="The team of each name that is given without a team. Lists then show only apps and jobs of this team. "
-            "Default: a name without a team means the team 'default', and lists show all teams.",
+            help="Team of all names that are given without TEAM:. If it is set, lists show only apps and jobs of this "
+            "team. Otherwise such names mean the team 'default', and lists show all teams.",
         ),
     ] = "",
     version: Annotated[
@@ -162,7 +163,9 @@ cli.command("resume", rich_help_panel=_APPS)(pauses.resume)
 cli.command("run-local", rich_help_panel=_APPS)(local.run_local)
 
 cli.command("runs", rich_help_panel=_RUNS)(runs.list_runs)
-cli.add_typer(runs.commands, name="run", rich_help_panel=_RUNS, help="Runs: show one with its attempts, cancel one.")
+cli.add_typer(
+    runs.commands, name="run", rich_help_panel=_RUNS, help="Runs: start an ad-hoc run, show a run, cancel it."
+)
 cli.command("tasks", rich_help_panel=_RUNS)(tasks.list_tasks)
 cli.command("logs", rich_help_panel=_RUNS)(tasks.logs)
 cli.command("explain", rich_help_panel=_RUNS)(runs.explain)
@@ -170,12 +173,14 @@ cli.command("retry", rich_help_panel=_RUNS)(runs.retry)
 cli.command("backfill", rich_help_panel=_RUNS)(backfills.backfill)
 cli.command("kill", rich_help_panel=_RUNS)(tasks.kill)
 cli.add_typer(
-    history.commands, name="history", rich_help_panel=_RUNS, help="History: ended runs and attempts from the database."
+    history.commands, name="history", rich_help_panel=_RUNS, help="History: ended runs and attempts, from a database."
 )
 cli.command("statistics", rich_help_panel=_RUNS)(history.show_statistics)
 cli.add_typer(tasks.commands, name="task", rich_help_panel=_RUNS, help="Tasks: show one, declare one lost.")
 
 cli.command("cluster", rich_help_panel=_CLUSTER)(cluster.show_cluster)
+cli.command("executors", rich_help_panel=_CLUSTER)(cluster.list_executors)
+cli.command("events", rich_help_panel=_CLUSTER)(events.events)
 cli.add_typer(
     alerts.commands,
     name="alerts",

@@ -13,8 +13,8 @@ from jobcloud.findings import Finding, ok, problem, warning
 
 _MAX_CLOCK_S = 5.0
 _MAX_JOBS = 50
-# Reasons of `explain` that tell of executors that do not start, and of jobs that cannot be handled.
-_EXECUTOR_REASONS = ("back_off", "fault")
+# Codes of reasons of `explain`: the app's executors do not start; jobcloud failed when it handled the job.
+_START_FAILED, _FAULT = "start_failed", "fault"
 _PYTHON = "run `python3 --version` on the agents: executors need CPython 3.9 or newer in PATH (docs/executor.md)"
 
 
@@ -31,7 +31,7 @@ def here() -> Iterator[Finding]:
 
 
 def server(client: Client, now: datetime | None = None) -> Iterator[Finding]:
-    """The findings that the server tells. Raises ApiError if it refuses the token."""
+    """The findings from the answers of the running server. Raises ApiError if it refuses a later request."""
     try:
         health, date = client.health_and_date()
     except NotReachable as error:
@@ -51,7 +51,7 @@ def server(client: Client, now: datetime | None = None) -> Iterator[Finding]:
     yield ok("token", "accepted")
     yield from _agents(cluster)
     yield from _records(cluster)
-    yield from _executors(client)
+    yield from _waiting_jobs(client)
 
 
 def _health(client: Client, health: Json) -> Iterator[Finding]:
@@ -99,8 +99,10 @@ def _agents(cluster: Json) -> Iterator[Finding]:
         yield ok("agents", f"{len(usable)} have made offers")
     for agent in agents:
         if agent["lost"]:
-            fix = "start the agent again; if it is gone for good, nothing is to be done"
-            yield warning("agents", f"{agent['hostname']} is lost", fix)
+            fix = (
+                "start the agent again; if it is gone for good, mark it gone in Mesos, or its shards may wait for ever"
+            )
+            yield warning("agents", f"{agent['hostname']} is unreachable or gone", fix)
 
 
 def _records(cluster: Json) -> Iterator[Finding]:
@@ -111,16 +113,17 @@ def _records(cluster: Json) -> Iterator[Finding]:
         yield ok("state", "all records can be read and written")
 
 
-def _executors(client: Client) -> Iterator[Finding]:
-    """Jobs that wait because executors do not start, for example because an agent has no usable Python."""
-    waiting = [job for job in client.jobs() if job["waitingShards"]][:_MAX_JOBS]
-    found = {
-        reason["text"]: job["jobName"]
-        for job in waiting
-        for reason in client.explain(job["jobName"])["reasons"]
-        if reason["code"] in _EXECUTOR_REASONS
-    }
-    for text, job in found.items():
+def _waiting_jobs(client: Client) -> Iterator[Finding]:
+    """Jobs that wait because executors do not start, for example because an agent has no usable Python; and faults."""
+    waiting = [job["jobName"] for job in client.jobs() if job["waitingShards"]]
+    reasons = [(job, reason) for job in waiting[:_MAX_JOBS] for reason in client.explain(job)["reasons"]]
+    for job, reason in reasons:
+        if reason["code"] == _FAULT:
+            yield problem("jobs", f"job {job}: {reason['text']}", "see the ERROR lines in the scheduler's log")
+    # All jobs of an app have the same text.
+    not_started = {reason["text"]: job for job, reason in reasons if reason["code"] == _START_FAILED}
+    for text, job in not_started.items():
         yield problem("executors", f"job {job}: {text}", f"see `jobcloud logs {job}`; {_PYTHON}")
-    if not found:
-        yield ok("executors", "no job waits because executors do not start")
+    if not not_started:
+        which = "no job" if len(waiting) <= _MAX_JOBS else f"none of the first {_MAX_JOBS} waiting jobs"
+        yield ok("executors", f"{which} waits because executors do not start")

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +21,7 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
-from jobcloud.config import DEFAULT_TEAM, key_of
+from jobcloud.config import DEFAULT_TEAM, is_ad_hoc, key_of
 from jobcloud.errors import ConfigError, JobcloudError, NotFound
 
 Json: TypeAlias = dict[str, Any]
@@ -143,6 +145,14 @@ class Client:
             before = found
             time.sleep(_POLL_S)
 
+    def versions(self, app: str) -> list[Json]:
+        """The versions of an app that are kept, the newest first."""
+        return self._items(f"apps/{_part(app)}/versions")
+
+    def roll_back(self, app: str, version: int) -> Json:
+        """Update an app to an earlier version."""
+        return self._json("POST", f"apps/{_part(app)}/rollback", params={"version": version}, timeout=_PACKAGE_S)
+
     def remove_app(self, name: str, *, jobs: bool = False) -> None:
         self._send("DELETE", f"apps/{_part(name)}", params={"jobs": str(jobs).lower()})
 
@@ -181,12 +191,12 @@ class Client:
             )
         return _object(response)
 
-    def apply(self, apps: Sequence[Json], jobs: Sequence[Json], *, dry_run: bool = False, prune: bool = False) -> Json:
-        """Register or replace apps and jobs, all or none: `{dryRun, items}`. `prune`: remove unnamed jobs of the apps.
+    def apply(self, apps: Sequence[Json], jobs: Sequence[Json], **options: bool) -> Json:
+        """Register or replace apps and jobs, all or none: `{dryRun, items}`. Options: dryRun, prune, create, enabled.
 
         The field of an error begins with the place of the app or job, such as `jobs.3`.
         """
-        params = {"dryRun": str(dry_run).lower(), "prune": str(prune).lower()}
+        params = {name: str(value).lower() for name, value in options.items()}
         body = {"apps": list(apps), "jobs": list(jobs)}
         return self._json("POST", "apply", params=params, json=body, timeout=_PACKAGE_S)
 
@@ -204,8 +214,13 @@ class Client:
     def create_job(self, config: Json, *, enabled: bool = True) -> Json:
         return self._json("POST", "jobs", params={} if enabled else {"enabled": "false"}, json=config)
 
-    def update_job(self, name: str, config: Json) -> Json:
-        return self._json("PUT", f"jobs/{_part(name)}", json=config)
+    def update_job(self, name: str, config: Json, revision: str = "") -> Json:
+        """Replace a job. If `revision` is given, the server refuses the change of a job with another revision."""
+        return self._json("PUT", f"jobs/{_part(name)}", json=config, headers=_if_match(revision))
+
+    def patch_job(self, name: str, changes: Json, revision: str = "") -> Json:
+        """Change single fields of a job; null restores a default. `revision`: as for `update_job`."""
+        return self._json("PATCH", f"jobs/{_part(name)}", json=changes, headers=_if_match(revision))
 
     def put_job(self, config: Json) -> tuple[Json, bool]:
         """Register or replace a job. Returns the job, and whether it is new."""
@@ -250,7 +265,19 @@ class Client:
 
     def trigger(self, job: str, terms: Json | None = None) -> Json:
         """Make a run. `terms` has what replaces the job's own values in it."""
-        return self._json("POST", f"jobs/{_part(job)}/trigger", **({"json": terms} if terms else {}))
+        body = {"json": terms} if terms else {}
+        return self._json("POST", f"jobs/{_part(job)}/trigger", headers=_trace(), **body)
+
+    def check_job(self, job: str) -> None:
+        """Raises ApiError if the job does not exist, be it registered or that of an ad-hoc run."""
+        if is_ad_hoc(job):
+            self.explain(job)
+        else:
+            self.job(job)
+
+    def start_run(self, config: Json) -> Json:
+        """Start an ad-hoc run. `config` has the job of the run, and perhaps a key."""
+        return self._json("POST", "runs", json=config, headers=_trace())
 
     def explain(self, job: str) -> Json:
         return self._json("GET", f"jobs/{_part(job)}/explain")
@@ -268,7 +295,7 @@ class Client:
         return self._json("POST", f"tasks/{_part(task_id)}/kill")
 
     def forget(self, task_id: str, *, force: bool = False) -> Json:
-        """Treat a task as lost, because the user knows that it is dead. `force`: even if Mesos reports it as alive."""
+        """Treat a task as lost: the user knows that it no longer runs. `force`: even if Mesos reports it as alive."""
         return self._json("POST", f"tasks/{_part(task_id)}/forget", params={"force": "true"} if force else {})
 
     def drain(self, agent: str, deadline_s: int = 0, reason: str = "") -> Json:
@@ -360,8 +387,8 @@ class Client:
         """The attempts of a shard, newest first."""
         return self._items(f"runs/{_part(run_id)}/shards/{item}/attempts")
 
-    def executors(self) -> list[Json]:
-        return self._items("executors")
+    def executors(self, team: str = "") -> list[Json]:
+        return self._items("executors", team=team)
 
     def cluster(self) -> Json:
         return self._json("GET", "cluster")
@@ -384,6 +411,29 @@ class Client:
         for event in self._events("events", {}):
             yield event.data
 
+    def recent_events(self, count: int, *, follow: bool) -> Iterator[tuple[int, Json]]:
+        """The newest `count` notices that the server remembers, then, with `follow`, those that happen, without end.
+
+        Each comes with the number of notices before it that were missed. If the server is unreachable for at most 30 s,
+        the method then continues with the next notice.
+        """
+        last, broken_at = "", 0.0
+        query: dict[str, str | int] = {"recent": count, "follow": str(follow).lower()}
+        while True:
+            try:
+                for event in self._events("events", query, last):
+                    yield _missed(last, event.id), event.data
+                    last, broken_at = event.id, 0.0
+            except NotReachable:
+                if not (follow and (last or broken_at)):
+                    raise
+            if not follow:
+                return
+            broken_at = broken_at or time.monotonic()
+            if time.monotonic() - broken_at > _RECONNECT_S:
+                raise NotReachable(self.url, "it closed the stream of events")
+            time.sleep(_POLL_S)
+
     def tear_down(self, framework_id: str) -> Json:
         return self._json("POST", "framework/teardown", json={"confirm": framework_id})
 
@@ -402,8 +452,9 @@ class Client:
         except ApiError as error:
             raise (refusal if error.status == 404 else error) from None
 
-    def _items(self, path: str, **params: str) -> list[Json]:
-        return list(self._json("GET", path, params={k: v for k, v in params.items() if v})["items"])
+    def _items(self, path: str, **filters: str) -> list[Json]:
+        """All items of a list."""
+        return self._pages(path, sys.maxsize, filters)
 
     def _pages(self, path: str, limit: int, filters: Mapping[str, str | int]) -> list[Json]:
         params: dict[str, str | int] = {key: value for key, value in filters.items() if value != ""}
@@ -453,7 +504,11 @@ class Client:
 
     def _send(self, method: str, path: str, *, accept: tuple[int, ...] = (), **options: Any) -> httpx.Response:
         if "json" in options:
-            options |= {"content": _encode(options.pop("json")), "headers": {"Content-Type": "application/json"}}
+            headers = {**(options.get("headers") or {}), "Content-Type": "application/json"}
+            options |= {"content": _encode(options.pop("json")), "headers": headers}
+        if method != "GET":
+            # From now on the leader has to answer, because a standby may not have seen the change yet.
+            self._http.headers["Cache-Control"] = "no-cache"
         try:
             response = self._http.request(method, path, **options)
         except UnicodeEncodeError as error:
@@ -463,6 +518,16 @@ class Client:
         if not response.is_success and response.status_code not in accept:
             raise ApiError(response.status_code, _problem(response))
         return response
+
+
+def _if_match(revision: str) -> dict[str, str]:
+    return {"If-Match": f'"{revision}"'} if revision else {}
+
+
+def _missed(before: str, after: str) -> int:
+    """The number of notices between two ids of one server."""
+    (boot, _, number), (now, _, newer) = before.partition("-"), after.partition("-")
+    return int(newer) - int(number) - 1 if boot == now else 0
 
 
 def _chunks(file: BinaryIO, size: int, sent: Callable[[int, int], None]) -> Iterator[bytes]:
@@ -511,6 +576,12 @@ def _part(name: str) -> str:
         return {".": "%2E", "..": "%2E%2E"}.get(name) or quote(name, safe="@:")
     except UnicodeEncodeError:
         raise NotFound(f"there is no {name!r}", fix="a name is text in UTF-8") from None
+
+
+def _trace() -> dict[str, str]:
+    """The header with the span of the caller, which tools of OpenTelemetry put into the environment."""
+    text = os.environ.get("TRACEPARENT", "")
+    return {"traceparent": text} if text.isascii() and text.isprintable() and text else {}
 
 
 def _checked_token(token: str) -> str:

@@ -30,8 +30,8 @@ from typing import Any
 
 from jobcloud.client import documents
 from jobcloud.client.documents import Document
-from jobcloud.client.durations import in_numbers
 from jobcloud.config import DEFAULT_TEAM
+from jobcloud.durations import in_numbers
 from jobcloud.errors import ConfigError
 
 MANIFEST = "jobcloud.toml"

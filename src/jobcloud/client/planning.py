@@ -144,7 +144,7 @@ def _host_type(text: str) -> dict[str, str]:
 
 
 def hosts_of_cluster(client: Client) -> Hosts:
-    """The agents, without those that are lost or being drained. Raises ConfigError if no agent is left.
+    """The agents, without those that are not reachable or being drained. Raises ConfigError if no agent is left.
 
     The resources of an agent are those that it offered, or that our tasks used, at the time of its last offer.
     """

@@ -22,6 +22,9 @@ T = TypeVar("T")
 # Width of output that is not a terminal's: wide enough that no table is cut.
 _WIDE = 10_000
 _WATCH_S = 2.0
+# The widths below which columns of a table are not cut.
+_LEAST_LAST, _LEAST_NAME, _LEAST_INNER = 10, 24, 6
+_TIME = len(".20260101T000000Z")
 _COLOURS = {
     "FINISHED": "green",
     "RUNNING": "cyan",
@@ -75,6 +78,13 @@ def show_json(value: object) -> None:
     sys.stdout.write("\n")
 
 
+def show_line(value: object) -> None:
+    """Print a value as JSON in one line."""
+    import json
+
+    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+
+
 def show_table(titles: Sequence[str], rows: Iterable[Sequence[object]], nothing: str, *, cut: bool = False) -> None:
     """Print a table, or `nothing` if it has no rows. Titles that end in "#" belong to columns of numbers.
 
@@ -98,11 +108,38 @@ def show_table(titles: Sequence[str], rows: Iterable[Sequence[object]], nothing:
 
 
 def fitted(titles: Sequence[str], lines: Iterable[Sequence[str]], width: int) -> list[list[str]]:
-    """The rows with a last cell that fits into `width` characters, but not below 10. Line feeds become spaces."""
+    """The rows in `width` characters: the last cells are cut, then the middle of the first ones, then other cells.
+
+    Commands take a first cell without its middle as a name. Line feeds become spaces.
+    """
     flat = [[cell.replace("\n", " ") for cell in line] for line in lines]
-    others = sum(max(len(row[column]) for row in [titles, *flat]) + 2 for column in range(len(titles) - 1))
-    room = max(10, width - others)
-    return [[*line[:-1], line[-1] if len(line[-1]) <= room else line[-1][: room - 1] + "…"] for line in flat]
+    widths = [max(len(row[column]) for row in [titles, *flat]) for column in range(len(titles))]
+    while (over := sum(widths) + 2 * len(widths) - 2 - width) > 0:
+        limits = [(-1, _LEAST_LAST), (0, _LEAST_NAME)]
+        if inner := range(1, len(widths) - 1):
+            limits.append((max(inner, key=widths.__getitem__), _LEAST_INNER))
+        column, least = next(((i, least) for i, least in limits if widths[i] > least), (0, 0))
+        if not least:
+            break
+        widths[column] = max(least, widths[column] - over)
+    return [
+        [_abbreviated(line[0], widths[0]), *(_cut(cell, most) for cell, most in zip(line[1:], widths[1:], strict=True))]
+        for line in flat
+    ]
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _abbreviated(name: str, most: int) -> str:
+    """A name or an id without its cluster or its middle. Most of its end is kept, which has the time of a run."""
+    if len(name) > most:
+        name = name.rpartition("@")[0] or name
+    if len(name) <= most:
+        return name
+    end = max((most - 1) * 2 // 3, min(_TIME, most - 2))
+    return f"{name[: most - 1 - end]}…{name[-end:]}"
 
 
 def nothing(what: str, filters: Mapping[str, str], otherwise: str) -> str:
@@ -111,12 +148,19 @@ def nothing(what: str, filters: Mapping[str, str], otherwise: str) -> str:
     return f"no {what} matches {given}" if given else otherwise
 
 
-def watched(show: Callable[[], None], *, watch: bool) -> None:
-    """Call `show` once, or with `watch` again and again until Ctrl-C, on a cleared screen."""
+def watched(read: Callable[[], T], table: Callable[[T], None], *, watch: bool, as_json: bool) -> None:
+    """Show an answer of the server once, or with `watch` again and again until Ctrl-C.
+
+    Each table is on a cleared screen, and each JSON document in a line of its own.
+    """
     while True:
-        if watch and sys.stdout.isatty():
-            sys.stdout.write("\x1b[H\x1b[2J")
-        show()
+        value = read()
+        if watch and as_json:
+            show_line(value)
+        else:
+            if watch and sys.stdout.isatty():
+                sys.stdout.write("\x1b[H\x1b[2J")
+            show(value, table, as_json=as_json)
         if not watch:
             return
         sys.stdout.flush()
@@ -384,6 +428,53 @@ def sent(name: str, done: int, size: int) -> None:
         sys.stderr.flush()
 
 
+def versions(items: Iterable[Json]) -> None:
+    rows = (
+        (
+            v["number"],
+            "current" if v["current"] else "",
+            short_moment(v["registeredAt"]),
+            v["packageSha256"][:12],
+            _size(v["packageSize"]),
+            v["executors"],
+            v["config"]["description"],
+        )
+        for v in items
+    )
+    titles = ("VERSION#", "", "REGISTERED", "PACKAGE", "SIZE#", "EXECUTORS#", "DESCRIPTION")
+    show_table(titles, rows, "no versions", cut=True)
+
+
+def _size(count: int | None) -> str:
+    """1_500_000 → "1.5 MB"; None: the package is no longer kept."""
+    return "gone" if count is None else f"{count / 1e6:,.1f} MB"
+
+
+def executors(items: Iterable[Json], *, wide: bool = True, empty: str = "") -> None:
+    rows = (
+        (
+            e["appName"],
+            e["hostname"].partition(".")[0] or e["agentId"],
+            e["packageSha256"][:12],
+            e["tasks"],
+            took(e["launchedAt"], None),
+            f"{e['state']}, warm" if e["kept"] else e["state"],
+            *((e["id"], e["agentId"]) if wide else ()),
+        )
+        for e in items
+    )
+    titles = ("APP", "HOST", "PACKAGE", "TASKS#", "AGE#", "STATE", *(("EXECUTOR", "AGENT") if wide else ()))
+    show_table(titles, rows, empty, cut=not wide)
+
+
+def event(item: Json) -> None:
+    """One notice in one line."""
+    shard = f"/{item['item']}" if item["item"] >= 0 else ""
+    about = (item["runId"] or item["jobName"] or item["appName"]) + shard
+    head = " ".join(filter(None, (short_moment(item["at"]), item["topic"], about, item["state"])))
+    say(f"{head}: {item['text']}".replace("\n", " "))
+
+
 def rollout(item: Json) -> None:
     """The progress of a roll-out: one line per job, and its result if it has ended."""
     for job in item["jobs"]:
@@ -573,7 +664,7 @@ def _times(attempt: Json) -> tuple[str, str]:
 
 
 def task(item: Json) -> None:
-    """A task and its story."""
+    """A task: its job, agent, times and end."""
     show_fields(
         [
             ("task", item["id"]),
@@ -659,8 +750,8 @@ def cluster(item: Json) -> None:
 
 
 def _condition(agent: Json) -> str:
-    """Loss, drain and maintenance of an agent; "" for none."""
-    said = ["lost"] if agent["lost"] else []
+    """Whether an agent is unreachable, its drain and its maintenance; "" for none."""
+    said = ["unreachable or gone"] if agent["lost"] else []
     if agent["drain"]:
         reason = f" ({agent['drain']['reason']})" if agent["drain"]["reason"] else ""
         said.append(f"drains until {moment(agent['drain']['deadline'])}{reason}")

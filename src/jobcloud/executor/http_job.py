@@ -46,6 +46,8 @@ def main() -> None:
             known = json.load(file)
         context = json.dumps({name: known[name] for name in _FIELDS})
         facts = {header: str(known[name]) for header, name in _FACTS.items()}
+        if "traceparent" in known:
+            facts["traceparent"] = known["traceparent"]
         status, reason = call(known["request"], {"shardingContext": context, **facts})
     except (OSError, http.client.HTTPException, Refused, ValueError) as error:
         _fail(f"no answer: {type(error).__name__}: {error}")

@@ -57,7 +57,7 @@ class TaskPayload:
     calls this method of the firing listener with the data in `firing`. `placeholder`: if it is not None, the task runs
     nothing, but keeps a worker warm in which these contexts are built. `webhook`: the URL for reports of failures, or
     "". `timeout_s` and `rlimits` hold for each execution. If `timeout_s` is None, there is no limit. `ports`: the ports
-    of the host that belong to the task. `team`: the team of the job.
+    of the host that belong to the task. `team`: the team of the job. `traceparent`: the span of the attempt, or "".
     """
 
     context: Mapping[str, Any]
@@ -82,6 +82,7 @@ class TaskPayload:
     webhook: str = ""
     ports: Tuple[int, ...] = ()
     team: str = ShardingContext.team
+    traceparent: str = ""
 
     @property
     def scripted(self) -> bool:
@@ -96,6 +97,8 @@ class TaskPayload:
         more: Dict[str, Any] = {"ports": list(self.ports)} if self.ports else {}
         if self.team != ShardingContext.team:
             more["team"] = self.team
+        if self.traceparent:
+            more["traceparent"] = self.traceparent
         run_id, due = self.run_id, self.fire_time_ms
         if fire_time_ms is not None:
             run_id, due = f"{self.run_id}#{fire_time_ms}", fire_time_ms
@@ -112,6 +115,7 @@ def sharding_context(context: Mapping[str, Any], facts: Mapping[str, Any], **mor
         fire_time_ms=facts["fireTime"],
         ports=tuple(facts.get("ports") or ()),
         team=_team(facts),
+        traceparent=_traceparent(facts),
         **more,
     )
 
@@ -133,12 +137,17 @@ def firing_context(
         sharding_parameters_left_out=bool(firing.get("parametersLeftOut")),
         outcomes=firing.get("outcomes") or {},
         team=_team(facts),
+        traceparent=_traceparent(facts),
         **more,
     )
 
 
 def _team(facts: Mapping[str, Any]) -> str:
     return facts.get("team") or ShardingContext.team
+
+
+def _traceparent(facts: Mapping[str, Any]) -> str:
+    return facts.get("traceparent") or ""
 
 
 def read_app(data: Optional[str]) -> AppPayload:
@@ -201,6 +210,7 @@ def read_task(data: Optional[str]) -> TaskPayload:
         webhook=kind.required("errorWebhook", str) if handler == "webhook" else "",
         ports=_ports(fields),
         team=kind.optional("team", str, ShardingContext.team),
+        traceparent=fields.optional("traceparent", str, ""),
     )
 
 

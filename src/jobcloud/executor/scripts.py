@@ -172,6 +172,7 @@ def write_context(folder: str, context: ShardingContext, http: Optional[Mapping[
         "fireTime": context.fire_time_ms,
         "ports": list(context.ports),
         "team": context.team,
+        **({"traceparent": context.traceparent} if context.traceparent else {}),
     }
     try:
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
@@ -219,6 +220,8 @@ def environment(context: ShardingContext) -> Dict[str, str]:
         "JOBCLOUD_TASK_ID": context.task_id,
         "JOBCLOUD_PORTS": ",".join(map(str, context.ports)),
         **ports,
+        # The name without a prefix is that of the convention, which tools of OpenTelemetry read.
+        **({"TRACEPARENT": context.traceparent} if context.traceparent else {}),
     }
 
 

@@ -11,10 +11,10 @@ import importlib.resources
 import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from sqlalchemy import (
     URL,
@@ -22,8 +22,6 @@ from sqlalchemy import (
     Dialect,
     Engine,
     Table,
-    create_engine,
-    event,
     func,
     inspect,
     make_url,
@@ -34,20 +32,21 @@ from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.sql import Insert
 
 from jobcloud.errors import JobcloudError
+from jobcloud.history.connections import Limit, make_engine
 from jobcloud.history.rows import Batch, Row
-from jobcloud.history.tables import REPLACED, TIMES, WRITTEN, attempts
+from jobcloud.history.tables import REPLACED, TIMES, WRITTEN, attempts, utc
 
 #: the newest migration
-HEAD: Final = "0001"
+HEAD: Final = "0002"
 VERSION_TABLE: Final = "history_version"
 # MariaDB uses SQLAlchemy's dialect for MySQL, because the options of the tables begin with `mysql_`.
 _DRIVERS = {"postgresql": "postgresql+psycopg", "mariadb": "mysql+pymysql"}
 _EXTRAS = {"postgresql": ("psycopg", "postgresql"), "mariadb": ("pymysql", "mariadb")}
-_CONNECT_S = 5
+#: the seconds that a statement may take: of a question, of a batch or a deletion, and of a migration
+READ_S, WRITE_S, MIGRATE_S = 10.0, 30.0, 3_600.0
 _LOCK_S = 60
 # The lock of migrations: an arbitrary number that no other program locks.
 _LOCK = 7_203_115_808_122
-_EPOCH = datetime(1970, 1, 1)  # the drivers want UTC without a zone
 _Convert: TypeAlias = Callable[[int], object]
 
 
@@ -56,9 +55,13 @@ class Unusable(JobcloudError):
 
 
 class Database:
-    """One database. `reading`: connections for queries, which end after `limit_s` seconds. Threads may share it."""
+    """One database. Threads may share it. `reading`: connections for queries only.
 
-    def __init__(self, url: str, password: str = "", *, reading: bool = False, limit_s: int = 10) -> None:
+    After `limit_s` seconds, a statement ends with an error, even if the server hangs. The default is READ_S for
+    reading, and WRITE_S otherwise. Migrations may take MIGRATE_S.
+    """
+
+    def __init__(self, url: str, password: str = "", *, reading: bool = False, limit_s: float = 0) -> None:
         found = make_url(url)
         kind = found.get_backend_name()
         module, extra = _EXTRAS.get(kind, ("sqlite3", ""))
@@ -71,7 +74,8 @@ class Database:
         self.url: URL = found
         self.kind = kind
         self._file = Path(found.database or "") if self.kind == "sqlite" else None
-        self.engine = _engine(found, self.kind, limit_s if reading else 0)
+        self._limit = Limit(limit_s or (READ_S if reading else WRITE_S))
+        self.engine = make_engine(found, self._limit, reading=reading)
         self._inserts = [
             (name, _insert(table, self.engine.dialect, replace=name in REPLACED), _times(table))
             for name, table in WRITTEN.items()
@@ -83,6 +87,12 @@ class Database:
 
     def close(self) -> None:
         self.engine.dispose()
+
+    @contextmanager
+    def question(self) -> Iterator[Connection]:
+        """A connection for one question. All that happens on it, and the connecting, has the time of one statement."""
+        with self._limit.once(), self.engine.connect() as connection:
+            yield connection
 
     # ------------------------------------------------------------------------------------------------- migrations
 
@@ -113,7 +123,8 @@ class Database:
                 yield connection
                 return
         take, give = _LOCKS[self.kind]
-        with self.engine.connect() as guard, self.engine.connect() as connection:
+        engine = make_engine(self.url, Limit(MIGRATE_S), reading=False)
+        with _disposed(engine), engine.connect() as guard, engine.connect() as connection:
             taken = guard.execute(text(take), {"lock": _LOCK, "name": f"jobcloud {_LOCK}", "wait": _LOCK_S}).scalar()
             if taken == 0:
                 raise Unusable(f"another process migrates {self} for more than {_LOCK_S} s")
@@ -145,43 +156,12 @@ class Database:
         return [(*row[:first], *map(convert, row[first:])) for row in rows]
 
 
-def _engine(url: URL, kind: str, limit_s: int) -> Engine:
-    """`limit_s`: how long a statement may take; 0: for ever."""
-    options: dict[str, Any] = {}
-    if kind == "postgresql":
-        limit = f" -c statement_timeout={limit_s * 1000}" if limit_s else ""
-        options["connect_args"] = {"connect_timeout": _CONNECT_S, "options": f"-c timezone=UTC{limit}"}
-    elif kind == "mariadb":
-        limit = f", max_statement_time={limit_s}" if limit_s else ""
-        options["connect_args"] = {
-            "connect_timeout": _CONNECT_S,
-            "read_timeout": 120,
-            "write_timeout": 120,
-            "charset": "utf8mb4",
-            "init_command": f"SET time_zone='+00:00'{limit}",
-        }
-    if kind != "sqlite":
-        options |= {"pool_size": 4, "max_overflow": 0, "pool_timeout": 10, "pool_pre_ping": True}
-    engine = create_engine(url, **options)
-    if kind == "sqlite":
-        event.listen(engine, "connect", _prepare_sqlite)
-        event.listen(engine, "begin", _begin_sqlite_read if limit_s else _begin_sqlite)
-    return engine
-
-
-def _prepare_sqlite(connection: Any, record: object) -> None:
-    # Otherwise the driver would begin transactions by itself, and end them before DDL.
-    connection.isolation_level = None
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=10000", "wal_autocheckpoint=8000"):
-        connection.execute(f"PRAGMA {pragma}")
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def _begin_sqlite_read(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN")
+@contextmanager
+def _disposed(engine: Engine) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        engine.dispose()
 
 
 def _insert(table: Table, dialect: Dialect, *, replace: bool) -> str:
@@ -208,10 +188,6 @@ def _times(table: Table) -> tuple[int, ...]:
     return tuple(place for place, column in enumerate(table.columns) if column.name in TIMES)
 
 
-def _naive(instant: int) -> datetime:
-    return _EPOCH + timedelta(milliseconds=instant)
-
-
 def _iso(instant: int) -> str:
     return f"{_iso_second(instant // 1000)}.{instant % 1000:03d}000"
 
@@ -223,10 +199,10 @@ def _iso_second(second: int) -> str:
 
 def _seconds(instant: int) -> datetime:
     """MariaDB's TIMESTAMP has whole seconds, and begins one second after the epoch."""
-    return _EPOCH + timedelta(seconds=max(1, instant // 1000))
+    return utc(max(1, instant // 1000) * 1000)
 
 
-_TIMES: dict[str, _Convert] = {"sqlite": _iso, "postgresql": _naive, "mariadb": _seconds}
+_TIMES: dict[str, _Convert] = {"sqlite": _iso, "postgresql": utc, "mariadb": _seconds}
 #: the statements that take and give back the lock of migrations
 _LOCKS = {
     "postgresql": ("SELECT pg_advisory_lock(:lock)", "SELECT pg_advisory_unlock(:lock)"),

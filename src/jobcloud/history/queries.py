@@ -26,8 +26,6 @@ from jobcloud.history.tables import attempts, prefix, runs, traces
 Found: TypeAlias = Mapping[str, Any]
 By: TypeAlias = Literal["job", "app", "team", "total"]
 QUANTILES: Final = (50, 95, 99)
-#: groups of one page of statistics
-MAX_GROUPS = 1_000
 _CURSOR = re.compile(r"[0-9a-f]{32}")
 _LATER = "try again in a few seconds"
 
@@ -95,17 +93,19 @@ class Reader:
         """Attempts, the newest end first, and the next cursor ("" at the end). `wanted.state`: an End of status.py."""
         return self._page(attempts, [*_where(attempts, wanted), *_equal(attempts, outcome=wanted.state)], limit, cursor)
 
-    def events(self, task_id: str) -> list[Found]:
-        """The states of one attempt, oldest first."""
-        with self._connect() as connection:
-            statement = select(traces).where(traces.c.task_id == task_id).order_by(traces.c.id).limit(MAX_GROUPS)
-            return [row._asdict() for row in connection.execute(statement)]
+    def events(self, task_id: str, limit: int, cursor: str = "") -> tuple[list[Found], str]:
+        """The states of one attempt, oldest first, and the next cursor ("" at the end)."""
+        with self.connect() as connection:
+            statement = select(traces).where(traces.c.task_id == task_id, traces.c.id > cursor)
+            found = connection.execute(statement.order_by(traces.c.id).limit(limit + 1)).all()
+        rows: list[Found] = [row._asdict() for row in found[:limit]]
+        return rows, str(rows[-1]["id"]) if len(found) > limit else ""
 
     def statistics(self, by: By, wanted: Wanted, limit: int = 100, cursor: str = "") -> tuple[list[Statistics], str]:
         """Statistics of the groups whose names follow `cursor`, sorted by name, and the next cursor."""
         group: ColumnElement[str] = literal("") if by == "total" else attempts.c[by]
         where = _where(attempts, wanted)
-        with self._connect() as connection:
+        with self.connect() as connection:
             found: dict[str, Statistics] = {"": Statistics("")} if by == "total" else {}
             for row in connection.execute(_sums(group, where)):
                 _add(found.setdefault(row.name, Statistics(row.name)), row)
@@ -124,15 +124,16 @@ class Reader:
             if not _CURSOR.fullmatch(cursor):
                 raise ConfigError("is not a cursor of this server", field="cursor", fix="pass nextCursor of a page")
             where = [*where, table.c.id < cursor]
-        with self._connect() as connection:
+        with self.connect() as connection:
             found = connection.execute(page_of(table, where, limit + 1)).all()
         rows: list[Found] = [row._asdict() for row in found[:limit]]
         return rows, str(rows[-1]["id"]) if len(found) > limit else ""
 
     @contextmanager
-    def _connect(self) -> Iterator[Connection]:
+    def connect(self) -> Iterator[Connection]:
+        """A connection for one question. Raises Unavailable for the errors of the database."""
         try:
-            with self._opened().engine.connect() as connection:
+            with self._opened().question() as connection:
                 yield connection
         except SQLAlchemyError as error:
             problem = " ".join(str(getattr(error, "orig", None) or error).split())[:200]

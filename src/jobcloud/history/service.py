@@ -32,9 +32,18 @@ class HistoryOptions:
 
 
 class History:
-    """start → (publish | fill)* → stop. A sink: `publish` never waits."""
+    """start → (publish | fill)* → stop. A sink: `publish` never waits.
 
-    def __init__(self, options: HistoryOptions, data: Path, now_ms: Callable[[], int]) -> None:
+    `registered`: the number of registered jobs of the team `default`, or None if it is unknown. Called on the thread.
+    """
+
+    def __init__(
+        self,
+        options: HistoryOptions,
+        data: Path,
+        now_ms: Callable[[], int],
+        registered: Callable[[], int | None] = lambda: None,
+    ) -> None:
         url, password = options.url or f"sqlite:///{(data / FILE_NAME).absolute()}", options.password
         self._writer = Writer(
             lambda: Database(url, password),
@@ -42,6 +51,7 @@ class History:
             options.limits,
             queue=options.queue,
             now_ms=now_ms,
+            registered=registered,
         )
         self.reader = Reader(lambda: Database(url, password, reading=True))
 
@@ -71,7 +81,7 @@ class History:
         if state.problem:
             found.append(f"the database of the history is away, events wait on disk: {state.problem}")
         if state.dropped:
-            found.append(f"the history has lost {state.dropped} events: there was no room for them")
+            found.append(f"the history lacks {state.dropped} events or rows: they found no room, or were refused")
         return tuple(found)
 
     def stop(self) -> None:

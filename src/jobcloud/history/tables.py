@@ -7,12 +7,13 @@ written twice is one row.
 
 Instants are integers: milliseconds since the Unix epoch. Only the two tables of Elastic-Job use the database's types
 for times. These times are in UTC, and MariaDB cuts them to whole seconds. The two tables have the names, columns and
-index that Elastic-Job 2.1.5 gives them.
+index that Elastic-Job 2.1.5 gives them, and further indexes for searches (`elastic_job_search`).
 """
 
 from __future__ import annotations
 
 import hashlib
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final
 
@@ -96,6 +97,7 @@ attempts = Table(
     Index("history_attempts_app", "app", "id"),
     Index("history_attempts_team", "team", "id"),
     Index("history_attempts_run", "run_id", "id"),
+    Index("history_attempts_outcome", "team", "outcome", "id"),
     **_OPTIONS,
 )
 
@@ -128,6 +130,12 @@ executions = Table(
     Column("is_success", Integer, nullable=False),
     Column("start_time", _TIME),
     Column("complete_time", _TIME),
+    Index("history_executions_start", "start_time", "id", "job_name"),
+    Index("history_executions_job", "job_name", "start_time", "id"),
+    Index("history_executions_success", "is_success", "start_time", "id"),
+    Index("history_executions_job_success", "job_name", "is_success", "start_time", "id"),
+    Index("history_executions_ip", "ip", "start_time", "id"),
+    Index("history_executions_task", "task_id"),
     **_OPTIONS,
 )
 
@@ -146,6 +154,9 @@ traces = Table(
     Column("message", String(4000)),
     Column("creation_time", _TIME),
     Index(_bare("TASK_ID_STATE_INDEX"), "task_id", "state"),
+    Index("history_traces_job", "job_name", "id"),
+    Index("history_traces_state", "state", "id"),
+    Index("history_traces_agent", "slave_id", "id"),
     **_OPTIONS,
 )
 
@@ -156,6 +167,8 @@ REPLACED: Final = frozenset({"runs"})
 TIMES: Final = frozenset({"start_time", "complete_time", "creation_time"})
 
 _MAX_INSTANT = (1 << 48) - 1
+_EPOCH = datetime(1970, 1, 1)  # the drivers want UTC without a zone
+_LAST_MS = 253_402_300_799_000  # the last second that a datetime can hold
 
 
 def row_id(instant: int, name: str) -> str:
@@ -174,3 +187,13 @@ def prefix(instant: int) -> str:
     if instant >> 48:
         instant = min(max(instant, 0), _MAX_INSTANT)
     return f"{instant:012x}"
+
+
+def utc(instant: int) -> datetime:
+    """An instant as the tables of Elastic-Job hold it: in UTC, without a zone. It is at most the end of year 9999."""
+    return _EPOCH + timedelta(milliseconds=min(instant, _LAST_MS))
+
+
+def instant_of(moment: datetime | None) -> int:
+    """The instant of a time in the tables of Elastic-Job; 0 for none."""
+    return (moment - _EPOCH) // timedelta(milliseconds=1) if moment is not None else 0

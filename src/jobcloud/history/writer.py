@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from sqlalchemy.exc import DataError, IntegrityError
 
 from jobcloud.history.database import Database
+from jobcloud.history.registrations import Registrations
 from jobcloud.history.retention import Limits, Retention
 from jobcloud.history.rows import Batch, Event, of_events, of_state
 from jobcloud.history.spool import Spool
@@ -31,19 +32,21 @@ _TURN_S = 1.0
 #: events of one batch; the thread wakes early if this many wait
 BATCH = 5_000
 _FIRST_RETRY_S, _MAX_RETRY_S = 1.0, 30.0
-# Of the runs that a new leader hands over, those count that ended after the newest end in the database, or at most this
-# long before: clocks differ, and batches wait.
+# A new leader hands over all ended runs of its state. The thread writes those that ended later than the newest end in
+# the database minus this time: clocks differ, and batches may wait in the spool of another scheduler.
 _OVERLAP_MS = 600_000
 # The number of runs of the state that one batch holds.
 _RUNS = 200
-# Errors of one row. Any other error is a fault of the database and may pass.
+# Errors of one row. Any other error is a fault of the database, and the same batch may succeed later.
 _OF_A_ROW = (DataError, IntegrityError, UnicodeError, OverflowError)
 
 
 @dataclass(frozen=True, slots=True)
 class WriterState:
-    """`waiting`: events in the queue. `spooled_bytes`: batches on disk. `written` and `dropped`: events so far.
+    """`waiting`: events in the queue. `spooled_bytes`: batches on disk.
 
+    `written`: events so far that went to the database or to the spool. `dropped`: events so far that found no room or
+    could not be turned into rows, plus rows that the database refused. An event whose rows were refused counts in both.
     `problem`: why the database has taken nothing since `since_ms`, or "".
     """
 
@@ -76,6 +79,7 @@ class Writer:
         queue: int = 100_000,
         now_ms: Callable[[], int],
         monotonic: Callable[[], float] = time.monotonic,
+        registered: Callable[[], int | None] = lambda: None,
     ) -> None:
         self._open_database = open_database
         self._spool = spool
@@ -92,6 +96,7 @@ class Writer:
         self._turns = 0
         self._database: Database | None = None
         self._retention = Retention(limits, now_ms)
+        self._registrations = Registrations(registered, now_ms)
         self._written = self._dropped = 0
         self._problem, self._since_ms = "", 0
         self._retry_at = self._retry_s = 0.0
@@ -170,7 +175,7 @@ class Writer:
         if last:
             return
         if self._ready():
-            self._attempt(self._catch_up)
+            self._attempt(self._fill_gaps)
 
     def _keep(self, events: list[Event]) -> None:
         """Write events to the database, or else to the spool."""
@@ -186,8 +191,11 @@ class Writer:
         else:
             self._dropped += len(events)
 
-    def _catch_up(self, database: Database) -> None:
-        """While few events wait: write the spool and a new leader's runs, and delete what is over the limits."""
+    def _fill_gaps(self, database: Database) -> None:
+        """While few events wait: move the spool's batches and a new leader's runs into the database.
+
+        Then delete what is over the limits, and keep the number of registered jobs.
+        """
 
         def write(batch: Batch) -> None:
             self._write(database, batch)
@@ -203,6 +211,7 @@ class Writer:
             if not known.runs and self._known is known:
                 self._known = None
         if self._leads:
+            self._registrations.run(database)
             self._retention.run(database, self._pressed)
 
     def _pressed(self) -> bool:

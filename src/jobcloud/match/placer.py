@@ -60,7 +60,8 @@ _INDEX: Final = _placer_plain.INDEX
 #: The default of the list arguments of ``Placer.shape``. An argument that is this object was not given.
 _NONE: Final[tuple[Any, ...]] = ()
 _MAGIC: Final = b"JCPLACE2"
-_FIRST_MAGIC: Final = b"JCPLACE1"  # groups and executors are lists, by number
+#: In snapshots with this magic, groups and executors are lists of names. The index of a name is its number.
+_FIRST_MAGIC: Final = b"JCPLACE1"
 _DECIMAL: Final = re.compile(r"\+?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _EXACT: Final = Context(prec=40, traps=[Inexact])
 
@@ -84,6 +85,7 @@ class Shape:
 class Why:
     """Why one more task of a shape is not placed now: counts of hosts, and amounts in thousandths.
 
+    ``hosts``: the number of all hosts. ``could_ever_fit``: whether some allowed host, if empty, would take the task.
     ``lacking``: for each resource, how many usable hosts have too little of it. ``failing``: for each constraint, as
     text, how many hosts fail it. ``disabled``, ``crowded``, ``occupied``, ``ruled_out``: how many hosts are disabled,
     have the maximum of the group's tasks, have an exclusive task, or break a rule. ``nearest``: the host that is
@@ -189,11 +191,12 @@ class _Host:
 class Placer:
     """Places named tasks on named hosts.
 
-    ``dimensions``: the names of the resources; "ports" is the dimension whose units are numbered. ``fixed_ports``: the
-    ports that only tasks that request them by number get. ``matcher``: the class of the matcher (``PlainMatcher``
-    selects plain Python throughout); ``options`` are passed to the matcher (``fitness``, ``engine``). Each dimension
-    has a fitness that packs it alone; for "cpus" the name is ``pack_cpus``. Every method raises
-    MatchError for an invalid argument before it changes anything. Only one thread may use a placer at a time.
+    ``dimensions``: the names of the resources; "ports" is the dimension whose units are numbered. ``fixed_ports``: a
+    task gets one of these ports only if it requests the port by number. ``matcher``: the class of the matcher
+    (``PlainMatcher`` selects plain Python throughout); ``options`` are passed to the matcher (``fitness``, ``engine``).
+    The fitness ``pack_NAME``, such as ``pack_cpus``, looks only at the dimension NAME and fills hosts one after the
+    other. Every method raises MatchError for an invalid argument before it changes anything. Only one thread may use a
+    placer at a time.
     """
 
     def __init__(
@@ -389,7 +392,8 @@ class Placer:
         """
         plain = constraints is _NONE and soft is _NONE and rules is _NONE and fixed_ports is _NONE
         plain = plain and group == executor == "" and executor_amounts is None and exclusive is False
-        if plain and type(max_per_host) is int and max_per_host == 0:  # and not False, which is refused
+        # False == 0, but False must reach the check that refuses it.
+        if plain and type(max_per_host) is int and max_per_host == 0:
             options, request, same = self._no_options, tuple(self._row("amounts", amounts)), self._plain_shapes
         else:
             limits = group, max_per_host, rules, exclusive
@@ -446,7 +450,8 @@ class Placer:
 
     def _add_class(self, request: NDArray[np.int64], options: _Options) -> int:
         if options.hard or options.soft:
-            self._refresh_masks()  # older shapes may lack changes of hosts; the mask of the new shape has them already
+            # The mask of the new shape is up to date. The masks of older shapes may not be, so update them first.
+            self._refresh_masks()
         for rule in class_rules(options.rules):
             if rule.group not in self._groups.name:
                 raise MatchError(
@@ -528,7 +533,7 @@ class Placer:
     # ---- tasks
 
     def place(self, tasks: Iterable[tuple[str, Shape]], *, limit: int = -1) -> list[tuple[str, str | None]]:
-        """Place named tasks in this order. Returns (task, host) for each; host is None if there is no room.
+        """Place named tasks in this order. Returns (task, host) for each; host is None if no host can take the task.
 
         ``limit``: at most this many tasks are placed (-1: no limit). Once they are placed, the remaining tasks are not
         tried, and the result lacks them.
@@ -536,18 +541,22 @@ class Placer:
         return self._placed(_list("tasks", tasks), partial(self.matcher.match, limit=limit))
 
     def place_together(self, tasks: Iterable[tuple[str, Shape]], *, minimum: int = -1) -> list[tuple[str, str | None]]:
-        """Place the tasks, or none if fewer than ``minimum`` (-1: all) find room. Returns the same as ``place``."""
+        """Place the tasks, or none if fewer than ``minimum`` (-1: all) find a host. Returns the same as ``place``."""
         return self._placed(_list("tasks", tasks), partial(self.matcher.match_gang, minimum=minimum), complete=True)
 
     def assign(self, task: str, shape: Shape, host: str, *, ports: Sequence[int] = ()) -> None:
-        """Register a task that already runs on the host. Checks neither room nor rules. ``ports``: all its ports."""
+        """Register a task that already runs on the host. Checks neither free amounts nor rules.
+
+        ``ports``: its ports, which must be free. The fixed ports of the shape may be left out.
+        """
         self._known(shape)
         slot = self._slot(host)
         held = set(shape.fixed_ports).union(_port("ports", port) for port in ports)
         pool = self._host_at(slot).free_ports
         drawn = held.difference(shape.fixed_ports)
         if len(drawn) != shape.any_ports or not drawn.issubset(pool):
-            raise MatchError(f"ports must be {shape.any_ports} free ports of host {host!r:.60}, not {sorted(drawn)}")
+            what = f"{shape.any_ports} free ports of host {host!r:.60}, in addition to its fixed ports"
+            raise MatchError(f"ports must be {what}, not {sorted(drawn)}")
         with self._entered([(task, shape)]) as ([claim], _):
             claim.release_id = self.matcher.assign(shape.number, slot)
         index = claim.release_id & _INDEX
@@ -652,11 +661,13 @@ class Placer:
 
     def host_of(self, task: str) -> str | None:
         """The host of the task; None if it is not placed."""
+        _name("task", task)
         claim = self._claims.get(task)
         return self._names[self.matcher.slots(np.array([claim.release_id], dtype=np.int64))[0]] if claim else None
 
     def ports_of(self, task: str) -> tuple[int, ...]:
         """The ports of the task, fixed ports included."""
+        _name("task", task)
         return self._ports.get(task, ())
 
     def why(self, shape: Shape) -> Why:
@@ -924,7 +935,7 @@ class Placer:
             of_bound = np.repeat(np.arange(len(self._bound)), [len(some) for some in self._bound.values()])
             used = {constraint for hard, soft in self._bound for constraint in (*hard, *(c for c, _ in soft))}
             number = {constraint: at for at, constraint in enumerate(used, 1)}
-            # Each list begins with entry 0, which always holds, because ``reduceat`` takes no empty lists.
+            # ``reduceat`` takes no empty lists. So each list begins with entry 0, a condition that always holds.
             hard = _Lists([[0, *(number[c] for c in hard)] for hard, _ in self._bound])
             soft = _Lists([[0, *(number[c] for c, _ in soft)] for _, soft in self._bound])
             weights = np.array(
@@ -943,7 +954,7 @@ class Placer:
         return [None if host is None else host.attributes for host in hosts]
 
     def _slot(self, host: str) -> int:
-        if host not in self._slots:
+        if not isinstance(host, str) or host not in self._slots:
             raise MatchError(f"there is no host {host!r:.80}")
         return self._slots[host]
 

@@ -10,7 +10,7 @@ The modules, by stage:
 | 2 offers → launches | `cycle` · `cluster` · `launch` |
 | 3 updates → next attempt | `tasks` · `status` · `retry` · `reconciliation` · `timeouts` |
 | 4 executors | `executors` · `warm_executors` · `circuit_breakers` |
-| 5 operators | `commands` · `backfills` · `drains` · `rollouts` · `revisions` |
+| 5 operators | `commands` · `app_versions` · `backfills` · `drains` · `rollouts` · `revisions` |
 | reading | `explain` · `reason` · `attempts` · `traces` · `invariants` |
 
 Hot paths use module constants such as `_ACTIVE` for enumeration members, because each access to a member costs a

@@ -99,7 +99,7 @@ class Backfills(Part):
 
     def on_tick(self, at: int) -> None:
         for name in list(self._state.backfills):
-            self._state.isolated(name, at, self._go_on, name, at)
+            self._state.isolated(name, at, self._begin, name, at)
 
     def next_wake(self, at: int) -> int | None:
         return at if any(map(self._may_start, self._state.backfills)) else None
@@ -112,7 +112,7 @@ class Backfills(Part):
         if name in self._state.backfills:
             self._state.delete(Kind.BACKFILL, name)
 
-    def _go_on(self, name: str, at: int) -> None:
+    def _begin(self, name: str, at: int) -> None:
         job = self._state.jobs[name]
         while self._may_start(name):
             found = self._state.backfills[name]

@@ -188,7 +188,7 @@ class Cluster:
         return next(iter(self._received.values()), None)
 
     def lose_agent(self, agent_id: str) -> None:
-        """The agent is unreachable: drop its offers. Its claims stay until Mesos reports the ends of its tasks."""
+        """The agent is unreachable or gone: drop its offers. Its claims stay until its tasks have ended."""
         entry = self.agents.get(agent_id)
         if entry is None:
             return
@@ -210,7 +210,7 @@ class Cluster:
         return [offer_id for entry in entries if entry is not None for offer_id in entry.offers]
 
     def forget_idle_agents(self, unseen_since: int) -> None:
-        """Drop agents that are lost, or were last offered before `unseen_since`.
+        """Drop agents that are unreachable or gone, or were last offered before `unseen_since`.
 
         An agent with offers, claims or reservations is kept.
         """

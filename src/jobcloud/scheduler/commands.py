@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from jobcloud.config import App, Job, JobKind
-from jobcloud.errors import ConfigError, Conflict, NotFound
+from jobcloud.errors import ConfigError, Conflict, NotFound, Outdated
 from jobcloud.messages import (
     Apply,
     CancelRun,
@@ -38,6 +38,7 @@ from jobcloud.model import (
     pause_key,
 )
 from jobcloud.scheduler import launch, recovery, retry, revisions
+from jobcloud.scheduler.app_versions import AppVersions
 from jobcloud.scheduler.firings import Firings
 from jobcloud.scheduler.part import Hooks, Part
 from jobcloud.scheduler.rollouts import Rollouts
@@ -52,7 +53,14 @@ class Commands(Part):
     """Each method that takes a command carries the command out, or raises Refused and changes nothing."""
 
     def __init__(
-        self, state: State, hooks: Hooks, firings: Firings, timetable: Timetable, tasks: Tasks, rollouts: Rollouts
+        self,
+        state: State,
+        hooks: Hooks,
+        firings: Firings,
+        timetable: Timetable,
+        tasks: Tasks,
+        rollouts: Rollouts,
+        versions: AppVersions,
     ) -> None:
         super().__init__(state)
         self._hooks = hooks
@@ -60,6 +68,7 @@ class Commands(Part):
         self._timetable = timetable
         self._tasks = tasks
         self._rollouts = rollouts
+        self._versions = versions
 
     def restore(self, at: int) -> None:
         """Apply the stored configuration as if each job had just been enabled with it."""
@@ -83,15 +92,17 @@ class Commands(Part):
     def put_app(self, event: PutApp) -> None:
         app, known = event.app, self._state.apps.get(event.app.key)
         if known is not None and not event.replace:
-            raise Conflict(f"app {app.key} exists", field="appName", fix="update it, or choose another name")
+            raise _exists("app", app.key)
         if known is None and event.replace:
             raise NotFound(f"there is no app {app.key}", field="appName", fix="register it first")
+        _check_revision(known, event.expected)
         if app == known:
             return
         plan = self._plan(app)
         # If the app's record was lost, the running tasks may be of any version.
         renewed = known is None or plan.id != self._state.plan_of(app.key).id
         self._state.put(Kind.APP, app.key, app)
+        self._versions.add(app, known, event.at)
         self._state.plans[app.key] = plan
         for hook in self._hooks.app_changed:
             hook(app.key)
@@ -116,13 +127,19 @@ class Commands(Part):
         return plan
 
     def remove_app(self, event: RemoveApp) -> None:
-        self._state.app(event.app)
+        _check_revision(self._state.app(event.app), event.expected)
         jobs = self._state.jobs_of(event.app)
-        if jobs and not event.jobs:
+        registered = sum(not job.ad_hoc for job in jobs)
+        running = sum(bool(job.ad_hoc and self._state.queue.unfinished(job.key)) for job in jobs)
+        if registered and not event.jobs:
             raise Conflict(
-                f"app {event.app} has {len(jobs)} jobs", field="appName", fix="remove them first, or ask for both"
+                f"app {event.app} has {registered} jobs", field="appName", fix="remove them first, or ask for both"
             )
+        if running and not event.jobs:
+            problem = f"{running} ad-hoc runs of app {event.app} have not ended"
+            raise Conflict(problem, field="appName", fix="cancel them first, or remove the app with its jobs")
         self._state.delete(Kind.APP, event.app)
+        self._versions.forget(event.app)
         self._state.plans.pop(event.app, None)
         self._state.set_app_disabled(event.app, disabled=False)
         self._forget_pause(pause_key(app=event.app))
@@ -151,7 +168,12 @@ class Commands(Part):
     def check_apply(self, event: Apply) -> None:
         """Raises Refused if `apply` would refuse the command."""
         for app in event.apps:
+            if event.create and app.key in self._state.apps:
+                raise _exists("app", app.key)
             self._plan(app)
+        for job in event.jobs:
+            if event.create and job.key in self._state.jobs:
+                raise _exists("job", job.key)
         apps = self._state.apps.keys() | {app.key for app in event.apps}
         for job in event.jobs:
             if job.app_key not in apps:
@@ -162,23 +184,25 @@ class Commands(Part):
         # After this check, nothing is refused. The check covers all refusals of `put_app` and `put_job`, except those
         # that the right value of `replace` excludes.
         self.check_apply(event)
-        for job in event.left_out(list(self._state.jobs.values())) if event.prune else ():
+        registered = [job for job in self._state.jobs.values() if not job.ad_hoc]
+        for job in event.left_out(registered) if event.prune else ():
             self._remove_job(job, event.at)
         for app in event.apps:
             self.put_app(PutApp(event.at, app, app.key in self._state.apps))
         for job in event.jobs:
-            self.put_job(PutJob(event.at, job, job.key in self._state.jobs))
+            self.put_job(PutJob(event.at, job, job.key in self._state.jobs, event.enabled))
 
     # ------------------------------------------------------------------------------------------------- jobs
 
     def put_job(self, event: PutJob) -> None:
         job, known = event.job, self._state.jobs.get(event.job.key)
         if known is not None and not event.replace:
-            raise Conflict(f"job {job.key} exists", field="jobName", fix="update it, or choose another name")
+            raise _exists("job", job.key)
         if known is None and event.replace:
             raise NotFound(f"there is no job {job.key}", field="jobName", fix="register it first")
         if job.app_key not in self._state.apps:
             raise NotFound(f"there is no app {job.app_key}", field="appName", fix="register the app first")
+        _check_revision(known, event.expected)
         if job == known:
             return
         paused = known is not None and self._state.paused(known.key)
@@ -206,7 +230,9 @@ class Commands(Part):
         )
 
     def remove_job(self, event: RemoveJob) -> None:
-        self._remove_job(self._state.job(event.job), event.at)
+        job = self._state.job(event.job)
+        _check_revision(job, event.expected)
+        self._remove_job(job, event.at)
 
     def set_job_enabled(self, event: SetJobEnabled) -> None:
         job = self._state.job(event.job)
@@ -227,7 +253,7 @@ class Commands(Part):
             raise Conflict(f"job {job.key} is resident: it cannot be triggered", field="jobName")
         key = event.terms.key
         if key and (known := self._firings.with_key(job.key, key)) is not None:
-            if known.terms != event.terms:
+            if not known.terms.same(event.terms):
                 problem = f"{known.id} was triggered with this key and other values"
                 raise Conflict(problem, field="key", fix="choose another key")
             return
@@ -245,11 +271,9 @@ class Commands(Part):
 
     def _remove_job(self, job: Job, at: int) -> None:
         # The records are deleted first. Otherwise a resident job would start its cancelled shards again.
-        self._state.delete(Kind.JOB, job.key)
-        self._state.delete(Kind.JOB_STATE, job.key)
+        self._state.delete_job(job.key)
         self._forget_pause(pause_key(job=job.key))
-        self._tasks.cancel(job.key, at, "the job was removed")
-        self._state.faults.pop(job.key, None)
+        self._tasks.cancel(job.key, at, "the job was removed" if not job.ad_hoc else "its app was removed")
         for hook in self._hooks.job_removed:
             hook(job.key)
         self._state.publish(at, Topic.CONFIG, f"job {job.key} is removed", job=job.key)
@@ -289,6 +313,8 @@ class Commands(Part):
         There is no catch-up of fire times at which the job was disabled.
         """
         if self._state.enabled(job.key):
+            if job.ad_hoc:
+                return  # its run goes on
             self._timetable.go_on(job, at, ahead_ms=REVIVED_MS)
             self._firings.ensure_resident(job, at)
             self._rollouts.roll_out(job, at)
@@ -446,13 +472,26 @@ class Commands(Part):
                 f"Mesos says that {task.id} is {task.state}", field="taskId",
                 fix="end it with `jobcloud kill`, or use force if you know that it no longer runs",
             )  # fmt: skip
-        self._tasks.end(task, lost(task, "an operator declared it dead"), event.at)
+        self._tasks.end(task, lost(task, "an operator declared it lost"), event.at)
 
     def _running(self, task_id: str) -> Task:
         task = self._state.tasks.get(task_id)
         if task is None:
             raise NotFound(f"no task {task_id} is running", field="taskId", fix="`jobcloud tasks` lists them")
         return task
+
+
+def _check_revision(known: App | Job | None, expected: tuple[str, ...] | None) -> None:
+    """Raises Outdated if a known app or job has none of the expected revisions. None: any revision will do."""
+    if known is None or expected is None or revisions.of_record(known) in expected:
+        return
+    kind = "app" if isinstance(known, App) else "job"
+    problem = f"{kind} {known.key} has changed since you read it"
+    raise Outdated(problem, field=f"{kind}Name", fix="read it again and repeat your change")
+
+
+def _exists(kind: str, key: str) -> Conflict:
+    return Conflict(f"{kind} {key} exists", field=f"{kind}Name", fix="update it, or choose another name")
 
 
 def _check_items(job: Job, field: str, items: Sequence[int]) -> None:

@@ -40,6 +40,7 @@ from jobcloud.messages import (
     ReportProblem,
     Resubscribe,
     Retry,
+    RunAdHoc,
     SendFailed,
     SetAppEnabled,
     SetJobEnabled,
@@ -51,14 +52,17 @@ from jobcloud.messages import (
     Trigger,
     UndrainAgent,
 )
+from jobcloud.model import Firing
 from jobcloud.scheduler import invariants
+from jobcloud.scheduler.ad_hoc_runs import AdHocRuns
 from jobcloud.scheduler.alerts import Alerts
+from jobcloud.scheduler.app_versions import AppVersions
 from jobcloud.scheduler.backfills import Backfills
 from jobcloud.scheduler.circuit_breakers import CircuitBreakers
 from jobcloud.scheduler.commands import Commands
 from jobcloud.scheduler.cycle import Cycle
 from jobcloud.scheduler.drains import Drains
-from jobcloud.scheduler.executors import Executors
+from jobcloud.scheduler.executors import Executors, ExecutorState
 from jobcloud.scheduler.explain import AgentView, Explainer, Explanation, agent_views
 from jobcloud.scheduler.firings import Firings
 from jobcloud.scheduler.part import Hooks
@@ -82,7 +86,7 @@ class Scheduler:
 
     `epoch` is unique to this leader. New ids are made from the epoch and a counter, except those of cron firings. The
     same stored state, epoch and events give the same effects. Readers may use the tables, `cluster` and `queue`, but
-    must not change them.
+    must not change them. `jobs` and `job_states` include the jobs of ad-hoc runs, and `ad_hoc` has only those.
     """
 
     def __init__(self, policy: Policy, stored: Stored, epoch: int, at: int, matcher: MakeMatcher = Matcher):
@@ -91,15 +95,18 @@ class Scheduler:
         self._state = state = State(policy, stored, epoch, at, matcher)
         self.apps = state.apps
         self.jobs = state.jobs
+        self.ad_hoc = state.ad_hoc
         self.job_states = state.job_states
         self.disabled_apps = state.disabled_apps
         self.firings = state.firings
+        self.newest = state.newest
         self.attempts = state.attempts
         self.tasks = state.tasks
         self.executors = state.executors
         self.drains = state.drains
         self.pauses = state.pauses
         self.backfills = state.backfills
+        self.app_versions = state.app_versions
         self.alerts = state.alerts
         self.alert_messages = state.alert_messages
         self.silences = state.silences
@@ -107,20 +114,22 @@ class Scheduler:
         self.cluster = state.cluster
         self.queue = state.queue
         self._hooks = hooks = Hooks()
-        firings = Firings(state, hooks)
-        executors = Executors(state)
+        self._firings = firings = Firings(state, hooks)
+        self._executors = executors = Executors(state)
         circuit_breakers = CircuitBreakers(state)
         reconciliation = Reconciliation(state)
         self._tasks = Tasks(state, hooks, firings, reconciliation)
         self._timetable = Timetable(state, hooks, firings, self._tasks)
         self._backfills = Backfills(state, firings)
+        ad_hoc_runs = AdHocRuns(state, hooks, firings)
         self._restorations = Restorations(state, firings)
         self._warm_executors = WarmExecutors(state, executors, circuit_breakers, self._tasks)
         self._cycle = Cycle(state, hooks, firings, executors, circuit_breakers, self._warm_executors)
         self._drains = Drains(state, reconciliation, self._tasks, self._cycle)
         rollouts = Rollouts(state, hooks, firings, reconciliation, self._tasks)
+        versions = AppVersions(state)
         self._alerts = Alerts(state)
-        self._commands = commands = Commands(state, hooks, firings, self._timetable, self._tasks, rollouts)
+        self._commands = commands = Commands(state, hooks, firings, self._timetable, self._tasks, rollouts, versions)
         # Each hook calls the parts in this order. `restore`: a part comes after those that it needs, and `commands`
         # applies the configuration last. `on_tick`: work becomes due before the cycle places it, and the parts that
         # kill tasks come before reconciliation.
@@ -128,6 +137,7 @@ class Scheduler:
             self._timetable,
             firings,
             self._backfills,
+            ad_hoc_runs,
             executors,
             circuit_breakers,
             self._drains,
@@ -138,6 +148,7 @@ class Scheduler:
             self._warm_executors,
             reconciliation,
             self._cycle,
+            versions,
             *([self._alerts] if policy.alert_channels else []),
             commands,
             *([Traces(state)] if policy.traced else []),
@@ -166,6 +177,7 @@ class Scheduler:
             SetJobEnabled: commands.set_job_enabled,
             Apply: commands.apply,
             Trigger: commands.trigger,
+            RunAdHoc: ad_hoc_runs.run,
             SetPaused: commands.set_paused,
             BackfillJob: self._backfills.backfill,
             CancelBackfill: self._backfills.cancel,
@@ -257,7 +269,7 @@ class Scheduler:
         self.cluster.lose_agent(event.agent_id)
         for agent_lost in self._hooks.agent_lost:
             agent_lost(event.agent_id, event.at)
-        self._state.publish(event.at, Topic.CLUSTER, f"agent {event.agent_id} is lost")
+        self._state.publish(event.at, Topic.CLUSTER, f"agent {event.agent_id} is unreachable or gone")
 
     def _on_send_failed(self, event: SendFailed) -> None:
         for send_failed in self._hooks.send_failed:
@@ -292,6 +304,11 @@ class Scheduler:
         return self._timetable.due.get(job)
 
     @property
+    def due(self) -> Mapping[str, int]:
+        """Job → the instant at which it is due next, for the jobs that are scheduled."""
+        return self._timetable.due
+
+    @property
     def cycles(self) -> int:
         """How many scheduling cycles this leader has run."""
         return self._cycle.cycles
@@ -305,6 +322,10 @@ class Scheduler:
         """How many shards wait."""
         return self.queue.depth(at, self.enabled)
 
+    def firings_of(self, job: str) -> list[Firing]:
+        """The known firings of a job."""
+        return list(self._firings.known(job))
+
     def agents(self) -> list[AgentView]:
         """The known agents, with the resources that they offer and that we use there."""
         return agent_views(self._state, self._drains.windows)
@@ -316,6 +337,10 @@ class Scheduler:
     def lacking_executors(self, app: str, at: int) -> Reason | None:
         """Why fewer warm executors of an app run than the app wants; None if enough run."""
         return self._warm_executors.shortage(app, at)
+
+    def executor_states(self) -> dict[str, ExecutorState]:
+        """The state of each executor, by the key of its record."""
+        return {key: self._executors.state_of(key) for key in self.executors}
 
     def story(self, task_id: str) -> list[Publish]:
         """The notices about one task that are still remembered, oldest first."""

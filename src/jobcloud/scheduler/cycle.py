@@ -19,7 +19,7 @@ from jobcloud.messages import (
     Topic,
 )
 from jobcloud.model import MAX_ID_BYTES, NO_OUTCOME, Cause, Firing, Shard, ShardState, Task, changed
-from jobcloud.scheduler import launch, queue, revisions, sharding
+from jobcloud.scheduler import launch, queue, revisions, sharding, trace_context
 from jobcloud.scheduler.circuit_breakers import CircuitBreakers
 from jobcloud.scheduler.cluster import InsufficientResources, Placement, Pool, Request
 from jobcloud.scheduler.executors import Executors
@@ -377,7 +377,8 @@ class Cycle(Part):
         )  # fmt: skip
 
         def describe(task: Task) -> Payload:
-            return sharding.payload(job, firing, task, self._state.fence())
+            traceparent = trace_context.traceparent_of(firing, task, self._state.policy.trace_ratio)
+            return sharding.payload(job, firing, task, self._state.fence(), traceparent)
 
         try:
             launched = self._start(task, placement, pool, describe, at)

@@ -215,7 +215,7 @@ class Drains(Part):
                 down[firing.id] += 1
                 self._tasks.kill(task, at)
             elif at >= plan.deadline_ms and job.failover:
-                self._reconciliation.send_kill(task, at)
+                self._tasks.move(task, at)
             else:
                 continue
             self._state.publish_task(at, Topic.CLUSTER, task, "leaves its agent, which is being drained")

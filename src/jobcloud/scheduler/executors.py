@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sized
+from typing import Literal, TypeAlias
 
 from jobcloud.config import MAX_IDLE_TIMEOUT_MS
 from jobcloud.messages import ExecutorLost, Kind, ShutdownExecutor
@@ -17,6 +18,11 @@ from jobcloud.scheduler.state import State
 from jobcloud.scheduler.status import End, Ending
 
 _INVALID = End.INVALID
+
+
+#: current: new tasks of the app join the executor. outdated: it runs another version of the app or of jobcloud. gone:
+#: it has ended, and the last updates of its tasks have not arrived
+ExecutorState: TypeAlias = Literal["current", "outdated", "gone"]
 
 
 class Executors(Part):
@@ -60,6 +66,13 @@ class Executors(Part):
             if plan.executor_id(known.shares) == known.id:
                 gone = known
         return gone
+
+    def state_of(self, key: str) -> ExecutorState:
+        executor = self._state.executors[key]
+        if key in self.gone:
+            return "gone"
+        known = executor.app in self._state.apps
+        return "current" if known and content_of(executor.id) == self._state.plan_of(executor.app).id else "outdated"
 
     def add(self, executor: Executor) -> None:
         """Add an executor that a task starts."""

@@ -110,7 +110,7 @@ class Explainer:
 
     def explain(self, name: str, at: int) -> Explanation:
         """Why a job's shards are, or are not, running. Raises NotFound."""
-        job, queue = self._state.job(name), self._state.queue
+        job, queue = self._state.ad_hoc.get(name) or self._state.job(name), self._state.queue
         running = queue.running(name)
         waiting = {firing.id: len(queue.startable(firing.id)) for firing in running}
         active = sum(shard.state is ShardState.ACTIVE for firing in running for shard in firing.shards)
@@ -123,7 +123,9 @@ class Explainer:
         standing = [reason for reasons in self._hooks.reasons for reason in reasons(job, head, at)]
         yield from sorted(standing, key=lambda reason: _STANDING.index(reason.code))
         waiting = self._state.queue.startable(head.id) if head is not None else []
-        if head is None:
+        if head is None and job.ad_hoc:
+            yield Reason("not_due", "the ad-hoc run has ended")
+        elif head is None:
             due = self._timetable.due.get(job.key)
             yield Reason("not_due", "no firing is due now" if due else "no firing is due, now or later", at=due or 0)
         elif not waiting:

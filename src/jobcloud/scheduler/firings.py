@@ -23,9 +23,9 @@ _NOT_BEGUN = (ShardState.WAITING, ShardState.CANCELLED)
 _ENDED = tuple(state for state in ShardState if state.ended)
 
 
-# The maximum number of earlier attempts that are kept of a job's ended firings. It applies to `history` and to `dead`
+# The maximum number of earlier attempts that are kept of a job's ended firings. It applies to `kept` and to `dead`
 # separately. In each of them, the newest firing with attempts keeps its attempts in any case.
-_MOST_ATTEMPTS = 10_000
+MOST_ATTEMPTS = 10_000
 
 
 class Ended(deque[str]):
@@ -49,7 +49,7 @@ class Firings(Part):
         super().__init__(state)
         self._hooks = hooks
         #: job → ids of its ended firings, oldest first, without those in `dead`
-        self.history: dict[str, Ended] = {}
+        self.kept: dict[str, Ended] = {}
         #: job → ids of its ended firings with DEAD shards, oldest first
         self.dead: dict[str, Ended] = {}
 
@@ -60,7 +60,7 @@ class Firings(Part):
                 self._remember(firing)
             else:
                 self._state.queue.add(firing)
-        for name in sorted(self.history.keys() | self.dead.keys()):
+        for name in sorted(self.kept.keys() | self.dead.keys()):
             self._prune(name)
         self.clock_set_back(at)
 
@@ -117,7 +117,7 @@ class Firings(Part):
     def reopen(self, ended: Firing, generation: int, changes: Mapping[int, Shard]) -> None:
         """Continue an ended firing. `changes` are the shards that wait again."""
         firing = changed(ended, generation=generation, shards=replaced(ended.shards, changes), ended_ms=0)
-        for kept in (self.history, self.dead):
+        for kept in (self.kept, self.dead):
             ids = kept.get(firing.job, Ended())
             if firing.id in ids:
                 ids.discard(firing, self._attempts(firing.id))
@@ -140,8 +140,6 @@ class Firings(Part):
         states = [shard.state for shard in firing.chosen]
         text = ", ".join(f"{states.count(state)} {state}" for state in _ENDED if state in states)
         self._state.publish(at, Topic.DONE, text, job=firing.job, firing_id=firing.id, state=str(firing.worst))
-        for hook in self._hooks.run_ended:
-            hook(firing, at)
         self._remember(firing)
         self._prune(firing.job)
         job = self._state.jobs.get(firing.job)
@@ -149,6 +147,8 @@ class Firings(Part):
             self._state.emit(RunTraced(firing, job.app_key if job is not None else ""))
         if job is not None:
             self.ensure_resident(job, at)
+        for hook in self._hooks.run_ended:
+            hook(firing, at)
         self._state.request_cycle()
 
     # ------------------------------------------------------------------------------------------------- resident jobs
@@ -193,11 +193,11 @@ class Firings(Part):
             self.put_shards(firing.id, changes, at)
             self._state.request_cycle()
 
-    # ------------------------------------------------------------------------------------------------- history
+    # ------------------------------------------------------------------------------------------------- ended firings
 
     def _remember(self, firing: Firing) -> None:
-        """Firings with DEAD shards have a list of their own, so that successful ones do not displace them."""
-        kept = self.dead if any(shard.state is _DEAD for shard in firing.shards) else self.history
+        """Firings with DEAD shards have a list of their own, so that other firings do not displace them."""
+        kept = self.dead if any(shard.state is _DEAD for shard in firing.shards) else self.kept
         kept.setdefault(firing.job, Ended()).add(firing, self._attempts(firing.id))
 
     def _attempts(self, firing_id: str) -> int:
@@ -208,7 +208,7 @@ class Firings(Part):
     def _prune(self, job: str) -> None:
         """Delete the oldest ended firings of a job beyond the limits. If the job was removed, delete all of them."""
         policy = self._state.policy
-        for kept, limit in ((self.history, policy.history), (self.dead, policy.max_dead)):
+        for kept, limit in ((self.kept, policy.history), (self.dead, policy.max_dead)):
             ended = kept.get(job)
             if ended is None:
                 continue
@@ -217,7 +217,7 @@ class Firings(Part):
                 oldest = self._state.firings[ended[0]]
                 ended.discard(oldest, self._attempts(oldest.id))
                 self._state.delete_firing(oldest.id)
-            while ended.attempts > _MOST_ATTEMPTS:
+            while ended.attempts > MOST_ATTEMPTS:
                 name = next(name for name in ended if name in self._state.attempts)
                 if name == ended[-1]:
                     break
@@ -232,7 +232,10 @@ class Firings(Part):
     # ------------------------------------------------------------------------------------------------- reading
 
     def has_fired(self, job: str, fire_ms: int) -> bool:
-        """Whether the job has a known firing by cron for this fire time. The cluster may have had another name."""
+        """Whether the job has a known firing by cron for this fire time.
+
+        Ids are not compared, because they contain the name of the cluster, which may have changed.
+        """
         return any(firing.fire_ms == fire_ms and firing.cause is Cause.CRON for firing in self.known(job))
 
     def with_key(self, job: str, key: str) -> Firing | None:
@@ -242,20 +245,22 @@ class Firings(Part):
     def known(self, job: str) -> Iterator[Firing]:
         """The firings of the job that have a record."""
         yield from self._state.queue.unfinished(job)
-        for kept in (self.history, self.dead):
+        for kept in (self.kept, self.dead):
             yield from (self._state.firings[name] for name in kept.get(job, ()))
 
     def last_ended(self, job: str) -> Firing | None:
         """The known firing of the job that ended last."""
-        newest = (self._state.firings[kept[job][-1]] for kept in (self.history, self.dead) if job in kept)
+        newest = (self._state.firings[kept[job][-1]] for kept in (self.kept, self.dead) if job in kept)
         return max(newest, key=lambda firing: (firing.ended_ms, firing.fire_ms), default=None)
 
     def reasons(self, job: Job, head: Firing | None, at: int) -> Iterator[Reason]:
         if dead := self.dead.get(job.key):
-            yield Reason("dead", f"{len(dead)} of its runs have used up their attempts, the last is {dead[-1]}")
+            yield Reason(
+                "dead", f"{len(dead)} of its runs have shards that have used up their attempts, the last is {dead[-1]}"
+            )
 
     def indexes(self) -> Mapping[str, Sized]:
-        return {"history": self.history, "dead": self.dead, "attempts": self._state.attempts}
+        return {"kept": self.kept, "dead": self.dead, "attempts": self._state.attempts}
 
     def validate(self) -> None:
         for firing in self._state.firings.values():
@@ -290,7 +295,7 @@ def _validate_listener(firing: Firing) -> None:
 
 
 def _cancelled_by_listener(firing: Firing, changes: Mapping[int, Shard], at: int) -> dict[int, Shard]:
-    """The shards to cancel, because the listener's call before the firing has ended without success."""
+    """The shards to cancel if the first call of the listener has failed."""
     before = changes.get(len(firing.shards) - 2)
     if before is None or not before.state.ended or before.state is ShardState.FINISHED:
         return {}
@@ -304,6 +309,10 @@ def _cancelled_by_listener(firing: Firing, changes: Mapping[int, Shard], at: int
 
 
 def _age(firing: Firing) -> tuple[int, bool, int, int, str]:
-    """Sort key by age. A running firing precedes a waiting one, because clocks of leaders may have differed."""
+    """Sort key by age.
+
+    A running firing precedes a waiting one even if its fire time is later: the clock of an earlier leader may have been
+    ahead.
+    """
     runs = any(shard.state is ShardState.ACTIVE for shard in firing.shards)
     return firing.ended_ms, not runs, firing.generation, firing.fire_ms, firing.id

@@ -15,6 +15,8 @@ def check(state: State) -> None:
     tasks = [task for task in state.tasks.values() if not task.placeholder]
     _check_shards(state, tasks)
     _check_attempts(state)
+    newest = sorted((-firing.fire_ms, firing.id) for firing in state.firings.values())
+    assert state.newest == newest, "the order of the firings differs from the firings"
     for task in state.tasks.values():
         assert executor_key(task.agent_id, task.executor_id) in state.executors, f"{task.id} has no executor"
     _check_concurrency(state, tasks)

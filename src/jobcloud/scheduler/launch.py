@@ -120,6 +120,14 @@ def task_shares(
     return pool.allocate(task.resources), executor
 
 
+def package_of(executor: Executor) -> str:
+    """The SHA-256 of the package that an executor runs; "" if its description is not known."""
+    try:
+        return str(json.loads(base64.b64decode(json.loads(executor.spec)["data"]))["package"]["sha256"])
+    except (ValueError, LookupError, TypeError):
+        return ""
+
+
 def ports_of(shares: Iterable[Share]) -> tuple[int, ...]:
     """The numbers of the ports among the shares, in order."""
     spans = (span for share in shares if share.name == "ports" for span in share.ranges)

@@ -74,7 +74,7 @@ class Part:
     # ------------------------------------------------------------------------------------------------- the cluster
 
     def agent_lost(self, agent_id: str, at: int) -> None:
-        """An agent is unreachable. Its entry in the cluster is already marked as lost."""
+        """An agent is unreachable or gone. Its entry in the cluster is already marked as `lost`."""
 
     def framework_removed(self) -> None:
         """Mesos has removed the framework. All tasks have been ended here."""

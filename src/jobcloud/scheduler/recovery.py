@@ -16,6 +16,7 @@ from jobcloud.model import (
     UNTRIED,
     Alert,
     AlertMessage,
+    AppVersion,
     Attempt,
     Backfill,
     Cause,
@@ -44,6 +45,8 @@ _NOT_BEGUN = (ShardState.WAITING, ShardState.CANCELLED)
 # The generation of stand-in firings. Every generation of a job is newer. Firings of an older generation start no tasks,
 # so a stand-in ends with its present tasks.
 NO_GENERATION = 0
+# The state of each ad-hoc job. It never changes, so it is not stored.
+AD_HOC_STATE = JobState(considered_ms=0)
 # The spec of an executor that is known only from its tasks.
 NO_SPEC = "{}"
 
@@ -68,6 +71,10 @@ class Stored:
     attempts: dict[str, Attempt] = field(default_factory=dict)
     pauses: dict[str, Pause] = field(default_factory=dict)
     backfills: dict[str, Backfill] = field(default_factory=dict)
+    #: the jobs of ad-hoc runs, by key
+    ad_hoc: dict[str, Job] = field(default_factory=dict)
+    #: the records of versions of apps by key
+    app_versions: dict[str, AppVersion] = field(default_factory=dict)
     alerts: dict[str, Alert] = field(default_factory=dict)
     alert_messages: dict[str, AlertMessage] = field(default_factory=dict)
     silences: dict[str, Silence] = field(default_factory=dict)
@@ -99,17 +106,20 @@ def recover(stored: Stored, at: int) -> Stored:
     """A copy of `stored` without gaps.
 
     Every task has a firing, a shard and an executor. Every active shard has a task. Every firing has all its shards.
-    Every earlier attempt has a shard.
+    Every earlier attempt has a shard. Every ad-hoc job has a firing. `jobs` and `job_states` of the copy include the
+    ad-hoc jobs.
     """
     whole = Stored(
-        dict(stored.apps), dict(stored.jobs), {}, set(stored.disabled_apps), _with_shards(stored, at),
+        dict(stored.apps), stored.jobs | stored.ad_hoc, {}, set(stored.disabled_apps), _with_shards(stored, at),
         dict(stored.tasks), dict(stored.executors), stored.framework_id, dict(stored.drains),
         restoration=stored.restoration, pauses=dict(stored.pauses),
         backfills={name: found for name, found in stored.backfills.items() if found.times},
+        app_versions=dict(stored.app_versions),
         alerts=dict(stored.alerts), alert_messages=dict(stored.alert_messages), silences=dict(stored.silences),
     )  # fmt: skip
     for name in whole.jobs:
-        whole.job_states[name] = stored.job_states.get(name) or _state(whole, name, at)
+        known = AD_HOC_STATE if name in stored.ad_hoc else stored.job_states.get(name)
+        whole.job_states[name] = known or _state(whole, name, at)
     astray = [task for task in whole.tasks.values() if not task.placeholder and not _fits(whole, task)]
     places = _places(whole) if astray else {}
     for task in sorted(astray, key=lambda task: task.id):
@@ -125,6 +135,10 @@ def recover(stored: Stored, at: int) -> Stored:
         ended = all(shard.state.ended for shard in firing.shards)
         if ended != bool(firing.ended_ms):
             whole.firings[firing.id] = changed(firing, ended_ms=at if ended else 0)
+    fired = {firing.job for firing in whole.firings.values()} if stored.ad_hoc else ()
+    whole.ad_hoc = {key: job for key, job in stored.ad_hoc.items() if key in fired}
+    for key in stored.ad_hoc.keys() - whole.ad_hoc.keys():
+        del whole.jobs[key], whole.job_states[key]
     whole.attempts = _newest({key: found for key, found in stored.attempts.items() if _has_shard(whole, key, found)})
     return whole
 
@@ -238,7 +252,8 @@ def _state(whole: Stored, job: str, at: int) -> JobState:
 def differences(before: Stored, after: Stored) -> Iterator[tuple[Kind, str, Record | None]]:
     """The writes that turn `before` into `after`."""
     tables: tuple[tuple[Kind, Mapping[str, Record], Mapping[str, Record]], ...] = (
-        (Kind.JOB_STATE, before.job_states, after.job_states),
+        (Kind.JOB_STATE, before.job_states, {k: v for k, v in after.job_states.items() if k not in after.ad_hoc}),
+        (Kind.AD_HOC, before.ad_hoc, after.ad_hoc),
         (Kind.TASK, before.tasks, after.tasks),
         (Kind.EXECUTOR, before.executors, after.executors),
         (Kind.ATTEMPT, before.attempts, after.attempts),
@@ -356,5 +371,5 @@ def numbers_used(stored: Stored, epoch: int) -> int:
     ids = [*stored.tasks, *stored.firings, *stored.alert_messages]
     ids += (shard.task_id for firing in stored.firings.values() for shard in firing.shards)
     ids += (shard.task_id for shard in stored.shards.values() if shard is not None)
-    number = re.compile(rf"[-@]{epoch}-([0-9]{{1,15}})(@[a-z][a-z0-9-]*)?$")
+    number = re.compile(rf"[-@~]{epoch}-([0-9]{{1,15}})(\.run)?(@[a-z][a-z0-9-]*)?$")
     return max((int(found[1]) for text in ids if (found := number.search(text))), default=0)

@@ -9,7 +9,7 @@ from jobcloud.config import Job
 from jobcloud.model import Execution, Shard, ShardState, changed
 from jobcloud.scheduler.status import WORKER_LOST, End
 
-# An attempt that ran this long has proved that the shard can run. After its loss, the back-off is the first one again.
+# An attempt that ran this long has proved that the shard can run. If it is lost, the count of losses begins again at 1.
 PROVEN_MS = 60_000
 # After this number of losses of a shared worker, a shard gets a process of its own. Another shard may have brought the
 # shared worker down, but only the shard itself can bring its own process down.
@@ -36,7 +36,7 @@ def backoff_ms(failures: int, first_ms: int, max_ms: int) -> int:
 
 
 def retry_ms(job: Job, retries: int, seed: str) -> int:
-    """The wait before the `retries`-th repeat: the back-off plus a jitter.
+    """The wait before the `retries`-th retry: the back-off plus a jitter.
 
     The jitter is at most `retry_jitter` thousandths of the back-off.
 
@@ -49,7 +49,7 @@ def retry_ms(job: Job, retries: int, seed: str) -> int:
 
 
 def max_backoff_ms(job: Job, shard: Shard) -> int:
-    """The longest back-off that a shard can have after the losses and retries that it counts."""
+    """The longest back-off that fits the shard's present numbers of losses and retries."""
     lost = backoff_ms(shard.failures + shard.lost_workers, job.failover_delay_ms, job.failover_most_ms)
     failed = backoff_ms(shard.retries, job.retry_delay_ms, job.retry_most_ms) * (1000 + job.retry_jitter) // 1000
     return max(lost, failed if shard.retries else 0)
@@ -73,19 +73,22 @@ def next_shard_state(
     """The state of the shard after its task has ended.
 
     `wanted`: the firing still needs the shard. `kill_requested`: the scheduler asked the task to end. `daemon`: the
-    shard is resident. `failover`: the job repeats attempts that may have run before they were lost. `cause`: the cause
-    in the executor's report. `charged`: the end counts as a failure. `seed`: the shard's identity, for the jitter.
+    shard is resident. `failover`: an attempt that may have run before it was lost is repeated, because the job has
+    failover or the shard is a call of a listener. `cause`: the cause in the executor's report. `charged`: the end
+    counts as a failure. `seed`: the shard's identity, for the jitter.
 
-    - A shard that is not wanted has ended.
-    - A DAEMON shard starts again. If it was asked to end and has ended, it starts without a wait.
-    - A TRANSIENT shard that succeeded, or that was asked to end, has ended.
+    - A shard that is not wanted does not start again.
+    - A DAEMON shard starts again. If it was asked to end, and its task was not lost, it starts without a wait.
+    - A TRANSIENT shard that succeeded, or that was asked to end, does not start again.
     - A TRANSIENT shard whose job itself failed starts again at most `retry_count` times.
     - A TRANSIENT shard whose attempt was lost starts again at most `failover_attempts` times in a row. If the attempt
-      may have run, the shard starts again only with `failover`, or after a replacement by the partition policy.
-    - The first ALONE_AFTER losses of a shared worker do not count as failures.
+      may have run, the shard starts again only with `failover`, or if the partition policy gave the attempt up.
+    - The first ALONE_AFTER losses of a shared worker do not count as failures, but they lengthen the back-off. A DAEMON
+      shard forgets them after PROVEN_MS, a TRANSIENT shard keeps them.
 
-    A shard that has used up these attempts is DEAD. If the job has no retries (after a failure) or no failover (after a
-    loss), the shard keeps the state of its end, such as FAILED.
+    A TRANSIENT shard that has reached `retry_count` or `failover_attempts` is DEAD. If nothing is repeated (a failure
+    without retries, or a loss without `failover` of an attempt that may have run), the shard keeps the state of its
+    end, such as FAILED.
     """
     how = None if end is _SUCCEEDED else end
     ended = changed(shard, state=_FINAL[end], ended_ms=at, message=message, end=how)

@@ -1,4 +1,8 @@
-"""The revision of a shard's configuration. It decides which shards may continue after a change."""
+"""Revisions of configurations: short hashes.
+
+The revision of a shard decides whether the shard may continue after a change. The revision of an app or a job tells a
+client whether the configuration is still the one that it has read.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import MISSING, fields, is_dataclass
+from enum import Enum
 from functools import lru_cache
 from typing import Any
 
@@ -52,15 +57,19 @@ def of_shards(job: Job, app: App) -> tuple[str, ...]:
     Fields at their default are left out, so that a new field changes no revision. The executor program is left out too,
     so that a new version of jobcloud replaces no resident shards.
     """
-    configuration = [_given(job, _NOT_IN_COMMON), _given(app, _NO_EFFECT_OF_APP)]
-    common = json.dumps(configuration, sort_keys=True, separators=(",", ":"))
+    common = _canonical([_given(job, _NOT_IN_COMMON), _given(app, _NO_EFFECT_OF_APP)])
     parameters = parse_shard_parameters(job.shard_parameters, job.shard_count)
-    known = {text: hashlib.sha256(f"{common}\n{text}".encode()).hexdigest()[:16] for text in set(parameters)}
+    known = {text: _hash(f"{common}\n{text}") for text in set(parameters)}
     return tuple(known[text] for text in parameters)
 
 
-def stale(job: Job, app: App | None, firing: Firing, tasks: Mapping[str, Task]) -> Iterator[Task]:
-    """The stale active tasks of a resident job's firing, in the order of items (see rollouts.py)."""
+def of_record(record: App | Job) -> str:
+    """The revision of a whole configuration: 16 hex digits. Fields at their default are left out, as in `of_shards`."""
+    return _hash(_canonical(_given(record, frozenset())))
+
+
+def outdated(job: Job, app: App | None, firing: Firing, tasks: Mapping[str, Task]) -> Iterator[Task]:
+    """The outdated active tasks of a resident job's firing, in the order of items (see rollouts.py)."""
     if app is None:
         return
     wanted = of_shards(job, app)
@@ -76,3 +85,15 @@ def _given(record: Any, neutral: Set[str]) -> dict[str, Any]:
     values = ((f, getattr(record, f.name)) for f in fields(record) if f.name not in neutral)
     given = {f.name: value for f, value in values if f.default is MISSING or value != f.default}
     return {name: _given(value, neutral) if is_dataclass(value) else value for name, value in given.items()}
+
+
+def _canonical(configuration: Any) -> str:
+    return json.dumps(configuration, sort_keys=True, separators=(",", ":"), default=_value)
+
+
+def _value(member: Enum) -> Any:
+    return member.value
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

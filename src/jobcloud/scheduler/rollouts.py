@@ -1,9 +1,9 @@
 """Roll-outs: shards that run an older version of a resident job are replaced, a few at a time.
 
-The progress of a roll-out is derived from stored records only. A task is stale (the documents say: outdated) if its
-revision is not the current one of its shard, or if the job no longer has its item. Stale tasks are killed, and each
-kill is stored in the task's record. When the end of the task is reported, its shard starts again, as after any other
-end. At most `max_unavailable` shards are down at a time. So a version that does not run stops its own roll-out.
+The progress of a roll-out is derived from stored records only. A task is outdated if its revision is not the current
+one of its shard, or if the job no longer has its item. Outdated tasks are killed, and each kill is stored in the task's
+record. When the end of the task is reported, its shard starts again, as after any other end. At most `max_unavailable`
+shards are down at a time. So a version that does not run stops its own roll-out.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ class Rollouts(Part):
         self._firings = firings
         self._reconciliation = reconciliation
         self._tasks = tasks
-        #: job with stale tasks → the instant of its next check; 0 if only an update of its tasks causes a check
+        #: job with outdated tasks → the instant of its next check; 0 if only a status update of a task causes a check
         self._jobs: dict[str, int] = {}
         #: the jobs of `_jobs` that the next tick checks
         self._due: set[str] = set()
 
     def roll_out(self, job: Job, at: int) -> None:
         """Begin or continue the job's roll-out, after a change of the job or its app."""
-        if job.kind is JobKind.DAEMON and any(self._stale(job)):
+        if job.kind is JobKind.DAEMON and any(self._outdated(job)):
             self._jobs.setdefault(job.key, 0)
             if self._state.connected:
                 self._roll(job.key, at)
@@ -79,37 +79,37 @@ class Rollouts(Part):
     def reasons(self, job: Job, head: Firing | None, at: int) -> Iterator[Reason]:
         """The progress of the job's roll-out, and the reason why it waits."""
         firing = self._firings.resident(job.key) if job.key in self._jobs else None
-        left = sum(task.item < job.shard_count for task in self._stale(job)) if firing is not None else 0
+        left = sum(task.item < job.shard_count for task in self._outdated(job)) if firing is not None else 0
         if firing is None or not left:
             return
         down = self._down(job, firing, at)
-        go_on = f"{left} of the job's {job.shard_count} shards run with an earlier configuration"
+        progress = f"{left} of the job's {job.shard_count} shards run with an earlier configuration"
         if stopped := _stopped(job, firing, down):
-            yield Reason("rollout_stopped", f"{stopped}; {go_on}")
+            yield Reason("rollout_stopped", f"{stopped}; {progress}")
         else:
             limit = f"{len(down)} are down, and the roll-out takes at most {job.max_unavailable} down at once"
-            yield Reason("rolling", f"{go_on}; {limit}", waiting_helps=True)
+            yield Reason("rolling", f"{progress}; {limit}", waiting_helps=True)
 
     def indexes(self) -> Mapping[str, Sized]:
         return {"rollouts": self._jobs}
 
     def validate(self) -> None:
         for job in self._state.jobs.values():
-            forgotten = job.kind is JobKind.DAEMON and job.key not in self._jobs and any(self._stale(job))
-            assert not forgotten, f"{job.key} runs stale shards and is not being rolled out"
+            forgotten = job.kind is JobKind.DAEMON and job.key not in self._jobs and any(self._outdated(job))
+            assert not forgotten, f"{job.key} runs outdated shards and is not being rolled out"
 
-    def _stale(self, job: Job) -> Iterator[Task]:
+    def _outdated(self, job: Job) -> Iterator[Task]:
         firing = self._firings.resident(job.key)
         if firing is not None:
-            yield from revisions.stale(job, self._state.apps.get(job.app_key), firing, self._state.tasks)
+            yield from revisions.outdated(job, self._state.apps.get(job.app_key), firing, self._state.tasks)
 
     def _roll(self, name: str, at: int) -> None:
         job, firing = self._state.jobs.get(name), self._firings.resident(name)
-        stale = list(self._stale(job)) if job is not None else []
-        if job is None or firing is None or not stale:
+        outdated = list(self._outdated(job)) if job is not None else []
+        if job is None or firing is None or not outdated:
             del self._jobs[name]
             if firing is not None:
-                text = "the roll-out has ended: every shard runs or starts as configured now"
+                text = "the roll-out has ended: no shard runs with an earlier configuration"
                 self._state.publish(at, Topic.CONFIG, text, job=name)
             self._checked(name, "", at)
             return
@@ -121,7 +121,7 @@ class Rollouts(Part):
         self._jobs[name] = self._next_check(shards, at)
         self._checked(name, _stopped(job, firing, sorted(down)), at)
         # Shards that are already down come first, because replacing them makes no further shard unavailable.
-        for task in sorted(stale, key=lambda task: (task.item not in down, task.item)):
+        for task in sorted(outdated, key=lambda task: (task.item not in down, task.item)):
             if task.kill_ms or not self._may_end(task, job, down):
                 continue
             down.add(task.item)
@@ -139,7 +139,7 @@ class Rollouts(Part):
         return [item for item, shard in enumerate(shards) if not self._available(shard, at)]
 
     def _may_end(self, task: Task, job: Job, down: set[int]) -> bool:
-        """Whether a stale task may be killed now, while the shards in `down` are not available."""
+        """Whether an outdated task may be killed now, while the shards in `down` are not available."""
         if task.item >= job.shard_count:
             return True
         if task.state is TaskState.UNREACHABLE:

@@ -43,17 +43,17 @@ class Payload(NamedTuple):
     shared: bytes = b""
 
 
-def firing_id(job: str, cause: str, fire_ms: int, unique: str, cluster: str) -> str:
+def firing_id(job: Job, cause: str, fire_ms: int, unique: str, cluster: str) -> str:
     """The id of a firing: `JOB.WHICH@CLUSTER`, with the key of the job. No other cluster makes the same id.
 
     WHICH of a firing by cron is derived from the fire time, so all leaders of the cluster make the same id. WHICH of
-    another firing is unique. Builds that knew no clusters made ids without `@CLUSTER`. Do not parse an id: the firing
-    has a field for each part.
+    an ad-hoc run is `run`, because the key of its job is unique. WHICH of another firing is unique. Builds that knew
+    no clusters made ids without `@CLUSTER`. Do not parse an id: the firing has a field for each part.
     """
     if cause is Cause.CRON:
         instant = datetime.fromtimestamp(fire_ms / 1000, UTC)
-        return f"{job}.{instant:%Y%m%dT%H%M%SZ}@{cluster}"
-    return f"{job}.{cause}-{unique}@{cluster}"
+        return f"{job.key}.{instant:%Y%m%dT%H%M%SZ}@{cluster}"
+    return f"{job.key}.run@{cluster}" if job.ad_hoc else f"{job.key}.{cause}-{unique}@{cluster}"
 
 
 def make_firing(
@@ -61,7 +61,7 @@ def make_firing(
 ) -> Firing:
     """A new firing, in which all shards of `job` wait, or only those that `terms` choose."""
     firing = Firing(
-        id=firing_id(job.key, "backfill" if terms.backfill else cause, fire_ms, unique, cluster),
+        id=firing_id(job, "backfill" if terms.backfill else cause, fire_ms, unique, cluster),
         job=job.key,
         generation=state.generation,
         cause=cause,
@@ -82,7 +82,7 @@ def left_out(at: int) -> Shard:
     return Shard(ShardState.CANCELLED, ended_ms=at, message="the trigger chose other shards")
 
 
-def payload(job: Job, firing: Firing, task: Task, fence: int) -> Payload:
+def payload(job: Job, firing: Firing, task: Task, fence: int, traceparent: str = "") -> Payload:
     """The description of one attempt for the executor, as JSON. Format: docs/executor.md, "Task data"."""
     step = firing.step(task.item)
     item = task.item if step is None else _STEP_ITEMS[step]
@@ -90,12 +90,13 @@ def payload(job: Job, firing: Firing, task: Task, fence: int) -> Payload:
     if firing.terms.item_parameters and step is None:
         parameter = firing.terms.parameter_of(item, parameter)
     more = "" if step is None else f",{_encode(_describe_step(job, firing, step))[1:-1]}"
-    ports = f',"ports":{_encode(task.ports)}' if task.ports else ""
+    more += f',"ports":{_encode(task.ports)}' if task.ports else ""
+    more += f',"traceparent":{_text(traceparent)}' if traceparent else ""
     # This part is formatted by hand for speed. The other part is the same for all attempts of a job, and is cached.
     own = (
         f'{{"schema":{PAYLOAD_SCHEMA},"runId":{_text(firing.id)},"attempt":{task.attempt},"fence":{fence},'
         f'"fireTime":{"null" if job.kind is _RESIDENT else firing.fire_ms},'
-        f'"executionType":"{task.execution}"{ports}{more},'
+        f'"executionType":"{task.execution}"{more},'
         f'"shardingContext":{{"taskId":{_text(task.id)},"shardingItem":{item},"shardingParameter":{_text(parameter)},'
     ).encode()
     alone = _runs_alone(job, firing.shards[task.item])

@@ -5,6 +5,7 @@ All parts of the scheduler share one State. It makes no decisions.
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -79,6 +80,8 @@ class Policy:
     timeout_grace_ms: int = 30_000
     #: time that a task has to end after a kill, before its executor is shut down
     kill_timeout_ms: int = 120_000
+    #: configurations kept per app, the present one included
+    app_versions: int = 10
     #: shards placed in one scheduling cycle
     cycle_limit: int = 20_000
     #: limits of one call, which launches tasks on one agent: if a call has this number of tasks or bytes, further tasks
@@ -103,6 +106,8 @@ class Policy:
     alert_interval_ms: int = 60_000
     #: whether attempts and runs are traced for the history
     traced: bool = False
+    #: the fraction of runs that get spans; None if no spans are made
+    trace_ratio: float | None = None
 
 
 _PUBLISH = RANK[Publish]
@@ -121,11 +126,11 @@ T = TypeVar("T")
 class State:
     """The stored records, and the data that only this leader has.
 
-    The tables are `apps`, `jobs`, `job_states`, `disabled_apps`, `firings`, `attempts`, `tasks`, `executors`,
-    `drains`, `backfills`, `pauses`, `alerts`, `alert_messages`, `silences`, `framework_id` and `restoration`. Every
-    part reads them. Only the methods of this class change them, together with the write set. So no change can be lost
-    at a change of leader. The write set and the effects are those of the event that is being handled. `flush` returns
-    both.
+    The tables are `apps`, `jobs`, `ad_hoc`, `job_states`, `disabled_apps`, `firings`, `attempts`, `tasks`, `executors`,
+    `drains`, `backfills`, `pauses`, `app_versions`, `alerts`, `alert_messages`, `silences`, `framework_id` and
+    `restoration`. `jobs` and `job_states` include ad-hoc jobs. Every part reads the tables. Only the methods of this
+    class change them, together with the write set. So no change can be lost at a change of leader. The write set and
+    the effects are those of the event that is being handled. `flush` returns both.
     """
 
     def __init__(self, policy: Policy, stored: Stored, epoch: int, at: int, matcher: MakeMatcher) -> None:
@@ -134,9 +139,13 @@ class State:
         whole = recover(stored, at)
         self.apps = whole.apps
         self.jobs = whole.jobs
+        #: the jobs of ad-hoc runs
+        self.ad_hoc = whole.ad_hoc
         self.job_states = whole.job_states
         self.disabled_apps = whole.disabled_apps
         self.firings = with_starts(whole.firings, whole.tasks.values())
+        #: (minus the fire time, id) of each firing, sorted: the newest comes first
+        self.newest = sorted((-firing.fire_ms, firing.id) for firing in self.firings.values())
         self.tasks = whole.tasks
         self.executors = whole.executors
         self.framework_id = whole.framework_id
@@ -146,6 +155,7 @@ class State:
         self.attempts = recovery.attempts_by_firing(whole.attempts)
         self.pauses = whole.pauses
         self.backfills = whole.backfills
+        self.app_versions = whole.app_versions
         self.alerts = whole.alerts
         self.alert_messages = whole.alert_messages
         self.silences = whole.silences
@@ -158,6 +168,7 @@ class State:
             Kind.DRAIN: self.drains,
             Kind.BACKFILL: self.backfills,
             Kind.PAUSE: self.pauses,
+            Kind.APP_VERSION: self.app_versions,
             Kind.ALERT: self.alerts,
             Kind.ALERT_MESSAGE: self.alert_messages,
             Kind.SILENCE: self.silences,
@@ -191,16 +202,32 @@ class State:
         del self._tables[kind][key]
         self.write_set[kind, key] = None
 
+    def put_ad_hoc(self, job: Job) -> None:
+        """Add the job of an ad-hoc run, here and in the store."""
+        self.jobs[job.key] = self.ad_hoc[job.key] = self.write_set[Kind.AD_HOC, job.key] = job
+        self.job_states[job.key] = recovery.AD_HOC_STATE
+
+    def delete_job(self, key: str) -> None:
+        """Delete a job with its state, here and in the store. Raises KeyError if there is none."""
+        if self.ad_hoc.pop(key, None) is None:
+            self.delete(Kind.JOB, key)
+            self.delete(Kind.JOB_STATE, key)
+        else:
+            del self.jobs[key], self.job_states[key]
+            self.write_set[Kind.AD_HOC, key] = None
+        self.faults.pop(key, None)
+
     def put_firing(self, firing: Firing, changes: Mapping[int, Shard]) -> None:
         """Set a firing, here and in the store. `changes` are its shards that differ from its last version.
 
         Of a wide firing, only the changed shards are written, and the firing's own record if it differs.
         """
         if not firing.wide:
-            self.firings[firing.id] = self.write_set[_FIRING, firing.id] = firing
+            self.put_firing_unsaved(firing)
+            self.write_set[_FIRING, firing.id] = firing
             return
         old = self.firings.get(firing.id)
-        self.firings[firing.id] = firing
+        self.put_firing_unsaved(firing)
         if old is None or not old.wide:
             changes = tried(firing.shards)
         for item, shard in changes.items():
@@ -215,6 +242,8 @@ class State:
 
     def put_firing_unsaved(self, firing: Firing) -> None:
         """Set a firing here, not in the store. This is for values that a new leader derives from other records."""
+        if firing.id not in self.firings:
+            insort(self.newest, (-firing.fire_ms, firing.id))
         self.firings[firing.id] = firing
 
     def delete_firing(self, firing_id: str) -> None:
@@ -223,6 +252,7 @@ class State:
         Raises KeyError if there is none.
         """
         firing = self.firings.pop(firing_id)
+        del self.newest[bisect_left(self.newest, (-firing.fire_ms, firing_id))]
         self.delete_attempts(firing_id)
         self.write_set[_FIRING, firing_id] = None
         for item in range(len(firing.shards)) if firing.wide else ():
@@ -323,12 +353,15 @@ class State:
         return self.apps[key]
 
     def job(self, key: str) -> Job:
-        """Raises NotFound."""
+        """A registered job. Raises NotFound."""
+        if key in self.ad_hoc:
+            raise NotFound(f"{key} is an ad-hoc run", field="jobName", fix="name a registered job")
         if key not in self.jobs:
             raise NotFound(f"there is no job {key}", field="jobName", fix="`jobcloud job list` names them")
         return self.jobs[key]
 
     def jobs_of(self, app: str) -> list[Job]:
+        """The jobs of an app, with those of its ad-hoc runs."""
         return [job for job in self.jobs.values() if job.app_key == app]
 
     def enabled(self, job: str) -> bool:

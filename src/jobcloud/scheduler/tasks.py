@@ -250,6 +250,15 @@ class Tasks(Part):
                 hook(task)
         self._reconciliation.send_kill(task, at)
 
+    def move(self, task: Task, at: int) -> None:
+        """Ask a task to end, so that its shard starts elsewhere.
+
+        The request is not stored: after a stored one, a TRANSIENT shard does not start again.
+        """
+        self._reconciliation.send_kill(task, at)
+        for hook in self._hooks.task_killed:
+            hook(task)
+
     def cancel(self, job: str, at: int, why: str) -> None:
         """End the job's unfinished firings."""
         for firing in self._state.queue.unfinished(job):

@@ -25,7 +25,7 @@ from jobcloud.scheduler.status import Ending
 _MAX_STEP_MS = 2_000
 # A task that is unreachable or unconfirmed is checked again after this time.
 _CHECK_MS = 5_000
-_MAX_STALE = 1_000
+_MAX_OBSOLETE = 1_000
 _UNREACHABLE = TaskState.UNREACHABLE
 
 
@@ -35,7 +35,7 @@ class Timeouts(Part):
         self._reconciliation = reconciliation
         #: task → when it is checked, in the time that this part counts
         self.due: dict[str, int] = {}
-        #: the same as a heap; it may contain stale entries
+        #: the same as a heap; it may contain obsolete entries
         self._heap: list[tuple[int, str]] = []
         self._passed = 0
         self._ticked = 0
@@ -63,15 +63,19 @@ class Timeouts(Part):
 
     def _watch(self, task: Task) -> None:
         policy = self._state.policy
-        if task.overdue_ms or task.kill_ms:
+        if self._is_asked_to_end(task):
             self._check_in(task.id, policy.kill_timeout_ms + self._grace(task))
         elif task.started_ms and (limit := self._limit(task)):
             self._check_in(task.id, limit + policy.timeout_grace_ms + self._grace(task))
 
     def _restart_kill_timeout(self, task: Task) -> None:
         """Restart the timeout of a kill that may not have reached the task before now."""
-        if task.overdue_ms or task.kill_ms:
+        if self._is_asked_to_end(task):
             self._watch(task)
+
+    def _is_asked_to_end(self, task: Task) -> bool:
+        """Whether the task was asked to end. The request of a drain is not stored in the task's record."""
+        return bool(task.overdue_ms or task.kill_ms) or task.id in self._reconciliation.kills
 
     # ------------------------------------------------------------------------------------------------- time
 
@@ -94,7 +98,7 @@ class Timeouts(Part):
         unconfirmed = task.id in self._reconciliation.unconfirmed
         if task.state is _UNREACHABLE or unconfirmed or not self._state.connected:
             self._check_in(task.id, _CHECK_MS)
-        elif task.overdue_ms or task.kill_ms:
+        elif self._is_asked_to_end(task):
             self._state.emit(ShutdownExecutor(task.executor_id, task.agent_id))
             self._state.publish_task(at, Topic.FAULT, task, "did not end after a kill: its executor is shut down")
             self._watch(task)
@@ -110,7 +114,7 @@ class Timeouts(Part):
         due = self._passed + ms
         self.due[task_id] = due
         heapq.heappush(self._heap, (due, task_id))
-        if len(self._heap) > 2 * len(self.due) + _MAX_STALE:
+        if len(self._heap) > 2 * len(self.due) + _MAX_OBSOLETE:
             self._heap = [(due, task_id) for task_id, due in self.due.items()]
             heapq.heapify(self._heap)
 

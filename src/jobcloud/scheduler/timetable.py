@@ -34,7 +34,7 @@ class Timetable(Part):
         self._tasks = tasks
         #: job → when it is due next
         self.due: dict[str, int] = {}
-        #: a heap of (due instant, job); an entry that differs from `due` is stale
+        #: a heap of (due instant, job); an entry that differs from `due` is obsolete
         self._timers: list[tuple[int, str]] = []
         #: job → the latest fire time of its firings by cron
         self._latest: dict[str, int] = {}
@@ -54,7 +54,7 @@ class Timetable(Part):
         return self._timers[0][0] if self._timers else None
 
     def sweep(self, at: int) -> None:
-        """Drop stale timers."""
+        """Drop obsolete timers."""
         self._timers = [(due, job) for job, due in self.due.items()]
         heapq.heapify(self._timers)
         self.review(at)
@@ -219,11 +219,12 @@ class Timetable(Part):
             hook(job, text, number, missed, at)
 
     def schedule(self, job: Job, after: int) -> None:
-        """Set the job's timer to its first fire time after an instant. A resident or a paused job has none.
+        """Set the job's timer to its first fire time after an instant. Resident, ad-hoc and paused jobs have none.
 
         When a job is resumed, the fire times of its pause are due at once, and most of them count as missed.
         """
-        if job.kind is JobKind.DAEMON or not self._state.enabled(job.key) or self._state.paused(job.key):
+        without_times = job.kind is JobKind.DAEMON or job.ad_hoc
+        if without_times or not self._state.enabled(job.key) or self._state.paused(job.key):
             self.unschedule(job.key)
             return
         self._set_timer(job.key, job.schedule().next_after(after))

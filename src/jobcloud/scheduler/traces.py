@@ -26,6 +26,7 @@ class _Run(NamedTuple):
     step: str
     queued_ms: int
     previous: str
+    trace: str
 
 
 class Traces(Part):
@@ -78,4 +79,4 @@ class Traces(Part):
 
 def _run(firing: Firing, task: Task, due_ms: int, previous: str) -> _Run:
     queued_ms = max(0, task.created_ms - due_ms) if due_ms else -1
-    return _Run(firing.cause, firing.fire_ms, firing.step(task.item) or "", queued_ms, previous)
+    return _Run(firing.cause, firing.fire_ms, firing.step(task.item) or "", queued_ms, previous, firing.terms.trace)

@@ -243,7 +243,7 @@ class WarmExecutors(Part):
         wanted = {app.key for app in self._apps() if self.wanted(app)}
         self._contexts = {name: set() for name in wanted}
         for job in self._state.jobs.values() if wanted else ():
-            if job.app_key in wanted:
+            if job.app_key in wanted and not job.ad_hoc:
                 self._contexts[job.app_key].update(contexts_of(job))
         self._contexts = {name: set(_bounded(contexts)) for name, contexts in self._contexts.items()}
         self._backoffs = {name: backoff for name, backoff in self._backoffs.items() if name in wanted}

@@ -8,13 +8,16 @@ import socket
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from jobcloud.adapters.mesos.detector import parse_zk_uri
+from jobcloud.archive.stores import Away
 from jobcloud.errors import JobcloudError
 from jobcloud.findings import Finding, ok, problem, warning
 from jobcloud.server import state_commands
 from jobcloud.server.settings import Settings
-from jobcloud.server.wiring import NEEDED_BYTES, STATE_FILE
+from jobcloud.server.wiring import NEEDED_BYTES, STATE_FILE, archive_options
+from jobcloud.tracing import service
 
 _CONNECT_S = 3.0
 _MAX_SERVERS = 10
@@ -29,13 +32,15 @@ def examine(wanted: Settings) -> Iterator[Finding]:
         yield _port(name, host, port)
     yield from _mesos(wanted.mesos.master)
     yield from _store(wanted)
+    yield from _archive(wanted)
+    yield from _tracing(wanted)
 
 
 def _data(data: Path | None) -> Iterator[Finding]:
     if data is None:
         yield warning("data", "the state is kept in memory only", "set data, or give --data DIR")
         return
-    folder = data if data.exists() else next(parent for parent in data.absolute().parents if parent.exists())
+    folder = _existing(data)
     if not os.access(folder, os.W_OK | os.X_OK) or not folder.is_dir():
         yield problem("data", f"{folder} cannot be written", "give the directory to the user of the scheduler")
         return
@@ -49,6 +54,11 @@ def _data(data: Path | None) -> Iterator[Finding]:
     state = data / STATE_FILE
     if state.exists() and not os.access(state, os.R_OK | os.W_OK):
         yield problem("data", f"{state} cannot be read and written", "give it to the user of the scheduler")
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists."""
+    return folder if folder.exists() else next(parent for parent in folder.absolute().parents if parent.exists())
 
 
 def _port(name: str, host: str, port: int) -> Finding:
@@ -105,3 +115,37 @@ def _store(wanted: Settings) -> Iterator[Finding]:
         yield problem("state", str(error), f"check {name}.auth_file, the certificates and the rights of the user")
     else:
         yield ok("state", f"can be read; epoch {epoch}" if epoch else "can be read; no scheduler has led yet")
+
+
+def _archive(wanted: Settings) -> Iterator[Finding]:
+    options = archive_options(wanted)
+    if options is None:
+        return
+    if isinstance(options.place, Path):
+        folder = _existing(options.place)
+        if not os.access(folder, os.W_OK | os.X_OK) or not folder.is_dir():
+            yield problem("archive", f"{folder} cannot be written", "give the directory to the user of the scheduler")
+        else:
+            yield ok("archive", f"{options.place} can be used")
+        return
+    store = options.store()
+    try:
+        store.prepare()
+        next(iter(store.list()), None)
+    except (Away, FileNotFoundError) as error:
+        yield problem("archive", str(error), "check archive.url, archive.endpoint, the key, and the rights of its user")
+    else:
+        yield ok("archive", f"{store} can be read; whether it can be written is not checked")
+
+
+def _tracing(wanted: Settings) -> Iterator[Finding]:
+    endpoint = wanted.tracing.endpoint
+    if not endpoint:
+        return
+    if not service.installed():
+        yield problem("tracing", "tracing.endpoint is set, and the extra tracing is not installed", service.EXTRA)
+        return
+    parts = urlsplit(endpoint)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    yield from _reachable("tracing", f"{host}:{port}", port, "check tracing.endpoint and the network")

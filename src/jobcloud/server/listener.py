@@ -14,6 +14,7 @@ import socket
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -30,6 +31,7 @@ from jobcloud.server.api.problems import Problem
 log = structlog.get_logger(__name__)
 
 _STOP_S = 8.0
+_BACKLOG = 512
 # Requests that may wait on one connection while an earlier one is answered.
 _MAX_PIPELINED = 16
 # A parser gets this many bytes at a time, so that a head is measured before all of it is parsed.
@@ -73,16 +75,33 @@ def raise_descriptor_limit() -> int:
     return soft - min(_RESERVED, soft // 2)
 
 
-def listen(host: str, port: int, key: str) -> socket.socket:
-    """A socket that listens on an address. Raises ConfigError, for the setting `key`, if this is not possible."""
+def _nobody(_: socket.socket) -> None:
+    pass
+
+
+def listen(host: str, port: int, key: str, announce: Callable[[socket.socket], None] = _nobody) -> socket.socket:
+    """A socket that listens on an address. `announce` is called with the bound socket before it listens.
+
+    Raises ConfigError, for the setting `key`, if this is not possible.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
     try:
-        return socket.create_server((host.strip("[]"), port), family=family, backlog=512)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        bound.bind((host.strip("[]"), port))
+        announce(bound)
+        bound.listen(_BACKLOG)
     except OSError as error:
+        bound.close()
         problem = f"cannot listen on {host} port {port}: {error.strerror or error}"
         raise ConfigError(
             problem, field=key, fix="stop the process that listens there, or choose another port"
         ) from error
+    # Connections inherit this. Otherwise the body of an answer would wait 40 ms until the client acknowledges the head.
+    bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return bound
 
 
 class Listener:

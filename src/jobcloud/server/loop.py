@@ -2,8 +2,8 @@
 
 In each turn the loop waits for events, gathers them into a batch, checks the leadership and processes the batch (see
 batch.py). A single event is handled at once. Under load, the events of a batch share one write. After a turn the thread
-rests for up to three times the length of the turn, so batches grow with the load. After a failed write or an error in
-the core, the loop starts over from the stored state.
+rests for up to three times the length of the turn, so batches grow with the load. It answers questions while it rests.
+After a failed write or an error in the core, the loop starts over from the stored state.
 """
 
 from __future__ import annotations
@@ -131,12 +131,15 @@ class Loop(Generic[CoreT]):
             store, make_driver, restore, self._publish, now_ms=now_ms, tick_ms=pace.tick_ms, may_send=self._may_act
         )
         self._leadership = leadership
-        self._inbox: deque[Item | _Question] = deque()
-        #: commands and questions in the inbox
+        self._inbox: deque[Item] = deque()
+        self._questions: deque[_Question] = deque()
+        #: commands and questions that wait
         self._requests = 0
         self._changed = Condition()
         #: True while the thread checks its inbox before a wait, and while it waits.
         self._idle = False
+        #: True while the thread waits for questions only, so that a batch gathers more events.
+        self._resting = False
         self._stopping = Event()
         self._phase = Phase.STARTING
         self._problem = ""
@@ -216,6 +219,11 @@ class Loop(Generic[CoreT]):
             self._sinks = (*self._sinks, sink)
         return lambda: self._unsubscribe(sink)
 
+    @property
+    def standing_by(self) -> bool:
+        """Whether the loop waits until this scheduler is elected, or takes over at the moment."""
+        return self._phase is Phase.STANDBY
+
     def healthy(self) -> bool:
         """`Health.well` of the present state."""
         return self.health().well
@@ -238,7 +246,7 @@ class Loop(Generic[CoreT]):
             written_ms=processor.written_ms,
             late_ms=processor.late_ms,
             idle_ms=int((self._monotonic() - self._seen) * 1_000),
-            waiting=len(self._inbox),
+            waiting=len(self._inbox) + len(self._questions),
             recoveries=self._recoveries,
             faults=processor.faults,
         )
@@ -246,9 +254,14 @@ class Loop(Generic[CoreT]):
     # ----------------------------------------------------------------------------------------- on callers' threads
 
     def _put(self, item: Item | _Question) -> None:
-        self._inbox.append(item)
-        # No wake-up is lost: the thread sets `_idle` before it checks the inbox for the last time.
-        if self._idle:
+        if isinstance(item, _Question):
+            self._questions.append(item)
+            awake = not (self._idle or self._resting)
+        else:
+            self._inbox.append(item)
+            awake = not self._idle
+        # No wake-up is lost: the thread sets `_idle` or `_resting` before it checks for the last time.
+        if not awake:
             with self._changed:
                 self._changed.notify()
 
@@ -337,7 +350,7 @@ class Loop(Generic[CoreT]):
     def _await_work(self) -> None:
         with self._changed:
             self._idle = True
-            while not self._inbox and not self._stopping.is_set():
+            while not self._inbox and not self._questions and not self._stopping.is_set():
                 self._seen = self._monotonic()
                 if (pause := self._processor.wake_ms()) <= 0:
                     break
@@ -347,10 +360,15 @@ class Loop(Generic[CoreT]):
 
     def _take(self) -> tuple[list[Item], list[_Question]]:
         with self._changed:
-            taken = [self._inbox.popleft() for _ in range(min(len(self._inbox), self._pace.batch_limit))]
-            self._requests -= sum(not isinstance(item, Arrived) for item in taken)
-        questions = [item for item in taken if isinstance(item, _Question)]
-        return [item for item in taken if not isinstance(item, _Question)], questions
+            items = [self._inbox.popleft() for _ in range(min(len(self._inbox), self._pace.batch_limit))]
+            self._requests -= sum(not isinstance(item, Arrived) for item in items)
+            return items, self._take_questions()
+
+    def _take_questions(self) -> list[_Question]:
+        taken = list(self._questions)
+        self._questions.clear()
+        self._requests -= len(taken)
+        return taken
 
     def _phase_now(self) -> tuple[Phase, str]:
         """Phase and problem. Doubt about the leadership counts at once, even if the thread has not noticed it yet."""
@@ -389,12 +407,22 @@ class Loop(Generic[CoreT]):
             raise Fenced(f"the leadership was lost: {self._leadership.lost}")
 
     def _coalesce(self) -> None:
-        """Wait a little, so that a batch gathers more events. The first event after a quiet moment does not wait."""
+        """Wait a little, so that a batch gathers more events. The first event after a quiet moment does not wait.
+
+        Questions are answered meanwhile, from the state after the last batch.
+        """
         if not self._inbox:
             return
-        pause = max(self._taken_at + self._pace.coalesce_ms / 1_000, self._rest_until) - self._monotonic()
-        if pause > 0:
-            self._stopping.wait(pause)
+        until = max(self._taken_at + self._pace.coalesce_ms / 1_000, self._rest_until)
+        while (pause := until - self._monotonic()) > 0 and self._may_act() and not self._stopping.is_set():
+            with self._changed:
+                self._resting = True
+                if not self._questions and not self._stopping.is_set():
+                    self._changed.wait(pause)
+                self._resting = False
+                questions = self._take_questions()
+            for question in questions:
+                self._answer(question)
         self._taken_at = self._monotonic()
 
     def _answer(self, question: _Question) -> None:
@@ -446,16 +474,18 @@ class Loop(Generic[CoreT]):
             self._phase, self._problem = phase, problem
             if phase is Phase.RECOVERING:
                 self._failure = problem
-            waiting: list[Item | _Question] = []
+            waiting: list[Item] = []
+            questions: list[_Question] = []
             if phase is not Phase.LEADING:
                 while self._inbox:
                     waiting.append(self._inbox.popleft())
+                questions = self._take_questions()
                 self._requests = 0
         why = f"no leader here: {problem or phase}"
-        refuse((item for item in waiting if not isinstance(item, _Question)), why)
-        for item in waiting:
-            if isinstance(item, _Question) and item.reply.set_running_or_notify_cancel():
-                item.reply.set_exception(Unavailable(why, fix="try again in a few seconds"))
+        refuse(waiting, why)
+        for question in questions:
+            if question.reply.set_running_or_notify_cancel():
+                question.reply.set_exception(Unavailable(why, fix="try again in a few seconds"))
 
     def _end(self, phase: Phase, error: BaseException | None) -> None:
         """Step down for good. Afterwards nothing is written or sent, and every caller has an answer."""

@@ -48,11 +48,13 @@ class PackageStore:
         root: Path,
         *,
         max_bytes: int = 256 << 20,
+        earlier_bytes: int = 4 << 30,
         grace_seconds: float = 3600.0,
         check: Callable[..., PackageInfo] = inspect_apart,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.max_bytes = max_bytes
+        self.earlier_bytes = earlier_bytes
         # Held while an app is registered or removed and during `collect`, so that no package in use is removed.
         self.guard = threading.Lock()
         self._root = root
@@ -88,6 +90,13 @@ class PackageStore:
                     return path
         return None
 
+    def size(self, sha256: str) -> int | None:
+        """The bytes of a package; None if it is not stored."""
+        path = self.find(sha256)
+        with contextlib.suppress(OSError):  # removed meanwhile
+            return path.stat().st_size if path else None
+        return None
+
     def renew(self, sha256: str) -> Path | None:
         """Like `find`, but also restarts the grace period of the package."""
         path = self.find(sha256)
@@ -103,17 +112,22 @@ class PackageStore:
 
     def usage(self) -> tuple[int, int]:
         """The number of packages, and their bytes together. Raises StoreError."""
-        sizes = []
-        for sha256 in self.stored():
-            path = self.find(sha256)
-            with contextlib.suppress(OSError):  # removed meanwhile
-                if path:
-                    sizes.append(path.stat().st_size)
+        sizes = [size for sha256 in self.stored() if (size := self.size(sha256)) is not None]
         return len(sizes), sum(sizes)
 
-    def collect(self, referenced: Iterable[str]) -> list[str]:
-        """Remove packages past their grace period that are not in `referenced`. Returns their hashes."""
+    def collect(self, referenced: Iterable[str], earlier: Iterable[str] = ()) -> list[str]:
+        """Remove packages past their grace period that are not in `referenced`. Returns their hashes.
+
+        Of the packages in `earlier`, the newest first, those are kept that have at most `earlier_bytes` together.
+        """
         keep = set(referenced)
+        left = self.earlier_bytes
+        for sha256 in dict.fromkeys(earlier):
+            size = 0 if sha256 in keep else self.size(sha256) or 0
+            if size > left:
+                break
+            left -= size
+            keep.add(sha256)
         oldest = self._clock() - self._grace
         gone = []
         for sha256 in self.stored():

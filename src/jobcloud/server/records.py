@@ -21,11 +21,12 @@ import msgspec
 from jobcloud.config import MAX_SHARDS, App, Job
 from jobcloud.errors import ConfigError, Refused
 from jobcloud.fields import names, values_of
-from jobcloud.messages import Apply, Command, DrainAgent, Kind, PutApp, PutJob, Record
+from jobcloud.messages import Apply, Command, DrainAgent, Kind, PutApp, PutJob, Record, RunAdHoc
 from jobcloud.model import (
     NO_TERMS,
     Alert,
     AlertMessage,
+    AppVersion,
     Attempt,
     Backfill,
     Cause,
@@ -44,6 +45,7 @@ from jobcloud.model import (
     alert_key,
     shards_of,
     untried,
+    version_key,
 )
 from jobcloud.ports import MAX_RECORD_BYTES, StoredFault, StoredRecords
 from jobcloud.scheduler import Stored
@@ -58,6 +60,7 @@ _TYPES: dict[Kind, type] = {
     Kind.APP: App,
     Kind.JOB: Job,
     Kind.JOB_STATE: JobState,
+    Kind.AD_HOC: Job,
     Kind.DISABLED_APP: bool,
     Kind.FIRING: Firing,
     Kind.SHARD: Shard,
@@ -67,6 +70,7 @@ _TYPES: dict[Kind, type] = {
     Kind.DRAIN: Drain,
     Kind.BACKFILL: Backfill,
     Kind.PAUSE: Pause,
+    Kind.APP_VERSION: AppVersion,
     Kind.RESTORATION: Restoration,
     Kind.ATTEMPT: Attempt,
     Kind.ALERT: Alert,
@@ -148,7 +152,7 @@ def _wide_of(firing: Firing) -> _Wide:
 def check_size(command: Command) -> None:
     """Raises ConfigError if the record of a command is larger than the size that every store accepts."""
     match command:
-        case Apply(_, apps, jobs):
+        case Apply(apps=apps, jobs=jobs):
             for app in apps:
                 _check_record(Kind.APP, app)
             for job in jobs:
@@ -157,6 +161,8 @@ def check_size(command: Command) -> None:
             _check_record(Kind.APP, app)
         case PutJob(job=job):
             _check_record(Kind.JOB, job)
+        case RunAdHoc(job=job):
+            _check_record(Kind.AD_HOC, job)
         case DrainAgent(at, agent, deadline_ms, reason):
             _check_record(Kind.DRAIN, Drain(agent, at, deadline_ms, reason))
 
@@ -197,6 +203,8 @@ def decode(kind: Kind, key: str, value: bytes) -> Record:
         raise Unreadable(f"is damaged: {error}") from error
     if (own := _own_key(record)) not in (None, key):
         raise Unreadable(f"is damaged: it holds the record of {own!r}")
+    if isinstance(record, Job) and bool(record.ad_hoc) != (kind is Kind.AD_HOC):
+        raise Unreadable("is damaged: its key does not fit its kind")
     if isinstance(record, Firing) and record.stepped and (len(record.shards) < 3 or record.cause is Cause.DAEMON):
         raise Unreadable("is damaged: its shards do not fit any firing")
     if isinstance(record, Firing) and not belongs(record.id, record.job):
@@ -233,9 +241,11 @@ def restore(stored: StoredRecords) -> Restored:
         drains=_only(Drain, readable[Kind.DRAIN]),
         backfills=_only(Backfill, readable[Kind.BACKFILL]),
         pauses=_only(Pause, readable[Kind.PAUSE]),
+        app_versions=_only(AppVersion, readable[Kind.APP_VERSION]),
         shards=dict(_shards(stored, readable, faults)),
         restoration=_only(Restoration, readable[Kind.RESTORATION]).get(RESTORATION_KEY),
         attempts=dict(_attempts(stored, readable, faults)),
+        ad_hoc=_only(Job, readable[Kind.AD_HOC]),
         alerts=_only(Alert, readable[Kind.ALERT]),
         alert_messages=_only(AlertMessage, readable[Kind.ALERT_MESSAGE]),
         silences=_only(Silence, readable[Kind.SILENCE]),
@@ -305,6 +315,8 @@ def _own_key(record: Record) -> str | None:
             return record.id
         case Drain():
             return record.agent_id
+        case AppVersion():
+            return version_key(record.app.key, record.number)
         case Alert():
             return alert_key(record.condition, record.subject)
         case Executor():

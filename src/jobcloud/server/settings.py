@@ -20,6 +20,7 @@ from contextvars import ContextVar
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, ValidationError
 from pydantic import model_validator as check
@@ -28,14 +29,12 @@ from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSett
 
 from jobcloud.config import DEFAULT_CLUSTER, LABEL_RULE, is_label
 from jobcloud.cron import CronError, Schedule
+from jobcloud.durations import UNITS_MS, parse_ms
 from jobcloud.errors import ConfigError
 
-_UNITS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
-# The largest unit comes first, and each unit occurs once.
-_DURATION = re.compile(r"(?=\d)" + "".join(rf"(?:\d{{1,12}}(?:\.\d{{1,9}})?{unit})?" for unit in reversed(_UNITS)))
-_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhdw])")
 _MASTER = re.compile(r"(zk://[^\s/]+(/[^\s]*)?|[^\s/,@]+:\d{1,5}(,[^\s/,@]+:\d{1,5})*)")
 _SERVERS = re.compile(r"[^\s/,@]+:\d{1,5}(,[^\s/,@]+:\d{1,5})*")
+_URL = re.compile(r"https?://([A-Za-z0-9._-]+|\[[0-9a-fA-F:]+\])(:\d{1,5})?")
 _PORT = re.compile(r":(\d{1,9})(?=,|$)")
 _NAMESPACE = re.compile(r"[A-Za-z0-9_-]{1,100}(/[A-Za-z0-9_-]{1,100}){0,9}")
 _MAX_SECRET = 4_096
@@ -52,10 +51,10 @@ def _wrong(problem: str, fix: str, *, key: str = "") -> PydanticCustomError:
 def _duration(value: object) -> object:
     if isinstance(value, timedelta):
         return value
-    if not isinstance(value, str) or not _DURATION.fullmatch(value):
-        raise _wrong(f"{str(value)[:40]!r} is not a duration", 'a number with a unit, such as "500ms", "5s" or "1h30m"')
     try:
-        return timedelta(milliseconds=sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(value)))
+        return timedelta(milliseconds=parse_ms(str(value), "", bare=False))
+    except ConfigError as error:
+        raise _wrong(error.problem, error.fix) from None
     except OverflowError:
         raise _wrong(f"is out of range: at most {_text(_LONGEST)}", "") from None
 
@@ -74,8 +73,8 @@ def _between(low: timedelta, high: timedelta) -> AfterValidator:
 def _text(duration: timedelta) -> str:
     """A duration as users write it."""
     whole = milliseconds(duration)
-    unit = next(unit for unit in ("d", "h", "m", "s", "ms") if whole % _UNITS[unit] == 0)
-    return f"{whole // _UNITS[unit]}{unit}"
+    unit = next(unit for unit in ("d", "h", "m", "s", "ms") if whole % UNITS_MS[unit] == 0)
+    return f"{whole // UNITS_MS[unit]}{unit}"
 
 
 def _check_ports(addresses: str, key: str) -> None:
@@ -365,6 +364,11 @@ class Http(_Section):
     hosts: Words = Field(
         default=(), description="names by which clients call the API, in addition to http.host and loopback names"
     )
+    advertise: str = Field(
+        default="",
+        description="the URL at which other schedulers reach this API while it leads, such as http://sched-1:8899; "
+        "empty: http.host or the first of http.hosts, and http.port",
+    )
     origins: Words = Field(
         default=(), description="origins of web pages that may send changes, e.g. https://ops.example.org"
     )
@@ -383,7 +387,8 @@ class Http(_Section):
     @property
     def names(self) -> tuple[str, ...]:
         """The names by which clients may call the API, in addition to loopback names."""
-        return self.hosts if is_every_address(self.host) else (self.host, *self.hosts)
+        advertised = filter(None, [urlsplit(self.advertise).hostname])
+        return (*(() if is_every_address(self.host) else (self.host,)), *self.hosts, *advertised)
 
     @property
     def advertised(self) -> str:
@@ -396,6 +401,13 @@ class Http(_Section):
         if not is_every_address(self.host):
             return self.host
         return "::1" if ":" in self.host else "127.0.0.1"
+
+    @check(mode="after")
+    def _reachable(self) -> Http:
+        if self.advertise and not _URL.fullmatch(self.advertise):
+            problem = f"{self.advertise[:80]!r} is not the URL of a server"
+            raise _wrong(problem, "http://NAME:PORT or https://NAME:PORT, without a path", key="advertise")
+        return self
 
     @check(mode="after")
     def _guarded(self) -> Http:
@@ -462,6 +474,12 @@ class Packages(_Section):
     max_bytes: ByteSize = Field(
         default=ByteSize(256 << 20), ge=1_024, le=1 << 40, description="the largest package, e.g. 256MiB"
     )
+    versions: int = Field(
+        default=10, ge=1, le=100, description="configurations kept per app for `app rollback`, the present one included"
+    )
+    versions_bytes: ByteSize = Field(
+        default=ByteSize(4 << 30), ge=0, le=1 << 50, description="space for packages of earlier versions, e.g. 4GiB"
+    )
     hosts: Words = Field(default=(), description='servers that appURL may name, e.g. "files.example.org,*.intra"')
     schemes: Annotated[tuple[Literal["http", "https"], ...], BeforeValidator(_words)] = Field(
         default=("https", "http"), description='"https", "http" or both'
@@ -507,6 +525,8 @@ class ElasticJob(_Section):
     )
 
 
+_OTLP_URL = re.compile(r"https?://[^\s/@?#]+(/[^\s?#]*)?")
+_HEADER_NAME = re.compile(r"[A-Za-z0-9-]{1,100}")
 _HISTORY_URL = re.compile(r"off|(?:postgresql|mariadb)://[^\s/]*/[^\s/?]+(?:\?[^\s]*)?|sqlite:///[^\s?]+")
 
 
@@ -560,6 +580,85 @@ class History(_Section):
         return read_secret(self.password_file) if self.password_file else ""
 
 
+_S3_URL = re.compile(
+    r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(\w[\w.-]{0,99}(?:/\w[\w.-]{0,99}){0,9}))?/?", re.ASCII
+)
+_ENDPOINT = re.compile(r"https?://[^\s/@?#]+/?")
+
+
+class Archive(_Section):
+    """The archive of the logs of ended attempts."""
+
+    url: str = Field(
+        default="",
+        description='an absolute path of a directory, or "s3://BUCKET/PREFIX"; empty: logs are not archived',
+    )
+    endpoint: str = Field(
+        default="", description="the URL of an S3-compatible server, e.g. https://minio.intra:9000; empty: Amazon"
+    )
+    region: str = Field(default="", max_length=100, description="the region of the bucket, e.g. eu-central-1")
+    access_key: str = Field(
+        default="",
+        max_length=200,
+        description="the id of an access key; empty: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the role of this "
+        "machine",
+    )
+    secret_file: SecretFile | None = Field(
+        default=None, description="a file that contains the secret of archive.access_key"
+    )
+    attempts: Literal["all", "failed"] = Field(
+        default="all", description='"failed" to archive only attempts that did not succeed'
+    )
+    stream_bytes: ByteSize = Field(
+        default=ByteSize(2 << 20),
+        ge=4 << 10,
+        le=20 << 20,
+        description="bytes kept of each stream, 4KiB to 20MiB; of a longer one, its beginning and its end",
+    )
+    bytes_per_second: ByteSize = Field(
+        default=ByteSize(10 << 20), ge=1 << 10, le=1 << 40, description="bytes read from agents each second, e.g. 10MiB"
+    )
+    threads: int = Field(default=2, ge=1, le=16, description="logs copied at a time, 1 to 16")
+    queue: int = Field(
+        default=10_000, ge=100, le=1_000_000, description="logs that wait to be archived, 100 to 1000000"
+    )
+    keep: Annotated[Duration, _between(timedelta(hours=1), timedelta(days=3660))] = Field(
+        default=timedelta(days=30), description="how long logs are kept, 1h to 3660d"
+    )
+    keep_logs: int = Field(default=100_000, ge=1, le=1_000_000, description="logs kept in total, 1 to 1000000")
+    keep_logs_per_job: int = Field(default=0, ge=0, le=1_000_000, description="logs kept of each job; 0: no limit")
+    keep_bytes: ByteSize = Field(
+        default=ByteSize(10 << 30), ge=0, le=1 << 50, description="size of all logs, e.g. 10GiB; 0: no limit"
+    )
+
+    @check(mode="after")
+    def _usable(self) -> Archive:
+        if self.url and not self.url.startswith("/") and not _S3_URL.fullmatch(self.url):
+            raise _wrong("names no store", 'an absolute path, or "s3://BUCKET/PREFIX"', key="url")
+        if self.url.startswith("/") and (".." in Path(self.url).parts or "\0" in self.url):
+            raise _wrong("is not a plain absolute path", "leave out the parts `..`", key="url")
+        if self.endpoint and not _ENDPOINT.fullmatch(self.endpoint):
+            raise _wrong(
+                "is not the URL of a server", "such as https://minio.intra:9000, without a user", key="endpoint"
+            )
+        if bool(self.access_key) != bool(self.secret_file):
+            raise _wrong("belongs to archive.access_key", "set both or neither", key="secret_file")
+        for name in ("endpoint", "region", "access_key"):
+            if getattr(self, name) and not self.bucket:
+                raise _wrong("is for an S3-compatible store", 'set archive.url to "s3://BUCKET/PREFIX"', key=name)
+        return self
+
+    @property
+    def bucket(self) -> tuple[str, str] | None:
+        """The bucket and the prefix; None if the archive is a directory."""
+        found = _S3_URL.fullmatch(self.url)
+        return (found[1], found[2] or "") if found else None
+
+    @property
+    def secret(self) -> str:
+        return read_secret(self.secret_file) if self.secret_file else ""
+
+
 class Alerts(_Section):
     """Alerts to people."""
 
@@ -602,6 +701,50 @@ class Metrics(_Section):
         return read_secret(self.token_file) if self.token_file else ""
 
 
+class Tracing(_Section):
+    """OpenTelemetry traces of runs. They need the extra `tracing`."""
+
+    endpoint: str = Field(
+        default="", description="URL of a receiver of OTLP over HTTP, e.g. http://HOST:4318/v1/traces; empty: no traces"
+    )
+    headers_file: SecretFile | None = Field(
+        default=None,
+        description="a file with one line NAME=VALUE,… of headers that each request has, e.g. "
+        "Authorization=Bearer%20TOKEN",
+    )
+    ratio: float = Field(
+        default=1.0, ge=0, le=1, allow_inf_nan=False, description="the fraction of runs that have a trace, 0 to 1"
+    )
+    shards: int = Field(
+        default=100, ge=0, le=1_000, description="shards of a run that have spans of their own, 0 to 1000"
+    )
+    queue: int = Field(
+        default=10_000,
+        ge=100,
+        le=1_000_000,
+        description="ended attempts and runs that wait in memory, 100 to 1000000; a run also counts once for 10 shards",
+    )
+
+    @check(mode="after")
+    def _usable(self) -> Tracing:
+        if self.endpoint and not _OTLP_URL.fullmatch(self.endpoint):
+            raise _wrong("is not an http(s) URL without a user", "such as http://HOST:4318/v1/traces", key="endpoint")
+        if self.headers_file:
+            self.headers()
+        return self
+
+    def headers(self) -> dict[str, str]:
+        """The headers in the form of OTEL_EXPORTER_OTLP_HEADERS. Raises PydanticCustomError."""
+        found: dict[str, str] = {}
+        for pair in read_secret(self.headers_file).split(",") if self.headers_file else ():
+            name, sign, value = pair.partition("=")
+            text = unquote(value)
+            if not sign or not _HEADER_NAME.fullmatch(name) or not text.isprintable() or not text.isascii():
+                raise _wrong("does not hold NAME=VALUE,…", "such as Authorization=Bearer%20TOKEN", key="headers_file")
+            found[name] = text
+        return found
+
+
 class Settings(BaseSettings):
     """All settings of the scheduler. Created by `load`."""
 
@@ -621,7 +764,9 @@ class Settings(BaseSettings):
     elastic_job: ElasticJob = ElasticJob()
     metrics: Metrics = Metrics()
     history: History = History()
+    archive: Archive = Archive()
     alerts: Alerts = Alerts()
+    tracing: Tracing = Tracing()
     log: Log = Log()
 
     @check(mode="after")

@@ -23,7 +23,14 @@ from jobcloud.ports import LastingStore, Leadership
 from jobcloud.server import backup, epochs
 from jobcloud.server.backup import Backup
 from jobcloud.server.settings import Settings
-from jobcloud.server.wiring import STATE_FILE, etcd_settings, etcd_state, zookeeper_settings, zookeeper_state
+from jobcloud.server.wiring import (
+    STATE_FILE,
+    etcd_settings,
+    etcd_state,
+    shared_store,
+    zookeeper_settings,
+    zookeeper_state,
+)
 
 # How long a restore waits for ZooKeeper or etcd.
 _ELECTION_S = 15.0
@@ -111,12 +118,7 @@ def now_ms() -> int:
 
 @contextlib.contextmanager
 def opened(wanted: Settings) -> Iterator[LastingStore]:
-    if wanted.zookeeper.hosts:
-        store: LastingStore = ZooKeeperStore(ZooKeeperSession(zookeeper_settings(wanted.zookeeper)))
-    elif wanted.etcd.hosts:
-        store = EtcdStore(EtcdClient(etcd_settings(wanted.etcd)))
-    else:
-        store = SqliteStore(_data(wanted) / STATE_FILE)
+    store = shared_store(wanted) if is_shared(wanted) else SqliteStore(_data(wanted) / STATE_FILE)
     with contextlib.closing(store):
         yield store
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import hashlib
 import os
 import secrets
 import shutil
 import signal
 import socket
-import stat
 import sys
 import tempfile
 import threading
@@ -28,6 +28,7 @@ from jobcloud import __version__, zones
 from jobcloud.adapters.etcd.client import EtcdClient, EtcdSettings
 from jobcloud.adapters.etcd.election import EtcdElection
 from jobcloud.adapters.etcd.store import EtcdStore
+from jobcloud.adapters.folders import make_private
 from jobcloud.adapters.memory import MemoryStore
 from jobcloud.adapters.mesos.driver import MesosDriver, MesosSettings, master_time
 from jobcloud.adapters.sandbox import Output, OutputReader
@@ -35,15 +36,22 @@ from jobcloud.adapters.sqlite import SqliteStore
 from jobcloud.adapters.zookeeper.election import ZooKeeperElection
 from jobcloud.adapters.zookeeper.session import ZooKeeperSession, ZooKeeperSettings
 from jobcloud.adapters.zookeeper.store import ZooKeeperStore
+from jobcloud.archive.index import Limits as ArchiveLimits
+from jobcloud.archive.s3 import S3Options
+from jobcloud.archive.service import Archive, ArchiveOptions
 from jobcloud.client import context
+from jobcloud.config import SEPARATOR
 from jobcloud.errors import ConfigError, NotFound, Refused, StoreError, StoreFull, Unavailable
 from jobcloud.executor import bundle
+from jobcloud.history.elastic_job_search import ElasticJobSearch
+from jobcloud.history.elastic_job_statistics import ElasticJobStatistics
 from jobcloud.history.retention import Limits as HistoryLimits
 from jobcloud.history.service import History, HistoryOptions
 from jobcloud.match import CompiledMatcher, PlainMatcher
 from jobcloud.ports import LastingStore, Leadership, Sink, Store, TlsFiles
 from jobcloud.scheduler import Policy, Scheduler
 from jobcloud.scheduler.launch import Artifacts
+from jobcloud.scheduler.state import MakeMatcher
 from jobcloud.server import epochs, logs
 from jobcloud.server.alerts.channels import load as load_channels
 from jobcloud.server.alerts.service import AlertService
@@ -58,6 +66,9 @@ from jobcloud.server.api import (
     create_artifacts,
 )
 from jobcloud.server.api import metrics as metrics_api
+from jobcloud.server.api.replica import Replica, ReplicatedLoop
+from jobcloud.server.api.standby import Standby
+from jobcloud.server.batch import Restore
 from jobcloud.server.clock import Clock
 from jobcloud.server.epochs import LastingEpochs
 from jobcloud.server.listener import Limits, Listener, listen, raise_descriptor_limit
@@ -65,10 +76,12 @@ from jobcloud.server.loop import Loop, Pace
 from jobcloud.server.metrics import CountedApi, MeasuredDriver, MeasuredScheduler, MeasuredStore, Metrics, Tally
 from jobcloud.server.metrics.exposition import Sources
 from jobcloud.server.origin import Origin, Refill
+from jobcloud.server.outputs import AgentOutputs
 from jobcloud.server.packages import PackageStore
 from jobcloud.server.records import Restored
 from jobcloud.server.settings import ArtifactServer, Etcd, Http, Mesos, Settings, ZooKeeper, milliseconds
 from jobcloud.server.urls import UrlPolicy
+from jobcloud.tracing.service import SpanCounts, Tracing, TracingOptions
 
 log = structlog.get_logger(__name__)
 
@@ -79,6 +92,9 @@ NEEDED_BYTES = 8 << 20
 # How long a thread that computes may keep the interpreter's lock while another one waits. With Python's 5 ms, calls of
 # the API delay the scheduler's thread by seconds (docs/design.md).
 _SWITCH_S = 0.0005
+# The garbage collector stops all threads. With Python's first threshold of 700, records of short tasks count as old.
+# Next to 100,000 tasks, this causes a collection of all objects every few seconds, which takes 0.2 s.
+_GC_THRESHOLDS = (10_000, 50, 20)
 
 
 def run_scheduler(wanted: Settings) -> int:
@@ -118,11 +134,15 @@ class _Process:
         self._clock = Clock()
         self._tally = Tally(wanted.metrics.jobs)
         self._scheduler: Scheduler | None = None
-        self._history = _history(wanted, data, self._clock.now_ms)
+        self._history = _history(wanted, data, self._clock.now_ms, self._registered)
+        self._loop_of_core: Loop[Scheduler] | None = None
+        self._archive = self._made_archive()
         self._alerts = _alerts(wanted, self._clock)
+        self._tracing = _tracing(wanted)
 
     def run(self, stop: threading.Event) -> int:
         sys.setswitchinterval(_SWITCH_S)
+        gc.set_threshold(*_GC_THRESHOLDS)
         descriptors = raise_descriptor_limit()
         log.info(
             "starting", version=__version__, data=str(self._data), descriptors=descriptors, time_zones=zones.version()
@@ -131,23 +151,40 @@ class _Process:
             log.warning(warning)
         _prepare_data(self._data)
         with contextlib.ExitStack() as stack:
-            api_socket = stack.enter_context(listen(self._settings.http.host, self._settings.http.port, "http.port"))
+            http = self._settings.http
+
+            def announce(bound: socket.socket) -> None:
+                """Name the address and the token to clients of the same user, before any of them can connect."""
+                stack.enter_context(self._context(_url(http.local, bound)))
+
+            api_socket = stack.enter_context(listen(http.host, http.port, "http.port", announce))
             artifacts = self._settings.artifacts
             artifact_socket = stack.enter_context(listen(artifacts.host, artifacts.port, "artifacts.port"))
             zip_sha256, zip_path = _executor_zip(self._data)
             sizes = self._settings.packages
-            packages = PackageStore(self._data / "packages", max_bytes=sizes.max_bytes)
+            packages = PackageStore(
+                self._data / "packages", max_bytes=sizes.max_bytes, earlier_bytes=sizes.versions_bytes
+            )
             origin = Origin(packages, self._package_urls, timeout_s=sizes.fetch_timeout.total_seconds())
             base_url = _url(artifacts.advertise or artifacts.host, artifact_socket)
             policy = _policy(self._settings, Artifacts(base_url, zip_sha256, zip_path.name, bundle.command(zip_sha256)))
-            policy = replace(policy, traced=self._history is not None)
+            policy = replace(
+                policy,
+                traced=any(part is not None for part in (self._history, self._archive, self._tracing)),
+                trace_ratio=self._settings.tracing.ratio if self._tracing is not None else None,
+            )
             if self._alerts is not None:
                 policy = replace(policy, alert_channels=tuple(each.filter for each in self._alerts.channels))
-            api_url = _url(self._settings.http.advertised, api_socket)
+            api_url = self._settings.http.advertise or _url(self._settings.http.advertised, api_socket)
             if self._history is not None:
                 self._history.start()
                 # The history ends after the loop, because it takes the last traces of the loop.
                 stack.callback(self._history.stop)
+            if self._archive is not None:
+                stack.callback(self._archive.stop)
+            if self._tracing is not None:
+                self._tracing.start()
+                stack.callback(self._tracing.stop)
             store, leadership = self._state(api_url)
             loop = self._loop(policy, store, leadership)
             stack.callback(loop.stop, _STOP_S)
@@ -166,7 +203,11 @@ class _Process:
                 stop.set()
 
             limits = _limits(self._settings, self._settings.http, descriptors)
-            api = Listener(self._api(loop, packages, origin, teardown), api_socket, limits)
+            open_store = functools.partial(shared_store, self._settings)
+            replica = Replica(open_store, self._restore_copy(policy), now_ms=self._clock.now_ms)
+            stack.callback(replica.close)
+            standby = _standby(loop, leadership, replica)
+            api = Listener(self._api(loop, packages, origin, teardown, standby), api_socket, limits)
             stack.callback(api.stop)
             stack.callback(self._notices.close)
             if leadership is not None:
@@ -184,7 +225,8 @@ class _Process:
                 stack.callback(loop.stop, _STOP_S)
             self._compare_clocks()
             loop.start()
-            stack.enter_context(self._context(_url(self._settings.http.local, api_socket)))
+            replica.close()
+            log.info("listening", url=_url(http.local, api_socket))
             self._tally.leader_changes += 1
             return self._wait(loop, leadership, stop)
 
@@ -220,25 +262,38 @@ class _Process:
         )
         return self._lasting(store, etcd_state(wanted)), election
 
+    def _restore_copy(self, policy: Policy) -> Restore[Scheduler]:
+        policy = replace(policy, traced=False)
+        return lambda stored, epoch, at: Scheduler(policy, stored, epoch, at, self._matcher)
+
+    @property
+    def _matcher(self) -> MakeMatcher:
+        return PlainMatcher if self._settings.pure_matcher else CompiledMatcher
+
     def _lasting(self, store: LastingStore, state: str) -> Store:
         return LastingEpochs(store, self._data / epochs.FILE_NAME, state=state, now_ms=self._clock.now_ms)
 
     def _loop(self, policy: Policy, store: Store, leadership: Leadership | None) -> Loop[Scheduler]:
         mesos = replace(_mesos(self._settings), heard=self._heard_master)
-        matcher = PlainMatcher if self._settings.pure_matcher else CompiledMatcher
 
         def restore(stored: Restored, epoch: int, at: int) -> Scheduler:
-            self._scheduler = MeasuredScheduler(self._tally, policy, stored, epoch, at, matcher)
+            self._scheduler = MeasuredScheduler(self._tally, policy, stored, epoch, at, self._matcher)
             if self._history is not None:
                 apps = {job.key: job.app_key for job in self._scheduler.jobs.values()}
                 self._history.fill(self._scheduler.firings.values(), apps)
+            if self._archive is not None:
+                self._archive.fill(self._scheduler.firings.values(), self._scheduler.attempts)
             return self._scheduler
 
         sinks: list[Sink] = [self._notices, logs.LogSink(self._notices.last_id), self._tally]
         if self._history is not None:
             sinks.append(self._history)
+        if self._archive is not None:
+            sinks.append(self._archive)
         if self._alerts is not None:
             sinks.append(self._alerts)
+        if self._tracing is not None:
+            sinks.append(self._tracing)
         loop: Loop[Scheduler] = Loop(
             MeasuredStore(store, self._tally),
             lambda: MeasuredDriver(MesosDriver(mesos, loop.abort, self._clock.now_ms), self._tally),
@@ -248,7 +303,21 @@ class _Process:
             pace=Pace(coalesce_ms=milliseconds(self._settings.scheduling.coalesce)),
             leadership=leadership,
         )
+        self._loop_of_core = loop
         return loop
+
+    def _made_archive(self) -> Archive | None:
+        """The archive that the settings ask for. None if there is none."""
+        options = archive_options(self._settings)
+        return None if options is None else Archive(options, lambda: AgentOutputs(self._where), self._clock.now_ms)
+
+    def _where(self) -> tuple[str, dict[str, str]]:
+        """The id of the framework, and the address of each agent. Raises JobcloudError or TimeoutError."""
+        if self._loop_of_core is None:
+            raise Unavailable("the scheduler has not started yet")
+        return self._loop_of_core.ask(
+            lambda core: (core.framework_id, {agent.id: agent.address for agent in core.agents()})
+        )
 
     def _heard_master(self, theirs_ms: int) -> None:
         self._clock.compare(theirs_ms, "the Mesos master")
@@ -259,7 +328,12 @@ class _Process:
             self._heard_master(theirs_ms)
 
     def _api(
-        self, loop: Loop[Scheduler], packages: PackageStore, origin: Origin, teardown: Callable[[], None]
+        self,
+        loop: Loop[Scheduler],
+        packages: PackageStore,
+        origin: Origin,
+        teardown: Callable[[], None],
+        standby: Standby | None = None,
     ) -> ASGIApp:
         http, calls, elastic_job = self._settings.http, self._settings.http_jobs, self._settings.elastic_job
         options = ApiOptions(
@@ -277,10 +351,14 @@ class _Process:
             elastic_job=ElasticJobOptions(elastic_job.enabled, elastic_job.zone),
         )
         read_log = functools.partial(_read_log, self._outputs)
-        sources = Sources(loop, self._clock, packages.usage, self._warnings, lambda: self._notices.missed)
+        spans = self._tracing.counts if self._tracing is not None else SpanCounts
+        sources = Sources(
+            loop, self._clock, packages.usage, self._warnings, lambda: self._notices.missed, self._archive, spans
+        )
         metrics = Metrics(self._tally, sources)
+        reader = self._history.reader if self._history is not None else None
         api = create_api(
-            loop,
+            loop if standby is None else ReplicatedLoop(loop),
             packages,
             options,
             notices=self._notices,
@@ -290,7 +368,11 @@ class _Process:
             clock=self._clock.now_ms,
             warnings=self._warnings,
             more_routes=[metrics_api.router(metrics.scrape)],
-            history=self._history.reader if self._history is not None else None,
+            history=reader,
+            traces=ElasticJobSearch(reader) if reader is not None else None,
+            statistics=ElasticJobStatistics(reader, self._clock.now_ms) if reader is not None else None,
+            standby=standby,
+            archive=self._archive,
             alert_channels=self._alerts,
         )
         return CountedApi(api, self._tally)
@@ -302,13 +384,24 @@ class _Process:
             *self._clock.warnings(),
             *(scheduler.warnings if scheduler is not None else ()),
             *(self._history.warnings() if self._history is not None else ()),
+            *(self._archive.warnings() if self._archive is not None else ()),
+            *(self._tracing.warnings() if self._tracing is not None else ()),
         )
+
+    def _registered(self) -> int | None:
+        """The number of registered jobs of the team `default`. Called on the thread of the history."""
+        scheduler = self._scheduler
+        return sum(SEPARATOR not in key for key in list(scheduler.jobs)) if scheduler is not None else None
 
     @contextlib.contextmanager
     def _context(self, url: str) -> Iterator[None]:
         """Write the address and the token to a file for clients of the same user. Remove the file at the end."""
-        path = context.write(context.Context(url, self._token, os.getpid()))
-        log.info("listening", url=url)
+        try:
+            path = context.write(context.Context(url, self._token, os.getpid()))
+        except OSError as error:
+            problem = f"the file for clients cannot be written: {error.strerror or error}"
+            fix = "set XDG_RUNTIME_DIR to a directory of this user with free space"
+            raise ConfigError(problem, field=str(context.directory()), fix=fix) from error
         try:
             yield
         finally:
@@ -322,6 +415,11 @@ class _Process:
                 _end_soon()
                 return 1
         return 0
+
+
+def _standby(loop: Loop[Scheduler], leadership: Leadership | None, replica: Replica) -> Standby | None:
+    """Answers requests until this scheduler leads; None if it is the only scheduler."""
+    return Standby(lambda: loop.standing_by, lambda: leadership.leader, replica) if leadership is not None else None
 
 
 def _end_soon() -> None:
@@ -358,10 +456,7 @@ def _prepare_data(data: Path) -> None:
     Raises ConfigError if it cannot be used, StoreFull if its disk has too little room for a start.
     """
     try:
-        data.mkdir(parents=True, exist_ok=True, mode=0o700)
-        mode = stat.S_IMODE(data.stat().st_mode)
-        if mode & 0o007:
-            _close(data, mode)
+        make_private(data, "data directory")
         free = shutil.disk_usage(data).free
     except OSError as error:
         problem = f"{data} cannot be used: {error.strerror or error}"
@@ -372,22 +467,6 @@ def _prepare_data(data: Path) -> None:
             f"too little space on the disk of {data}: {free:,} bytes are free, a start needs {NEEDED_BYTES:,}. Free "
             "some space, or choose another data directory"
         )
-
-
-def _close(data: Path, mode: int) -> None:
-    """Take the rights of other users from a directory. Raises OSError if this fails and other users can write to it.
-
-    The directory may belong to another user. For example, a volume of Kubernetes belongs to root, and this process
-    writes to it as a member of its group.
-    """
-    try:
-        data.chmod(mode & ~0o007)
-    except PermissionError:
-        if mode & 0o002:
-            raise
-        log.warning("all users can read the data directory, and only its owner can change this", data=str(data))
-    else:
-        log.warning("the data directory was open to all users; their rights were removed", data=str(data))
 
 
 def _executor_zip(data: Path) -> tuple[str, Path]:
@@ -414,6 +493,7 @@ def _policy(wanted: Settings, artifacts: Artifacts) -> Policy:
         alert_wait_ms=milliseconds(wanted.alerts.wait),
         alert_interval_ms=milliseconds(wanted.alerts.interval),
         history=numbers.history,
+        app_versions=wanted.packages.versions,
     )
 
 
@@ -425,7 +505,9 @@ def _alerts(wanted: Settings, clock: Clock) -> AlertService | None:
     return AlertService(channels, wanted.cluster.name, clock.now_ms, clock_warnings=clock.warnings)
 
 
-def _history(wanted: Settings, data: Path, now_ms: Callable[[], int]) -> History | None:
+def _history(
+    wanted: Settings, data: Path, now_ms: Callable[[], int], registered: Callable[[], int | None]
+) -> History | None:
     """The history that the settings ask for. None if there is none."""
     history = wanted.history
     if history.url == "off" or (not history.url and wanted.data is None):
@@ -437,7 +519,36 @@ def _history(wanted: Settings, data: Path, now_ms: Callable[[], int]) -> History
         milliseconds(history.keep), history.keep_attempts, history.keep_attempts_per_job, history.keep_bytes
     )
     options = HistoryOptions(history.url, history.password, limits, history.spool_bytes, history.queue)
-    return History(options, data, now_ms)
+    return History(options, data, now_ms, registered)
+
+
+def archive_options(wanted: Settings) -> ArchiveOptions | None:
+    """The options of the archive that the settings ask for. None if there is none."""
+    archive = wanted.archive
+    if not archive.url:
+        return None
+    place: Path | S3Options = Path(archive.url)
+    if archive.bucket is not None:
+        place = S3Options(*archive.bucket, archive.endpoint, archive.region, archive.access_key, archive.secret)
+    return ArchiveOptions(
+        place,
+        wanted.cluster.name,
+        archive.attempts,
+        archive.stream_bytes,
+        archive.bytes_per_second,
+        archive.threads,
+        archive.queue,
+        ArchiveLimits(milliseconds(archive.keep), archive.keep_logs, archive.keep_logs_per_job, archive.keep_bytes),
+    )
+
+
+def _tracing(wanted: Settings) -> Tracing | None:
+    """The sender of traces that the settings ask for. None if there is none. Raises ConfigError without the extra."""
+    own = wanted.tracing
+    if not own.endpoint:
+        return None
+    options = TracingOptions(own.endpoint, wanted.cluster.name, own.ratio, own.shards, own.queue, own.headers())
+    return Tracing(options)
 
 
 def zookeeper_state(wanted: ZooKeeper) -> str:
@@ -448,6 +559,13 @@ def zookeeper_state(wanted: ZooKeeper) -> str:
 def etcd_state(wanted: Etcd) -> str:
     """The name of a state in etcd. It does not name the members of the cluster, because they come and go."""
     return f"etcd {wanted.prefix}"
+
+
+def shared_store(wanted: Settings) -> LastingStore:
+    """The state in ZooKeeper or etcd, over a connection of its own, for a reader that is no candidate."""
+    if wanted.zookeeper.hosts:
+        return ZooKeeperStore(ZooKeeperSession(zookeeper_settings(wanted.zookeeper)))
+    return EtcdStore(EtcdClient(etcd_settings(wanted.etcd)))
 
 
 def etcd_settings(wanted: Etcd) -> EtcdSettings:

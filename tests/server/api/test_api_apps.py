@@ -75,7 +75,7 @@ def test_name_in_the_path_must_match_the_name_in_the_body(api: Client, sha256: s
 
 def test_app_without_its_uploaded_package_is_refused(api: Client) -> None:
     assert "upload it first" in issues(api.post("apps", json=app_body("0" * 64)))["appURL"]
-    assert api.get("apps").json() == {"items": []}
+    assert api.get("apps").json() == {"items": [], "nextCursor": ""}
 
 
 def test_app_is_removed_with_its_jobs_only_on_request(api: Client, hello: str) -> None:

@@ -102,7 +102,7 @@ def test_notices_are_numbered_events(loop: FakeLoop) -> None:
     assert '"jobName": "hello", "runId": "run"' in first
     again = Notices()
     again.publish(Publish(loop.now, Topic.FIRED, "old"))
-    assert asyncio.run(collect(again, "", 1)) == ["retry: 2000\n\n"]
+    assert asyncio.run(collect(again, "", 1)) == [f"retry: 2000\nid: {again.last_id()}\n\n"]
     assert second.startswith("id: ")
 
 

@@ -45,7 +45,7 @@ def test_unexpected_error_is_logged_only(loop: FakeLoop, tmp_path: Path, caplog:
 
 def test_unknown_paths_and_methods_are_problems(api: Client) -> None:
     issues(api.get("nothing/here"), "not-found")
-    answer = api.patch("jobs/x")
+    answer = api.patch("tasks/x")
     issues(answer, "method-not-allowed")
     assert "GET" in answer.headers["allow"]
 

@@ -317,6 +317,7 @@ def test_events_reach_a_listener_until_the_server_ends(tmp_path: Path) -> None:
     with serving(app) as url, httpx.stream("GET", f"{url}/api/v1/events", timeout=10) as answer:
         lines = answer.iter_lines()
         assert next(lines) == "retry: 2000"
+        assert next(lines).startswith("id: ")
         notices.publish(Publish(1, Topic.FIRED, "hello fired\nagain", job="hello"))
         found = [line for line in (next(lines) for _ in range(4)) if line]
         assert found[1] == "event: fired"

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from tests.api_kit import FakeLoop, client_of, issues, make_api
+from tests.api_kit import FakeLoop, client_of, issues, make_api, serving
+from tests.executor_kit import wait_until
 from tests.history_kit import START, make_attempt, make_run, played
 
+from jobcloud.errors import Unavailable
 from jobcloud.history.database import Database
-from jobcloud.history.queries import Reader
+from jobcloud.history.queries import Found, Reader, Wanted
 from jobcloud.history.rows import of_events
 from jobcloud.model import ShardState
+from jobcloud.server.api.threads import Questions
 
 Rows = list[dict[str, Any]]
 
@@ -81,7 +87,8 @@ def test_attempts_are_listed_by_end_and_filtered(client: httpx.Client) -> None:
 
 def test_events_of_an_attempt_are_its_states(client: httpx.Client) -> None:
     (failed,) = items(client, "history/attempts", job="report", outcome="FAILED")
-    found = client.get("history/events", params={"task": failed["taskId"]}).json()["items"]
+    found = items(client, "history/events", task=failed["taskId"], limit=1)
+    assert items(client, "history/events", task=failed["taskId"]) == found
     assert [event["state"] for event in found][-1] == "TASK_FAILED"
     assert {event["state"] for event in found} == {"TASK_STAGING", "TASK_RUNNING", "TASK_FAILED"}
     assert found[-1]["at"] == "2026-01-01T00:00:01.234000Z"
@@ -140,3 +147,50 @@ def test_database_that_is_away_is_unavailable(tmp_path: Path) -> None:
     assert answer.status_code == 503
     assert "history" in answer.json()["detail"]
     reader.close()
+
+
+class StuckReader(Reader):
+    """Answers when the test lets it."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: pytest.fail("not opened"))
+        self.asked = 0
+        self.answers = threading.Event()
+
+    def runs(self, wanted: Wanted, limit: int, cursor: str = "") -> tuple[list[Found], str]:
+        self.asked += 1
+        assert self.answers.wait(60)
+        return [], ""
+
+
+def test_questions_to_a_database_that_hangs_delay_no_other_request(tmp_path: Path) -> None:
+    reader = StuckReader()
+    with (
+        serving(make_api(tmp_path, history=reader)) as url,
+        httpx.Client(base_url=f"{url}/api/v1", timeout=60) as client,
+        ThreadPoolExecutor(8) as pool,
+    ):
+        asked = [pool.submit(client.get, "history/runs") for _ in range(8)]
+        wait_until(lambda: reader.asked == 4, "four questions are asked")
+        for path in ("jobs", "runs", "cluster"):
+            assert client.get(path).status_code == 200
+        assert reader.asked == 4
+        reader.answers.set()
+        assert [each.result().status_code for each in asked] == [200] * 8
+
+
+def test_questions_are_refused_if_too_many_wait_or_a_turn_takes_long() -> None:
+    async def ask() -> list[object]:
+        questions = Questions(at_once=1, waiting=1, patience_s=0.01)
+        answers = threading.Event()
+        first = asyncio.create_task(questions.ask(answers.wait))
+        second = asyncio.create_task(questions.ask(lambda: "never asked"))
+        await asyncio.sleep(0)  # both have begun
+        third = await asyncio.gather(questions.ask(lambda: "never asked"), return_exceptions=True)
+        found = [*third, *await asyncio.gather(second, return_exceptions=True)]
+        answers.set()
+        return [*found, await first, await questions.ask(lambda: "answered")]
+
+    *refused, first, last = asyncio.run(ask())
+    assert [type(each) for each in refused] == [Unavailable, Unavailable]
+    assert (first, last) == (True, "answered")

@@ -201,7 +201,7 @@ def test_invalid_field_is_named_with_a_fix_and_nothing_is_stored(
     found = issues(api.post("jobs", json=job_body(**change)))
     assert says in found[field]
     assert set(found) == {field}
-    assert api.get("jobs").json() == {"items": []}
+    assert api.get("jobs").json() == {"items": [], "nextCursor": ""}
 
 
 def test_all_problems_of_a_job_are_reported_at_once(api: Client, demo: str) -> None:
@@ -270,6 +270,17 @@ def test_trigger_with_a_known_key_answers_with_the_first_run(api: Client, loop: 
         assert again.json() == first | {"existed": True}
     assert len(api.get("runs").json()["items"]) == 1
     assert "key" in issues(api.post("jobs/hello/trigger", json={"key": "k", "jobParameter": "q"}), "conflict")
+
+
+def test_trigger_keeps_the_span_of_its_caller(api: Client, loop: FakeLoop, hello: str) -> None:
+    caller = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    for header, kept in ((caller, caller), ("cc" + caller[2:] + "-more", caller), ("nonsense", "")):
+        run = api.post("jobs/hello/trigger", headers={"traceparent": header}).json()
+        assert loop.scheduler.firings[run["id"]].terms.trace == kept
+        assert api.get(f"runs/{run['id']}").json()["terms"] is None
+    for header in (caller, caller[:-4] + "b8-01"):
+        answer = api.post("jobs/hello/trigger", json={"key": "k"}, headers={"traceparent": header})
+        assert (answer.status_code, answer.json()["existed"]) == ((202, False) if header == caller else (200, True))
 
 
 def test_trigger_without_values_makes_a_run_without_terms(api: Client, hello: str) -> None:

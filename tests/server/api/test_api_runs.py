@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from httpx import Client
 from tests.api_kit import FakeLoop, issues, job_body, make_api, serving
 
 from jobcloud.client.http import Client as ApiClient
 from jobcloud.model import Cause, Firing, Outcome, Shard, ShardState, changed, shards_of
+from jobcloud.server.api import services
 
 
 def test_dead_run_is_listed_and_can_be_retried(api: Client, loop: FakeLoop, demo: str) -> None:
@@ -74,7 +76,7 @@ def wide_run(loop: FakeLoop, count: int, message: str, name: str = "wide") -> Fi
     """A run with `count` failed shards, in the scheduler's tables."""
     shards = [Shard(ShardState.FAILED, 1, message=message, outcome=Outcome("exception"))] * count
     run = Firing(f"{name}.run", name, 1, Cause.TRIGGER, loop.now, shards_of(*shards), ended_ms=loop.now)
-    loop.scheduler.firings[run.id] = run
+    loop.scheduler._state.put_firing_unsaved(run)
     return run
 
 
@@ -130,3 +132,27 @@ def test_client_shows_all_shards_of_a_wide_run(tmp_path: Path, loop: FakeLoop) -
         run = client.run("wide.run")
     assert [shard["item"] for shard in run["shards"]] == list(range(1_500))
     assert run["nextCursor"] == ""
+
+
+def test_lists_are_the_same_whether_or_not_the_tables_are_copied_for_them(
+    api: Client, loop: FakeLoop, launched: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop.update(launched[0], "TASK_FINISHED")
+    for _ in range(5):
+        api.post("jobs/hello/trigger")
+        loop.tick(7_000)
+    paths = ["runs", "runs?limit=1", "runs?state=ACTIVE", "runs?job=hello&limit=2", "runs?job=none", "tasks"]
+    paths += ["tasks?state=active&limit=1", "tasks?app=demo", "jobs", "jobs?app=demo", "jobs?app=none"]
+    quick = [api.get(path).json() for path in paths]
+    monkeypatch.setattr(services, "_MAX_SHARDS", 1)
+    monkeypatch.setattr(services, "_MAX_JOBS", 0)
+    assert [api.get(path).json() for path in paths] == quick
+    assert [len(found["items"]) for found in quick[:3]] != [0, 0, 0]
+    for path in ("runs", "tasks"):
+        items: list[object] = []
+        cursor = ""
+        while cursor or not items:
+            page = api.get(path, params={"limit": 1, "cursor": cursor}).json()
+            items += page["items"]
+            cursor = page["nextCursor"]
+        assert items == quick[paths.index(path)]["items"]

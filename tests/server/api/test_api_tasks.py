@@ -75,7 +75,7 @@ def test_task_known_to_be_dead_is_forgotten(api: Client, loop: FakeLoop, launche
     loop.update(launched[0], "TASK_UNREACHABLE")
     assert api.post(f"tasks/{launched[0]}/forget").status_code == 200
     shown = api.get(f"tasks/{launched[0]}").json()
-    assert (shown["state"], shown["message"]) == ("FAILED", "an operator declared it dead")
+    assert (shown["state"], shown["message"]) == ("FAILED", "an operator declared it lost")
     assert api.post(f"tasks/{launched[0]}/forget").status_code == api.post("tasks/nope/forget").status_code == 404
     assert api.post(f"tasks/{launched[1]}/forget?force=true").status_code == 200
 

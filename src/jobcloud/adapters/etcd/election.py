@@ -67,6 +67,11 @@ class EtcdElection:
         self._doubtful = False
         self._lost = ""
         self._resigned = False
+        self._leader = ""
+
+    @property
+    def leader(self) -> str:
+        return self._leader
 
     @property
     def candidacy(self) -> Candidacy | None:
@@ -142,12 +147,13 @@ class EtcdElection:
                 return "waiting for etcd: our lease has ended"
             self._kept_alive = asked
         if not leads:
-            return f"{_address(min(candidates, key=lambda each: each.create_revision))} leads"
+            self._leader = _address(min(candidates, key=lambda each: each.create_revision))
+            return f"{self._leader or 'another scheduler'} leads"
         late = self._monotonic() - asked
         if late > self._ttl_s * _TRUST / 2:
             # An answer counts from its request on. This late answer would soon expire, and the leadership with it.
             return f"waiting for etcd: its last answer took {late:.1f} s, and the TTL of a lease is {self._ttl_s:g} s"
-        self._own, self._answered = Candidacy(own.key, own.create_revision), asked
+        self._own, self._answered, self._leader = Candidacy(own.key, own.create_revision), asked, ""
         return None
 
     def _candidates(self) -> list[KeyValue]:
@@ -228,7 +234,8 @@ class EtcdElection:
 
 
 def _address(candidate: KeyValue) -> str:
+    """The URL of a candidate's API; "" if its key does not tell."""
     try:
         return str(json.loads(candidate.value)["address"])[:200]
     except (ValueError, KeyError, TypeError, RecursionError):
-        return "another scheduler"
+        return ""

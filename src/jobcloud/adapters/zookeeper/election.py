@@ -53,7 +53,12 @@ class ZooKeeperElection:
         self._answered = float("-inf")
         self._lost = ""
         self._resigned = False
+        self._leader = ""
         session.listen(self._changed.set)
+
+    @property
+    def leader(self) -> str:
+        return self._leader
 
     @property
     def node(self) -> str:
@@ -130,11 +135,13 @@ class ZooKeeperElection:
                 timeout = f"the session timeout is {self._session.timeout_s:g} s"
                 return f"waiting for ZooKeeper: its last answer took {late:.1f} s, and {timeout}"
             self._own, self._losses, self._answered = f"{folder}/{own}", losses, asked
+            self._leader = ""
             return None
         before = f"{folder}/{names[names.index(own) - 1]}"
         self._session.ask(lambda client: client.exists_async(before, watch=self._wake))
         data, _ = self._session.ask(lambda client: client.get_async(f"{folder}/{names[0]}"))
-        return f"{_address(data)} leads"
+        self._leader = _address(data)
+        return f"{self._leader or 'another scheduler'} leads"
 
     def _candidates(self, folder: str) -> list[str]:
         children: list[str] = self._session.ask(lambda client: client.get_children_async(folder))
@@ -181,7 +188,8 @@ class ZooKeeperElection:
 
 
 def _address(data: bytes) -> str:
+    """The URL of a candidate's API; "" if its node does not tell."""
     try:
         return str(json.loads(data)["address"])[:200]
     except (ValueError, KeyError, TypeError):
-        return "another scheduler"
+        return ""

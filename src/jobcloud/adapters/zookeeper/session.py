@@ -77,7 +77,7 @@ class ZooKeeperSession:
         self._lost = 0
         self._closed = False
         self._connected = threading.Event()
-        self._listeners: list[Callable[[], None]] = []
+        self._callbacks: list[Callable[[], None]] = []
         self._prepared: set[str] = set()
         self._client = KazooClient(
             hosts=self.hosts,
@@ -124,7 +124,7 @@ class ZooKeeperSession:
 
     def listen(self, changed: Callable[[], None]) -> None:
         """Call `changed`, on kazoo's thread, whenever the state of the connection changes."""
-        self._listeners.append(changed)
+        self._callbacks.append(changed)
 
     def ask(self, request: Request, limit_s: float | None = None) -> Any:
         """The answer to one request. Waits at most `limit_s`, by default the session timeout.
@@ -228,8 +228,8 @@ class ZooKeeperSession:
             self._connected.set()
         else:
             self._connected.clear()
-        for listener in self._listeners:
-            listener()
+        for callback in self._callbacks:
+            callback()
 
     def _track_timeout(self) -> None:
         """Learn the granted session timeout. kazoo knows only its read timeout: two thirds of the session timeout."""

@@ -12,8 +12,9 @@ Nodes below the namespace (names are percent-encoded keys):
     ha/election/…         the candidates, of which the oldest leads (`election`)
 
 A batch is one transaction that checks the version of the epoch node, so a superseded leader writes nothing. The
-transaction creates the next segment of the journal. Only one transaction can use the number of this segment. A request
-that gets no answer is sent again. If both requests arrive, the later one fails.
+transaction creates the next segment of the journal. Only one transaction can use the number of this segment. So if the
+transaction gets no answer, it is sent again: if both requests arrive, the later one fails. A request of another kind
+that gets no answer fails the write, unless it only checks the epoch.
 
 A batch too large for one request is split into parts. Each part is a node of its own. The last request is the
 transaction that creates the segment. Parts without a segment have no meaning, so a crash between the requests leaves
@@ -76,7 +77,10 @@ _MAX_READS = 5
 _MAX_SNAPSHOTS = 100
 _SNAPSHOT_PAUSE_S = 0.05
 _MAX_BASE = 2**31
-_ADVICE = "restore them from a backup, or delete both to continue with older versions of those records"
+_ADVICE = (
+    "restore the state from a backup; or delete the segment and its list, if it is there: then the records that the "
+    "segment changed go back to older versions"
+)
 
 Operation: TypeAlias = tuple[str, str, bytes | None]
 """("create", "set" or "delete"), the path, the data."""
@@ -105,7 +109,8 @@ class ZooKeeperStore:
 
     `name` is stored with the epoch, for users. `candidate` returns the path of our election node. The epoch is raised
     only while that node exists, so a process that was suspended cannot supersede its successor. `heard` is called with
-    the servers' time (ms) when the epoch is raised. `requests` counts the requests that changed the state.
+    the servers' time (ms) when the epoch is raised. `requests` counts the requests that raised the epoch or were part
+    of a write.
     """
 
     def __init__(
@@ -122,8 +127,8 @@ class ZooKeeperStore:
         self._heard = heard
         self._image: _Image | None = None
         self._closed = False
-        # The epoch is the version of its node plus this number. ZooKeeper raises a version only by one, and a tree that
-        # was copied back by a client starts again with version 0.
+        # The epoch is the version of its node plus this number. The version alone is not enough: ZooKeeper raises it by
+        # one, so it cannot jump above the floor of `acquire`. It is 0 again if a client has re-created the tree.
         self._base = 0
         self.requests = 0
 
@@ -318,11 +323,11 @@ class ZooKeeperStore:
         witness: tuple[str, bytes] | None = None,
         version: int = -1,
     ) -> None:
-        """Perform all `operations`, or none, if `epoch` is current.
+        """If `epoch` is current, perform all `operations` in one transaction. Otherwise perform none, and raise Fenced.
 
-        `version`: the version that the node of the first operation must have; -1 for any. `witness` shows whether a
-        request that got no answer has taken effect. `witness` is (path, prefix): once the transaction has taken effect,
-        the data of the node at this path starts with the prefix.
+        `version`: the version that the node of the first operation must have; -1 for any. `witness` is (path, prefix):
+        once the transaction has taken effect, the data of the node at this path starts with the prefix. With a witness,
+        a request that got no answer is sent again.
         """
         deadline = self._session.monotonic() + self._session.timeout_s
         while True:

@@ -44,7 +44,7 @@ def silence(
 
     Afterwards, alerts that are still open are told.
     """
-    from jobcloud.client.durations import parse_ms
+    from jobcloud.durations import parse_ms
 
     seconds, rest = divmod(parse_ms(duration, "--for"), 1_000)
     if rest or not 1 <= seconds <= _MAX_SILENCE_S:

@@ -45,7 +45,7 @@ def apply(
 
     Prints what is new and each field that changes. Apps and jobs that do not differ stay as they are.
 
-    Whether an app or a job is enabled does not change.
+    Enabled apps and jobs stay enabled, disabled ones disabled.
     """
     from jobcloud.client import apps
 
@@ -69,7 +69,7 @@ def export(
     with connect(ctx) as client:
         found: Json
         if app:
-            key = key_of(ctx, app)
+            key = key_of(ctx, app, "app")
             found = exported([client.app(key)], client.jobs(key))
         else:
             of = team or team_of(ctx)

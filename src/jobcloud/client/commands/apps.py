@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +13,10 @@ from jobcloud.client import render
 from jobcloud.client.commands.connection import connect
 from jobcloud.client.commands.exit_codes import Exit
 from jobcloud.client.commands.options import AppName, AsJson, key_of, team_of
+from jobcloud.errors import NotFound
+
+if TYPE_CHECKING:
+    from jobcloud.client.http import Client
 
 commands = typer.Typer(no_args_is_help=True)
 
@@ -30,6 +35,11 @@ NewName = Annotated[
     typer.Option(
         metavar="[TEAM:]NAME", help="Name of the app. Default: the name in the manifest, otherwise the name of PATH."
     ),
+]
+
+Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the roll-out until it ends.")]
+Timeout = Annotated[
+    str, typer.Option(metavar="DURATION", help="Maximum time to follow the roll-out, such as 10m; 0: no limit.")
 ]
 
 
@@ -62,10 +72,8 @@ def update(
     path: AppPath,
     name: NewName = "",
     jobs: Annotated[bool, typer.Option("--jobs/--no-jobs", help="Also update the jobs of the manifest.")] = True,
-    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the roll-out until it ends.")] = True,
-    timeout: Annotated[
-        str, typer.Option(metavar="DURATION", help="Maximum time to follow the roll-out, such as 10m; 0: no limit.")
-    ] = "0",
+    wait: Wait = True,
+    timeout: Timeout = "0",
     as_json: AsJson = False,
 ) -> None:
     """Update a registered app, and follow its roll-out until all resident shards run the new version.
@@ -77,22 +85,69 @@ def update(
     If --timeout ends before the roll-out, the command exits with 1. To follow it further, run the command again.
     """
     from jobcloud.client.apps import add_app
-    from jobcloud.client.durations import parse_s
+    from jobcloud.durations import parse_s
 
     limit = parse_s(timeout, "--timeout")
     with connect(ctx) as client:
         added = add_app(client, path, name=name, team=team_of(ctx), jobs=jobs, known=True, sent=render.sent)
         app = added.app["appName"]
-        state = client.rollout(app)
-        for state in client.follow_rollout(app, limit or math.inf) if wait else ():
-            if not as_json:
-                render.rollout(state)
+        _follow(client, app, limit, wait=wait, as_json=as_json, command="this command")
+
+
+@commands.command("versions")
+def versions(ctx: typer.Context, app: AppName, as_json: AsJson = False) -> None:
+    """List the versions of an app that are kept: when they were registered, and the executors that run them."""
+    with connect(ctx) as client:
+        render.show(client.versions(key_of(ctx, app, "app")), render.versions, as_json=as_json)
+
+
+@commands.command("rollback")
+def rollback(
+    ctx: typer.Context,
+    app: AppName,
+    version: Annotated[
+        int,
+        typer.Argument(min=0, metavar="[VERSION]", help="Its number. Default: the one before the present."),
+    ] = 0,
+    wait: Wait = True,
+    timeout: Timeout = "0",
+    as_json: AsJson = False,
+) -> None:
+    """Update an app to an earlier version: its package and its configuration. Its jobs do not change.
+
+    This is an ordinary update, and the command follows its roll-out as `app update` does.
+    """
+    from jobcloud.durations import parse_s
+
+    limit, key = parse_s(timeout, "--timeout"), key_of(ctx, app, "app")
+    with connect(ctx) as client:
+        known = client.versions(key)
+        if not version:
+            earlier = itertools.dropwhile(lambda one: not one["current"], known)
+            version = next((one["number"] for one in itertools.islice(earlier, 1, None)), 0)
+        if not version:
+            raise NotFound(f"app {key} has no earlier version", field="VERSION", fix="see `jobcloud app versions`")
+        client.roll_back(key, version)
+        if not as_json:
+            render.say(f"app {key} has version {version} again")
+        _follow(client, key, limit, wait=wait, as_json=as_json, command=f"jobcloud app rollback {key} {version}")
+
+
+def _follow(client: Client, app: str, limit: float, *, wait: bool, as_json: bool, command: str) -> None:
+    """Follow a roll-out for `limit` seconds; 0: without a limit. Exits with 1 if it is not done.
+
+    `command` follows it again.
+    """
+    state = client.rollout(app)
+    for state in client.follow_rollout(app, limit or math.inf) if wait else ():
+        if not as_json:
+            render.rollout(state)
     if as_json:
         render.show_json(state)
     elif not wait:
         render.say(f"the new version of app {app} is registered; its roll-out is {state['state']}")
     elif state["state"] == "rolling":
-        render.say(f"the roll-out of app {app} continues after {limit:g} s; run this command again to follow it")
+        render.say(f"the roll-out of app {app} continues after {limit:g} s; run {command} again to follow it")
     if wait and state["state"] != "done":
         raise typer.Exit(Exit.REFUSED)
 
@@ -122,7 +177,7 @@ def list_apps(ctx: typer.Context, as_json: AsJson = False) -> None:
 def show(ctx: typer.Context, app: AppName, as_json: AsJson = False) -> None:
     """Show an app and its configuration."""
     with connect(ctx) as client:
-        render.show(client.app(key_of(ctx, app)), render.app, as_json=as_json)
+        render.show(client.app(key_of(ctx, app, "app")), render.app, as_json=as_json)
 
 
 @commands.command("remove")
@@ -135,7 +190,7 @@ def remove(
     as_json: AsJson = False,
 ) -> None:
     """Remove an app. Refused while the app has jobs, unless --jobs is given."""
-    key = key_of(ctx, app)
+    key = key_of(ctx, app, "app")
     with connect(ctx) as client:
         client.remove_app(key, jobs=jobs)
     render.answer({"appName": key, "removed": True}, f"app {key} is removed", as_json=as_json)
@@ -145,11 +200,11 @@ def remove(
 def enable(ctx: typer.Context, app: AppName, as_json: AsJson = False) -> None:
     """Enable an app. Its jobs fire again, unless they are disabled themselves."""
     with connect(ctx) as client:
-        render.show(client.switch_app(key_of(ctx, app), enabled=True), render.app, as_json=as_json)
+        render.show(client.switch_app(key_of(ctx, app, "app"), enabled=True), render.app, as_json=as_json)
 
 
 @commands.command("disable")
 def disable(ctx: typer.Context, app: AppName, as_json: AsJson = False) -> None:
     """Disable an app. Its jobs do not fire, and their tasks are killed."""
     with connect(ctx) as client:
-        render.show(client.switch_app(key_of(ctx, app), enabled=False), render.app, as_json=as_json)
+        render.show(client.switch_app(key_of(ctx, app, "app"), enabled=False), render.app, as_json=as_json)

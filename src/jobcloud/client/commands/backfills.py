@@ -1,15 +1,14 @@
-"""`jobcloud backfill`: runs for past fire times of a job that have none."""
+"""`jobcloud backfill`: runs for the past fire times of a job that have no run."""
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated
 
 import typer
 
 from jobcloud.client import render
 from jobcloud.client.commands.connection import connect
-from jobcloud.client.commands.options import AsJson, JobName, key_of
+from jobcloud.client.commands.options import AsJson, JobName, instant, key_of
 from jobcloud.errors import ConfigError
 
 
@@ -17,7 +16,10 @@ def backfill(
     ctx: typer.Context,
     job: JobName,
     since: Annotated[
-        str, typer.Option("--from", metavar="TIME", help="The first instant: 2026-01-31, 2026-01-31T08:00, or with Z.")
+        str,
+        typer.Option(
+            "--from", metavar="TIME", help="The first instant: 2026-01-31, 2026-01-31T08:00, or how long ago: 12h."
+        ),
     ] = "",
     until: Annotated[str, typer.Option("--to", metavar="TIME", help="The last instant. Default: now.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the fire times.")] = False,
@@ -26,14 +28,14 @@ def backfill(
     ] = False,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="Maximum number of runs.")] = 100,
     at_once: Annotated[
-        int, typer.Option(min=1, max=100, help="Runs at a time, if the job's concurrency allows several.")
+        int, typer.Option(min=1, max=100, help="Runs of the backfill at a time, if the job has concurrency 'allow'.")
     ] = 1,
     cancel: Annotated[bool, typer.Option("--cancel", help="Forget the fire times that wait.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make a run for each past fire time of a job that has no known run.
+    """Make a run for each past fire time of a job for which the scheduler has no run, or none any more.
 
-    The runs follow one another, when the job has no other work. The command may be repeated.
+    A run begins when the job has no other unfinished run, unless --at-once allows more. The command may be repeated.
     """
     if cancel == bool(since):
         raise ConfigError("is missing", field="--from", fix="give --from TIME, or --cancel without it")
@@ -44,8 +46,8 @@ def backfill(
         render.answer({"jobName": key, "cancelled": True}, f"the backfill of job {key} is cancelled", as_json=as_json)
         return
     given = {
-        "from": _instant("--from", since),
-        **({"to": _instant("--to", until)} if until else {}),
+        "from": instant("--from", since),
+        **({"to": instant("--to", until)} if until else {}),
         "order": "newest" if newest_first else "oldest",
         "limit": limit,
         "atOnce": at_once,
@@ -54,11 +56,3 @@ def backfill(
     with connect(ctx) as client:
         found = client.backfill(key, given)
     render.show(found, render.backfill, as_json=as_json)
-
-
-def _instant(option: str, text: str) -> str:
-    """A time as RFC 3339; without an offset, it is local. Raises ConfigError."""
-    try:
-        return datetime.fromisoformat(text).astimezone().isoformat()
-    except (ValueError, OverflowError) as error:
-        raise ConfigError(f"{text!r} is no time", field=option, fix="such as 2026-01-31T08:00") from error

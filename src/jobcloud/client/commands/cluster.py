@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import Annotated
 
 import typer
 
 from jobcloud.client import render
 from jobcloud.client.commands.connection import connect
-from jobcloud.client.commands.options import AsJson
+from jobcloud.client.commands.options import AsJson, Watch, Wide, team_of
 from jobcloud.errors import ConfigError
 
 agent_commands = typer.Typer(no_args_is_help=True)
@@ -26,6 +27,15 @@ def show_cluster(ctx: typer.Context, as_json: AsJson = False) -> None:
         render.show(client.cluster(), render.cluster, as_json=as_json)
 
 
+def list_executors(ctx: typer.Context, wide: Wide = False, watch: Watch = False, as_json: AsJson = False) -> None:
+    """List the executors on agents: their app, package, tasks and age. All tasks of an app on an agent share one."""
+    team = team_of(ctx)
+    empty = render.nothing("executor", {"--team": team}, "no executors: nothing runs")
+    with connect(ctx) as client:
+        table = partial(render.executors, wide=wide, empty=empty)
+        render.watched(lambda: client.executors(team), table, watch=watch, as_json=as_json)
+
+
 @agent_commands.command("drain")
 def drain(
     ctx: typer.Context,
@@ -38,11 +48,11 @@ def drain(
 ) -> None:
     """Drain an agent: it gets no new tasks, and its shards move to other agents if they can.
 
-    DAEMON shards move a few at a time. When half of the time until the deadline has passed, all others move at once.
+    DAEMON shards move a few at a time. When half of the time until the deadline has passed, the rest move at once.
 
-    TRANSIENT shards may finish. At the deadline, those of jobs with failover move. The others stay until they end.
+    TRANSIENT shards may finish. At the deadline, those of jobs with failover move, and others stay until they end.
     """
-    from jobcloud.client.durations import parse_ms
+    from jobcloud.durations import parse_ms
 
     seconds, rest = divmod(parse_ms(deadline, "--deadline"), 1_000)
     if rest or not 1 <= seconds <= 30 * 86_400:

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import re
-from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
 
 from jobcloud.client import render
 from jobcloud.client.commands.connection import connect
-from jobcloud.client.commands.options import AsJson, Limit, key_of, team_of
-from jobcloud.errors import ConfigError
+from jobcloud.client.commands.options import AsJson, Limit, instant, key_of, team_of
 
 commands = typer.Typer(no_args_is_help=True)
 
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-_AGO = re.compile(r"(\d{1,6})([smhdw])")
-
 Job = Annotated[str, typer.Argument(metavar="JOB", help="Only this job, as [TEAM:]NAME.")]
 App = Annotated[str, typer.Option(metavar="APP", help="Only jobs of this app, as [TEAM:]NAME.")]
-Since = Annotated[str, typer.Option(metavar="TIME", help="How long ago, such as 30d or 12h, or a time in ISO 8601.")]
+Since = Annotated[str, typer.Option(metavar="TIME", help="The start: how long ago, such as 30d, or a time (ISO 8601).")]
 Until = Annotated[str, typer.Option(metavar="TIME", help="The end of the range, in the same forms. Default: now.")]
 
 
@@ -94,23 +88,7 @@ def _filters(ctx: typer.Context, job: str, app: str, since: str, until: str, **m
     if job:
         named = {"job": key_of(ctx, job)}
     elif app:
-        named = {"app": key_of(ctx, app)}
+        named = {"app": key_of(ctx, app, "app")}
     else:
         named = {"team": "" if more.get("run") else team_of(ctx)}
-    return named | {"since": _instant("--since", since), "until": _instant("--until", until)} | more
-
-
-def _instant(option: str, text: str) -> str:
-    """A time as the API takes it; "" for "". Raises ConfigError."""
-    if not text:
-        return ""
-    if ago := _AGO.fullmatch(text):
-        moment = datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
-    else:
-        try:
-            moment = datetime.fromisoformat(text)
-        except ValueError:
-            fix = "a length such as 30d, 12h or 10m, or a time such as 2026-12-01T08:00"
-            raise ConfigError(f"{text[:80]!r} is not a time", field=option, fix=fix) from None
-    # A time without a zone is local time.
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return named | {"since": instant("--since", since), "until": instant("--until", until)} | more

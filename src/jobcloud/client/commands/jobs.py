@@ -17,6 +17,8 @@ from jobcloud.client.commands.options import AsJson, JobName, Watch, Wide, group
 from jobcloud.errors import ConfigError, NotFound
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jobcloud.client.http import Client, Json
 
 commands = typer.Typer(no_args_is_help=True)
@@ -48,13 +50,20 @@ def add(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Register jobs from a file, from --set fields, or from both. See docs/job-configuration.md for the fields."""
+    """Register jobs from a file, from --set fields, or from both: all of them, or none if one is refused.
+
+    See docs/job-configuration.md for the fields.
+    """
+    from jobcloud.client.apps import Entry, check_twice, send
+
     if not file and not fields:
         raise ConfigError("there is no job to add", field="FILE", fix="name a file, or give --set jobName=… etc.")
-    configs = _read_jobs(file) if file else [{}]
+    configs = [one.config for one in read_jobs(file)] if file else [{}]
     with connect(ctx) as client:
-        given = [_with_team(config | _assignments(fields), team_of(ctx)) for config in configs]
-        added = [client.create_job(config, enabled=not disabled) for config in given]
+        given = [Entry("job", with_team(config | assignments(fields), team_of(ctx))) for config in configs]
+        check_twice(given)
+        send(client, given, create=True, enabled=not disabled)
+        added = [client.job(entry.key) for entry in given]
     if as_json:
         render.show_json(added if len(added) > 1 else added[0])
     else:
@@ -68,7 +77,7 @@ def update(
         list[str],
         typer.Argument(
             metavar="JOB… [FILE|-]",
-            help="Jobs, as [TEAM:]NAME or as a pattern; then a file with them, in YAML, TOML or JSON, as `job show "
+            help="Jobs, as [TEAM:]NAME or as a pattern; then a file with them in YAML, TOML or JSON, as `job show "
             "--json` prints them or as a manifest.",
         ),
     ],
@@ -77,20 +86,24 @@ def update(
 ) -> None:
     """Replace the configurations of jobs with those in FILE, change single fields with --set, or both.
 
-    Prints each field that changes, and what happens to running work.
+    Prints each field that changes, and what happens to running work. Refused if someone else changes the job meanwhile.
     """
     patterns, file = _split_file(names)
     if not file and not fields:
         raise ConfigError("there is nothing to change", field="FILE", fix="name a file, or give --set FIELD=VALUE")
-    changes = _assignments(fields)
-    configs = _read_jobs(file) if file else []
+    changes = assignments(fields)
+    configs = read_jobs(file) if file else []
     with connect(ctx) as client:
         before = _matching(ctx, client, patterns)
-        given = {key: _config_of(ctx, key, job, configs, file) | changes for key, job in before.items()}
+        given = {key: _given_for(key, configs, file) for key in before} if file else {}
         updated = []
-        for key, config in given.items():
-            killing = _killing(client, before[key])
-            updated.append(client.update_job(key, config))
+        for key, job in before.items():
+            killing = _killing(client, job)
+            if file:
+                config, revision = given[key]
+                updated.append(client.update_job(key, _set(config, changes), revision or job["revision"]))
+            else:
+                updated.append(client.patch_job(key, changes, job["revision"]))
             if not as_json:
                 _report_update(before[key], updated[-1], _killing(client, updated[-1]) - killing)
     _show_json(updated, patterns, as_json=as_json)
@@ -107,10 +120,10 @@ def diff(
     """Show what `jobcloud job update` would change. Exits with 1 if anything differs."""
     if not file and not fields:
         raise ConfigError("there is nothing to compare", field="FILE", fix="name a file, or give --set FIELD=VALUE")
-    key, configs = key_of(ctx, job), _read_jobs(file) if file else []
+    key, configs = key_of(ctx, job), read_jobs(file) if file else []
     with connect(ctx) as client:
-        config = _config_of(ctx, key, client.job(key), configs, file) | _assignments(fields)
-        found = client.apply([], [config], dry_run=True)["items"][0]
+        config = _given_for(key, configs, file).config if file else client.job(key)["config"]
+        found = client.apply([], [_set(config, assignments(fields))], dryRun=True)["items"][0]
     if as_json:
         render.show_json(found)
     elif found["changes"]:
@@ -132,11 +145,11 @@ def list_jobs(
     """List jobs."""
     with connect(ctx) as client:
         if app:
-            client.app(key_of(ctx, app))  # raises if the app does not exist
-        filters = {"app": key_of(ctx, app)} if app else {"team": team_of(ctx)}
+            client.app(key_of(ctx, app, "app"))  # raises if the app does not exist
+        filters = {"app": key_of(ctx, app, "app")} if app else {"team": team_of(ctx)}
         given = {"--app": app, "--team": "" if app else team_of(ctx)}
         table = partial(render.jobs, wide=wide, empty=render.nothing("job", given, _NO_JOBS))
-        render.watched(lambda: render.show(client.jobs(**filters), table, as_json=as_json), watch=watch)
+        render.watched(lambda: client.jobs(**filters), table, watch=watch, as_json=as_json)
 
 
 @commands.command("show")
@@ -171,11 +184,11 @@ class _Terms(NamedTuple):
         int | None, typer.Option(min=-1000, max=1000, help="Priority of the run. Default: that of the job.")
     ] = None
     key: Annotated[
-        str, typer.Option(help="A name for the run. If the job has a run with this key, no other one is started.")
+        str, typer.Option(help="A name for the run. If the job has a run with this key, none is started.")
     ] = ""
 
 
-class _Waiting(NamedTuple):
+class Waiting(NamedTuple):
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait for the end of the run. Exit with 1 if it is not FINISHED.")
     ] = False
@@ -183,29 +196,37 @@ class _Waiting(NamedTuple):
         False
     )
     timeout: Annotated[
-        float, typer.Option(min=0, metavar="SECONDS", help="Maximum time of --wait and --follow; 0: no limit.")
-    ] = 0
+        str, typer.Option(metavar="DURATION", help="Maximum time of --wait and --follow, such as 10m; 0: no limit.")
+    ] = "0"
 
 
 @commands.command("trigger")
 @grouped
-def trigger(ctx: typer.Context, job: JobName, terms: _Terms, waiting: _Waiting, as_json: AsJson = False) -> None:
-    """Run a job now, also with other parameters or only some shards."""
+def trigger(ctx: typer.Context, job: JobName, terms: _Terms, waiting: Waiting, as_json: AsJson = False) -> None:
+    """Run a job now. Options set other parameters, or choose some of its shards."""
+    started(ctx, lambda client: client.trigger(key_of(ctx, job), _terms(terms)), waiting, as_json=as_json)
+
+
+def started(ctx: typer.Context, start: Callable[[Client], Json], waiting: Waiting, *, as_json: bool) -> None:
+    """Start a run and print it, after its end if the command waits. Raises ConfigError, or Exit if the run failed."""
+    from jobcloud.durations import parse_s
+
+    within_s = parse_s(waiting.timeout, "--timeout") or float("inf")
     if waiting.follow and as_json:
         raise ConfigError("--follow prints text", field="--json", fix="use --wait with --json")
     with connect(ctx) as client:
-        run = client.trigger(key_of(ctx, job), _terms(terms))
-        text = f"run {run['id']} is {run['state']}" + (", and was triggered before" if run["existed"] else "")
+        run = start(client)
+        text = f"run {run['id']} is {run['state']}" + (", and was started before" if run["existed"] else "")
         if not (waiting.wait or waiting.follow):
             render.answer(run, text, as_json=as_json)
             return
         if not as_json:
             render.say(text)
-        ended = _wait(client, run["id"], waiting)
+        ended = _wait(client, run["id"], within_s, follow=waiting.follow)
     if ended["endedAt"]:
         render.answer(ended, f"run {ended['id']} is {ended['state']}", as_json=as_json)
     else:
-        render.answer(ended, f"run {ended['id']} continues after {waiting.timeout:g} s", as_json=as_json)
+        render.answer(ended, f"run {ended['id']} continues after {within_s:g} s", as_json=as_json)
     if ended["state"] != "FINISHED":
         raise typer.Exit(Exit.REFUSED)
 
@@ -228,12 +249,11 @@ def _terms(given: _Terms) -> Json:
     return {name: value for name, value in body.items() if value is not None}
 
 
-def _wait(client: Client, run_id: str, waiting: _Waiting) -> Json:
+def _wait(client: Client, run_id: str, within_s: float, *, follow: bool) -> Json:
     """The run after its end or after the time limit. Prints its output if it is followed."""
     from jobcloud.client.following import MAX_FOLLOWED, Prefixed, wait_for_run
 
-    within_s = waiting.timeout or float("inf")
-    if not waiting.follow:
+    if not follow:
         return wait_for_run(client, run_id, within_s)
     shown = client.run_state(run_id)
     count = len(shown["terms"]["shards"] if shown["terms"] else ()) or shown["shardCount"]
@@ -357,31 +377,41 @@ def _split_file(names: list[str]) -> tuple[list[str], str]:
     return names, ""
 
 
-def _config_of(ctx: typer.Context, key: str, job: Json, configs: list[Json], file: str) -> Json:
-    """The configuration of a job in a file, or the present one if there is no file."""
+class Given(NamedTuple):
+    """The configuration of a job in a file. `revision` is the one that `job show --json` printed, or ""."""
+
+    config: Json
+    revision: str = ""
+
+    @classmethod
+    def of(cls, document: Json) -> Given:
+        config = document.get("config")
+        return cls(config, str(document.get("revision", ""))) if isinstance(config, dict) else cls(document)
+
+
+def _given_for(key: str, given: list[Given], file: str) -> Given:
+    """The configuration for a job among those of a file. Raises ConfigError."""
     from jobcloud.config import DEFAULT_TEAM, split_key
     from jobcloud.config import key_of as joined
 
-    if not file:
-        return dict(job["config"])
     team, _ = split_key(key)
-    if len(configs) == 1 and "jobName" not in configs[0]:
-        return _with_team(configs[0], team)
-    of = {joined(str(one.get("team", team)), str(one.get("jobName"))): one for one in configs}
+    if len(given) == 1 and "jobName" not in given[0].config:
+        return given[0]._replace(config=with_team(given[0].config, team))
+    of = {joined(str(one.config.get("team", team)), str(one.config.get("jobName"))): one for one in given}
     if key not in of:
         known = ", ".join(list(of)[:5])
         raise ConfigError(f"{file} has no job {key}", field="FILE", fix=f"its jobs: {known}")
-    return {**of[key], "team": team} if team != DEFAULT_TEAM else of[key]
+    return of[key]._replace(config={**of[key].config, "team": team}) if team != DEFAULT_TEAM else of[key]
 
 
-def _with_team(config: Json, team: str) -> Json:
+def with_team(config: Json, team: str) -> Json:
     """The configuration with this team, unless it names one. The default is left out."""
     from jobcloud.config import DEFAULT_TEAM
 
     return config if team in ("", DEFAULT_TEAM) else {"team": team, **config}
 
 
-def _read_jobs(file: str) -> list[Json]:
+def read_jobs(file: str) -> list[Given]:
     """The configurations in a file: a job, a list of jobs, a manifest, or what `job show --json` prints.
 
     Raises ConfigError if the file cannot be read or holds no job.
@@ -405,15 +435,23 @@ def _read_jobs(file: str) -> list[Json]:
     if not jobs or not all(isinstance(job, dict) for job in jobs):
         fix = "write the fields of a job, or a list of jobs"
         raise ConfigError(f"{file} holds no job", field="FILE", fix=fix)
-    configs = [job["config"] if isinstance(job.get("config"), dict) else job for job in jobs]
-    return [common | fields_at(document, (*place, index), config) for index, config in enumerate(configs)]
+    found = [Given.of(job) for job in jobs]
+    return [
+        one._replace(config=common | fields_at(document, (*place, index), one.config))
+        for index, one in enumerate(found)
+    ]
 
 
-def _assignments(fields: list[str] | None) -> Json:
+def _set(config: Json, changes: Json) -> Json:
+    """The configuration with other fields. A field that is set to null gets its default, as in a PATCH."""
+    return {name: value for name, value in (config | changes).items() if value is not None}
+
+
+def assignments(fields: list[str] | None) -> Json:
     """`cpuCount=0.5` → {"cpuCount": 0.5}. A value that is not JSON counts as text. Raises ConfigError."""
     import json
 
-    from jobcloud.client.durations import in_numbers
+    from jobcloud.durations import in_numbers
 
     found: Json = {}
     for field in fields or ():

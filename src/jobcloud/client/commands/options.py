@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from typing import Annotated, NamedTuple, get_type_hints
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, get_type_hints
 
 import typer
+
+from jobcloud.errors import ConfigError, NotFound
+
+if TYPE_CHECKING:
+    from jobcloud.client.http import Client
+
+MAX_CANDIDATES = 20
+_LISTS = {
+    "app": "`jobcloud app list`",
+    "job": "`jobcloud job list`",
+    "run": "`jobcloud runs`",
+    "task": "`jobcloud tasks`",
+}
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 Limit = Annotated[int, typer.Option(min=1, max=100_000, help="Maximum number of rows, the newest first.")]
 Wide = Annotated[bool, typer.Option("--wide", "-w", help="Show all columns.")]
-Watch = Annotated[bool, typer.Option("--watch", help="Show the list again every 2 seconds, until Ctrl-C.")]
+Watch = Annotated[
+    bool, typer.Option("--watch", help="Show the list again every 2 seconds, until Ctrl-C; JSON in one line.")
+]
 AppName = Annotated[str, typer.Argument(metavar="APP", help="The app, as [TEAM:]NAME.")]
 JobName = Annotated[str, typer.Argument(metavar="JOB", help="The job, as [TEAM:]NAME.")]
 
@@ -19,7 +34,7 @@ JobName = Annotated[str, typer.Argument(metavar="JOB", help="The job, as [TEAM:]
 class GlobalOptions(NamedTuple):
     """The options that stand before the command; "" if not given. Commands find them in `ctx.obj`.
 
-    `team` is the team of each name that is given without a team. Lists then show only this team.
+    `team` is the team of all names that are given without `TEAM:`. If it is set, lists show only this team.
     """
 
     server: str = ""
@@ -37,11 +52,57 @@ def team_of(ctx: typer.Context) -> str:
     return team
 
 
-def key_of(ctx: typer.Context, text: str) -> str:
-    """The key for a name that is given as `[TEAM:]NAME`, with `--team` as the default team; "" for ""."""
-    from jobcloud.config import qualified
+def key_of(ctx: typer.Context, text: str, kind: Literal["app", "job"] = "job") -> str:
+    """The key for a name that is given as `[TEAM:]NAME`, with `--team` as the default team; "" for "".
 
-    return qualified(text, team_of(ctx))
+    A name with `…` in it, as tables show long ones, is looked up on the server. Raises ConfigError, NotFound, ApiError.
+    """
+    from jobcloud.config import ELLIPSIS, abbreviates, qualified
+
+    if ELLIPSIS not in text:
+        return qualified(text, team_of(ctx))
+    from jobcloud.client.commands.connection import connect
+
+    with connect(ctx) as client:
+        keys = [job["jobName"] for job in client.jobs()] if kind == "job" else [a["appName"] for a in client.apps()]
+    return the_only([key for key in keys if abbreviates(text, key)], text, kind)
+
+
+def the_only(found: Sequence[str], text: str, kind: str) -> str:
+    """The only name or id that `text` stands for. Raises NotFound, or ConfigError that lists the first 20."""
+    if not found:
+        raise NotFound(f"there is no {kind} {text!r}", field=kind.upper(), fix=f"list them: {_LISTS[kind]}")
+    if len(found) > 1:
+        count = len(found) if len(found) <= MAX_CANDIDATES else f"more than {MAX_CANDIDATES}"
+        names = "\n  ".join(found[:MAX_CANDIDATES])
+        raise ConfigError(f"{text!r} fits {count} {kind}s", field=kind.upper(), fix=f"give more of it:\n  {names}")
+    return found[0]
+
+
+def run_of(client: Client, text: str) -> str:
+    """The id of the run that a text stands for: the id, its beginning, its end, or both with `…` between them.
+
+    Raises ConfigError, NotFound, ApiError.
+    """
+    from jobcloud.client.http import ApiError
+
+    try:
+        return str(client.run_state(text)["id"])
+    except NotFound:
+        raise
+    except ApiError as error:
+        if error.status != 404:
+            raise
+    return the_only([run["id"] for run in client.runs(MAX_CANDIDATES + 1, match=text)], text, "run")
+
+
+def instant(option: str, text: str) -> str:
+    """A time of an option as the API takes it; "" for "". Raises ConfigError."""
+    from datetime import UTC, datetime
+
+    from jobcloud.durations import parse_instant
+
+    return parse_instant(text, option, datetime.now(UTC)) if text else ""
 
 
 def grouped(function: Callable[..., None]) -> Callable[..., None]:

@@ -17,7 +17,7 @@ All = Annotated[bool, typer.Option("--all", help="All jobs of all apps.")]
 
 
 def pause(ctx: typer.Context, job: Job = "", app: App = "", everything: All = False, as_json: AsJson = False) -> None:
-    """Pause a job, an app or everything: nothing fires and no shard starts, and running shards continue.
+    """Pause a job, an app or everything: nothing fires, no shard starts, but running shards continue.
 
     `jobcloud resume` ends the pause. To kill what runs, disable the job or the app.
     """
@@ -25,7 +25,7 @@ def pause(ctx: typer.Context, job: Job = "", app: App = "", everything: All = Fa
 
 
 def resume(ctx: typer.Context, job: Job = "", app: App = "", everything: All = False, as_json: AsJson = False) -> None:
-    """End a pause. The job's catchUp decides about firings that it missed in the pause."""
+    """End a pause. The job's field catchUp decides about the firings that the pause prevented."""
     _set(ctx, job, app, everything, as_json, paused=False)
 
 
@@ -33,7 +33,7 @@ def _set(ctx: typer.Context, job: str, app: str, everything: bool, as_json: bool
     if bool(job) + bool(app) + everything != 1:
         raise ConfigError("not exactly one of JOB, --app and --all is given", field="JOB", fix="such as --app reports")
     with connect(ctx) as client:
-        found = client.pause(job=key_of(ctx, job), app=key_of(ctx, app), paused=paused)
+        found = client.pause(job=key_of(ctx, job), app=key_of(ctx, app, "app"), paused=paused)
     what = "everything" if everything else f"app {found['appName']}" if app else f"job {found['jobName']}"
     text = f"{what} is {'paused' if paused else 'resumed'}"
     held = [word for word in found.get("pausedBy", ()) if not paused]

@@ -1,4 +1,4 @@
-"""`jobcloud runs`, `run`, `retry` and `explain`: the runs of jobs. A run is one firing of a job."""
+"""`jobcloud runs`, `run`, `retry` and `explain`: runs. A run is one firing of a job, or an ad-hoc run without one."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ import typer
 
 from jobcloud.client import render
 from jobcloud.client.commands.connection import connect
-from jobcloud.client.commands.options import AsJson, JobName, Limit, Watch, Wide, key_of, team_of
+from jobcloud.client.commands.field_help import ListsJobFields
+from jobcloud.client.commands.jobs import Fields, JobFile, Waiting, assignments, read_jobs, started, with_team
+from jobcloud.client.commands.options import AsJson, JobName, Limit, Watch, Wide, grouped, key_of, run_of, team_of
+from jobcloud.errors import ConfigError
 
 _NO_RUNS = "no runs: no job has fired yet"
 
 commands = typer.Typer(no_args_is_help=True)
 
-RunId = Annotated[str, typer.Argument(metavar="RUN", help="Id of the run, from `jobcloud runs`.")]
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="Id of the run, its beginning or its end.")]
 
 
 def list_runs(
@@ -23,7 +26,7 @@ def list_runs(
     job: Annotated[str, typer.Argument(metavar="JOB", help="Only runs of this job.")] = "",
     state: Annotated[
         str,
-        typer.Option(help="Only runs in this state, such as ACTIVE, FAILED or DEAD (used up all attempts)."),
+        typer.Option(help="Only runs in this state, such as ACTIVE, FAILED or DEAD (a shard used up its attempts)."),
     ] = "",
     limit: Limit = 20,
     wide: Wide = False,
@@ -31,15 +34,36 @@ def list_runs(
     as_json: AsJson = False,
 ) -> None:
     """List the newest runs and their results. A run is one firing of a job."""
+    key = key_of(ctx, job)
     with connect(ctx) as client:
         if job:
-            client.job(key_of(ctx, job))  # raises if the job does not exist
-        filters = {"job": key_of(ctx, job)} if job else {"team": team_of(ctx)}
+            client.check_job(key)
+        filters = {"job": key} if job else {"team": team_of(ctx)}
         given = {"JOB": job, "--state": state, "--team": "" if job else team_of(ctx)}
         table = partial(render.runs, wide=wide, empty=render.nothing("run", given, _NO_RUNS))
-        render.watched(
-            lambda: render.show(client.runs(limit, **filters, state=state.upper()), table, as_json=as_json), watch=watch
-        )
+        render.watched(lambda: client.runs(limit, **filters, state=state.upper()), table, watch=watch, as_json=as_json)
+
+
+@commands.command("start", cls=ListsJobFields)
+@grouped
+def start_run(
+    ctx: typer.Context,
+    waiting: Waiting,
+    file: JobFile = "",
+    fields: Fields = None,
+    key: Annotated[
+        str, typer.Option(help="A name for the run. If the app has an ad-hoc run with this key, no other is started.")
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Run a job once without registering it. FILE and --set have the fields of a job, without those of fire times."""
+    configs = [one.config for one in read_jobs(file)] if file else [{}]
+    if len(configs) > 1:
+        raise ConfigError(f"{file} holds {len(configs)} jobs", field="FILE", fix="name a file with one job")
+    config = with_team(configs[0] | assignments(fields), team_of(ctx)) | ({"key": key} if key else {})
+    if not config:
+        raise ConfigError("there is nothing to run", field="FILE", fix="name a file, or give --set FIELD=VALUE")
+    started(ctx, lambda client: client.start_run(config), waiting, as_json=as_json)
 
 
 @commands.command("show")
@@ -52,6 +76,7 @@ def show_run(
 ) -> None:
     """Show a run with its shards, or the attempts of one shard."""
     with connect(ctx) as client:
+        run = run_of(client, run)
         if shard is None:
             render.show(client.run(run), lambda found: render.run(found, limit), as_json=as_json)
             return
@@ -63,7 +88,7 @@ def show_run(
 def cancel_run(ctx: typer.Context, run: RunId, as_json: AsJson = False) -> None:
     """Cancel a run. Its running shards are killed and not repeated. Its waiting shards never start."""
     with connect(ctx) as client:
-        found = client.cancel(run)
+        found = client.cancel(run_of(client, run))
     ending = found["shardStates"].get("ACTIVE", 0)
     text = f"run {found['id']} is cancelled" + (f"; running shards that are being killed: {ending}" if ending else "")
     render.answer(found, text, as_json=as_json)
@@ -79,7 +104,7 @@ def retry(
 ) -> None:
     """Start the DEAD, FAILED and KILLED shards of a run again. Each gets the full number of repeats."""
     with connect(ctx) as client:
-        found = client.retry(run, shard)
+        found = client.retry(run_of(client, run), shard)
     render.answer(found, f"run {found['id']} is {found['state']}", as_json=as_json)
 
 

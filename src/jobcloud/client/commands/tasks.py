@@ -1,4 +1,4 @@
-"""`jobcloud tasks`, `logs`, `kill` and `task`: single tasks. A task is one attempt of one shard."""
+"""`jobcloud tasks`, `logs`, `kill` and `task`: single tasks. A task is one attempt at one shard."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ import typer
 
 from jobcloud.client import render
 from jobcloud.client.commands.connection import connect
-from jobcloud.client.commands.options import AsJson, Limit, Watch, Wide, key_of, team_of
+from jobcloud.client.commands.options import MAX_CANDIDATES, AsJson, Limit, Watch, Wide, key_of, team_of, the_only
 from jobcloud.errors import ConfigError, NotFound
 
 if TYPE_CHECKING:
     from jobcloud.client.http import Client, Json
 
 commands = typer.Typer(no_args_is_help=True)
+_MAX_KILLED = 10_000
 _NO_TASKS = "no tasks: no task has been launched yet"
 
 TaskName = Annotated[
     str,
     typer.Argument(
         metavar="TASK",
-        help="Id of the task, or the beginning of the id. JOB/SHARD or JOB: the newest task of that shard or job.",
+        help="Id of the task, its beginning or its end. JOB/SHARD or JOB: the newest task of that shard or job.",
     ),
 ]
 
@@ -40,16 +41,20 @@ def list_tasks(
     watch: Watch = False,
     as_json: AsJson = False,
 ) -> None:
-    """List the newest tasks. A task is one attempt of one shard."""
+    """List the last task of each shard, the newest first. A task is one attempt at one shard.
+
+    WAITING: the task has ended, and the shard waits for its next attempt.
+
+    `jobcloud run show RUN --shard N` lists earlier attempts too.
+    """
+    key = key_of(ctx, job)
     with connect(ctx) as client:
         if job:
-            client.job(key_of(ctx, job))  # raises if the job does not exist
-        whose = {"job": key_of(ctx, job)} if job else {"team": team_of(ctx)}
+            client.check_job(key)
+        whose = {"job": key} if job else {"team": team_of(ctx)}
         given = {"--job": job, "--state": state, "--team": "" if job else team_of(ctx)}
         table = partial(render.tasks, wide=wide, empty=render.nothing("task", given, _NO_TASKS))
-        render.watched(
-            lambda: render.show(client.tasks(limit, **whose, state=state), table, as_json=as_json), watch=watch
-        )
+        render.watched(lambda: client.tasks(limit, **whose, state=state), table, watch=watch, as_json=as_json)
 
 
 def logs(
@@ -65,7 +70,7 @@ def logs(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print the output of a task. If the shard waits for its next attempt, print that of the last one."""
+    """Print the output of a task. If the shard is between two attempts, print the output of the one that has ended."""
     stream = "stderr" if stderr else "stdout"
     with connect(ctx) as client:
         found = _find_task(ctx, client, task)
@@ -79,22 +84,49 @@ def logs(
             sys.stdout.flush()
 
 
-def kill(ctx: typer.Context, task: TaskName, as_json: AsJson = False) -> None:
-    """Kill a task. A shard of a DAEMON job then starts again. To stop such a job, disable it.
+def kill(
+    ctx: typer.Context,
+    task: Annotated[
+        str,
+        typer.Argument(
+            metavar="TASK|JOB", help="Id of a task, its beginning or its end; JOB/SHARD; or JOB: all that runs of it."
+        ),
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Kill a task, or all running tasks of a job. Shards of a DAEMON job then start again: to stop it, disable it.
 
-    If the shard waits for its next attempt, it does not start again.
+    If a shard of a TRANSIENT job waits for its next attempt, it does not start again.
     """
     with connect(ctx) as client:
-        killed = client.kill(_find_task(ctx, client, task)["id"])
-    text = f"task {killed['id']} is being killed"
-    if killed["state"] == "WAITING":
-        text = f"shard {killed['item']} of {killed['runId']} waited for its next attempt, and does not start again"
-    render.answer(killed, text, as_json=as_json)
+        killed = [client.kill(one["id"]) for one in _running(ctx, client, task) or [_find_task(ctx, client, task)]]
+    if as_json:
+        render.show_json(killed if len(killed) > 1 else killed[0])
+        return
+    for one in killed:
+        if one["state"] == "WAITING":
+            shard = f"shard {one['item']} of {one['runId']}"
+            render.say(f"{shard} waited for its next attempt, and does not start again")
+        else:
+            render.say(f"task {one['id']} is being killed")
+
+
+def _running(ctx: typer.Context, client: Client, text: str) -> list[Json]:
+    """The active tasks of a JOB or a JOB/SHARD, or else those that wait for their next attempt."""
+    from jobcloud.config import DELIMITER
+
+    job, slash, item = text.partition("/")
+    if not job or DELIMITER in text or (slash and not (item.isascii() and item.isdigit())):
+        return []
+    of: dict[str, str | int] = {"job": key_of(ctx, job)}
+    if slash:
+        of["item"] = int(item)
+    return client.tasks(_MAX_KILLED, **of, state="active") or client.tasks(_MAX_KILLED, **of, state="WAITING")
 
 
 @commands.command("show")
 def show_task(ctx: typer.Context, task: TaskName, as_json: AsJson = False) -> None:
-    """Show a task with its story."""
+    """Show a task: its job, agent, times and end."""
     with connect(ctx) as client:
         render.show(client.task(_find_task(ctx, client, task)["id"]), render.task, as_json=as_json)
 
@@ -108,14 +140,14 @@ def forget(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Declare a task lost. Do this only if you know that it is dead. If the task comes back, it is killed."""
+    """Declare a task lost. Do this only if you know that it no longer runs. If the task comes back, it is killed."""
     with connect(ctx) as client:
         forgotten = client.forget(_find_task(ctx, client, task)["id"], force=force)
     render.answer(forgotten, f"task {forgotten['id']} is forgotten", as_json=as_json)
 
 
 def _find_task(ctx: typer.Context, client: Client, text: str) -> Json:
-    """The task with this id, or the newest of JOB/SHARD or JOB, or the only task whose id begins with `text`.
+    """The task with this id, or the newest of JOB/SHARD or JOB, or the only task whose id begins or ends with `text`.
 
     A JOB may be `TEAM:NAME`. An id is always whole: `--team` does not change it.
 
@@ -128,20 +160,15 @@ def _find_task(ctx: typer.Context, client: Client, text: str) -> Json:
         # An empty variable in a script must not select the newest task of all jobs.
         raise ConfigError(f"{text!r} names no task", field="TASK", fix="give an id or its beginning, JOB/SHARD, or JOB")
     if DELIMITER in text and (exact := _task_by_id(client, text)):  # lists lack earlier attempts
-        found = [exact]
-    elif item.isascii() and item.isdigit():
+        return exact
+    if item.isascii() and item.isdigit():
         found = client.tasks(1, job=key_of(ctx, job), item=int(item))
-    elif newest := client.tasks(1, job=key_of(ctx, text)):
-        found = newest
-    else:
+    elif DELIMITER in text:
+        found = client.tasks(MAX_CANDIDATES + 1, match=text)
+    elif not (found := client.tasks(1, job=key_of(ctx, text))):
         # Ids begin with the key of the job. Without it, `--team` would find tasks of the team `default`.
-        found = client.tasks(21, prefix=text if DELIMITER in text else key_of(ctx, text))
-        if len(found) > 1:
-            names = "\n  ".join(task["id"] for task in found[:20])
-            count = len(found) if len(found) <= 20 else "more than 20"
-            raise ConfigError(f"{text!r} fits {count} tasks", field="TASK", fix=f"give more of the id:\n  {names}")
-    if not found:
-        raise NotFound(f"there is no task {text!r}", field="TASK", fix="`jobcloud tasks` lists the tasks")
+        found = client.tasks(MAX_CANDIDATES + 1, match=key_of(ctx, text))
+    the_only([task["id"] for task in found], text, "task")
     return found[0]
 
 

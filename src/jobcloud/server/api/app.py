@@ -13,9 +13,11 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 
 import jobcloud
+from jobcloud.archive.service import Archive
 from jobcloud.errors import JobcloudError
+from jobcloud.history.elastic_job import Statistics, TraceSearch
 from jobcloud.history.queries import Reader
-from jobcloud.server.api import alerts, apply, apps, attempts, cluster, jobs, logs, runs, tasks
+from jobcloud.server.api import ad_hoc_runs, alerts, apply, apps, attempts, cluster, jobs, logs, runs, tasks
 from jobcloud.server.api import history as history_api
 from jobcloud.server.api import packages as packages_api
 from jobcloud.server.api.apply import ApplyBody
@@ -25,12 +27,22 @@ from jobcloud.server.api.elastic_job.routes import routes as elastic_job_routes
 from jobcloud.server.api.events import Notices
 from jobcloud.server.api.follow import Followers
 from jobcloud.server.api.guard import Guard, check_bind
+from jobcloud.server.api.patch import SUFFIX, patch_schema
 from jobcloud.server.api.ports import AlertChannels, LogReader, Loop
 from jobcloud.server.api.problems import MEDIA_TYPE, Issue, Problem, from_error, from_status, invalid
-from jobcloud.server.api.schema import AppConfig, BackfillConfig, JobConfig, ProblemView, SilenceConfig, TriggerConfig
+from jobcloud.server.api.schema import (
+    AdHocConfig,
+    AppConfig,
+    BackfillConfig,
+    JobConfig,
+    ProblemView,
+    SilenceConfig,
+    TriggerConfig,
+)
 from jobcloud.server.api.services import ApiOptions, Services
+from jobcloud.server.api.standby import Standby
+from jobcloud.server.api.streams import refused_stream
 from jobcloud.server.api.surplus import refuse_surplus
-from jobcloud.server.api.traces import Statistics, TraceSearch
 from jobcloud.server.clock import wall_ms
 from jobcloud.server.origin import Origin
 from jobcloud.server.packages import PackageStore
@@ -54,9 +66,13 @@ def create_api(
     more_routes: Iterable[APIRouter] = (),
     traces: TraceSearch | None = None,
     statistics: Statistics | None = None,
+    standby: Standby | None = None,
+    archive: Archive | None = None,
     alert_channels: AlertChannels | None = None,
 ) -> FastAPI:
     """The API behind its guard. `more_routes` have their own prefix and are behind the guard too.
+
+    `standby` answers while this scheduler does not lead, if there can be another one.
 
     Raises ConfigError if the API would be open to other machines without a token.
     """
@@ -67,7 +83,7 @@ def create_api(
         openapi_url=f"{PREFIX}/openapi.json",
         docs_url=None,
         redoc_url=None,
-        middleware=[Middleware(Guard, access=options.access)],
+        middleware=[Middleware(Guard, access=options.access, standby=standby)],
         separate_input_output_schemas=False,
         generate_unique_id_function=lambda route: route.name,
         redirect_slashes=False,
@@ -89,9 +105,12 @@ def create_api(
         history,
         traces,
         statistics,
+        archive,
         alert_channels,
     )
-    resources = (apps, apply, packages_api, jobs, tasks, logs, runs, attempts, history_api, alerts, cluster)
+    resources = (
+        apps, apply, packages_api, jobs, tasks, logs, runs, ad_hoc_runs, attempts, history_api, alerts, cluster,
+    )  # fmt: skip
     routers = [(resource.router, PREFIX) for resource in resources]
     routers += [(extra, "") for extra in more_routes]
     for router, prefix in routers:
@@ -118,7 +137,7 @@ def _answer(request: Request, error: Exception) -> Response:
         by_route = False
     else:
         problem = from_error(error) or Problem("internal", "The server failed to answer. Its log has the reason.")
-    return answer(request.scope["path"], problem, by_route=by_route)
+    return refused_stream(request.scope, problem) or answer(request.scope["path"], problem, by_route=by_route)
 
 
 def _allowed(request: Request) -> str:
@@ -164,7 +183,12 @@ def _add_schemas(schemas: dict[str, Any]) -> None:
     """Add the schemas that are in no route's signature."""
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
-    for model in (AppConfig, JobConfig, ApplyBody, TriggerConfig, BackfillConfig, SilenceConfig, ProblemView):
+    models = (
+        AppConfig, JobConfig, AdHocConfig, ApplyBody, TriggerConfig, BackfillConfig, SilenceConfig, ProblemView,
+    )  # fmt: skip
+    for model in models:
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas |= schema.pop("$defs", {})
         schemas[model.__name__] = schema
+    for config in (AppConfig, JobConfig):
+        schemas[config.__name__ + SUFFIX] = patch_schema(schemas[config.__name__], schemas)

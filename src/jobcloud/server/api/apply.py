@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from fastapi import APIRouter, Request
 from fastapi import Query as Parameter
 from fastapi.concurrency import run_in_threadpool
+from msgspec import structs
 from pydantic import Field
 
 from jobcloud import fields
@@ -68,6 +69,8 @@ async def apply(
         bool, Parameter(alias="dryRun", description="check everything and change nothing; packages may be missing")
     ] = False,
     prune: Annotated[bool, Parameter(description="remove jobs of the apps that the body does not name")] = False,
+    create: Annotated[bool, Parameter(description="refuse apps and jobs that exist")] = False,
+    enabled: Annotated[bool, Parameter(description="false: new jobs do not fire until they are enabled")] = True,
 ) -> ApplyView:
     """Register or replace apps and jobs: all of them, or none if one is refused."""
     body = await read_bytes(request)
@@ -78,20 +81,21 @@ async def apply(
         for app in apps:
             if not app.package.url.startswith(PACKAGE_SCHEME) and app != known.get(app.key):
                 await apart(lambda app=app: services.origin.obtain(app.package))  # type: ignore[misc]
-    return await run_in_threadpool(_apply, services, apps, jobs, dry_run, prune)
+    wanted = Apply(0, tuple(apps), tuple(jobs), prune, create, enabled)
+    return await run_in_threadpool(_apply, services, wanted, dry_run)
 
 
-def _apply(services: Services, apps: list[App], jobs: list[Job], dry_run: bool, prune: bool) -> ApplyView:
+def _apply(services: Services, wanted: Apply, dry_run: bool) -> ApplyView:
     with services.packages.guard:
         snapshot = services.snapshot()
-        stored = _with_packages(services, apps, dry_run)
-        _check_jobs(services, snapshot, {app.key: app for app in stored}, jobs)
-        made = Apply(services.clock(), tuple(stored), tuple(jobs), prune)
+        stored = _with_packages(services, wanted.apps, dry_run)
+        _check_jobs(services, snapshot, {app.key: app for app in stored}, wanted.jobs)
+        made = structs.replace(wanted, at=services.clock(), apps=tuple(stored))
         view = ApplyView(dry_run=dry_run, items=_items(snapshot, made))
         if dry_run:
             services.loop.ask(lambda scheduler: scheduler.check_apply(made))
         else:
-            services.command(lambda at: Apply(at, made.apps, made.jobs, prune))
+            services.command(lambda at: structs.replace(made, at=at))
             services.collect_packages()
     return view
 
@@ -151,7 +155,7 @@ def _placed(place: str, issues: Iterable[Issue]) -> list[Issue]:
     return [Issue(f"{place}.{issue.field}" if issue.field else place, issue.problem, issue.fix) for issue in issues]
 
 
-def _with_packages(services: Services, apps: list[App], dry_run: bool) -> list[App]:
+def _with_packages(services: Services, apps: Iterable[App], dry_run: bool) -> list[App]:
     """The apps with the file names of their stored packages. In a dry run, a package need not be there yet."""
     found, issues = [], []
     for index, app in enumerate(apps):
@@ -165,7 +169,7 @@ def _with_packages(services: Services, apps: list[App], dry_run: bool) -> list[A
     return found
 
 
-def _check_jobs(services: Services, snapshot: Snapshot, apps: Mapping[str, App], jobs: list[Job]) -> None:
+def _check_jobs(services: Services, snapshot: Snapshot, apps: Mapping[str, App], jobs: Iterable[Job]) -> None:
     """Raises Problem for jobs without an app, and for jobs whose code cannot be loaded."""
     issues: list[Issue] = []
     for index, job in enumerate(jobs):

@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from fastapi import Query as Parameter
 from fastapi.concurrency import run_in_threadpool
 from pydantic import Field
 
 from jobcloud.config import App, Job, JobKind
-from jobcloud.errors import ConfigError
+from jobcloud.errors import ConfigError, Conflict, NotFound
 from jobcloud.messages import PutApp, RemoveApp, SetAppEnabled, SetPaused
 from jobcloud.model import TaskState
 from jobcloud.scheduler import Scheduler, revisions
+from jobcloud.scheduler.launch import package_of
 from jobcloud.server.api.convert import PACKAGE_SCHEME, app_config, check_same_name, read_app
-from jobcloud.server.api.schema import AppConfig, Key, View
+from jobcloud.server.api.jobs import check_code
+from jobcloud.server.api.paging import Listing, PageQuery, PageView, config_bytes
+from jobcloud.server.api.patch import Patch, change, fresh, patch_body, patched
+from jobcloud.server.api.preconditions import SEEN, Expected, Revised, mark, shown
+from jobcloud.server.api.schema import AppConfig, Instant, Key, Query, View
 from jobcloud.server.api.services import JsonObject, Pausing, Services, ServicesDep, Switch, json_body
 from jobcloud.server.api.snapshot import Pausable, Snapshot, WarmExecutors, belongs, check_filter, no_app
 from jobcloud.server.api.threads import apart
 
 router = APIRouter(tags=["apps"])
 
+_APPS = Listing("apps", (str,))
+_LISTED = "`jobcloud app versions` lists them"
 
-class AppView(View):
+
+class AppView(Revised):
     app_name: str = Field(description="the key of the app")
     team: str
     enabled: bool
@@ -35,8 +45,12 @@ class AppView(View):
     config: AppConfig
 
 
-class AppList(View):
+class AppList(PageView):
     items: list[AppView]
+
+
+class AppQuery(PageQuery):
+    team: str = Field("", description="only apps of this team")
 
 
 class JobRollout(View):
@@ -59,25 +73,46 @@ class RolloutView(View):
     executors_lacking: str
 
 
+class VersionView(View):
+    number: int
+    registered_at: Instant = Field(description="null if it was registered by a build without versions")
+    current: bool
+    package_sha256: str
+    package_size: int | None = Field(description="bytes; null if this server no longer has the package")
+    executors: int = Field(description="executors that run this package now")
+    config: AppConfig
+
+
+class VersionList(View):
+    items: list[VersionView]
+
+
+class RollbackQuery(Query):
+    version: int = Field(ge=1, description="the number of a version")
+
+
 @router.get("/apps")
-def list_apps(
-    services: ServicesDep, team: Annotated[str, Parameter(description="only apps of this team")] = ""
-) -> AppList:
-    check_filter(team)
+def list_apps(services: ServicesDep, query: Annotated[AppQuery, Parameter()]) -> AppList:
+    """Apps, by key."""
+    check_filter(query.team)
     snapshot = services.snapshot()
-    return AppList(items=[app_view(snapshot, key) for key in sorted(snapshot.apps) if belongs(key, team)])
+    keys = sorted(key for key in snapshot.apps if belongs(key, query.team))
+    found, cursor = _APPS.page(keys, lambda key: (key,), query, lambda key: config_bytes(snapshot.apps[key]))
+    return AppList(items=[app_view(snapshot, key) for key in found], next_cursor=cursor)
 
 
 @router.post("/apps", status_code=201, openapi_extra=json_body(AppConfig))
 async def create_app(services: ServicesDep, body: JsonObject, response: Response) -> AppView:
     app = await run_in_threadpool(read_app, body, services.options.urls)
     response.headers["Location"] = f"/api/v1/apps/{app.key}"
-    return await put_app(services, app, replace_it=False)
+    view = await put_app(services, app, replace_it=False)
+    mark(response, view)
+    return view
 
 
-@router.get("/apps/{app}")
-def show_app(services: ServicesDep, app: Key) -> AppView:
-    return app_view(services.snapshot(), app)
+@router.get("/apps/{app}", response_model=AppView, dependencies=[SEEN])
+def show_app(services: ServicesDep, app: Key, request: Request) -> Response:
+    return shown(request, app_view(services.snapshot(), app))
 
 
 @router.get("/apps/{app}/rollout")
@@ -87,19 +122,90 @@ def show_rollout(services: ServicesDep, app: Key) -> RolloutView:
     return services.loop.ask(lambda scheduler: rollout_view(scheduler, app, now))
 
 
+@router.get("/apps/{app}/versions")
+def list_versions(services: ServicesDep, app: Key) -> VersionList:
+    """The configurations of an app that are kept, the newest first. Equal ones have one number."""
+    snapshot = services.snapshot()
+    running = Counter(package_of(executor) for executor in snapshot.executors if executor.app == app)
+    return VersionList(
+        items=[
+            VersionView(
+                number=version.number,
+                registered_at=version.at_ms,
+                current=version.app == snapshot.apps[app],
+                package_sha256=version.app.package.sha256,
+                package_size=services.packages.size(version.app.package.sha256),
+                executors=running[version.app.package.sha256],
+                config=app_config(version.app),
+            )
+            for version in snapshot.versions_of(app)
+        ]
+    )
+
+
+@router.post("/apps/{app}/rollback")
+async def roll_back(services: ServicesDep, app: Key, query: Annotated[RollbackQuery, Parameter()]) -> AppView:
+    """Update an app to one of its earlier versions: its package and its configuration. Its jobs do not change.
+
+    This is an ordinary update, so resident shards move to that version by a roll-out. The request is refused if the
+    server no longer has the package, or if the package lacks the code of a job.
+    """
+    earlier = await run_in_threadpool(_earlier, services, app, query.version)
+    return await put_app(services, earlier, replace_it=True)
+
+
+def _earlier(services: Services, key: str, number: int) -> App:
+    """The configuration of an app to go back to. Raises NotFound, Conflict and ConfigError."""
+    snapshot = services.snapshot()
+    found = next((version for version in snapshot.versions_of(key) if version.number == number), None)
+    if found is None:
+        raise NotFound(f"app {key} has no version {number}", field="version", fix=_LISTED)
+    sha256 = found.app.package.sha256
+    if found.app.package.url.startswith(PACKAGE_SCHEME) and services.packages.find(sha256) is None:
+        problem = f"this server no longer has the package of version {found.number}, {sha256}"
+        raise Conflict(problem, field="version", fix="upload it again (`jobcloud app update`)")
+    for job in snapshot.jobs.values():
+        if job.app_key == key:
+            try:
+                check_code(services, job, found.app)
+            except ConfigError as error:
+                problem = f"version {found.number} does not fit job {job.key}: {error.field}: {error.problem}"
+                raise Conflict(problem, field="version", fix="change or remove the job first") from error
+    return found.app
+
+
 @router.put("/apps/{app}", openapi_extra=json_body(AppConfig))
-async def replace_app(services: ServicesDep, app: Key, body: JsonObject) -> AppView:
-    given = await run_in_threadpool(read_app, body, services.options.urls)
-    check_same_name("appName", app, given)
-    return await put_app(services, given, replace_it=True)
+async def replace_app(
+    services: ServicesDep, app: Key, body: JsonObject, expected: Expected, response: Response
+) -> AppView:
+    view = await _replace(services, app, body, expected)
+    mark(response, view)
+    return view
+
+
+@router.patch("/apps/{app}", openapi_extra=patch_body(AppConfig))
+async def change_app(services: ServicesDep, app: Key, patch: Patch, expected: Expected, response: Response) -> AppView:
+    """Change single fields of an app. Null restores the default of a field."""
+
+    async def attempt() -> AppView:
+        known = (await run_in_threadpool(services.snapshot)).app(app)
+        body = patched(app_config(known), patch)
+        return await _replace(services, app, body, fresh(known, expected))
+
+    view = await change(attempt, expected)
+    mark(response, view)
+    return view
 
 
 @router.delete("/apps/{app}", status_code=204)
 def remove_app(
-    services: ServicesDep, app: Key, jobs: Annotated[bool, Parameter(description="remove the app's jobs too")] = False
+    services: ServicesDep,
+    app: Key,
+    expected: Expected,
+    jobs: Annotated[bool, Parameter(description="remove the app's jobs too")] = False,
 ) -> None:
     with services.packages.guard:
-        services.command(lambda at: RemoveApp(at, app, jobs))
+        services.command(lambda at: RemoveApp(at, app, jobs, expected))
         services.collect_packages()
 
 
@@ -116,8 +222,16 @@ def pause_app(services: ServicesDep, app: Key, pausing: Pausing) -> AppView:
     return app_view(services.snapshot(), app)
 
 
-async def put_app(services: Services, app: App, *, replace_it: bool) -> AppView:
-    """Register or replace an app. A package from a URL is fetched first.
+async def _replace(services: Services, app: str, body: Mapping[str, Any], expected: tuple[str, ...] | None) -> AppView:
+    given = await run_in_threadpool(read_app, body, services.options.urls)
+    check_same_name("appName", app, given)
+    return await put_app(services, given, replace_it=True, expected=expected)
+
+
+async def put_app(
+    services: Services, app: App, *, replace_it: bool, expected: tuple[str, ...] | None = None
+) -> AppView:
+    """Register or replace an app, if it has one of the expected revisions. A package from a URL is fetched first.
 
     Raises the errors of `Origin.obtain` and of the command.
     """
@@ -126,13 +240,13 @@ async def put_app(services: Services, app: App, *, replace_it: bool) -> AppView:
         known = await run_in_threadpool(services.loop.ask, lambda scheduler: app.key in scheduler.apps)
         if known == replace_it:
             await apart(lambda: services.origin.obtain(app.package))
-    return await run_in_threadpool(_store, services, app, replace_it)
+    return await run_in_threadpool(_store, services, app, replace_it, expected)
 
 
-def _store(services: Services, app: App, replace_it: bool) -> AppView:
+def _store(services: Services, app: App, replace_it: bool, expected: tuple[str, ...] | None) -> AppView:
     with services.packages.guard:
         stored = with_stored_package(services, app)
-        services.command(lambda at: PutApp(at, stored, replace_it))
+        services.command(lambda at: PutApp(at, stored, replace_it, expected))
         if replace_it:
             services.collect_packages()
     return app_view(services.snapshot(), app.key)
@@ -154,6 +268,7 @@ def app_view(snapshot: Snapshot, key: str) -> AppView:
     app = snapshot.app(key)
     warm = snapshot.warm_executors.get(key, WarmExecutors())
     return AppView(
+        revision=revisions.of_record(app),
         app_name=key,
         team=app.team,
         enabled=key not in snapshot.disabled_apps,
@@ -194,15 +309,15 @@ _STOPPED = ("rollout_stopped", "fault", "back_off")
 def _job_rollout(scheduler: Scheduler, job: Job, at: int) -> JobRollout:
     generation = scheduler.job_states[job.key].generation
     firings = [firing for firing in scheduler.queue.unfinished(job.key) if firing.generation == generation]
-    stale = {
+    outdated = {
         task.id
         for firing in firings
-        for task in revisions.stale(job, scheduler.apps[job.app_key], firing, scheduler.tasks)
+        for task in revisions.outdated(job, scheduler.apps[job.app_key], firing, scheduler.tasks)
         if task.item < job.shard_count
     }
     tasks = (scheduler.tasks.get(shard.task_id) for firing in firings for shard in firing.shards)
     running = sum(
-        task is not None and task.state is TaskState.RUNNING and not task.kill_ms and task.id not in stale
+        task is not None and task.state is TaskState.RUNNING and not task.kill_ms and task.id not in outdated
         for task in tasks
     )
     reasons = () if running == job.shard_count else scheduler.explain(job.key, at).reasons
@@ -212,7 +327,7 @@ def _job_rollout(scheduler: Scheduler, job: Job, at: int) -> JobRollout:
         job_name=job.key,
         shards=job.shard_count,
         running=running,
-        outdated=len(stale),
+        outdated=len(outdated),
         stopped=stopped,
         waiting=waiting,
     )

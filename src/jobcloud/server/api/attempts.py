@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter
+from fastapi import Query as Parameter
 from pydantic import Field
 
 from jobcloud.config import team_of
 from jobcloud.errors import NotFound
 from jobcloud.model import Attempt, End, Firing, ShardState, Task, changed
 from jobcloud.scheduler.attempts import attempt_of
+from jobcloud.server.api.paging import Listing, PageQuery, PageView
 from jobcloud.server.api.runs import ShardView, find_run, result_of, shard_view
 from jobcloud.server.api.schema import Instant, View
 from jobcloud.server.api.services import ServicesDep
 from jobcloud.server.api.snapshot import Snapshot
 
 router = APIRouter(tags=["runs"])
+
+_ATTEMPTS = Listing("attempts", (int,))
 
 
 class AttemptView(View):
@@ -41,7 +45,7 @@ class AttemptView(View):
     result: Any = Field(description="the return value of the job, or null")
 
 
-class AttemptList(View):
+class AttemptList(PageView):
     items: list[AttemptView] = Field(description="newest first; of a shard's earlier attempts, the last 10 are kept")
 
 
@@ -55,7 +59,7 @@ class ShardDetail(ShardView):
 @router.get("/runs/{run_id}/shards/{item}")
 def show_shard(services: ServicesDep, run_id: str, item: int) -> ShardDetail:
     """A shard of a run. `notBefore` is the time of its next attempt, if it waits for one."""
-    snapshot = services.snapshot()
+    snapshot = services.snapshot_of_run(run_id)
     run = _find_shard(snapshot, run_id, item)
     shard = run.shards[item]
     waits = shard.state is ShardState.WAITING
@@ -70,10 +74,14 @@ def show_shard(services: ServicesDep, run_id: str, item: int) -> ShardDetail:
 
 
 @router.get("/runs/{run_id}/shards/{item}/attempts")
-def list_attempts(services: ServicesDep, run_id: str, item: int) -> AttemptList:
+def list_attempts(
+    services: ServicesDep, run_id: str, item: int, query: Annotated[PageQuery, Parameter()]
+) -> AttemptList:
     """The attempts of a shard, newest first: the present one, and the earlier ones that are kept."""
-    snapshot = services.snapshot()
-    return AttemptList(items=attempts_of(snapshot, _find_shard(snapshot, run_id, item), item))
+    snapshot = services.snapshot_of_run(run_id)
+    found = attempts_of(snapshot, _find_shard(snapshot, run_id, item), item)
+    items, cursor = _ATTEMPTS.page(found, lambda attempt: (-attempt.number,), query)
+    return AttemptList(items=items, next_cursor=cursor)
 
 
 def attempts_of(snapshot: Snapshot, run: Firing, item: int) -> list[AttemptView]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Header, Response
@@ -15,8 +16,13 @@ from jobcloud import zones
 from jobcloud.config import team_of
 from jobcloud.errors import NotFound
 from jobcloud.messages import DrainAgent, SetPaused, UndrainAgent
-from jobcloud.model import ShardState
+from jobcloud.model import Executor, ShardState
 from jobcloud.scheduler import explain
+from jobcloud.scheduler.executors import ExecutorState
+from jobcloud.scheduler.launch import package_of
+from jobcloud.scheduler.recovery import executor_key
+from jobcloud.server.api.events import REMEMBERED
+from jobcloud.server.api.paging import Listing, PageQuery, PageView
 from jobcloud.server.api.problems import Issue, Problem, invalid
 from jobcloud.server.api.schema import Amounts, Instant, Query, View, amounts
 from jobcloud.server.api.services import JsonObject, Pausing, Services, ServicesDep
@@ -25,6 +31,7 @@ from jobcloud.server.api.streams import EventStream
 
 router = APIRouter()
 
+_EXECUTORS = Listing("executors", (str, str, str))
 MAX_FAULTS = 100
 _MAX_PROBLEM = 500
 
@@ -50,7 +57,7 @@ class AgentView(View):
     whole: Amounts = Field(description="the sum of offered and claimed at the time of the last offer")
     offers: int
     executors: list[str]
-    lost: bool
+    lost: bool = Field(description="the agent is unreachable or gone")
     tasks: int
     closed: bool = Field(description="the agent gets no new tasks, because of a drain or maintenance")
     drain: DrainView | None = Field(description="an operator's drain of the agent")
@@ -80,15 +87,25 @@ class ClusterView(View):
 class ExecutorView(View):
     id: str
     agent_id: str
+    hostname: str
     app_name: str = Field(description="the key of the app")
     team: str
     tasks: int
     kept: bool = Field(description="true for a warm executor, which stays without work")
     launched_at: Instant
+    package_sha256: str = Field(description="the package that it runs; empty if it is not known")
+    state: ExecutorState = Field(
+        description="current: new tasks of the app join it. outdated: it runs another version of the app or of "
+        "jobcloud. gone: it has ended, and the last updates of its tasks have not arrived"
+    )
 
 
-class ExecutorList(View):
+class ExecutorList(PageView):
     items: list[ExecutorView]
+
+
+class ExecutorQuery(PageQuery):
+    team: str = Field("", description="only executors of this team's apps")
 
 
 class TeardownView(View):
@@ -124,17 +141,25 @@ class Health(View):
     warnings: list[str] = Field(description="problems that do not stop the scheduler, such as a clock that was wrong")
 
 
+class EventQuery(Query):
+    recent: int = Field(0, ge=0, le=REMEMBERED, description="begin with so many of the newest notices")
+    follow: bool = Field(True, description="false: end after the notices that are there")
+
+
 class DrainQuery(Query):
     deadline: int = Field(0, ge=0, le=30 * 86_400, description="seconds from now; 0: 600")
     reason: str = Field("", max_length=1000)
 
 
 @router.get("/executors", tags=["cluster"])
-def list_executors(
-    services: ServicesDep, team: Annotated[str, Parameter(description="only executors of this team's apps")] = ""
-) -> ExecutorList:
-    check_filter(team)
-    return ExecutorList(items=_executor_views(services.snapshot(), team))
+def list_executors(services: ServicesDep, query: Annotated[ExecutorQuery, Parameter()]) -> ExecutorList:
+    """Executors, by app and agent."""
+    check_filter(query.team)
+    hosts = {agent.id: agent.hostname for agent in services.agents()}
+    snapshot = services.snapshot()
+    executors = sorted((one for one in snapshot.executors if belongs(one.app, query.team)), key=_executor_place)
+    found, cursor = _EXECUTORS.page(executors, _executor_place, query)
+    return ExecutorList(items=_executor_views(snapshot, hosts, found), next_cursor=cursor)
 
 
 @router.get("/cluster", tags=["cluster"])
@@ -202,9 +227,14 @@ def tear_down(services: ServicesDep, body: JsonObject) -> TeardownView:
 
 
 @router.get("/events", tags=["events"], response_class=StreamingResponse)
-async def stream_events(services: ServicesDep, last_event_id: Annotated[str, Header(max_length=100)] = "") -> Response:
+async def stream_events(
+    services: ServicesDep,
+    query: Annotated[EventQuery, Parameter()],
+    last_event_id: Annotated[str, Header(max_length=100)] = "",
+) -> Response:
     """Notices of the scheduler as server-sent events, from now on. Last-Event-ID continues a stream."""
-    return EventStream(services.notices.stream(last_event_id), services.notices.places)
+    events = services.notices.stream(last_event_id, query.recent, follow=query.follow)
+    return EventStream(events, services.notices.places)
 
 
 @router.get("/health", tags=["health"], responses={503: {"model": Health}})
@@ -253,7 +283,11 @@ def _agent_view(agent: explain.AgentView) -> AgentView:
     )
 
 
-def _executor_views(snapshot: Snapshot, team: str) -> list[ExecutorView]:
+def _executor_place(executor: Executor) -> tuple[str, str, str]:
+    return executor.app, executor.agent_id, executor.id
+
+
+def _executor_views(snapshot: Snapshot, hosts: Mapping[str, str], executors: Iterable[Executor]) -> list[ExecutorView]:
     counts: dict[tuple[str, str], int] = defaultdict(int)
     warm: set[tuple[str, str]] = set()
     for task in snapshot.tasks.values():
@@ -265,12 +299,14 @@ def _executor_views(snapshot: Snapshot, team: str) -> list[ExecutorView]:
         ExecutorView(
             id=executor.id,
             agent_id=executor.agent_id,
+            hostname=hosts.get(executor.agent_id, ""),
             app_name=executor.app,
             team=team_of(executor.app),
             tasks=counts[executor.agent_id, executor.id],
             kept=(executor.agent_id, executor.id) in warm,
             launched_at=executor.launched_ms,
+            package_sha256=package_of(executor),
+            state=snapshot.executor_states[executor_key(executor.agent_id, executor.id)],
         )
-        for executor in sorted(snapshot.executors, key=lambda e: (e.app, e.agent_id, e.id))
-        if belongs(executor.app, team)
+        for executor in executors
     ]

@@ -14,32 +14,33 @@ import msgspec
 
 from jobcloud.messages import Publish
 from jobcloud.server.api.schema import rfc3339
-from jobcloud.server.api.streams import Places
+from jobcloud.server.api.streams import Places, opening
 
-_MAX_LISTENERS = 200
+_MAX_RECEIVERS = 200
 _PING_SECONDS = 15.0
+REMEMBERED = 2000
 
 
 class Notices:
-    """A sink that keeps the newest notices in a ring and wakes the listeners. Publishing never blocks.
+    """A sink that keeps the newest notices in a ring and wakes the receivers. Publishing never blocks.
 
-    A slow listener misses the notices that the ring has dropped meanwhile. A listener that returns with the id of its
+    A slow receiver misses the notices that the ring has dropped meanwhile. A receiver that returns with the id of its
     last event continues after that event, unless the server has restarted.
     """
 
-    def __init__(self, size: int = 2000) -> None:
-        # Notices are rendered when a listener reads them. Most are never read, and rendering each would be costly.
+    def __init__(self, size: int = REMEMBERED) -> None:
+        # Notices are rendered when a receiver reads them. Most are never read, and rendering each would be costly.
         self._ring: deque[tuple[int, Publish]] = deque(maxlen=size)
         self._numbers = itertools.count(1)
         self._boot = secrets.token_hex(4)
         self._lock = threading.Lock()
-        self._listeners: dict[asyncio.Event, asyncio.AbstractEventLoop] = {}
-        #: the listeners that have read all notices and wait for the next
+        self._receivers: dict[asyncio.Event, asyncio.AbstractEventLoop] = {}
+        #: the receivers that have read all notices and wait for the next
         self._waiting: set[asyncio.Event] = set()
         self._closed = False
-        #: how many notices slow listeners have missed
+        #: how many notices slow receivers have missed
         self.missed = 0
-        self.places = Places(_MAX_LISTENERS, "listen to events")
+        self.places = Places(_MAX_RECEIVERS, "listen to events")
 
     def publish(self, notice: object) -> None:
         """Keep a notice. Other effects than `Publish` are ignored."""
@@ -65,14 +66,17 @@ class Notices:
     def closed(self) -> bool:
         return self._closed
 
-    async def stream(self, last_id: str = "") -> AsyncGenerator[str]:
-        """Events in text/event-stream format, until closed."""
+    async def stream(self, last_id: str = "", recent: int = 0, *, follow: bool = True) -> AsyncGenerator[str]:
+        """Events in text/event-stream format, until closed. Without `follow`, only those that are there.
+
+        Without `last_id`, they begin with the newest `recent` ones.
+        """
         wake = asyncio.Event()
         with self._lock:
-            self._listeners[wake] = asyncio.get_running_loop()
+            self._receivers[wake] = asyncio.get_running_loop()
         try:
-            seen = self._start(last_id)
-            yield "retry: 2000\n\n"
+            seen = self._start(last_id, recent)
+            yield opening(2_000, f"{self._boot}-{seen}")
             while True:
                 wake.clear()
                 with self._lock:
@@ -85,22 +89,24 @@ class Notices:
                     self.missed += max(0, fresh[0][0] - seen - 1)
                 for seen, notice in fresh:
                     yield _event(f"{self._boot}-{seen}", notice)
+                if not follow:
+                    return
                 if not fresh and not await _wait(wake):
                     yield ": nothing new\n\n"
         finally:
             with self._lock:
                 self._waiting.discard(wake)
-                del self._listeners[wake]
+                del self._receivers[wake]
 
-    def _start(self, last_id: str) -> int:
+    def _start(self, last_id: str, recent: int) -> int:
         boot, _, number = last_id.partition("-")
         if boot == self._boot and number.isascii() and number.isdigit():
             return int(number[:18])
-        return self._ring[-1][0] if self._ring and not last_id else 0
+        return max(0, self._ring[-1][0] - recent) if self._ring and not last_id else 0
 
     def _wake(self) -> None:
         for event in self._waiting:
-            if not (loop := self._listeners[event]).is_closed():
+            if not (loop := self._receivers[event]).is_closed():
                 loop.call_soon_threadsafe(event.set)
         self._waiting.clear()
 

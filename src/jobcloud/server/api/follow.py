@@ -20,7 +20,7 @@ from jobcloud.errors import NotFound, Unavailable
 from jobcloud.server.api.events import Notices
 from jobcloud.server.api.ports import LogChunk
 from jobcloud.server.api.problems import from_refused
-from jobcloud.server.api.streams import Places
+from jobcloud.server.api.streams import Places, opening
 
 T = TypeVar("T")
 
@@ -60,7 +60,7 @@ class Followers:
         `output` has `{offset, text, missed}`: `missed` bytes before `offset` no longer exist. The id of the event is
         the offset to continue from. `end` has the task's state. `error` has the problem that ends the stream.
         """
-        yield "retry: 2000\n\n"
+        yield opening(2_000, str(offset))
         clock = asyncio.get_running_loop().time
         heard = said = clock()
         ended = False

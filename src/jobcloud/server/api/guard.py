@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -21,6 +22,9 @@ from jobcloud.server.api.body import MAX_APPLY_BYTES, MAX_JSON_BYTES
 from jobcloud.server.api.elastic_job.access import LOGIN_PATH, is_elastic_job, is_local, token_of
 from jobcloud.server.api.elastic_job.answers import answer as answer_to
 from jobcloud.server.api.problems import Issue, Problem, from_error
+from jobcloud.server.api.replica import answering_from
+from jobcloud.server.api.standby import Standby
+from jobcloud.server.api.streams import refused_stream
 from jobcloud.server.settings import is_loopback
 
 log = logging.getLogger(__name__)
@@ -36,6 +40,8 @@ _JSON_LIMITS = {"/api/v1/apply": MAX_APPLY_BYTES}
 _READS_AT_ONCE, _MAX_WAITING = 4, 200
 # The last part of the paths of reads that are not counted: they mostly wait, and compute little.
 _PATIENT = frozenset({"events", "health", "logs", "stream"})
+# Questions to the history have turns of their own (`threads.Questions`): a database that is away must not delay others.
+_OF_HISTORY = re.compile(r"/api/v1/(history/.*|statistics)|/api/job/(events|statistics)/.*", re.DOTALL)
 # For answers to requests whose body was not read to its end: its rest would precede the next request.
 _HANG_UP = {"Connection": "close"}
 
@@ -71,9 +77,10 @@ def check_bind(host: str, token: str) -> None:
 class Guard:
     """ASGI middleware around the whole API."""
 
-    def __init__(self, app: ASGIApp, access: Access) -> None:
+    def __init__(self, app: ASGIApp, access: Access, standby: Standby | None = None) -> None:
         self._app = app
         self._access = access
+        self._standby = standby
         self._hosts = LOOPBACK_NAMES | {host.lower().strip("[]") for host in access.hosts}
         self._turns = asyncio.Semaphore(_READS_AT_ONCE)
         self._waiting = 0
@@ -88,21 +95,29 @@ class Guard:
         answer = _Answer(send)
         try:
             body = self._admit(scope, receive)
-            if scope["method"] in READS and scope["path"].rpartition("/")[2] not in _PATIENT:
+            copy = None
+            if self._standby is not None and self._standby.concerns(scope):
+                copy = await self._standby.copy(scope)
+                if copy is None:
+                    await self._standby.forward(scope, body, answer)
+                    return
+                answer.more_headers.append(self._standby.age(copy))
+            if scope["method"] in READS and not _is_patient(scope["path"]):
                 await self._take_turn(answer)
-            await self._app(scope, body, answer)
+            with answering_from(copy):
+                await self._app(scope, body, answer)
         except asyncio.CancelledError:
             # The server is stopping. Without this answer, uvicorn would log a traceback for each request.
             if not answer.started:
                 stops = Problem("unavailable", "The server stops.", headers=_HANG_UP)
-                await answer_to(scope["path"], stops)(scope, receive, send)
+                await _refuse(scope, stops)(scope, receive, send)
         except Exception as error:
             problem = from_error(error)
             if problem is None:
                 log.exception("a request failed: %s %s", scope["method"], scope["path"])
                 problem = Problem("internal", "The server failed to answer. Its log has the reason.")
             if not answer.started:
-                await answer_to(scope["path"], problem)(scope, receive, send)
+                await _refuse(scope, problem)(scope, receive, send)
         finally:
             answer.start()
 
@@ -164,6 +179,14 @@ class Guard:
                 raise Problem("forbidden-origin", f"{origin[:100]!r} is not an origin of this server: {fix}.")
 
 
+def _is_patient(path: str) -> bool:
+    return path.rpartition("/")[2] in _PATIENT or _OF_HISTORY.fullmatch(path) is not None
+
+
+def _refuse(scope: Scope, problem: Problem) -> ASGIApp:
+    return refused_stream(scope, problem) or answer_to(scope["path"], problem)
+
+
 class _Answer:
     """Forwards an answer, and records whether it has started.
 
@@ -174,6 +197,7 @@ class _Answer:
         self._send = send
         self.started = False
         self.at_start: Callable[[], None] | None = None
+        self.more_headers = [(b"x-content-type-options", b"nosniff")]
 
     def start(self) -> None:
         if self.at_start is not None:
@@ -185,7 +209,7 @@ class _Answer:
             self.started = True
             self.start()
             message.setdefault("headers", [])
-            message["headers"] = [*message["headers"], (b"x-content-type-options", b"nosniff")]
+            message["headers"] = [*message["headers"], *self.more_headers]
         await self._send(message)
 
 

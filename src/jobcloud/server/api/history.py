@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 from fastapi import Query as Parameter
 from pydantic import AwareDatetime, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from jobcloud.errors import Unavailable
 from jobcloud.history.queries import By, Found, Quantiles, Reader, Statistics, Wanted
-from jobcloud.server.api.schema import Instant, Key, Query, View
+from jobcloud.server.api.paging import Listing, PageQuery, PageView
+from jobcloud.server.api.schema import Instant, Key, View
 from jobcloud.server.api.services import Services, ServicesDep
 from jobcloud.server.api.snapshot import check_filter
 
 router = APIRouter(tags=["history"])
 
+_RUNS = Listing("history/runs", (str,))
+_ATTEMPTS = Listing("history/attempts", (str,))
+_EVENTS = Listing("history/events", (str,))
 _DAY_MS = 86_400_000
 RunEnd = Literal["FINISHED", "FAILED", "KILLED", "CANCELLED", "DEAD"]
 AttemptEnd = Literal["SUCCEEDED", "FAILED", "KILLED", "LOST", "NOT_STARTED", "INVALID", "REPLACED"]
@@ -73,17 +78,15 @@ class PastEvent(View):
     message: str
 
 
-class PastRunList(View):
+class PastRunList(PageView):
     items: list[PastRun]
-    next_cursor: str = Field("", description='pass as "cursor" for more; "" at the end')
 
 
-class PastAttemptList(View):
+class PastAttemptList(PageView):
     items: list[PastAttempt]
-    next_cursor: str = Field("", description='pass as "cursor" for more; "" at the end')
 
 
-class PastEventList(View):
+class PastEventList(PageView):
     items: list[PastEvent]
 
 
@@ -103,26 +106,23 @@ class StatisticsView(View):
     killed: int
     duration: QuantilesView
     queued: QuantilesView
-    cpu_seconds: float
-    memory_mb_seconds: float
+    cpu_seconds: float = Field(description="the requested CPUs, times the duration; the use is not measured")
+    memory_mb_seconds: float = Field(description="the requested megabytes, times the duration")
 
 
-class StatisticsList(View):
+class StatisticsList(PageView):
     by: str
     since: Instant
     until: Instant
     items: list[StatisticsView]
-    next_cursor: str = Field("", description='pass as "cursor" for more; "" at the end')
 
 
-class HistoryQuery(Query):
+class HistoryQuery(PageQuery):
     team: str = Field("", description="at most one of team, app, job and run")
     app: Key = ""
     job: Key = ""
     since: AwareDatetime | None = Field(None, description="not before this instant, such as 2026-12-01T00:00:00Z")
     until: AwareDatetime | None = Field(None, description="before this instant")
-    limit: int = Field(100, ge=1, le=1000)
-    cursor: str = Field("", max_length=200)
 
     @model_validator(mode="after")
     def _one_filter(self) -> Self:
@@ -144,50 +144,87 @@ class PastAttemptQuery(HistoryQuery):
     outcome: AttemptEnd | None = None
 
 
+class EventQuery(PageQuery):
+    task: str = Field(max_length=500, description="the task id of the attempt")
+
+
 class StatisticsQuery(HistoryQuery):
     by: By = "job"
 
 
-@router.get("/history/runs")
-def list_past_runs(services: ServicesDep, query: Annotated[PastRunQuery, Parameter()]) -> PastRunList:
+@router.get("/history/runs", response_model=PastRunList)
+async def list_past_runs(services: ServicesDep, query: Annotated[PastRunQuery, Parameter()]) -> Response:
     """Ended runs, newest fire time first."""
-    rows, cursor = _reader(services).runs(query.wanted(state=query.state or ""), query.limit, query.cursor)
-    return PastRunList(items=[_run(row) for row in rows], next_cursor=cursor)
+    wanted = query.wanted(state=query.state or "")
+    behind = _behind(_RUNS, query)
+
+    def ask(reader: Reader) -> PastRunList:
+        rows, last = reader.runs(wanted, query.limit, behind)
+        return PastRunList(items=[_run(row) for row in rows], next_cursor=_cursor(_RUNS, last))
+
+    return await _answer(services, ask)
 
 
-@router.get("/history/attempts")
-def list_past_attempts(services: ServicesDep, query: Annotated[PastAttemptQuery, Parameter()]) -> PastAttemptList:
+@router.get("/history/attempts", response_model=PastAttemptList)
+async def list_past_attempts(services: ServicesDep, query: Annotated[PastAttemptQuery, Parameter()]) -> Response:
     """Ended attempts, newest end first."""
     wanted = query.wanted(run=query.run, state=query.outcome or "")
-    rows, cursor = _reader(services).attempts(wanted, query.limit, query.cursor)
-    return PastAttemptList(items=[_attempt(row) for row in rows], next_cursor=cursor)
+    behind = _behind(_ATTEMPTS, query)
+
+    def ask(reader: Reader) -> PastAttemptList:
+        rows, last = reader.attempts(wanted, query.limit, behind)
+        return PastAttemptList(items=[_attempt(row) for row in rows], next_cursor=_cursor(_ATTEMPTS, last))
+
+    return await _answer(services, ask)
 
 
-@router.get("/history/events")
-def list_past_events(
-    services: ServicesDep, task: Annotated[str, Parameter(max_length=500, description="the task id of the attempt")]
-) -> PastEventList:
+@router.get("/history/events", response_model=PastEventList)
+async def list_past_events(services: ServicesDep, query: Annotated[EventQuery, Parameter()]) -> Response:
     """The states of one attempt, oldest first."""
-    return PastEventList(items=[_event(row) for row in _reader(services).events(task)])
+    behind = _behind(_EVENTS, query)
+
+    def ask(reader: Reader) -> PastEventList:
+        rows, last = reader.events(query.task, query.limit, behind)
+        return PastEventList(items=[_event(row) for row in rows], next_cursor=_cursor(_EVENTS, last))
+
+    return await _answer(services, ask)
 
 
-@router.get("/statistics")
-def show_statistics(services: ServicesDep, query: Annotated[StatisticsQuery, Parameter()]) -> StatisticsList:
+@router.get("/statistics", response_model=StatisticsList)
+async def show_statistics(services: ServicesDep, query: Annotated[StatisticsQuery, Parameter()]) -> Response:
     """Statistics of the attempts that ended in a range of time. Default: the last 24 hours."""
     until = _ms(query.until) or services.clock()
     since = _ms(query.since) or until - _DAY_MS
     check_filter(query.team)
     wanted = Wanted(query.team, query.app, query.job, since_ms=since, until_ms=until)
-    found, cursor = _reader(services).statistics(query.by, wanted, query.limit, query.cursor)
-    return StatisticsList(
-        by=query.by, since=since, until=until, items=[_statistics(each) for each in found], next_cursor=cursor
-    )
+    listing = Listing(f"statistics by {query.by}", (str,))
+    behind = _behind(listing, query)
+
+    def ask(reader: Reader) -> StatisticsList:
+        found, last = reader.statistics(query.by, wanted, query.limit, behind)
+        items = [_statistics(each) for each in found]
+        return StatisticsList(by=query.by, since=since, until=until, items=items, next_cursor=_cursor(listing, last))
+
+    return await _answer(services, ask)
 
 
-def _reader(services: Services) -> Reader:
-    if services.history is None:
+async def _answer(services: Services, ask: Callable[[Reader], View]) -> Response:
+    """The answer to a question, made in a thread for questions. Raises Unavailable."""
+    reader = services.history
+    if reader is None:
         raise Unavailable("this scheduler keeps no history", fix="set history.url, see docs/history.md")
-    return services.history
+    text = await services.questions.ask(lambda: ask(reader).model_dump_json(by_alias=True))
+    return Response(text, media_type="application/json")
+
+
+def _behind(listing: Listing, query: PageQuery) -> str:
+    """The place in the database behind which a page begins; "" for the first page. Raises Problem."""
+    place = listing.decoded(query.cursor)
+    return str(place[0]) if place else ""
+
+
+def _cursor(listing: Listing, last: str) -> str:
+    return listing.encoded((last,)) if last else ""
 
 
 def _ms(moment: datetime | None) -> int:

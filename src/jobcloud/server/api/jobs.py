@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from fastapi import Query as Parameter
+from fastapi.concurrency import run_in_threadpool
 from pydantic import Field
 
-from jobcloud.config import App, Job, JobKind, team_of
+from jobcloud.config import App, Job, JobKind, split_key, team_of
 from jobcloud.errors import ConfigError
 from jobcloud.messages import BackfillJob, CancelBackfill, PutJob, RemoveJob, SetJobEnabled, SetPaused, Trigger
-from jobcloud.model import Cause, Firing, ShardState
+from jobcloud.model import Cause, Firing, ShardState, Terms
 from jobcloud.scheduler import backfills, revisions
 from jobcloud.scheduler.explain import Explanation
 from jobcloud.server.api.convert import check_same_name, job_config, read_backfill, read_job, read_trigger
+from jobcloud.server.api.paging import Listing, PageQuery, PageView, config_bytes
+from jobcloud.server.api.patch import Patch, change, fresh, patch_body, patched
+from jobcloud.server.api.preconditions import SEEN, Expected, Revised, mark, shown
 from jobcloud.server.api.problems import Problem
 from jobcloud.server.api.rules import objects_of
 from jobcloud.server.api.runs import RunSummary, run_state, run_summary
@@ -27,15 +31,18 @@ from jobcloud.server.api.services import (
     Services,
     ServicesDep,
     Switch,
+    TraceParent,
     json_body,
 )
-from jobcloud.server.api.snapshot import Pausable, Snapshot, belongs, check_filter
+from jobcloud.server.api.snapshot import Pausable, Snapshot, check_filter
 from jobcloud.server.modules import missing_object
 
 router = APIRouter(tags=["jobs"])
 
+_JOBS = Listing("jobs", (str,))
 
-class JobView(View):
+
+class JobView(Revised):
     job_name: str = Field(description="the key of the job")
     team: str
     app_name: str = Field(description="the key of its app")
@@ -54,12 +61,17 @@ class JobView(View):
     config: JobConfig
 
 
-class JobList(View):
+class JobList(PageView):
     items: list[JobView]
 
 
-class TriggeredRun(RunSummary):
-    existed: bool = Field(description="a trigger with the same key had made the run before; this one started nothing")
+class JobQuery(PageQuery):
+    app: Key = Field("", description="only jobs of this app")
+    team: str = Field("", description="only jobs of this team")
+
+
+class StartedRun(RunSummary):
+    existed: bool = Field(description="a request with the same key had made the run before; this one started nothing")
 
 
 class BackfillView(View):
@@ -94,16 +106,20 @@ class ExplanationView(View):
 
 
 @router.get("/jobs")
-def list_jobs(
-    services: ServicesDep,
-    app: Annotated[Key, Parameter(description="only jobs of this app")] = "",
-    team: Annotated[str, Parameter(description="only jobs of this team")] = "",
-) -> JobList:
-    check_filter(team)
-    snapshot = services.snapshot()
-    keys = sorted(key for key, job in snapshot.jobs.items() if app in ("", job.app_key) and belongs(key, team))
-    runs = snapshot.runs_by_job()
-    return JobList(items=[_job_view(snapshot, key, runs.get(key, ())) for key in keys])
+def list_jobs(services: ServicesDep, query: Annotated[JobQuery, Parameter()]) -> JobList:
+    """Jobs, by key."""
+    check_filter(query.team)
+    team_of_app, name_of_app = split_key(query.app)
+
+    def wanted(job: Job) -> bool:
+        in_app = not query.app or (job.app == name_of_app and job.team == team_of_app)
+        return in_app and query.team in ("", job.team)
+
+    snapshot = services.snapshot_of_jobs(wanted)
+    keys = sorted(key for key, job in snapshot.jobs.items() if wanted(job))
+    found, cursor = _JOBS.page(keys, lambda key: (key,), query, lambda key: config_bytes(snapshot.jobs[key]))
+    runs = snapshot.runs_by_job(found)
+    return JobList(items=[_job_view(snapshot, key, runs[key]) for key in found], next_cursor=cursor)
 
 
 @router.post("/jobs", status_code=201, openapi_extra=json_body(JobConfig))
@@ -117,47 +133,64 @@ def create_job(
     check_code(services, job, services.snapshot().apps.get(job.app_key))
     services.command(lambda at: PutJob(at, job, enabled=enabled))
     response.headers["Location"] = f"/api/v1/jobs/{job.key}"
-    return show_job(services, job.key)
+    view = _find_job(services, job.key)
+    mark(response, view)
+    return view
 
 
-@router.get("/jobs/{job}")
-def show_job(services: ServicesDep, job: Key) -> JobView:
-    snapshot = services.snapshot()
-    return _job_view(snapshot, job, snapshot.runs(job))
+@router.get("/jobs/{job}", response_model=JobView, dependencies=[SEEN])
+def show_job(services: ServicesDep, job: Key, request: Request) -> Response:
+    return shown(request, _find_job(services, job))
 
 
 @router.put("/jobs/{job}", openapi_extra=json_body(JobConfig))
-def replace_job(services: ServicesDep, job: Key, body: JsonObject) -> JobView:
-    given = read_job(body, services.options.job_urls)
-    check_same_name("jobName", job, given)
-    check_code(services, given, services.snapshot().apps.get(given.app_key))
-    services.command(lambda at: PutJob(at, given, replace=True))
-    return show_job(services, job)
+def replace_job(services: ServicesDep, job: Key, body: JsonObject, expected: Expected, response: Response) -> JobView:
+    view = _replace(services, job, body, expected)
+    mark(response, view)
+    return view
+
+
+@router.patch("/jobs/{job}", openapi_extra=patch_body(JobConfig))
+async def change_job(services: ServicesDep, job: Key, patch: Patch, expected: Expected, response: Response) -> JobView:
+    """Change single fields of a job. Null restores the default of a field."""
+    view = await change(lambda: run_in_threadpool(_change, services, job, patch, expected), expected)
+    mark(response, view)
+    return view
 
 
 @router.delete("/jobs/{job}", status_code=204)
-def remove_job(services: ServicesDep, job: Key) -> None:
-    services.command(lambda at: RemoveJob(at, job))
+def remove_job(services: ServicesDep, job: Key, expected: Expected) -> None:
+    services.command(lambda at: RemoveJob(at, job, expected))
 
 
 @router.post("/jobs/{job}/trigger", status_code=202, openapi_extra=json_body(TriggerConfig, required=False))
-def trigger_job(services: ServicesDep, job: Key, body: OptionalJsonObject, response: Response) -> TriggeredRun:
+def trigger_job(
+    services: ServicesDep, job: Key, body: OptionalJsonObject, response: Response, traceparent: TraceParent = ""
+) -> StartedRun:
     """Fire a TRANSIENT job now. The answer is the new run, or the run that was triggered earlier with the same key.
 
     Then the status is 200.
     """
-    before = services.snapshot()
-    terms = read_trigger(body, before.job(job))
+    before = services.snapshot_of(job)
+    terms = read_trigger(body, before.job(job), traceparent)
     at = services.command(lambda at: Trigger(at, job, terms))
-    found = [run for run in services.snapshot().runs(job) if run.cause is Cause.TRIGGER and run.terms == terms]
+    found = [run for run in services.snapshot_of(job).runs(job) if run.cause is Cause.TRIGGER and run.terms.same(terms)]
+    return started_run(found, before, at, terms, response)
+
+
+def started_run(found: list[Firing], before: Snapshot, at: int, terms: Terms, response: Response) -> StartedRun:
+    """The answer to a request that has started a run. `found`: the runs with its terms, `at`: its instant.
+
+    The status is 200 if the run has existed `before`. Raises Problem if the run no longer exists.
+    """
     if not terms.key:
         found = [run for run in found if run.fire_ms == at and run.id not in before.firings]
     if not found:
-        raise Problem("unavailable", f"Job {job} was triggered, but its new run no longer exists.")
+        raise Problem("unavailable", "The run was started, but no longer exists.")
     existed = found[0].fire_ms != at or found[0].id in before.firings
     if existed:
         response.status_code = 200
-    return TriggeredRun(**dict(run_summary(found[0])), existed=existed)
+    return StartedRun(**dict(run_summary(found[0])), existed=existed)
 
 
 @router.get("/jobs/{job}/explain")
@@ -170,20 +203,20 @@ def explain_job(services: ServicesDep, job: Key) -> ExplanationView:
 @router.post("/jobs/{job}/{switch:switch}")
 def switch_job(services: ServicesDep, job: Key, switch: Switch) -> JobView:
     services.command(lambda at: SetJobEnabled(at, job, switch == "enable"))
-    return show_job(services, job)
+    return _find_job(services, job)
 
 
 @router.post("/jobs/{job}/{pausing:pausing}")
 def pause_job(services: ServicesDep, job: Key, pausing: Pausing) -> JobView:
     """Pause or resume a job. While it is paused, nothing of it starts. Its running shards continue."""
     services.command(lambda at: SetPaused(at, pausing == "pause", job=job))
-    return show_job(services, job)
+    return _find_job(services, job)
 
 
 @router.post("/jobs/{job}/backfill", openapi_extra=json_body(BackfillConfig))
 def backfill_job(services: ServicesDep, job: Key, body: JsonObject) -> BackfillView:
     """Make runs for the past fire times of a job that have none, one after another. It may be repeated."""
-    given, snapshot, now = read_backfill(body), services.snapshot(), services.clock()
+    given, snapshot, now = read_backfill(body), services.snapshot_of(job), services.clock()
     known = backfills.fire_times(snapshot.runs(job), snapshot.backfills.get(job))
     config = snapshot.job(job)
     until = min(now if given.to is None else given.to, now, snapshot.states[job].considered_ms)
@@ -193,7 +226,7 @@ def backfill_job(services: ServicesDep, job: Key, body: JsonObject) -> BackfillV
     times, more = backfills.missing(config, known, given.from_, until, given.limit, newest_first=newest_first)
     if not given.dry_run:
         services.command(lambda at: BackfillJob(at, job, times, given.at_once))
-        snapshot = services.snapshot()
+        snapshot = services.snapshot_of(job)
     return BackfillView(
         job_name=job,
         team=team_of(job),
@@ -208,6 +241,19 @@ def backfill_job(services: ServicesDep, job: Key, body: JsonObject) -> BackfillV
 def cancel_backfill(services: ServicesDep, job: Key) -> None:
     """Forget the fire times that wait for a backfill. Runs that have begun continue."""
     services.command(lambda at: CancelBackfill(at, job))
+
+
+def _change(services: Services, job: str, patch: Mapping[str, Any], expected: tuple[str, ...] | None) -> JobView:
+    known = services.snapshot().job(job)
+    return _replace(services, job, patched(job_config(known), patch), fresh(known, expected))
+
+
+def _replace(services: Services, job: str, body: Mapping[str, Any], expected: tuple[str, ...] | None) -> JobView:
+    given = read_job(body, services.options.job_urls)
+    check_same_name("jobName", job, given)
+    check_code(services, given, services.snapshot().apps.get(given.app_key))
+    services.command(lambda at: PutJob(at, given, replace=True, expected=expected))
+    return _find_job(services, job)
 
 
 def check_code(services: Services, job: Job, app: App | None) -> None:
@@ -229,11 +275,18 @@ def check_code(services: Services, job: Job, app: App | None) -> None:
             )
 
 
+def _find_job(services: Services, job: str) -> JobView:
+    """Raises NotFound."""
+    snapshot = services.snapshot_of(job)
+    return _job_view(snapshot, job, snapshot.runs(job))
+
+
 def _job_view(snapshot: Snapshot, key: str, runs: Sequence[Firing]) -> JobView:
     """`runs` are the job's runs, newest first. Raises NotFound."""
     job, state = snapshot.job(key), snapshot.states[key]
     shards = [shard.state for run in runs if not run.ended_ms for shard in run.work]
     return JobView(
+        revision=revisions.of_record(job),
         job_name=key,
         team=job.team,
         app_name=job.app_key,
@@ -264,7 +317,7 @@ def _outdated(snapshot: Snapshot, job: Job, runs: Sequence[Firing]) -> int:
     generation, app = snapshot.states[job.key].generation, snapshot.apps.get(job.app_key)
     current = [run for run in runs if not run.ended_ms and run.generation == generation]
     return sum(
-        task.item < job.shard_count for run in current for task in revisions.stale(job, app, run, snapshot.tasks)
+        task.item < job.shard_count for run in current for task in revisions.outdated(job, app, run, snapshot.tasks)
     )
 
 

@@ -1,8 +1,8 @@
-"""Output of tasks, read from their agents."""
+"""Output of tasks, read from the archive or from their agents."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Header, Response
@@ -11,7 +11,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 from pydantic import Field
 
-from jobcloud.errors import NotFound
+from jobcloud.errors import NotFound, Unavailable
 from jobcloud.server.api.attempts import find_attempt
 from jobcloud.server.api.follow import Source, decode
 from jobcloud.server.api.ports import LogChunk, LogRequest
@@ -37,7 +37,21 @@ class LogView(View):
     offset: int
     next_offset: int
     size: int
+    source: Literal["agent", "archive"]
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """`archived`: the name of the archived log; "" if there is none, or if the attempt has not ended.
+
+    `agent`: whether the agent may have the output, too.
+    """
+
+    request: LogRequest
+    active: bool = False
+    archived: str = ""
+    agent: bool = True
 
 
 class LogQuery(Query):
@@ -49,10 +63,9 @@ class LogQuery(Query):
 
 @router.get("/tasks/{task_id}/logs")
 async def read_log(services: ServicesDep, task_id: str, query: Annotated[LogQuery, Parameter()]) -> LogView:
-    """Output that the task has written so far, read from its agent."""
-    request, active = await run_in_threadpool(_log_request, services, task_id, query)
-    chunk = await _read_existing(services, request, active)
-    return await run_in_threadpool(_log_view, request, chunk, query.tail)
+    """Output that the task has written so far: from the archive if it is there, or else from its agent."""
+    wanted = await run_in_threadpool(_wanted, services, task_id, query)
+    return await _view(services, wanted, query)
 
 
 @router.get("/tasks/{task_id}/logs/stream", response_class=StreamingResponse)
@@ -67,39 +80,17 @@ async def follow_log(
     `output` has `{offset, text, missed}`, `end` the task's state, `error` a problem document.
     """
     services.followers.places.check()
-    request, active = await run_in_threadpool(_log_request, services, task_id, query)
-    if last_event_id.isascii() and last_event_id.isdigit():
-        request = replace(request, offset=int(last_event_id[:15]))
-    # Read once before the stream begins: until then, the status of the answer can report a problem.
-    first = replace(request, limit=_MAX_BYTES if request.offset < 0 else 1)
-    chunk = await _read_existing(services, first, active)
-    if request.offset < 0:
-        chunk = await run_in_threadpool(_last_lines, chunk, query.tail or 0)
-        request = replace(request, offset=chunk.offset)
-
-    async def read(offset: int, ended: bool) -> LogChunk:
-        return await _read(services, replace(request, offset=offset, ended=ended))
-
-    def is_active() -> bool:
-        return services.loop.ask(lambda scheduler: task_id in scheduler.tasks)
-
-    def state() -> str:
-        try:
-            return state_of(services.snapshot(), task_id)
-        except (NotFound, TimeoutError):
-            return ""  # the task was forgotten, or the scheduler is too busy to answer
-
-    followers = services.followers
-    return EventStream(followers.stream(Source(read, is_active, state), request.offset), followers.places)
+    wanted = await run_in_threadpool(_wanted, services, task_id, query)
+    return await _stream(services, wanted, query, last_event_id)
 
 
 @router.get("/runs/{run_id}/shards/{item}/attempts/{attempt}/logs")
 async def read_log_of_attempt(
     services: ServicesDep, run_id: str, item: int, attempt: int, query: Annotated[LogQuery, Parameter()]
 ) -> LogView:
-    """Output of one attempt of a shard, read from its agent."""
-    task_id = await run_in_threadpool(_task_of, services, run_id, item, attempt)
-    return await read_log(services, task_id, query)
+    """Output of one attempt of a shard: from the archive if it is there, or else from its agent."""
+    wanted = await run_in_threadpool(_wanted_attempt, services, run_id, item, attempt, query)
+    return await _view(services, wanted, query)
 
 
 @router.get("/runs/{run_id}/shards/{item}/attempts/{attempt}/logs/stream", response_class=StreamingResponse)
@@ -112,12 +103,41 @@ async def follow_log_of_attempt(
     last_event_id: Annotated[str, Header(max_length=100)] = "",
 ) -> Response:
     """Output of one attempt of a shard as server-sent events until its end, as for a task."""
-    task_id = await run_in_threadpool(_task_of, services, run_id, item, attempt)
-    return await follow_log(services, task_id, query, last_event_id)
+    services.followers.places.check()
+    wanted = await run_in_threadpool(_wanted_attempt, services, run_id, item, attempt, query)
+    return await _stream(services, wanted, query, last_event_id)
 
 
-def _task_of(services: Services, run_id: str, item: int, attempt: int) -> str:
-    return find_attempt(services.snapshot(), run_id, item, attempt)
+async def _view(services: Services, wanted: _Wanted, query: LogQuery) -> LogView:
+    chunk = await _read_existing(services, wanted)
+    return await run_in_threadpool(_log_view, wanted.request, chunk, query.tail)
+
+
+async def _stream(services: Services, wanted: _Wanted, query: LogQuery, last_event_id: str) -> Response:
+    request = wanted.request
+    if last_event_id.isascii() and last_event_id.isdigit():
+        request = replace(request, offset=int(last_event_id[:15]))
+    # Read once before the stream begins: until then, the status of the answer can report a problem.
+    first = replace(request, limit=_MAX_BYTES if request.offset < 0 else 1)
+    chunk = await _read_existing(services, replace(wanted, request=first))
+    if request.offset < 0:
+        chunk = await run_in_threadpool(_last_lines, chunk, query.tail or 0)
+        request = replace(request, offset=chunk.offset)
+
+    async def read(offset: int, ended: bool) -> LogChunk:
+        return await _read(services, replace(wanted, request=replace(request, offset=offset, ended=ended)))
+
+    def is_active() -> bool:
+        return services.loop.ask(lambda scheduler: request.task_id in scheduler.tasks)
+
+    def state() -> str:
+        try:
+            return state_of(services.snapshot_of_task(request.task_id), request.task_id)
+        except (NotFound, TimeoutError):
+            return ""  # the task was forgotten, or the scheduler is too busy to answer
+
+    followers = services.followers
+    return EventStream(followers.stream(Source(read, is_active, state), request.offset), followers.places)
 
 
 def _log_view(request: LogRequest, chunk: LogChunk, tail: int | None) -> LogView:
@@ -125,24 +145,30 @@ def _log_view(request: LogRequest, chunk: LogChunk, tail: int | None) -> LogView
         chunk = _last_lines(chunk, tail)
     text, length = decode(chunk.data)
     return LogView(
-        task_id=request.task_id,
+        task_id=request.task_id or chunk.archived_task,
         stream="stderr" if request.stream == "stderr" else "stdout",
         offset=chunk.offset,
         next_offset=chunk.offset + length,
         size=chunk.size,
+        source="archive" if chunk.archived_task else "agent",
         text=text,
     )
 
 
-def _log_request(services: Services, task_id: str, query: LogQuery) -> tuple[LogRequest, bool]:
-    """The request, and whether the task is active. Raises NotFound and Problem."""
-    if query.tail and query.offset:
-        raise invalid([Issue("tail", "cannot be combined with an offset", "leave one of them out")])
-    offset, limit = (-_MAX_BYTES, _MAX_BYTES) if query.tail else (query.offset, query.limit)
-    task = find_task(services.snapshot(), task_id)
+def _wanted(services: Services, task_id: str, query: LogQuery) -> _Wanted:
+    """Raises NotFound and Problem."""
+    offset, limit = _range(query)
+    archive = services.archive
+    try:
+        task = find_task(services.snapshot_of_task(task_id), task_id)
+    except NotFound:
+        # The archive may keep a log for longer than the scheduler keeps the run.
+        if archive is None or not (archived := archive.find_task(task_id)):
+            raise
+        return _archived_only(archived, query, task_id)
     addresses = {agent.id: agent.address for agent in services.agents()}
     request = LogRequest(
-        task_id=task_id,
+        task_id=task.id,
         agent_id=task.agent_id,
         hostname=task.hostname,
         address=addresses.get(task.agent_id, ""),
@@ -152,22 +178,69 @@ def _log_request(services: Services, task_id: str, query: LogQuery) -> tuple[Log
         offset=offset,
         limit=limit,
         ended=not task.active,
+        run_id=task.run_id,
+        item=task.item,
+        attempt=task.attempt,
     )
-    return request, task.active
+    archived = "" if task.active or archive is None else archive.find(task.run_id, task.item, task.attempt)
+    return _Wanted(request, task.active, archived)
 
 
-async def _read(services: Services, request: LogRequest) -> LogChunk:
+def _wanted_attempt(services: Services, run_id: str, item: int, attempt: int, query: LogQuery) -> _Wanted:
+    """Raises NotFound and Problem."""
+    try:
+        task_id = find_attempt(services.snapshot_of_run(run_id), run_id, item, attempt)
+    except NotFound:
+        if services.archive is None or not (archived := services.archive.find(run_id, item, attempt)):
+            raise
+        return _archived_only(archived, query, "")
+    return _wanted(services, task_id, query)
+
+
+def _archived_only(archived: str, query: LogQuery, task_id: str) -> _Wanted:
+    """A log of an attempt that the scheduler no longer knows. Raises Problem."""
+    offset, limit = _range(query)
+    request = LogRequest(task_id, "", "", "", "", (), query.stream, offset, limit, ended=True)
+    return _Wanted(request, archived=archived, agent=False)
+
+
+def _range(query: LogQuery) -> tuple[int, int]:
+    """The offset and the limit in bytes. Raises Problem."""
+    if query.tail and query.offset:
+        raise invalid([Issue("tail", "cannot be combined with an offset", "leave one of them out")])
+    return (-_MAX_BYTES, _MAX_BYTES) if query.tail else (query.offset, query.limit)
+
+
+async def _read(services: Services, wanted: _Wanted) -> LogChunk:
+    """A piece from the archive if the log is there, or else from the agent. Raises NotFound, Unavailable, Problem."""
+    request, archive, why = wanted.request, services.archive, ""
+    if archive is not None and wanted.archived:
+        try:
+            piece = await archive.read(wanted.archived, request.stream, request.offset, request.limit)
+            return LogChunk(piece.data, piece.offset, piece.size, piece.task_id)
+        except (NotFound, Unavailable) as error:
+            if not wanted.agent:
+                raise
+            why = error.problem
     if services.read_log is None:
         raise Problem("unavailable", "This server cannot read output from agents.")
-    return await services.read_log(request)
+    try:
+        return await services.read_log(request)
+    except (NotFound, Unavailable) as error:
+        if wanted.active or archive is None:
+            raise
+        why = (
+            why or f"the archive does not have it: {archive.why_missing(request.run_id, request.item, request.attempt)}"
+        )
+        raise type(error)(f"{error.problem}; {why}", field=error.field, fix=error.fix) from error
 
 
-async def _read_existing(services: Services, request: LogRequest, active: bool) -> LogChunk:
+async def _read_existing(services: Services, wanted: _Wanted) -> LogChunk:
     """Read a chunk. It is empty if an active task has written nothing yet: the first byte creates the file."""
     try:
-        return await _read(services, request)
+        return await _read(services, wanted)
     except NotFound:
-        if not active:
+        if not wanted.active:
             raise
         return LogChunk(b"", 0, 0)
 
@@ -176,4 +249,4 @@ def _last_lines(chunk: LogChunk, count: int) -> LogChunk:
     data = chunk.data
     lines = data.splitlines(keepends=True)
     kept = b"".join(lines[-count:])
-    return LogChunk(kept, chunk.offset + len(data) - len(kept), chunk.size)
+    return replace(chunk, data=kept, offset=chunk.offset + len(data) - len(kept))

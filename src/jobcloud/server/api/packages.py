@@ -13,6 +13,7 @@ from pydantic import Field
 from jobcloud.config import App
 from jobcloud.errors import NotFound
 from jobcloud.server.api.convert import PACKAGE_SCHEME
+from jobcloud.server.api.paging import Listing, PageQuery, PageView
 from jobcloud.server.api.problems import Problem
 from jobcloud.server.api.schema import View
 from jobcloud.server.api.services import Services, ServicesDep
@@ -20,6 +21,8 @@ from jobcloud.server.api.threads import apart
 from jobcloud.server.packages import StoredPackage, Upload
 
 router = APIRouter(tags=["packages"])
+
+_PACKAGES = Listing("packages", (str,))
 
 _ARCHIVES = ("application/octet-stream", "application/zip", "application/gzip", "application/x-tar")
 _UPLOADS_AT_ONCE = asyncio.Semaphore(4)
@@ -39,16 +42,18 @@ class StoredPackageView(View):
     apps: list[str] = Field(description="the keys of the apps that use the package")
 
 
-class PackageList(View):
+class PackageList(PageView):
     items: list[StoredPackageView]
     max_bytes: int = Field(description="the largest package that the server takes")
 
 
 @router.get("/packages")
-def list_packages(services: ServicesDep) -> PackageList:
+def list_packages(services: ServicesDep, query: Annotated[PageQuery, Parameter()]) -> PackageList:
+    """Stored packages, by hash."""
     apps = services.snapshot().apps.values()
-    items = [_stored_view(services, sha256, apps) for sha256 in services.packages.stored()]
-    return PackageList(items=items, max_bytes=services.packages.max_bytes)
+    found, cursor = _PACKAGES.page(services.packages.stored(), lambda sha256: (sha256,), query)
+    items = [_stored_view(services, sha256, apps) for sha256 in found]
+    return PackageList(items=items, max_bytes=services.packages.max_bytes, next_cursor=cursor)
 
 
 @router.get("/packages/{sha256}")

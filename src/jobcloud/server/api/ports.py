@@ -90,6 +90,9 @@ class LogRequest:
     offset: int
     limit: int
     ended: bool = False
+    run_id: str = ""
+    item: int = 0
+    attempt: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +100,13 @@ class LogChunk:
     """The `data` at `offset`. `size` is the current length of the whole stream, in bytes.
 
     If the bytes at the requested offset no longer exist, `offset` is that of the first existing byte.
+    `archived_task` is the id of the task if the data comes from the archive, or else "".
     """
 
     data: bytes
     offset: int
     size: int
+    archived_task: str = ""
 
 
 # Raises NotFound if the output does not exist or no longer exists, Unavailable if the agent does not answer.

@@ -9,7 +9,17 @@ from typing import Any
 
 from fastapi.responses import JSONResponse
 
-from jobcloud.errors import ConfigError, Conflict, NotConnected, NotFound, Refused, StoreError, StoreFull, Unavailable
+from jobcloud.errors import (
+    ConfigError,
+    Conflict,
+    NotConnected,
+    NotFound,
+    Outdated,
+    Refused,
+    StoreError,
+    StoreFull,
+    Unavailable,
+)
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:jobcloud:problem:"
@@ -25,6 +35,7 @@ SLUGS = {
     "method-not-allowed": (405, "The resource does not have this method"),
     "timeout": (408, "The body did not arrive in time"),
     "conflict": (409, "The request conflicts with the current state"),
+    "precondition-failed": (412, "The app or the job has changed"),
     "too-large": (413, "The body is too large"),
     "unsupported-media-type": (415, "The content type is not supported"),
     "misdirected": (421, "This server does not have that host name"),
@@ -35,6 +46,14 @@ SLUGS = {
     "unavailable": (503, "The request cannot be carried out now"),
     "storage-full": (507, "There is no storage space left"),
 }
+
+
+_REFUSALS: tuple[tuple[type[Refused], str], ...] = (
+    (NotFound, "not-found"),
+    (Outdated, "precondition-failed"),
+    (Conflict, "conflict"),
+    (Unavailable, "unavailable"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +107,10 @@ def _utf8(text: str) -> str:
 
 def from_refused(error: Refused) -> Problem:
     """The problem for a refusal of the scheduler."""
-    for kind, slug in ((NotFound, "not-found"), (Conflict, "conflict"), (Unavailable, "unavailable")):
+    for kind, slug in _REFUSALS:
         if isinstance(error, kind):
-            return Problem(slug, str(error), [Issue(error.field, error.problem, error.fix)])
+            headers = {"Retry-After": "5"} if slug == "unavailable" else None
+            return Problem(slug, str(error), [Issue(error.field, error.problem, error.fix)], headers=headers)
     faults = (error, *error.others) if isinstance(error, ConfigError) else (error,)
     return invalid([Issue(fault.field, fault.problem, fault.fix) for fault in faults])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from itertools import islice
 from typing import Annotated, Any, Literal, cast
 
@@ -12,17 +13,21 @@ from fastapi import APIRouter
 from fastapi import Query as Parameter
 from pydantic import Field
 
-from jobcloud.config import team_of
+from jobcloud.config import Job, abbreviates, is_ad_hoc, team_of
 from jobcloud.cron import CronError, Dialect, Fold, Gap, Schedule
 from jobcloud.errors import ConfigError, NotFound
 from jobcloud.messages import CancelRun, Retry
 from jobcloud.model import NO_TERMS, Firing, Outcome, Shard, ShardState, Step, Terms
-from jobcloud.server.api.paging import PageQuery, page, shard_bytes
-from jobcloud.server.api.schema import Instant, Key, Query, View
+from jobcloud.server.api.convert import ad_hoc_config
+from jobcloud.server.api.paging import MATCH, MAX_MATCH, Listing, PageQuery, PageView, shard_bytes
+from jobcloud.server.api.schema import AdHocConfig, Instant, Key, Query, View
 from jobcloud.server.api.services import Services, ServicesDep
 from jobcloud.server.api.snapshot import Snapshot, check_filter
 
 router = APIRouter(tags=["runs"])
+
+_RUNS = Listing("runs", (int, str))
+_SHARDS = Listing("shards", (int,))
 
 # Shards of each run in a list of runs. `GET /runs/{id}` has all of them, in pages.
 LISTED_SHARDS = 100
@@ -77,12 +82,12 @@ class RunView(RunSummary):
     next_attempt: Instant = Field(description="when the first of the shards that wait for another attempt may start")
     shards: list[ShardView] = Field(description="the first shards, or those behind the cursor")
     terms: TermsView | None = Field(description="what the trigger set in place of the job's own values, or null")
+    config: AdHocConfig | None = Field(description="the job of an ad-hoc run; null for other runs, and in lists")
     next_cursor: str = Field("", description='pass as "cursor" to this run for more of its shards; "" at the end')
 
 
-class RunList(View):
+class RunList(PageView):
     items: list[RunView] = Field(description=f"with at most {LISTED_SHARDS} shards each")
-    next_cursor: str = Field("", description='pass as "cursor" for more; "" at the end')
 
 
 class FiringTimes(View):
@@ -98,6 +103,7 @@ class RunQuery(PageQuery):
     job: Key = ""
     team: str = ""
     state: RunState | None = None
+    match: str = Field("", max_length=MAX_MATCH, description=MATCH)
 
 
 class ShardQuery(PageQuery):
@@ -118,9 +124,13 @@ class CronQuery(Query):
 def list_runs(services: ServicesDep, query: Annotated[RunQuery, Parameter()]) -> RunList:
     """Runs with their shards, newest first."""
     check_filter(query.team)
-    snapshot = services.snapshot()
-    found = (run for run in snapshot.runs(query.job, query.team) if query.state in (None, run_state(run)))
-    items, cursor = page(found, lambda run: (-run.fire_ms, run.id, 0), _listed_bytes, query)
+
+    def chosen(snapshot: Snapshot) -> Iterator[Firing]:
+        found = snapshot.newest_runs(query.job, query.team)
+        return (run for run in found if query.state in (None, run_state(run)) and abbreviates(query.match, run.id))
+
+    found = chosen(services.snapshot()) if query.cursor else services.first(query.limit + 1, chosen)
+    items, cursor = _RUNS.page(found, lambda run: (-run.fire_ms, run.id), query, _listed_bytes)
     return RunList(items=[_run_view(run, _LISTED) for run in items], next_cursor=cursor)
 
 
@@ -131,7 +141,9 @@ def show_run(services: ServicesDep, run_id: str, query: Annotated[ShardQuery, Pa
 
 
 def _show_run(services: Services, run_id: str, query: PageQuery) -> RunView:
-    return _run_view(find_run(services.snapshot(), run_id), query)
+    snapshot = services.snapshot_of_run(run_id)
+    run = find_run(snapshot, run_id)
+    return _run_view(run, query, snapshot.ad_hoc.get(run.job))
 
 
 def find_run(snapshot: Snapshot, run_id: str) -> Firing:
@@ -184,7 +196,7 @@ def run_summary(firing: Firing) -> RunSummary:
         id=firing.id,
         job_name=firing.job,
         team=team_of(firing.job),
-        cause="backfill" if firing.terms.backfill else firing.cause,
+        cause="backfill" if firing.terms.backfill else "ad_hoc" if is_ad_hoc(firing.job) else firing.cause,
         fired_at=firing.fire_ms,
         ended_at=firing.ended_ms,
         state=run_state(firing),
@@ -196,12 +208,9 @@ def _listed_bytes(firing: Firing) -> int:
     return terms + sum(map(shard_bytes, islice(firing.shards, LISTED_SHARDS)))
 
 
-def _run_view(firing: Firing, query: PageQuery) -> RunView:
-    shards, cursor = page(
-        enumerate(firing.shards),
-        lambda numbered: (-firing.fire_ms, firing.id, numbered[0]),
-        lambda numbered: shard_bytes(numbered[1]),
-        query,
+def _run_view(firing: Firing, query: PageQuery, ad_hoc: Job | None = None) -> RunView:
+    shards, cursor = _SHARDS.page(
+        enumerate(firing.shards), lambda numbered: (numbered[0],), query, lambda numbered: shard_bytes(numbered[1])
     )
     return RunView(
         **dict(run_summary(firing)),
@@ -209,7 +218,8 @@ def _run_view(firing: Firing, query: PageQuery) -> RunView:
         shard_states=Counter(shard.state for shard in firing.work),
         next_attempt=0 if firing.ended_ms else _next_attempt(firing),
         shards=[shard_view(item, shard, firing.step(item)) for item, shard in shards],
-        terms=_terms_view(firing.terms) if firing.terms != NO_TERMS and not firing.terms.backfill else None,
+        terms=None if firing.terms.backfill or firing.terms.same(NO_TERMS) else _terms_view(firing.terms),
+        config=ad_hoc_config(ad_hoc, firing.terms.key) if ad_hoc is not None else None,
         next_cursor=cursor,
     )
 

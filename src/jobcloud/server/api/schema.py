@@ -10,9 +10,11 @@ in Python and RFC 3339 in UTC in JSON.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Set
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import Enum
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
@@ -43,7 +45,7 @@ from jobcloud.config import (
     qualified,
     stored_item_parameters,
 )
-from jobcloud.fields import REQUIRED, Unit
+from jobcloud.fields import REQUIRED, Change, Unit
 from jobcloud.model import Condition
 from jobcloud.scheduler.backfills import MAX_TIMES
 from jobcloud.server.api.body import json_type
@@ -147,6 +149,10 @@ def check_thread_pool(name: str) -> str:
     return name
 
 
+class _WithKey(Config):
+    key: str = Field("", max_length=100, description="a name of the run: a second request with it starts nothing")
+
+
 class _ThreadPool(Config):
     executor_service_handler: Annotated[str, AfterValidator(check_thread_pool)] = "default"
 
@@ -162,14 +168,29 @@ _GROUPS = {
 }
 
 
-def _generate(record: type, name: str, text: str, base: type[Config] = Config, parent: str = "") -> type[Config]:
-    """The schema of a record, or of its nested object `parent`. The attributes are named as in Python."""
+def _generate(
+    record: type,
+    name: str,
+    text: str,
+    base: type[Config] = Config,
+    parent: str = "",
+    *,
+    without: Set[str] = frozenset(),
+    defaults: Mapping[str, Any] = MappingProxyType({}),
+) -> type[Config]:
+    """The schema of a record, or of its nested object `parent`. The attributes are named as in Python.
+
+    `without` names attributes to leave out. `defaults` replaces defaults in JSON.
+    """
     columns: dict[str, Any] = {}
     for field in fields.fields_of(record):
+        if field.name in without:
+            continue
         if field.group == parent:
-            columns[field.name] = _column(field)
+            columns[field.name] = _column(field._replace(json_default=defaults.get(field.name, field.json_default)))
         elif not parent and field.group not in columns:
-            nested = NESTED[field.group] = _generate(record, *_GROUPS[field.group], parent=field.group)
+            nested = NESTED.get(field.group) or _generate(record, *_GROUPS[field.group], parent=field.group)
+            NESTED[field.group] = nested
             required = any(column.is_required() for column in nested.model_fields.values())
             columns[field.group] = (nested | None, None) if required else (nested, Field(default_factory=nested))
     return create_model(name, __base__=base, __doc__=text, __module__=__name__, **columns)
@@ -194,15 +215,31 @@ def _column(field: fields.Field) -> tuple[Any, Any]:
 
 
 NESTED: dict[str, type[Config]] = {}
+# An ad-hoc run has no fire times and no other run of its job.
+NOT_AD_HOC = fields.changing(Job, Change.TIMES) | {
+    "kind", "catch_up", "catch_up_limit", "concurrency", "concurrency_limit", "misfire", "misfire_limit",
+    "update_strategy", "max_unavailable", "independent_shards",
+}  # fmt: skip
 if TYPE_CHECKING:
 
     class AppConfig(Config): ...
 
     class JobConfig(Config): ...
 
+    class AdHocConfig(Config):
+        key: str
+
 else:
     AppConfig = _generate(App, "AppConfig", "An app: a package of code and the needs of its executor on each agent.")
     JobConfig = _generate(Job, "JobConfig", "A job of an app: when it fires, its shards, and the needs of each shard.")
+    AdHocConfig = _generate(
+        Job,
+        "AdHocConfig",
+        "A job that is not registered and runs once: its app, its shards, and the needs of each shard.",
+        _WithKey,
+        without=NOT_AD_HOC,
+        defaults={"shard_count": 1},
+    )
 
 
 _CAPITALS = {

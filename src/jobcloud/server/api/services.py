@@ -3,30 +3,41 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from itertools import islice
+from typing import Annotated, Any, Literal, TypeVar
 
-from fastapi import Depends, Request
+from fastapi import Depends, Header, Request
 from starlette.convertors import Convertor, register_url_convertor
 
+from jobcloud.archive.service import Archive
+from jobcloud.config import DELIMITER, Job
 from jobcloud.errors import JobcloudError
+from jobcloud.history.elastic_job import Statistics, TraceSearch
 from jobcloud.history.queries import Reader
 from jobcloud.messages import Command
+from jobcloud.scheduler import Scheduler
 from jobcloud.scheduler.explain import AgentView, Explanation
 from jobcloud.server.api.body import read_object, read_object_or_nothing
 from jobcloud.server.api.events import Notices
 from jobcloud.server.api.follow import Followers
 from jobcloud.server.api.guard import Access
 from jobcloud.server.api.ports import AlertChannels, LogReader, Loop
-from jobcloud.server.api.snapshot import Snapshot, take
-from jobcloud.server.api.traces import Statistics, TraceSearch
+from jobcloud.server.api.snapshot import Snapshot, TooMany, take, take_of_jobs, take_of_run, view
+from jobcloud.server.api.threads import Questions
 from jobcloud.server.clock import wall_ms
 from jobcloud.server.origin import Origin
 from jobcloud.server.packages import PackageStore, referenced
 from jobcloud.server.urls import UrlPolicy
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+# How many runs and shards the scheduler's thread looks at for one answer. This takes less than a millisecond.
+_MAX_SHARDS = 5_000
+# A snapshot of more jobs than this costs more than a snapshot of everything.
+_MAX_JOBS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +64,10 @@ class ApiOptions:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """`history`, `traces` and `statistics` are None without a history, `alerts` without channels."""
+    """`history`, `traces` and `statistics` are None without a history, `archive` without an archive of logs.
+
+    `alerts` is None without channels. Routes ask the history in threads of `questions`.
+    """
 
     loop: Loop
     packages: PackageStore
@@ -68,7 +82,9 @@ class Services:
     history: Reader | None = None
     traces: TraceSearch | None = None
     statistics: Statistics | None = None
+    archive: Archive | None = None
     alerts: AlertChannels | None = None
+    questions: Questions = field(default_factory=Questions)
 
     def command(self, make: Callable[[int], Command]) -> int:
         """Carry out a command. Returns the instant for which it was made. Raises the errors of `Loop.command`."""
@@ -84,6 +100,42 @@ class Services:
     def snapshot(self) -> Snapshot:
         now = self.clock()
         return self.loop.ask(lambda scheduler: take(scheduler, now))
+
+    def first(self, count: int, choose: Callable[[Snapshot], Iterator[T]]) -> list[T]:
+        """The first `count` items that `choose` yields from a snapshot.
+
+        If they are found soon, nothing is copied: `choose` gets the scheduler's own tables, on its thread.
+        """
+
+        def look(scheduler: Scheduler) -> list[T]:
+            return list(islice(choose(view(scheduler, _MAX_SHARDS)), count))
+
+        try:
+            return self.loop.ask(look)
+        except TooMany:
+            return list(islice(choose(self.snapshot()), count))
+
+    def snapshot_of(self, job: str) -> Snapshot:
+        """A snapshot of one job."""
+        return self.loop.ask(lambda scheduler: take_of_jobs(scheduler, [job]))
+
+    def snapshot_of_jobs(self, wanted: Callable[[Job], bool]) -> Snapshot:
+        """A snapshot that has at least the wanted jobs."""
+        now = self.clock()
+
+        def take_few(scheduler: Scheduler) -> Snapshot:
+            keys = [key for key, job in scheduler.jobs.items() if wanted(job)]
+            return take_of_jobs(scheduler, keys) if len(keys) <= _MAX_JOBS else take(scheduler, now)
+
+        return self.loop.ask(take_few)
+
+    def snapshot_of_run(self, run_id: str) -> Snapshot:
+        """A snapshot of one run and its job. It is empty if there is no such run."""
+        return self.loop.ask(lambda scheduler: take_of_run(scheduler, run_id))
+
+    def snapshot_of_task(self, task_id: str) -> Snapshot:
+        """A snapshot of the job that a task's id names."""
+        return self.snapshot_of(task_id.partition(DELIMITER)[0])
 
     def agents(self) -> list[AgentView]:
         return self.loop.ask(lambda scheduler: scheduler.agents())
@@ -105,7 +157,9 @@ class Services:
             snapshot = self.snapshot()
             apps = [app.package.sha256 for app in snapshot.apps.values()]
             specs = [executor.spec for executor in snapshot.executors]
-            self.packages.collect(referenced(apps, specs, self.packages.stored()))
+            versions = sorted(snapshot.app_versions.values(), key=lambda version: -version.at_ms)
+            earlier = [version.app.package.sha256 for version in versions]
+            self.packages.collect(referenced(apps, specs, self.packages.stored()), earlier)
         except (JobcloudError, TimeoutError) as error:
             log.warning("packages were not collected: %s", error)
 
@@ -121,7 +175,7 @@ JsonObject = Annotated[dict[str, Any], Depends(read_object)]
 #: {} for a request without a body
 OptionalJsonObject = Annotated[dict[str, Any], Depends(read_object_or_nothing)]
 Switch = Literal["enable", "disable"]
-
+TraceParent = Annotated[str, Header(description="the span of the caller, in the form of W3C Trace Context")]
 
 Pausing = Literal["pause", "resume"]
 
@@ -150,5 +204,8 @@ register_url_convertor("pausing", _PausingConvertor())
 
 def json_body(schema: type, *, required: bool = True) -> dict[str, Any]:
     """The OpenAPI description of a body that the route reads itself, as a JsonObject."""
-    reference = {"$ref": f"#/components/schemas/{schema.__name__}"}
-    return {"requestBody": {"required": required, "content": {"application/json": {"schema": reference}}}}
+    return {"requestBody": {"required": required, "content": {"application/json": {"schema": reference(schema)}}}}
+
+
+def reference(schema: type, suffix: str = "") -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{schema.__name__}{suffix}"}

@@ -1,4 +1,4 @@
-"""Query parameters that a route does not have, and bodies that it does not expect, are refused on every route.
+"""Query parameters, bodies and conditions that a route does not have are refused on every route.
 
 If they were ignored, a misspelt parameter would change the meaning of a request in silence.
 """
@@ -13,6 +13,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from jobcloud.server.api.guard import READS
 from jobcloud.server.api.problems import Issue, invalid
 
 
@@ -26,6 +27,10 @@ async def refuse_surplus(request: Request) -> None:
         unknown = [name for name in request.query_params if name not in fields]
         if unknown:
             raise invalid(Issue(name[:200], "is not a known parameter", "leave it out") for name in unknown)
+    for condition in () if request.method in READS else ("if-match", "if-none-match"):
+        if condition in request.headers and condition not in _headers(route.dependant):
+            fix = "leave it out; the replacement, change and removal of an app or a job take If-Match"
+            raise invalid([Issue(condition, "is not taken by this request", fix)])
     if not _takes_body(route) and _may_have_body(request) and await request.body():
         raise invalid([Issue("body", "is not expected by this route", "send no body")])
 
@@ -35,6 +40,11 @@ def _parameters(dependant: Dependant) -> Iterator[tuple[str, FieldInfo]]:
         yield parameter.alias, parameter.field_info
     for inner in dependant.dependencies:
         yield from _parameters(inner)
+
+
+def _headers(dependant: Dependant) -> set[str]:
+    inner = (_headers(one) for one in dependant.dependencies)
+    return {parameter.alias for parameter in dependant.header_params}.union(*inner)
 
 
 def _is_model(field: FieldInfo) -> bool:

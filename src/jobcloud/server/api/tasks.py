@@ -10,12 +10,12 @@ from fastapi import APIRouter
 from fastapi import Query as Parameter
 from pydantic import Field
 
-from jobcloud.config import DELIMITER, team_of
+from jobcloud.config import DELIMITER, abbreviates, team_of
 from jobcloud.errors import NotFound
 from jobcloud.messages import ForgetTask, KillTask, Publish
 from jobcloud.model import Attempt, Firing, Shard, ShardState, Task, TaskName, TaskState
 from jobcloud.server.api.attempts import end_state
-from jobcloud.server.api.paging import PageQuery, Place, page, shard_bytes
+from jobcloud.server.api.paging import MATCH, MAX_MATCH, Listing, PageQuery, PageView, shard_bytes
 from jobcloud.server.api.problems import Issue, invalid
 from jobcloud.server.api.runs import result_of
 from jobcloud.server.api.schema import Amounts, Instant, Key, View, amounts
@@ -23,6 +23,8 @@ from jobcloud.server.api.services import ServicesDep
 from jobcloud.server.api.snapshot import Snapshot, check_filter
 
 router = APIRouter(tags=["tasks"])
+
+_TASKS = Listing("tasks", (int, str, int))
 
 _STATES = ("active", "ended", *dict.fromkeys(state.lower() for state in (*TaskState, *ShardState)))
 
@@ -54,9 +56,8 @@ class TaskView(View):
     result: Any = Field(description="the return value of the job, or null")
 
 
-class TaskList(View):
+class TaskList(PageView):
     items: list[TaskView]
-    next_cursor: str = Field("", description='pass as "cursor" for more; "" at the end')
 
 
 class StoryLine(View):
@@ -77,6 +78,7 @@ class TaskQuery(PageQuery):
     item: int | None = Field(None, ge=0)
     state: str = Field("", description='a state such as RUNNING or FAILED, or "active" or "ended"')
     prefix: str = Field("", description="the beginning of the task's id")
+    match: str = Field("", max_length=MAX_MATCH, description=MATCH)
 
 
 class Row(NamedTuple):
@@ -108,7 +110,7 @@ class Row(NamedTuple):
         return end_state(self.ended.end) if self.ended and not self.repeats else self.shard.state
 
     @property
-    def place(self) -> Place:
+    def place(self) -> tuple[int, str, int]:
         return -self.firing.fire_ms, self.firing.id, self.item
 
 
@@ -119,16 +121,19 @@ def list_tasks(services: ServicesDep, query: Annotated[TaskQuery, Parameter()]) 
         raise invalid([Issue("state", f"{query.state[:80]!r} is not a state of tasks", f"use {', '.join(_STATES)}")])
     check_filter(query.team)
     active = query.state.lower() == "active" or query.state.upper() in TaskState.__members__
-    rows = _rows(services.snapshot(), query.job, query.team, active=active)
-    found = (row for row in rows if _matches(row, query))
-    items, cursor = page(found, lambda row: row.place, lambda row: shard_bytes(row.shard), query)
+
+    def chosen(snapshot: Snapshot) -> Iterator[Row]:
+        return (row for row in _rows(snapshot, query.job, query.team, active=active) if _matches(row, query))
+
+    found = chosen(services.snapshot()) if query.cursor else services.first(query.limit + 1, chosen)
+    items, cursor = _TASKS.page(found, lambda row: row.place, query, lambda row: shard_bytes(row.shard))
     return TaskList(items=[_task_view(row) for row in items], next_cursor=cursor)
 
 
 @router.get("/tasks/{task_id}")
 def show_task(services: ServicesDep, task_id: str) -> TaskDetail:
     """A task: the last attempt of a shard, or an earlier one that is kept."""
-    snapshot = services.snapshot()
+    snapshot = services.snapshot_of_task(task_id)
     view = find_task(snapshot, task_id)
     story = services.loop.ask(lambda scheduler: scheduler.story(task_id))
     return _task_detail(view, snapshot.tasks.get(task_id), story)
@@ -140,18 +145,18 @@ def kill_task(services: ServicesDep, task_id: str) -> TaskView:
 
     If the shard waits for its next attempt after this task (state WAITING), the shard ends.
     """
-    view = find_task(services.snapshot(), task_id)
+    view = find_task(services.snapshot_of_task(task_id), task_id)
     services.command(lambda at: KillTask(at, task_id))
     return view
 
 
 @router.post("/tasks/{task_id}/forget")
 def forget_task(services: ServicesDep, task_id: str, force: bool = False) -> TaskView:
-    """Declare a task lost, if you know that it is dead. If the task comes back, it is killed.
+    """Declare a task lost, if you know that it no longer runs. If the task comes back, it is killed.
 
     The request is refused while Mesos reports the task as alive, unless `force` is true.
     """
-    view = find_task(services.snapshot(), task_id)
+    view = find_task(services.snapshot_of_task(task_id), task_id)
     services.command(lambda at: ForgetTask(at, task_id, force))
     return view
 
@@ -177,7 +182,7 @@ def _find_row(snapshot: Snapshot, task_id: str) -> Row:
 
 def _rows(snapshot: Snapshot, job: str = "", team: str = "", *, active: bool = False) -> Iterator[Row]:
     """The last attempt of every shard that had one, newest run first. `active`: only attempts that have not ended."""
-    for firing in snapshot.runs(job, team):
+    for firing in snapshot.newest_runs(job, team):
         if active and firing.ended_ms:
             continue
         app = _app_of(snapshot, firing)
@@ -204,7 +209,7 @@ def _earlier_rows(snapshot: Snapshot, job: str, task_id: str) -> Iterator[Row]:
 
 
 def _app_of(snapshot: Snapshot, firing: Firing) -> str:
-    known = snapshot.jobs.get(firing.job)
+    known = snapshot.jobs.get(firing.job) or snapshot.ad_hoc.get(firing.job)
     return known.app_key if known else ""
 
 
@@ -215,6 +220,7 @@ def _matches(row: Row, query: TaskQuery) -> bool:
         and query.item in (None, row.item)
         and query.state.lower() in ("", row.state.lower(), group)
         and row.id.startswith(query.prefix)
+        and abbreviates(query.match, row.id)
     )
 
 

@@ -38,6 +38,7 @@ FAMILIES = (
     Family("jobcloud_loop_idle_seconds", "gauge", "The time since the scheduler's thread was last active."),
     Family("jobcloud_inbox_items", "gauge", "Events, commands and questions that wait for the scheduler's thread."),
     Family("jobcloud_notices_dropped_total", "counter", "Notices that a receiver has missed.", ("reason",)),
+    Family("jobcloud_spans_total", "counter", "Spans of OpenTelemetry that were sent, or dropped.", ("result",)),
     Family("jobcloud_http_requests_total", "counter", "Answers of the API.", ("method", "route", "status")),
     Family("jobcloud_packages", "gauge", "Stored packages of apps."),
     Family("jobcloud_packages_bytes", "gauge", "The size of all stored packages together."),
@@ -53,8 +54,20 @@ FAMILIES = (
     # the store
     Family("jobcloud_store_write_seconds", "histogram", "The duration of writes to the store, failed ones too."),
     Family("jobcloud_store_failures_total", "counter", "Failed calls of the store.", ("reason",)),
+    # the archive of logs
+    Family("jobcloud_archive_logs_total", "counter", "Logs of ended attempts, by what became of them.", ("outcome",)),
+    Family("jobcloud_archive_copied_bytes_total", "counter", "Bytes of logs that were read from agents."),
+    Family("jobcloud_archive_failures_total", "counter", "Failed calls of the archive."),
+    Family("jobcloud_archive_away", "gauge", "Whether the last call of the archive failed (1)."),
+    Family("jobcloud_archive_waiting", "gauge", "Logs that wait to be archived."),
+    Family("jobcloud_archive_stored_logs", "gauge", "Logs in the archive."),
+    Family("jobcloud_archive_stored_bytes", "gauge", "The size of all logs in the archive."),
     # the cluster
-    Family("jobcloud_agents", "gauge", "Known agents. A closed one gets no new tasks.", ("state",), core=True),
+    Family(
+        "jobcloud_agents", "gauge",
+        "Known agents: up, closed (cordoned: it gets no new tasks), or lost (unreachable or gone).",
+        ("state",), core=True,
+    ),
     Family("jobcloud_drains", "gauge", "Agents that an operator drains.", core=True),
     Family("jobcloud_executors", "gauge", "Executors that are believed to live.", core=True),
     Family("jobcloud_offers_held", "gauge", "Offers that are held now.", core=True),

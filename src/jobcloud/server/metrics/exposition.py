@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 
 import jobcloud
 from jobcloud import zones
+from jobcloud.archive.service import NO_ARCHIVE, Archive, ArchiveState
 from jobcloud.errors import JobcloudError, StoreError
 from jobcloud.model import Task, TaskState
 from jobcloud.scheduler import Scheduler
@@ -34,6 +35,7 @@ from jobcloud.server.metrics.tally import (
     Owner,
     Tally,
 )
+from jobcloud.tracing.service import SpanCounts
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -68,8 +70,9 @@ class Loop(Protocol):
 class Sources:
     """The sources that a scrape reads, apart from the tally.
 
-    `packages` returns the number of stored packages and their bytes, `missed` the number of notices that slow listeners
-    have missed.
+    `packages` returns the number of stored packages and their bytes, `missed` the number of notices that slow receivers
+    have missed, `spans` the spans of OpenTelemetry that were sent and dropped. `archive` is None without an archive of
+    logs.
     """
 
     loop: Loop
@@ -77,6 +80,8 @@ class Sources:
     packages: Callable[[], tuple[int, int]]
     warnings: Callable[[], Sequence[str]]
     missed: Callable[[], int]
+    archive: Archive | None = None
+    spans: Callable[[], SpanCounts] = SpanCounts
 
 
 class _View(NamedTuple):
@@ -103,10 +108,10 @@ def _view(core: Scheduler, at: int) -> _View:
         depth=core.depth(at),
         tasks=list(core.tasks.values()),
         refused=[reasons[0].resource or reasons[0].code for reasons in core.refusals.values() if reasons],
-        skipped=[(key, state.skipped) for key, state in core.job_states.items()],
+        skipped=[(key, state.skipped) for key, state in core.job_states.items() if key not in core.ad_hoc],
         agents=(len(cluster.agents) - lost - closed, closed, lost),
         apps=len(core.apps),
-        jobs=len(core.jobs),
+        jobs=len(core.jobs) - len(core.ad_hoc),
         runs=len(core.queue),
         executors=len(core.executors),
         drains=len(core.drains),
@@ -153,6 +158,8 @@ class Metrics(Collector):
         yield from self._of_process()
         yield from self._of_clock()
         yield from self._of_tally()
+        archive = self._sources.archive
+        yield from _of_archive(archive.state() if archive is not None else NO_ARCHIVE)
         for counts in self._tally.jobs():
             yield from _of_job(counts)
         view = self._ask()
@@ -184,6 +191,7 @@ class Metrics(Collector):
         yield "jobcloud_inbox_items", (), health.waiting
         for reason, number in zip(DROP_REASONS, (sources.missed(), sources.loop.lost_notices), strict=True):
             yield "jobcloud_notices_dropped_total", (reason,), number
+        yield from _by_label("jobcloud_spans_total", sources.spans()._asdict())
         for (method, route), answers in tally.requests.items():
             for status in STATUS_CLASSES:
                 yield "jobcloud_http_requests_total", (method, route, status), answers[status]
@@ -253,6 +261,18 @@ def _of_job(counts: JobCounts) -> Iterator[Sample]:
     if owner is not OTHER:
         yield "jobcloud_job_last_success_timestamp_seconds", owner, counts.succeeded_ms / 1_000
         yield "jobcloud_job_last_failure_timestamp_seconds", owner, counts.failed_ms / 1_000
+
+
+def _of_archive(state: ArchiveState) -> Iterator[Sample]:
+    yield from _by_label(
+        "jobcloud_archive_logs_total", {str(outcome): number for outcome, number in state.counts.items()}
+    )
+    yield "jobcloud_archive_copied_bytes_total", (), state.copied
+    yield "jobcloud_archive_failures_total", (), state.failures
+    yield "jobcloud_archive_away", (), bool(state.problem)
+    yield "jobcloud_archive_waiting", (), state.waiting
+    yield "jobcloud_archive_stored_logs", (), state.logs
+    yield "jobcloud_archive_stored_bytes", (), state.bytes
 
 
 def _by_label(name: str, counts: dict[str, int]) -> Iterator[Sample]:

@@ -15,7 +15,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from jobcloud.config import DIMENSIONS, Job
+from jobcloud.config import DIMENSIONS, Job, is_ad_hoc
 from jobcloud.messages import Publish, Topic
 from jobcloud.model import Cause, Firing, ShardState
 from jobcloud.scheduler import Scheduler
@@ -56,6 +56,8 @@ class Owner(NamedTuple):
 
 #: the labels of all jobs beyond the limit together; no team is called ""
 OTHER = Owner("", "", "other")
+#: the labels of all ad-hoc runs together; no job is called "ad hoc"
+AD_HOC = Owner("", "", "ad hoc")
 
 
 class Histogram:
@@ -114,6 +116,7 @@ class Tally:
         #: job key → its counts
         self._jobs: dict[str, JobCounts] = {}
         self._other = JobCounts(OTHER)
+        self._ad_hoc = JobCounts(AD_HOC)
         #: held while jobs are added, removed or listed
         self._lock = threading.Lock()
         self.lost = dict.fromkeys(LOST_REASONS, 0)
@@ -139,27 +142,33 @@ class Tally:
         if topic is _LAUNCHED:
             self.placements += 1
             if notice.job:
-                self._jobs.get(notice.job, self._other).launched += 1
+                self._counts(notice.job).launched += 1
                 if notice.due:
                     self.lateness.observe(max(0, notice.at - notice.due) / 1_000)
         elif topic is _ENDED:
             state = _STATE_OF_END[notice.reason]
             if notice.job:
-                self._jobs.get(notice.job, self._other).attempts[state] += 1
+                self._counts(notice.job).attempts[state] += 1
                 if state == "LOST":
                     self.lost[notice.reason] += 1
         elif topic is _DONE:
-            counts = self._jobs.get(notice.job, self._other)
+            counts = self._counts(notice.job)
             counts.runs[notice.state] += 1
             counts.ended(notice.state, notice.at)
         elif topic is _FIRED:
-            self._jobs.get(notice.job, self._other).fired += 1
+            self._counts(notice.job).fired += 1
         elif topic is _REFUSED:
             self.refusals[notice.reason] += 1
         elif topic is _FAULT:
             self.faults += 1
         elif topic is _CONFIG and notice.job:
             self._follow_job(notice.job)
+
+    def _counts(self, key: str) -> JobCounts:
+        found = self._jobs.get(key)
+        if found is not None:
+            return found
+        return self._ad_hoc if is_ad_hoc(key) else self._other
 
     def follow(self, core: Scheduler) -> None:
         """Begin to count for a restored core. The counts of jobs that still exist go on."""
@@ -172,7 +181,7 @@ class Tally:
 
     def _follow_job(self, key: str) -> None:
         """Give a registered job counts of its own, or remove the counts of a removed job."""
-        job = self._core.jobs.get(key) if self._core is not None else None
+        job = self._core.jobs.get(key) if self._core is not None and not is_ad_hoc(key) else None
         with self._lock:
             if job is None:
                 self._jobs.pop(key, None)
@@ -203,13 +212,13 @@ class Tally:
     # ------------------------------------------------------------------------------------------------- reading
 
     def jobs(self) -> list[JobCounts]:
-        """The counts of all jobs. The last entry has the counts of all jobs beyond the limit together."""
+        """The counts of all jobs. The last entries are those of all ad-hoc runs, and of all jobs beyond the limit."""
         with self._lock:
-            return [*self._jobs.values(), self._other]
+            return [*self._jobs.values(), self._ad_hoc, self._other]
 
     def owner(self, key: str) -> Owner:
-        """The labels of a job; OTHER if it is beyond the limit."""
-        return self._jobs.get(key, self._other).owner
+        """The labels of a job; AD_HOC for that of an ad-hoc run, OTHER if the job is beyond the limit."""
+        return self._counts(key).owner
 
 
 def owner_of(job: Job) -> Owner:

@@ -15,9 +15,7 @@ from tests.elastic_job_kit import ROUTES
 from tests.origin_kit import Server
 
 from jobcloud.errors import StoreFull, Unavailable
-from jobcloud.messages import Reconcile
-from jobcloud.server.api import Access, ApiOptions, ElasticJobOptions
-from jobcloud.server.api.traces import (
+from jobcloud.history.elastic_job import (
     Execution,
     Found,
     Interval,
@@ -27,6 +25,9 @@ from jobcloud.server.api.traces import (
     TaskResult,
     TraceQuery,
 )
+from jobcloud.messages import Reconcile
+from jobcloud.model import Task
+from jobcloud.server.api import Access, ApiOptions, ElasticJobOptions
 from jobcloud.server.urls import UrlPolicy
 
 URL = "http://127.0.0.1/api"
@@ -312,10 +313,10 @@ class History:
     def result(self, period: Period) -> TaskResult:
         return TaskResult(5, 30, len(period), Interval.DAY, START, START)
 
-    def running_tasks_of_week(self) -> Sequence[Sample]:
+    def running_tasks_of_week(self, running: Sequence[Task]) -> Sequence[Sample]:
         return [Sample(1, 11, START, START), Sample(2, 12, START, START)]
 
-    def running_jobs_of_week(self) -> Sequence[Sample]:
+    def running_jobs_of_week(self, running: Sequence[Task]) -> Sequence[Sample]:
         return [Sample(1, 21, START, START)]
 
     def registered_jobs(self) -> Sequence[Sample]:
@@ -419,6 +420,7 @@ def test_events_of_other_teams_are_not_found(recorded: Client, history: History,
         "endTime=2023-11-15T06:13:20Z",
         "startTime=0000-00-00 00:00:00",
         "jobName=" + "x" * 1001,
+        "jobName=%00",
     ],
 )
 def test_wrong_search_is_refused(recorded: Client, history: History, query: str) -> None:
@@ -443,7 +445,8 @@ def test_statistics_come_from_the_history(recorded: Client) -> None:
     tasks = get("job/statistics/tasks/running?since=lastWeek").json()
     assert tasks == [{"id": 1, "runningCount": 11} | times, {"id": 2, "runningCount": 12} | times]
     assert get("job/statistics/jobs/running?since=lastWeek").json() == [{"id": 1, "runningCount": 21} | times]
-    assert get("job/statistics/jobs/register").json() == [{"id": 1, "registeredCount": 31} | times]
+    now = {"id": 2, "registeredCount": 0} | times
+    assert get("job/statistics/jobs/register").json() == [{"id": 1, "registeredCount": 31} | times, now]
 
 
 # ----------------------------------------------------------------------------------------------------------- access

@@ -15,13 +15,22 @@ import pytest
 from fastapi.routing import APIRoute
 from tests.api_kit import FakeLoop, make_api, package_bytes, serving
 from tests.elastic_job_kit import ROUTES
+from tests.history_kit import START as HISTORY
+from tests.history_kit import make_attempt
 from tests.origin_kit import Server
 
+from jobcloud.history.database import Database
+from jobcloud.history.elastic_job_search import ElasticJobSearch
+from jobcloud.history.elastic_job_statistics import ElasticJobStatistics
+from jobcloud.history.queries import Reader
+from jobcloud.history.registrations import Registrations
+from jobcloud.history.rows import of_events
 from jobcloud.server.api import ApiOptions, ElasticJobOptions
 from jobcloud.server.api.elastic_job.routes import PREFIX, routes
 from jobcloud.server.urls import UrlPolicy
 
 SESSION = Path(__file__).with_name("session.txt")
+WITH_HISTORY = Path(__file__).with_name("session_history.txt")
 
 
 @dataclass
@@ -112,19 +121,50 @@ def test_recorded_session_is_answered_as_recorded(tmp_path: Path, files: Server)
             if step.event:
                 cluster.happen(step.event)
                 continue
-            names = {"files": files.url, "my_executor": cluster.executor("my_app")}
-            step.request.body = Template(step.request.body).substitute(names)
-            found = exchange(connection, step.request)
-            assert (found.first, found.body) == (step.answer.first, Template(step.answer.body).substitute(names)), (
-                step.title
-            )
-            listed = lower(step.answer.headers) | {"warning": step.answer.headers.get("Warning", "")}
-            assert listed == {"warning": ""} | {
-                name: value for name, value in lower(found.headers).items() if name in listed
-            }, step.title
+            check(connection, step, {"files": files.url, "my_executor": cluster.executor("my_app")})
     assert not loop.scheduler.apps
     assert not loop.scheduler.jobs
     loop.scheduler.validate()
+
+
+def test_recorded_session_with_a_history_is_answered_as_recorded(tmp_path: Path) -> None:
+    """The history has the attempts of foo_job in two minutes, and an attempt of another team."""
+    url = f"sqlite:///{tmp_path / 'history.db'}"
+    database = Database(url)
+    database.upgrade()
+    loop = FakeLoop()
+    loop.now = now = HISTORY + 7_200_000
+    at = now - 65_000
+    ended = [
+        make_attempt(1, job="foo_job", created_ms=at - 9_000, started_ms=at, at=at, message="boom", state="FAILED"),
+        make_attempt(2, job="foo_job", created_ms=at, started_ms=at + 1_000, at=at + 3_000, item=1),
+        make_attempt(3, job="foo_job", created_ms=at - 5_400_000, started_ms=at - 5_300_000, at=at + 5_000, item=2),
+        make_attempt(4, job="bar_job", created_ms=HISTORY - 60_000, started_ms=HISTORY - 50_000, at=HISTORY - 1),
+        make_attempt(5, job="billing:foo_job", created_ms=at, started_ms=at, at=at + 1_000),
+    ]
+    began = make_attempt(2, job="foo_job", started_ms=at + 1_000, at=at + 1_000, item=1, state="RUNNING", ended=False)
+    database.write(of_events([began, *ended]))
+    Registrations(lambda: 3, lambda: now - 86_400_000).run(database)
+    database.close()
+    reader = Reader(lambda: Database(url, reading=True))
+    options = ApiOptions(elastic_job=ElasticJobOptions(zone="Asia/Shanghai"))
+    searches, statistics = ElasticJobSearch(reader), ElasticJobStatistics(reader, lambda: now)
+    app = make_api(tmp_path, loop, options=options, clock=lambda: now, traces=searches, statistics=statistics)
+    with serving(app) as server, closing(HTTPConnection("127.0.0.1", urlsplit(server).port, timeout=60)) as connection:
+        for step in steps(WITH_HISTORY.read_text()):
+            check(connection, step, {})
+    reader.close()
+
+
+def check(connection: HTTPConnection, step: Step, names: dict[str, str]) -> None:
+    """Send the request of a step, and compare its answer."""
+    step.request.body = Template(step.request.body).substitute(names)
+    found = exchange(connection, step.request)
+    assert (found.first, found.body) == (step.answer.first, Template(step.answer.body).substitute(names)), step.title
+    listed = lower(step.answer.headers) | {"warning": step.answer.headers.get("Warning", "")}
+    assert listed == {"warning": ""} | {
+        name: value for name, value in lower(found.headers).items() if name in listed
+    }, step.title
 
 
 def pattern(route: str) -> re.Pattern[str]:

@@ -18,7 +18,7 @@ from jobcloud.server.api.problems import Problem
 log = logging.getLogger(__name__)
 
 #: problems that 2.1.5 and 3.0.x answer with status 500
-_FAILURES = frozenset({"malformed-json", "invalid", "not-found", "conflict"})
+_FAILURES = frozenset({"malformed-json", "invalid", "not-found", "conflict", "precondition-failed"})
 _MAX_WARNING = 1_000
 
 

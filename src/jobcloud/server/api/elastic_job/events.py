@@ -10,11 +10,11 @@ from zoneinfo import ZoneInfo
 from fastapi import APIRouter, Request, Response
 
 from jobcloud.errors import ConfigError
+from jobcloud.history.elastic_job import Execution, StatusTrace, TraceQuery
 from jobcloud.server.api.elastic_job.access import speaks_version_3
 from jobcloud.server.api.elastic_job.answers import is_own, shown
 from jobcloud.server.api.elastic_job.dates import date
 from jobcloud.server.api.services import ServicesDep
-from jobcloud.server.api.traces import Execution, StatusTrace, TraceQuery
 from jobcloud.zones import zone as zone_of
 
 router = APIRouter()
@@ -56,22 +56,34 @@ _TRUTHS = {"1": True, "true": True, "0": False, "false": False}
 
 
 @router.get("/job/events/executions")
-def find_executions(request: Request, services: ServicesDep) -> Response:
-    if services.traces is None or not is_own(request.query_params.get("jobName", "")):
+async def find_executions(request: Request, services: ServicesDep) -> Response:
+    traces = services.traces
+    if traces is None or not is_own(request.query_params.get("jobName", "")):
         return shown(request, _NOTHING)
     zone = zone_of(services.options.elastic_job.zone)
-    found = services.traces.executions(_query(request.query_params, _EXECUTION, _EXECUTION_FILTERS, zone))
+    query = _query(request.query_params, _EXECUTION, _EXECUTION_FILTERS, zone)
     of_3 = speaks_version_3(request.scope)
-    return shown(request, {"total": found.total, "rows": [_execution(row, zone, of_3=of_3) for row in found.rows]})
+
+    def ask() -> Response:
+        found = traces.executions(query)
+        return shown(request, {"total": found.total, "rows": [_execution(row, zone, of_3=of_3) for row in found.rows]})
+
+    return await services.questions.ask(ask)
 
 
 @router.get("/job/events/statusTraces")
-def find_status_traces(request: Request, services: ServicesDep) -> Response:
-    if services.traces is None or not is_own(request.query_params.get("jobName", "")):
+async def find_status_traces(request: Request, services: ServicesDep) -> Response:
+    traces = services.traces
+    if traces is None or not is_own(request.query_params.get("jobName", "")):
         return shown(request, _NOTHING)
     zone = zone_of(services.options.elastic_job.zone)
-    found = services.traces.status_traces(_query(request.query_params, _STATUS, _STATUS_FILTERS, zone))
-    return shown(request, {"total": found.total, "rows": [_status(row, zone) for row in found.rows]})
+    query = _query(request.query_params, _STATUS, _STATUS_FILTERS, zone)
+
+    def ask() -> Response:
+        found = traces.status_traces(query)
+        return shown(request, {"total": found.total, "rows": [_status(row, zone) for row in found.rows]})
+
+    return await services.questions.ask(ask)
 
 
 def _execution(row: Execution, zone: ZoneInfo, *, of_3: bool) -> dict[str, Any]:
@@ -148,8 +160,11 @@ def _truth(name: str, value: str) -> bool:
 
 
 def _text(name: str, value: str) -> str:
+    """A text to search for. PostgreSQL refuses NUL."""
     if len(value) > _MAX_FILTER:
         raise ConfigError("is too long", field=name, fix=f"at most {_MAX_FILTER} characters")
+    if "\0" in value:
+        raise ConfigError("has a NUL character", field=name, fix="leave it out")
     return value
 
 
@@ -159,7 +174,7 @@ def _instant(given: Mapping[str, str], name: str, zone: ZoneInfo) -> int:
     if not text:
         return 0
     try:
-        return max(0, int(datetime.strptime(text, "%Y-%m-%d %H:%M:%S").replace(tzinfo=zone).timestamp() * 1000))
+        return max(1, int(datetime.strptime(text, "%Y-%m-%d %H:%M:%S").replace(tzinfo=zone).timestamp() * 1000))
     except (ValueError, OverflowError):
         fix = "give a time such as 2017-07-10 12:00:00"
         raise ConfigError(f"{text[:80]!r} is not a time", field=name, fix=fix) from None

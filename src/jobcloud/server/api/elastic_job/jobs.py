@@ -22,6 +22,7 @@ from jobcloud.elastic_job.conversion import (
 from jobcloud.elastic_job.forms import job_form, job_form_of_3
 from jobcloud.errors import ConfigError, NotFound
 from jobcloud.messages import Command, PutJob, RemoveJob, SetJobEnabled, Trigger
+from jobcloud.scheduler import revisions
 from jobcloud.server.api.body import parse
 from jobcloud.server.api.convert import job_config, read_job
 from jobcloud.server.api.elastic_job.access import speaks_version_3
@@ -55,7 +56,8 @@ def update_job(request: Request, services: ServicesDep, given: Given) -> Respons
     if isinstance(name, str) and known is None:
         raise NotFound(f"there is no job {name[:200]}", field="jobName", fix="register it first")
     job = _read(services, given, known, notes)
-    services.command(lambda at: PutJob(at, job, replace=True))
+    expected = (revisions.of_record(known),) if known is not None else None
+    services.command(lambda at: PutJob(at, job, replace=True, expected=expected))
     return done(request, notes)
 
 
@@ -144,7 +146,7 @@ def _read(services: Services, given: Json, known: Job | None, notes: list[str]) 
 
 
 def _check_worker(services: Services, job: Job, *, of_3: bool) -> None:
-    """Raises ConfigError if the job needs a worker that its app brings, and the app brings none."""
+    """Raises ConfigError if the executor's Python worker cannot run the job, and the app has no worker of its own."""
     app = services.loop.ask(lambda scheduler: scheduler.apps.get(job.app_key))
     if app is None or app.bootstrap_script or job.type not in (JobType.SIMPLE, JobType.DATAFLOW):
         return
@@ -163,4 +165,4 @@ def _check_worker(services: Services, job: Job, *, of_3: bool) -> None:
 
 
 def _job(services: Services, key: str) -> Job | None:
-    return services.loop.ask(lambda scheduler: scheduler.jobs.get(key))
+    return services.loop.ask(lambda scheduler: None if key in scheduler.ad_hoc else scheduler.jobs.get(key))

@@ -13,11 +13,11 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from jobcloud.config import DEFAULT_TEAM, Job, JobKind, JobType
+from jobcloud.history.elastic_job import Interval, Period, Sample, TaskResult
 from jobcloud.server.api.elastic_job.answers import shown
 from jobcloud.server.api.elastic_job.dates import date
 from jobcloud.server.api.elastic_job.tasks import running
 from jobcloud.server.api.services import Services, ServicesDep
-from jobcloud.server.api.traces import Interval, Period, Sample, TaskResult
 from jobcloud.zones import zone as zone_of
 
 router = APIRouter(prefix="/job/statistics")
@@ -33,28 +33,37 @@ _PERIODS: dict[str, Interval] = {
 
 
 @router.get("/tasks/results")
-def list_results(request: Request, services: ServicesDep, since: str = "") -> Response:
+async def list_results(request: Request, services: ServicesDep, since: str = "") -> Response:
     known = services.statistics
-    results = known.results_of_day() if known is not None and since == _DAY else ()
-    return shown(request, [_result(services, result) for result in results])
+    if known is None or since != _DAY:
+        return shown(request, [])
+    return await services.questions.ask(
+        lambda: shown(request, [_result(services, result) for result in known.results_of_day()])
+    )
 
 
 @router.get("/tasks/results/{period}")
-def show_result(request: Request, services: ServicesDep, period: str) -> Response:
+async def show_result(request: Request, services: ServicesDep, period: str) -> Response:
     """The sums of a period. They are zeros for an unknown period, and without a history."""
-    if period in _PERIODS and services.statistics is not None:
-        return shown(request, _result(services, services.statistics.result(Period(period))))
+    known = services.statistics
+    if period in _PERIODS and known is not None:
+        return await services.questions.ask(lambda: shown(request, _result(services, known.result(Period(period)))))
     now = services.clock()
     return shown(request, _result(services, TaskResult(0, 0, 0, _PERIODS.get(period, Interval.DAY), now, now)))
 
 
 @router.get("/tasks/running")
-def list_running_tasks(request: Request, services: ServicesDep, since: str = "") -> Response:
+async def list_running_tasks(request: Request, services: ServicesDep, since: str = "") -> Response:
     if since != _WEEK:
         return shown(request, [])
-    if services.statistics is not None:
-        return shown(request, _samples(services, "runningCount", services.statistics.running_tasks_of_week()))
-    return shown(request, _now(services, "runningCount", len(running(services.snapshot()))))
+    known = services.statistics
+
+    def ask() -> Response:
+        tasks = running(services.snapshot())
+        found = known.running_tasks_of_week(tasks) if known is not None else [_now(services, len(tasks))]
+        return shown(request, _samples(services, "runningCount", found))
+
+    return await services.questions.ask(ask)
 
 
 @router.get("/jobs/type")
@@ -72,29 +81,41 @@ def count_execution_types(request: Request, services: ServicesDep) -> Response:
 
 
 @router.get("/jobs/running")
-def list_running_jobs(request: Request, services: ServicesDep, since: str = "") -> Response:
+async def list_running_jobs(request: Request, services: ServicesDep, since: str = "") -> Response:
     if since != _WEEK:
         return shown(request, [])
-    if services.statistics is not None:
-        return shown(request, _samples(services, "runningCount", services.statistics.running_jobs_of_week()))
-    return shown(request, _now(services, "runningCount", len({task.job for task in running(services.snapshot())})))
+    known = services.statistics
+
+    def ask() -> Response:
+        tasks = running(services.snapshot())
+        present = len({task.job for task in tasks})
+        found = known.running_jobs_of_week(tasks) if known is not None else [_now(services, present)]
+        return shown(request, _samples(services, "runningCount", found))
+
+    return await services.questions.ask(ask)
 
 
 @router.get("/jobs/register")
-def list_registered_jobs(request: Request, services: ServicesDep) -> Response:
-    if services.statistics is not None:
-        return shown(request, _samples(services, "registeredCount", services.statistics.registered_jobs()))
-    return shown(request, _now(services, "registeredCount", len(_jobs(services))))
+async def list_registered_jobs(request: Request, services: ServicesDep) -> Response:
+    """The numbers of past days, and the present one."""
+    known = services.statistics
+
+    def ask() -> Response:
+        past = known.registered_jobs() if known is not None else ()
+        now = _now(services, len(_jobs(services)), len(past) + 1 if past else 0)
+        return shown(request, _samples(services, "registeredCount", [*past, now]))
+
+    return await services.questions.ask(ask)
 
 
 def _jobs(services: Services) -> list[Job]:
     jobs = services.loop.ask(lambda scheduler: list(scheduler.jobs.values()))
-    return [job for job in jobs if job.team == DEFAULT_TEAM]
+    return [job for job in jobs if not job.ad_hoc and job.team == DEFAULT_TEAM]
 
 
-def _now(services: Services, name: str, count: int) -> list[dict[str, Any]]:
+def _now(services: Services, count: int, id_: int = 0) -> Sample:
     now = services.clock()
-    return _samples(services, name, [Sample(0, count, now, now)])
+    return Sample(id_, count, now, now)
 
 
 def _samples(services: Services, name: str, samples: Iterable[Sample]) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Ports to the history of events, for the searches and statistics of Elastic-Job-Cloud's API.
+"""The questions of Elastic-Job-Cloud's API to the history, and the answers: searches of events, and statistics.
 
 They see only the team `default`: jobs whose key has no colon. Instants are milliseconds since the Unix epoch.
 """
@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
+from jobcloud.model import Task
+
 RowT = TypeVar("RowT")
 
 
@@ -20,7 +22,10 @@ class Interval(StrEnum):
 
 
 class Period(StrEnum):
-    """The periods of results, by their names in Elastic-Job-Cloud. ONLINE: since the history begins."""
+    """The periods of results, by their names in Elastic-Job-Cloud.
+
+    ONLINE: since the history begins. LAST_WEEK: seven times 24 hours. LAST_HOUR, LAST_MINUTE: the last full one.
+    """
 
     ONLINE = "online"
     LAST_WEEK = "lastWeek"
@@ -117,13 +122,15 @@ class Statistics(Protocol):
     """Statistics over time, oldest first. Called on threads of the API. Raises Unavailable like TraceSearch."""
 
     def results_of_day(self) -> Sequence[TaskResult]:
-        """One result for each minute of the last 24 hours."""
+        """One result for each full minute of the last 24 hours, but not from before the history begins."""
 
     def result(self, period: Period) -> TaskResult: ...
 
-    def running_tasks_of_week(self) -> Sequence[Sample]: ...
+    def running_tasks_of_week(self, running: Sequence[Task]) -> Sequence[Sample]:
+        """The number of running tasks at each full hour of the last week, and now. `running`: those that run now."""
 
-    def running_jobs_of_week(self) -> Sequence[Sample]: ...
+    def running_jobs_of_week(self, running: Sequence[Task]) -> Sequence[Sample]:
+        """The number of jobs with running tasks at the same instants."""
 
     def registered_jobs(self) -> Sequence[Sample]:
-        """One sample for each day since the history begins."""
+        """The number of registered jobs on each day on which the history was kept."""

@@ -1,0 +1,32 @@
+"""Ad-hoc runs: a job that is not registered runs once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from fastapi import APIRouter, Response
+
+from jobcloud.config import NEW_AD_HOC
+from jobcloud.messages import RunAdHoc
+from jobcloud.server.api.convert import read_ad_hoc_run
+from jobcloud.server.api.jobs import StartedRun, check_code, started_run
+from jobcloud.server.api.schema import AdHocConfig
+from jobcloud.server.api.services import JsonObject, ServicesDep, TraceParent, json_body
+
+router = APIRouter(tags=["runs"])
+
+
+@router.post("/runs", status_code=202, openapi_extra=json_body(AdHocConfig))
+def start_run(services: ServicesDep, body: JsonObject, response: Response, traceparent: TraceParent = "") -> StartedRun:
+    """Run a job once without registering it. The answer is the new run, or the app's ad-hoc run with the same key.
+
+    Then the status is 200.
+    """
+    job, terms = read_ad_hoc_run(body, services.options.job_urls, traceparent)
+    before = services.snapshot()
+    check_code(services, job, before.apps.get(job.app_key))
+    at = services.command(lambda at: RunAdHoc(at, job, terms))
+    after = services.snapshot()
+    same = {key for key, one in after.ad_hoc.items() if replace(one, ad_hoc=NEW_AD_HOC) == job}
+    found = [run for run in after.runs() if run.job in same and run.terms.same(terms)]
+    return started_run(found, before, at, terms, response)
