@@ -311,10 +311,6 @@ MUTATIONS: tuple[Mutation, ...] = (
         "recorded.epoch and not self._store.epoch()", "False",
     ),
     Mutation(
-        "nobody is told of an alert", "scheduler/alerts.py",
-        "run, owner, channels, channels), at)", "run, owner, channels, ()), at)",
-    ),
-    Mutation(
         "the report of a sending is forgotten", "scheduler/alerts.py",
         "self._state.delete(Kind.ALERT_MESSAGE, event.message_id)", "del self._state.alert_messages[event.message_id]",
     ),

@@ -84,6 +84,7 @@ if TYPE_CHECKING:
 Entries = dict[tuple[str, str], bytes]
 # In one of this many histories, a channel is told of alerts.
 _ALERTED = 4
+_TOLD_WITHIN_MS = 5_000
 _GIVEN_UP = frozenset({"TASK_GONE_BY_OPERATOR", "TASK_UNKNOWN"})
 _NOT_YET = (TaskState.STORED, TaskState.STAGING, TaskState.STARTING)
 # The least time to end after a task can hear of its kill. The simulated policy gives it twice as long.
@@ -311,7 +312,7 @@ class Promise:
         self.alerting = world.plan.seed % _ALERTED == 3
         self._alerts_sent: set[str] = set()  # messages of alerts
         self._recorded: set[str] = set()  # messages of alerts whose sending is recorded
-        self._untold: set[str] = set()  # alerts about ends of runs that the channel has to be told
+        self._untold: dict[str, int] = {}  # alerts about ends of runs that the channel has to be told: since when
         self._told: set[str] = set()  # alerts that are open, as the channel knows
 
     # ---- the store -------------------------------------------------------------------------------------------
@@ -345,16 +346,16 @@ class Promise:
         for key in [key for (kind, key), record in batch.items() if kind is Kind.ALERT_MESSAGE and record is None]:
             self._recorded.add(key)
             if key not in self._alerts_sent:
-                self._world.violation(f"19: {key} is deleted and was never sent")
+                self._world.violation(f"20: {key} is deleted and was never sent")
 
     def alert_sent(self, process: Process, due: AlertDue) -> None:
         """A process sends the message of an alert. A superseded process may not know that another one has."""
         if due.id in self._recorded and process.leader.epoch == self._world.server.epoch:
-            self._world.violation(f"19: {due.id} was recorded as sent, and is sent again")
+            self._world.violation(f"20: {due.id} was recorded as sent, and is sent again")
         self._alerts_sent.add(due.id)
         for alert in due.message.alerts:
             key = alert_key(alert.condition, alert.subject)
-            self._untold.discard(key)
+            self._untold.pop(key, None)
             (self._told.discard if alert.closed_ms else self._told.add)(key)
         self._world.history.happened["alert sent"] += 1
 
@@ -366,9 +367,9 @@ class Promise:
             return
         key = alert_key(condition, firing.job)
         if (Kind.ALERT, key) not in batch:
-            self._world.violation(f"19: {firing.id} ends {firing.worst}, and no alert is stored with its end")
+            self._world.violation(f"20: {firing.id} ends {firing.worst}, and no alert is stored with its end")
         if key not in self._told:
-            self._untold.add(key)
+            self._untold.setdefault(key, self._world.now)
 
     def older_state(self) -> None:
         """A backup was restored. It may contain alerts that were told since."""
@@ -798,6 +799,8 @@ class Promise:
         for firing in core.firings.values():
             if firing.cause is not Cause.DAEMON and not firing.ended_ms and firing.fire_ms <= due_until:
                 return f"{firing.id} has not ended: {_brief(firing.shards)}: {self._why(process, firing.job)}"
+        if late := [key for key, since in self._untold.items() if self._world.now - since > _TOLD_WITHIN_MS]:
+            return f"20: nobody was told of {late}"
         if stuck := [name for name in core.backfills if core._backfills._may_start(name)]:
             return f"the backfills of {stuck} do not go on"
         for job in core.jobs.values():
@@ -882,7 +885,7 @@ class Promise:
             return f"the scheduler has {list(core.tasks)}, {list(core.firings)}"
         waiting = [key for key, alert in core.alerts.items() if alert.untold]
         if untold := [*waiting, *core.alert_messages, *self._untold]:
-            return f"19: nobody was told of {untold}"
+            return f"20: nobody was told of {untold}"
         alive = [executor.id for host in self._world.cluster.hosts for executor in host.executors.values()]
         if alive:
             return f"executors still live: {alive}"

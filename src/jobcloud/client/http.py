@@ -246,10 +246,15 @@ class Client:
 
     def alerts(self, team: str = "") -> Json:
         """The alerts as `items`, and the channels."""
-        return self._json("GET", "alerts", params={"team": team} if team else {})
+        filters = {"limit": 1_000, **({"team": team} if team else {})}
+        found = page = self._json("GET", "alerts", params=filters)
+        while page["nextCursor"]:
+            page = self._json("GET", "alerts", params={**filters, "cursor": page["nextCursor"]})
+            found["items"] += page["items"]
+        return found
 
     def silences(self) -> list[Json]:
-        items: list[Json] = self._json("GET", "silences")["items"]
+        items: list[Json] = self._json("GET", "silences", params={"limit": 1_000})["items"]
         return items
 
     def add_silence(self, given: Json) -> Json:

@@ -16,6 +16,7 @@ from jobcloud.history.queries import Reader
 from jobcloud.server.api.paging import MAX_PAGE_BYTES
 
 LISTS = [
+    "alerts",
     "apps",
     "executors",
     "history/attempts",
@@ -24,6 +25,7 @@ LISTS = [
     "jobs",
     "packages",
     "runs",
+    "silences",
     "statistics",
     "tasks",
 ]

@@ -16,10 +16,14 @@ from jobcloud.model import OF_JOBS, Alert, AlertMessage, Condition, Silence
 from jobcloud.scheduler import Scheduler
 from jobcloud.scheduler.alerts import matches
 from jobcloud.server.api.convert import read_silence
-from jobcloud.server.api.schema import Instant, Query, SilenceConfig, TeamFilter, View
+from jobcloud.server.api.paging import Listing, PageQuery, PageView, Place
+from jobcloud.server.api.schema import Instant, SilenceConfig, TeamFilter, View
 from jobcloud.server.api.services import JsonObject, Services, ServicesDep, json_body
 
 router = APIRouter(tags=["alerts"])
+
+_ALERTS = Listing("alerts", (int, int, str, str))
+_SILENCES = Listing("silences", (int, str))
 
 
 class AlertView(View):
@@ -50,7 +54,7 @@ class ChannelView(View):
     problem: str = Field(description="why the last attempt failed; empty if no message waits for another attempt")
 
 
-class AlertList(View):
+class AlertList(PageView):
     items: list[AlertView] = Field(description="the open ones first, each part from the newest")
     channels: list[ChannelView]
 
@@ -66,7 +70,7 @@ class SilenceView(View):
     comment: str
 
 
-class SilenceList(View):
+class SilenceList(PageView):
     items: list[SilenceView]
 
 
@@ -75,7 +79,7 @@ class ChannelTest(View):
     problem: str = Field(description="why the channel has not taken the message; empty if it has")
 
 
-class AlertQuery(Query):
+class AlertQuery(PageQuery):
     condition: Condition | None = None
     team: TeamFilter = ""
     owner: str = Field("", max_length=100, description="only alerts about jobs with this label owner")
@@ -103,8 +107,13 @@ def list_alerts(services: ServicesDep, query: Annotated[AlertQuery, Parameter()]
         and query.team in ("", view.team)
         and query.owner in ("", view.owner)
     ]
-    found.sort(key=lambda view: (view.state == "closed", -view.opened_at, view.subject))
-    return AlertList(items=found, channels=_channel_views(services, known))
+    found.sort(key=_alert_place)
+    items, cursor = _ALERTS.page(found, _alert_place, query)
+    return AlertList(items=items, channels=_channel_views(services, known), next_cursor=cursor)
+
+
+def _alert_place(view: AlertView) -> Place:
+    return int(view.state == "closed"), -view.opened_at, view.condition.value, view.subject
 
 
 @router.post("/alerts/channels/{channel}/test")
@@ -117,11 +126,16 @@ def test_channel(services: ServicesDep, channel: str) -> ChannelTest:
 
 
 @router.get("/silences")
-def list_silences(services: ServicesDep) -> SilenceList:
+def list_silences(services: ServicesDep, query: Annotated[PageQuery, Parameter()]) -> SilenceList:
     """The silences that have not ended, the one that ends first first."""
     known = services.loop.ask(_known)
-    found = sorted(known.silences.items(), key=lambda item: (item[1].until_ms, item[0]))
-    return SilenceList(items=[_silence_view(name, silence) for name, silence in found])
+    views = [_silence_view(name, silence) for name, silence in known.silences.items()]
+    items, cursor = _SILENCES.page(sorted(views, key=_silence_place), _silence_place, query)
+    return SilenceList(items=items, next_cursor=cursor)
+
+
+def _silence_place(view: SilenceView) -> Place:
+    return view.until, view.id
 
 
 @router.post("/silences", status_code=201, openapi_extra=json_body(SilenceConfig))
