@@ -25,7 +25,18 @@ from jobcloud.adapters.sqlite import SqliteStore
 from jobcloud.executor.package import inspect
 from jobcloud.history.database import Database
 from jobcloud.history.queries import Reader
-from jobcloud.messages import Accept, Acknowledge, Call, Event, Kill, OffersReceived, Status, StatusReceived, Subscribed
+from jobcloud.messages import (
+    Accept,
+    Acknowledge,
+    Call,
+    Event,
+    Kill,
+    OffersReceived,
+    Revive,
+    Status,
+    StatusReceived,
+    Subscribed,
+)
 from jobcloud.model import Offer, Share
 from jobcloud.scheduler import Policy, Scheduler
 from jobcloud.server.api import Access, ApiOptions, LogChunk, LogRequest, create_api
@@ -83,14 +94,19 @@ class Mesos:
     def start(self, deliver: Callable[[Event], None], framework_id: str) -> None:
         self._deliver = deliver
         deliver(Subscribed(wall_ms(), framework_id or "framework-1"))
+        self._offer()
+
+    def _offer(self) -> None:
         shares = (Share("cpus", 8_000), Share("mem", 8_000_000), Share("disk", 8_000_000))
         offer = Offer(f"offer-{next(self._numbers)}", "agent-1", "agent-1.test", "agent-1.test:5051", shares)
-        deliver(OffersReceived(wall_ms(), (offer,)))
+        self._deliver(OffersReceived(wall_ms(), (offer,)))
 
     def send(self, call: Call | Acknowledge) -> None:
         if isinstance(call, Accept):
             for launch in call.launches:
                 self._update(launch.task_id, "TASK_RUNNING")
+        elif isinstance(call, Revive):
+            self._offer()
         elif isinstance(call, Kill):
             self._update(call.task_id, "TASK_KILLED")
 
