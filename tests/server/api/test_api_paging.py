@@ -67,7 +67,7 @@ def test_every_list_takes_a_cursor(api: Client) -> None:
             assert {"limit", "cursor"} <= taken, path
             assert "nextCursor" in schemas[name]["properties"], path
             lists.append(path.removeprefix("/api/v1/"))
-    assert sorted(lists) == sorted([*LISTS, "runs/{run_id}/shards/{item}/attempts"])
+    assert sorted(lists) == sorted([*LISTS, "apps/{app}/versions", "runs/{run_id}/shards/{item}/attempts"])
 
 
 @pytest.mark.parametrize("path", LISTS)

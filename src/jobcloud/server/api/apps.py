@@ -31,6 +31,7 @@ from jobcloud.server.api.threads import apart
 router = APIRouter(tags=["apps"])
 
 _APPS = Listing("apps", (str,))
+_VERSIONS = Listing("versions", (int,))
 _LISTED = "`jobcloud app versions` lists them"
 
 
@@ -83,7 +84,7 @@ class VersionView(View):
     config: AppConfig
 
 
-class VersionList(View):
+class VersionList(PageView):
     items: list[VersionView]
 
 
@@ -122,10 +123,13 @@ def show_rollout(services: ServicesDep, app: Key) -> RolloutView:
 
 
 @router.get("/apps/{app}/versions")
-def list_versions(services: ServicesDep, app: Key) -> VersionList:
+def list_versions(services: ServicesDep, app: Key, query: Annotated[PageQuery, Parameter()]) -> VersionList:
     """The configurations of an app that are kept, the newest first. Equal ones have one number."""
     snapshot = services.snapshot()
     running = Counter(package_of(executor) for executor in snapshot.executors if executor.app == app)
+    found, cursor = _VERSIONS.page(
+        snapshot.versions_of(app), lambda version: (-version.number,), query, lambda version: config_bytes(version.app)
+    )
     return VersionList(
         items=[
             VersionView(
@@ -137,8 +141,9 @@ def list_versions(services: ServicesDep, app: Key) -> VersionList:
                 executors=running[version.app.package.sha256],
                 config=app_config(version.app),
             )
-            for version in snapshot.versions_of(app)
-        ]
+            for version in found
+        ],
+        next_cursor=cursor,
     )
 
 
