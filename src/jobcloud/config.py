@@ -831,6 +831,8 @@ class Job:
             raise ConfigError("an ad-hoc run must end", field="jobExecutionType", fix="register the DAEMON job")
         if self.cron:
             raise ConfigError("an ad-hoc run fires once", field="cron", fix="leave it out")
+        if self.no_success_ms:
+            raise ConfigError("an ad-hoc run has no other run", field="noSuccessSeconds", fix="leave it out")
         if not _AD_HOC.fullmatch(self.ad_hoc):
             raise ConfigError(f"{self.ad_hoc[:80]!r} is not the suffix of an ad-hoc job", field="jobName")
 

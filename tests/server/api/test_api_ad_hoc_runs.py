@@ -106,6 +106,7 @@ def test_ad_hoc_run_keeps_the_span_of_its_caller(api: Client, loop: FakeLoop, de
         ({"cron": "0 0 0 * * ?"}, "cron", "has no meaning for an ad-hoc run"),
         ({"jobExecutionType": "DAEMON"}, "jobExecutionType", "has no meaning"),
         ({"misfire": True}, "misfire", "has no meaning"),
+        ({"noSuccessSeconds": 60}, "noSuccessSeconds", "has no meaning"),
         ({"cpuCuont": 1}, "cpuCuont", "did you mean 'cpuCount'?"),
         ({"jobName": "a~1-1"}, "jobName", "not a valid name"),
         ({"jobClass": "hello:Absent"}, "jobClass", "has no Absent"),
