@@ -74,6 +74,7 @@ _AD_HOC_MARK = "~"
 _AD_HOC = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
 #: `Job.ad_hoc` of an ad-hoc job that the scheduler does not know yet
 NEW_AD_HOC = "0-0"
+LONGEST_AD_HOC = f"{'9' * 19}-{'9' * 19}"
 DEFAULT_CLUSTER = "jobcloud"
 #: the most characters of the name of a team or a cluster
 #: stands for the middle of a long name in tables and commands; no name contains it
