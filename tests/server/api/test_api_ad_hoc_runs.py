@@ -62,6 +62,7 @@ def test_elastic_job_routes_do_not_show_ad_hoc_runs(api: Client, hello: str) -> 
     elastic_job = "http://127.0.0.1/api/job"
     assert [job["jobName"] for job in api.get(f"{elastic_job}/jobs").json()] == [hello]
     assert api.get(f"{elastic_job}/jobs/{key}").status_code == 404
+    assert api.get(f"{elastic_job}/{key}/disable").json() is True, "as for a job that does not exist"
     counts = {"transientJobCount": 1, "daemonJobCount": 0}
     assert api.get(f"{elastic_job}/statistics/jobs/executionType").json() == counts
     assert [one["jobName"] for one in api.get(f"{elastic_job}/tasks/ready").json()] == [key]
