@@ -546,6 +546,18 @@ def test_removed_job_closes_its_alerts() -> None:
     assert not any(indexes[name] for name in ("late", "checked", "changed", "removed"))
 
 
+def test_job_that_is_registered_again_is_awaited_from_then_on() -> None:
+    job = make_job(no_success_ms=3_600_000)
+    desk = make_desk(job)
+    desk.run_until_idle(1_800_000)
+    desk.do(RemoveJob(desk.at, "report"))
+    desk.do(PutJob(desk.at, job))
+    desk.run_until_idle(3_599_999)
+    assert known(desk, Condition.NO_SUCCESS) is None
+    desk.run_until_idle(1)
+    assert known(desk, Condition.NO_SUCCESS) is not None
+
+
 @pytest.mark.parametrize("labels", ["owner", "Owner=x", "owner=a b", "owner=a,owner=b", "=x", ",", "a=" + "x" * 101])
 def test_wrong_labels_are_refused(labels: str) -> None:
     with pytest.raises(ConfigError) as refused:
