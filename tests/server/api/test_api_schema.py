@@ -61,11 +61,11 @@ _OWN_RULES = {
     "PUT /api/v1/jobs/{job}": "as for POST; the name is that of the path",
     "PATCH /api/v1/jobs/{job}": "as for PUT",
     "POST /api/v1/apply": "as for apps and jobs",
-    "POST /api/v1/runs": "as for jobs",
-    "POST /api/v1/silences": "texts that can be printed",
     "POST /api/v1/jobs/{job}/trigger": "the job has the shards",
     "POST /api/v1/jobs/{job}/backfill": "the range begins before its end",
     "POST /api/v1/packages": "the body is an archive",
+    "POST /api/v1/runs": "as for jobs",
+    "POST /api/v1/silences": "texts that can be printed",
     "POST /api/v1/framework/teardown": "the body names the framework",
 }
 # A refused condition is no invalid request.

@@ -154,10 +154,8 @@ class DrainQuery(Query):
 @router.get("/executors", tags=["cluster"])
 def list_executors(services: ServicesDep, query: Annotated[ExecutorQuery, Parameter()]) -> ExecutorList:
     """Executors, by app and agent."""
+    hosts = {agent.id: agent.hostname for agent in services.agents()}
     snapshot = services.snapshot()
-    # Only the leader has offers. The records of tasks name their hosts, too.
-    hosts = {task.agent_id: task.hostname for task in snapshot.tasks.values()}
-    hosts |= {agent.id: agent.hostname for agent in services.agents() if agent.hostname}
     executors = sorted((one for one in snapshot.executors if belongs(one.app, query.team)), key=_executor_place)
     found, cursor = _EXECUTORS.page(executors, _executor_place, query)
     return ExecutorList(items=_executor_views(snapshot, hosts, found), next_cursor=cursor)
