@@ -74,6 +74,7 @@ _AD_HOC_MARK = "~"
 _AD_HOC = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
 #: `Job.ad_hoc` of an ad-hoc job that the scheduler does not know yet
 NEW_AD_HOC = "0-0"
+LONGEST_AD_HOC = f"{'9' * 19}-{'9' * 19}"
 DEFAULT_CLUSTER = "jobcloud"
 #: the most characters of the name of a team or a cluster
 #: stands for the middle of a long name in tables and commands; no name contains it
@@ -831,6 +832,8 @@ class Job:
             raise ConfigError("an ad-hoc run must end", field="jobExecutionType", fix="register the DAEMON job")
         if self.cron:
             raise ConfigError("an ad-hoc run fires once", field="cron", fix="leave it out")
+        if self.no_success_ms:
+            raise ConfigError("an ad-hoc run has no other run", field="noSuccessSeconds", fix="leave it out")
         if not _AD_HOC.fullmatch(self.ad_hoc):
             raise ConfigError(f"{self.ad_hoc[:80]!r} is not the suffix of an ad-hoc job", field="jobName")
 

@@ -298,6 +298,23 @@ def test_new_leader_archives_attempts_that_ended_before_it_led(bench: Bench) -> 
     assert [name for call, name in bench.store.calls if call == "put" and name != "mark.json"] == puts, "no double"
 
 
+@pytest.mark.parametrize("restored", [False, True])
+def test_attempt_that_a_restored_state_repeats_replaces_the_log_of_the_lost_one(bench: Bench, restored: bool) -> None:
+    """After `jobcloud restore`, an attempt may run again with its number. Its task has another id."""
+    lost = ended()
+    bench.end(lost, output=b"lost\n")
+    bench.run()
+    again = lost._replace(task_id=f"{lost.task_id}-again")
+    assert bench.archive.find(again.run_id, again.item, again.attempt, again.task_id) == ""
+    bench.agents.write(again.task_id, b"again\n")
+    bench.archive._offer(again, restored=restored)
+    bench.run()
+    assert text_of(bench, again) == b"again\n"
+    assert bench.archive.find(again.run_id, again.item, again.attempt, again.task_id) == again.name
+    assert bench.archive.find_task(lost.task_id) == ""
+    assert bench.store.names() == {again.name}
+
+
 def test_first_leader_with_an_archive_leaves_the_past_alone(tmp_path: Path, bench: Bench) -> None:
     bench.store.inner = DirectoryStore(tmp_path / "other", "root")
     life = Life()

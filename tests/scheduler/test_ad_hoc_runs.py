@@ -83,7 +83,8 @@ def test_ad_hoc_run_never_has_the_key_of_a_registered_job() -> None:
 
 
 def test_job_of_an_ad_hoc_run_has_no_cron_and_ends() -> None:
-    for wrong in ({"cron": "0 0 0 * * ?"}, {"kind": JobKind.DAEMON}, {"ad_hoc": "x"}):
+    # The state of an ad-hoc job is not stored, so it must never change. `no_success_ms` would change it.
+    for wrong in ({"cron": "0 0 0 * * ?"}, {"kind": JobKind.DAEMON}, {"ad_hoc": "x"}, {"no_success_ms": 1_000}):
         with pytest.raises(ConfigError):
             make_ad_hoc_job(**wrong)
 

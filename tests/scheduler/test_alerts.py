@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.core_world import POLICY, Desk, copy_of, make_app, make_job, make_offer, make_status, of
+from tests.core_world import POLICY, Desk, copy_of, make_ad_hoc_job, make_app, make_job, make_offer, make_status, of
 
 from jobcloud.config import CatchUp, JobKind
 from jobcloud.errors import ConfigError, Conflict, NotFound
@@ -25,6 +25,7 @@ from jobcloud.messages import (
     ReportDelivery,
     ReportProblem,
     Retry,
+    RunAdHoc,
     Save,
     SetJobEnabled,
     SetPaused,
@@ -139,6 +140,20 @@ def test_alert_that_closes_before_its_message_is_told_as_closed() -> None:
     desk.do(Retry(desk.at, desk.firings()[0].id))
     finish(desk, state="TASK_FINISHED")
     assert taken(desk, WAIT) == [["run_dead/report+"]]
+
+
+@pytest.mark.parametrize(("history", "told"), [(1, ["run_failed/once~1-1"]), (0, ["run_failed/once~1-1+"])])
+def test_failed_ad_hoc_run_is_told_even_if_it_is_forgotten_at_once(history: int, told: list[str]) -> None:
+    desk = make_desk(policy=replace(ALERTING, history=history))
+    desk.do(RunAdHoc(desk.at, make_ad_hoc_job("once")))
+    finish(desk, "once~1-1")
+    assert taken(desk, WAIT) == [told]
+    # The record of another run takes the place of the first one.
+    desk.do(RunAdHoc(desk.at, make_ad_hoc_job("once")))
+    (second,) = [job for job in desk.scheduler.ad_hoc if job != "once~1-1"]
+    finish(desk, second, "TASK_FINISHED")
+    assert taken(desk, INTERVAL) == ([["run_failed/once~1-1+"]] if history else [])
+    assert not desk.stored.alerts
 
 
 def test_further_failure_changes_the_open_alert_and_sends_nothing() -> None:
@@ -529,6 +544,18 @@ def test_removed_job_closes_its_alerts() -> None:
     assert desk.stored.alerts == {}
     indexes = desk.scheduler.indexes()
     assert not any(indexes[name] for name in ("late", "checked", "changed", "removed"))
+
+
+def test_job_that_is_registered_again_is_awaited_from_then_on() -> None:
+    job = make_job(no_success_ms=3_600_000)
+    desk = make_desk(job)
+    desk.run_until_idle(1_800_000)
+    desk.do(RemoveJob(desk.at, "report"))
+    desk.do(PutJob(desk.at, job))
+    desk.run_until_idle(3_599_999)
+    assert known(desk, Condition.NO_SUCCESS) is None
+    desk.run_until_idle(1)
+    assert known(desk, Condition.NO_SUCCESS) is not None
 
 
 @pytest.mark.parametrize("labels", ["owner", "Owner=x", "owner=a b", "owner=a,owner=b", "=x", ",", "a=" + "x" * 101])

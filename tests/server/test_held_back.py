@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from tests.server.test_loop import NOW, FakeCore, RecordingDriver, RecordingStore, World, enabling, ordered, status
 from tests.server.test_records import APP, JOB
 
-from jobcloud.config import NEW_AD_HOC, Resources
+from jobcloud.config import LONGEST_AD_HOC, NEW_AD_HOC, Resources
 from jobcloud.errors import ConfigError, RecordTooLarge, StoreFull, Unavailable
 from jobcloud.messages import (
     Accept,
@@ -33,7 +33,7 @@ from jobcloud.messages import (
     StatusReceived,
     Write,
 )
-from jobcloud.model import Execution, Executor, JobState, Task, changed
+from jobcloud.model import AppVersion, Execution, Executor, JobState, Task, changed
 from jobcloud.ports import StoredFault, StoredWrite
 from jobcloud.server import records
 from jobcloud.server.batch import Arrived, BatchProcessor, Order
@@ -255,7 +255,7 @@ def test_command_with_a_record_that_has_no_json_form_affects_no_neighbour(
 
 
 def test_record_of_exactly_the_limit_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "MAX_RECORD_BYTES", len(encode(Kind.APP, APP)))
+    monkeypatch.setattr(records, "MAX_RECORD_BYTES", len(encode(Kind.APP_VERSION, AppVersion(2**62, 2**53, APP))))
     check_size(PutApp(NOW, APP))
     with pytest.raises(ConfigError, match="packageSha256"):
         check_size(PutApp(NOW, replace(APP, description="x")))
@@ -263,7 +263,8 @@ def test_record_of_exactly_the_limit_is_accepted(monkeypatch: pytest.MonkeyPatch
 
 def test_job_of_an_ad_hoc_run_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     job = replace(JOB, cron="", ad_hoc=NEW_AD_HOC)
-    monkeypatch.setattr(records, "MAX_RECORD_BYTES", len(encode(Kind.AD_HOC, job)))
+    stored = replace(job, ad_hoc=LONGEST_AD_HOC)
+    monkeypatch.setattr(records, "MAX_RECORD_BYTES", len(encode(Kind.AD_HOC, stored)))
     check_size(RunAdHoc(NOW, job))
     with pytest.raises(ConfigError, match="stored record"):
         check_size(RunAdHoc(NOW, replace(job, parameter="x")))

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 from tests.api_kit import FakeLoop, client_of
+from tests.core_world import Desk, make_ad_hoc_job, make_app, make_job
 from tests.history_kit import make_attempt
 
 from jobcloud.archive.index import Limits as ArchiveLimits
@@ -19,6 +20,7 @@ from jobcloud.archive.s3 import S3Options
 from jobcloud.archive.service import ArchiveOptions
 from jobcloud.client import context
 from jobcloud.errors import ConfigError, StoreFull, Unavailable
+from jobcloud.messages import RunAdHoc
 from jobcloud.server import wiring
 from jobcloud.server.api import ElasticJobOptions
 from jobcloud.server.origin import Origin
@@ -112,6 +114,15 @@ def test_master_that_tells_no_time_changes_nothing(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(wiring, "master_time", lambda wanted: None)
     process._compare_clocks()
     assert process._warnings() == ()
+
+
+def test_only_registered_jobs_of_the_default_team_are_counted_for_the_history(tmp_path: Path) -> None:
+    process = wiring._Process(load(flags={"mesos.master": "10.0.0.1:5050"}), tmp_path)
+    assert process._registered() is None
+    desk = Desk(make_app(), make_job("a"), make_app(team="billing"), make_job("b", team="billing"))
+    desk.do(RunAdHoc(desk.at, make_ad_hoc_job("once")))
+    process._scheduler = desk.scheduler
+    assert process._registered() == 1
 
 
 def test_settings_of_elastic_job_reach_its_api(tmp_path: Path) -> None:

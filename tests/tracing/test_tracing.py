@@ -34,6 +34,10 @@ def receiver() -> Iterator[Receiver]:
     found.close()
 
 
+def test_options_show_no_header() -> None:
+    assert "t0ken" not in repr(TracingOptions("http://collector", "prod", headers={"authorization": "t0ken"}))
+
+
 def sent(receiver: Receiver, desk: Desk, **options: Any) -> list[Any]:
     """Send the traces of all effects of a desk. Returns the spans that the receiver decodes."""
     before = len(receiver.spans)

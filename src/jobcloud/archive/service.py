@@ -26,7 +26,7 @@ from jobcloud.archive.backlog import Backlog, Waiting
 from jobcloud.archive.copying import Throttle, copy_stream
 from jobcloud.archive.form import Piece, Stream, Unreadable, pack, read
 from jobcloud.archive.index import NO_LIMITS, Index, Limits
-from jobcloud.archive.names import FORMAT, MARK, Ended, of_record, of_trace, parts_of, place_of, root_of
+from jobcloud.archive.names import FORMAT, MARK, Ended, of_record, of_trace, parts_of, place_of, root_of, task_part
 from jobcloud.archive.s3 import S3LogStore, S3Options
 from jobcloud.archive.stores import Away, DirectoryStore, LogStore, Stored
 from jobcloud.errors import NotFound, Unavailable
@@ -204,10 +204,16 @@ class Archive:
 
     # --------------------------------------------------------------------------------------- for the API
 
-    def find(self, run_id: str, item: int, attempt: int) -> str:
-        """The name of the archived log of an attempt; "" if there is none."""
+    def find(self, run_id: str, item: int, attempt: int, task_id: str = "") -> str:
+        """The name of the archived log of an attempt; "" if there is none.
+
+        After a restore of the state, an attempt may have run before, as another task. With `task_id`, its log is left
+        out.
+        """
         with self._lock:
-            return self._index.name(place_of(run_id, item, attempt)) if self._index is not None else ""
+            name = self._index.name(place_of(run_id, item, attempt)) if self._index is not None else ""
+        parts = parts_of(name) if task_id else None
+        return "" if parts is not None and parts.task != task_part(task_id) else name
 
     def find_task(self, task_id: str) -> str:
         """The name of the archived log of a task; "" if there is none."""
@@ -374,14 +380,14 @@ class Archive:
     def _offer(self, ended: Ended, *, restored: bool = False) -> None:
         if ended.end in _NEVER_RAN or (self._options.which == "failed" and ended.end is End.SUCCEEDED):
             return
-        if restored and self.find(ended.run_id, ended.item, ended.attempt):
+        if restored and self.find(ended.run_id, ended.item, ended.attempt, ended.task_id):
             return
         if not self._backlog.offer(ended, restored=restored):
             self._count(ended, "queue_full")
 
     def _copy(self, source: OutputSource, waiting: Waiting) -> None:
         ended = waiting.ended
-        if self.find(ended.run_id, ended.item, ended.attempt):
+        if self.find(ended.run_id, ended.item, ended.attempt, ended.task_id):
             self._backlog.done(waiting)
             return
         now = self._monotonic()
@@ -401,7 +407,14 @@ class Archive:
             self._finish(waiting, "no_output")
             return
         content = pack(ended, streams)
-        if not self._attempt(lambda: self._store.put(ended.name, content)):
+        replaced = self.find(ended.run_id, ended.item, ended.attempt)
+
+        def store() -> None:
+            self._store.put(ended.name, content)
+            if replaced:
+                self._store.delete([replaced])
+
+        if not self._attempt(store):
             self._backlog.defer(waiting, 0)
             return
         with self._lock:

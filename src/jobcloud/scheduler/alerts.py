@@ -213,6 +213,9 @@ class Alerts(Part):
         elif job.key not in self._checked:
             self._checked.add(job.key)
             heapq.heappush(self._checks, (at, job.key))
+        elif not self._state.job_states[job.key].success_ms:
+            # The job was removed and registered again before its check was due.
+            self._state.change_job_state(job.key, success_ms=at)
 
     def _watch_end(self, job: Job, firing: Firing) -> None:
         if job.late_after_ms and firing.cause is not Cause.DAEMON and not firing.terms.backfill:

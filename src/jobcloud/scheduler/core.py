@@ -132,12 +132,11 @@ class Scheduler:
         self._commands = commands = Commands(state, hooks, firings, self._timetable, self._tasks, rollouts, versions)
         # Each hook calls the parts in this order. `restore`: a part comes after those that it needs, and `commands`
         # applies the configuration last. `on_tick`: work becomes due before the cycle places it, and the parts that
-        # kill tasks come before reconciliation.
+        # kill tasks come before reconciliation. `run_ended`: `ad_hoc_runs` may delete the job, so it comes last.
         parts = (
             self._timetable,
             firings,
             self._backfills,
-            ad_hoc_runs,
             executors,
             circuit_breakers,
             self._drains,
@@ -150,6 +149,7 @@ class Scheduler:
             self._cycle,
             versions,
             *([self._alerts] if policy.alert_channels else []),
+            ad_hoc_runs,
             commands,
             *([Traces(state)] if policy.traced else []),
         )

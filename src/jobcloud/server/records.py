@@ -12,13 +12,13 @@ its shards. Each tried shard has a record of its own. So the size of a write doe
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from typing import Annotated, Any, TypeVar
 
 import msgspec
 
-from jobcloud.config import MAX_SHARDS, App, Job
+from jobcloud.config import LONGEST_AD_HOC, MAX_SHARDS, App, Job
 from jobcloud.errors import ConfigError, Refused
 from jobcloud.fields import names, values_of
 from jobcloud.messages import Apply, Command, DrainAgent, Kind, PutApp, PutJob, Record, RunAdHoc
@@ -154,24 +154,30 @@ def check_size(command: Command) -> None:
     match command:
         case Apply(apps=apps, jobs=jobs):
             for app in apps:
-                _check_record(Kind.APP, app)
+                _check_app(app)
             for job in jobs:
-                _check_record(Kind.JOB, job)
+                _check_record(Kind.JOB, job, job)
         case PutApp(app=app):
-            _check_record(Kind.APP, app)
+            _check_app(app)
         case PutJob(job=job):
-            _check_record(Kind.JOB, job)
+            _check_record(Kind.JOB, job, job)
         case RunAdHoc(job=job):
-            _check_record(Kind.AD_HOC, job)
+            _check_record(Kind.AD_HOC, replace(job, ad_hoc=LONGEST_AD_HOC), job)
         case DrainAgent(at, agent, deadline_ms, reason):
-            _check_record(Kind.DRAIN, Drain(agent, at, deadline_ms, reason))
+            drain = Drain(agent, at, deadline_ms, reason)
+            _check_record(Kind.DRAIN, drain, drain)
 
 
-def _check_record(kind: Kind, record: App | Job | Drain) -> None:
+def _check_app(app: App) -> None:
+    """The record of a version contains the app, so it is larger than that of the app."""
+    _check_record(Kind.APP_VERSION, AppVersion(2**62, 2**53, app), app)
+
+
+def _check_record(kind: Kind, record: Record, given: App | Job | Drain) -> None:
     size = len(encode(kind, record))
     if size <= MAX_RECORD_BYTES:
         return
-    field, taken = _largest_field(record)
+    field, taken = _largest_field(given)
     raise ConfigError(
         f"takes {taken} of the {size} bytes of the stored record; a record may have at most {MAX_RECORD_BYTES}",
         field=field,

@@ -40,7 +40,7 @@ from jobcloud.archive.index import Limits as ArchiveLimits
 from jobcloud.archive.s3 import S3Options
 from jobcloud.archive.service import Archive, ArchiveOptions
 from jobcloud.client import context
-from jobcloud.config import SEPARATOR
+from jobcloud.config import SEPARATOR, is_ad_hoc
 from jobcloud.errors import ConfigError, NotFound, Refused, StoreError, StoreFull, Unavailable
 from jobcloud.executor import bundle
 from jobcloud.history.elastic_job_search import ElasticJobSearch
@@ -391,7 +391,9 @@ class _Process:
     def _registered(self) -> int | None:
         """The number of registered jobs of the team `default`. Called on the thread of the history."""
         scheduler = self._scheduler
-        return sum(SEPARATOR not in key for key in list(scheduler.jobs)) if scheduler is not None else None
+        if scheduler is None:
+            return None
+        return sum(SEPARATOR not in key and not is_ad_hoc(key) for key in list(scheduler.jobs))
 
     @contextlib.contextmanager
     def _context(self, url: str) -> Iterator[None]:

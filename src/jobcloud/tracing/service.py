@@ -43,7 +43,7 @@ class TracingOptions:
     ratio: float = 1.0
     shards: int = 100
     queue: int = 10_000
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 class SpanCounts(NamedTuple):

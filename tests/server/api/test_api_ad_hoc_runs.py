@@ -62,6 +62,7 @@ def test_elastic_job_routes_do_not_show_ad_hoc_runs(api: Client, hello: str) -> 
     elastic_job = "http://127.0.0.1/api/job"
     assert [job["jobName"] for job in api.get(f"{elastic_job}/jobs").json()] == [hello]
     assert api.get(f"{elastic_job}/jobs/{key}").status_code == 404
+    assert api.get(f"{elastic_job}/{key}/disable").json() is True, "as for a job that does not exist"
     counts = {"transientJobCount": 1, "daemonJobCount": 0}
     assert api.get(f"{elastic_job}/statistics/jobs/executionType").json() == counts
     assert [one["jobName"] for one in api.get(f"{elastic_job}/tasks/ready").json()] == [key]
@@ -106,6 +107,7 @@ def test_ad_hoc_run_keeps_the_span_of_its_caller(api: Client, loop: FakeLoop, de
         ({"cron": "0 0 0 * * ?"}, "cron", "has no meaning for an ad-hoc run"),
         ({"jobExecutionType": "DAEMON"}, "jobExecutionType", "has no meaning"),
         ({"misfire": True}, "misfire", "has no meaning"),
+        ({"noSuccessSeconds": 60}, "noSuccessSeconds", "has no meaning"),
         ({"cpuCuont": 1}, "cpuCuont", "did you mean 'cpuCount'?"),
         ({"jobName": "a~1-1"}, "jobName", "not a valid name"),
         ({"jobClass": "hello:Absent"}, "jobClass", "has no Absent"),

@@ -155,11 +155,23 @@ def test_missing_log_says_why_it_is_not_in_the_archive(
     for path in paths(task):
         answer = api.get(path)
         if isinstance(error, NotFound):
+            assert (answer.status_code, answer.json()["text"]) == (200, "")
             text = answer.json()["missing"]
         else:
             (text,) = issues(answer, "unavailable").values()
         assert error.problem in text
         assert why in text
+
+
+def test_log_of_an_attempt_that_a_restore_has_lost_is_not_shown_for_its_repetition(
+    api: Client, agent: Agent, bench: Bench, task: Ended
+) -> None:
+    """A restored state may repeat an attempt with its number. Its task has another id."""
+    bench.end(task._replace(task_id=f"{task.task_id}-lost"), output=b"lost")
+    bench.run()
+    for path in paths(task):
+        found = api.get(path).json()
+        assert (found["source"], found["text"]) == ("agent", AGENT.decode())
 
 
 def test_running_attempt_is_read_from_its_agent_alone(api: Client, loop: FakeLoop, agent: Agent, demo: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from httpx import Client
 from tests.api_kit import START, FakeLoop, app_body, client_of, issues, job_body, make_api, package_bytes
 
 from jobcloud.executor.package import inspect
+from jobcloud.messages import PutApp
 from jobcloud.model import TaskState
 from jobcloud.scheduler import Policy, Scheduler, Stored
 from jobcloud.server.packages import PackageStore
@@ -91,6 +93,34 @@ def test_way_back_needs_a_version_its_package_and_the_code_of_all_jobs(api: Clie
     assert "no longer has the package" in refused["version"]
     assert api.get("apps/demo/versions").json()["items"][1]["packageSize"] is None
     assert api.get("apps/demo").json()["config"]["packageSha256"] == new
+
+
+def test_way_back_loses_no_change_that_comes_meanwhile(api: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another operator updates the app after the request has chosen the version."""
+    loop, sha256 = loop_of(api), upload(api, "Old")
+    api.post("apps", json=app_body(sha256, description="1"))
+    api.put("apps/demo", json=app_body(sha256, description="2"))
+    command_of_loop = loop.command
+    others = [replace(loop.scheduler.apps["demo"], description="3")]
+
+    def command(make: Any, timeout: float = 10.0) -> None:
+        if others:
+            loop.scheduler.handle(PutApp(loop.now, others.pop(), replace=True))
+        command_of_loop(make, timeout)
+
+    monkeypatch.setattr(loop, "command", command)
+    assert api.post("apps/demo/rollback").json()["config"]["description"] == "2", "the version before 3"
+
+
+def test_way_back_takes_if_match(api: Client) -> None:
+    sha256 = upload(api, "Old")
+    api.post("apps", json=app_body(sha256, description="1"))
+    for number in ("2", "3"):
+        tag = api.put("apps/demo", json=app_body(sha256, description=number)).headers["ETag"]
+    answer = api.post("apps/demo/rollback", headers={"If-Match": tag})
+    assert (answer.status_code, answer.json()["config"]["description"]) == (200, "2")
+    assert answer.headers["ETag"] == api.get("apps/demo").headers["ETag"]
+    assert api.post("apps/demo/rollback", headers={"If-Match": tag}).status_code == 412, "it is not carried out twice"
 
 
 def test_versions_are_bounded_and_the_present_one_stays(api: Client) -> None:

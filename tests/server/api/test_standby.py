@@ -45,8 +45,9 @@ class SharedState:
         scheduler = self._leader.scheduler
         tables: dict[Kind, Any] = {
             Kind.APP: scheduler.apps,
-            Kind.JOB: scheduler.jobs,
-            Kind.JOB_STATE: scheduler.job_states,
+            Kind.JOB: {key: job for key, job in scheduler.jobs.items() if not job.ad_hoc},
+            Kind.AD_HOC: scheduler.ad_hoc,
+            Kind.JOB_STATE: {key: state for key, state in scheduler.job_states.items() if key not in scheduler.ad_hoc},
             Kind.FIRING: scheduler.firings,
             Kind.TASK: scheduler.tasks,
         }
@@ -210,6 +211,12 @@ def test_other_requests_are_passed_on_unchanged(group: Group, pair: tuple[httpx.
         ("DELETE", "jobs/none", None),
         ("PATCH", "jobs/hello", None),
         ("GET", "nothing?a=b", None),
+        ("GET", "alerts", None),
+        ("GET", "silences", None),
+        ("POST", "silences", {"for": 1}),
+        ("GET", "apps/demo/versions", None),
+        ("POST", "apps/demo/rollback", None),
+        ("POST", "runs", {"jobName": "once"}),
     ):
         found, expected = (api.request(method, path, json=body) for api in (standby, leader))
         assert (found.status_code, found.content) == (expected.status_code, expected.content), path
@@ -219,6 +226,18 @@ def test_other_requests_are_passed_on_unchanged(group: Group, pair: tuple[httpx.
         }, path
     assert standby.post("jobs/hello/trigger", json={"key": "once"}).status_code == 202
     assert standby.post("jobs/hello/trigger", json={"key": "once"}).json()["existed"] is True
+
+
+def test_ad_hoc_run_is_passed_on_and_answered_from_the_copy(pair: tuple[httpx.Client, httpx.Client]) -> None:
+    leader, standby = pair
+    register(standby, "hello")
+    body = {name: value for name, value in job_body("once").items() if name not in ("cron", "jobExecutionType")}
+    run = standby.post("runs", json=body).json()
+    assert run["cause"] == "ad_hoc"
+    for path in (f"runs/{run['id']}", "runs", "tasks", "jobs", "apps/demo"):
+        found = standby.get(path)
+        assert AGE in found.headers
+        assert found.json() == leader.get(path).json(), path
 
 
 def test_own_state_of_the_standby_is_not_asked_for_elsewhere(

@@ -148,19 +148,31 @@ def list_versions(services: ServicesDep, app: Key, query: Annotated[PageQuery, P
 
 
 @router.post("/apps/{app}/rollback")
-async def roll_back(services: ServicesDep, app: Key, query: Annotated[RollbackQuery, Parameter()]) -> AppView:
+async def roll_back(
+    services: ServicesDep,
+    app: Key,
+    query: Annotated[RollbackQuery, Parameter()],
+    expected: Expected,
+    response: Response,
+) -> AppView:
     """Update an app to one of its earlier versions: its package and its configuration. Its jobs do not change.
 
     This is an ordinary update, so resident shards move to that version by a roll-out. The request is refused if the
     server no longer has the package, or if the package lacks the code of a job.
     """
-    earlier = await run_in_threadpool(_earlier, services, app, query.version)
-    return await put_app(services, earlier, replace_it=True)
+
+    async def attempt() -> AppView:
+        snapshot = await run_in_threadpool(services.snapshot)
+        earlier = await run_in_threadpool(_earlier, services, snapshot, app, query.version)
+        return await put_app(services, earlier, replace_it=True, expected=fresh(snapshot.app(app), expected))
+
+    view = await change(attempt, expected)
+    mark(response, view)
+    return view
 
 
-def _earlier(services: Services, key: str, number: int) -> App:
-    """The configuration of an app to go back to. Raises NotFound, Conflict and ConfigError."""
-    snapshot = services.snapshot()
+def _earlier(services: Services, snapshot: Snapshot, key: str, number: int) -> App:
+    """The configuration of an app to go back to. Raises NotFound and Conflict."""
     versions = snapshot.versions_of(key)
     present = next(version.number for version in versions if version.app == snapshot.apps[key])
     fits = (version for version in versions if version.number == number or (not number and version.number < present))

@@ -244,7 +244,7 @@ def _wanted(services: Services, task_id: str, query: LogQuery) -> _Wanted:
         item=task.item,
         attempt=task.attempt,
     )
-    archived = "" if task.active or archive is None else archive.find(task.run_id, task.item, task.attempt)
+    archived = "" if task.active or archive is None else archive.find(task.run_id, task.item, task.attempt, task.id)
     return _Wanted(request, task.active, archived)
 
 

@@ -60,7 +60,9 @@ def patch_schema(schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> dict[
 
 
 async def change(attempt: Callable[[], Awaitable[V]], expected: tuple[str, ...] | None) -> V:
-    """Carry out a patch. If another request changes the record first, and any revision will do, try again.
+    """Carry out a change that depends on the present record.
+
+    If another request changes the record first, and any revision will do, try again.
 
     Raises the errors of `attempt`.
     """
@@ -71,7 +73,7 @@ async def change(attempt: Callable[[], Awaitable[V]], expected: tuple[str, ...] 
 
 
 def fresh(known: App | Job, expected: tuple[str, ...] | None) -> tuple[str, ...]:
-    """The revisions for which a patch of this record may be stored: its own, if it is one of the expected ones."""
+    """The revisions for which a change of this record may be stored: its own, if it is one of the expected ones."""
     revision = revisions.of_record(known)
     return (revision,) if expected is None or revision in expected else ()
 

@@ -278,7 +278,7 @@ NESTED: dict[str, type[Config]] = {}
 # An ad-hoc run has no fire times and no other run of its job.
 NOT_AD_HOC = fields.changing(Job, Change.TIMES) | {
     "kind", "catch_up", "catch_up_limit", "concurrency", "concurrency_limit", "misfire", "misfire_limit",
-    "update_strategy", "max_unavailable", "independent_shards",
+    "update_strategy", "max_unavailable", "independent_shards", "no_success_ms",
 }  # fmt: skip
 if TYPE_CHECKING:
 

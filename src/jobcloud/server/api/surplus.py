@@ -29,7 +29,7 @@ async def refuse_surplus(request: Request) -> None:
             raise invalid(Issue(name[:200], "is not a known parameter", "leave it out") for name in unknown)
     for condition in () if request.method in READS else ("if-match", "if-none-match"):
         if condition in request.headers and condition not in _headers(route.dependant):
-            fix = "leave it out; the replacement, change and removal of an app or a job take If-Match"
+            fix = "leave it out; the replacement, change and removal of an app or a job, and a rollback, take If-Match"
             raise invalid([Issue(condition, "is not taken by this request", fix)])
     if not _takes_body(route) and _may_have_body(request) and await request.body():
         raise invalid([Issue("body", "is not expected by this route", "send no body")])

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from fastapi import APIRouter, Request, Response
 
-from jobcloud.config import DEFAULT_TEAM, Job, JobType
+from jobcloud.config import DEFAULT_TEAM, Job, JobType, is_ad_hoc
 from jobcloud.elastic_job.conversion import (
     HTTP_PROPS,
     JOB_FIELDS,
@@ -92,7 +92,8 @@ def show_job(request: Request, services: ServicesDep, name: str) -> Response:
 @router.get("/job/{name}/disable")
 def is_job_disabled(request: Request, services: ServicesDep, name: str) -> Response:
     """Whether a job does not fire: it or its app is disabled, or it does not exist."""
-    return shown(request, not is_own(name) or not services.loop.ask(lambda scheduler: scheduler.enabled(name)))
+    registered = is_own(name) and not is_ad_hoc(name)
+    return shown(request, not registered or not services.loop.ask(lambda scheduler: scheduler.enabled(name)))
 
 
 @router.post("/job/{name}/disable")
