@@ -359,7 +359,7 @@ class BackfillConfig(Config):
 class SilenceConfig(Config):
     """The alerts that nobody is told of for a while. Without a filter, all alerts."""
 
-    for_seconds: int = Field(alias="forSeconds", ge=1, le=30 * 86_400, description="how long, in seconds")
+    for_seconds: Whole = Field(alias="forSeconds", ge=1, le=30 * 86_400, description="how long, in seconds")
     condition: Annotated[Condition, Lax] | None = Field(None, description="default: all conditions")
     subject: str = Field("", max_length=300, description="the key of a job or the id of an agent, as a glob")
     team: TeamFilter = Field("", description="the team of the jobs")
