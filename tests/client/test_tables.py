@@ -197,3 +197,25 @@ def test_cluster_shows_capacity_use_and_free_of_each_agent(shell: Shell) -> None
     shell.loop.offer(cpus=7_400, mem=7_904_000)
     line = next(line for line in shell("cluster")[1].splitlines() if "agent-1.test" in line)
     assert "8 / 0.6 / 7.4" in line
+
+
+def test_message_of_several_lines_takes_one_row_without_a_terminal(
+    shell: Shell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = "no space left on the device"
+    assert message in shell("tasks", "--wide")[1]
+    attempt = {"jobName": "report", "step": "", "item": 0, "outcome": "FAILED", "attempt": 1, "hostname": "h1"}
+    attempt |= {"queuedSeconds": 1, "durationSeconds": 2, "endedAt": None, "runId": "r", "cause": ""}
+    event = {"at": None, "state": "FAILED", "source": "EXECUTOR", "execution": "READY"}
+    alert = {"condition": "late", "subject": "report", "team": "default", "owner": "", "state": "open", "count": 1}
+    alert |= {
+        "silenced": False,
+        "openedAt": None,
+        "closedAt": None,
+        "untold": [],
+        "text": message.replace(" on", "\non"),
+    }
+    render.past_attempts([attempt | {"message": message.replace(" on", "\non")}])
+    render.past_events([event | {"message": message.replace(" on", "\non")}])
+    render.alerts({"items": [alert], "channels": [{"name": "ops", "kind": "slack", "problem": ""}]}, wide=True)
+    assert capsys.readouterr().out.count(message) == 3

@@ -323,6 +323,8 @@ def test_missing_or_invalid_toml_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match=r"binary\.toml is not valid TOML"):
         load(tmp_path / "binary.toml")
+    with pytest.raises(ConfigError, match=r"jobcloud\.toml is nested too deeply"):
+        load(toml(tmp_path, f"data = {'[' * 5_000}"))
 
 
 def test_section_that_is_not_a_table_is_refused(tmp_path: Path) -> None:

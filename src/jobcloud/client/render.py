@@ -112,7 +112,7 @@ def fitted(titles: Sequence[str], lines: Iterable[Sequence[str]], width: int) ->
 
     Commands take a first cell without its middle as a name. Line feeds become spaces.
     """
-    flat = [[cell.replace("\n", " ") for cell in line] for line in lines]
+    flat = [[_in_line(cell) for cell in line] for line in lines]
     widths = [max(len(row[column]) for row in [titles, *flat]) for column in range(len(titles))]
     while (over := sum(widths) + 2 * len(widths) - 2 - width) > 0:
         limits = [(-1, _LEAST_LAST), (0, _LEAST_NAME)]
@@ -126,6 +126,10 @@ def fitted(titles: Sequence[str], lines: Iterable[Sequence[str]], width: int) ->
         [_abbreviated(line[0], widths[0]), *(_cut(cell, most) for cell, most in zip(line[1:], widths[1:], strict=True))]
         for line in flat
     ]
+
+
+def _in_line(text: str) -> str:
+    return text.replace("\n", " ")
 
 
 def _cut(text: str, most: int) -> str:
@@ -337,7 +341,7 @@ def alerts(item: Json, *, wide: bool = False) -> None:
         rows = (
             (
                 a["condition"], a["subject"], a["team"], a["owner"], _alert_state(a), moment(a["openedAt"]),
-                moment(a["closedAt"]), a["count"], ", ".join(a["untold"]), a["text"],
+                moment(a["closedAt"]), a["count"], ", ".join(a["untold"]), _in_line(a["text"]),
             )
             for a in found
         )  # fmt: skip
@@ -472,7 +476,7 @@ def event(item: Json) -> None:
     shard = f"/{item['item']}" if item["item"] >= 0 else ""
     about = (item["runId"] or item["jobName"] or item["appName"]) + shard
     head = " ".join(filter(None, (short_moment(item["at"]), item["topic"], about, item["state"])))
-    text = item["text"].replace("\n", " ")
+    text = _in_line(item["text"])
     say(f"{head}: {text}" if text else head)
 
 
@@ -522,7 +526,7 @@ def tasks(items: Iterable[Json], *, wide: bool = True, empty: str = "") -> None:
             _host(t),
             moment(t["startedAt"] or t["createdAt"]),
             moment(t["endedAt"]),
-            _message(t)[:200],
+            _in_line(_message(t))[:200],
             t["id"],
         )
         for t in items
@@ -576,7 +580,7 @@ def past_attempts(items: Iterable[Json]) -> None:
             _length(a["queuedSeconds"]),
             _length(a["durationSeconds"]),
             moment(a["endedAt"]),
-            (a["message"] or a["cause"])[:200],
+            _in_line(a["message"] or a["cause"])[:200],
             a["runId"],
         )
         for a in items
@@ -586,7 +590,7 @@ def past_attempts(items: Iterable[Json]) -> None:
 
 
 def past_events(items: Iterable[Json]) -> None:
-    rows = ((moment(e["at"]), e["state"], e["source"], e["execution"], e["message"][:200]) for e in items)
+    rows = ((moment(e["at"]), e["state"], e["source"], e["execution"], _in_line(e["message"])[:200]) for e in items)
     show_table(("TIME", "STATE", "SOURCE", "EXECUTION", "MESSAGE"), rows, "the history does not know this task")
 
 

@@ -115,16 +115,20 @@ def _readable_file(path: Path) -> Path:
 
 
 def read_private(path: Path, limit: int) -> bytes:
-    """The first `limit` bytes of a file. Raises PydanticCustomError if other users can read it, or if nobody can."""
+    """The first `limit` bytes of a file. Raises PydanticCustomError if other users can read it, or if nobody can.
+
+    A pipe or a device is refused at once: to read it could block.
+    """
+    fix = "the path of a file that contains the secret"
     try:
-        with path.open("rb") as file:
-            status = stat.S_IMODE(path.stat().st_mode)
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if not stat.S_ISREG(mode):
+                raise _wrong(f"{path} is not a regular file", fix)
             content = file.read(limit)
     except OSError as error:
-        raise _wrong(
-            f"{path} cannot be read: {error.strerror}", "the path of a file that contains the secret"
-        ) from None
-    if status & 0o007:
+        raise _wrong(f"{path} cannot be read: {error.strerror}", fix) from None
+    if stat.S_IMODE(mode) & 0o007:
         raise _wrong(f"{path} can be read by every user of this machine", f"run: chmod 600 {path}")
     return content
 
@@ -858,6 +862,8 @@ def _read(file: Path) -> dict[str, Any]:
         raise ConfigError(f"{file} cannot be read: {error.strerror}", field="config", fix="check the path") from None
     except ValueError as error:
         raise ConfigError(f"{file} is not valid TOML: {error}", field="config", fix="see https://toml.io") from None
+    except RecursionError:
+        raise ConfigError(f"{file} is nested too deeply", field="config", fix="docs/settings.md") from None
 
 
 def _nested(flags: Mapping[str, object]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,8 @@ def test_file_is_read_and_its_secrets_are_not_shown(tmp_path: Path) -> None:
         ("[heartbeat]\nurl = 'https://host/s3cret'\nevery = 5", "heartbeat.every"),
         ("[channel.ops]\nkind = 'slack'", "channel"),
         ("kind = s3cret", "TOML"),
+        (f"s3cret = {'[' * 5_000}", "is nested too deeply"),
+        (GOOD + "# long" * 50_000, "is too long (at most 256 KiB)"),
         (MANY, "channels"),
     ],
 )
@@ -94,7 +97,14 @@ def test_wrong_file_is_refused_without_showing_a_value(tmp_path: Path, text: str
 
 
 def test_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="can be read by every user"):
+    with pytest.raises(ConfigError, match=r"can be read by every user of this machine \(run: chmod 600"):
         load(write(tmp_path, GOOD, 0o644))
     with pytest.raises(ConfigError, match="cannot be read"):
         load(tmp_path / "none")
+
+
+def test_pipe_is_refused_without_waiting_for_a_writer(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    for path in (tmp_path / "pipe", tmp_path):
+        with pytest.raises(ConfigError, match=r"is not a regular file|Is a directory"):
+            load(path)

@@ -27,6 +27,7 @@ FIELD = "alerts.channels_file"
 MAX_CHANNELS = 20
 _MAX_BYTES = 256 << 10
 _MAX_RECIPIENTS = 50
+_DESCRIBED = "docs/alerts.md describes the file"
 _ADDRESS = re.compile(r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9.-]{1,190}")
 
 Texts = Annotated[tuple[Annotated[str, Field(min_length=1, max_length=200)], ...], Field(max_length=100)]
@@ -113,15 +114,19 @@ def check_url(url: str, field: str) -> None:
 def load(path: Path) -> Channels:
     """The channels in a file. Raises ConfigError that names the field and shows no value."""
     try:
-        content = settings.read_private(path, _MAX_BYTES)
+        content = settings.read_private(path, _MAX_BYTES + 1)
     except PydanticCustomError as error:
-        raise ConfigError(str(error), field=FIELD) from None
+        raise ConfigError(str(error), field=FIELD, fix=(error.context or {}).get("fix", "")) from None
+    if len(content) > _MAX_BYTES:
+        raise ConfigError(f"{path} is too long", field=FIELD, fix=f"at most {_MAX_BYTES >> 10} KiB")
     try:
         found = Channels.model_validate(tomllib.loads(content.decode("utf-8-sig")))
     except ValidationError as error:
         raise _problem(path, error) from None
     except ValueError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}", field=FIELD, fix="see https://toml.io") from None
+    except RecursionError:
+        raise ConfigError(f"{path} is nested too deeply", field=FIELD, fix=_DESCRIBED) from None
     for name in found.channels:
         if not is_label(name):
             raise ConfigError(
@@ -140,4 +145,4 @@ def _problem(path: Path, error: ValidationError) -> ConfigError:
     details: Any = error.errors(include_input=False, include_url=False, include_context=False)[0]
     where = ".".join(str(part)[:40] for part in details["loc"])
     text = str(details["msg"]).removeprefix("Value error, ")
-    return ConfigError(f"{path}: {where}: {text}", field=FIELD, fix="docs/alerts.md describes the file")
+    return ConfigError(f"{path}: {where}: {text}", field=FIELD, fix=_DESCRIBED)
