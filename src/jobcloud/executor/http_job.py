@@ -95,7 +95,7 @@ def check_address(host: str, address: str) -> None:
     The name localhost is allowed.
     """
     if differs_by_machine(inner_address(address)) and host != "localhost" and host.strip("[]") != address:
-        problem = "not the same machine on every agent (a loopback, link-local or multicast address)"
+        problem = "not the same machine everywhere (a loopback, link-local or multicast address)"
         raise Refused(f"{host} is {address}, which is {problem}")
 
 

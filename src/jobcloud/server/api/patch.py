@@ -18,7 +18,7 @@ from jobcloud.server.api.services import reference
 
 V = TypeVar("V")
 
-#: ends the name of the schema of a patch
+#: the end of the name of each schema of a patch
 SUFFIX = "Patch"
 
 _MERGE_PATCH = "application/merge-patch+json"
@@ -60,7 +60,7 @@ def patch_schema(schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> dict[
 
 
 async def change(attempt: Callable[[], Awaitable[V]], expected: tuple[str, ...] | None) -> V:
-    """Carry out a patch. If another request changes the record first, and any revision will do, try again.
+    """Carry out a patch. If another request changes the record first, try again, unless `expected` names revisions.
 
     Raises the errors of `attempt`.
     """
