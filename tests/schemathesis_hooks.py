@@ -15,7 +15,7 @@ KNOWN: dict[str, Any] = json.loads(os.environ.get("JOBCLOUD_TEST_KNOWN", "{}"))
 _ONE_OF = {
     "/history/": ("team", "app", "job", "run"),
     "/statistics": ("team", "app", "job"),
-    "/logs": ("tail", "offset"),
+    "/logs": ("tail", "offset", "since"),
 }
 
 schemathesis.openapi.format("cursor", st.just(""))

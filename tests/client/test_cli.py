@@ -1034,9 +1034,10 @@ def test_team_of_the_option_never_means_a_task_of_another_team(run: Run, loop: F
     run("--team", "billing", "app", "add", str(app))
     launch(loop)
     run("--team", "billing", "job", "remove", "hello")
-    for command in (("--team", "ops", "kill", "hello"), ("--team", "ops", "logs", "hell"), ("kill", "default:")):
+    for command in (("--team", "ops", "kill", "hello"), ("--team", "ops", "logs", "hell")):
         result = run(*command)
         assert (result.code, "there is no task" in result.err) == (4, True)
+    assert run("kill", "default:").code == 1
     assert run("kill", "default:hello/0", "--json").json["jobName"] == "hello"
 
 

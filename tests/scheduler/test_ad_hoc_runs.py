@@ -185,7 +185,7 @@ def test_removed_app_ends_its_ad_hoc_runs() -> None:
     desk.status(task_id, "TASK_KILLED")
     assert not desk.stored.firings
     indexes = desk.scheduler.indexes()
-    assert not any(indexes[name] for name in ("ad-hoc jobs", "ad-hoc jobs by app", "history", "refusals"))
+    assert not any(indexes[name] for name in ("ad-hoc jobs", "ad-hoc jobs by app", "kept", "refusals"))
 
 
 def test_app_whose_ad_hoc_runs_have_ended_can_be_removed() -> None:

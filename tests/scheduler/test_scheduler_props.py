@@ -42,6 +42,7 @@ from jobcloud.messages import (
     RANK,
     Accept,
     Acknowledge,
+    AlertDue,
     Apply,
     BackfillJob,
     CancelBackfill,
@@ -57,9 +58,13 @@ from jobcloud.messages import (
     Kind,
     PutApp,
     PutJob,
+    PutSilence,
     ReconcileTasks,
     RemoveApp,
     RemoveJob,
+    RemoveSilence,
+    ReportDelivery,
+    ReportProblem,
     Resubscribe,
     Retry,
     RunAdHoc,
@@ -73,11 +78,15 @@ from jobcloud.messages import (
     Trigger,
     UndrainAgent,
 )
-from jobcloud.model import Shard, TaskState, Terms, Window, changed
+from jobcloud.model import Condition, Shard, Silence, TaskState, Terms, Window, changed
 from jobcloud.scheduler import Policy, Scheduler, Stored
 from jobcloud.scheduler.revisions import outdated
+from jobcloud.scheduler.state import AlertChannel
 
-POLICY = Policy(ARTIFACTS, history=5, max_ended_shards=12, max_waiting=5, reconcile_interval_ms=60_000, traced=True)
+POLICY = Policy(
+    ARTIFACTS, history=5, max_ended_shards=12, max_waiting=5, reconcile_interval_ms=60_000, traced=True,
+    alert_channels=(AlertChannel("ops"),), alert_interval_ms=5_000,
+)  # fmt: skip
 EXECUTOR = Resources(500, 128_000)
 #: jobs with concurrent firings, and their policies
 CONCURRENCY = {"j4": Concurrency.ALLOW, "j5": Concurrency.REPLACE}
@@ -179,6 +188,9 @@ class World:
         if isinstance(effect, Save):
             self.check_writes(effect)
             apply(self.stored, effect.writes)
+        if isinstance(effect, AlertDue):
+            told = ReportDelivery(self.at, effect.id, self.dice.choice(("", "", "the channel is away")))
+            self.mesos.events.append(partial(_at_any_time, told))
         for call in send_all([effect]):
             failed = self.mesos.send(call)
             if failed is not None:
@@ -354,6 +366,9 @@ class World:
             (DrainAgent(at, dice.choice(("x", "host-a2", *AGENTS)), at + dice.choice((1, 20_000, 600_000))), 0.5),
             (UndrainAgent(at, dice.choice(("x", *AGENTS))), 1),
             (ReconcileTasks(at, dice.random() < 0.5), 0.5),
+            (PutSilence(at, dice.choice(("s1", "s2")), Silence(at, at + dice.choice((1, 60_000)), subject="j*")), 0.7),
+            (RemoveSilence(at, dice.choice(("s1", "s2"))), 0.5),
+            (ReportProblem(at, Condition.CLOCK, dice.choice(("", "the clock is wrong"))), 0.5),
         ]
         chosen = dice.choices([one for one, _ in commands], [weight for _, weight in commands])[0]
         if isinstance(chosen, ForgetTask):

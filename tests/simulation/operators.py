@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -34,9 +35,12 @@ from jobcloud.messages import (
     Kind,
     PutApp,
     PutJob,
+    PutSilence,
     ReconcileTasks,
     RemoveApp,
     RemoveJob,
+    RemoveSilence,
+    ReportProblem,
     Retry,
     RunAdHoc,
     SetAppEnabled,
@@ -45,7 +49,7 @@ from jobcloud.messages import (
     Trigger,
     UndrainAgent,
 )
-from jobcloud.model import Cause, ShardState, TaskState, Terms, pause_key
+from jobcloud.model import Cause, Condition, ShardState, Silence, TaskState, Terms, pause_key
 
 from .extremes import PARAMETER_BYTES, RECORD_BYTES, SHARDS
 
@@ -64,7 +68,7 @@ _CRONS = ("0/3 * * * * ?", "0/5 * * * * ?", "0/7 * * * * ?", "0 * * * * ?", "0/1
 LIMIT_MS = 3_000
 ABSENT: Any = None
 # Commands after which nothing has a value that can be expected of a later leader.
-_WITHOUT_MARK = frozenset({"trigger", "task", "backfill", "ad_hoc"})
+_WITHOUT_MARK = frozenset({"trigger", "task", "backfill", "ad_hoc", "silence", "problem"})
 _PUT_BACK = {ShardState.FAILED, ShardState.DEAD, ShardState.KILLED}
 
 
@@ -180,6 +184,8 @@ class Operators:
             self._run_ad_hoc(app, a, b)
             if b % 3 == 0:  # clients repeat a request with a key until it is answered
                 self._world.later(1 + b % 3_000, self._run_ad_hoc, app, a, b)
+        elif kind == "silence":
+            self._silence(a, b)
         elif kind == "drain":
             hosts = [host.agent.agent_id for host in self._world.cluster.hosts if host.agent.agent_id]
             if hosts:
@@ -225,6 +231,22 @@ class Operators:
         )  # fmt: skip
         terms = Terms(key=f"k{a}" if b % 3 == 0 else "")
         self._ask(("ad_hoc", job.name), ABSENT, lambda at: RunAdHoc(at, job, terms))
+
+    def _silence(self, a: int, b: int) -> None:
+        """Silence alerts that no promise is about, and end the silence. Report a problem of the clock, and its end."""
+        key, until = f"s{a % 3}", 1 + b % 20_000
+        silence = ("silence", key)
+        self._ask(
+            silence, ABSENT, lambda at: PutSilence(at, key, Silence(at, at + until, Condition.STORE, comment="known"))
+        )
+        self._world.later(1 + b % 9_000, self._ask, silence, ABSENT, lambda at: RemoveSilence(at, key))
+        for later, text in ((0, "the clock is wrong"), (1 + b % 7_000, "")):
+            report = functools.partial(self._report_clock, text)
+            self._world.later(later, self._ask, ("problem", "clock"), ABSENT, report)
+
+    @staticmethod
+    def _report_clock(text: str, at: int) -> ReportProblem:
+        return ReportProblem(at, Condition.CLOCK, text)
 
     def resume(self, key: str) -> None:
         self._ask(("pause_mark", key), False, lambda at: _set_paused(at, key, paused=False))

@@ -82,6 +82,10 @@ _LEADS_TO: dict[str, str] = {
     "Trigger": "trigger",
     "RunAdHoc": "ad_hoc",
     "ad_hoc": "ad_hoc",
+    "PutSilence": "silence",
+    "RemoveSilence": "silence",
+    "silence": "silence",
+    "ReportProblem": "silence",
     "KillTask": "kill_task",
     "Kill": "kill_task",
     "ForgetTask": "forget",
@@ -97,6 +101,8 @@ _LEADS_TO: dict[str, str] = {
     "AcceptInverseOffers": "maintenance",
     "DeclineInverseOffers": "maintenance",
 }
+# In one of this many histories, a channel is told of alerts.
+ALERTED, ALERTED_REST = 4, 3
 _AT_A_START = {"acquire", "load", "proof", "restore", "start"}
 
 # kind → relative frequency. The meaning of the numbers `a` and `b` of a fault depends on its kind.
@@ -200,6 +206,8 @@ def make_plan(seed: int) -> Plan:
         faults += _of_extremes(seed, length)
     faults += _of_pauses(seed, length)
     faults += _of_ad_hoc_runs(seed, length)
+    if seed % ALERTED == ALERTED_REST:
+        faults += _of_alerts(seed, length)
     if aim >= 0:
         faults = [fault for fault in faults if fault.kind != "crash"]
         for _ in range(_AIMED_CRASHES):
@@ -246,6 +254,15 @@ def _of_ad_hoc_runs(seed: int, length: int) -> list[Fault]:
     return [
         Fault(dice.randrange(500, length), "ad_hoc", dice.randrange(1_000_000), dice.randrange(1_000_000))
         for _ in range(count)
+    ]
+
+
+def _of_alerts(seed: int, length: int) -> list[Fault]:
+    """Silences and reported problems. Dice of their own keep the other faults as they are."""
+    dice = random.Random(f"alerts {seed}")
+    return [
+        Fault(dice.randrange(500, length), "silence", dice.randrange(1_000_000), dice.randrange(1_000_000))
+        for _ in range(dice.choice((0, 1, 2)))
     ]
 
 

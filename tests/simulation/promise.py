@@ -74,7 +74,7 @@ from jobcloud.scheduler.timetable import AHEAD_MS
 from jobcloud.server import records
 
 from .operators import AT_ONCE, LIMIT_MS, REPLACING
-from .plan import LARGEST_CALL, MAX_ENDED_SHARDS
+from .plan import ALERTED, ALERTED_REST, LARGEST_CALL, MAX_ENDED_SHARDS
 
 if TYPE_CHECKING:
     from .executors import Run
@@ -82,8 +82,6 @@ if TYPE_CHECKING:
     from .world import World
 
 Entries = dict[tuple[str, str], bytes]
-# In one of this many histories, a channel is told of alerts.
-_ALERTED = 4
 _TOLD_WITHIN_MS = 5_000
 _GIVEN_UP = frozenset({"TASK_GONE_BY_OPERATOR", "TASK_UNKNOWN"})
 _NOT_YET = (TaskState.STORED, TaskState.STAGING, TaskState.STARTING)
@@ -309,7 +307,7 @@ class Promise:
         self.overdue: set[str] = set()  # tasks that exceeded their limit
         self.free: set[str] = set()  # tasks that may run together with tasks of another total
         self.emptied: set[str] = set()  # agents drained by operators since before the latest write
-        self.alerting = world.plan.seed % _ALERTED == 3
+        self.alerting = world.plan.seed % ALERTED == ALERTED_REST
         self._alerts_sent: set[str] = set()  # messages of alerts
         self._recorded: set[str] = set()  # messages of alerts whose sending is recorded
         self._untold: dict[str, int] = {}  # alerts about ends of runs that the channel has to be told: since when

@@ -41,7 +41,7 @@ _OCCASIONS = frozenset(
 )  # fmt: skip
 _OPERATORS = frozenset({"put_app", "put_job", "remove_job", "remove_app", "app_mark", "job_mark", "trigger", "update",
                                                 "kill_task", "drain", "forget", "retry", "cancel",
-                        "pause_mark", "backfill", "ad_hoc"})  # fmt: skip
+                        "pause_mark", "backfill", "ad_hoc", "silence"})  # fmt: skip
 
 
 class Stuck(Exception):

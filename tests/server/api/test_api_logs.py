@@ -154,7 +154,10 @@ def test_missing_log_says_why_it_is_not_in_the_archive(
     before(bench, task)
     for path in paths(task):
         answer = api.get(path)
-        (text,) = issues(answer, "not-found" if isinstance(error, NotFound) else "unavailable").values()
+        if isinstance(error, NotFound):
+            text = answer.json()["missing"]
+        else:
+            (text,) = issues(answer, "unavailable").values()
         assert error.problem in text
         assert why in text
 

@@ -64,6 +64,7 @@ _OWN_RULES = {
     "POST /api/v1/jobs/{job}/trigger": "the job has the shards",
     "POST /api/v1/jobs/{job}/backfill": "the range begins before its end",
     "POST /api/v1/packages": "the body is an archive",
+    "POST /api/v1/runs": "as for jobs",
     "POST /api/v1/framework/teardown": "the body names the framework",
 }
 # A refused condition is no invalid request.

@@ -18,7 +18,6 @@ from jobcloud.config import (
     JobType,
     Package,
     Resources,
-    check_team,
     parse_items,
     split_key,
 )
@@ -374,8 +373,6 @@ def _check_key(key: str) -> None:
 
 
 def _silence(config: SilenceConfig) -> SilenceConfig:
-    if config.team:
-        check_team("team", config.team)
     for field, text in (("subject", config.subject), ("owner", config.owner), ("comment", config.comment)):
         if not text.isprintable():
             raise ConfigError("contains a character that cannot be printed", field=field, fix="use plain text")

@@ -38,7 +38,6 @@ from jobcloud.config import (
     LABEL_FORM,
     LABEL_RULE,
     MAX_EXECUTORS,
-    MAX_LABEL,
     MAX_PRIORITY,
     MAX_SHARDS,
     MAX_WAITING,
@@ -360,10 +359,10 @@ class BackfillConfig(Config):
 class SilenceConfig(Config):
     """The alerts that nobody is told of for a while. Without a filter, all alerts."""
 
-    for_seconds: int = Field(alias="forSeconds", ge=1, le=30 * 86_400, description="how long, in seconds")
+    for_seconds: Whole = Field(alias="forSeconds", ge=1, le=30 * 86_400, description="how long, in seconds")
     condition: Annotated[Condition, Lax] | None = Field(None, description="default: all conditions")
     subject: str = Field("", max_length=300, description="the key of a job or the id of an agent, as a glob")
-    team: str = Field("", max_length=MAX_LABEL, description="the team of the jobs")
+    team: TeamFilter = Field("", description="the team of the jobs")
     owner: str = Field("", max_length=100, description="the label owner of the jobs, as a glob")
     comment: str = Field("", max_length=300, description="text for people")
 

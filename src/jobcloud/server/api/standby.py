@@ -21,7 +21,7 @@ _COPY_S = 30.0
 _OWN = re.compile(r"/metrics|/api/v1/(health|openapi\.json|cron/next|statistics|history/[^/]+)")
 # These reads need stored data only. All others need the memory of the leader, such as offers, or files of agents.
 _STORED = re.compile(
-    r"/api/v1/((apps|jobs)(/[^/]+)?|tasks|executors|runs(/[^/]+(/shards/[^/]+(/attempts)?)?)?)"
+    r"/api/v1/((apps|jobs)(/[^/]+)?|tasks|runs(/[^/]+(/shards/[^/]+(/attempts)?)?)?)"
 )  # fmt: skip
 _READS = frozenset({"GET", "HEAD"})
 
