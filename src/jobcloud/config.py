@@ -498,8 +498,8 @@ class Job:
     catch_up: CatchUp = described(
         CatchUp.SKIP,
         "catchUp",
-        "rule for firings missed while no scheduler led; `skip`: none runs; `once`: one run for all; `all`: the last "
-        "ones run",
+        "rule for missed firings, such as those due while no scheduler led; `skip`: none runs; "
+        "`once`: one run for all; `all`: the last ones run",
         change=Change.NONE,
         see="#overlap-overload-and-gaps",
     )
@@ -529,7 +529,8 @@ class Job:
     misfire: bool = described(
         False,
         "misfire",
-        "true: a firing that is due before earlier runs have ended waits for their end; false: the firing is skipped",
+        "true: a firing that is due before earlier runs have ended waits for their end; false: the firing is skipped. "
+        "`concurrency` may let it run",
         change=Change.NONE,
         elastic_job=True,
     )

@@ -71,7 +71,7 @@ def test_demand_that_does_not_fit_exits_with_1_and_the_reason(folder: Path, caps
     text = plan(capsys, "--hosts", folder / "hosts.csv", "--tasks", folder / "tasks.csv", code=1)
     assert "does not fit: 3 of 15 tasks refused" in text
     assert "larger than any host: 65 cpus of at most 64" in text
-    assert "short of cpus on 6" in text
+    assert "6 lack cpus" in text
 
 
 def test_tasks_not_tried_in_time_exit_with_1_and_are_counted(

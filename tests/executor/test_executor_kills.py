@@ -27,6 +27,16 @@ def test_cooperative_shard_is_killed_without_effect_on_its_siblings(agent: FakeA
     assert agent.states("sibling") == ["TASK_RUNNING"]
 
 
+def test_killed_shard_whose_worker_dies_by_itself_says_so(agent: FakeAgent, start: Start) -> None:
+    executor = start()
+    agent.launch("t1", jobClass="shop.jobs:dies_when_killed")
+    wait_until(lambda: executor.output("t1"), "it runs")
+    agent.kill("t1", grace_s=60)
+    end = agent.end("t1")
+    assert end.state == "TASK_KILLED"
+    assert end.message == "the worker ended before the shard had stopped: it ended with exit code 9"
+
+
 def test_streaming_job_stops_between_two_fetches(agent: FakeAgent, start: Start) -> None:
     executor = start()
     agent.launch("t1", jobType="DATAFLOW", jobClass="shop.jobs:Endless", streamingProcess=True)

@@ -66,7 +66,7 @@ def test_refused_tasks_have_reasons() -> None:
     reasons = {r.job: (r.tasks, r.reason, r.could_ever_fit) for r in plan.refused}
     assert reasons["large"] == (2, "larger than any host: 9 cpus of at most 8", False)
     assert reasons["elsewhere"] == (1, "no host has the required zone", False)
-    assert reasons["many"] == (3, "no room: of 2 hosts, short of cpus on 2", True)
+    assert reasons["many"] == (3, "no room on any of 2 hosts: 2 lack cpus", True)
     assert not plan.fits
     assert plan.needs[0].unsuitable == 3
 
@@ -77,7 +77,7 @@ def _zone(value: str) -> Constraint:
 
 def test_rules_are_a_reason_and_too_few_hosts_are_proven() -> None:
     plan = make_plan(build(["cpus", "mem"], hosts(2), [TaskKind("apart", (1, 1), 3, Rules(1))]), QUICK)
-    assert plan.refused[0].reason == "no room: of 2 hosts, short of rules about other tasks on 2"
+    assert plan.refused[0].reason == "no room on any of 2 hosts: rules about other tasks exclude 2"
     assert (
         plan.bound_broken
         == "no placement can fit: at least 3 hosts are needed (the maximum of tasks of one job on a host), there are 2"

@@ -144,8 +144,9 @@ def test_backfill_runs_as_many_at_once_as_its_job_and_the_operator_allow() -> No
         assert len(desk.running()) == begun
 
 
-def test_shards_of_other_jobs_precede_those_of_a_backfill() -> None:
-    desk = Desk(make_app(), make_job(cron=EVERY_MINUTE, priority=9), make_job("other", priority=-999))
+@pytest.mark.parametrize("lowest", [-999, -1000])
+def test_shards_of_other_jobs_precede_those_of_a_backfill(lowest: int) -> None:
+    desk = Desk(make_app(), make_job(cron=EVERY_MINUTE, priority=9), make_job("other", priority=lowest))
     fill(desk)
     desk.do(Trigger(desk.at, "other"))
     desk.offer(make_offer("o1", cpus=2))  # room for one

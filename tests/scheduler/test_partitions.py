@@ -83,7 +83,7 @@ def test_replaced_attempt_that_comes_back_is_killed_and_the_later_one_stays() ->
     twin = replacement(desk, 1_000)
     effects = desk.status(task, "TASK_RUNNING", uuid="")
     assert [kill.task_id for kill in of(Kill, effects)] == [task]
-    assert any("replaced attempt" in notice.text for notice in of(Publish, effects))
+    assert any("a replaced attempt" in notice.text for notice in of(Publish, effects))
     assert desk.running() == [twin]
     assert of(Kill, desk.status(task, "TASK_RUNNING", uuid="")) == []  # it was killed already
     again = of(Kill, desk.run_until_idle(POLICY.kill_again_ms))

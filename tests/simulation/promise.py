@@ -45,7 +45,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from jobcloud.config import Job, JobKind, is_ad_hoc, team_of
+from jobcloud.config import MAX_PRIORITY, Job, JobKind, is_ad_hoc, team_of
 from jobcloud.dev.master.records import OfferRecord
 from jobcloud.dev.resources import NOTHING
 from jobcloud.messages import Accept, Acknowledge, AlertDue, Call, Effect, Kind, SendFailed, ShutdownExecutor, Status
@@ -943,6 +943,8 @@ def _ahead(core: SimCore, firing: Firing, shard: Shard, task: Task) -> bool:
 
 
 def _priority(core: SimCore, firing: Firing) -> int:
+    if firing.terms.backfill:
+        return -MAX_PRIORITY - 1
     given = firing.terms.priority
     return core.jobs[firing.job].priority if given is None else given
 

@@ -22,7 +22,7 @@ class Throttle:
         self._free_at = 0.0
 
     def spend(self, count: int) -> None:
-        """Account for `count` bytes, and wait until earlier ones are paid for."""
+        """Count `count` bytes that were read. Waits until the bytes counted before fit the rate."""
         with self._lock:
             now = self._monotonic()
             delay = max(0.0, self._free_at - now)
@@ -32,7 +32,7 @@ class Throttle:
 
 
 def copy_stream(read: Read, limit: int) -> Stream:
-    """At most `limit` bytes of a stream that no longer grows. A longer one keeps its beginning and its end."""
+    """Copy at most `limit` bytes of a stream that no longer grows. Of a longer stream, beginning and end are copied."""
     head = limit // 2
     data, first, size = read(0, min(_STEP_BYTES, head))
     ranges = [(first, size)] if size - first <= limit else [(first, first + head), (size - limit + head, size)]

@@ -2,7 +2,7 @@
 
 Its last entry is `meta.json`: the number of the format, the attempt, and the size of each stream. The other entries are
 `stdout/OFFSET` and `stderr/OFFSET`: at most CHUNK_BYTES of the stream from this offset on, compressed by themselves.
-OFFSET has 15 digits. If the middle of a stream was left out, no entry has its bytes.
+OFFSET has 15 digits. No entry has the middle of a stream if this was left out.
 
 Source: the form of zip files is PKWARE's APPNOTE.TXT; the module zipfile implements it.
 """
@@ -89,8 +89,8 @@ def pack(ended: Ended, streams: Mapping[str, Stream]) -> bytes:
 def read(file: BinaryIO, stream: str, offset: int, limit: int) -> Piece:
     """At most `limit` bytes of a stream from `offset` on.
 
-    `offset` < 0 counts from the end. The returned offset is larger if the bytes at `offset` were left out. The data
-    ends before the next gap. Raises Unreadable, and OSError of `file`.
+    `offset` < 0 counts from the end. If the bytes at `offset` were left out of the archive, the data begins after this
+    gap, and the returned offset is larger. The data ends before the next gap. Raises Unreadable, and OSError of `file`.
     """
     try:
         with zipfile.ZipFile(file) as found:

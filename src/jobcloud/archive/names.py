@@ -66,7 +66,7 @@ def task_part(task_id: str) -> str:
 
 
 def parts_of(name: str) -> Parts | None:
-    """None for a name that is not one of an attempt: such an object is left alone."""
+    """The parts of the name of a log. None for any other name: jobcloud never deletes such an object."""
     found = _NAME.fullmatch(name)
     return Parts(*found.groups()) if found is not None and name[:2] == name[3:5] else None
 

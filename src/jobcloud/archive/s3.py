@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _TIMEOUT = timedelta(seconds=10)
 _RETRIES = 2
 _PAGE = 1_000
-# The end of an object, which is read first. It holds the table of a usual log, and a short log as a whole.
+# The last bytes of an object, which are read first. They hold the table of the zip file, and a short log as a whole.
 _TAIL_BYTES = 64 << 10
 _BUFFER_BYTES = 256 << 10
 _CODE = re.compile(r"<Code>(\w{1,100})</Code>")

@@ -53,8 +53,8 @@ _FIRST_RETRY_S, _MAX_RETRY_S = 1.0, 60.0
 _FIRST_AGENT_RETRY_S, _MAX_AGENT_RETRY_S = 5.0, 600.0
 # An attempt is given up if its agent has not answered for this long.
 _GIVE_UP_S = 7_200.0
-# An agent is asked for the sandboxes of earlier executors, which is expensive for the agent, only if the executor may
-# have ended since the attempt did.
+# To search the sandboxes of earlier executors is expensive for an agent. A successful attempt that ended less than this
+# long ago does not need it: its executor probably still runs.
 _FRESH_S = 60.0
 # Clocks of schedulers differ, and ends are published some time after they happened.
 _OVERLAP_MS = 600_000
@@ -63,7 +63,7 @@ _MAX_REASONS = 10_000
 _MAX_AGENTS = 10_000
 _MAX_MARK_BYTES = 10_000
 _READS, _MAX_WAITING_READS, _READ_S = 4, 64, 20.0
-# A read that takes too long is given up, but its thread waits for the store.
+# A read that takes too long is given up, but its thread still waits for the store. There are at most this many.
 _MAX_STUCK_READS = 16
 
 
@@ -92,7 +92,7 @@ class ArchiveOptions:
 class ArchiveState:
     """`waiting`: attempts in the backlog. `logs` and `bytes`: in the store. `counts`, `copied`, `failures`: so far.
 
-    `copied`: bytes read from agents. `problem`: why the store has taken nothing since the last success, or "".
+    `copied`: bytes read from agents. `problem`: why the last use of the store failed; "" if it worked.
     """
 
     waiting: int
@@ -294,7 +294,7 @@ class Archive:
                 self._finish(waiting, "failed")
 
     def _attempt(self, do: Callable[[], None]) -> bool:
-        """Do something with the store. After a failure, the next attempt waits."""
+        """Use the store by `do`. Returns whether it worked. After a failure, the threads wait before the next use."""
         try:
             do()
         except Exception as error:

@@ -14,7 +14,7 @@ from jobcloud.adapters.folders import make_private
 from jobcloud.errors import JobcloudError
 
 _UNFINISHED = ".new"
-# A file of an unfinished write is removed once it is this old: its writer has crashed.
+# A file of an unfinished write is removed if it is older than this: its writer has crashed.
 _UNFINISHED_S = 3_600
 
 

@@ -87,9 +87,9 @@ def add_app(
     """Upload the app at `path` (a directory or an archive), and register or update it and its jobs, all or none.
 
     The configuration comes from the manifest; `job_fields` override it in every job. `name` is `[TEAM:]NAME`. `team` is
-    the team if neither `name` nor the manifest has one. Calling it again changes nothing that is unchanged. `known`:
-    the app must be registered already. Raises ConfigError for a bad or missing manifest and for a bad package, ApiError
-    if the server refuses. An archive, and an app without its `jobs`, need no manifest.
+    the team if neither `name` nor the manifest has one. A second call changes only what differs from the registered
+    state. `known`: the app must be registered already. A manifest is required only for a directory, and only if `jobs`
+    is true. Raises ConfigError for a bad or missing manifest and for a bad package, ApiError if the server refuses.
     """
     entries = of_app(path, name=name, team=team, jobs=jobs, job_fields=job_fields or {})
     app = entries[0]
@@ -127,7 +127,7 @@ def _job_of(
 
 
 def collect(path: Path, team: str = "") -> list[Entry]:
-    """The apps and jobs of a file, or of all files and directories of apps in a directory.
+    """The apps and jobs of a file, of an app's directory, or of a directory of such files and directories.
 
     A directory with a manifest is one app, with its code. Any other directory may hold such directories, and files in
     YAML, TOML and JSON. A file has `app` and its `jobs`, or `apps` and `jobs` that name their apps. Raises ConfigError.
@@ -143,7 +143,7 @@ def collect(path: Path, team: str = "") -> list[Entry]:
         elif inner.is_file() and inner.suffix in documents.SUFFIXES and not inner.name.startswith("."):
             entries += _of_document(documents.read(inner), team)
     if not entries:
-        fix = f"give a file, an app with one of {', '.join(MANIFESTS)}, or a directory of both"
+        fix = f"give a file, the directory of an app (with {' or '.join(MANIFESTS)}), or a directory that holds such"
         raise ConfigError(f"{path} holds no apps and no jobs", field="--file", fix=fix)
     return entries
 
@@ -200,7 +200,7 @@ def apply(
     A dry run uploads nothing. Returns the answer of the server: `{dryRun, items}`, see docs/api.md. Raises ConfigError
     for a bad package, ApiError if the server refuses. Both name the file, the line if it is known, and the app or job.
     """
-    check_twice(entries)
+    check_no_duplicates(entries)
     with tempfile.TemporaryDirectory() as folder:
         packed = list(_packed(entries, Path(folder)))
         given = [entry for entry, _, _ in packed]
@@ -213,7 +213,7 @@ def apply(
         return send(client, given, dryRun=False, prune=prune)
 
 
-def check_twice(entries: Sequence[Entry]) -> None:
+def check_no_duplicates(entries: Sequence[Entry]) -> None:
     """Raises ConfigError if an app or a job is given twice."""
     found: dict[tuple[str, str], Entry] = {}
     for entry in entries:
@@ -224,7 +224,7 @@ def check_twice(entries: Sequence[Entry]) -> None:
 
 
 def _packed(entries: Sequence[Entry], folder: Path) -> Iterator[tuple[Entry, Path | None, str]]:
-    """Each entry with its archive, if it has one, and its hash. Apps have their `appURL`."""
+    """Each entry with its archive, if it has one, and its hash. Apps that were packed get the archive's `appURL`."""
     for number, entry in enumerate(entries):
         if entry.package is None:
             yield entry, None, ""

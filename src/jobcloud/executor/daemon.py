@@ -50,7 +50,7 @@ _MAX_WAIT_S = 5.0
 # A progress report of a task is dropped if less than this time has passed since the last report that was sent. The
 # Python worker sends at most one report of a task a second.
 _PROGRESS_EVERY_S = 0.9
-# Unsent webhook reports may delay the exit of the executor by the first time. The second is the time between checks.
+# _LAST_REPORTS_S: for how long unsent webhook reports may delay the exit. _RECHECK_S: the time between two checks.
 _LAST_REPORTS_S, _RECHECK_S = 10.0, 0.05
 # After each group of this many executions, free memory is returned to the system, because a fragmented heap grows.
 _TRIM_EVERY = 1_000
@@ -163,7 +163,7 @@ class Executor(Listener):
 
     def on_sent(self, uuid: str, refusal: str) -> None:
         if refusal and refusal != self._last_refusal:
-            log(f"the agent refused an update: {refusal}")
+            log(f"the agent did not accept an update: {refusal}")
         self._last_refusal = refusal
         if self._ledger.waiting(uuid):
             self._resend_later(uuid, _RESEND_REFUSED_S if refusal else _RESEND_UNACKNOWLEDGED_S)

@@ -90,16 +90,17 @@ def send(
 
 
 def check_address(host: str, address: str) -> None:
-    """Raises Refused if `host` is a name and `address` means another destination on each machine.
+    """Raises Refused if `host` is a name and `address` is not the same machine everywhere (`differs_by_machine`).
 
     The name localhost is allowed.
     """
     if differs_by_machine(inner_address(address)) and host != "localhost" and host.strip("[]") != address:
-        raise Refused(f"{host} is {address}, an address that means another machine on each agent")
+        problem = "not the same machine everywhere (a loopback, link-local or multicast address)"
+        raise Refused(f"{host} is {address}, which is {problem}")
 
 
 def differs_by_machine(address: Address) -> bool:
-    """Whether the address means another destination on each machine."""
+    """Whether the address means a different destination on each machine, as a loopback address does."""
     return address.is_loopback or address.is_link_local or address.is_unspecified or address.is_multicast
 
 

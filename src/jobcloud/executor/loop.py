@@ -50,8 +50,8 @@ def _make_room() -> None:
             os.ftruncate(descriptor, 0)
 
 
-# All cancelled timers are removed when there are at least this many timers. Each acknowledged update leaves a cancelled
-# timer.
+# All cancelled timers are removed when there are at least this many timers, and twice as many as the last removal left.
+# Each acknowledged update leaves a cancelled timer.
 _CROWDED = 1_000
 _MAX_WAIT_S = 3_600.0
 _MAX_LINE_CHARS = 20_000

@@ -29,7 +29,7 @@ class Cause(str, Enum):
 
     EXCEPTION = "exception"  # the job raised an exception
     EXIT_CODE = "exit_code"  # the process of the script or shard, or sys.exit() in a job, gave a code other than 0
-    SIGNAL = "signal"  # a signal that the executor did not send ended the process of the script or shard
+    SIGNAL = "signal"  # a signal ended the process of the script or shard, and no kill or time limit was the reason
     IMPORT = "import"  # the job's class, bean or plug-in cannot be loaded or is of a wrong type
     CONTEXT = "context"  # applicationContext cannot be built or lacks the bean
     LISTENER = "listener"  # a listener raised an exception

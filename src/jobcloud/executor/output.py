@@ -52,7 +52,7 @@ class RotatingLog:
     job must not fail in a print() when the disk is full.
 
     `<file>.times` says when lines were written, at most every 0.1 s. It has at most TIMES_BYTES: when it is full, marks
-    of bytes that no longer exist are dropped, and then every second one of the others.
+    of bytes that no longer exist are dropped, and every second one of the others if too many are left.
     """
 
     def __init__(self, path: str, limit: int = LOG_BYTES, clock: Callable[[], float] = time.time) -> None:
@@ -70,7 +70,7 @@ class RotatingLog:
         with self._lock:
             if self._ended:
                 return False
-            # Of a line that was begun before, the next one is marked.
+            # If `data` continues a line, the line after it is marked.
             begin = 0 if self._tail[-1:] in (b"", b"\n") else data.find(b"\n") + 1 or len(data)
             self._tail = (self._tail + data[-TAIL_BYTES:])[-TAIL_BYTES:]
             left = memoryview(data)

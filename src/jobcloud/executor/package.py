@@ -378,7 +378,7 @@ def _entries(file: IO[bytes], kind: str, wheel: bool, new: bool = False) -> Iter
 
 
 def _wheel_in(archive: zipfile.ZipFile, must: bool) -> Optional[Wheel]:
-    """The wheel in a zip, or None if the zip is no wheel. `must`: then raise PackageError instead."""
+    """The wheel in a zip, or None if the zip is no wheel. If `must`, a zip that is no wheel raises PackageError."""
 
     def read(name: str) -> bytes:
         if archive.getinfo(name).file_size > _MAX_RECORD_BYTES:
@@ -506,13 +506,11 @@ class _BoundedReader:
 
 def _safe_name(name: str) -> str:
     """The normalized path of an entry, or "" for the root. Raises PackageError if the name is not safe."""
-    shown = f"'{name[:200]}' in the package"
+    shown = f"{name[:200]!r} in the package"
     if name.startswith("/") or ".." in name.split("/"):
         raise PackageError(f"{shown} would escape its directory: use paths relative to the app's directory")
     if "\\" in name or any(ord(letter) < 32 or ord(letter) == 127 for letter in name):
-        raise PackageError(
-            f"{shown!r} has a backslash or a control character in its name: rename it, or pack it on Unix"
-        )
+        raise PackageError(f"{shown} has a backslash or a control character in its name: rename it, or pack it on Unix")
     normal = posixpath.normpath(name) if name else ""
     if len(_encoded(normal, shown)) > _MAX_NAME_BYTES or any(len(part.encode()) > 255 for part in normal.split("/")):
         raise PackageError(f"{shown} has a name that is too long: rename it")
@@ -523,7 +521,7 @@ def _encoded(name: str, shown: str) -> bytes:
     try:
         return name.encode()
     except UnicodeEncodeError as error:
-        raise PackageError(f"{shown!r} has a name that is not UTF-8: rename it") from error
+        raise PackageError(f"{shown} has a name that is not UTF-8: rename it") from error
 
 
 def _link_target(name: str, target: bytes) -> str:

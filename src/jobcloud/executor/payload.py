@@ -56,8 +56,8 @@ class TaskPayload:
     `own_process`: the shard has a worker to itself. `step`: if it is "before" or "after", the task runs no shard, but
     calls this method of the firing listener with the data in `firing`. `placeholder`: if it is not None, the task runs
     nothing, but keeps a worker warm in which these contexts are built. `webhook`: the URL for reports of failures, or
-    "". `timeout_s` and `rlimits` hold for each execution. If `timeout_s` is None, there is no limit. `ports`: the ports
-    of the host that belong to the task. `team`: the team of the job. `traceparent`: the span of the attempt, or "".
+    "". `timeout_s`: the time limit of each execution, or None. `rlimits`: see Rlimits. `ports`: the ports of the host
+    that belong to the task. `team`: the team of the job. `traceparent`: the span of the attempt, or "".
     """
 
     context: Mapping[str, Any]

@@ -40,7 +40,10 @@ class ListenerError(Exception):
 
 
 def handler_name(name: str) -> str:
-    """The executor's name for an error handler that a job's configuration calls `name`, maybe as in Elastic-Job."""
+    """The executor's name for the error handler `name` of a job's configuration.
+
+    `name` may be one of Elastic-Job's names.
+    """
     return _ELASTIC_JOB_NAMES.get(name, name)
 
 

@@ -22,7 +22,7 @@ class Resident:
 
     Executions never overlap, because the next fire time is computed at the end of an execution. Without `misfire`, fire
     times during an execution are skipped. With `misfire`, one more execution makes up for all of these fire times. It
-    starts as soon as the first execution has ended. Each `sampling`-th execution is reported, as in Elastic-Job. If
+    starts as soon as the running execution has ended. Each `sampling`-th execution is reported, as in Elastic-Job. If
     `sampling` is 0 or 1, each execution is reported.
     """
 

@@ -29,8 +29,8 @@ CONTEXT_FILE = "JOBCLOUD_SHARDING_CONTEXT_FILE"
 # The variables of a script whose values may be large. If the kernel would not accept such a variable, the script does
 # not get the variable. The file always has the parameter.
 _PARAMETERS = ("JOBCLOUD_JOB_PARAMETER", "JOBCLOUD_SHARDING_PARAMETER")
-# Source: execve(2), "Limits on size of arguments and environment": at most 32 pages for each string, its NUL included,
-# and 6 MiB in total, or a quarter of the stack's limit.
+# Source: execve(2), "Limits on size of arguments and environment": at most 32 pages for each string, its NUL included.
+# In total, the smaller of 6 MiB and a quarter of the stack's limit.
 _MAX_STRING_BYTES = 32 * os.sysconf("SC_PAGE_SIZE")
 _MAX_BYTES = min(os.sysconf("SC_ARG_MAX"), 6 << 20)
 # The kernel itself uses a part of this total: a fixed number of bytes, and a pointer for each string.
@@ -151,7 +151,10 @@ def _not_started(argv: List[str], error: Exception) -> Outcome:
 
 
 def argument(context: ShardingContext) -> str:
-    """The last argument of a script: the context as JSON, without the parameters that are not empty."""
+    """The last argument of a script: the context as JSON.
+
+    Parameters are left out unless they are empty, because every user can read arguments.
+    """
     fields = context.as_dict().items()
     kept = {name: value for name, value in fields if not name.endswith("Parameter") or not value}
     return json.dumps(kept, ensure_ascii=False, separators=(",", ":"))
@@ -220,7 +223,7 @@ def environment(context: ShardingContext) -> Dict[str, str]:
         "JOBCLOUD_TASK_ID": context.task_id,
         "JOBCLOUD_PORTS": ",".join(map(str, context.ports)),
         **ports,
-        # The name without a prefix is that of the convention, which tools of OpenTelemetry read.
+        # TRACEPARENT has no prefix, because tools of OpenTelemetry read this name.
         **({"TRACEPARENT": context.traceparent} if context.traceparent else {}),
     }
 

@@ -400,7 +400,11 @@ class Workers:
         lost = worker.outcome or (_lost_alone if worker.owner else _lost)(worker)
         if not worker.retired and worker.executions and not worker.owner:
             log(f"lost a worker with {len(worker.executions)} shards: {_reason_of(worker)}")
-        stopped = killed(message="the shard did not stop when asked; its worker was killed")
+        stopped = killed(
+            message="the shard did not stop when asked; its worker was killed"
+            if worker.reason
+            else f"the worker ended before the shard had stopped: {_reason_of(worker)}"
+        )
         for execution in list(worker.executions.values()):
             self._complete(worker, execution, stopped if execution.cancelled and worker.outcome is None else lost)
         if not worker.owner:

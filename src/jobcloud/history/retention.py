@@ -44,7 +44,10 @@ class Retention:
         self._next_ms = 0
 
     def run(self, database: Database, pressed: Callable[[], bool]) -> None:
-        """Delete what is over the limits, at most every ten minutes. Stops early if `pressed()`, and goes on later."""
+        """Delete what is over the limits, at most every ten minutes.
+
+        `pressed()`: many new rows wait to be written. Then it stops early, and goes on at the next call.
+        """
         now = self._now_ms()
         if self._next_ms - _INTERVAL_MS <= now < self._next_ms:
             return

@@ -86,7 +86,7 @@ class Failure:
 
     `homeless`: displaced tasks that find no other host if no other task moves, as in the scheduler. `after_moving`:
     displaced tasks that find no host even if others move. `untried`: displaced tasks that were not tried before the
-    time was over. If there are any, no other tasks were moved.
+    time was over. If there are untried tasks, moving was not tried, and `after_moving` equals `homeless`.
     """
 
     what: str
@@ -334,11 +334,11 @@ def _reason(problem: Problem, packing: Packing, free: Int64s, kind: int, *, exac
     if not exact:
         return "no room", True
     short = need > free[hosts]
-    parts = [f"{name} on {int(short[:, d].sum())}" for d, name in enumerate(problem.dimensions) if short[:, d].any()]
+    parts = [f"{int(short[:, d].sum())} lack {name}" for d, name in enumerate(problem.dimensions) if short[:, d].any()]
     ruled = int((~short.any(axis=1)).sum())
     if ruled:
-        parts.append(f"rules about other tasks on {ruled}")
-    return f"no room: of {len(hosts)} hosts, short of {', '.join(parts)}", True
+        parts.append(f"rules about other tasks exclude {ruled}")
+    return f"no room on any of {len(hosts)} hosts: {', '.join(parts)}", True
 
 
 def _stranded(problem: Problem, packing: Packing, free: Int64s) -> Int64s:
@@ -544,7 +544,7 @@ def _need_document(problem: Problem, need: Need) -> dict[str, Any]:
 
 
 def _positive_kinds(problem: Problem, need: Need) -> list[str]:
-    """The job of each task kind with a weight in the proof, in order: the kinds with tasks on the packing's hosts."""
+    """The jobs of the weights in the proof, in their order: one for each task kind that has a task in the packing."""
     kinds = problem.kind_of_tasks()[need.found.packing.host_of >= 0]
     return [problem.task_kinds[kind].job for kind in np.unique(kinds).tolist()]
 

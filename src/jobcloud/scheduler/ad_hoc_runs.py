@@ -34,7 +34,7 @@ class AdHocRuns(Part):
             self._prune(app)
 
     def run(self, event: RunAdHoc) -> None:
-        """Raises Conflict or NotFound."""
+        """Make a run, unless the app has one with the same key. Raises Conflict or NotFound."""
         job, app = event.job, event.job.app_key
         if app not in self._state.apps:
             raise NotFound(f"there is no app {app}", field="appName", fix="register the app first")
@@ -74,7 +74,7 @@ class AdHocRuns(Part):
         return next((firing for firing in self._runs(app) if firing.terms.key == key), None)
 
     def _prune(self, app: str) -> None:
-        """Forget the oldest ended ad-hoc runs of an app beyond the limits. Those with DEAD shards have their own."""
+        """Forget the oldest ended ad-hoc runs of an app beyond the limits. Runs with DEAD shards are counted apart."""
         policy = self._state.policy
         runs = [firing for firing in self._runs(app) if firing.ended_ms]
         ended = sorted(runs, key=lambda firing: (firing.ended_ms, firing.id))

@@ -6,8 +6,8 @@ The message is a record, too. It stays until the channel has taken it, and each 
 further alerts gather for the next message. So the number of messages does not grow with the number of alerts.
 
 The part asks for the sending of a message by the effect `AlertDue`. The result comes back as `ReportDelivery`. The id
-of a message never changes. So a receiver can recognize a message that was sent again because the first sending could
-not be recorded.
+of a message never changes. If the sending of a message could not be recorded, the message is sent again, and a receiver
+recognizes it by its id.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ MAX_LINES = 30
 MAX_ATTEMPTS = 30
 FIRST_RETRY_MS = 10_000
 MAX_RETRY_MS = 3_600_000
-#: the effect for a message is repeated after this time without a result; a sending takes at most a fifth of it
+#: if no result is reported for this long, the effect `AlertDue` is repeated; one attempt takes at most a fifth of it
 RESEND_MS = 150_000
 # Failed attempts after which a channel counts as broken.
 _BROKEN_AFTER = 3
@@ -61,7 +61,7 @@ class Alerts(Part):
     def __init__(self, state: State) -> None:
         super().__init__(state)
         self._channels: Mapping[str, AlertChannel] = {each.name: each for each in state.policy.alert_channels}
-        #: channel → the alerts to tell it, oldest first: key of the alert → since when; without silenced ones
+        #: channel → the alerts that it should be told, oldest first, no silenced ones: key of the alert → since when
         self._untold: dict[str, dict[str, int]] = {name: {} for name in self._channels}
         #: keys of the alerts that a silence matches
         self._silenced: set[str] = set()
@@ -69,11 +69,11 @@ class Alerts(Part):
         self._messages: dict[str, str] = {}
         #: channel → the instant before which it gets no further message
         self._free: dict[str, int] = {}
-        #: message id → the instant at which its effect is repeated
+        #: message id → the instant at which `AlertDue` is repeated
         self._sent: dict[str, int] = {}
         #: a heap of (instant at which a run is late, firing id)
         self._late: list[tuple[int, str]] = []
-        #: a heap of (instant of a check, job), one entry for each job that wants to hear of missing successes
+        #: a heap of (instant of a check, job), one for each job with `noSuccessSeconds`; `_checked` has these jobs
         self._checks: list[tuple[int, str]] = []
         self._checked: set[str] = set()
         #: jobs that were changed, and the subjects of alerts that were removed, since the last tick
@@ -269,7 +269,7 @@ class Alerts(Part):
     def _open(self, condition: Condition, subject: str, text: str, at: int, *, number: int = 1, run: str = "") -> None:
         key, overflow = alert_key(condition, subject), False
         if key not in self._state.alerts and subject and len(self._state.alerts) >= MAX_ALERTS:
-            # This alert stands for all further subjects. It ends when it was told.
+            # This alert stands for all further subjects. It is closed from the start, so it is deleted once it is told.
             key, text, subject, overflow = alert_key(condition, ""), f"{subject}: {text}", "", True
         text, known = cut(text, _TEXT_BYTES), self._state.alerts.get(key)
         if known is not None and not known.closed_ms:
@@ -283,7 +283,7 @@ class Alerts(Part):
         self._put(key, Alert(condition, subject, opened, text, at, closed, count, run, owner, channels, channels), at)
 
     def _close(self, condition: Condition, subject: str, at: int) -> None:
-        """Tell the channels that the condition has ended. While a silence holds, only those that know of it."""
+        """Tell the channels that the condition has ended. If the alert is silenced, only those that were told of it."""
         key = alert_key(condition, subject)
         alert = self._state.alerts.get(key)
         if alert is None or alert.closed_ms:
@@ -293,7 +293,7 @@ class Alerts(Part):
         self._put(key, changed(alert, closed_ms=at, untold=untold), at)
 
     def _put(self, key: str, alert: Alert, at: int) -> None:
-        """Set an alert. A closed one that every channel knows of is deleted."""
+        """Set an alert. A closed one whose end every channel was told is deleted."""
         known = self._state.alerts.get(key)
         if alert.closed_ms and not alert.untold:
             if known is not None:
@@ -418,7 +418,7 @@ class Alerts(Part):
 
 
 def matches(silence: Silence, alert: Alert) -> bool:
-    """Whether a silence matches an alert, at whatever time."""
+    """Whether a silence matches an alert. Its times do not count."""
     return (
         silence.condition in (None, alert.condition)
         and (not silence.subject or fnmatchcase(alert.subject, silence.subject))

@@ -12,8 +12,8 @@ from jobcloud.scheduler.state import State
 class AppVersions(Part):
     """Numbers the configurations of each app, and keeps the newest ones (`Policy.app_versions`).
 
-    Equal configurations have one number, so an app that goes back to an earlier version has its number. An app that a
-    build without versions has registered has none until it changes.
+    Equal configurations have one number: an app that goes back to an earlier version gets this version's number. If an
+    app was registered by an older build, which had no versions, its first version is made when it changes.
     """
 
     def __init__(self, state: State) -> None:

@@ -21,7 +21,6 @@ from jobcloud.scheduler.timetable import latest, latest_ones, utc
 #: the maximum number of fire times that wait for one job, and of jobs for which fire times wait
 MAX_TIMES = 1_000
 MAX_JOBS = 100
-# Shards of other jobs come first.
 _TERMS = Terms(priority=-MAX_PRIORITY, backfill=True)
 _OF_FIRE_TIMES = (Cause.CRON, Cause.CATCH_UP)
 
@@ -31,8 +30,8 @@ def missing(
 ) -> tuple[tuple[int, ...], bool]:
     """The fire times of a job in a range that are not `known`, and whether there are more.
 
-    Both ends belong to the range. At most `limit` fire times are returned, in the order in which their runs are to
-    follow. The function takes up to a millisecond for each fire time, so it is not called on the scheduler's thread.
+    Both ends belong to the range. At most `limit` fire times are returned, in the order in which their runs should
+    begin. The function takes up to a millisecond for each fire time, so it is not called on the scheduler's thread.
     Raises Conflict for a resident job.
     """
     check(job)
@@ -66,7 +65,7 @@ class Backfills(Part):
         self._firings = firings
 
     def backfill(self, event: BackfillJob) -> None:
-        """Put fire times without a run behind the fire times that wait already.
+        """Append fire times that have no run to those that wait already.
 
         Fire times that the timetable has not handled yet are left to the timetable. Raises Conflict or NotFound.
         """
@@ -86,7 +85,7 @@ class Backfills(Part):
         if not before.times and len(self._state.backfills) >= MAX_JOBS:
             raise Conflict(f"{MAX_JOBS} jobs have a backfill", field="jobName", fix="let one of them end first")
         self._state.put(Kind.BACKFILL, job.key, Backfill((*before.times, *times), event.at_once))
-        text = f"{len(times)} fire times from {utc(min(times))} to {utc(max(times))} are filled in"
+        text = f"backfill: {len(times)} fire times from {utc(min(times))} to {utc(max(times))} wait for their runs"
         self._state.publish(event.at, Topic.CONFIG, text, job=job.key)
 
     def cancel(self, event: CancelBackfill) -> None:

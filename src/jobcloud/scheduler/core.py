@@ -375,7 +375,6 @@ class Scheduler:
         """Check every invariant. Raises AssertionError, which names the broken one.
 
         The invariants hold only between two events.
-
         `matcher=False` leaves out the matcher's own check, which takes more time than all others.
         """
         invariants.check(self._state)

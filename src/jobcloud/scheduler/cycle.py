@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from itertools import islice
 
-from jobcloud.config import DELIMITER
+from jobcloud.config import DELIMITER, MAX_PRIORITY
 from jobcloud.messages import (
     Accept,
     Decline,
@@ -211,6 +211,8 @@ class Cycle(Part):
         jobs = self._state.jobs
 
         def priority(firing: Firing) -> int:
+            if firing.terms.backfill:
+                return -MAX_PRIORITY - 1  # below each job
             given = firing.terms.priority
             return jobs[firing.job].priority if given is None else given
 

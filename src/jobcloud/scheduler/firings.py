@@ -23,8 +23,8 @@ _NOT_BEGUN = (ShardState.WAITING, ShardState.CANCELLED)
 _ENDED = tuple(state for state in ShardState if state.ended)
 
 
-# The maximum number of earlier attempts that are kept of a job's ended firings. It applies to `kept` and to `dead`
-# separately. In each of them, the newest firing with attempts keeps its attempts in any case.
+# The maximum number of earlier attempts in a job's ended firings, for `kept` and `dead` separately. The newest firing
+# of each keeps its attempts in any case.
 MOST_ATTEMPTS = 10_000
 
 
@@ -154,7 +154,7 @@ class Firings(Part):
     # ------------------------------------------------------------------------------------------------- resident jobs
 
     def resident(self, job: str) -> Firing | None:
-        """The firing of a resident job, if it is to run. None if the job is disabled, or while an older firing ends."""
+        """The firing of a resident job. None if the job is disabled, or if shards of an older firing have not ended."""
         unfinished = self._state.queue.unfinished(job)
         found = unfinished[0] if unfinished else None
         return found if found is not None and found.cause is Cause.DAEMON and self._state.wanted(found) else None

@@ -56,7 +56,7 @@ class Policy:
     offer_hold_ms: int = 5_000
     max_offers: int = 100_000
     decline_refuse_ms: int = 5_000
-    #: replaces decline_refuse_ms while no shard waits and offers only serve to discover new agents
+    #: replaces decline_refuse_ms while no shard waits: offers then only serve to discover new agents
     roaming_refuse_ms: int = 60_000
     #: a firing that is handled later than this after its due instant counts as missed
     misfire_threshold_ms: int = 5_000
@@ -66,8 +66,8 @@ class Policy:
     history: int = 50
     #: ended firings with DEAD shards kept per job, in addition to `history`
     max_dead: int = 100
-    #: shards in the ended firings kept per job; this limit holds for `history` and `max_dead` separately, and at least
-    #: one firing of each is kept
+    #: shards in the ended firings kept per job, for `history` and `max_dead` separately; the newest firing of each is
+    #: kept in any case
     max_ended_shards: int = 10_000
     reconcile_interval_ms: int = 900_000
     reconcile_first_ms: int = 1_000

@@ -10,6 +10,7 @@ import json
 import re
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sized
+from contextlib import suppress
 
 from jobcloud.config import Job, PartitionPolicy
 from jobcloud.messages import Accept, Acknowledge, Kind, SendFailed, Status, StatusReceived, Topic
@@ -163,15 +164,15 @@ class Tasks(Part):
             self._reconciliation.orphans[update.task_id] = known  # its kill is being repeated already
             return
         self._reconciliation.end_orphan(update.task_id, update.agent_id, at)
-        text = f"killing {self._orphan_kind(update.task_id)} {update.task_id}"
+        text = f"killing the orphan task {update.task_id}: {self._orphan_kind(update.task_id)}"
         self._state.publish(at, Topic.FAULT, text, task_id=update.task_id)
 
     def _orphan_kind(self, task_id: str) -> str:
-        try:
-            name = TaskName.parse(task_id)
-        except ValueError:
-            return "unknown task"
-        return "the replaced attempt" if name.job in self._state.jobs else "unknown task"
+        """The possible origin of a task without a record. The id names the job, but not the run."""
+        with suppress(ValueError):
+            if TaskName.parse(task_id).job in self._state.jobs:
+                return "a replaced attempt, or one that started after the backup that was restored"
+        return "its job is not registered"
 
     def _progress(self, task: Task, state: TaskState, update: Status, at: int) -> None:
         before = task
@@ -331,7 +332,7 @@ class Tasks(Part):
 
 
 def lost(task: Task, why: str) -> Ending:
-    """The end of a lost task. Mesos will not report it."""
+    """The end of a task that counts as lost without a report from Mesos."""
     end = status.TABLE[task.state, "TASK_LOST"]
     assert isinstance(end, End)
     return Ending(end, why)

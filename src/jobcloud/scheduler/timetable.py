@@ -19,8 +19,8 @@ from jobcloud.scheduler.tasks import Tasks
 # If the last handled fire time of a job is later than now by more than this, users are warned, and `jobcloud job
 # enable` lets the job fire again.
 AHEAD_MS = 60_000
-# If the last handled fire time of a job is later than now by more than this, an update lets the job fire again. The job
-# also fires again when it is enabled after it was disabled.
+# If the last handled fire time of a job is later than now by more than this, two things let the job fire again: an
+# update, and enabling it after it was disabled.
 REVIVED_MS = 86_400_000
 # The last second of the year 9999.
 _LAST_MS = 253_402_300_799_000
@@ -189,7 +189,7 @@ class Timetable(Part):
             return  # an instant fires once, also after a crash or a change of the job
         if cause is Cause.CRON:
             if fire_ms <= self._latest.get(job.key, -1) and self._firings.has_fired(job.key, fire_ms):
-                return  # the firing exists under another id, because the cluster has a new name
+                return  # ids contain the name of the cluster: if this has changed, the firing exists under another id
             self._latest[job.key] = max(fire_ms, self._latest.get(job.key, -1))
         for older in unfinished if replacing else ():
             self._tasks.cancel_firing(older, at, f"replaced by {firing.id}")

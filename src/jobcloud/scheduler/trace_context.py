@@ -27,7 +27,7 @@ class Context(NamedTuple):
 
 
 def parse(traceparent: str) -> Context | None:
-    """The span that a header names. None if the header is malformed: it is then to be ignored."""
+    """The span that a header names. None if the header is malformed: callers ignore such a header."""
     found = _FORM.fullmatch(traceparent)
     if found is None or not int(found[2], 16) or not int(found[3], 16) or (found[1] == "00" and found[5] is not None):
         return None

@@ -29,8 +29,8 @@ FORMAT = 1
 _MAX_HEADER_BYTES = 10_000
 # A damaged or foreign file must not fill the memory.
 _MAX_BODY_BYTES = 8 << 30
-# Leaders after the backup have used higher epochs. If the file of the epoch is lost and the clock is behind, this
-# distance keeps the new epoch above theirs.
+# Leaders after the backup have used higher epochs. A new epoch is above the recorded one, and not below a number made
+# from the clock (epochs.py). If the record is lost and the clock is behind, this distance keeps it above theirs.
 _EPOCHS_SINCE = 1_000
 _Entries = list[tuple[str, str, bytes]]
 _decoder: msgspec.msgpack.Decoder[_Entries] = msgspec.msgpack.Decoder(_Entries)
@@ -158,5 +158,5 @@ def _writes(before: StoredRecords, backup: Backup, now_ms: int) -> Iterator[Stor
 
 
 def unreadable(stored: StoredRecords) -> list[str]:
-    """The paths of entries that are not records. A backup lacks these entries."""
+    """The entries that are not records, each as "PATH PROBLEM". A backup lacks these entries."""
     return [f"{fault.path} {fault.problem}" for fault in stored.faults]

@@ -366,7 +366,8 @@ class Http(_Section):
     port: Port = Field(default=8899, description="a port, 0 for any free one")
     token_file: SecretFile | None = Field(default=None, description="a file that contains the token callers must send")
     hosts: Words = Field(
-        default=(), description="names by which clients call the API, in addition to http.host and loopback names"
+        default=(),
+        description="names by which clients call the API, in addition to http.host, http.advertise and loopback names",
     )
     advertise: str = Field(
         default="",

@@ -85,9 +85,9 @@ class Tracing:
         self._spans: Spans = Spans(options.cluster, options.ratio, options.shards)
         self._exporter = (open_exporter or _open_exporter)(options)
         self._events: deque[Event] = deque()
-        #: of the thread that publishes: the weights of all traces that were taken, and the traces without room
+        #: of the publishing thread alone: the weight of all traces taken, and the number of traces without room
         self._added = self._full = 0
-        #: of the thread that sends: the weights of the traces that have left the queue, and the spans
+        #: of the sending thread alone: the weight of all traces that left the queue, and the numbers of spans
         self._removed = self._sent = self._refused = 0
         self._fails = False
         self._wake = threading.Event()
@@ -166,7 +166,7 @@ class Tracing:
 
 
 def _weight(event: Event) -> int:
-    """The room that a trace takes in the queue. That of a run holds all its shards."""
+    """The room that a trace takes in the queue. The trace of a run is larger, because it holds all shards."""
     return 1 + len(event.firing.shards) // 10 if isinstance(event, RunTraced) else 1
 
 

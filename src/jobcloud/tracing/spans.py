@@ -28,9 +28,9 @@ from jobcloud.scheduler.trace_context import Context, span_id
 Event: TypeAlias = AttemptTraced | RunTraced
 _Attributes: TypeAlias = Mapping[str, str | int]
 
-#: the maximum number of attempts of a run that have spans, as one process counts
+#: the maximum number of attempts of a run that have spans; each leader counts from 0
 MAX_ATTEMPTS = 1_000
-# The runs whose attempts are counted, those with the latest ends of attempts.
+# Attempts are counted for this many runs: those in which an attempt ended last.
 _MAX_RUNS = 10_000
 _MESSAGE_BYTES = 1_000
 _SCOPE = InstrumentationScope("jobcloud", jobcloud.__version__)
@@ -40,7 +40,7 @@ _FINE = (End.SUCCEEDED, End.KILLED)
 
 
 class Spans:
-    """Makes the spans of a process. `ratio`: the fraction of runs that have a trace. `shards`: those with own spans."""
+    """Makes the spans of a process. `ratio`: the fraction of runs with a trace. `shards`: how many get spans."""
 
     def __init__(self, cluster: str, ratio: float, shards: int) -> None:
         self._ratio = ratio
@@ -168,7 +168,7 @@ class Spans:
         message: str = "",
         running_ms: int = 0,
     ) -> ReadableSpan:
-        """`parent` is the id of the parent's span, or "". `error` is the type of an error, or ""."""
+        """`parent` is the id of the parent span, or "". `error` is the type of an error, or ""."""
         values = {key: value if isinstance(value, int) else str(value) for key, value in attributes.items()}
         if error:
             values["error.type"] = error
@@ -194,7 +194,7 @@ def _sdk_context(context: Context) -> SpanContext:
 
 
 def _name(job: str) -> str:
-    """The name of a job in the name of a span, of which there must be few: without the part of an ad-hoc run."""
+    """The name of a job for the name of a span. Spans should have few names, so all ad-hoc runs of a name share one."""
     return split_key(job)[1].partition("~")[0]
 
 

@@ -911,9 +911,6 @@ def test_p15_ipv6_works() -> None:
         b"5 \nhello",
         b"\n\n\n",
         b"\xff\xfe\x00" * 10,
-        b"3\n\xff\xfe\xfd",
-        b"4\n{{{{",
-        b"0\n",
     ],
 )
 def test_p16_stream_that_is_not_recordio_is_ended_and_subscribed_again(garbage: bytes) -> None:
@@ -927,6 +924,29 @@ def test_p16_stream_that_is_not_recordio_is_ended_and_subscribed_again(garbage: 
         running.wait(Subscribed, 2)
         master.stream(1).send(update())
         running.wait(StatusReceived)
+
+
+@pytest.mark.parametrize("record", [b"", b"{{{{", b"\xff\xfe\xfd", b'{"type":"UPDATE","update":' + b"[" * 100_000])
+def test_p16_record_that_is_not_json_costs_this_record_alone(record: bytes) -> None:
+    def begin(stream: Stream) -> None:
+        accept_all(stream)
+        stream.chunk(b"%d\n%s" % (len(record), record))
+        stream.send(update())
+
+    with FakeMaster(on_subscribe=begin) as master, Running(master.address) as running:
+        running.wait(StatusReceived)
+        assert not running.receiver.all(Disconnected)
+
+
+def test_p16_first_record_that_is_not_json_ends_the_session() -> None:
+    def begin(stream: Stream) -> None:
+        if stream.number == 0:
+            stream.begin().chunk(b"4\n{{{{")
+        else:
+            accept_all(stream)
+
+    with FakeMaster(on_subscribe=begin) as master, Running(master.address) as running:
+        running.wait(Subscribed)
 
 
 def test_p16_events_before_malformed_chunks_are_delivered() -> None:

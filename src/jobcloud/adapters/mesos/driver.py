@@ -2,7 +2,8 @@
 
 Threads: one reads the event stream, and one makes the calls in order. With zk://, another detects the leading master.
 Back-pressure: while the receiver of events blocks, the stream is not read, and events wait at the master. Calls wait in
-the driver. Calls beyond MAX_WAITING_CALLS are returned as SendFailed.
+the driver. If more than MAX_WAITING_CALLS wait, the oldest ones are returned as SendFailed,
+and acknowledgements among them are dropped: Mesos repeats the updates.
 """
 
 # ruff: noqa: N802 - _Receiver has the method names that pymesos calls

@@ -29,7 +29,7 @@ from jobcloud.wire import FramingError
 def _without_side_effects() -> Iterator[None]:
     """Suppress side effects of the import: pymesos installs a log handler and a SIGINT handler.
 
-    A SIGINT handler can be installed on the main thread only.
+    On another thread than the main one, installing the SIGINT handler would make the import fail.
     """
     real = signal.signal
 
@@ -335,13 +335,19 @@ class HardenedDriver(MesosSchedulerDriver):  # type: ignore[misc]  # pymesos has
     # Events.
 
     def _take(self, session: Session, record: bytes) -> None:
-        """Handle one record of the stream. An error in the record or in its receiver affects this event alone."""
+        """Handle one record of the stream. An error in the record or in its receiver affects this event alone.
+
+        Only if the session cannot begin without the record, the session ends.
+        """
         if session.subscribed and self._started and self._guarded("an event", self._fast_path, record):
             return
         try:
             event = loads(record)
         except ValueError as error:
-            session.end(f"an event is not JSON: {error}")
+            # An agent resends an update until it is acknowledged. Such a record must not end each session.
+            _log.error("event ignored, because it is not JSON: %s", error)
+            if not session.subscribed:
+                session.end(f"its first event is not JSON: {error}")
             return
         kind = event.get("type") if isinstance(event, dict) else None
         if kind not in _EVENTS:

@@ -29,8 +29,8 @@ from jobcloud.wire import RecordReader
 PATH = "/api/v1/scheduler"
 DEFAULT_PORT = 5050
 _PIECE = 1 << 18
-# If this many bytes of an incomplete record have come, the stream counts as alive. Fewer bytes do not count, because a
-# stream whose record lengths are wrong would then never time out.
+# If this many bytes of an incomplete record have come, the stream counts as alive. Fewer bytes do not count: if a
+# record length is wrong, heartbeats look like parts of one long record, and the stream would never time out.
 _ALIVE_BYTES = 1 << 20
 _MAX_BODY = 1 << 16
 _MAX_REASON = 1000
@@ -171,7 +171,7 @@ class CallLine:
     def _write(self) -> list[CallFailed | None]:
         """Send the calls that may be sent now.
 
-        Returns the failures of calls that could not be sent. These calls were added after the calls in flight.
+        Returns the failures of calls that could not be sent. Their outcomes follow those of all calls in flight.
         """
         if not self._waiting or (self._in_flight and not self._answers.persistent and not self._closed):
             return []
@@ -375,8 +375,8 @@ class Session:
                 received += len(piece)
                 any_records = any_records or bool(records)
             if any_records or received >= _ALIVE_BYTES:
-                # The silence begins after the loop, because the receiver's work takes time in which the master is not
-                # silent.
+                # The time starts after the loop: while the receiver works, the stream is not read, and this does not
+                # count as silence.
                 silent_since, received = time.monotonic(), 0
 
     def _read(self, chunks: _Chunks | None, deadline: float) -> list[bytes]:

@@ -33,7 +33,7 @@ def backfill(
     cancel: Annotated[bool, typer.Option("--cancel", help="Forget the fire times that wait.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make a run for each past fire time of a job for which the scheduler has no run, or none any more.
+    """Make runs for past fire times of a job: those that had no run, or whose run is no longer kept.
 
     A run begins when the job has no other unfinished run, unless --at-once allows more. The command may be repeated.
     """

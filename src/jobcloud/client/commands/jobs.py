@@ -54,14 +54,14 @@ def add(
 
     See docs/job-configuration.md for the fields.
     """
-    from jobcloud.client.apps import Entry, check_twice, send
+    from jobcloud.client.apps import Entry, check_no_duplicates, send
 
     if not file and not fields:
         raise ConfigError("there is no job to add", field="FILE", fix="name a file, or give --set jobName=… etc.")
     configs = [one.config for one in read_jobs(file)] if file else [{}]
     with connect(ctx) as client:
         given = [Entry("job", with_team(config | assignments(fields), team_of(ctx))) for config in configs]
-        check_twice(given)
+        check_no_duplicates(given)
         send(client, given, create=True, enabled=not disabled)
         added = [client.job(entry.key) for entry in given]
     if as_json:

@@ -108,7 +108,9 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow the output until the task ends.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Print the output of a task, of a run or of an app. If a shard waits for its next attempt, that of the last one.
+    """Print the output of a task, of a run or of an app.
+
+    If a shard waits for its next attempt, the output of its last attempt is printed.
 
     Standard error of the task is printed to standard error, unless each line is marked.
     """

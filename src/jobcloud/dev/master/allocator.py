@@ -113,7 +113,10 @@ class Allocator:
     def recover(
         self, agent_id: str, framework_id: str, role: str, resources: Resources, refuse_ms: int = 0, at_ms: int = 0
     ) -> None:
-        """Free resources. For `refuse_ms` from now on, they are not offered to the same framework."""
+        """Free resources, and do not offer them to the same role of the framework for a while.
+
+        The time is `refuse_ms`, at least `interval_ms`. It ends earlier if more of the agent becomes free.
+        """
         self.charge(framework_id, role, resources, -1)
         agent = self.agents.get(agent_id)
         if agent is None or not resources:

@@ -30,7 +30,7 @@ _MAX_RETRY_AFTER_S = 3_600
 
 
 class Result(NamedTuple):
-    """`problem` is "" if the channel has taken the message. `retry_ms`: how long it wants to be left alone."""
+    """`problem` is "" if the channel has taken the message. `retry_ms`: the wait that it asks for (Retry-After)."""
 
     problem: str = ""
     retry_ms: int = 0

@@ -24,8 +24,8 @@ from jobcloud.config import team_of
 from jobcloud.model import OF_JOBS, Alert, AlertMessage, cut
 from jobcloud.server.alerts.channels import Channel
 
-# The maximum number of bytes of a text. WeCom refuses longer texts, Slack advises against them, DingTalk and Feishu
-# limit the whole request to 20,000 bytes, in which JSON may need two bytes for one.
+# The maximum number of bytes of a text. WeCom refuses longer texts, and Slack advises against them. DingTalk and Feishu
+# limit the whole request to 20,000 bytes, and JSON may need two bytes for a byte of text.
 _TEXT_BYTES = {"slack": 4_000, "dingtalk": 9_000, "wecom": 2_048, "feishu": 9_000}
 _ANSWER_BYTES = 200
 _JSON = {"Content-Type": "application/json; charset=utf-8"}

@@ -50,7 +50,7 @@ class Loop(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """A message to send. `done` takes the result and tells whether it is known now where it belongs.
+    """A message to send. `done` takes the result. It returns whether the result was accepted.
 
     `lead`: only the leader may send it.
     """
@@ -214,7 +214,7 @@ class Watch:
 
     def __init__(self, tell: Callable[[str, AlertMessage], None], now_ms: Callable[[], int]) -> None:
         self._tell, self._now_ms = tell, now_ms
-        #: what the core knows, and the epoch of this knowledge
+        #: condition → whether a problem was reported, and the epoch of the leader that was told
         self._reported: dict[Condition, bool] = {}
         self._epoch = -1
         self._opened: Alert | None = None
@@ -285,7 +285,10 @@ class _Sender:
             self._changed.notify_all()
 
     def add(self, job: _Job) -> None:
-        """Send a message, unless it waits. If it is being sent, this is needed only if its result is not accepted."""
+        """Send a message, unless the same attempt waits already.
+
+        If it is being sent now, the repeated request is dropped once the result is accepted (see `_perform`).
+        """
         with self._changed:
             if all(job.attempt != other.attempt for other in self._waiting):
                 self._waiting.append(job)

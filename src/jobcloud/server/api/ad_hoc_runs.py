@@ -18,9 +18,9 @@ router = APIRouter(tags=["runs"])
 
 @router.post("/runs", status_code=202, openapi_extra=json_body(AdHocConfig))
 def start_run(services: ServicesDep, body: JsonObject, response: Response, traceparent: TraceParent = "") -> StartedRun:
-    """Run a job once without registering it. The answer is the new run, or the app's ad-hoc run with the same key.
+    """Run a job once without registering it. The answer is the new run.
 
-    Then the status is 200.
+    If the app has an ad-hoc run with the same key, the answer is this run, with status 200.
     """
     job, terms = read_ad_hoc_run(body, services.options.job_urls, traceparent)
     before = services.snapshot()

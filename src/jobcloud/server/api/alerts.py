@@ -127,7 +127,7 @@ def test_channel(services: ServicesDep, channel: str) -> ChannelTest:
 
 @router.get("/silences")
 def list_silences(services: ServicesDep, query: Annotated[PageQuery, Parameter()]) -> SilenceList:
-    """The silences that have not ended, the one that ends first first."""
+    """The silences that have not ended, sorted by their ends."""
     known = services.loop.ask(_known)
     views = [_silence_view(name, silence) for name, silence in known.silences.items()]
     items, cursor = _SILENCES.page(sorted(views, key=_silence_place), _silence_place, query)

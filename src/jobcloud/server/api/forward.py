@@ -40,7 +40,8 @@ _OF_CONNECTION = frozenset(
         b"trailer", b"transfer-encoding", b"upgrade",
     }
 )  # fmt: skip
-# The leader would compare an origin with its own name, and trust the other headers about the client's address.
+# The standby has checked the origin; the leader would compare it with the leader's own name. The other headers could
+# tell the leader a false address of the client.
 _OF_CLIENT = frozenset(
     {b"host", b"origin", b"expect", b"forwarded", b"x-forwarded-for", b"x-forwarded-proto", b"x-real-ip", HOP_HEADER}
 )
@@ -57,7 +58,7 @@ class Forwarder:
         self._client: httpx.AsyncClient | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer with the leader's answer. Raises Problem if there is none, or if it is cut short."""
+        """Send the leader's answer to the client. Raises Problem if there is none, or if it is cut short."""
         address = self._leader()
         if not _ADDRESS.fullmatch(address):
             detail = "This scheduler is on standby, and it knows no leader that it can reach"

@@ -176,9 +176,9 @@ def remove_job(services: ServicesDep, job: Key, expected: Expected) -> None:
 def trigger_job(
     services: ServicesDep, job: Key, body: OptionalJsonObject, response: Response, traceparent: TraceParent = ""
 ) -> StartedRun:
-    """Fire a TRANSIENT job now. The answer is the new run, or the run that was triggered earlier with the same key.
+    """Fire a TRANSIENT job now. The answer is the new run.
 
-    Then the status is 200.
+    If a run was triggered with the same key before, the answer is that run, with status 200.
     """
     before = services.snapshot_of(job)
     terms = read_trigger(body, before.job(job), traceparent)

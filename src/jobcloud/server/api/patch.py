@@ -18,7 +18,7 @@ from jobcloud.server.api.services import reference
 
 V = TypeVar("V")
 
-#: ends the name of the schema of a patch
+#: the end of the name of each schema of a patch
 SUFFIX = "Patch"
 
 _MERGE_PATCH = "application/merge-patch+json"

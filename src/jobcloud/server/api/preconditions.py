@@ -82,7 +82,7 @@ async def _expected(
         _Header, Header(description="refuse the change unless the revision is one of these tags")
     ] = None,
 ) -> tuple[str, ...] | None:
-    """The revisions that If-Match accepts; None if it accepts any. A weak tag has none. Raises Problem."""
+    """The revisions that If-Match accepts; None if it accepts any. A weak tag accepts none. Raises Problem."""
     if if_match is None or (tags := _tags(request, "If-Match")) is None:
         return None
     return tuple(tag.text.partition(".")[0] for tag in tags if not tag.weak)

@@ -1,7 +1,8 @@
 """A standby's copy of the stored state, from which it answers reads.
 
 The copy is a scheduler restored from the store, as the next leader would restore it. Nobody sends it events, so it
-never changes. It is read again when a reader asks for a newer one: an idle standby reads nothing.
+never changes. If a reader asks for a newer state, a new copy is made. An idle standby reads nothing from
+the store.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ class Replica:
         return self.monotonic() - copy.read_at
 
     def copy(self, since: float = float("-inf")) -> Future[Copy]:
-        """A copy whose read began at or after `since`, by the monotonic clock, and that is not too old.
+        """A copy that is not too old, and whose read began at or after `since` (by the monotonic clock).
 
         The future may have the exception StoreError.
         """

@@ -17,9 +17,9 @@ from jobcloud.server.api.replica import Copy, Replica
 AGE_HEADER = b"jobcloud-standby-age-ms"
 # How long a reader waits for a copy of the state.
 _COPY_S = 30.0
-# A standby answers these requests itself: they concern this process, the history, or no state at all.
+# A standby answers these requests without a copy: they concern this process, the history, or no state at all.
 _OWN = re.compile(r"/metrics|/api/v1/(health|openapi\.json|cron/next|statistics|history/[^/]+)")
-# Reads of what is stored. Everything else of the leader is in its memory, such as offers, and in the files of agents.
+# These reads need stored data only. All others need the memory of the leader, such as offers, or files of agents.
 _STORED = re.compile(
     r"/api/v1/((apps|jobs)(/[^/]+)?|tasks|runs(/[^/]+(/shards/[^/]+(/attempts)?)?)?)"
 )  # fmt: skip
@@ -74,7 +74,7 @@ class Standby:
             return
 
         async def note(message: Message) -> None:
-            # Before the client knows of its write: its next read through this standby has to see the write.
+            # Set before the client learns of its write: its next read through this standby has to see the write.
             self._written_at = self._replica.monotonic()
             await send(message)
 

@@ -48,6 +48,11 @@ def dies(ctx):
     os._exit(9)
 
 
+def dies_when_killed(ctx):
+    wait_for_kill(ctx)
+    os._exit(9)
+
+
 class NotAJob:
     pass
 
