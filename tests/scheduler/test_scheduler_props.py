@@ -527,6 +527,8 @@ class World:
 
     def has_no_room(self, job: str) -> bool:
         """Whether a resident shard may lack room, or its job an app: the cluster may be too small."""
+        if self.scheduler.jobs[job].app_key not in self.scheduler.apps:
+            return True
         codes = {reason.code for reason in self.scheduler.explain(job, self.at).reasons}
         return bool(codes & {"short", "never", "fault"})
 

@@ -312,6 +312,7 @@ class Promise:
         self._recorded: set[str] = set()  # messages of alerts whose sending is recorded
         self._untold: dict[str, int] = {}  # alerts about ends of runs that the channel has to be told: since when
         self._told: set[str] = set()  # alerts that are open, as the channel knows
+        self._restored = False  # from a backup, which may contain alerts that the channel knows
 
     # ---- the store -------------------------------------------------------------------------------------------
 
@@ -364,13 +365,15 @@ class Promise:
         if condition is None or not known or repaired:
             return
         key = alert_key(condition, firing.job)
-        if (Kind.ALERT, key) not in batch:
+        alert = batch.get((Kind.ALERT, key))
+        if alert is None:
             self._world.violation(f"20: {firing.id} ends {firing.worst}, and no alert is stored with its end")
-        if key not in self._told:
+        elif key not in self._told and (alert.untold or not self._restored):
             self._untold.setdefault(key, self._world.now)
 
     def older_state(self) -> None:
         """A backup was restored. It may contain alerts that were told since."""
+        self._restored = True
         self._recorded.clear()
         self._untold.clear()
         self._told.clear()
