@@ -27,6 +27,7 @@ from tests.executor_kit import (
 )
 
 from jobcloud.executor import bundle
+from jobcloud.executor.output import TIMES_BYTES, TIMES_SUFFIX
 from jobcloud.executor.processes import oom_kills
 
 pytest_plugins = ["tests.executor_kit.fixtures"]
@@ -113,6 +114,7 @@ def test_flood_of_output_is_bounded_and_blocks_no_other_task(agent: FakeAgent, s
     assert agent.end("flood").state == "TASK_FINISHED"
     folder = executor.sandbox / "tasks" / "flood"
     sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
+    assert sizes.pop("stdout" + TIMES_SUFFIX) <= TIMES_BYTES
     assert len(sizes) == 2
     assert max(sizes.values()) <= 10 << 20
     (before,) = (int(name.rpartition(".")[2]) for name in sizes if name != "stdout")

@@ -34,7 +34,7 @@ def test_leader_and_standby_answer_scrapes(etcd_hosts: str, tmp_path: Path) -> N
     token.chmod(0o600)
     with DevCluster(agents=2) as cluster:
         pair = Pair(tmp_path, cluster.master, "etcd", etcd_hosts)
-        leader, standby = pair.products
+        leader, standby, _ = pair.products
         for product in pair.products:
             product.environ["JOBCLOUD_METRICS_TOKEN_FILE"] = str(token)
         try:

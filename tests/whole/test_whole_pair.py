@@ -39,7 +39,7 @@ class Pair:
                 "JOBCLOUD_ARTIFACTS_PORT": "0",
                 f"JOBCLOUD_{store.upper()}_SESSION_TIMEOUT": f"{SESSION_S}s",
                 f"JOBCLOUD_{store.upper()}_{_PLACE[store]}": f"test/{folder.name.replace('.', '-')}",
-                # Only the leader writes the context file, which holds the token.
+                # Of the same user, so the last one that started has written the context file with the token.
                 "JOBCLOUD_TOKEN": "t0ken-of-both",
                 "JOBCLOUD_HTTP_TOKEN_FILE": str(self._token(folder)),
             }
