@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
-from collections.abc import Callable
+import sqlite3
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -92,10 +96,36 @@ def test_page_reads_an_index_and_does_not_sort(database: Database, table: str, w
     analyse(database)
     of = {"runs": runs, "attempts": attempts}[table]
     middle = f"{START + 900_000:012x}" + "0" * 20
-    statement = queries.page_of(of, [*queries._where(of, wanted), of.c.id < middle], 51)
+    statement = queries.page_of(of, queries._where(of, wanted, middle), 51)
     found = plan(database, statement)
     assert index in found, found
     assert_no_sort(found)
+
+
+def _step(steps: Iterator[int]) -> int:
+    """Count a step. 0 lets the statement go on."""
+    return 0 * next(steps)
+
+
+def test_page_in_the_middle_of_a_range_reads_no_row_before_it(tmp_path: Path) -> None:
+    """Counted in steps of SQLite's virtual machine."""
+    database = Database(f"sqlite:///{tmp_path / 'history.db'}")
+    database.upgrade()
+    database.write(of_events([make_run(number, job="job1") for number in range(3_000)]))
+    wanted = Wanted(job="job1", since_ms=START, until_ms=START + 10**9)
+    found = []
+    with database.engine.connect() as connection:
+        for cursor in ("", f"{START + 900_000:012x}" + "0" * 20):
+            statement = queries.page_of(runs, queries._where(runs, wanted, cursor), 51)
+            steps = itertools.count()
+            raw = connection.connection.driver_connection
+            assert isinstance(raw, sqlite3.Connection)
+            raw.set_progress_handler(partial(_step, steps), 1)
+            assert len(connection.execute(statement).all()) == 51
+            found.append(next(steps))
+    database.close()
+    first, middle = found
+    assert middle < 2 * first
 
 
 # ------------------------------------------------------------------------------------------------ statistics

@@ -87,11 +87,11 @@ class Reader:
 
     def runs(self, wanted: Wanted, limit: int, cursor: str = "") -> tuple[list[Found], str]:
         """Runs, the newest fire time first, and the next cursor ("" at the end). `wanted.state` is a state of runs."""
-        return self._page(runs, [*_where(runs, wanted), *_equal(runs, state=wanted.state)], limit, cursor)
+        return self._page(runs, wanted, _equal(runs, state=wanted.state), limit, cursor)
 
     def attempts(self, wanted: Wanted, limit: int, cursor: str = "") -> tuple[list[Found], str]:
         """Attempts, the newest end first, and the next cursor ("" at the end). `wanted.state`: an End of status.py."""
-        return self._page(attempts, [*_where(attempts, wanted), *_equal(attempts, outcome=wanted.state)], limit, cursor)
+        return self._page(attempts, wanted, _equal(attempts, outcome=wanted.state), limit, cursor)
 
     def events(self, task_id: str, limit: int, cursor: str = "") -> tuple[list[Found], str]:
         """The states of one attempt, oldest first, and the next cursor ("" at the end)."""
@@ -119,13 +119,13 @@ class Reader:
             found[name].duration, found[name].queued = durations.get(name), queued.get(name)
         return [found[name] for name in page], page[-1] if len(names) > limit else ""
 
-    def _page(self, table: Table, where: list[ColumnElement[bool]], limit: int, cursor: str) -> tuple[list[Found], str]:
-        if cursor:
-            if not _CURSOR.fullmatch(cursor):
-                raise ConfigError("is not a cursor of this server", field="cursor", fix="pass nextCursor of a page")
-            where = [*where, table.c.id < cursor]
+    def _page(
+        self, table: Table, wanted: Wanted, more: list[ColumnElement[bool]], limit: int, cursor: str
+    ) -> tuple[list[Found], str]:
+        if cursor and not _CURSOR.fullmatch(cursor):
+            raise ConfigError("is not a cursor of this server", field="cursor", fix="pass nextCursor of a page")
         with self.connect() as connection:
-            found = connection.execute(page_of(table, where, limit + 1)).all()
+            found = connection.execute(page_of(table, [*_where(table, wanted, cursor), *more], limit + 1)).all()
         rows: list[Found] = [row._asdict() for row in found[:limit]]
         return rows, str(rows[-1]["id"]) if len(found) > limit else ""
 
@@ -168,12 +168,18 @@ def _equal(table: Table, **values: str) -> list[ColumnElement[bool]]:
     return [table.c[name] == value for name, value in values.items() if value]
 
 
-def _where(table: Table, wanted: Wanted) -> list[ColumnElement[bool]]:
+def _where(table: Table, wanted: Wanted, cursor: str = "") -> list[ColumnElement[bool]]:
+    """The conditions. The rows are those before `cursor`, if it is given.
+
+    There is at most one upper bound. Of two, SQLite searches the index by the first one, and reads all rows between
+    them.
+    """
     found = _equal(table, run_id=wanted.run, job=wanted.job, app=wanted.app, team=wanted.team)
     if wanted.since_ms:
         found.append(table.c.id >= prefix(wanted.since_ms))
-    if wanted.until_ms:
-        found.append(table.c.id < prefix(wanted.until_ms))
+    bounds = [bound for bound in (prefix(wanted.until_ms) if wanted.until_ms else "", cursor) if bound]
+    if bounds:
+        found.append(table.c.id < min(bounds))
     return found
 
 
