@@ -112,6 +112,14 @@ class Api:
         assert answer.is_success, f"{method} {path}: {answer.status_code} {answer.text[:500]}"
         return answer.json()
 
+    def job_names(self) -> Iterator[str]:
+        cursor = ""
+        while True:
+            page = self.send("GET", "jobs", params={"limit": 1_000, "cursor": cursor})
+            yield from (job["jobName"] for job in page["items"])
+            if not (cursor := page["nextCursor"]):
+                return
+
     def counts(self) -> dict[str, int]:
         found: dict[str, int] = self.send("GET", f"http://127.0.0.1:{self.port}/counts")
         return found
@@ -259,7 +267,7 @@ def _load(argv: list[str], seconds: float, names: str) -> dict[str, Any]:
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     with world(arguments.jobs, arguments.tasks, arguments.launches) as api:
-        names = json.dumps([job["jobName"] for job in api.send("GET", "jobs")["items"]])
+        names = json.dumps(list(api.job_names()))
         assert len(json.loads(names)) == arguments.jobs
         argv = [sys.executable, __file__, "--load", str(api.port), str(arguments.rate)]
         checked = _load(argv, 5, names)
