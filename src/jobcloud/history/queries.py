@@ -171,8 +171,8 @@ def _equal(table: Table, **values: str) -> list[ColumnElement[bool]]:
 def _where(table: Table, wanted: Wanted, cursor: str = "") -> list[ColumnElement[bool]]:
     """The conditions. The rows are those before `cursor`, if it is given.
 
-    There is at most one upper bound. Of two, SQLite searches the index by the first one, and reads all rows between
-    them.
+    There is at most one upper bound. Of two, SQLite 3.40 searches the index by the first one, and reads all rows
+    between them.
     """
     found = _equal(table, run_id=wanted.run, job=wanted.job, app=wanted.app, team=wanted.team)
     if wanted.since_ms:
