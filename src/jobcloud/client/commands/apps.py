@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +12,6 @@ from jobcloud.client import render
 from jobcloud.client.commands.connection import connect
 from jobcloud.client.commands.exit_codes import Exit
 from jobcloud.client.commands.options import AppName, AsJson, key_of, team_of
-from jobcloud.errors import NotFound
 
 if TYPE_CHECKING:
     from jobcloud.client.http import Client
@@ -121,13 +119,8 @@ def rollback(
 
     limit, key = parse_s(timeout, "--timeout"), key_of(ctx, app, "app")
     with connect(ctx) as client:
-        known = client.versions(key)
-        if not version:
-            earlier = itertools.dropwhile(lambda one: not one["current"], known)
-            version = next((one["number"] for one in itertools.islice(earlier, 1, None)), 0)
-        if not version:
-            raise NotFound(f"app {key} has no earlier version", field="VERSION", fix="see `jobcloud app versions`")
         client.roll_back(key, version)
+        version = next(one["number"] for one in client.versions(key) if one["current"])
         if not as_json:
             render.say(f"app {key} has version {version} again")
         _follow(client, key, limit, wait=wait, as_json=as_json, command=f"jobcloud app rollback {key} {version}")

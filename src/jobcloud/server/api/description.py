@@ -9,7 +9,8 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from jobcloud.server.api.apply import ApplyBody
-from jobcloud.server.api.guard import OPEN_PATHS, READS
+from jobcloud.server.api.forward import READS
+from jobcloud.server.api.guard import OPEN_PATHS
 from jobcloud.server.api.patch import SUFFIX, patch_schema
 from jobcloud.server.api.problems import MEDIA_TYPE, SLUGS
 from jobcloud.server.api.schema import (

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 #: marks a request that a standby has passed on, so that no other standby passes it on again
 HOP_HEADER = b"jobcloud-forwarded"
 RETRY = {"Retry-After": "2"}
-_READS = frozenset({"GET", "HEAD", "OPTIONS"})
+#: methods that change nothing
+READS = frozenset({"GET", "HEAD", "OPTIONS"})
 _MAX_FORWARDS = 200
 _CONNECT_S = 3.0
 # The leader may fetch a package for 10 minutes before it answers. A stream sends a sign of life every 15 s.
@@ -132,7 +133,7 @@ class _Exchange:
 
     def failed(self, why: str) -> Problem:
         """The problem of an exchange that has no answer."""
-        unsure = self._sent and self._scope["method"] not in _READS
+        unsure = self._sent and self._scope["method"] not in READS
         outcome = "The request may still take effect: check before you repeat it." if unsure else "Nothing was changed."
         detail = f"The leader at {self.address} gave no answer: {why[:300]}. {outcome}"
         return Problem("unavailable", detail, headers=RETRY)

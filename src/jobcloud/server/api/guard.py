@@ -21,6 +21,7 @@ from jobcloud.errors import ConfigError
 from jobcloud.server.api.body import MAX_APPLY_BYTES, MAX_JSON_BYTES
 from jobcloud.server.api.elastic_job.access import LOGIN_PATH, is_elastic_job, is_local, token_of
 from jobcloud.server.api.elastic_job.answers import answer as answer_to
+from jobcloud.server.api.forward import READS
 from jobcloud.server.api.problems import Issue, Problem, from_error
 from jobcloud.server.api.replica import answering_from
 from jobcloud.server.api.standby import Standby
@@ -30,7 +31,6 @@ from jobcloud.server.settings import is_loopback
 log = logging.getLogger(__name__)
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
-READS = frozenset({"GET", "HEAD", "OPTIONS"})
 # Resources that need no token.
 OPEN_PATHS = frozenset({"/api/v1/health", "/api/v1/openapi.json"})
 METRICS_PATH = "/metrics"

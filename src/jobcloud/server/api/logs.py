@@ -10,7 +10,7 @@ from fastapi import APIRouter, Header, Response
 from fastapi import Query as Parameter
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
 from jobcloud.errors import NotFound, Unavailable
 from jobcloud.executor.output import TIMES_BYTES, TIMES_SUFFIX
@@ -18,7 +18,7 @@ from jobcloud.server.api.attempts import find_attempt
 from jobcloud.server.api.follow import Source, Time, decode, parse_times, times_of_lines
 from jobcloud.server.api.ports import LogChunk, LogRequest
 from jobcloud.server.api.problems import Issue, Problem, invalid
-from jobcloud.server.api.schema import Instant, Number, Query, RunId, TaskId, View
+from jobcloud.server.api.schema import GivenInstant, Instant, Number, Query, RunId, TaskId, View
 from jobcloud.server.api.services import Services, ServicesDep
 from jobcloud.server.api.streams import EventStream
 from jobcloud.server.api.tasks import find_task, state_of
@@ -77,7 +77,7 @@ class LogQuery(Query):
     limit: int = Field(65_536, ge=1, le=_MAX_BYTES, description="bytes")
     tail: int | None = Field(None, ge=1, le=10_000, description="lines from the end, instead of an offset")
     times: bool = Field(False, description="also tell when the lines were written")
-    since: AwareDatetime | None = Field(
+    since: GivenInstant | None = Field(
         None, description="begin with the first line at or after this instant, if times are known; not with a tail"
     )
 
@@ -169,12 +169,11 @@ async def _stream(services: Services, wanted: _Wanted, query: LogQuery, last_eve
 
 async def _begun(services: Services, wanted: _Wanted, query: LogQuery) -> tuple[_Wanted, Sequence[Time]]:
     """The request from `since` on, and the times of the stream if they are wanted. Raises NotFound, Unavailable."""
-    times = await _times(services, wanted) if query.times or query.since else []
+    times = await _times(services, wanted) if query.times or query.since is not None else []
     if query.since is not None and times:
-        since = query.since.timestamp() * 1000
         # If all lines are older, there is nothing yet to read: the offset is beyond every byte so far.
         size = (await _read_existing(services, _part(wanted, wanted.request.stream, 1))).size
-        offset = next((time.offset for time in times if time.at_ms >= since), size)
+        offset = next((time.offset for time in times if time.at_ms >= query.since), size)
         wanted = replace(wanted, request=replace(wanted.request, offset=offset))
     return wanted, times
 
@@ -270,7 +269,7 @@ def _range(query: LogQuery) -> tuple[int, int]:
     """The offset and the limit in bytes. Raises Problem."""
     if query.tail and query.offset:
         raise invalid([Issue("tail", "cannot be combined with an offset", "leave one of them out")])
-    if query.since and (query.tail or query.offset):
+    if query.since is not None and (query.tail or query.offset):
         raise invalid([Issue("since", "cannot be combined with a tail or an offset", "leave one of them out")])
     return (-_MAX_BYTES, _MAX_BYTES) if query.tail else (query.offset, query.limit)
 

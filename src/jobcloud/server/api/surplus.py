@@ -13,7 +13,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from jobcloud.server.api.guard import READS
+from jobcloud.server.api.forward import READS
 from jobcloud.server.api.problems import Issue, invalid
 
 
