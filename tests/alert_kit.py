@@ -8,10 +8,11 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 from tests.core_world import make_app, make_job, make_offer, make_status
+from tests.http_kit import QuietServer
 
 from jobcloud.adapters.memory import MemoryServer, MemoryStore
 from jobcloud.messages import (
@@ -70,13 +71,7 @@ class Receiver:
             def log_message(self, *args: Any) -> None:
                 pass
 
-        class Http(ThreadingHTTPServer):
-            daemon_threads = True
-
-            def handle_error(self, *args: Any) -> None:
-                """Ignored: the client may end the connection."""
-
-        self._http = Http(("127.0.0.1", 0), Handler)
+        self._http = QuietServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._http.server_address[1]}/hook"
         threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 

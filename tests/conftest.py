@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import structlog
@@ -16,6 +16,9 @@ from hypothesis import Phase, settings
 
 from jobcloud.adapters.memory import MemoryServer, MemoryStore
 from jobcloud.ports import LastingStore
+
+if TYPE_CHECKING:
+    from tests.whole_kit import Product
 
 # The same processors as in production. structlog's default spends half a second on each traceback, because it renders
 # every local variable.
@@ -167,6 +170,17 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 @pytest.fixture
 def seed() -> int:
     return run_seed()
+
+
+@pytest.fixture
+def dev(tmp_path: Path) -> Iterator[Product]:
+    """The product in a folder of its own. Its processes end with the test."""
+    from tests.whole_kit import Product, processes_with, until
+
+    product = Product(tmp_path)
+    yield product
+    product.end()
+    until(lambda: not processes_with(str(tmp_path)), "the process tree to end")
 
 
 OpenStore = Callable[[], LastingStore]

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
-from tests.whole_kit import ROOT, Product, processes_with, until
+from tests.whole_kit import ROOT, Product, until
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
@@ -17,14 +16,6 @@ LINES = [
     shlex.split(line, comments=True) for language, text in BLOCKS if language == "sh" for line in text.splitlines()
 ]
 APP_COMMANDS = [line[1:] for line in LINES if line[0] == "jobcloud" and line[1] != "scheduler"]
-
-
-@pytest.fixture
-def dev(tmp_path: Path) -> Iterator[Product]:
-    product = Product(tmp_path)
-    yield product
-    product.end()
-    until(lambda: not processes_with(str(tmp_path)), "the process tree to end")
 
 
 def write_app(folder: Path) -> None:

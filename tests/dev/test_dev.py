@@ -19,14 +19,6 @@ from tests.whole_kit import Product, attempts, executors_of, processes_with, sch
 pytestmark = pytest.mark.dev_cluster
 
 
-@pytest.fixture
-def dev(tmp_path: Path) -> Iterator[Product]:
-    product = Product(tmp_path)
-    yield product
-    product.end()
-    until(lambda: not processes_with(str(tmp_path)), "the process tree to end")
-
-
 def start(dev: Product, *options: str) -> int:
     """Start `jobcloud dev`. Returns the pid of the root process."""
     root = dev.start("dev", *options, "--data", str(dev.data), "--port", str(dev.port))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -12,18 +10,10 @@ pytest.importorskip("opentelemetry.sdk")
 pytest.importorskip("opentelemetry.exporter.otlp.proto.http")
 
 from tests.tracing_kit import Receiver, attributes
-from tests.whole_kit import Product, processes_with, until
+from tests.whole_kit import Product, until
 
 pytestmark = pytest.mark.dev_cluster
 CALLER = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-
-
-@pytest.fixture
-def dev(tmp_path: Path) -> Iterator[Product]:
-    product = Product(tmp_path)
-    yield product
-    product.end()
-    until(lambda: not processes_with(str(tmp_path)), "the process tree to end")
 
 
 def test_script_and_its_run_belong_to_the_trace_of_the_command(dev: Product) -> None:

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.http_kit import QuietServer
 
 from jobcloud.cron import Schedule
 from jobcloud.executor import bundle
@@ -228,16 +229,9 @@ class FakeAgent:
             def log_message(self, *args: Any) -> None:
                 pass
 
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-            allow_reuse_address = True
-
-            def handle_error(self, request: Any, client_address: Any) -> None:
-                pass
-
         self._release_port()
         if self._socket_path is None:
-            self._server = Server(("127.0.0.1", self._port), Handler)
+            self._server = QuietServer(("127.0.0.1", self._port), Handler)
             self._port = self._server.server_address[1]
             if self._tls is not None:
                 self._server.socket = self._tls.wrap_socket(self._server.socket, server_side=True)

@@ -4,21 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from tests.whole_kit import Product, processes_with, scheduler_of, until
+from tests.whole_kit import Product, scheduler_of, until
 
 pytestmark = pytest.mark.dev_cluster
-
-
-@pytest.fixture
-def dev(tmp_path: Path) -> Iterator[Product]:
-    product = Product(tmp_path)
-    yield product
-    product.end()
-    until(lambda: not processes_with(str(tmp_path)), "the process tree to end")
 
 
 def past(dev: Product, kind: str) -> dict[str, str]:
