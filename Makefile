@@ -15,7 +15,7 @@ help: ## List the targets
 
 # ------------------------------------------------------------------------------------------------ run and test
 
-.PHONY: run test test-mesos test-zookeeper test-etcd test-sql debug-test
+.PHONY: run test test-mesos test-zookeeper test-etcd test-oidc test-browser test-sql debug-test
 run: $(VENV)/.server ## Run a cluster, a scheduler and a demo app on this machine, until Ctrl-C
 	$(BIN)/jobcloud dev --demo $(ARGS)
 
@@ -29,10 +29,18 @@ test-mesos: $(VENV)/.tests ## Run the tests on a real Mesos; JOBCLOUD_TEST_MESOS
 	JOBCLOUD_TEST_NO_SKIP=1 $(BIN)/python -m pytest -m mesos $(ARGS)
 
 test-zookeeper: $(VENV)/.tests ## Run the tests on a real ZooKeeper (apt-get install zookeeper)
-	JOBCLOUD_TEST_NO_SKIP=1 $(BIN)/python -m pytest -m zookeeper $(ARGS)
+	JOBCLOUD_TEST_NO_SKIP=1 $(BIN)/python -m pytest -m "zookeeper and not browser" $(ARGS)
 
 test-etcd: $(VENV)/.tests ## Run the tests on a real etcd (apt-get install etcd-server)
 	JOBCLOUD_TEST_NO_SKIP=1 $(BIN)/python -m pytest -m etcd $(ARGS)
+
+# Node 20 or newer.
+test-oidc: $(VENV)/.tests ## Run the tests with a real OpenID provider (apt-get install nodejs npm chromium)
+	JOBCLOUD_TEST_NO_SKIP=1 $(BIN)/python -m pytest -m oidc $(ARGS)
+
+# One of them kills the leader of two schedulers with their state in ZooKeeper, and one is a linter from npm.
+test-browser: $(VENV)/.tests ## Run the tests in a real browser (apt-get install chromium nodejs npm zookeeper)
+	JOBCLOUD_TEST_NO_SKIP=1 $(BIN)/python -m pytest -n $(WORKERS) -m "browser and not oidc" $(ARGS)
 
 test-sql: $(VENV)/.tests ## Run the tests on a real PostgreSQL and MariaDB (apt-get install postgresql mariadb-server)
 	JOBCLOUD_TEST_NO_SKIP=1 $(BIN)/python -m pytest -m sql $(ARGS)
@@ -67,6 +75,14 @@ prose: ## Count odd English phrases; ARGS='--list FILE' shows them
 docs: $(VENV)/.server ## Write the generated documents anew
 	$(BIN)/python tools/state_pictures.py
 	$(BIN)/python tools/field_tables.py
+	$(BIN)/python tools/right_tables.py
+
+.PHONY: vendor pictures
+pictures: $(VENV)/.tests ## Take the pictures of the console in docs/pictures (apt-get install chromium)
+	$(BIN)/python tools/console_pictures.py
+
+vendor: ## Fetch the JavaScript libraries of the console from npm
+	$(PYTHON) tools/vendor.py
 
 # The wheel is built from the sdist, so that neither the checkout nor the editable install takes part.
 build: $(VENV)/.tests ## Build the sdist, and from it the wheel, into build/dist
@@ -120,7 +136,7 @@ executor-soak: $(VENV)/.tests ## Run 100,000 executions through one executor: sp
 
 # ------------------------------------------------------------------------------------------------ benchmarks
 
-.PHONY: bench bench-gate bench-stores bench-history bench-api bench-end-to-end bench-dev-cluster bench-plots bench-plan bench-quality
+.PHONY: bench bench-gate bench-stores bench-history bench-api bench-consoles bench-pages bench-end-to-end bench-dev-cluster bench-plots bench-plan bench-quality
 bench: $(VENV)/.tests ## Time a scheduling cycle and the matcher
 	$(BIN)/python bench/bench_cycle.py
 	$(BIN)/python bench/bench_wide.py
@@ -134,6 +150,12 @@ bench-history: $(VENV)/.tests ## Measure the cost of the history, and of a page 
 
 bench-api: $(VENV)/.tests ## Compare the p99 of list, detail and trigger with a bare route, on a busy scheduler (5 minutes)
 	$(BIN)/python bench/bench_api.py $(ARGS)
+
+bench-consoles: $(VENV)/.tests ## Measure what ten open consoles cost at 1,500 notices a second (2 minutes)
+	$(BIN)/python bench/bench_consoles.py $(ARGS)
+
+bench-pages: $(VENV)/.tests ## Measure the list of 10,000 jobs in a browser, next to a bare page (1 minute)
+	$(BIN)/python bench/bench_pages.py $(ARGS)
 
 bench-stores: $(VENV)/.tests ## Compare the ZooKeeper and etcd stores on real servers; ARGS='--servers 3' (minutes)
 	$(BIN)/python bench/bench_stores.py $(ARGS)

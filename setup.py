@@ -9,8 +9,9 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 debug = os.environ.get("JOBCLOUD_DEBUG") == "1"
-flags = ["-O1" if debug else "-O3"]
+flags = ["-O1"] if debug else ["-O3", "-g0"]  # symbols for a debugger take four times the space of the code
 setup(
+    options={"build_ext": {"parallel": 3}},
     ext_modules=cythonize(
         [
             Extension(
@@ -34,5 +35,5 @@ setup(
             "embedsignature": True,
             "autotestdict": False,  # stubtest would ask for it in the stub
         },
-    )
+    ),
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
 import io
 import itertools
 import threading
@@ -24,13 +23,16 @@ from jobcloud.ports import StoredFault
 from jobcloud.scheduler import Policy, Scheduler, Stored
 from jobcloud.scheduler.launch import Artifacts
 from jobcloud.server.api import ApiOptions, Notices, create_api
+from jobcloud.server.api.headers import Https
 from jobcloud.server.listener import Limits, Listener, listen
 from jobcloud.server.packages import PackageStore
+from jobcloud.server.tls import ServerTls
 
 T = TypeVar("T")
 
 START = 1_700_000_000_000
 _LIMITS = Limits()
+_HTTPS = Https()
 ARTIFACTS = Artifacts("http://artifacts.test", "e" * 64, "executor.zip", "true")
 
 
@@ -47,6 +49,10 @@ class Health:
     @property
     def well(self) -> bool:
         return self.leading and self.connected and not self.problem
+
+    @property
+    def code(self) -> str:
+        return "" if self.well else "failing" if self.problem else "disconnected" if self.leading else "standby"
 
 
 class FakeLoop:
@@ -115,17 +121,21 @@ def make_api(tmp_path: Path, loop: FakeLoop | None = None, **extra: Any) -> Fast
     options = extra.pop("options", ApiOptions())
     # The check of production starts a process for each upload.
     packages = extra.pop("packages", None) or PackageStore(tmp_path / "packages", check=inspect)
-    return create_api(loop or FakeLoop(), packages, options, notices=extra.pop("notices", Notices()), **extra)
+    notices = extra.pop("notices", Notices())
+    loop = loop or FakeLoop()
+    if isinstance(loop, FakeLoop):
+        extra.setdefault("directory", lambda: loop.scheduler.directory)
+    return create_api(loop, packages, options, notices=notices, **extra)
 
 
 @contextmanager
-def serving(app: Any, limits: Limits = _LIMITS) -> Iterator[str]:
+def serving(app: Any, limits: Limits = _LIMITS, tls: ServerTls | None = None, https: Https = _HTTPS) -> Iterator[str]:
     """Serve an app on a free loopback port; yields its URL."""
     socket = listen("127.0.0.1", 0, "http.port")
     port = socket.getsockname()[1]
-    listener = Listener(app, socket, limits)
+    listener = Listener(app, socket, limits, tls, https)
     try:
-        yield f"http://127.0.0.1:{port}"
+        yield f"{'http' if tls is None else 'https'}://127.0.0.1:{port}"
     finally:
         listener.stop()
 
@@ -148,9 +158,9 @@ def job_body(name: str = "hello", app: str = "demo", **changes: Any) -> dict[str
     } | changes
 
 
-# One event loop for all calls: creating one takes longer than most calls.
-_RUNNER = asyncio.Runner()
-atexit.register(_RUNNER.close)
+# One event loop for all calls: creating one takes longer than most calls. conftest.py closes it, because Python 3.12
+# starts no thread in functions of `atexit`, and the end of a loop needs one.
+RUNNER = asyncio.Runner()
 
 
 class InProcess(httpx.BaseTransport):
@@ -160,7 +170,7 @@ class InProcess(httpx.BaseTransport):
         self._transport = httpx.ASGITransport(app, raise_app_exceptions=strict)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        return _RUNNER.run(self._call(request))
+        return RUNNER.run(self._call(request))
 
     async def _call(self, request: httpx.Request) -> httpx.Response:
         asked = httpx.Request(request.method, request.url, headers=request.headers, content=request.read())

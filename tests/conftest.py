@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import structlog
+from httpx._config import DEFAULT_TIMEOUT_CONFIG
 from hypothesis import Phase, settings
 
 from jobcloud.adapters.memory import MemoryServer, MemoryStore
@@ -34,6 +37,10 @@ settings.register_profile("jobcloud", derandomize=True, deadline=None, database=
 settings.register_profile("no_shrinking", settings.get_profile("jobcloud"), phases=(Phase.explicit, Phase.generate))
 settings.load_profile("jobcloud")
 
+# httpx gives up after 5 seconds. A server of a test needs longer now and then, if the machine is busy.
+for _part in ("connect", "read", "write", "pool"):
+    setattr(DEFAULT_TIMEOUT_CONFIG, _part, 60.0)
+
 _FALLBACK_SEED = 20_260_101
 
 
@@ -55,6 +62,7 @@ def pytest_report_header() -> str:
 # How `pytest -n` splits the tests over its workers. The tests of a unit run in one worker, in order. Units start in the
 # order of collection, these files first: a long unit that starts last would leave the other workers idle.
 _LONGEST_FIRST = (
+    "tests/server/api/test_api_schema.py",
     "tests/dev/test_dev.py",
     "tests/history/test_servers.py",
     "tests/history/test_elastic_job_search.py",
@@ -69,7 +77,13 @@ _LONGEST_FIRST = (
     "tests/adapters/etcd/test_etcd_store.py",
     "tests/test_simulation.py",
     "tests/whole/test_misbehaviour.py",
+    "tests/whole/test_whole_teams.py",
     "tests/whole/test_whole_pair.py",
+    "tests/whole/test_whole_console.py",
+    "tests/whole/test_whole_java.py",
+    "tests/server/console/test_looks.py",
+    "tests/server/console/test_run_pages.py",
+    "tests/server/console/test_jobs_pages.py",
     "tests/executor/test_executor_misbehaviour.py",
     "tests/test_cron_oracles.py",
     "tests/match/test_match_mutants.py",
@@ -85,6 +99,7 @@ _TEST_BY_TEST = frozenset(
     {
         "tests/match/test_match_mutants.py",
         "tests/match/test_match_props.py",
+        "tests/server/api/test_api_schema.py",
         "tests/test_cron_oracles.py",
         "tests/test_simulation.py",
     }
@@ -135,15 +150,28 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return Units(config, log)
 
 
+# A browser under load sometimes loses a race that the test did not foresee. Such a test runs once more, and the closing
+# lines of pytest name it.
+_BROWSER_AGAIN = pytest.mark.flaky(reruns=1)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("browser") is not None:
+            item.add_marker(_BROWSER_AGAIN)
     if hasattr(config, "workerinput"):
         rank = {file: number for number, file in enumerate(_LONGEST_FIRST)}
         items.sort(key=lambda item: rank.get(item.nodeid.partition("::")[0], len(rank)))
 
 
 # The marks of tests that need a real server.
-_SERVERS = frozenset({"mesos", "zookeeper", "etcd", "sql"})
+_SERVERS = frozenset({"mesos", "zookeeper", "etcd", "oidc", "sql", "browser"})
 _skipped: list[tuple[str, frozenset[str]]] = []
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("browser") is not None and shutil.which("chromium") is None:
+        pytest.skip("needs a browser: apt-get install chromium")
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
@@ -165,6 +193,11 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if missed:
         print(f"\nJOBCLOUD_TEST_NO_SKIP={wanted}, but {len(missed)} tests were skipped: {', '.join(missed[:5])} …")
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_unconfigure() -> None:
+    if (kit := sys.modules.get("tests.api_kit")) is not None:
+        kit.RUNNER.close()
 
 
 @pytest.fixture

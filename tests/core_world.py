@@ -119,6 +119,13 @@ def apply(stored: Stored, writes: Iterable[Write]) -> None:
         Kind.ALERT: stored.alerts,
         Kind.ALERT_MESSAGE: stored.alert_messages,
         Kind.SILENCE: stored.silences,
+        Kind.TEAM: stored.teams,
+        Kind.ROLE: stored.roles,
+        Kind.USER: stored.users,
+        Kind.ACCESS_TOKEN: stored.access_tokens,
+        Kind.SESSION: stored.sessions,
+        Kind.POOL: stored.pools,
+        Kind.CALENDAR: stored.calendars,
     }
     for write in writes:
         if isinstance(write.record, Firing):  # the record of a wide firing has no shards
@@ -141,7 +148,9 @@ def copy_of(stored: Stored) -> Stored:
                   dict(stored.drains), dict(stored.shards), stored.restoration, dict(stored.attempts),
                   dict(stored.pauses), dict(stored.backfills), dict(stored.ad_hoc),
                   dict(stored.app_versions), dict(stored.alerts), dict(stored.alert_messages),
-                  dict(stored.silences))  # fmt: skip
+                  dict(stored.silences), dict(stored.teams), dict(stored.roles), dict(stored.users),
+                  dict(stored.access_tokens), dict(stored.sessions), dict(stored.pools),
+                  dict(stored.calendars))  # fmt: skip
 
 
 class CountingMatcher:

@@ -11,12 +11,16 @@ from tests.core_world import POLICY, START, Desk, make_app, make_job, make_offer
 
 from jobcloud.config import Resources
 from jobcloud.history.database import Database
-from jobcloud.history.rows import Event
+from jobcloud.history.rows import Describe, Event
+from jobcloud.history.samples import Sample, Sampled, TeamNumbers
 from jobcloud.history.tables import WRITTEN
 from jobcloud.messages import AttemptTraced, RunTraced, Trigger
 from jobcloud.model import Cause, Execution, Firing, Outcome, Shard, ShardState, Task, shards_of
+from jobcloud.scheduler import revisions
+from jobcloud.server.api.convert import config_json
 
 TRACED = replace(POLICY, traced=True)
+DESCRIBE = Describe(revisions.of_record, config_json)
 #: opens the database of a test, each time a new object
 OpenDatabase = Callable[..., Any]
 
@@ -45,13 +49,23 @@ def make_attempt(number: int = 0, **changes: Any) -> AttemptTraced:
 
 
 def make_run(
-    number: int = 0, state: ShardState = ShardState.FINISHED, job: str = "report", app: str = "shop"
+    number: int = 0,
+    state: ShardState = ShardState.FINISHED,
+    job: str = "report",
+    app: str = "shop",
+    since: int = START,
 ) -> RunTraced:
-    """A run of two shards that fired `number` seconds after START. The second shard ended in `state`."""
-    fire_ms = START + 1_000 * number
+    """A run of two shards that fired `number` seconds after `since`. The second shard ended in `state`."""
+    fire_ms = since + 1_000 * number
     shards = shards_of(Shard(state=ShardState.FINISHED, attempt=1), Shard(state=state, attempt=1))
     firing = Firing(f"{job}.{fire_ms}@test", job, 1, Cause.CRON, fire_ms, shards, ended_ms=fire_ms + 500)
     return RunTraced(firing, app)
+
+
+def make_sample(at: int, running: int, **teams: TeamNumbers) -> Sampled:
+    """The sample of the minute of `at`: running shards of the team `default`, which use half of the CPUs."""
+    own = TeamNumbers(5, 2, min(running, 1), running, 3, 2, Resources(4_000, 64_000))
+    return Sampled(at - at % 60_000, Sample(3, Resources(8_000, 640_000), {"default": own} | teams))
 
 
 def played() -> list[Event]:
@@ -97,5 +111,6 @@ def assert_no_sort(found: str) -> None:
 
 
 __all__ = [
-    "START", "OpenDatabase", "analyse", "assert_no_sort", "make_attempt", "make_run", "of", "plan", "played",
+    "DESCRIBE", "START", "OpenDatabase", "analyse", "assert_no_sort", "make_attempt", "make_run", "make_sample", "of",
+    "plan", "played",
 ]  # fmt: skip

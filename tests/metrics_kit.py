@@ -18,6 +18,7 @@ from jobcloud.server.clock import Clock
 from jobcloud.server.loop import Health, Phase
 from jobcloud.server.metrics import MeasuredScheduler, Metrics, Tally
 from jobcloud.server.metrics.exposition import Sources
+from jobcloud.server.tls import ServerTls
 
 T = TypeVar("T")
 OPENMETRICS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
@@ -35,7 +36,10 @@ class MeasuredWorld:
         self.warnings: tuple[str, ...] = ()
         self.clock = Clock(lambda: self.at + self.drift_ms, lambda: self.at - START)
         self.tally = Tally(max_jobs)
-        sources = Sources(self, self.clock, lambda: (2, 300), lambda: self.warnings, lambda: self.missed)
+        self.listeners: list[ServerTls] = []
+        sources = Sources(
+            self, self.clock, lambda: (2, 300), lambda: self.warnings, lambda: self.missed, listeners=self.listeners
+        )
         self.metrics = Metrics(self.tally, sources)
         self.core = self.start_core(Stored())
         for thing in objects:
@@ -53,7 +57,9 @@ class MeasuredWorld:
 
     def health(self) -> Health:
         phase = Phase.LEADING if self.leading else Phase.STANDBY
-        return Health(phase, self.leading and not self.problem, self.problem, 0, self.leading, 7, 0, 5, 2_000, 3, 4, ())
+        return Health(
+            phase, self.leading and not self.problem, self.problem, "", 0, self.leading, 7, 0, 5, 2_000, 3, 4, ()
+        )
 
     def do(self, event: Event) -> list[str]:
         """Handle an event and count its notices. Returns the ids of the launched tasks."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import time
@@ -9,6 +10,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
+
+
+def paths_below(folder: Path) -> Iterator[Path]:
+    """All folders and files below a folder. In contrast to `Path.rglob`, it passes over those that vanish meanwhile."""
+    for parent, folders, files in os.walk(folder):
+        yield from (Path(parent, name) for name in (*folders, *files))
 
 
 class ServerProcess:

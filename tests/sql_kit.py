@@ -72,14 +72,17 @@ class SqlServer(ServerProcess):
 
     def pause(self) -> None:
         """Let the server hang. The system still accepts connections to it."""
-        for pid in self.pids():
-            os.kill(pid, signal.SIGSTOP)
+        self._signal_all(signal.SIGSTOP)
 
     def resume(self) -> None:
         # `runuser` stops with the program that it has started.
         super().resume()
+        self._signal_all(signal.SIGCONT)
+
+    def _signal_all(self, number: signal.Signals) -> None:
         for pid in self.pids():
-            os.kill(pid, signal.SIGCONT)
+            with suppress(ProcessLookupError):  # the process of a connection may end at any time
+                os.kill(pid, number)
 
 
 def _children(parent: int) -> list[int]:

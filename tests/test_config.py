@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from tests.core_world import make_app, make_job
 
 from jobcloud.config import (
     DIMENSIONS,
+    MAX_ENVIRONMENT_BYTES,
+    MAX_FILES_BYTES,
     RESOURCE_FIELDS,
     Concurrency,
     Isolation,
@@ -18,7 +21,10 @@ from jobcloud.config import (
     JobType,
     Package,
     Resources,
+    parse_environment,
+    parse_files,
     parse_shard_parameters,
+    stored_files,
 )
 from jobcloud.cron import Dialect
 from jobcloud.errors import ConfigError
@@ -170,3 +176,93 @@ def test_any_text_gives_shard_parameters_or_an_error_that_names_the_field(text: 
 def test_resources_are_added_by_dimension() -> None:
     assert Resources(1, 2, 3, 4, 5).plus(Resources(10, 20, 30, 40, 50)) == Resources(11, 22, 33, 44, 55)
     assert len(DIMENSIONS) == len(RESOURCE_FIELDS)
+
+
+REFUSED_VARIABLES = [
+    ("A", "entry 1 is not NAME=value"), ("=a", "entry 1 is not NAME=value"), ("1A=a", "entry 1 is not NAME=value"),
+    ("A-B=a", "entry 1 is not NAME=value"), (" A=a", "entry 1 is not NAME=value"), ("A\n=a", "entry 1 is not NAME"),
+    ("JOBCLOUD_RUN_ID=1", "JOBCLOUD_RUN_ID cannot be set"), ("MESOS_SANDBOX=/", "MESOS_SANDBOX cannot be set"),
+    ("LIBPROCESS_IP=1", "LIBPROCESS_IP cannot be set"), ("LD_PRELOAD=x.so", "LD_PRELOAD cannot be set"),
+    ("LD_LIBRARY_PATHS=/", "LD_LIBRARY_PATHS cannot be set"), ("GLIBC_TUNABLES=a", "GLIBC_TUNABLES cannot be set"),
+    ("PYTHONHOME=/", "PYTHONHOME cannot be set"), ("TRACEPARENT=0", "TRACEPARENT cannot be set"),
+    ("GCONV_PATH=/", "GCONV_PATH cannot be set"), ("A=a\nb", "the value of A has a control"),
+    ("A=a\0", "the value of A has a control"), ("A=a ", "the value of A has a control"),
+    ("A=" + "\u0000" * 9, "the value of A"), ("A=" + "a" * 16_384, "bytes in JSON"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("entry", "why"), REFUSED_VARIABLES)
+def test_variable_that_would_be_lost_or_break_the_worker_is_refused(entry: str, why: str) -> None:
+    for make in (make_app, make_job):
+        with pytest.raises(ConfigError, match=why) as found:
+            make(environment=(entry,))
+        assert (found.value.field, bool(found.value.fix)) == ("environment", True)
+        assert "x.so" not in str(found.value), "a value may be a secret by mistake"
+
+
+def test_ordinary_variables_are_accepted_up_to_the_limits() -> None:
+    odd = ("LD_LIBRARY_PATH=/opt/lib", "PATH=/bin", "_=", "A= a=b", "PYTHONPATH=x", "LDX=1", "U=é😀", "MESOS=1")
+    assert parse_environment(make_app(environment=odd).environment)["A"] == " a=b"
+    assert len(make_app(environment=tuple(f"V{number}=" for number in range(100))).environment) == 100
+    with pytest.raises(ConfigError, match="has 101 variables"):
+        make_app(environment=tuple(f"V{number}=" for number in range(101)))
+    with pytest.raises(ConfigError, match="A is given twice"):
+        make_app(environment=("A=1", "A=2"))
+    whole = MAX_ENVIRONMENT_BYTES - len('["A="]')
+    make_app(environment=("A=" + "a" * whole,))
+    with pytest.raises(ConfigError, match="16,385 bytes"):
+        make_app(environment=("A=" + "a" * (whole + 1),))
+
+
+def test_variables_of_a_job_need_a_process_of_the_shard() -> None:
+    given: dict[str, Any] = {"environment": ("REGION=eu",)}
+    with pytest.raises(ConfigError, match="all shards of the worker") as found:
+        make_job(**given)
+    assert (found.value.field, 'isolation "process"' in found.value.fix) == ("environment", True)
+    make_job(isolation=Isolation.PROCESS, **given)
+    make_job(type=JobType.SCRIPT, script="a", job_class="", **given)
+    with pytest.raises(ConfigError, match="an HTTP job runs no code"):
+        make_job(type=JobType.HTTP, job_class="", http_uri="http://127.0.0.1/", **given)
+    with pytest.raises(ConfigError, match="REGION is also the key of a secret"):
+        make_job(isolation=Isolation.PROCESS, secrets=("REGION=secret:region",), **given)
+
+
+def many(count: int) -> str:
+    return json.dumps({f"f{number}": "" for number in range(count)})
+
+
+REFUSED_FILES = [
+    ('{"/etc/passwd":""}', "no path"), ('{"../x":""}', "no path"), ('{"a/../x":""}', "no path"),
+    ('{"..":""}', "no path"),
+    ('{".":""}', "no path"), ('{"a/./b":""}', "no path"), ('{"":""}', "no path"), ('{"a//b":""}', "no path"),
+    ('{"a/":""}', "no path"), (r'{"a\\b":""}', "no path"), (r'{"a\u0000":""}', "no path"), (r'{"a\n":""}', "no path"),
+    ('{"-rf":""}', "no path"), ('{"a b":""}', "no path"), ('{"é":""}', "no path"),
+    ('{"' + "a" * 201 + '":""}', "no path"),
+    ('{"a":"","a/b":""}', "a is a file and also the folder"), ('{"a/b/c":"","a/b":""}', "a/b is a file and also"),
+    (r'{"a":"x\u0000"}', "a has a NUL"), (r'{"a":"\ud800"}', "a has a NUL or a half"), ('{"a":1}', "not an object"),
+    ('["a"]', "not an object"), ("{", "not an object"), ("[" * 100_000, "not an object"), (many(17), "has 17 files"),
+    ('{"a":"' + "x" * 32_768 + '"}', "bytes in JSON"), ('{"a":"' + "é" * 6_000 + '"}', "bytes in JSON"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("files", "why"), REFUSED_FILES, ids=range(len(REFUSED_FILES)))
+def test_file_that_could_leave_its_folder_or_is_too_large_is_refused(files: str, why: str) -> None:
+    for make in (make_app, make_job):
+        with pytest.raises(ConfigError, match=why) as found:
+            make(files=files)
+        assert (found.value.field, bool(found.value.fix)) == ("files", True)
+        assert "xxxx" not in str(found.value), "a text may be a secret by mistake"
+
+
+def test_ordinary_files_are_accepted_up_to_the_limits() -> None:
+    paths = (".pgpass", "..a", "a/.b", "a...", "A@b+c=d_e-f.g", "x/" * 99 + "yz")
+    given = dict.fromkeys(paths, "é\t\r\n")
+    assert parse_files(make_app(files=stored_files(given)).files) == given
+    assert stored_files(dict(reversed(given.items()))) == stored_files(given)
+    assert parse_files(make_job(files=many(16)).files).keys() == {f"f{number}" for number in range(16)}
+    whole = MAX_FILES_BYTES - len('{"a": ""}')
+    make_job(files=stored_files({"a": "a" * whole}))
+    with pytest.raises(ConfigError, match="32,769 bytes"):
+        make_job(files=stored_files({"a": "a" * (whole + 1)}))
+    with pytest.raises(ConfigError, match="an HTTP job runs no code"):
+        make_job(type=JobType.HTTP, job_class="", http_uri="http://127.0.0.1/", files='{"a":"b"}')

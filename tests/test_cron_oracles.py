@@ -1,8 +1,9 @@
 """cron.py and firetimes.py against oracles that share no code with them.
 
 The oracles: a slow stepper in this file, which follows the real clock minute by minute; Quartz itself, recorded in
-data/quartz_firings.tsv; and cronsim for the Unix dialect. JOBCLOUD_CRON_TRIPLES sets the number of (expression, zone,
-start) triples; JOBCLOUD_SEED selects other ones.
+data/quartz_firings.tsv and data/quartz25_firings.tsv; and for the Unix dialect cronsim and Debian's cron daemon,
+recorded in data/debian_cron.tsv. JOBCLOUD_CRON_TRIPLES sets the number of (expression, zone, start) triples;
+JOBCLOUD_SEED selects other ones.
 """
 
 from __future__ import annotations
@@ -14,8 +15,11 @@ import functools
 import os
 import pathlib
 import random
+import re
+import subprocess
 from collections.abc import Iterator
 
+import pytest
 from cronsim import CronSim
 
 from jobcloud import zones
@@ -96,6 +100,8 @@ def is_nearest_workday(day: datetime.date, target: datetime.date) -> bool:
 
 def says_day(text: str, day: datetime.date) -> bool:
     """The day-of-month field of Quartz."""
+    if "," in text:
+        return any(says_day(item, day) for item in text.split(","))
     if text[0] != "L" and text[-1] != "W":
         return says(text, day.day, 1, 31)
     try:
@@ -218,7 +224,11 @@ def quartz_expression(dice: random.Random) -> str:
     kind = dice.random()
     if kind < 0.2:
         n = dice.randint(0, 30)
-        day = dice.choice(["L", "LW", f"L-{n}", f"L-{n}W", f"{n + 1}W"])
+        signs = ["L", "LW", f"L-{n}", f"L-{n}W", f"{n + 1}W"]
+        day = dice.choice(signs)
+        if dice.random() < 0.5:
+            items = [day, *dice.sample(signs, dice.randint(0, 2)), str(dice.randint(1, 31)), f"{n + 1}-31/9"]
+            day = ",".join(dice.sample(items, dice.randint(2, len(items))))
     elif kind < 0.6:
         named = dice.choice([str(dice.randint(1, 7)), dice.choice(WEEKDAYS)])
         day = "?"
@@ -236,13 +246,16 @@ def quartz_expression(dice: random.Random) -> str:
     second = dice.choice(["0", "0", "0/30", field(dice, 0, 59, wraps=True)])
     hour = dice.choice([field(dice, 0, 23, wraps=True), "*", "0", "1", "2", "3", "1,2", "23-3", "0/2"])
     month = dice.choice(["*", "*", field(dice, 1, 12, wraps=True), "NOV-MAR"])
-    year = dice.choice(["", "", "", " *", " 1990-2030", " 2000/2"])
+    year = dice.choice(["", "", "", " *", " 1990-2030", " 2000/2", " /3"])
     return f"{second} {field(dice, 0, 59, wraps=True)} {hour} {day} {month} {weekday}{year}"
 
 
-def unix_expression(dice: random.Random) -> str:
+def unix_expression(dice: random.Random, *, large: bool = False) -> str:
+    """`large`: with steps larger than the field, which cronsim does not know."""
     hour = dice.choice([field(dice, 0, 23, wraps=False), "*", "0", "1", "2", "3", "1,2", "*/2"])
     day, month = (field(dice, low, high, wraps=False) for low, high in ((1, 31), (1, 12)))
+    if large:
+        hour, day = dice.choice([hour, f"*/{dice.randint(2, 99)}"]), dice.choice([day, f"*/{dice.randint(2, 99)}"])
     weekday = dice.choice([field(dice, 0, 7, wraps=False), "*", "mon-fri", "SUN", "FRI"])
     return f"{field(dice, 0, 59, wraps=False)} {hour} {dice.choice(['*', day])} {dice.choice(['*', month])} {weekday}"
 
@@ -305,7 +318,7 @@ def test_unix_expressions_fire_as_in_the_slow_stepper() -> None:
     dice = random.Random(f"unix {SEED}")
     print(f"JOBCLOUD_SEED={SEED}")
     for _, (zone, begin) in zip(range(TRIPLES * 2 // 10 // STARTS), pairs(dice), strict=False):
-        judged(dice, unix_expression(dice), zone, begin, Dialect.UNIX)
+        judged(dice, unix_expression(dice, large=True), zone, begin, Dialect.UNIX)
 
 
 # Quartz itself.
@@ -317,8 +330,14 @@ ONLY_QUARTZ_ACCEPTS = {
     "0 L * * * ?": "L in a field without a last value: Quartz throws",
     "0 0 0 * L ?": "the same in the month",
     "0 0 0 1 1 ? 20x0": "Quartz reads year 20 and drops the rest",
+    "0 0 0 ? * 6#3,2": "Quartz takes the third of both weekdays",
+    "0 0 0 ? * MON#2,TUE": "the same",
 }
-ONLY_WE_ACCEPT = {"0 0 0 ? * 2-FRI": "a range from a number to a name is clear; Quartz cannot parse it"}
+ONLY_WE_ACCEPT = {
+    "0 0 0 ? * 2-FRI": "a range from a number to a name is clear; Quartz cannot parse it",
+    "0 0 0 L,15 * ?": "Quartz 2.5 accepts it, Quartz 2.3.2 does not",
+    "0 0 0 1,LW * ?": "the same",
+}
 # Quartz reads the 31st of a month of 30 days as the 1st of the next one. If that is a Saturday, it fires on the 30th.
 FALSE_31W = {("0 0 0 31W * ?", "2027-04-30"), ("0 0 0 31W * ?", "2028-06-30")}
 # The clock went from 00:01 to 01:01. Quartz skips firings in the rest of that hour, although it exists.
@@ -352,8 +371,8 @@ def ends_a_gap(instant: int, zone: str) -> bool:
     return offset(local(instant, zone)) > offset(local(instant - 1, zone))
 
 
-def answered() -> Iterator[tuple[str, str, int, list[int], bool]]:
-    for text, zone, start, steps in RECORDED:
+def answered(lines: list[list[str]] = RECORDED) -> Iterator[tuple[str, str, int, list[int], bool]]:
+    for text, zone, start, steps in lines:
         if steps not in ("REFUSED", "BROKEN") and text not in ONLY_QUARTZ_ACCEPTS:
             yield text, zone, int(start), *recorded_firings(int(start), steps)
 
@@ -404,6 +423,113 @@ def test_default_policy_differs_from_quartz_only_at_clock_changes() -> None:
             second_of_two += again
     assert made_up_for > 20
     assert first_of_two > second_of_two > 10, "fixed times fire the first time, interval-like ones both times"
+
+
+RECORDED_25 = [line.split("\t") for line in (TABLE.parent / "quartz25_firings.tsv").read_text("ascii").splitlines()]
+
+
+def test_lists_with_special_days_and_steps_of_years_fire_as_in_quartz_2_5() -> None:
+    for text, _, _, steps in RECORDED_25:
+        if steps == "REFUSED" or text in ONLY_QUARTZ_ACCEPTS:
+            with pytest.raises(CronError):
+                Schedule.parse(text)
+    compared = lost = 0
+    for text, zone, start, recorded, ended in answered(RECORDED_25):
+        schedule = Schedule.parse(text, zone=zone, gap=Gap.SKIP)
+        firings = ours(schedule, start, recorded, ended)
+        agent, at = FireTimes(schedule.table()), start * 1000
+        for firing in firings:
+            found = agent.next_after(at)
+            assert found == firing * 1000, (text, start)
+            at = found
+        # If two items of a list lie close together, Quartz 2.5.2 loses one of them in some months.
+        assert set(recorded) <= set(firings), (text, start)
+        stepper, more = SlowStepper(text, zone, Dialect.QUARTZ, Gap.SKIP, Fold.AUTO), set(firings) - set(recorded)
+        assert all(stepper.matches_day(local(firing, zone).date()) for firing in more)
+        assert not more or ("," in text and len(more) <= 5), (text, more)
+        compared += len(recorded)
+        lost += len(more)
+    assert compared > 3_000
+    assert lost < 50
+
+
+def test_table_of_a_schedule_has_the_form_that_older_executors_know_unless_it_needs_the_new_one() -> None:
+    texts = "0 0 0 L * ?", "0 0 0 ? * FRI#2", "0 0 0 1,15 * ?", "0 0 0 1,L * ?", "0 0 0 L,LW * ?"
+    tables = [Schedule.parse(text).table() for text in texts]
+    assert [table["version"] for table in tables] == [1, 1, 1, 2, 2]
+    assert [table["special_day"] and table["special_day"]["kind"] for table in tables[:2]] == ["last", "nth_weekday"]
+    assert tables[0]["month_days"] == list(range(1, 32))
+    assert ["special_days" in table for table in tables] == [False, False, False, True, True]
+
+
+# Debian's cron, the Unix dialect.
+
+DEBIAN = [line.split("\t") for line in (TABLE.parent / "debian_cron.tsv").read_text("ascii").splitlines()]
+# Debian's cron reads a complete beginning and ignores the rest of the field.
+IGNORED_REST = {"*5", "**", "*-5", "1-2-3", "0~59", "*/2/3", "1-9/2/3", "4294967297", "mon#1", "5#2"}
+# Debian's cron accepts these ranges. They select nothing.
+BACKWARDS = re.compile(r"(?i)(22-2|30-10|50-40|28-3|31-1|mar-jan|11-2|5-1|7-1|6-0|mon-sun|sat-sun|fri-mon)\b")
+# Accepted here, because other crons have the value and stored jobs use it.
+ONLY_HERE = {"5/15", "5/1", "7/2", "12/1", "@DAILY"}
+
+
+def is_backwards(text: str) -> bool:
+    return any(BACKWARDS.match(item) for field in text.split() for item in field.split(","))
+
+
+def test_refused_unix_expressions_are_those_of_debian() -> None:
+    for text, _, _, _, steps in DEBIAN:
+        refused_there = steps == "REFUSED"
+        try:
+            Schedule.parse(text, dialect=Dialect.UNIX)
+        except CronError:
+            assert refused_there or is_backwards(text) or not IGNORED_REST.isdisjoint(text.split()), text
+        else:
+            assert not refused_there or not ONLY_HERE.isdisjoint(text.split()), text
+
+
+def test_ranges_that_run_backwards_select_nothing_in_debian() -> None:
+    alone = {text: steps for text, _, _, _, steps in DEBIAN if is_backwards(text)}
+    assert len(alone) > 15
+    never = {text for text, steps in alone.items() if not steps}
+    other = {"30-10,7 * * * *", "50-40/3,7 * * * *", "0 */30,7 * * *", "0 0 31-1,4 * *", "0 0 28-3 * 1"}
+    assert set(alone) - never == (other | {"0 0 5 * fri-mon"}) - {"0 */30,7 * * *"}
+
+
+def minutes_of(start: int, steps: str) -> list[int]:
+    return recorded_firings(start, steps)[0]
+
+
+def test_unix_expressions_fire_as_in_debians_daemon() -> None:
+    compared = 0
+    for text, zone, start, end, steps in DEBIAN:
+        if steps == "REFUSED" or is_backwards(text) or not IGNORED_REST.isdisjoint(text.split()):
+            continue
+        recorded = minutes_of(int(start), steps)
+        schedule = Schedule.parse(text, zone=zone, dialect=Dialect.UNIX)
+        firings = [at // 1000 for at in schedule.between(int(start) * 1000, int(end) * 1000, 100_000)]
+        # Debian runs each time of a gap once, in the first minute after it. It then runs the times of this minute one
+        # minute late. We run all of them together, at the end of the gap.
+        there = {at - MINUTE if ends_a_gap(at - MINUTE, zone) and late(schedule, at) else at for at in recorded}
+        assert firings == sorted(there), (text, zone, start)
+        compared += len(firings)
+    assert compared > 15_000
+
+
+def late(schedule: Schedule, at: int) -> bool:
+    """Whether the wall time of an instant is no time of the schedule."""
+    wall = at * 1000 + round(offset(local(at, schedule.zone)).total_seconds()) * 1000
+    plain = Schedule.parse(schedule.text, dialect=schedule.dialect)
+    return plain.next_after(wall - 1) != wall
+
+
+@pytest.mark.skipif(not pathlib.Path("/usr/bin/crontab").exists(), reason="the package cron is not installed")
+def test_crontab_of_this_machine_accepts_the_recorded_expressions(tmp_path: pathlib.Path) -> None:
+    for text, answer in {text: steps for text, _, _, _, steps in DEBIAN[:250]}.items():
+        table = tmp_path / "table"
+        table.write_text(f"{text} /bin/true\n")
+        checked = subprocess.run(["/usr/bin/crontab", "-n", str(table)], check=False, capture_output=True)
+        assert (checked.returncode == 0) == (answer != "REFUSED"), text
 
 
 # cronsim, the Unix dialect.

@@ -111,9 +111,10 @@ def test_every_number_is_valid_without_a_range() -> None:
     ("change", "some"),
     [
         (Change.FIXED, {"name"}),
-        (Change.NONE, {"priority", "misfire", "retry_count"}),
+        (Change.NONE, {"preferences", "priority", "misfire", "retry_count"}),
         (Change.TIMES, {"cron", "zone"}),
-        (Change.SHARDS, {"shard_count", "shard_parameters"}),
+        (Change.PLACE, {"constraints"}),
+        (Change.SHARDS, {"shard_count", "shard_parameters", "item_range"}),
         (Change.REPLACE, {"timeout_ms", "cpus", "app"}),
     ],
 )

@@ -113,7 +113,7 @@ def test_every_deliberate_bug_still_applies() -> None:
         compile((source / file).read_text().replace(old, new), f"{file}: {name}", "exec")
     assert len({file for _, file, _, _ in places}) >= 8
     assert len(MUTATIONS) >= 20
-    assert sum(one.quiet for one in MUTATIONS) * 4 >= len(MUTATIONS), "at least a quarter pass the unit tests"
+    assert sum(one.quiet for one in MUTATIONS) >= 18, "the simulator finds bugs that the unit tests miss"
 
 
 @pytest.mark.parametrize("name", ["acknowledge before the write", "no fencing", "forget the retry"])

@@ -117,6 +117,12 @@ class Product:
         return found
 
     def healthy(self) -> bool:
+        """Raises AssertionError if the process started last has ended with an error."""
+        process = self._processes[-1] if self._processes else None
+        if process is not None and (process.poll() or 0) > 0:
+            logs = sorted(self.folder.glob("*.log"), key=lambda log: log.stat().st_mtime)
+            text = logs[-1].read_text(errors="replace")[-2_000:] if logs else ""
+            raise AssertionError(f"jobcloud ended with {process.returncode}: {text}")
         return self.call("health")[0] == 200
 
     def leads(self) -> bool:
@@ -129,6 +135,52 @@ class Product:
             if process.poll() is None:
                 process.kill()
             process.wait()
+
+
+_WORK = """\
+from jobcloud.job import SimpleJob
+
+
+class Work(SimpleJob):
+    def execute(self, ctx):
+        pass
+"""
+
+
+def add_demo(product: Product, output: Path) -> None:
+    """Register the app of the demo, whose jobs write to `output`."""
+    app = product.folder / "demo"
+    subprocess.run(["cp", "-r", str(DEMO), str(app)], check=True)
+    manifest = app / "jobcloud.toml"
+    manifest.write_text(manifest.read_text().replace("/tmp/jobcloud-demo", str(output)))
+    product.run("app", "add", str(app))
+
+
+def add_work(product: Product, folder: Path, team: str, job: str, cron: str, shards: int, cpus: str = "0.01") -> None:
+    """Register the app `app` of a team, with one job whose shards do nothing. Its executor has 0.1 cpus."""
+    folder.mkdir()
+    (folder / "work.py").write_text(_WORK)
+    (folder / "jobcloud.toml").write_text(
+        f"""
+[app]
+appName = "app"
+team = "{team}"
+cpuCount = 0.1
+memoryMB = 64
+
+[[jobs]]
+jobName = "{job}"
+team = "{team}"
+jobType = "SIMPLE"
+jobClass = "work:Work"
+jobExecutionType = "TRANSIENT"
+cron = "{cron}"
+shardingTotalCount = {shards}
+cpuCount = {cpus}
+memoryMB = 1
+"""
+    )
+    product.run("app", "add", str(folder))
 
 
 def attempts(output: Path) -> Counter[tuple[str, int, int]]:

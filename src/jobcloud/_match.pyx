@@ -46,6 +46,7 @@ from jobcloud._match_types import (
 from jobcloud import _match_types as limits
 
 cdef enum:
+    ATTRIBUTES = 64  # limits.MAX_ATTRIBUTES
     HOST_ABSENT = 0
     HOST_ENABLED = 1
     HOST_DISABLED = 2
@@ -325,7 +326,7 @@ cdef class Matcher:
     cdef int64_t[::1] below_next    # the number of hosts with less than ``next_median``
     cdef uint64_t layout             # counts the events that may change which values are eligible
 
-    cdef Attribute attributes[64]
+    cdef Attribute attributes[ATTRIBUTES]
     cdef int32_t[:, ::1] value_of    # [attributes, slots], NONE: no value
 
     # The hosts as a list, ordered by their last change.
@@ -407,6 +408,7 @@ cdef class Matcher:
         memset(self.attributes, 0, sizeof(self.attributes))
 
     def __dealloc__(self):
+        # Nothing here may be looked up in Python: a matcher may be freed after the modules, at the end of the process.
         cdef Py_ssize_t i
         for i in range(self.tables_room):
             free(self.tables[i].score)
@@ -414,7 +416,7 @@ cdef class Matcher:
             free(self.rules[i].eligible)
         for i in range(self.value_counts_room):
             free(self.value_counts[i].counts)
-        for i in range(limits.MAX_ATTRIBUTES):
+        for i in range(ATTRIBUTES):
             free(self.attributes[i].starts)
             free(self.attributes[i].hosts)
         free(self.tables)

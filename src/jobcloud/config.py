@@ -9,7 +9,7 @@ The names of apps and of jobs are unique within a team, a *key* is unique in a c
 the team `default` is its name; any other key is `TEAM:NAME`. The scheduler, the stored records, the ids of tasks and
 runs and the paths of the API use keys. No name contains a colon, so a key has one team and one name.
 
-An ad-hoc job is not registered and has one run. Its key ends with `~` and a part of its own. No name contains `~`, so
+An ad-hoc job is not registered and has one run. Its key ends with `~` and a unique part. No name contains `~`, so
 it never has the key of a registered job.
 """
 
@@ -30,6 +30,10 @@ from jobcloud.cron import MAX_LENGTH as MAX_CRON
 from jobcloud.cron import CronError, Dialect, Fold, Gap, Schedule
 from jobcloud.errors import ConfigError
 from jobcloud.fields import REQUIRED, Change, Spec, Unit, check_ranges, described, spec
+from jobcloud.ranges import MAX_TEXT as MAX_RANGE
+from jobcloud.ranges import parse as parse_range
+from jobcloud.triggers import MAX_BLACKOUTS, MAX_TRIGGERS, Days, Times, parse_expected, timing
+from jobcloud.triggers import delay_ms as delay_of
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 # Separates the parts of a task id, as in Elastic-Job-Cloud.
@@ -39,13 +43,61 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 _NAME_RULE = "1 to 100 letters, digits, '_', '-' or '.'; the first is a letter, a digit or '_'"
 # Patterns for the API's schema.
 _NAME_FORM = f"^{_NAME.pattern}$"
-_CLASS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*)?")
+# A Java class may be nested, which a dollar sign expresses.
+_CLASS = re.compile(r"[A-Za-z_][\w$]*(\.[A-Za-z_$][\w$]*)*(:[A-Za-z_]\w*)?")
+# Spring's configuration in the class path, as Elastic-Job's jobs name it. It may have wildcards.
+_SPRING_XML = re.compile(r"(classpath\*?:)?(?!.*\.\.)[\w./\\*?@+=~-]+\.xml")
 _URI = re.compile(r"https?://[!-~]{1,2040}")
 _CONTENT_TYPE = re.compile(r"[!-:<-~]{1,100}/[!-:<-~]{1,100}(; ?[!-~]{1,100})?")
-# The name of an entry point, or `package.module:Class`.
-_PLUGIN = re.compile(r"[A-Za-z0-9_.-]{1,100}|[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+# The name of an entry point, or `package.module:Class`, or a Java class.
+_PLUGIN = re.compile(
+    r"[A-Za-z0-9_.-]{1,100}|[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*|[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_$][A-Za-z0-9_$]*)+"
+)
 MAX_PLUGIN_NAME = 300
 MAX_LISTENERS = 20
+MAX_SECRETS = 20
+MAX_PARAMETER_SCHEMA = 8_192
+MAX_CONSTRAINTS = 20
+#: calendars that one field of a job names
+MAX_CALENDARS_OF_JOB = 10
+MAX_CONSTRAINT_BYTES = 300
+#: keys of a webhook: two, so that a sender can change to a new one
+MAX_WEBHOOK_KEYS = 2
+MAX_WEBHOOK_PARAMETERS = 20
+MAX_POINTER = 200
+# A parameter, and a JSON Pointer (RFC 6901) to its value.
+_WEBHOOK_PARAMETER = re.compile(r"([A-Za-z_][A-Za-z0-9_-]{0,99})=((?:/(?:[^/~]|~[01])*)+)")
+# The key is the name under which a run gets the secret.
+_SECRET_USE = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_.-]{0,99})=(secret|secret-file):([a-z][a-z0-9-]{0,31})")
+_VARIABLE = re.compile(r"(?!JOBCLOUD_|MESOS_)[A-Za-z_][A-Za-z0-9_]*")
+MAX_VARIABLES = 100
+# Of all variables of an app or a job together, in JSON in ASCII.
+MAX_ENVIRONMENT_BYTES = 16_384
+_VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
+# Variables that the agent, the executor or the dynamic loader sets or obeys before any code of the app runs. A library
+# path does no more than the package may do itself, and database drivers need it.
+_RESERVED_VARIABLE = re.compile(
+    r"(JOBCLOUD|MESOS|LIBPROCESS|GLIBC)_.*|LD_(?!LIBRARY_PATH$).*|GCONV_PATH|PYTHONHOME|TRACEPARENT"
+)
+_RESERVED_RULE = (
+    "reserved are JOBCLOUD_*, MESOS_*, LIBPROCESS_*, GLIBC_*, LD_* except LD_LIBRARY_PATH, GCONV_PATH, PYTHONHOME and "
+    "TRACEPARENT"
+)
+#: of the files of an app or a job
+MAX_FILES = 16
+MAX_FILE_PATH = 200
+# All files of an app or a job together, in JSON in ASCII.
+MAX_FILES_BYTES = 32_768
+_FILE_NAME = r"(?!\.{1,2}(?:/|\Z))[A-Za-z0-9_.@+=][A-Za-z0-9_.@+=-]*"
+_FILE_PATH = re.compile(rf"{_FILE_NAME}(?:/{_FILE_NAME})*")
+_FILE_PATH_RULE = "such as conf/app.properties: names of letters, digits and '_.@+=-', with '/' between them"
+_HEADER = re.compile(
+    r"(?!(?:host|connection|content-.*|transfer-encoding|te|trailer|upgrade|expect|shardingcontext|traceparent"
+    r"|x-jobcloud-.*)$)[a-z][a-z0-9-]*",
+    re.IGNORECASE,
+)
+# The addresses to which an HTTP job may send secrets without TLS: the agent itself.
+_LOOPBACK_URI = re.compile(r"http://(127\.0\.0\.1|localhost|\[::1\])([:/?].*)?")
 # Error handlers that need no code of the app.
 OWN_ERROR_HANDLERS = ("log", "fail", "ignore", "webhook")
 MAX_SHARDS = 10_000
@@ -54,7 +106,9 @@ MAX_TEXT = 65_536
 MAX_IDLE_TIMEOUT_MS = 86_400_000
 MAX_RUN_MS = 30 * 86_400_000
 MAX_SILENT_MS = 400 * 86_400_000
+_MAX_EXPECTED = 40
 MAX_KILL_GRACE_MS = 3_600_000
+MAX_JITTER_MS = 86_400_000
 MAX_REPEATS = 1_000
 MAX_WAITING = 100
 MIN_DELAY_MS = 100
@@ -64,6 +118,17 @@ _HTTP_TIMEOUTS = frozenset({"http_connect_timeout_ms", "http_read_timeout_ms"})
 # Sections of the documentation.
 _CLOCK = "cron.md#time-zones-and-clock-changes"
 _PLUGINS = "executor.md#listeners-and-error-handlers"
+_TRIGGERS = "cron.md#several-triggers"
+_BLACKOUTS = "cron.md#blackouts"
+_CALENDARS = "cron.md#calendars"
+_LATE = "cron.md#jitter-and-deadline"
+_LOCAL_FORM = r"^([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(:[0-9]{2})?)?$"
+_PLACES = "placement.md"
+_ENVIRONMENT = "executor.md#environment-variables"
+_WEBHOOKS = "webhooks.md"
+_FILES = "executor.md#files"
+#: the fields of a job that may have placeholders
+WITH_PLACEHOLDERS = ("jobParameter", "shardingItemParameters", "scriptCommandLine")
 _SIZE = f"at most {MAX_TEXT:,} bytes in JSON"
 # Upper limits of one shard or executor, in thousandths: 4,096 cpus, 64 TiB of memory in MB, 1 PiB of disk in MB.
 _MAX_AMOUNTS = (4_096_000, 67_108_864_000, 1_073_741_824_000, 256_000, 1_000_000)
@@ -88,6 +153,8 @@ _LABEL = re.compile(rf"[a-z][a-z0-9-]{{0,{MAX_LABEL - 1}}}")
 LABEL_FORM = f"^{_LABEL.pattern}$"
 #: of the key of an app or a job, which may be the job of an ad-hoc run
 KEY_FORM = f"^({_LABEL.pattern}{SEPARATOR})?{_NAME.pattern}({_AD_HOC_MARK}[0-9]+-[0-9]+)?$"
+#: of the key of a pool; the team `*` stands for all teams
+POOL_FORM = f"^((\\*|{_LABEL.pattern}){SEPARATOR})?{_NAME.pattern}$"
 
 # Checked when a record is decoded, so that one corrupt record cannot affect others.
 Amount = Annotated[int, msgspec.Meta(ge=0, le=max(_MAX_AMOUNTS))]
@@ -170,6 +237,9 @@ class Resources(NamedTuple):
         cpus, mem, disk, gpus, ports = other
         return Resources(self.cpus + cpus, self.mem + mem, self.disk + disk, self.gpus + gpus, self.ports + ports)
 
+    def times(self, number: int) -> Resources:
+        return Resources(*(amount * number for amount in self))
+
 
 DIMENSIONS = Resources._fields
 NOTHING = Resources()
@@ -222,6 +292,22 @@ class CatchUp(StrEnum):
     SKIP = "skip"
     ONCE = "once"
     ALL = "all"
+
+
+class ExcludedDay(StrEnum):
+    """The rule for a fire time on a day that the calendars of the job exclude."""
+
+    SKIP = "skip"
+    NEXT = "next"
+    PREVIOUS = "previous"
+
+
+class WebhookScheme(StrEnum):
+    """How the sender of a webhook signs (see webhooks/signatures.py)."""
+
+    STANDARD = "standard"
+    GITHUB = "github"
+    STRIPE = "stripe"
 
 
 class Concurrency(StrEnum):
@@ -361,11 +447,39 @@ class App:
         see="executor.md#warm-executors",
     )
     description: str = described("", "description", "text for people", max_length=MAX_TEXT, change=Change.NONE)
+    constraints: tuple[str, ...] = described(
+        (),
+        "constraints",
+        "conditions that an agent must meet for all jobs of the app, such as `zone == a`; also for warm executors",
+        max_length=MAX_CONSTRAINTS,
+        change=Change.PLACE,
+        see=_PLACES,
+    )
+    environment: tuple[str, ...] = described(
+        (),
+        "environment",
+        "variables of the app's workers and scripts, such as `REGION=eu`; no secrets: everybody who may see the app "
+        "sees them",
+        max_length=MAX_VARIABLES,
+        see=_ENVIRONMENT,
+    )
+    files: str = described(
+        "",
+        "files",
+        "files that each shard of the app can read, as an object from paths to texts, such as "
+        '`{"conf/app.properties": "region=eu"}`; no secrets: everybody who may see the app sees them',
+        unit=Unit.FILES,
+        see=_FILES,
+    )
 
     def __post_init__(self) -> None:
         check_name("appName", self.name)
         check_team("team", self.team)
         check_ranges(self)
+        _check_list("constraints", self.constraints)
+        parse_environment(self.environment)
+        if self.files:
+            parse_files(self.files)
         check_text("description", self.description)
         _check_command("bootstrapScript", self.bootstrap_script)
 
@@ -418,10 +532,11 @@ class Job:
     cron: str = field(
         metadata=spec(
             "cron",
-            "cron expression of the firings",
+            "cron expression of the firings; required without `triggers`",
             max_length=MAX_CRON,
             change=Change.TIMES,
             see="cron.md",
+            json_default="",
             elastic_job=True,
         )
     )
@@ -439,7 +554,7 @@ class Job:
     job_class: str = described(
         "",
         "jobClass",
-        "`package.module:Class`; required for SIMPLE and DATAFLOW jobs without `beanName`",
+        "`package.module:Class`, or a Java class; required for SIMPLE and DATAFLOW jobs without `beanName`",
         elastic_job=True,
     )
     streaming: bool = described(
@@ -481,6 +596,84 @@ class Job:
     )
     zone: str = described("UTC", "timeZone", "time zone of `cron`: a name such as `Europe/Berlin`", change=Change.TIMES)
     dialect: Dialect = described(Dialect.QUARTZ, "cronDialect", "syntax of `cron`", change=Change.TIMES, see="cron.md")
+    triggers: tuple[str, ...] = described(
+        (),
+        "triggers",
+        "further triggers of a TRANSIENT job: cron expressions, `@every 90m`, `@at 2026-12-24T18:00`, and `@after 10m`"
+        ", which counts from the end of a run; two that are due at one instant make one run",
+        max_length=MAX_TRIGGERS,
+        change=Change.TIMES,
+        see=_TRIGGERS,
+    )
+    start_time: str = described(
+        "",
+        "startTime",
+        "time in `timeZone` before which a TRANSIENT job does not fire, such as `2026-12-01T06:00`; `@every` counts "
+        "from it",
+        pattern=_LOCAL_FORM,
+        change=Change.TIMES,
+        see=_TRIGGERS,
+    )
+    end_time: str = described(
+        "",
+        "endTime",
+        "time in `timeZone` after which a TRANSIENT job does not fire",
+        pattern=_LOCAL_FORM,
+        change=Change.TIMES,
+        see=_TRIGGERS,
+    )
+    blackouts: tuple[str, ...] = described(
+        (),
+        "blackouts",
+        "times in `timeZone` at which a TRANSIENT job does not fire, such as `SAT,SUN`, `MON-FRI 08:00-18:00`, or "
+        "`2026-12-24/2027-01-01`",
+        max_length=MAX_BLACKOUTS,
+        change=Change.TIMES,
+        see=_BLACKOUTS,
+    )
+    skip_on: tuple[str, ...] = described(
+        (),
+        "skipOn",
+        "calendars of the team; a TRANSIENT job does not fire on their days",
+        max_length=MAX_CALENDARS_OF_JOB,
+        change=Change.TIMES,
+        see=_CALENDARS,
+    )
+    only_on: tuple[str, ...] = described(
+        (),
+        "onlyOn",
+        "calendars of the team; a TRANSIENT job fires only on days that one of them has",
+        max_length=MAX_CALENDARS_OF_JOB,
+        change=Change.TIMES,
+        see=_CALENDARS,
+    )
+    on_excluded_day: ExcludedDay = described(
+        ExcludedDay.SKIP,
+        "onExcludedDay",
+        "rule for a fire time on a day that `skipOn` or `onlyOn` excludes; `skip`: it is left out; `next`, `previous`: "
+        "it moves to the next or the previous day that is not excluded, at the same wall time",
+        change=Change.TIMES,
+        see="cron.md#business-days",
+    )
+    jitter_ms: int = described(
+        0,
+        "jitterSeconds",
+        "maximum delay of a run after its fire time; each fire time has a delay of its own; this spreads jobs that "
+        "are due together; 0: none",
+        unit=Unit.MILLI,
+        high=MAX_JITTER_MS,
+        change=Change.NONE,
+        see=_LATE,
+    )
+    start_deadline_ms: int = described(
+        0,
+        "startDeadlineSeconds",
+        "time after the fire time of a run; if no shard has started by then, the run is cancelled; 0: never",
+        unit=Unit.MILLI,
+        high=MAX_RUN_MS,
+        change=Change.NONE,
+        see=_LATE,
+    )
     gap: Gap = described(
         Gap.RUN_AFTER,
         "dstGap",
@@ -530,7 +723,7 @@ class Job:
         False,
         "misfire",
         "true: a firing that is due before earlier runs have ended waits for their end; false: the firing is skipped. "
-        "`concurrency` may let it run",
+        "`concurrency: allow` and `replace` may let the firing run all the same",
         change=Change.NONE,
         elastic_job=True,
     )
@@ -660,10 +853,28 @@ class Job:
     parameter: str = described(
         "", "jobParameter", f"parameter of all shards; {_SIZE}", max_length=MAX_TEXT, elastic_job=True
     )
+    parameter_schema: str = described(
+        "",
+        "parameterSchema",
+        "JSON schema of an object, as a text: `jobParameter` is then such an object in JSON, and the parameter of a "
+        "trigger is checked; empty: any text",
+        max_length=MAX_PARAMETER_SCHEMA,
+        change=Change.NONE,
+        see="api.md#parameters-with-a-schema",
+    )
+    placeholders: tuple[str, ...] = described(
+        (),
+        "placeholders",
+        "fields in which placeholders such as `{fire_time:%Y-%m-%d}` are replaced when a shard starts: `jobParameter`, "
+        "`shardingItemParameters`, `scriptCommandLine`; braces in other fields stay as they are",
+        max_length=len(WITH_PLACEHOLDERS),
+        see="executor.md#placeholders",
+    )
     priority: int = described(
         0,
         "priority",
-        "shards of jobs with a higher priority are placed first; shards that replace a lost attempt precede all others",
+        "within a team, shards of jobs with a higher priority are placed first, but after shards whose last attempt "
+        "was lost",
         low=-MAX_PRIORITY,
         high=MAX_PRIORITY,
         change=Change.NONE,
@@ -722,15 +933,15 @@ class Job:
         "",
         "applicationContext",
         "`package.module:Name` of a function that returns a mapping from names to jobs; each worker calls it once; "
-        "required with `beanName`",
+        "for Java also Spring's configuration, such as `classpath:beans.xml`; required with `beanName`",
         json_default=None,
         elastic_job=True,
     )
     listeners: tuple[str, ...] = described(
         (),
         "listener",
-        "classes that are called before and after each execution of a shard: names of entry points, or "
-        "`package.module:Class`; not for SCRIPT and HTTP jobs",
+        "classes that are called before and after each execution of a shard: names of entry points, "
+        "`package.module:Class`, or Java classes; not for SCRIPT and HTTP jobs",
         max_length=MAX_LISTENERS,
         see=_PLUGINS,
         elastic_job=True,
@@ -761,8 +972,8 @@ class Job:
     error_handler: str = described(
         "log",
         "jobProperties.job_exception_handler",
-        "handler of failures: `log`, `fail`, `ignore`, `webhook`, an entry point's name, or `package.module:Class`; "
-        "`default` means `log`",
+        "handler of failures: `log`, `fail`, `ignore`, `webhook`, an entry point's name, `package.module:Class`, or a "
+        "Java class; `default` means `log`",
         json_default="default",
         see=_PLUGINS,
         elastic_job=True,
@@ -772,6 +983,31 @@ class Job:
         "jobProperties.job_exception_webhook",
         "URL that the handler `webhook` calls after each failed execution; its host is in the setting "
         "`http_jobs.hosts`",
+    )
+    thread_pool: str = described(
+        "",
+        "jobProperties.executor_service_handler",
+        "class that creates the threads of a Java job's shards, or `SINGLE_THREAD`; `default`: each shard has a thread "
+        "of its own",
+        json_default="default",
+        see="java.md#listeners-and-handlers",
+        elastic_job=True,
+    )
+    secrets: tuple[str, ...] = described(
+        (),
+        "secrets",
+        "secrets of the team that each attempt gets, such as `DB_PASSWORD=secret:db-password`, or "
+        "`tls.key=secret-file:tls-key` for a file",
+        max_length=MAX_SECRETS,
+        see="security.md#secrets",
+    )
+    environment: tuple[str, ...] = described(
+        (),
+        "environment",
+        "variables of the shards' processes, such as `REGION=eu`, in addition to those of the app or in place of them; "
+        "not for HTTP jobs and for jobs that share a worker; no secrets: everybody who may see the job sees them",
+        max_length=MAX_VARIABLES,
+        see=_ENVIRONMENT,
     )
     description: str = described(
         "", "description", "text for people", max_length=MAX_TEXT, change=Change.NONE, elastic_job=True
@@ -786,7 +1022,8 @@ class Job:
     late_after_ms: int = described(
         0,
         "lateAfterSeconds",
-        "time after its fire time at which an unfinished run of a TRANSIENT job is late: an alert opens; 0: never",
+        "time after the fire time at which an unfinished run of a TRANSIENT job counts as late, and an alert opens; "
+        "0: never",
         unit=Unit.MILLI,
         high=MAX_RUN_MS,
         change=Change.NONE,
@@ -800,6 +1037,100 @@ class Job:
         high=MAX_SILENT_MS,
         change=Change.NONE,
         see="alerts.md#conditions",
+    )
+    expected_by: str = described(
+        "",
+        "expectedBy",
+        "time of the day in `timeZone` at which an alert opens if no run of a TRANSIENT job has succeeded on this day, "
+        "such as `06:00`, or `MON-FRI 06:00`",
+        max_length=_MAX_EXPECTED,
+        change=Change.NONE,
+        see="alerts.md#success-expected-by",
+    )
+    constraints: tuple[str, ...] = described(
+        (),
+        "constraints",
+        "conditions that an agent must meet, such as `zone == a`, `cores >= 16`, `at most 1 per host` or `near cache`",
+        max_length=MAX_CONSTRAINTS,
+        change=Change.PLACE,
+        see=_PLACES,
+    )
+    preferences: tuple[str, ...] = described(
+        (),
+        "preferences",
+        "conditions that an agent should meet, each with a weight from 1 to 100, such as `5: zone == a`; without a "
+        "weight: 1",
+        max_length=MAX_CONSTRAINTS,
+        change=Change.NONE,
+        see="placement.md#preferences",
+    )
+    pools: tuple[str, ...] = described(
+        (),
+        "pools",
+        "pools of which each running shard takes a slot, such as `orders-db`; `2 of orders-db` takes two, and "
+        "`*:orders-db` is a pool of all teams",
+        max_length=MAX_CONSTRAINTS,
+        change=Change.NONE,
+        see="placement.md#pools",
+    )
+    avoid_after: int = described(
+        3,
+        "avoidAgentAfterFailures",
+        "number of failures in a row on an agent after which the job avoids this agent for ten minutes; 0: never",
+        high=100,
+        change=Change.NONE,
+        see="placement.md#agents-on-which-a-job-fails",
+    )
+    webhook_secrets: tuple[str, ...] = described(
+        (),
+        "webhookSecrets",
+        "secrets of the team with the keys of the webhook of a TRANSIENT job: one secret, or two while the sender "
+        "changes its key; empty: the job has no webhook",
+        max_length=MAX_WEBHOOK_KEYS,
+        change=Change.NONE,
+        see=_WEBHOOKS,
+    )
+    webhook_scheme: WebhookScheme = described(
+        WebhookScheme.STANDARD,
+        "webhookScheme",
+        "scheme by which the sender of the webhook signs: Standard Webhooks, that of GitHub, or that of Stripe",
+        change=Change.NONE,
+        see=_WEBHOOKS,
+    )
+    webhook_parameters: tuple[str, ...] = described(
+        (),
+        "webhookParameters",
+        "entries NAME=POINTER, such as `branch=/ref`: `jobParameter` of the run is an object with these names, and the "
+        "JSON Pointers select the values in the body of the webhook; empty: the run has the parameter of the job",
+        max_length=MAX_WEBHOOK_PARAMETERS,
+        change=Change.NONE,
+        see=_WEBHOOKS,
+    )
+    item_range: str = described(
+        "",
+        "shardingItemRange",
+        "range of numbers or dates that the shards of a TRANSIENT job's run divide among themselves, such as "
+        "`1..1000000`, `2026-01-01..2026-12-31` or `{fire_time}-7d..{fire_time}-1d`; the parameter of each shard is "
+        "its part; not with `shardingItemParameters`",
+        max_length=MAX_RANGE,
+        change=Change.SHARDS,
+        see="#ranges",
+    )
+    gang_start: bool = described(
+        False,
+        "gangStart",
+        "whether the shards of a run start together: all of them, or none while some find no room",
+        change=Change.NONE,
+        see="placement.md#gang-start",
+    )
+    files: str = described(
+        "",
+        "files",
+        "files that each shard can read, as an object from paths to texts, such as "
+        '`{"conf/app.properties": "region=eu"}`, in addition to those of the app or in place of them; not for HTTP '
+        "jobs; no secrets: everybody who may see the job sees them",
+        unit=Unit.FILES,
+        see=_FILES,
     )
     #: of an ad-hoc job, the part of the key that makes it unique; "" for a registered job. An ad-hoc job has no cron
     ad_hoc: str = field(default="", kw_only=True)
@@ -818,25 +1149,109 @@ class Job:
         self._check_type()
         self._check_limits()
         self._check_listeners()
+        self._check_secrets()
+        if self.environment:
+            self._check_environment()
+        if self.files:
+            self._check_files()
+        if self.placeholders:
+            self._check_placeholders()
+        _check_list("constraints", self.constraints)
+        _check_list("preferences", self.preferences)
+        _check_list("pools", self.pools)
         self._check_repeats()
         self._check_overlap()
         self._check_updates()
+        if self.webhook_secrets or self.webhook_parameters or self.webhook_scheme is not WebhookScheme.STANDARD:
+            self._check_webhook()
         if self.ad_hoc:
             self._check_ad_hoc()
         else:
-            self.schedule()
+            self._check_times()
+            self._check_expected()
         parse_shard_parameters(self.shard_parameters, self.shard_count)
+        if self.item_range:
+            self._check_item_range()
         parse_labels(self.labels)
 
     def _check_ad_hoc(self) -> None:
         if self.kind is JobKind.DAEMON:
             raise ConfigError("an ad-hoc run must end", field="jobExecutionType", fix="register the DAEMON job")
-        if self.cron:
-            raise ConfigError("an ad-hoc run fires once", field="cron", fix="leave it out")
+        for name, given in (("cron", self.cron), *self._times_of_transient_jobs()):
+            if given:
+                raise ConfigError("an ad-hoc run fires once", field=name, fix="leave it out")
         if self.no_success_ms:
             raise ConfigError("an ad-hoc run has no other run", field="noSuccessSeconds", fix="leave it out")
+        if self.expected_by:
+            raise ConfigError("an ad-hoc run has no other run", field="expectedBy", fix="leave it out")
         if not _AD_HOC.fullmatch(self.ad_hoc):
             raise ConfigError(f"{self.ad_hoc[:80]!r} is not the suffix of an ad-hoc job", field="jobName")
+
+    def _check_webhook(self) -> None:
+        if self.kind is JobKind.DAEMON or self.ad_hoc:
+            problem = "is for registered TRANSIENT jobs; nothing else can be triggered"
+            raise ConfigError(problem, field="webhookSecrets", fix="leave it out")
+        if not self.webhook_secrets:
+            field = "webhookParameters" if self.webhook_parameters else "webhookScheme"
+            fix = "name the secret with the key in webhookSecrets"
+            raise ConfigError("is for jobs with a webhook", field=field, fix=fix)
+        if len(self.webhook_secrets) > MAX_WEBHOOK_KEYS or len(set(self.webhook_secrets)) < len(self.webhook_secrets):
+            fix = f"at most {MAX_WEBHOOK_KEYS} different ones"
+            raise ConfigError("has too many entries, or one twice", field="webhookSecrets", fix=fix)
+        for number, name in enumerate(self.webhook_secrets, 1):
+            if not is_label(name):
+                # The entry itself is not shown, because it may be a key by mistake.
+                raise ConfigError(f"entry {number} is no name of a secret", field="webhookSecrets", fix=LABEL_RULE)
+        parse_webhook_parameters(self.webhook_parameters)
+
+    def _times_of_transient_jobs(self) -> tuple[tuple[str, object], ...]:
+        """The fields that only registered TRANSIENT jobs have, with their values."""
+        return (
+            ("triggers", self.triggers),
+            ("startTime", self.start_time),
+            ("endTime", self.end_time),
+            ("blackouts", self.blackouts),
+            ("skipOn", self.skip_on),
+            ("onlyOn", self.only_on),
+            ("onExcludedDay", self.on_excluded_day is not ExcludedDay.SKIP),
+            ("jitterSeconds", self.jitter_ms),
+            ("startDeadlineSeconds", self.start_deadline_ms),
+        )
+
+    def _check_expected(self) -> None:
+        if not self.expected_by:
+            return
+        if self.kind is JobKind.DAEMON:
+            problem = "is for TRANSIENT jobs; the run of a DAEMON job does not end"
+            raise ConfigError(problem, field="expectedBy", fix="leave it out")
+        try:
+            if len(self.expected_by) > _MAX_EXPECTED:
+                raise ValueError(f"is longer than {_MAX_EXPECTED} characters; write MON-FRI 06:00")
+            parse_expected(self.expected_by)
+        except ValueError as error:
+            raise ConfigError(str(error), field="expectedBy") from None
+
+    def _check_times(self) -> None:
+        if self.kind is JobKind.DAEMON:
+            for name, given in self._times_of_transient_jobs():
+                if given:
+                    problem = "is for TRANSIENT jobs; the shards of a DAEMON job follow `cron` alone"
+                    raise ConfigError(problem, field=name, fix="leave it out")
+        for name, given in (("skipOn", self.skip_on), ("onlyOn", self.only_on)):
+            if len(given) > MAX_CALENDARS_OF_JOB:
+                raise ConfigError(f"has {len(given)} entries", field=name, fix=f"at most {MAX_CALENDARS_OF_JOB}")
+            for calendar in given:
+                check_name(name, calendar)
+        if self.on_excluded_day is not ExcludedDay.SKIP and not self.calendars:
+            fix = "name calendars in skipOn or onlyOn, or leave it out"
+            raise ConfigError("is for jobs with calendars", field="onExcludedDay", fix=fix)
+        self.times()
+        if self.delay_ms and self.on_excluded_day is not ExcludedDay.SKIP:
+            fix = "leave it out: a run of @after waits for the next open day"
+            raise ConfigError("does not fit @after, which has no wall time", field="onExcludedDay", fix=fix)
+        if 0 < self.start_deadline_ms <= self.jitter_ms:
+            fix = "lower jitterSeconds, or raise the deadline"
+            raise ConfigError("is not longer than jitterSeconds", field="startDeadlineSeconds", fix=fix)
 
     def _check_type(self) -> None:
         if self.type is JobType.SCRIPT:
@@ -847,11 +1262,13 @@ class Job:
             self._check_http()
         elif not self.job_class and not self.bean:
             raise ConfigError("is missing", field="jobClass", fix='name the class as "package.module:Class"')
-        for name, text in (("jobClass", self.job_class), ("applicationContext", self.context)):
-            if text and not _CLASS.fullmatch(text):
-                raise ConfigError(
-                    f"{text[:80]!r} does not name a Python object", field=name, fix='use "package.module:Name"'
-                )
+        if self.job_class and not _CLASS.fullmatch(self.job_class):
+            problem = f"{self.job_class[:80]!r} names neither a Python object nor a Java class"
+            raise ConfigError(problem, field="jobClass", fix='use "package.module:Name" or "com.example.Outer$Inner"')
+        if self.context and not (_CLASS.fullmatch(self.context) or is_spring_xml(self.context)):
+            problem = f"{self.context[:80]!r} names neither an object nor an XML file in the class path"
+            fix = 'use "package.module:Name", or for Spring "classpath:beans.xml", without ".."'
+            raise ConfigError(problem, field="applicationContext", fix=fix)
         if self.bean and not self.context:
             raise ConfigError("is required with beanName", field="applicationContext", fix="set it, or drop beanName")
 
@@ -867,9 +1284,11 @@ class Job:
         named = [("listener", name) for name in self.listeners] + [(handler, self.error_handler)]
         if self.firing_listener:
             named.append(("distributedListener.class", self.firing_listener))
+        if self.thread_pool:
+            named.append(("jobProperties.executor_service_handler", self.thread_pool))
         for where, name in named:
-            if not _PLUGIN.fullmatch(name) or (":" in name and len(name) > MAX_PLUGIN_NAME):
-                fix = 'use an entry point\'s name or "package.module:Class"'
+            if not _PLUGIN.fullmatch(name) or len(name) > MAX_PLUGIN_NAME:
+                fix = 'use an entry point\'s name, "package.module:Class" or a Java class'
                 raise ConfigError(f"{name[:80]!r} does not name a plug-in", field=where, fix=fix)
         if len(self.listeners) > MAX_LISTENERS:
             raise ConfigError(f"has {len(self.listeners)} names", field="listener", fix=f"at most {MAX_LISTENERS}")
@@ -879,6 +1298,8 @@ class Job:
                 raise ConfigError(without, field="listener", fix="leave it out, or use distributedListener")
             if self.error_handler not in OWN_ERROR_HANDLERS:
                 raise ConfigError(without, field=handler, fix=f"use {', '.join(OWN_ERROR_HANDLERS)}")
+            if self.thread_pool:
+                raise ConfigError(without, field="jobProperties.executor_service_handler", fix="leave it out")
         if self.firing_listener and self.kind is JobKind.DAEMON:
             problem = "the shards of a DAEMON job do not share a run"
             raise ConfigError(
@@ -889,6 +1310,65 @@ class Job:
                 "is required by the handler webhook" if not self.error_webhook else "is for the handler webhook only"
             )
             raise ConfigError(problem, field="jobProperties.job_exception_webhook", fix="give both or neither")
+
+    def _check_secrets(self) -> None:
+        if len(self.secrets) > MAX_SECRETS:
+            raise ConfigError(f"has {len(self.secrets)} entries", field="secrets", fix=f"at most {MAX_SECRETS}")
+        uses = parse_secrets(self.secrets)
+        if not uses or self.type is not JobType.HTTP:
+            for key in (use.key for use in uses if not use.file and not _VARIABLE.fullmatch(use.key)):
+                fix = "letters, digits and '_'; JOBCLOUD_ and MESOS_ are reserved"
+                raise ConfigError(f"{key!r} cannot be the name of a variable", field="secrets", fix=fix)
+            return
+        for use in uses:
+            if use.file or not _HEADER.fullmatch(use.key):
+                problem = f"{use.key!r} cannot be a header with a secret of an HTTP job"
+                raise ConfigError(problem, field="secrets", fix="such as Authorization=secret:api-token")
+        if not self.http_uri.startswith("https://") and not _LOOPBACK_URI.fullmatch(self.http_uri):
+            raise ConfigError("would be sent without TLS", field="secrets", fix="use an httpUri with https")
+
+    def _check_environment(self) -> None:
+        variables = parse_environment(self.environment)
+        if self.type is JobType.HTTP:
+            raise ConfigError("an HTTP job runs no code of the app", field="environment", fix="leave it out")
+        if self.shares_worker:
+            fix = 'use isolation "process", or set the variables for all jobs in the environment of the app'
+            raise ConfigError("would be that of all shards of the worker", field="environment", fix=fix)
+        for use in parse_secrets(self.secrets):
+            if use.key in variables:
+                raise ConfigError(f"{use.key} is also the key of a secret", field="environment", fix="rename one")
+
+    def _check_files(self) -> None:
+        parse_files(self.files)
+        if self.type is JobType.HTTP:
+            raise ConfigError("an HTTP job runs no code of the app", field="files", fix="leave it out")
+
+    def _check_placeholders(self) -> None:
+        for name in self.placeholders:
+            if name not in WITH_PLACEHOLDERS:
+                fix = f"use {', '.join(WITH_PLACEHOLDERS)}"
+                raise ConfigError(f"{name[:80]!r} is no field with placeholders", field="placeholders", fix=fix)
+        if len(set(self.placeholders)) < len(self.placeholders):
+            raise ConfigError("names a field twice", field="placeholders", fix="name it once")
+        if self.type is not JobType.SCRIPT and "scriptCommandLine" in self.placeholders:
+            raise ConfigError(f"a {self.type} job has no scriptCommandLine", field="placeholders", fix="leave it out")
+
+    def _check_item_range(self) -> None:
+        name = "shardingItemRange"
+        if self.kind is JobKind.DAEMON:
+            problem = "is for TRANSIENT jobs; the shards of a DAEMON job divide no work of a run"
+            raise ConfigError(problem, field=name, fix="leave it out")
+        if self.shard_parameters.strip():
+            fix = "leave out one of them"
+            raise ConfigError("gives the shards other parameters than shardingItemParameters", field=name, fix=fix)
+        try:
+            least = parse_range(self.item_range).least
+        except ValueError as error:
+            raise ConfigError(str(error), field=name) from None
+        if least < self.shard_count:
+            fix = f"lower shardingTotalCount to at most {least}, or widen the range"
+            problem = f"may have only {least} numbers or days, which are too few for {self.shard_count} shards"
+            raise ConfigError(problem, field=name, fix=fix)
 
     def _check_limits(self) -> None:
         limits = (
@@ -910,6 +1390,9 @@ class Job:
 
     def _check_updates(self) -> None:
         if self.kind is JobKind.DAEMON:
+            if self.gang_start:
+                problem = "is for TRANSIENT jobs; the shards of a DAEMON job start and are replaced one by one"
+                raise ConfigError(problem, field="gangStart", fix="leave it out")
             return
         for name, given in (
             ("updateStrategy", self.update_strategy is not UpdateStrategy.ROLLING),
@@ -958,12 +1441,60 @@ class Job:
         """The maximum number of firings that may run at once."""
         return self.concurrency_limit if self.concurrency is Concurrency.ALLOW else 1
 
+    @property
+    def calendars(self) -> tuple[str, ...]:
+        """The keys of the calendars that the job names."""
+        names = dict.fromkeys((*self.skip_on, *self.only_on))
+        return tuple(key_of(self.team, name) for name in names)
+
+    @property
+    def pauses_by_itself(self) -> bool:
+        """Whether there may be times and days at which the job does not fire."""
+        return bool(self.blackouts or self.skip_on or self.only_on)
+
+    @property
+    def delay_ms(self) -> int:
+        """The time from the end of a run to the next run by the trigger `@after`; 0 without this trigger."""
+        return delay_of(self.triggers) if self.triggers else 0
+
+    @property
+    def fires_after_runs_only(self) -> bool:
+        """Whether `@after` is the only trigger, so that no fire time is known in advance."""
+        return bool(self.delay_ms) and not self.cron and len(self.triggers) == 1
+
+    def times(self, calendars: Mapping[str, Days] | None = None) -> Times:
+        """The fire times of the job: those of its cron expression, or of all that determines them.
+
+        `calendars` has the days of calendars by key. If one that the job names is missing, the job has no fire time.
+        None: the calendars of the job do not count. Raises ConfigError.
+        """
+        if not (self.triggers or self.start_time or self.end_time or self.pauses_by_itself):
+            return self.schedule()
+        found = timing(
+            self.cron, self.triggers, self.start_time, self.end_time, self.blackouts,
+            zone=self.zone, dialect=self.dialect, gap=self.gap, fold=self.fold,
+        )  # fmt: skip
+        if calendars is None or not (self.skip_on or self.only_on):
+            return found
+        if any(key not in calendars for key in self.calendars):
+            return found.on_days((), ())
+        skipped = [calendars[key_of(self.team, name)] for name in self.skip_on]
+        only = [calendars[key_of(self.team, name)] for name in self.only_on]
+        return found.by_calendars(skipped, only or None, self.on_excluded_day)
+
     def schedule(self) -> Schedule:
         """The parsed cron expression. Raises ConfigError."""
+        if not self.cron:
+            raise ConfigError("is missing", field="cron", fix="give an expression, such as 0 0 8 * * ?")
         try:
             return Schedule.parse(self.cron, zone=self.zone, dialect=self.dialect, gap=self.gap, fold=self.fold)
         except CronError as error:
             raise ConfigError(str(error), field="cron") from error
+
+
+def is_spring_xml(context: str) -> bool:
+    """Whether an `applicationContext` is a configuration of Spring in the class path, not an object."""
+    return _SPRING_XML.fullmatch(context) is not None
 
 
 def check_name(field: str, name: str) -> None:
@@ -976,6 +1507,16 @@ def check_text(field: str, text: str) -> None:
     """Raises ConfigError if a text is too long to store, or contains a NUL."""
     if len(text) > MAX_TEXT or "\0" in text:
         raise ConfigError(f"is longer than {MAX_TEXT} characters or contains a NUL", field=field, fix="shorten it")
+
+
+def _check_list(field: str, entries: tuple[str, ...]) -> None:
+    """Raises ConfigError if a list about the placement of shards is too long. The scheduler checks what it says."""
+    if len(entries) > MAX_CONSTRAINTS:
+        raise ConfigError(f"has {len(entries)} entries", field=field, fix=f"at most {MAX_CONSTRAINTS}")
+    for number, entry in enumerate(entries, 1):
+        if len(entry.encode(errors="replace")) > MAX_CONSTRAINT_BYTES or not entry.isprintable():
+            fix = f"at most {MAX_CONSTRAINT_BYTES} bytes, all of them printable"
+            raise ConfigError(f"entry {number} is too long or contains a control character", field=field, fix=fix)
 
 
 def _check_command(field: str, line: str) -> None:
@@ -1031,6 +1572,122 @@ def _pairs(text: str) -> Iterator[tuple[str, str]]:
                 fix='e.g. "0=Berlin,1=Paris", or an object such as {"0": "a=b,c"}',
             )
         yield key, value
+
+
+@lru_cache(maxsize=1024)
+def parse_environment(entries: tuple[str, ...]) -> Mapping[str, str]:
+    """The variables in `("REGION=eu",)`. Raises ConfigError that names the invalid one."""
+    field = "environment"
+    if len(entries) > MAX_VARIABLES:
+        raise ConfigError(f"has {len(entries)} variables", field=field, fix=f"at most {MAX_VARIABLES}")
+    if (size := len(json.dumps(entries))) > MAX_ENVIRONMENT_BYTES:
+        fix = f"at most {MAX_ENVIRONMENT_BYTES:,} bytes; put large values into a file of the package"
+        raise ConfigError(f"has {size:,} bytes in JSON", field=field, fix=fix)
+    found: dict[str, str] = {}
+    for number, entry in enumerate(entries, 1):
+        name, sign, value = entry.partition("=")
+        # The value is not shown, because it may be a secret by mistake.
+        if not sign or not _VARIABLE_NAME.fullmatch(name):
+            fix = "such as REGION=eu; a name has letters, digits and '_', and begins with no digit"
+            raise ConfigError(f"entry {number} is not NAME=value", field=field, fix=fix)
+        if _RESERVED_VARIABLE.fullmatch(name):
+            raise ConfigError(f"{name} cannot be set", field=field, fix=_RESERVED_RULE)
+        if name in found:
+            raise ConfigError(f"{name} is given twice", field=field, fix="give it once")
+        if not value.isprintable() or value != value.rstrip():
+            problem = f"the value of {name} has a control character or ends with a space"
+            raise ConfigError(problem, field=field, fix="a value is one line; put others into a file of the package")
+        found[name] = value
+    return found
+
+
+@lru_cache(maxsize=256)
+def parse_files(text: str) -> Mapping[str, str]:
+    """The files in their stored form: path → text. Raises ConfigError that names the invalid one."""
+    field = "files"
+    try:
+        given = json.loads(text) if text else {}
+        size = len(json.dumps(given))
+    except (ValueError, RecursionError):
+        given, size = None, 0
+    if not isinstance(given, dict) or not all(isinstance(one, str) for one in given.values()):
+        fix = 'e.g. {"conf/app.properties": "region=eu"}'
+        raise ConfigError("is not an object from paths to texts", field=field, fix=fix)
+    if len(given) > MAX_FILES:
+        raise ConfigError(f"has {len(given)} files", field=field, fix=f"at most {MAX_FILES}")
+    if size > MAX_FILES_BYTES:
+        fix = f"at most {MAX_FILES_BYTES:,} bytes; put larger files into the package"
+        raise ConfigError(f"has {size:,} bytes in JSON", field=field, fix=fix)
+    folders: set[str] = set()
+    for path, content in given.items():
+        if len(path) > MAX_FILE_PATH or not _FILE_PATH.fullmatch(path):
+            problem = f"{path[:80]!r} is no path of a file"
+            raise ConfigError(problem, field=field, fix=f"{_FILE_PATH_RULE}; at most {MAX_FILE_PATH} characters")
+        # The text is not shown, because it may have a secret by mistake.
+        if "\0" in content or not _is_unicode(content):
+            raise ConfigError(f"{path} has a NUL or a half of a character", field=field, fix="files are text in UTF-8")
+        parts = path.split("/")
+        folders.update("/".join(parts[:end]) for end in range(1, len(parts)))
+    for path in sorted(folders & given.keys()):
+        raise ConfigError(f"{path} is a file and also the folder of another", field=field, fix="rename one")
+    return given
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def stored_files(files: Mapping[str, str]) -> str:
+    """The stored form of files. Their order does not matter."""
+    return json.dumps(dict(sorted(files.items())), separators=(",", ":")) if files else ""
+
+
+class SecretUse(NamedTuple):
+    """One entry of `secrets`: the run gets the secret `name` of its team as `key`, a value or a file."""
+
+    key: str
+    name: str
+    file: bool
+
+
+@lru_cache(maxsize=1024)
+def parse_secrets(entries: tuple[str, ...]) -> tuple[SecretUse, ...]:
+    """The secrets of a job. Raises ConfigError that names the invalid entry."""
+    found: dict[str, SecretUse] = {}
+    for number, entry in enumerate(entries, 1):
+        parts = _SECRET_USE.fullmatch(entry)
+        if parts is None:
+            # The entry itself is not shown, because it may be a secret by mistake.
+            fix = f"KEY=secret:NAME or KEY=secret-file:NAME; NAME is {LABEL_RULE}"
+            raise ConfigError(f"entry {number} refers to no secret", field="secrets", fix=fix)
+        key, form, name = parts.groups()
+        if key.lower() in found:
+            raise ConfigError(f"{key} is given twice", field="secrets", fix="names may not differ in case only")
+        found[key.lower()] = SecretUse(key, name, form == "secret-file")
+    return tuple(found.values())
+
+
+@lru_cache(maxsize=1024)
+def parse_webhook_parameters(entries: tuple[str, ...]) -> Mapping[str, tuple[str, ...]]:
+    """Parameter → the steps of the JSON Pointer to its value. Raises ConfigError that names the invalid entry."""
+    field = "webhookParameters"
+    if len(entries) > MAX_WEBHOOK_PARAMETERS:
+        raise ConfigError(f"has {len(entries)} entries", field=field, fix=f"at most {MAX_WEBHOOK_PARAMETERS}")
+    found: dict[str, tuple[str, ...]] = {}
+    for number, entry in enumerate(entries, 1):
+        parts = _WEBHOOK_PARAMETER.fullmatch(entry) if entry.isprintable() else None
+        if parts is None or len(parts[2]) > MAX_POINTER:
+            fix = "NAME=POINTER, such as branch=/ref or first=/commits/0/id"
+            raise ConfigError(f"entry {number} is no parameter with a JSON Pointer", field=field, fix=fix)
+        if parts[1] in found:
+            raise ConfigError(f"{parts[1]} is given twice", field=field, fix="give it once")
+        steps = parts[2].split("/")[1:]
+        found[parts[1]] = tuple(step.replace("~1", "/").replace("~0", "~") for step in steps)
+    return found
 
 
 @lru_cache(maxsize=1024)

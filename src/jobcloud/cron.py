@@ -6,7 +6,8 @@ steps and lists become plain sets. Quartz weekdays (1 = SUN) become Sunday = 0. 
 croniter applies the "either day" rule of Unix, but knows no zones and no special days. Third, this module maps wall
 times to instants of the zone, with its gaps and folds. docs/cron.md describes the dialects and the policy for users.
 
-Sources: org.quartz.CronExpression 2.3.2 (observed, see tests/data); crontab(5) of Vixie cron as in Debian.
+Sources: org.quartz.CronExpression 2.3.2 and 2.5.2 (observed, see tests/data); crontab(5) and the daemon of Debian's
+cron 3.0pl1-162 (observed, see tests/data).
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import calendar
 import copy
 import datetime
 import enum
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
@@ -32,9 +34,12 @@ LAST_YEAR: Final = 2099
 
 _DAY: Final = 86_400
 _EPOCH_DAY: Final = datetime.date(1970, 1, 1)
-_END: Final = calendar.timegm((LAST_YEAR + 1, 1, 1, 0, 0, 0))
+#: The first second after the last year with fire times.
+END: Final = calendar.timegm((LAST_YEAR + 1, 1, 1, 0, 0, 0))
 _MONTHS: Final = {name.upper(): number for number, name in enumerate(calendar.month_abbr) if name}
 _WEEKDAYS: Final = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
+# The last weekday of a month in the Quartz dialect, such as 5L or FRIL; L alone too.
+_LAST_WEEKDAY: Final = re.compile(r"([A-Z]{3}|\d)?L")
 _MACROS: Final = {
     "@yearly": "0 0 1 1 *",
     "@annually": "0 0 1 1 *",
@@ -74,30 +79,37 @@ class Fold(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class _Field:
-    """One field: its inclusive range, its greatest step, the names of its values, and whether ranges may wrap."""
+    """One field: its inclusive range, its greatest step, the names of its values, and its dialect.
+
+    Quartz has `/5` for `*/5`, and ranges that wrap around the end of the field, except in years.
+    """
 
     name: str
     low: int
     high: int
     step: int
     names: dict[str, int]
+    quartz: bool
     wraps: bool
 
 
-_SECONDS: Final = _Field("seconds", 0, 59, 59, {}, True)
-_MINUTES: Final = _Field("minutes", 0, 59, 59, {}, True)
-_HOURS: Final = _Field("hours", 0, 23, 23, {}, True)
-_MONTH_DAYS: Final = _Field("day of month", 1, 31, 31, {}, True)
-_MONTH: Final = _Field("month", 1, 12, 12, _MONTHS, True)
-_QUARTZ_WEEKDAYS: Final = _Field("day of week", 1, 7, 7, {name: n + 1 for n, name in enumerate(_WEEKDAYS)}, True)
-_YEARS: Final = _Field("year", FIRST_YEAR, LAST_YEAR, LAST_YEAR - FIRST_YEAR, {}, False)
-_QUARTZ: Final = (_SECONDS, _MINUTES, _HOURS, _MONTH_DAYS, _MONTH, _QUARTZ_WEEKDAYS, _YEARS)
+_QUARTZ_DAYS: Final = {name: n + 1 for n, name in enumerate(_WEEKDAYS)}
+_SECONDS: Final = _Field("seconds", 0, 59, 59, {}, True, True)
+_MINUTES: Final = _Field("minutes", 0, 59, 59, {}, True, True)
+_HOURS: Final = _Field("hours", 0, 23, 23, {}, True, True)
+_MONTH_DAYS: Final = _Field("day of month", 1, 31, 31, {}, True, True)
+_MONTH: Final = _Field("month", 1, 12, 12, _MONTHS, True, True)
+_QUARTZ_WEEKDAYS: Final = _Field("day of week", 1, 7, 7, _QUARTZ_DAYS, True, True)
+_YEARS: Final = _Field("year", FIRST_YEAR, LAST_YEAR, LAST_YEAR - FIRST_YEAR, {}, True, False)
+# A step of the Unix dialect may be larger than its range. It then selects the lowest value only.
+_LONGEST_STEP: Final = 9
+_ANY: Final = 10**_LONGEST_STEP - 1
 _UNIX: Final = (
-    _Field("minutes", 0, 59, 59, {}, False),
-    _Field("hours", 0, 23, 23, {}, False),
-    _Field("day of month", 1, 31, 31, {}, False),
-    _Field("month", 1, 12, 12, _MONTHS, False),
-    _Field("day of week", 0, 7, 7, {name: n for n, name in enumerate(_WEEKDAYS)}, False),
+    _Field("minutes", 0, 59, _ANY, {}, False, False),
+    _Field("hours", 0, 23, _ANY, {}, False, False),
+    _Field("day of month", 1, 31, _ANY, {}, False, False),
+    _Field("month", 1, 12, _ANY, _MONTHS, False, False),
+    _Field("day of week", 0, 7, _ANY, {name: n for n, name in enumerate(_WEEKDAYS)}, False, False),
 )
 
 
@@ -113,7 +125,7 @@ class DayKind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class SpecialDay:
-    """At most one day per month.
+    """A rule with at most one day per month.
 
     The kind determines the meaning of `n`. `weekday` counts from Sunday = 0, and is 0 if the kind has no weekday.
     """
@@ -147,7 +159,10 @@ def _nearest_workday(first: int, day: int, length: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Rules:
-    """A parsed expression, as sorted sets. Weekdays count from Sunday = 0. If `years` is None, every year matches."""
+    """A parsed expression, as sorted sets. Weekdays count from Sunday = 0. If `years` is None, every year matches.
+
+    With `specials`, a day matches if it is one of them or in `month_days`, which may then be empty.
+    """
 
     seconds: tuple[int, ...]
     minutes: tuple[int, ...]
@@ -157,7 +172,7 @@ class _Rules:
     weekdays: tuple[int, ...]
     years: tuple[int, ...] | None
     either_day: bool
-    special: SpecialDay | None
+    specials: tuple[SpecialDay, ...]
     interval: bool
 
 
@@ -172,10 +187,10 @@ def _values(field: _Field, text: str) -> tuple[int, ...]:
 def _item(field: _Field, item: str) -> Iterator[int]:
     span, slash, step_text = item.partition("/")
     step = _step(field, item, step_text) if slash else 1
-    if span == "*" or (not span and slash and field.wraps):
+    if span == "*" or (not span and slash and field.quartz):
         return iter(range(field.low, field.high + 1, step))
     start_text, dash, stop_text = span.partition("-")
-    if slash and field.wraps and not field.names.keys().isdisjoint((start_text, stop_text)):
+    if slash and field.quartz and not field.names.keys().isdisjoint((start_text, stop_text)):
         example = "2-6/2 for MON-FRI/2" if "MON" in field.names else "1-6/2 for JAN-JUN/2"
         raise _bad(field, item, f"Quartz ignores a step after names, so use numbers; write {example}")
     start = _number(field, item, start_text)
@@ -185,13 +200,14 @@ def _item(field: _Field, item: str) -> Iterator[int]:
     if stop >= start:
         return iter(range(start, stop + 1, step))
     if not field.wraps:
-        raise _bad(field, item, "the range runs backwards; put the smaller value first, or list both parts")
+        why = "" if field.quartz else ", and Debian's cron would never fire at it"
+        raise _bad(field, item, f"the range runs backwards{why}; put the smaller value first, or list both parts")
     size = field.high - field.low + 1
     return ((value - field.low) % size + field.low for value in range(start, stop + size + 1, step))
 
 
 def _step(field: _Field, item: str, text: str) -> int:
-    if not text.isdigit() or len(text) > 4 or not 1 <= int(text) <= field.step:
+    if not text.isdigit() or len(text) > _LONGEST_STEP or not 1 <= int(text) <= field.step:
         raise _bad(field, item, f"a step is a number from 1 to {field.step}, as in */2")
     return int(text)
 
@@ -210,6 +226,7 @@ def _bad(field: _Field, text: str, fix: str) -> CronError:
 
 
 def _split(text: str, counts: tuple[int, ...], shape: str) -> list[str]:
+    """The fields in upper case. Raises CronError if their number is not one of `counts`; `shape` is the fix."""
     if not isinstance(text, str):
         raise CronError(f"cron expression: expected text, got {type(text).__name__}; write it in quotes")
     if len(text) > MAX_LENGTH:
@@ -220,36 +237,78 @@ def _split(text: str, counts: tuple[int, ...], shape: str) -> list[str]:
         )
     fields = text.upper().replace("\t", " ").split(" ")
     fields = [field for field in fields if field]
+    zone = next((one for one in fields if one.startswith(("CRON_TZ=", "TZ="))), "")
+    if zone:
+        fix = "a cron expression holds no time zone; give it as timeZone (--zone), and leave it out here"
+        raise CronError(f"cron expression: {text!r} contains {zone[:80]}; {fix}")
     if len(fields) not in counts:
-        raise CronError(f"cron expression: {text!r} has {len(fields)} fields; write {shape}")
+        count = "1 field" if len(fields) == 1 else f"{len(fields)} fields"
+        raise CronError(f"cron expression: {text!r} has {count}; write {shape}")
     return fields
 
 
 def _quartz_rules(text: str) -> _Rules:
     shape = "6 or 7: seconds minutes hours day-of-month month day-of-week [year], such as 0 0/5 * * * ?"
+    if isinstance(text, str):
+        words = text.split()
+        if len(words) == 5:
+            shape += "; for the five fields of crontab, set cronDialect (--dialect) to unix"
+        if len(words) == 1 and text.strip().lower() in _MACROS:
+            shape += "; for macros such as @daily, set cronDialect (--dialect) to unix"
     fields = _split(text, (6, 7), shape)
     seconds, minutes, hours, days, months, weekdays = fields[:6]
+    _check_places(fields)
     if (days == "?") == (weekdays == "?"):
         raise _bad(_MONTH_DAYS, f"{days} … {weekdays}", "exactly one of day of month and day of week must be ?")
-    special = _special_day(days) if weekdays == "?" else _special_weekday(weekdays)
-    plain_days = "*" if days == "?" or special else days
-    plain_weekdays = "7" if weekdays == "L" else "*" if weekdays == "?" or special else weekdays
+    if weekdays == "?":
+        month_days, specials = _quartz_days(days)
+    else:
+        special = _special_weekday(weekdays)
+        month_days, specials = (() if special else _all(_MONTH_DAYS)), ((special,) if special else ())
+    plain_weekdays = "7" if weekdays == "L" else "*" if weekdays == "?" or specials else weekdays
     return _Rules(
         seconds=_values(_SECONDS, seconds),
         minutes=_values(_MINUTES, minutes),
         hours=_values(_HOURS, hours),
-        month_days=_values(_MONTH_DAYS, plain_days),
+        month_days=month_days,
         months=_values(_MONTH, months),
         weekdays=tuple(day - 1 for day in _values(_QUARTZ_WEEKDAYS, plain_weekdays)),
         years=_values(_YEARS, fields[6]) if len(fields) == 7 and fields[6] != "*" else None,
         either_day=False,
-        special=special,
+        specials=specials,
         interval=any(sign in field for sign in "*/" for field in (minutes, hours)),
     )
 
 
+def _all(field: _Field) -> tuple[int, ...]:
+    return tuple(range(field.low, field.high + 1))
+
+
+def _check_places(fields: Sequence[str]) -> None:
+    """Raises CronError with a hint if a sign of the day fields stands in another field of the Quartz dialect."""
+    for part, text in zip((_SECONDS, _MINUTES, _HOURS), fields, strict=False):
+        if "?" in text:
+            raise _bad(part, text, "? stands only in day of month or day of week; * means every value here")
+    if "#" in fields[3] or (fields[3] != "L" and _LAST_WEEKDAY.fullmatch(fields[3])):
+        fix = "a weekday such as FRI#2 or 6L belongs in the day of week, the sixth field; write ? here"
+        raise _bad(_MONTH_DAYS, fields[3], fix)
+
+
+def _quartz_days(text: str) -> tuple[tuple[int, ...], tuple[SpecialDay, ...]]:
+    """The plain days and the special days of the day-of-month field. Quartz 2.5 has lists of both, such as `1,L`."""
+    plain: set[int] = set()
+    specials: list[SpecialDay] = []
+    for item in text.split(","):
+        special = _special_day(item)
+        if special is None:
+            plain.update(_item(_MONTH_DAYS, item))
+        elif special not in specials:
+            specials.append(special)
+    return tuple(sorted(plain)), tuple(specials)
+
+
 def _special_day(text: str) -> SpecialDay | None:
-    """`L`, `LW`, `L-3`, `L-3W`, `15W` of the day-of-month field."""
+    """`L`, `LW`, `L-3`, `L-3W`, `15W`, as one item of the day-of-month field."""
     if not ("L" in text or "W" in text):
         return None
     if text[:1] == "L":
@@ -257,11 +316,11 @@ def _special_day(text: str) -> SpecialDay | None:
         offset = text[1:].removesuffix("W")
         number = offset.removeprefix("-")
         if offset and not (offset != number and number.isdigit() and len(number) <= 2 and int(number) <= 30):
-            raise _bad(_MONTH_DAYS, text, "write L, LW, L-3 or L-3W, 0 to 30 days before the last, nothing else")
+            raise _bad(_MONTH_DAYS, text, "write L, LW, L-3 or L-3W, 0 to 30 days before the last")
         return SpecialDay(DayKind.LAST_WORKDAY if workday else DayKind.LAST, n=int(number or 0))
     if text.endswith("W"):
         return SpecialDay(DayKind.NEAREST_WORKDAY, n=_number(_MONTH_DAYS, text, text[:-1]))
-    raise _bad(_MONTH_DAYS, text, "L and W stand alone, as in L, LW, L-3 or 15W; use a second job for the other days")
+    raise _bad(_MONTH_DAYS, text, "write L, LW, L-3, L-3W or 15W, alone or as items of a list")
 
 
 def _special_weekday(text: str) -> SpecialDay | None:
@@ -283,10 +342,14 @@ def _unix_rules(text: str) -> _Rules:
     if macro.startswith("@") and macro not in _MACROS:
         raise CronError(f"cron expression: {text[:40]!r} is not a macro; write one of {', '.join(_MACROS)}")
     shape = "5: minutes hours day-of-month month day-of-week, such as */5 * * * *"
+    if isinstance(text, str) and len(text.split()) in (6, 7):
+        shape += "; for expressions with seconds, set cronDialect (--dialect) to quartz"
     minutes, hours, days, months, weekdays = fields = _split(_MACROS.get(macro, text), (5,), shape)
     for part, value in zip(_UNIX, fields, strict=True):
-        if not part.names and any(sign in value for sign in "?LW"):
-            raise _bad(part, value, "?, L and W belong to the quartz dialect; choose it, or write plain numbers")
+        foreign = any(sign in value for sign in ("?#" if part.names else "?#LW"))
+        if foreign or (part is _UNIX[4] and _LAST_WEEKDAY.fullmatch(value)):
+            fix = "?, #, L and W belong to the quartz dialect, which has seconds first; set cronDialect (--dialect)"
+            raise _bad(part, value, f"{fix}, or write plain numbers")
     return _Rules(
         seconds=(0,),
         minutes=_values(_UNIX[0], minutes),
@@ -296,7 +359,7 @@ def _unix_rules(text: str) -> _Rules:
         weekdays=tuple(sorted({day % 7 for day in _values(_UNIX[4], weekdays)})),
         years=None,
         either_day=not (days.startswith("*") or weekdays.startswith("*")),
-        special=None,
+        specials=(),
         interval=minutes.startswith("*") or hours.startswith("*"),
     )
 
@@ -311,7 +374,7 @@ def _engine(rules: _Rules) -> croniter:
         _text(rules.weekdays, 0 if rules.either_day else 7),
         _text(rules.seconds, 60),
     ]
-    if rules.special:
+    if rules.specials:
         lists[2:5] = "***"
     elif rules.years is not None:
         lists.append(_text(rules.years, 0))
@@ -373,7 +436,7 @@ def _change_before(zone: ZoneInfo, second: int) -> _Change | None:
     return recent[-1] if recent else None
 
 
-def _change_after(zone: ZoneInfo, second: int, until: int) -> _Change | None:
+def change_after(zone: ZoneInfo, second: int, until: int) -> _Change | None:
     """The first change with second < at ≤ until."""
     for year in range(_year(second), _year(until) + 1):
         for change in _changes(zone, year):
@@ -383,7 +446,8 @@ def _change_after(zone: ZoneInfo, second: int, until: int) -> _Change | None:
 
 
 @lru_cache(maxsize=1024)
-def _zone(name: str) -> ZoneInfo:
+def find_zone(name: str) -> ZoneInfo:
+    """The time zone of a name. Raises CronError."""
     fix = "use a name of the tz database, such as UTC or Europe/Berlin"
     if not isinstance(name, str) or not name.isascii() or len(name) > 64:
         raise CronError(f"zone: {str(name)[:64]!r} is unknown; {fix}")
@@ -393,6 +457,16 @@ def _zone(name: str) -> ZoneInfo:
         return zones.zone(name)
     except LookupError:
         raise CronError(f"zone: {name!r} is unknown; {fix}") from None
+
+
+def between(next_after: Callable[[int], int | None], after_ms: int, until_ms: int, limit: int) -> tuple[int, ...]:
+    """The first `limit` instants with after < instant ≤ until (ms) of a sequence, ascending."""
+    found: list[int] = []
+    fires = next_after(after_ms)
+    while fires is not None and fires <= until_ms and len(found) < limit:
+        found.append(fires)
+        fires = next_after(fires)
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -442,16 +516,11 @@ class Schedule:
 
     def between(self, after_ms: int, until_ms: int, limit: int) -> tuple[int, ...]:
         """The first `limit` firings with after < firing ≤ until (ms), ascending."""
-        found: list[int] = []
-        fires = self.next_after(after_ms)
-        while fires is not None and fires <= until_ms and len(found) < limit:
-            found.append(fires)
-            fires = self.next_after(fires)
-        return tuple(found)
+        return between(self.next_after, after_ms, until_ms, limit)
 
     def count(self, after_ms: int, until_ms: int) -> int:
         """The number of firings with after < firing ≤ until (ms). Takes some microseconds for each day."""
-        first, last = max(after_ms // 1000 + 1, 0), min(until_ms // 1000, _END - 1)
+        first, last = max(after_ms // 1000 + 1, 0), min(until_ms // 1000, END - 1)
         if self._clock is None:
             return self._count_walls(first, last)
         offset, opened = _offset(self._clock, first), first
@@ -460,7 +529,7 @@ class Schedule:
         at_change = change is not None and change.at == first
         found = 0
         while opened <= last:
-            change = _change_after(self._clock, opened, last)
+            change = change_after(self._clock, opened, last)
             end = change.at - 1 if change else last
             found += self._count_walls(max(opening, opened + offset), end + offset)
             # Together, all wall times of a gap fire once, at the first instant after the gap.
@@ -500,25 +569,31 @@ class Schedule:
         rules, day = self._rules, _EPOCH_DAY + datetime.timedelta(number)
         if day.month not in rules.months or (rules.years is not None and day.year not in rules.years):
             return False
-        if rules.special is not None:
-            return rules.special.day(day.year, day.month) == day.day
+        if rules.specials:
+            return day.day in _days_of(rules, day.year, day.month)
         of_month, of_week = day.day in rules.month_days, day.isoweekday() % 7 in rules.weekdays
         return of_month or of_week if rules.either_day else of_month and of_week
 
     def table(self) -> dict[str, Any]:
-        """The parsed form in JSON types, for `executor.firetimes.FireTimes`. Weekdays count from Sunday = 0."""
-        rules, special = self._rules, self._rules.special
+        """The parsed form in JSON types, for `executor.firetimes.FireTimes`. Weekdays count from Sunday = 0.
+
+        The form has version 1, which all executors know, unless several kinds of days are in one list (`1,L`).
+        """
+        rules, specials = self._rules, [_in_json(special) for special in self._rules.specials]
+        alone = len(specials) == 1 and not rules.month_days
+        combined = {"special_days": specials} if specials and not alone else {}
         return {
-            "version": 1,
+            "version": 2 if combined else 1,
             "seconds": list(rules.seconds),
             "minutes": list(rules.minutes),
             "hours": list(rules.hours),
             "months": list(rules.months),
             "years": None if rules.years is None else list(rules.years),
-            "month_days": list(rules.month_days),
+            "month_days": list(_all(_MONTH_DAYS) if alone else rules.month_days),
             "weekdays": list(rules.weekdays),
             "either_day": rules.either_day,
-            "special_day": special and {"kind": special.kind.value, "n": special.n, "weekday": special.weekday},
+            "special_day": specials[0] if alone else None,
+            **combined,
             "zone": self.zone,
             "run_after_gap": self._run_after_gap,
             "repeat_in_fold": self._repeat_in_fold,
@@ -534,10 +609,10 @@ class Schedule:
 
     def _first_from(self, first: int) -> int | None:
         """The first firing (ms) at or after an instant (s)."""
-        if first >= _END:
+        if first >= END:
             return None
         fires = self._next_wall(first) if self._clock is None else self._next_in_zone(self._clock, first)
-        return None if fires is None or fires >= _END else fires * 1000
+        return None if fires is None or fires >= END else fires * 1000
 
     def _next_in_zone(self, zone: ZoneInfo, first: int) -> int | None:
         """The first firing (s) at or after an instant (s).
@@ -555,7 +630,7 @@ class Schedule:
         wall = self._next_wall(searched)
         while True:
             fires = None if wall is None else max(wall - offset, opened)
-            change = _change_after(zone, opened, min(_END, searched - offset + 2 * _DAY if fires is None else fires))
+            change = change_after(zone, opened, min(END, searched - offset + 2 * _DAY if fires is None else fires))
             if change is None:
                 return fires
             offset, opened = change.after, change.at
@@ -571,24 +646,23 @@ class Schedule:
 
     def _next_wall(self, wall: int) -> int | None:
         """The first matching wall time ≥ wall, both in seconds as if in UTC."""
-        special = self._rules.special
-        if special is None:
+        if not self._rules.specials:
             return self._step(wall)
-        for midnight in self._special_midnights(special, wall):
+        for midnight in self._special_midnights(wall):
             found = self._step(max(wall, midnight))
             if found is not None and found < midnight + _DAY:
                 return found
         return None
 
-    def _special_midnights(self, special: SpecialDay, wall: int) -> Iterator[int]:
-        """The midnights of the special days, from the day of `wall` on."""
+    def _special_midnights(self, wall: int) -> Iterator[int]:
+        """The midnights of the days of an expression with special days, from the day of `wall` on."""
         months, years = self._rules.months, self._rules.years
         start = datetime.datetime.fromtimestamp(wall, datetime.UTC)
         for year in range(start.year, LAST_YEAR + 1) if years is None else years:
             for month in months:
-                day = special.day(year, month) if (year, month) >= (start.year, start.month) else None
-                if day is not None and (year, month, day) >= (start.year, start.month, start.day):
-                    yield calendar.timegm((year, month, day, 0, 0, 0))
+                for day in _days_of(self._rules, year, month) if (year, month) >= (start.year, start.month) else ():
+                    if (year, month, day) >= (start.year, start.month, start.day):
+                        yield calendar.timegm((year, month, day, 0, 0, 0))
 
     def _step(self, wall: int) -> int | None:
         # A copy: croniter stores its position in the object, and schedules are shared between threads.
@@ -596,7 +670,18 @@ class Schedule:
             found = int(copy.copy(self._stepper).get_next(float, start_time=float(wall - 1)))
         except CroniterBadDateError:
             return None
-        return found if found < _END + 2 * _DAY else None
+        return found if found < END + 2 * _DAY else None
+
+
+def _days_of(rules: _Rules, year: int, month: int) -> list[int]:
+    """The days of a month of an expression with special days, ascending."""
+    length = calendar.monthrange(year, month)[1]
+    days = {day for day in rules.month_days if day <= length}
+    return sorted(days | {day for special in rules.specials if (day := special.day(year, month)) is not None})
+
+
+def _in_json(special: SpecialDay) -> dict[str, Any]:
+    return {"kind": special.kind.value, "n": special.n, "weekday": special.weekday}
 
 
 @lru_cache(maxsize=16384)
@@ -608,5 +693,5 @@ def _first_from(schedule: Schedule, first: int) -> int | None:
 @lru_cache(maxsize=16384)
 def _parse(text: str, zone: str, dialect: Dialect, gap: Gap, fold: Fold) -> Schedule:
     rules = _quartz_rules(text) if dialect is Dialect.QUARTZ else _unix_rules(text)
-    clock = None if zone == "UTC" else _zone(zone)
+    clock = None if zone == "UTC" else find_zone(zone)
     return Schedule(text, zone, dialect, gap, fold, rules, _engine(rules), clock)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from jobcloud.errors import ConfigError
+from jobcloud.fields import OBJECTS
 
 UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 # The largest unit comes first, and each unit occurs once.
@@ -68,7 +69,7 @@ def in_numbers(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _in_number(name: str, value: Any) -> Any:
-    if isinstance(value, dict) and name != "shardingItemParameters":
+    if isinstance(value, dict) and name not in OBJECTS:
         return in_numbers(value)
     unit = next((ms for end, ms in _FIELD_UNITS.items() if name.endswith(end)), 0)
     if not unit or not isinstance(value, str):

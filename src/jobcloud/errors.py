@@ -5,7 +5,8 @@ JobcloudError
 │   ├── ConfigError    a field of an app, a job or the settings is wrong
 │   ├── NotFound       the request names something that does not exist
 │   ├── Conflict       the request contradicts the present state
-│   │   └── Outdated   it was made for another revision of the app or the job
+│   │   └── Outdated   it was made for another revision of the app, the job or the record
+│   ├── NotAllowed     the sender has no right to the request
 │   └── Unavailable    the request may succeed later (no leader here, store or master out of reach); its text says if
 │                      the request may have taken effect
 ├── InvalidTransition  the table of task states has no entry for a (state, update) pair: a bug in jobcloud
@@ -62,7 +63,11 @@ class Conflict(Refused):
 
 
 class Outdated(Conflict):
-    """The request was made for another revision of an app or a job than the present one."""
+    """The request was made for another revision of an app, a job or a record than the present one."""
+
+
+class NotAllowed(Refused):
+    """The sender of the request has no right to it."""
 
 
 class Unavailable(Refused):

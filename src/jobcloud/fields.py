@@ -37,10 +37,16 @@ class Unit(Enum):
     WHOLE_OR_EACH = 'whole number, `"each"`'
     #: a text, or an object that maps items to texts; in Python, this object is JSON text
     TEXT_OR_ITEMS = "text, object"
+    #: an object that maps paths to the texts of files; in Python, this object is JSON text, or "" without files
+    FILES = "object"
 
     def text(self, number: int, separator: str = "") -> str:
         """The number in its JSON form. With `separator` "," the thousands are separated, for users."""
         return f"{Decimal(number) / 1000 if self is Unit.MILLI else Decimal(number):{separator}f}"
+
+
+#: the fields whose objects are values, and no groups of fields
+OBJECTS = frozenset({"shardingItemParameters", "files"})
 
 
 class Change(StrEnum):
@@ -52,6 +58,9 @@ class Change(StrEnum):
     NONE = "none"
     #: The runs of a TRANSIENT job continue. A DAEMON job's shards, which compute their times themselves, are replaced.
     TIMES = "times"
+    #: Running shards of a TRANSIENT job continue, and shards that start later use the new value. A DAEMON job's shards
+    #: are replaced.
+    PLACE = "place"
     #: The runs of a TRANSIENT job are stopped. Of a DAEMON job, the shards whose configuration differs are replaced.
     SHARDS = "shards"
     #: The runs of a TRANSIENT job are stopped if the field belongs to the job, not to its app. A DAEMON job's shards
@@ -205,8 +214,7 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Dif
 def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in config.items():
-        # The items of shards are values, not fields.
-        if isinstance(value, Mapping) and name != "shardingItemParameters":
+        if isinstance(value, Mapping) and name not in OBJECTS:
             flat |= {f"{name}.{member}": inner for member, inner in value.items()}
         else:
             flat[name] = value
@@ -240,7 +248,7 @@ def _type_text(field: Field) -> str:
         return ", ".join(f"`{member.value}`" for member in field.type)
     whole = field.spec.unit is Unit.MILLI and field.spec.step % 1_000 == 0
     own = (Unit.WHOLE if whole else field.spec.unit).value
-    text = own if field.spec.unit is Unit.TEXT_OR_ITEMS else "text"
+    text = own if field.spec.unit in (Unit.TEXT_OR_ITEMS, Unit.FILES) else "text"
     name = {bool: "boolean", int: own, str: text}.get(field.type, "list of texts")
     return f"{name} or null" if field.json_default is None else name
 
@@ -253,4 +261,6 @@ def _default_text(field: Field) -> str:
         return f"`{field.spec.unit.text(default)}`"
     if isinstance(default, Enum):
         return f"`{default.value}`"
+    if field.spec.unit is Unit.FILES:
+        return "`{}`"
     return f"`{json.dumps(default)}`"

@@ -74,7 +74,8 @@ class ShardingContext:
     which the run was due or triggered, in milliseconds since the Unix epoch; None if it is unknown. `ports` are the
     ports of the host that belong to the shard (`portCount`). `team` is the team of the job; `job_name` is unique within
     it. `traceparent` names the span of this attempt for OpenTelemetry, in the form of W3C Trace Context; "" without a
-    trace.
+    trace. `secrets` has the job's secrets by key: the value, or the path of a file for a `secret-file`.
+    `files` is the folder with the files of the app and the job, or "" without any. It is removed when the attempt ends.
     """
 
     job_name: str = ""
@@ -93,6 +94,8 @@ class ShardingContext:
     ports: Tuple[int, ...] = ()
     team: str = "default"
     traceparent: str = ""
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+    files: str = ""
 
     @property
     def cancelled(self) -> bool:
@@ -190,7 +193,7 @@ class FiringContext:
     """The context of a FiringListener call: the firing as a whole.
 
     `run_id` is that of the firing; `attempt`, `fence` and `traceparent` belong to this call, as in ShardingContext.
-    `team` is the team of the job.
+    `team` is the team of the job. `secrets` and `files` are those of the job, as in ShardingContext.
 
     `sharding_parameters` maps items to their parameters. If the parameters take more than 64 KiB as JSON, the map is
     empty, and `sharding_parameters_left_out` is true. `outcomes` counts the shards by final state (FINISHED, FAILED,
@@ -212,6 +215,8 @@ class FiringContext:
     is_cancelled: Callable[[], bool] = field(default=_never, repr=False, compare=False)
     team: str = "default"
     traceparent: str = ""
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+    files: str = ""
 
     @property
     def cancelled(self) -> bool:

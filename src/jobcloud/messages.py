@@ -17,11 +17,13 @@ from jobcloud.config import App, Job, team_of
 from jobcloud.model import (
     NO_OUTCOME,
     NO_TERMS,
+    AccessToken,
     Alert,
     AlertMessage,
     AppVersion,
     Attempt,
     Backfill,
+    Calendar,
     Condition,
     Drain,
     Executor,
@@ -31,13 +33,20 @@ from jobcloud.model import (
     Offer,
     Outcome,
     Pause,
+    Pool,
+    Principal,
     Restoration,
+    Role,
+    Session,
     Shard,
     Share,
     Silence,
     Task,
+    Team,
     Terms,
+    User,
 )
+from jobcloud.triggers import Days
 
 # ---------------------------------------------------------------------------------------------------------- events
 
@@ -136,13 +145,15 @@ class PutApp(msgspec.Struct, frozen=True, gc=False):
     """Register an app, or replace it (`replace`).
 
     Here and in other commands, `expected` are revisions (`scheduler.revisions.of_record`). The command is refused
-    unless the app or the job has one of them. None: the command does not depend on the revision.
+    unless the app or the job has one of them. None: the command does not depend on the revision. `author` is the
+    subject who changes the configuration, for the history; "" if it is unknown.
     """
 
     at: int
     app: App
     replace: bool = False
     expected: tuple[str, ...] | None = None
+    author: str = ""
 
 
 class RemoveApp(msgspec.Struct, frozen=True, gc=False):
@@ -152,6 +163,7 @@ class RemoveApp(msgspec.Struct, frozen=True, gc=False):
     app: str
     jobs: bool = False
     expected: tuple[str, ...] | None = None
+    author: str = ""
 
 
 class SetAppEnabled(msgspec.Struct, frozen=True, gc=False):
@@ -168,12 +180,14 @@ class PutJob(msgspec.Struct, frozen=True, gc=False):
     replace: bool = False
     enabled: bool = True
     expected: tuple[str, ...] | None = None
+    author: str = ""
 
 
 class RemoveJob(msgspec.Struct, frozen=True, gc=False):
     at: int
     job: str
     expected: tuple[str, ...] | None = None
+    author: str = ""
 
 
 class SetJobEnabled(msgspec.Struct, frozen=True, gc=False):
@@ -185,8 +199,9 @@ class SetJobEnabled(msgspec.Struct, frozen=True, gc=False):
 class Apply(msgspec.Struct, frozen=True, gc=False):
     """Register or replace several apps and jobs: all of them, or none. No key occurs twice.
 
-    `prune`: remove the jobs that `left_out` names. The command changes no other app or job. `create`: refuse apps and
-    jobs that exist. `enabled` False: new jobs do not fire until they are enabled.
+    `pools`, by key, and `calendars`, with their days, are set first, so the jobs may name them. `prune`: remove the
+    jobs that `left_out` names. The command changes no other app or job. `create`: refuse apps and jobs that exist.
+    `enabled` False: new jobs do not fire until they are enabled. `by`: as in `PutApp`.
     """
 
     at: int
@@ -195,6 +210,9 @@ class Apply(msgspec.Struct, frozen=True, gc=False):
     prune: bool = False
     create: bool = False
     enabled: bool = True
+    author: str = ""
+    pools: tuple[tuple[str, Pool], ...] = ()
+    calendars: tuple[tuple[Calendar, Days], ...] = ()
 
     def left_out(self, known: Iterable[Job]) -> list[Job]:
         """The known jobs that the command does not name, of all apps that the command or one of its jobs names."""
@@ -265,6 +283,14 @@ class ForgetTask(msgspec.Struct, frozen=True, gc=False):
     force: bool = False
 
 
+class UseSecrets(msgspec.Struct, frozen=True, gc=False):
+    """Use up the right of a task on an agent to fetch its secrets, before the executor's first report."""
+
+    at: int
+    task_id: str
+    agent_id: str
+
+
 class Retry(msgspec.Struct, frozen=True, gc=False):
     """Retry the DEAD, FAILED and KILLED shards of a firing, or only the shard `item`."""
 
@@ -302,7 +328,10 @@ class ReconcileTasks(msgspec.Struct, frozen=True, gc=False):
 
 
 class ReportProblem(msgspec.Struct, frozen=True, gc=False):
-    """The server has noticed a problem outside the core, or its end (`text` is "")."""
+    """The server has noticed a problem outside the core, or its end (`text` is "").
+
+    If `text` is Told, the alert keeps its words.
+    """
 
     at: int
     condition: Condition
@@ -321,6 +350,22 @@ class ReportDelivery(msgspec.Struct, frozen=True, gc=False):
     retry_ms: int = 0
 
 
+class PutCalendar(msgspec.Struct, frozen=True, gc=False):
+    """Set a calendar. `days` are the parsed days of the record. They count at once for the jobs that name it."""
+
+    at: int
+    calendar: Calendar
+    days: Days
+    before: Calendar | None = None
+
+
+class RemoveCalendar(msgspec.Struct, frozen=True, gc=False):
+    """Remove a calendar that no job names."""
+
+    at: int
+    calendar: str
+
+
 class PutSilence(msgspec.Struct, frozen=True, gc=False):
     """Silence some alerts. `id` is a new one."""
 
@@ -332,6 +377,86 @@ class PutSilence(msgspec.Struct, frozen=True, gc=False):
 class RemoveSilence(msgspec.Struct, frozen=True, gc=False):
     at: int
     id: str
+
+
+class PutPool(msgspec.Struct, frozen=True, gc=False):
+    """Create or replace a pool. If `before` is not None, refuse the command unless this is the present record."""
+
+    at: int
+    key: str
+    pool: Pool
+    before: Pool | None = None
+
+
+class RemovePool(msgspec.Struct, frozen=True, gc=False):
+    at: int
+    key: str
+    before: Pool | None = None
+
+
+class PutAccess(msgspec.Struct, frozen=True, gc=False):
+    """Create or replace a record about identities and rights.
+
+    `create`: refuse one that exists. If `before` is not None, refuse the command unless this is the present record.
+    Here and in the next commands, `by` is the sender, whose rights are checked. None: the server itself.
+    """
+
+    at: int
+    record: AccessRecord
+    create: bool = False
+    before: AccessRecord | None = None
+    by: Principal | None = None
+
+
+class RemoveAccess(msgspec.Struct, frozen=True, gc=False):
+    """Remove a record about identities and rights.
+
+    A removed user loses the roles, tokens and sessions, too, and a removed team its service accounts.
+    """
+
+    at: int
+    kind: Kind
+    key: str
+    by: Principal | None = None
+
+
+class RemoveService(msgspec.Struct, frozen=True, gc=False):
+    """Remove the roles and tokens of a service account, `service:TEAM/NAME`."""
+
+    at: int
+    subject: str
+    by: Principal | None = None
+
+
+class RevokeToken(msgspec.Struct, frozen=True, gc=False):
+    """Revoke a token, and all tokens that the same subject made with it."""
+
+    at: int
+    id: str
+    by: Principal | None = None
+
+
+class RevokeServerToken(msgspec.Struct, frozen=True, gc=False):
+    """Revoke the token of the settings. `hash` is its SHA-256, so that a new token in the settings is valid."""
+
+    at: int
+    hash: str
+    by: Principal | None = None
+
+
+class EndSessions(msgspec.Struct, frozen=True, gc=False):
+    """Sign a person out everywhere, except in the session `but`."""
+
+    at: int
+    subject: str
+    but: str = ""
+
+
+class NoteSessions(msgspec.Struct, frozen=True, gc=False):
+    """Note that sessions are in use. Sessions that have ended stay ended."""
+
+    at: int
+    ids: tuple[str, ...]
 
 
 Command: TypeAlias = (
@@ -356,8 +481,20 @@ Command: TypeAlias = (
     | ReconcileTasks
     | ReportProblem
     | ReportDelivery
+    | PutCalendar
+    | RemoveCalendar
     | PutSilence
     | RemoveSilence
+    | PutPool
+    | RemovePool
+    | PutAccess
+    | RemoveAccess
+    | RemoveService
+    | RevokeToken
+    | RevokeServerToken
+    | EndSessions
+    | NoteSessions
+    | UseSecrets
 )
 Event: TypeAlias = (
     Tick
@@ -400,6 +537,13 @@ class Kind(StrEnum):
     ALERT = "alert"  # see alert_key → Alert
     ALERT_MESSAGE = "alert_message"  # message id → AlertMessage
     SILENCE = "silence"  # silence id → Silence
+    POOL = "pool"  # pool key → Pool
+    TEAM = "team"  # name → Team
+    ROLE = "role"  # name → Role
+    USER = "user"  # name → User
+    ACCESS_TOKEN = "access_token"  # noqa: S105 - token id → AccessToken
+    SESSION = "session"  # session id → Session
+    CALENDAR = "calendar"  # calendar key → Calendar
 
 
 #: The names that stores use. They are in tables, because `kind.value` is a Python function call in CPython 3.11
@@ -408,6 +552,7 @@ KINDS: Final[dict[str, Kind]] = {kind.value: kind for kind in Kind}
 KIND_NAMES: Final[dict[Kind, str]] = {kind: name for name, kind in KINDS.items()}
 
 
+AccessRecord: TypeAlias = Team | Role | User | AccessToken | Session
 Record: TypeAlias = (
     App
     | Job
@@ -425,6 +570,9 @@ Record: TypeAlias = (
     | Alert
     | AlertMessage
     | Silence
+    | Pool
+    | Calendar
+    | AccessRecord
     | str
     | bool
 )
@@ -444,11 +592,16 @@ class Save(msgspec.Struct, frozen=True, gc=False):
     writes: tuple[Write, ...]
 
 
+# Maximum size of the access to secrets that the driver adds to a task's data.
+MAX_ACCESS_BYTES = 24_000
+
+
 class Launch(msgspec.Struct, frozen=True, gc=False):
     """One task of an ACCEPT call.
 
     `own` and `shared` are the two parts of the payload for the executor (docs/executor.md). All attempts of a job hold
-    the same object as `shared`, so that calls that wait to be sent take little memory.
+    the same object as `shared`, so that calls that wait to be sent take little memory. `secrets` names the secrets that
+    the task may fetch once, from the agent with this `address` (as in Offer). The driver adds the token for this.
     """
 
     task_id: str
@@ -457,6 +610,8 @@ class Launch(msgspec.Struct, frozen=True, gc=False):
     executor: Executor
     own: bytes
     shared: bytes = b""
+    secrets: tuple[str, ...] = ()
+    address: str = ""
 
     @property
     def data(self) -> bytes:
@@ -469,7 +624,8 @@ class Launch(msgspec.Struct, frozen=True, gc=False):
 
         They are the data in base64, the executor, ids and resources.
         """
-        return (len(self.own) + len(self.shared)) * 4 // 3 + len(self.executor.spec) + 1_000
+        access = MAX_ACCESS_BYTES if self.secrets else 0
+        return (len(self.own) + len(self.shared) + access) * 4 // 3 + len(self.executor.spec) + 1_000
 
 
 class Accept(msgspec.Struct, frozen=True, gc=False):
@@ -521,11 +677,15 @@ class Reconcile(msgspec.Struct, frozen=True, gc=False):
 
 
 class Revive(msgspec.Struct, frozen=True, gc=False):
-    """Ask for offers again and clear all filters."""
+    """Ask for offers again and clear all filters, of these roles; without roles, of all roles."""
+
+    roles: tuple[str, ...] = ()
 
 
 class Suppress(msgspec.Struct, frozen=True, gc=False):
-    """Ask for no offers until Revive."""
+    """Ask for no offers for these roles until Revive; without roles, for no role."""
+
+    roles: tuple[str, ...] = ()
 
 
 class Resubscribe(msgspec.Struct, frozen=True, gc=False):
@@ -611,6 +771,20 @@ class RunTraced(msgspec.Struct, frozen=True, gc=False):
     app: str
 
 
+class ConfigTraced(msgspec.Struct, frozen=True, gc=False):
+    """A trace for the history: an app or a job has a new configuration, or is removed. It may get lost.
+
+    `record` is the new configuration, or the last one of what is removed. `number` counts the traces of this leader
+    from 1, because several changes may have one instant. `author`: the subject who made the change; "" if unknown.
+    """
+
+    at: int
+    record: App | Job
+    number: int
+    author: str = ""
+    removed: bool = False
+
+
 class AlertDue(msgspec.Struct, frozen=True, gc=False):
     """A message is to be sent now. The effect may get lost: then the core repeats it after a while."""
 
@@ -630,7 +804,7 @@ Call: TypeAlias = (
     | Reconcile
     | Suppress
 )
-Notice: TypeAlias = Publish | AttemptTraced | RunTraced | AlertDue
+Notice: TypeAlias = Publish | AttemptTraced | RunTraced | ConfigTraced | AlertDue
 """An effect that informs. Nothing depends on it."""
 Effect: TypeAlias = Save | Call | Acknowledge | Notice
 
@@ -650,7 +824,7 @@ EFFECT_ORDER: tuple[tuple[type, ...], ...] = (
         Suppress,
     ),
     (Acknowledge,),
-    (Publish, AttemptTraced, RunTraced, AlertDue),
+    (Publish, AttemptTraced, RunTraced, ConfigTraced, AlertDue),
 )
 RANK = {effect: rank for rank, effects in enumerate(EFFECT_ORDER) for effect in effects}
 assert set(RANK) == set(Effect.__args__), "EFFECT_ORDER must rank every effect exactly once"

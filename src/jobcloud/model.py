@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from itertools import chain
-from typing import Annotated, NamedTuple, TypeAlias, overload
+from typing import Annotated, NamedTuple, Self, TypeAlias, overload
 
 import msgspec
 
@@ -40,6 +40,32 @@ def cut(text: str, most: int = MAX_MESSAGE_BYTES) -> str:
         return text
     clean = _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text[:most])
     return clean.encode(errors="replace")[:most].decode(errors="ignore")
+
+
+Parameter: TypeAlias = str | int | float
+
+
+class Words(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """What tells a sentence in other languages: its code, and its parameters by name.
+
+    Lengths of time are in seconds. Instants are in RFC 3339, in UTC. The parameters of a code never change: a sentence
+    with other parameters gets a new code.
+    """
+
+    code: str
+    parameters: dict[str, Parameter] = {}
+
+
+class Told(str):
+    """A sentence in English, with its `words`. Texts that are made from it are plain texts."""
+
+    __slots__ = ("words",)
+    words: Words
+
+    def __new__(cls, text: str, code: str, **parameters: Parameter) -> Self:
+        told = super().__new__(cls, text)
+        told.words = Words(code, parameters)
+        return told
 
 
 class Cause(StrEnum):
@@ -101,12 +127,21 @@ class End(StrEnum):
     REPLACED = "REPLACED"  # the job's partition policy gave up the attempt; its task may still run
 
 
+# The value of a field that is not stored.
+ABSENT = msgspec.UNSET
+
+
 class JobState(msgspec.Struct, frozen=True, gc=False):
     """The state of a job, apart from its configuration.
 
     `considered_ms`: every firing that was due up to this instant has been queued or skipped. `generation` rises with
     each change of the configuration that requires running work to end before new work starts. `success_ms`: the last
-    success of a run, or the instant since which a success is awaited; 0 if nobody wants to know.
+    success of a run, or the instant since which a success is awaited; 0 if nobody wants to know. `success_fire_ms`: the
+    latest fire time of a whole run that succeeded while the job had placeholders; 0 if there is none. `skipped_words`
+    are those of `skipped_reason`. `after_ms`: the trigger `@after` is due from this instant on, unless a run of the job
+    has not ended. Without it, `considered_ms` is this instant. `expected_ms`: no success is awaited for times of
+    `expectedBy` up to this instant. `lasts_ms`: how long a successful run takes, as recent runs of a job with
+    `expectedBy` tell.
     """
 
     considered_ms: Instant
@@ -115,6 +150,11 @@ class JobState(msgspec.Struct, frozen=True, gc=False):
     skipped: Count = 0
     skipped_reason: str = ""
     success_ms: Instant = 0
+    success_fire_ms: Instant = 0
+    skipped_words: Words | msgspec.UnsetType = ABSENT
+    after_ms: Instant | msgspec.UnsetType = ABSENT
+    expected_ms: Instant | msgspec.UnsetType = ABSENT
+    lasts_ms: Instant | msgspec.UnsetType = ABSENT
 
 
 class Outcome(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -262,8 +302,13 @@ class Terms(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
     `item_parameters`: (item, parameter), sorted by item; other items keep the job's own. `items`: the shards that run,
     sorted; without any, all of them run. A second trigger with the same `key` makes no second firing. `backfill`: the
-    firing makes up for a past fire time, because an operator asked for it. To older builds, such a firing is a catch-up
-    like any other. `trace`: the `traceparent` of the caller, or "" (see scheduler/trace_context.py).
+    firing makes up for a past fire time, because an operator asked for it. To older versions, the firing is a catch-up
+    like any other. `trace`: the `traceparent` of the caller, or "" (see scheduler/trace_context.py). `retried`: an
+    operator has put shards of the ended firing into the queue again, so that no deadline counts for its start.
+
+    The scheduler itself sets `previous_ms` when the first shard starts: the fire time of the last success before, for
+    placeholders, or 0 if there is none. None: no placeholder has asked for it. And it sets `range` when it makes the
+    firing: the text of the range that the shards divide among themselves, or "" without one (see ranges/).
     """
 
     parameter: str | None = None
@@ -273,10 +318,14 @@ class Terms(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     key: str = ""
     backfill: bool = False
     trace: str = ""
+    retried: bool = False
+    previous_ms: Instant | None = None
+    range: str = ""
 
     def same(self, other: Terms) -> bool:
         """Whether both set the same values. A repeated request may come from another span of its caller."""
-        return self == changed(other, trace=self.trace)
+        own = {name: getattr(self, name) for name in ("trace", "retried", "previous_ms", "range")}
+        return self == changed(other, **own)
 
     def parameter_of(self, item: int, default: str) -> str:
         """The parameter of a shard. `default` is the job's own parameter for this shard."""
@@ -371,7 +420,9 @@ class Task(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     builds. `kill_ms`: the instant at which the task was first asked to end. After its end, only a resident shard that
     its job still needs starts again. `overdue_ms`: the instant at which the task was asked to end because of its time
     limit. `revision`: the configuration of a resident shard (see revisions.py), or "" if it is unknown. `ports`: the
-    ports of the host that belong to the task.
+    ports of the host that belong to the task. `secrets_used`: its executor has been given the secrets. `attributes`:
+    those of its agent by which shards of the job are counted, so that a new leader knows them before any offer.
+    `slots`: those that it takes from pools. `exclusive`: no other shard may run on its agent.
     """
 
     id: str
@@ -395,6 +446,10 @@ class Task(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     overdue_ms: Instant = 0
     contexts: tuple[str, ...] = ()
     ports: tuple[int, ...] = ()
+    secrets_used: bool = False
+    attributes: tuple[tuple[str, str], ...] = ()
+    slots: tuple[tuple[str, Count], ...] = ()
+    exclusive: bool = False
 
     @property
     def placeholder(self) -> bool:
@@ -494,6 +549,39 @@ class Pause(msgspec.Struct, frozen=True, gc=False):
     since_ms: Instant
 
 
+class CalendarSource(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """What the days of a calendar were made from: a list, the holidays of a country, an iCalendar file, or several.
+
+    `days` and `without` are entries such as `2026-12-24`. `ical_sha256` is the hash of the file. `until_year` is the
+    last year that was asked for.
+    """
+
+    days: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+    country: str = ""
+    subdivision: str = ""
+    categories: tuple[str, ...] = ()
+    weekends: bool = False
+    ical_sha256: str = ""
+    until_year: Count = 0
+
+
+class Calendar(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """A set of days, which jobs of its team name.
+
+    `days` are dates and ranges of dates, see triggers/days.py. `known_until` is the last date up to which the days are
+    known. `libraries` names those that have found the days, with their versions.
+    """
+
+    key: str
+    days: tuple[str, ...]
+    known_until: str
+    source: CalendarSource = CalendarSource()
+    libraries: str = ""
+    changed_ms: Instant = 0
+    description: str = ""
+
+
 class Backfill(msgspec.Struct, frozen=True, gc=False):
     """Past fire times of a job that wait for their runs, in this order. At most `at_once` runs are unfinished."""
 
@@ -502,14 +590,16 @@ class Backfill(msgspec.Struct, frozen=True, gc=False):
 
 
 class AppVersion(msgspec.Struct, frozen=True, gc=False):
-    """A configuration of an app, and the instant of its registration; 0 if it is not known.
+    """A configuration of an app, the instant of its registration, and the subject that registered it.
 
-    The number of each further version of the app is higher. `version_key` makes the key.
+    The instant is 0, and the subject "", if it is not known. The number of each further version of the app is higher.
+    `version_key` makes the key.
     """
 
     number: Count
     at_ms: Instant
     app: App
+    by: str = ""
 
 
 def version_key(app: str, number: int) -> str:
@@ -529,12 +619,13 @@ class Condition(StrEnum):
     AGENT_LOST = "agent_lost"
     CLOCK = "clock"
     STORE = "store"
+    EXPECTED = "expected"
 
 
 #: the conditions of jobs; the subject of their alerts is a job
 OF_JOBS = (
     Condition.RUN_DEAD, Condition.RUN_FAILED, Condition.LATE, Condition.MISSED, Condition.SKIPPED,
-    Condition.NO_SUCCESS, Condition.ROLLOUT_STOPPED,
+    Condition.NO_SUCCESS, Condition.ROLLOUT_STOPPED, Condition.EXPECTED,
 )  # fmt: skip
 
 
@@ -543,7 +634,8 @@ class Alert(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
     `subject`: the key of a job, the id of an agent, or "" for the scheduler, and for all subjects beyond the limit of
     alerts. `count`: how often the condition occurred. `text`: the last occurrence. `closed_ms` is 0 while the condition
-    holds. `channels` are informed about the alert; those in `untold` do not know its present state yet.
+    holds. `channels` are informed about the alert; those in `untold` do not know its present state yet. `words`: those
+    of `text`, if they are known.
     """
 
     condition: Condition
@@ -557,6 +649,7 @@ class Alert(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     owner: str = ""
     channels: tuple[str, ...] = ()
     untold: tuple[str, ...] = ()
+    words: Words | None = None
 
 
 class AlertMessage(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -588,6 +681,139 @@ class Silence(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     team: str = ""
     owner: str = ""
     comment: str = ""
+
+
+class Pool(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """A limit across jobs: `slots` is the number of slots that running shards may take at once."""
+
+    slots: Count
+    description: str = ""
+
+
+#: slots by the key of their pool, sorted
+Slots: TypeAlias = tuple[tuple[str, int], ...]
+#: a role in a team, or in EVERY_TEAM: (team, role)
+Grant: TypeAlias = tuple[str, str]
+
+
+class Member(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """The role of a person, a group or a service in a team.
+
+    `subject` is `user:NAME`, `group:NAME` or `service:TEAM/NAME`.
+    """
+
+    subject: str
+    role: str
+
+
+class Quota(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """The limits of a team. None: no limit. Amounts are in thousandths of the unit of their resource.
+
+    `jobs` limits the registered jobs, `shards` the attempts at the same time, `queue` the shards that wait.
+    """
+
+    cpus: Amount | None = None
+    mem: Amount | None = None
+    gpus: Amount | None = None
+    jobs: Count | None = None
+    shards: Count | None = None
+    queue: Count | None = None
+
+
+class Team(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """Members, limits and weight of a team. The team EVERY_TEAM stands for the whole installation.
+
+    A member of EVERY_TEAM has the role in each team and for the cluster. `weight`: the team's share of the cluster in
+    relation to other teams that wait.
+    """
+
+    name: str
+    members: tuple[Member, ...] = ()
+    quota: Quota = Quota()
+    weight: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = 1
+
+
+class Role(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """A role of the installation's own, in addition to the built-in roles. `verbs` are those of `access.verbs.Verb`."""
+
+    name: str
+    verbs: tuple[str, ...]
+
+
+class User(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """A local user. `password` is an argon2 hash in its encoded form; "": the user cannot sign in by a password."""
+
+    name: str
+    created_ms: Instant
+    password: str = ""
+    disabled: bool = False
+
+
+class AccessToken(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """A token for the API. Only its hash is stored.
+
+    It has the rights of its `subject`, restricted to those of `scope` if there are any: pairs of a team (or EVERY_TEAM)
+    and a role. `expires_ms` 0: never. `parent` is the id of the token that its maker used, or "".
+    """
+
+    id: str
+    name: str
+    hash: str
+    subject: str
+    created_ms: Instant
+    expires_ms: Instant = 0
+    scope: tuple[Grant, ...] = ()
+    created_by: str = ""
+    revoked_ms: Instant = 0
+    parent: str = ""
+
+
+class Session(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """A browser in which somebody is signed in. Only the hash of its cookie is stored.
+
+    `groups` are those that the identity provider named at the sign-in. `by`: how the person signed in.
+    """
+
+    id: str
+    hash: str
+    subject: str
+    by: str
+    created_ms: Instant
+    seen_ms: Instant
+    expires_ms: Instant
+    groups: tuple[str, ...] = ()
+
+
+#: stands for the whole installation in place of a team; no team has this name
+EVERY_TEAM = "*"
+#: the subject of the holder of the token in the settings
+SERVER_SUBJECT = "token:server"
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Somebody who has proved an identity: a person, a service or the holder of the server's own token.
+
+    `subject` is `user:NAME`, `service:TEAM/NAME`, or a name of the server's own, such as `token:server`. `via` tells
+    how the identity was proved, for the audit: `token ID`, `session ID`, `certificate`, … `grants` are rights in
+    addition to those in the directory. If `scope` is not None, no other rights count.
+    """
+
+    subject: str
+    via: str = ""
+    groups: tuple[str, ...] = ()
+    grants: tuple[Grant, ...] = ()
+    scope: tuple[Grant, ...] | None = None
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """The subjects whose memberships count: the principal and its groups."""
+        return (self.subject, *(f"group:{group}" for group in self.groups))
+
+    @property
+    def token_id(self) -> str:
+        """The id of the token that proved the identity, or ""."""
+        return self.via.removeprefix("token ") if self.via.startswith("token ") else ""
 
 
 def alert_key(condition: Condition, subject: str) -> str:

@@ -54,7 +54,7 @@ def copy_for_executors() -> bytes:
 
 def warning() -> str:
     """A text for operators if this machine's own database is newer than the one in use, otherwise ""."""
-    newer = _newer_on_this_machine()
+    newer = newer_on_this_machine()
     if not newer:
         return ""
     return (
@@ -63,7 +63,8 @@ def warning() -> str:
     )
 
 
-def _newer_on_this_machine() -> str:
+def newer_on_this_machine() -> str:
+    """The version of this machine's own database if it is newer than the one in use, otherwise ""."""
     for folder in zoneinfo.TZPATH:
         for file in ("tzdata.zi", "+VERSION"):
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from tests.api_kit import FakeLoop, InProcess, job_body, make_api, package_bytes
 from jobcloud.client import apps, cli, documents
 from jobcloud.client.export import exported
 from jobcloud.client.http import Client
+from jobcloud.ports import TlsFiles
 from jobcloud.server.api import ApiOptions, Notices
 from jobcloud.server.packages import PackageStore
 from jobcloud.server.urls import UrlPolicy
@@ -41,7 +43,9 @@ JOB = APP.partition("jobs:\n")[2]
 class Shell:
     """Runs command lines against an API in this process."""
 
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def __init__(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], **more: Any
+    ) -> None:
         self.loop = FakeLoop()
         self.loop.subscribe()
         self.folder = folder
@@ -49,10 +53,10 @@ class Shell:
         self._capsys = capsys
         options = ApiOptions(job_urls=UrlPolicy(hosts=("*",)))
         self.notices = Notices()
-        api = make_api(folder, self.loop, packages=self.packages, options=options, notices=self.notices)
+        api = make_api(folder, self.loop, packages=self.packages, options=options, notices=self.notices, **more)
         transport: httpx.BaseTransport = InProcess(api)
 
-        def connect(url: str, token: str = "") -> Client:
+        def connect(url: str, token: str = "", tls: TlsFiles | None = None) -> Client:
             return Client("http://127.0.0.1", token, transport=transport)
 
         monkeypatch.setattr("jobcloud.client.http.Client", connect)
@@ -318,9 +322,74 @@ def test_app_goes_back_to_an_earlier_version(shell: Shell) -> None:
     assert shell("app", "update", folder)[0] == 0
     lines = shell("app", "versions", "demo")[1].splitlines()
     assert [line.split()[:2] for line in lines[1:]] == [["2", "current"], ["1", lines[2].split()[1]]]
+    assert ["token:none" in line for line in lines] == [False, True, True], "the sender"
     code, out, _ = shell("app", "rollback", "demo")
     assert (code, out.splitlines()[0]) == (0, "app demo has version 1 again")
     assert shell.loop.scheduler.apps["demo"].package.sha256 == old
     assert shell("app", "rollback", "demo", "1")[0] == 0
     assert shell("app", "rollback", "demo")[0] == 4, "there is no version before the first"
     assert [one["current"] for one in json.loads(shell("app", "versions", "demo", "--json")[1])] == [False, True]
+
+
+_DOC = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+(_LIMITS,) = re.findall(r"```yaml\n(pools:\n.*?)```", _DOC, re.DOTALL)
+LIMITED = (
+    APP.replace("  cron: 0/5 * * * * ?\n", "  cron: 0 0 8 * * ?\n  skipOn: [closed]\n  pools: [orders-db]\n") + _LIMITS
+)
+ICAL = (
+    "BEGIN:VCALENDAR\r\nVERSION:2.0\r\nPRODID:x\r\nBEGIN:VEVENT\r\nUID:u\r\nDTSTAMP:20230101T000000Z\r\n"
+    "DTSTART;VALUE=DATE:20231224\r\nRRULE:FREQ=YEARLY\r\nEND:VEVENT\r\nEND:VCALENDAR\r\n"
+)
+
+
+@pytest.mark.parametrize("command", [("apply", "-f"), ("app", "add")])
+def test_manifest_may_declare_the_pools_and_calendars_of_its_jobs(shell: Shell, command: tuple[str, ...]) -> None:
+    app = shell.app(text=LIMITED)
+    (app / "closed.ics").write_text(ICAL)
+    code, out, err = shell("apply", "-f", app, "--dry-run")
+    assert (code, err) == (0, "")
+    assert "+ pool orders-db\n+ calendar closed\n+ app demo\n+ job hello\n" in out
+    assert shell.loop.scheduler.pools == {}
+    assert shell(*command, app)[0] == 0
+    assert shell.loop.scheduler.pools["orders-db"].slots == 5
+    assert len(shell.loop.scheduler.calendars["closed"].days) >= 6
+    shell.app(text=LIMITED.replace("slots: 5", "slots: 3"))
+    assert "~ pool orders-db\n    slots: 5 → 3\n" in shell("apply", "-f", app)[1]
+    # All that the server has is exported in the form that changes nothing, as is what one app uses.
+    for arguments in ((), ("--app", "demo")):
+        out = shell("export", *arguments)[1]
+        assert "poolName: orders-db" in out
+        (shell.folder / "all.yaml").write_text(out)
+        code, told, _ = shell("apply", "-f", shell.folder / "all.yaml")
+        assert (code, "nothing to change (4 unchanged)" in told) == (0, True), told
+
+
+def test_pools_and_calendars_of_a_file_belong_to_its_team(shell: Shell) -> None:
+    file = shell.folder / "limits.json"
+    pools = [{"poolName": "db", "slots": 1}, {"poolName": "all", "slots": 2, "team": "*"}]
+    calendars = [{"calendarName": "closed", "days": ["2026-12-24"]}]
+    file.write_text(json.dumps({"pools": pools, "calendars": calendars}))
+    assert shell("--team", "money", "apply", "-f", file)[0] == 0
+    assert set(shell.loop.scheduler.pools) == {"money:db", "*:all"}
+    assert set(shell.loop.scheduler.calendars) == {"money:closed"}
+    found = json.loads(shell("--team", "money", "export", "--json")[1])
+    assert found == {
+        "pools": [{"poolName": "db", "team": "money", "slots": 1}],
+        "calendars": [{**calendars[0], "team": "money"}],
+        "apps": [],
+        "jobs": [],
+    }
+
+
+def test_wrong_pool_or_calendar_is_named_with_its_line(shell: Shell) -> None:
+    app = shell.app(text=LIMITED.replace("slots: 5", "slots: -5"))
+    code, _, err = shell("apply", "-f", app)
+    assert code == 2
+    assert f"{app}/jobcloud.yaml" in err
+    assert "icalFile" in err
+    (app / "closed.ics").write_text(ICAL)
+    code, _, err = shell("apply", "-f", app)
+    assert code == 1
+    assert "pool orders-db: slots: " in err
+    assert re.search(r"jobcloud\.yaml:\d+: pool", err)
+    assert shell.loop.scheduler.pools == {}

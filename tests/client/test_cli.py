@@ -173,7 +173,7 @@ def test_app_of_an_archive_is_named_after_the_file(run: Run, loop: FakeLoop, app
     ("manifest", "says"),
     [
         ("[app", "not valid TOML"),
-        ("[apps]", "use [app] and [[jobs]]"),
+        ("[apps]", "use [app], [[jobs]], [[pools]] and [[calendars]]"),
         ("[[app]]", "wrong layout"),
         ("[jobs]", "wrong layout"),
     ],
@@ -625,6 +625,10 @@ def test_explanation_names_the_missing_resource(run: Run, loop: FakeLoop, app: P
     assert launch(loop) == []
     said = run("explain", "hello").out
     assert "0 active, 2 waiting" in said
+    fits = run("job", "fit", "hello", "--shards", "3").out
+    assert "0 of 3 further shards fit now on 0 agents" in fits
+    assert "waiting will not help" in fits
+    assert run("job", "fit", "hello", "--json").json["shards"] == 2
     assert "too little cpus" in said
     assert run("explain", "hello", "--json").json["reasons"][0]["available"] == 8
 
@@ -691,7 +695,20 @@ def test_next_needs_no_server(home: Path, capsys: pytest.CaptureFixture[str]) ->
         with pytest.raises(SystemExit) as ended:
             cli.main([*arguments, "--count", "3", "--json"])
         assert not ended.value.code
-        assert len(json.loads(capsys.readouterr().out)["times"]) == 3
+        found = json.loads(capsys.readouterr().out)
+        assert len(found["times"]) == 3
+        assert found["words"].startswith("at 08:00, Monday to Friday (")
+
+
+def test_next_prints_the_words_of_an_expression(capsys: pytest.CaptureFixture[str]) -> None:
+    words = {"en": "at 08:00 on the last Friday of each month (UTC)", "zh": "每月最后一个星期五 08:00（UTC）"}
+    for language, sentence in words.items():
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["next", "0 0 8 ? * 6L", "--language", language])
+        assert not ended.value.code
+        printed = capsys.readouterr()
+        assert sentence in printed.out + printed.err
+        assert "FIRES" in printed.out
 
 
 def test_teardown_needs_the_framework_id(run: Run, server: tuple[FakeLoop, str, list[str]]) -> None:
@@ -862,11 +879,12 @@ def test_version_names_the_matcher_and_the_time_zones_in_use() -> None:
     assert "plain" not in process("--version", JOBCLOUD_PURE_MATCHER="false").out
 
 
-def test_help_imports_neither_client_nor_server_libraries() -> None:
+def test_help_imports_neither_slow_libraries_nor_the_configuration() -> None:
     code = (
         "import sys\n"
         "from jobcloud.client.cli import main\n"
-        "slow = ('httpx', 'pydantic', 'fastapi', 'numpy', 'sqlalchemy', 'jobcloud.server', 'jobcloud.dev')\n"
+        "slow = ('httpx', 'pydantic', 'fastapi', 'numpy', 'sqlalchemy', 'msgspec', 'croniter')\n"
+        "slow += ('jobcloud.config', 'jobcloud.cron', 'jobcloud.server', 'jobcloud.dev')\n"
         "try: main()\n"
         "finally: print([module for module in slow if module in sys.modules])"
     )
@@ -1068,6 +1086,16 @@ def repeated(run: Run, loop: FakeLoop, app: Path) -> tuple[str, list[str]]:
         loop.tick(90_000)
         loop.update(task, "TASK_FAILED", f"failure {number}")
     return name, tasks
+
+
+def test_run_is_shown_with_the_range_that_its_shards_divide(run: Run, app: Path) -> None:
+    run("app", "add", str(app), "--no-jobs")
+    fields = ("jobName=days", "appName=demo", "jobClass=hello:Hello", "jobType=SIMPLE", "cron=0 0 0 1 1 ? 2099",
+              "jobExecutionType=TRANSIENT", "shardingTotalCount=2", "cpuCount=0.1", "memoryMB=32",
+              "shardingItemRange=1..10")  # fmt: skip
+    assert run("job", "add", *(part for field in fields for part in ("--set", field))).code == 0
+    name = run("job", "trigger", "days", "--json").json["id"]
+    assert re.search(r"^range +1\.\.10 *$", run("run", "show", name).out, re.MULTILINE)
 
 
 def test_run_is_shown_with_its_shards_and_the_attempts_of_one(run: Run, repeated: tuple[str, list[str]]) -> None:

@@ -7,11 +7,15 @@ import socket
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import httpx
 import pytest
 from tests.client.test_apply import APP, Shell
+from tests.oidc_kit import FakeProvider
+from tests.tls_kit import Authority
 
 from jobcloud import zones
 from jobcloud.client import doctor
+from jobcloud.client.http import ApiError
 from jobcloud.findings import Condition, Finding
 from jobcloud.server import doctor as machine
 from jobcloud.server import settings
@@ -45,6 +49,18 @@ def test_server_that_is_not_connected_or_does_not_lead_is_a_problem(shell: Shell
     assert code == 1
     assert "does not lead: the store is away" in out
     assert "→ ask the leader" in out
+
+
+def test_valid_token_without_the_right_to_the_cluster_is_no_problem(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: object) -> None:
+        raise ApiError(403, {"detail": "user:ann has no role with the verb view-cluster"})
+
+    monkeypatch.setattr(type(shell.client), "cluster", refuse)
+    code, out, _ = shell("doctor")
+    assert (code, "ok       token: accepted" in out) == (0, True)
+    assert "warning  rights: agents, state and executors are not checked: user:ann has no role" in out
 
 
 def test_clocks_that_are_apart_and_lost_records_are_problems(shell: Shell) -> None:
@@ -149,3 +165,42 @@ def test_archive_that_cannot_be_used_is_a_problem(tmp_path: Path) -> None:
     assert (condition, "cannot be written" in text) == ("problem", True)
     ((condition, text),) = found(url="s3://logs/x", endpoint="http://127.0.0.1:1")
     assert (condition, text.startswith(("s3://logs/x: ", "the library obstore is not installed"))) == ("problem", True)
+
+
+def test_identity_provider_that_cannot_be_used_is_a_problem_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    issuer = "https://id.example.org"
+    wanted = settings.load(flags={"identity.oidc_issuer": issuer, "identity.oidc_client_id": "console"})
+    fake = FakeProvider()
+    monkeypatch.setattr(machine, "Provider", lambda options: fake.provider())
+
+    def found() -> list[tuple[str, str]]:
+        return [(one.condition.value, one.text) for one in machine.examine(wanted) if one.subject == "identity"]
+
+    fake.algorithms = ["RS256"]
+    assert found() == [("ok", f"{issuer}: keys: 1, algorithms: RS256")]
+    fake.changes = {"issuer": "https://other.example.org"}
+    ((condition, text),) = found()
+    assert condition == "problem"
+    assert "calls itself 'https://other.example.org'; set identity.oidc_issuer to exactly this text" in text
+    fake.answers = {"/.well-known/openid-configuration": httpx.ConnectError("Name or service not known")}
+    assert "cannot be reached: Name or service not known" in found()[0][1]
+
+
+def test_certificates_are_examined(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    files = authority.issue()
+    pair = {"http.tls_cert_file": files.cert, "http.tls_key_file": files.key}
+    assert [(one.condition, one.subject) for one in machine._tls(settings.load(flags=pair))] == [
+        ("ok", "http.tls_cert_file")
+    ]
+    old = authority.issue("localhost", file="old", not_after=datetime.now(UTC) - timedelta(days=1))
+    pair = {"artifacts.tls_cert_file": old.cert, "artifacts.tls_key_file": old.key}
+    (found,) = machine._tls(settings.load(flags=pair))
+    assert (found.condition, found.subject, "expired" in found.text) == ("warning", "artifacts.tls_cert_file", True)
+    pair = {"http.tls_cert_file": files.cert, "http.tls_key_file": old.key}
+    (found,) = machine._tls(settings.load(flags=pair))
+    assert found.condition == "problem"
+    (token := tmp_path / "token").write_text("t" * 32)
+    token.chmod(0o600)
+    (found,) = machine._tls(settings.load(flags={"http.host": "10.0.0.7", "http.token_file": token}))
+    assert (found.condition, found.subject) == ("warning", "http.tls")

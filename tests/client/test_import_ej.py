@@ -322,16 +322,16 @@ REFUSED: dict[str, tuple[bytes | dict[str, Any], str]] = {
     "endless": (ej_job("endless", cpuCount=1e300), "too long or out of range"),
     "no-type": ({"jobName": "no-type", "appName": "shop"}, "jobType: is missing"),
     "unknown-type": (ej_job("unknown-type", jobType="CRON"), "'CRON' is not a valid value"),
-    "cron": (ej_job("cron", cron="0 0 0 1W,15W * ?"), "cron:"),
+    "cron": (ej_job("cron", cron="0 0 0 ? * 6#3,2"), "cron:"),
     "shards": (ej_job("shards", shardingItemParameters="0:Berlin"), "item=value pair"),
+    "no-value": (ej_job("no-value", shardingItemParameters="0=Berlin,1="), "'1=' is not an item=value pair"),
     "no-app": (ej_job("no-app", "nowhere"), "'nowhere' is not registered"),
     "app-type": (ej_job("app-type", appName={"a": 1}), "is not registered"),
     "properties": (ej_job("properties", jobProperties="x"), "jobProperties"),
     "spring": (
-        ej_job("spring", beanName="job", applicationContext="classpath:job.xml"),
-        "Spring's XML is not supported",
+        ej_job("spring", beanName="job", applicationContext="file:/etc/job.xml"),
+        "names neither an object nor an XML file in the class path",
     ),
-    "xml": (ej_job("xml", beanName="job", applicationContext="job.xml"), "Spring's XML is not supported"),
     "no script": (ej_script("no script", scriptCommandLine=""), "is not a valid name"),
     "工作": (ej_job("工作"), "is not a valid name"),
 }
@@ -362,6 +362,58 @@ def test_hostile_nodes_are_reported_and_do_not_affect_others(
     assert run(package).actions()["job sound"] == "unchanged"
 
 
+def test_apps_and_jobs_can_be_renamed(run: Import, ej: Namespace, loop: FakeLoop, package: str) -> None:
+    ej.app(ej_app("shop"))
+    ej.job(ej_job("工作"))
+    ej.job(ej_script("plain"))
+    ej.disable("app", "shop")
+    renames = ("--rename-app", "shop=store", "--rename-job", "工作=settle")
+    done = run(package, *renames)
+    assert done.code == 0, done.out
+    assert set(loop.scheduler.apps) == loop.scheduler.disabled_apps == {"store"}
+    assert {name: job.app for name, job in loop.scheduler.jobs.items()} == {"settle": "store", "plain": "store"}
+    assert done.items["app shop"]["changes"][0] == "appName: 'shop' is 'store' here"
+    assert done.items["job 工作"]["changes"][:2] == [
+        "jobName: '工作' is 'settle' here",
+        "appName: 'shop' is 'store' here",
+    ]
+    assert set(run(package, *renames).actions().values()) == {"unchanged"}
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--rename-job", "nobody=x", "'nobody' is not in Elastic-Job-Cloud"),
+        ("--rename-job", "settle=report", "'report' would be the name of two"),
+        ("--rename-job", "settle", "is not OLD=NEW"),
+        ("--rename-job", "settle=a b", "is not a valid name"),
+        ("--rename-app", "settle=x", "'settle' is not in Elastic-Job-Cloud"),
+    ],
+)
+def test_wrong_renames_are_refused_before_anything_is_imported(
+    run: Import, ej: Namespace, loop: FakeLoop, package: str, option: str, value: str, said: str
+) -> None:
+    ej.app(ej_app("shop"))
+    ej.job(ej_job("settle"))
+    ej.job(ej_job("report"))
+    done = run(package, option, value)
+    assert done.code == 2
+    assert said in done.err
+    assert not loop.scheduler.apps
+
+
+def test_item_parameters_that_only_elastic_job_takes_are_imported_with_the_value_used(
+    run: Import, ej: Namespace, loop: FakeLoop, package: str
+) -> None:
+    ej.app(ej_app("shop"))
+    ej.job(ej_job("settle", shardingItemParameters="0=Berlin,1=Paris,1=Rome,7=Oslo,"))
+    done = run(package)
+    assert done.code == 0
+    assert loop.scheduler.jobs["settle"].shard_parameters == "0=Berlin,1=Rome"
+    assert "ignores the items 7" in done.items["job settle"]["changes"][1]
+    assert run(package).actions()["job settle"] == "unchanged"
+
+
 def test_changes_to_configurations_are_reported(run: Import, ej: Namespace, loop: FakeLoop, package: str) -> None:
     ej.app(ej_app("shop", appOwner="me", cpuCount=0.12345))
     ej.job(
@@ -384,6 +436,22 @@ def test_changes_to_configurations_are_reported(run: Import, ej: Namespace, loop
     for part in ("without a shell", "jobClass", "jobParameter: the script's last argument lacks it", "beanName"):
         assert part in said["job report"]
     assert any("state/ready: 1" in note for note in json.loads(done.out)["notes"])
+
+
+def test_job_with_spring_and_handlers_is_imported_for_a_worker_for_java(
+    run: Import, ej: Namespace, loop: FakeLoop, package: str
+) -> None:
+    ej.app(ej_app("shop"))
+    handlers = {"job_exception_handler": "com.example.Duty$Pager", "executor_service_handler": "com.example.Duty$Pool"}
+    context = "classpath:META-INF/applicationContext.xml"
+    ej.job(ej_job("settle", beanName="settleJob", applicationContext=context, jobProperties=handlers))
+    done = run(package)
+    assert done.code == 0
+    job = loop.scheduler.jobs["settle"]
+    assert (job.bean, job.context) == ("settleJob", context)
+    assert (job.error_handler, job.thread_pool) == ("com.example.Duty$Pager", "com.example.Duty$Pool")
+    changes = " ".join(done.items["job settle"]["changes"])
+    assert changes.count("is used here; Elastic-Job-Cloud never used it") == 2
 
 
 def test_app_without_a_verified_package_is_refused_with_a_fix(run: Import, ej: Namespace, loop: FakeLoop) -> None:

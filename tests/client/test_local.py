@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
 import os
+import re
 import subprocess
 import sys
+from datetime import date
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from jobcloud.client import cli
 from jobcloud.client.local import run_local
+from jobcloud.client.pack import read_manifest
 from jobcloud.errors import ConfigError
+from jobcloud.server.api.convert import check
 
 ROOT = Path(__file__).parents[2]
 
@@ -219,3 +226,97 @@ def test_init_overwrites_nothing(tmp_path: Path) -> None:
             cli.main(["app", "init", str(name)])
         assert ended.value.code == 2
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_example_takes_secrets_from_variables_and_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    example = ROOT / "examples" / "secrets"
+    with pytest.raises(ConfigError, match="there is no value for SIGNING_KEY"):
+        list(run_local(example, "sign"))
+    monkeypatch.setenv("SIGNING_KEY", "k")
+    signature = hmac.new(b"k", b"hello", hashlib.sha256).hexdigest()
+    assert [run.result for run in run_local(example, "sign")] == [{"signature": signature}]
+    monkeypatch.setenv("DB_PASSWORD", "12345")
+    monkeypatch.setenv("JOBCLOUD_SECRET_FILES", str(tmp_path))
+    with pytest.raises(ConfigError, match=r"there is no value for client\.key"):
+        list(run_local(example, "connect"))
+    (tmp_path / "client.key").write_text("1234")
+    (tmp_path / "client.key").chmod(0o600)
+    assert [run.result for run in run_local(example, "connect")] == [0]
+    assert "password of 5 characters, key of 4 bytes with mode 600" in capfd.readouterr().out
+
+
+def test_example_of_the_document_gets_variables_of_its_app_and_its_own(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    text = (ROOT / "docs" / "executor.md").read_text()
+    manifest, script = re.findall(r"```(?:toml|sh)\n([^`]*\bREGION\b[^`]*)```", text)
+    (tmp_path / "jobcloud.toml").write_text(manifest)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "totals.sh").write_text(script)
+    (tmp_path / "bin" / "totals.sh").chmod(0o755)
+    assert [run.result for run in run_local(tmp_path, "totals")] == [0]
+    printed = capfd.readouterr().out.strip()
+    assert printed == "totals of eu from replica.eu.example.org"
+    assert f"`{printed}`" in text
+    assert "REGION" not in os.environ
+    given = read_manifest(tmp_path)
+    package = {"appURL": f"package:sha256:{'0' * 64}", "cpuCount": 0.1, "memoryMB": 64}
+    check("app", json.dumps({**given.app, **package}).encode())
+    check("job", json.dumps({**given.jobs[0], "appName": "sales"}).encode())
+
+
+def test_example_of_the_document_gets_the_values_of_its_placeholders(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    text = (ROOT / "docs" / "executor.md").read_text()
+    (manifest,) = re.findall(r"```toml\n([^`]*\bplaceholders = [^`]*)```", text)
+    (tmp_path / "jobcloud.toml").write_text(manifest)
+    assert [run.result for run in run_local(tmp_path, "load")] == [0, 0]
+    printed = capfd.readouterr().out.splitlines()
+    assert [re.sub(r"[0-9]{4}-[0-9]{2}-[0-9]{2}|{.*}", "", line).split() for line in printed] == [
+        ["load", "--day=", f"--part={item}/2"] for item in (0, 1)
+    ]
+    job = read_manifest(tmp_path).jobs[0]
+    check("job", json.dumps({**job, "appName": "warehouse"}).encode())
+    (tmp_path / "jobcloud.toml").write_text(manifest.replace("%Y", "%E"))
+    with pytest.raises(ConfigError, match="%E is no directive"):
+        list(run_local(tmp_path, "load"))
+
+
+def test_example_of_the_document_divides_a_range(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    text = (ROOT / "docs" / "job-configuration.md").read_text()
+    (manifest,) = re.findall(r"```toml\n([^`]*\bshardingItemRange = [^`]*)```", text)
+    (tmp_path / "jobcloud.toml").write_text(manifest)
+    script = tmp_path / "bin" / "reload.sh"
+    script.parent.mkdir()
+    script.write_text('#!/bin/sh\ncat "$JOBCLOUD_SHARDING_CONTEXT_FILE"; echo\n')
+    script.chmod(0o755)
+    assert [run.result for run in run_local(tmp_path, "reload")] == [0, 0, 0]
+    shown = [json.loads(line)["shardingParameter"] for line in capfd.readouterr().out.splitlines()]
+    parts = [tuple(map(date.fromisoformat, part.split(".."))) for part in shown]
+    assert [(last - first).days + 1 for first, last in parts] == [3, 2, 2]
+    assert [(right[0] - left[1]).days for left, right in pairwise(parts)] == [1, 1]
+    check("job", json.dumps({**read_manifest(tmp_path).jobs[0], "appName": "warehouse"}).encode())
+    (tmp_path / "jobcloud.toml").write_text(manifest.replace("}-7d", "}-7x"))
+    with pytest.raises(ConfigError, match="nor a date") as found:
+        list(run_local(tmp_path, "reload"))
+    assert found.value.field == "shardingItemRange"
+
+
+def test_example_of_the_document_reads_the_files_of_its_app_and_its_own(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    text = (ROOT / "docs" / "executor.md").read_text()
+    (manifest,) = re.findall(r"```toml\n([^`]*\[app\.files\][^`]*)```", text)
+    (tmp_path / "jobcloud.toml").write_text(manifest)
+    assert [run.result for run in run_local(tmp_path, "archive")] == [0]
+    printed = capfd.readouterr().out.splitlines()
+    assert printed == ["host = db.eu.example.org", "level = {debug}"]
+    assert all(f"`{line}`" in text for line in printed)
+    assert "JOBCLOUD_FILES" not in os.environ
+    given = read_manifest(tmp_path)
+    package = {"appURL": f"package:sha256:{'0' * 64}", "cpuCount": 0.1, "memoryMB": 64}
+    check("app", json.dumps({**given.app, **package}).encode())
+    check("job", json.dumps({**given.jobs[0], "appName": "orders"}).encode())

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -255,3 +257,87 @@ def test_importing_planning_loads_neither_server_nor_solver() -> None:
     code = "import sys; from jobcloud.client import planning; print(*sys.modules)"
     loaded: Any = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert not {"scipy", "matplotlib", "fastapi", "pymesos", "kazoo"} & set(loaded.split())
+
+
+def limited_app(folder: Path) -> Path:
+    """Two jobs of ten shards that overlap on weekdays; one of them skips the days of a calendar."""
+    (folder / "app").mkdir()
+    job = (
+        '[[jobs]]\njobName = "{0}"\njobClass = "m:J"\njobType = "SIMPLE"\njobExecutionType = "TRANSIENT"\n'
+        'cron = "0 0 2 * * ?"\nshardingTotalCount = 10\ncpuCount = 1\nmemoryMB = 64\npools = {1}\n{2}\n'
+    )
+    (folder / "app" / "jobcloud.toml").write_text(
+        '[app]\nappName = "shop"\ncpuCount = 1\nmemoryMB = 64\n'
+        + job.format("a", '["orders-db"]', "")
+        + job.format("b", '["2 of orders-db"]', 'skipOn = ["closed"]')
+    )
+    return folder / "app"
+
+
+def test_pools_and_calendars_of_files_bound_what_runs_at_once(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "closed.ics").write_text(
+        "BEGIN:VCALENDAR\r\nVERSION:2.0\r\nPRODID:x\r\nBEGIN:VEVENT\r\nUID:u\r\nDTSTAMP:20260101T000000Z\r\n"
+        "DTSTART;VALUE=DATE:20260101\r\nRRULE:FREQ=WEEKLY;BYDAY=SA,SU\r\nEND:VEVENT\r\nEND:VCALENDAR\r\n"
+    )
+    calendar = ("--calendar", f"closed={folder / 'closed.ics'}")
+
+    def tasks(*more: object, day: str = "2027-03-06") -> tuple[int, list[str]]:  # a Saturday
+        asked = ("--manifest", limited, "--run-time", 60, "--day", day, "--json", *more)
+        found = json.loads(plan(capsys, "--host", "cpus=11,mem_mb=4096", *asked))
+        return found["tasks"], found["ignored"]
+
+    limited = limited_app(folder)
+    unknown, notes = tasks()
+    assert unknown == 20
+    assert ["calendar closed" in notes[0], "pool orders-db" in notes[1], len(notes)] == [True, True, 2]
+    assert tasks(*calendar)[0] == 10
+    assert tasks(*calendar, day="2027-03-05")[0] == 20
+    assert tasks("--pool", "orders-db=25", *calendar, day="2027-03-05") == (10 + 7, [])
+    assert tasks("--pool", "orders-db=5", *calendar) == (5, [])
+    notes = tasks("--pool", "orders-db=1", *calendar)[1]
+    assert notes == ["job b does not count: a shard needs 2 slots, pool orders-db has 1"]
+    assert tasks("--pool", "orders-db=5", "--all-at-once")[0] == 20
+    said = plan(capsys, "--host", "cpus=11,mem_mb=4096", "--manifest", limited, "--pool", "orders-db=x", code=2)
+    assert "such as orders-db=5" in said
+    doc = (Path(__file__).parents[2] / "docs" / "planning.md").read_text()
+    (example,) = re.findall(r"^jobcloud plan (.*--pool.*)$", doc, re.MULTILINE)
+    manifest = (limited / "jobcloud.toml").read_text()
+    declared = '[[pools]]\npoolName = "orders-db"\nslots = 5\n[[calendars]]\ncalendarName = "closed"\n{}\n'
+    (limited / "jobcloud.toml").write_text(manifest + declared.format('days = ["2027-03-06"]'))
+    assert tasks() == (5, [])
+    assert tasks("--pool", "orders-db=50") == (10, [])
+    (limited / "jobcloud.toml").write_text(manifest + declared.format('days = ["x"]'))
+    said = plan(capsys, "--host", "cpus=11,mem_mb=4096", "--manifest", limited, code=2)
+    assert "calendar closed: days" in said
+    (limited / "jobcloud.toml").write_text(manifest)
+    monkeypatch.chdir(folder)
+    limited.rename("shop")
+    assert json.loads(plan(capsys, *shlex.split(example), "--json"))["ignored"] == []
+
+
+def test_pools_and_calendars_of_the_server_bound_what_runs_at_once(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(*arguments: str) -> None:
+        with pytest.raises(SystemExit) as ended:
+            cli.main([*arguments])
+        assert not ended.value.code, capsys.readouterr().err
+        capsys.readouterr()
+
+    app = limited_app(folder)
+    (app / "m.py").write_text("class J: ...\n")
+    with serving(make_api(folder, loop := FakeLoop(), options=ApiOptions(access=Access(token="t0ken")))) as url:
+        loop.subscribe()
+        monkeypatch.setenv("JOBCLOUD_SERVER", url)
+        monkeypatch.setenv("JOBCLOUD_TOKEN", "t0ken")
+        run("pool", "set", "orders-db", "5")
+        run("calendar", "put", "closed", "--day", "2027-03-06")
+        run("app", "add", str(app))
+        for day, tasks in (("2027-03-06", 5), ("2027-03-05", 5)):
+            asked = ("--host", "cpus=11,mem_mb=4096", "--jobs", "--day", day, "--json")
+            found = json.loads(plan(capsys, *asked))
+            assert (found["tasks"], found["ignored"]) == (tasks, [])
+        found = json.loads(plan(capsys, *asked, "--pool", "orders-db=100"))
+        assert found["tasks"] == 20

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -219,3 +220,46 @@ def test_message_of_several_lines_takes_one_row_without_a_terminal(
     render.past_events([event | {"message": message.replace(" on", "\non")}])
     render.alerts({"items": [alert], "channels": [{"name": "ops", "kind": "slack", "problem": ""}]}, wide=True)
     assert capsys.readouterr().out.count(message) == 3
+
+
+def test_jobs_are_searched_and_sorted(shell: Shell) -> None:
+    job = json.loads(shell("job", "show", "hello", "--json")[1])["config"]
+    for name, labels in (("a", "owner=ann,tier=gold"), ("b", "owner=bob,tier=gold")):
+        shell.client.create_job(job | {"jobName": name, "labels": labels, "cron": "0 0 0 1 1 ? 2099"})
+
+    def found(*options: str) -> list[str]:
+        return [one["jobName"] for one in json.loads(shell("job", "list", "--json", *options)[1])]
+
+    assert found("--label", "tier=gold") == ["a", "b"]
+    assert found("--label", "tier=gold", "--label", "owner=bob") == found("--owner", "bob") == ["b"]
+    assert found("--search", "HELL") == found("--state", "running") == ["hello"]
+    assert found("--sort=-name") == ["hello", "b", "a"]
+    assert "--owner eve" in shell("job", "list", "--owner", "eve")[1]
+    code, _, err = shell("job", "list", "--state", "odd")
+    assert (code, "state" in err) == (1, True)
+
+
+def test_queue_fits_into_80_columns(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "no shard waits" in shell("queue")[1]
+    job = json.loads(shell("job", "show", "hello", "--json")[1])["config"]
+    for number in range(3):
+        name = f"{'x' * 60}{number}"
+        shell.client.create_job(job | {"jobName": name, "cpuCount": 100})
+        shell.client.trigger(name)
+    shell.loop.offer()
+    shell.loop.tick()
+    rows = columns(shell, monkeypatch, "queue")
+    assert [row.split()[1:3] for row in rows] == [["2", "2"]] * 3
+    assert len(json.loads(shell("queue", "--json", "--limit", "2")[1])) == 2
+
+
+def test_fire_time_is_told_on_the_clock_of_the_job_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    at = "2023-11-14T23:30:00.000Z"
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    assert render.firing(at, "Asia/Tokyo").endswith(", 2023-11-15 08:30:00 in Asia/Tokyo")
+    assert render.firing(at, "Etc/UTC") == render.moment(at)
+    assert render.firing(at, "Mars/Base").endswith(", time zone Mars/Base")
+    assert render.firing(None, "UTC") == "-"
+    monkeypatch.undo()
+    time.tzset()

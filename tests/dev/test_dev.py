@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 
+import httpx
 import pytest
 from tests.api_kit import package_bytes
 from tests.origin_kit import Server
@@ -58,6 +60,16 @@ def test_demo_runs_its_shards_and_leaves_no_process_after_stop(dev: Product) -> 
     until(lambda: "north" in dev.run("logs", "sales/0"), "the log of the shard")
     assert end(dev, root, signal.SIGINT) == 0
     assert set(attempts(dev.data / "demo-output").values()) == {1}
+
+
+def test_printed_link_signs_a_browser_in_once(dev: Product) -> None:
+    root, form = start(dev), re.compile(r"^(http://127.0.0.1:\d+)/login/link#(\S+)$", re.MULTILINE)
+    found = until(lambda: form.search((dev.folder / "dev.log").read_text()), "a link")
+    with httpx.Client(base_url=found[1], headers={"Origin": found[1]}, timeout=30) as browser:
+        assert browser.post("/login/link", data={"code": found[2]}).headers["location"] == "/"
+        assert "token:server" in browser.get("/account").text
+        assert browser.post("/login/link", data={"code": found[2]}).status_code == 401
+    assert end(dev, root) == 0
 
 
 def test_killed_scheduler_is_restarted_and_executors_survive(dev: Product) -> None:

@@ -257,6 +257,27 @@ def test_agent_that_does_not_return_in_time_is_unreachable(world: MasterHarness)
     assert world.statuses() == [("t", "TASK_UNREACHABLE", "REASON_AGENT_REMOVED")]
 
 
+def test_new_agent_at_the_same_address_replaces_a_disconnected_one(world: MasterHarness) -> None:
+    """An agent whose first registration was answered in vain has no id when it comes back."""
+    first = world.agent()
+    framework = world.framework(checkpoint=True)
+    framework.launch("t")
+    world.handle(LinkLost("a"))
+    second = world.agent()
+    assert second != first
+    assert list(world.master.state.agents) == [second]
+    assert world.statuses() == [("t", "TASK_LOST", "REASON_AGENT_REMOVED")]
+    world.wait(601_000)
+    framework.launch("u")
+    world.update(framework.id, "u", "TASK_RUNNING")
+    assert world.statuses() == [("u", "TASK_RUNNING", "")], "the link belongs to the second agent"
+
+
+def test_agent_that_asks_again_without_an_id_gets_the_same_one(world: MasterHarness) -> None:
+    assert world.agent() == world.agent()
+    assert len(world.master.state.agents) == 1
+
+
 def test_broken_link_ends_tasks_without_checkpointing(world: MasterHarness) -> None:
     world.agent()
     framework = world.framework()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.api_kit import serving
 from tests.executor_kit import (
     PACKAGE,
     ExecutorProcess,
@@ -24,8 +25,11 @@ from tests.executor_kit import (
     task_payload,
     wait_until,
 )
+from tests.tls_kit import Authority, server_tls
 
 from jobcloud.executor import bundle
+from jobcloud.server.api import create_artifacts
+from jobcloud.server.packages import PackageStore
 from jobcloud.wire import frame
 
 pytest_plugins = ["tests.executor_kit.fixtures"]
@@ -317,6 +321,35 @@ def test_killed_daemon_leaves_no_process(agent: FakeAgent, start: Start) -> None
     executor.process.kill()
     executor.wait()
     wait_until(lambda: not living_in(executor.sandbox), "all are gone")
+
+
+def test_shell_line_fetches_files_from_a_server_of_its_authorities_only(tmp_path: Path) -> None:
+    served, sandbox = tmp_path / "served", tmp_path / "sandbox"
+    sandbox.mkdir()
+    authority = Authority(tmp_path / "ours")
+    served.mkdir()
+    (served / "app.zip").write_bytes(b"the app")
+    listening = create_artifacts(PackageStore(tmp_path / "packages"), ("a" * 64, served / "app.zip"))
+
+    def fetch(url: str, trusted: Authority) -> subprocess.CompletedProcess[str]:
+        line = f"{bundle.fetch(trusted.file.read_text())} {url}/{'a' * 64}/app.zip app.zip || exit 1; echo started"
+        return subprocess.run(
+            ["/bin/sh", "-c", line], cwd=sandbox, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True,
+            check=False,
+        )  # fmt: skip
+
+    with serving(listening, tls=server_tls(authority.issue())) as url:
+        refused = fetch(url, Authority(tmp_path / "theirs"))
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert "CERTIFICATE_VERIFY_FAILED" in refused.stderr
+        done = fetch(url, authority)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "started\n", "")
+        missing = fetch(f"{url}/nothing", authority)
+        assert (missing.returncode, "404" in missing.stderr) == (1, True)
+    assert (sandbox / "app.zip").read_bytes() == b"the app"
+    assert (sandbox / bundle.AUTHORITIES_FILE).read_text() == authority.file.read_text()
+    gone = fetch(url, authority)
+    assert (gone.returncode, "cannot fetch" in gone.stderr) == (1, True)
 
 
 def test_command_line_of_the_bundle_checks_python_and_hash(tmp_path: Path) -> None:

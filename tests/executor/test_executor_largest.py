@@ -11,7 +11,7 @@ import pytest
 from tests.api_kit import job_body
 from tests.executor_kit import PACKAGE, FakeAgent, PostServer, Start, app_payload, wait_until
 
-from jobcloud.config import Job
+from jobcloud.config import MAX_FILES_BYTES, Job
 from jobcloud.model import Cause, Execution, JobState, Task
 from jobcloud.scheduler import sharding
 from jobcloud.server.api.body import parse
@@ -55,7 +55,7 @@ def launch(agent: FakeAgent, job: Job, task: str, item: int = ITEM) -> None:
     """Launch a shard with the payload that the scheduler makes."""
     firing = sharding.make_firing(job, JobState(0), Cause.CRON, 1_700_000_000_000, "u", "prod")
     made = Task(task, firing.id, job.name, item, 1, Execution.READY, "S0", "h", job.app, "e", job.resources, 0)
-    agent.launch(task, encode_data(b"".join(sharding.payload(job, firing, made, 7))))
+    agent.launch(task, encode_data(sharding.payload(job, firing, made, 7).data))
 
 
 def digests(job: Job) -> list[str]:
@@ -78,7 +78,9 @@ def test_largest_simple_job_runs_with_its_listeners(agent: FakeAgent, start: Sta
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_largest_job_with_a_process_of_its_own_runs(agent: FakeAgent, start: Start, text: Any) -> None:
-    check(agent, start, registered(text, jobClass="shop.echo:simple", isolation="process"))
+    variables = [f"V{number}={'é' * 20}" for number in range(100)]
+    more = {"environment": variables, "files": {"a": text(MAX_FILES_BYTES - len('{"a": ""}'))}}
+    check(agent, start, registered(text, jobClass="shop.echo:simple", isolation="process", **more))
 
 
 @pytest.mark.parametrize("text", TEXTS)

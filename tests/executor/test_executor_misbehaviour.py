@@ -187,12 +187,13 @@ def limited(tmp_path: Path, command: str) -> str:
 
 
 def test_file_size_limit_costs_only_output(agent: FakeAgent, start: Start, tmp_path: Path) -> None:
-    executor = start(python=limited(tmp_path, "ulimit -f 64"))  # units of 512 bytes, or of 1,024
+    # Units of 512 bytes, or of 1,024. CPython 3.11 cannot read a compiled module that it could not write as a whole.
+    executor = start(python=limited(tmp_path, "ulimit -f 256"))
     agent.launch("t1", jobClass="shop.jobs:prints_much")
     agent.launch("t2", jobClass="shop.jobs:prints_much", isolation="process")
     for task in ("t1", "t2"):
         assert agent.end(task).state == "TASK_FINISHED"
-        assert 0 < len(executor.output(task)) <= 64 * 1024
+        assert 0 < len(executor.output(task)) <= 256 * 1024
     assert executor.process.poll() is None
 
 

@@ -61,6 +61,24 @@ def test_fire_times_follow_the_policy_for_clock_changes(gap: Gap, fold: Fold) ->
                 at = following
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"special_days": []},
+        {"special_days": None},
+        {"special_days": [5]},
+        {"special_days": [{"kind": "last", "n": 31, "weekday": 0}]},
+        {"special_day": {"kind": "last", "n": 0, "weekday": 0}},
+        {"month_days": [0]},
+    ],
+)
+def test_damaged_list_of_special_days_is_refused(changes: dict[str, object]) -> None:
+    good = Schedule.parse("0 0 0 1,L * ?").table()
+    FireTimes(good)
+    with pytest.raises(ValueError, match=r"fire table: .*(special_day|month_days)"):
+        FireTimes(good | changes)
+
+
 def test_table_without_future_firings_gives_none() -> None:
     assert FireTimes(Schedule.parse("0 0 0 1 1 ? 2020").table()).next_after(MARCH_28) is None
     assert FireTimes(Schedule.parse("0 0 0 30 2 ?").table()).next_after(MARCH_28) is None
@@ -71,6 +89,7 @@ def test_table_without_future_firings_gives_none() -> None:
     ("field", "value"),
     [
         ("version", 2),
+        ("version", 3),
         ("seconds", []),
         ("seconds", [60]),
         ("minutes", [5, 4]),

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from tests.executor_kit import FakeAgent, Start, app_payload
+from tests.executor_kit import FakeAgent, Start, app_payload, task_payload
 
 from jobcloud.client.apps import add_app
 from jobcloud.client.http import Client
@@ -247,6 +247,16 @@ def test_jobs_and_scripts_import_from_the_wheels_of_their_package(agent: FakeAge
     agent.launch("t2", jobType="SCRIPT", scriptCommandLine=f"{python} show.py")
     assert agent.end("t2").state == "TASK_FINISHED", agent.end("t2")
     assert executor.output("t2") == "wheel\n"
+
+
+def test_wheels_precede_the_python_path_of_the_job(agent: FakeAgent, start: Start) -> None:
+    package = with_wheels({}, stock=STOCK)
+    agent.executor_data = app_payload(package)
+    executor = start(package)
+    given = task_payload("t1", jobType="SCRIPT", scriptCommandLine="sh -c env", environment={"PYTHONPATH": "/mine"})
+    agent.launch("t1", {**given, "schema": 3})
+    agent.end("t1")
+    assert f"PYTHONPATH={executor.sandbox}/wheels:/mine" in executor.output("t1").splitlines()
 
 
 def test_app_package_may_be_a_wheel(agent: FakeAgent, start: Start) -> None:

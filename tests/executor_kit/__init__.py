@@ -469,6 +469,11 @@ class ExecutorProcess:
 
 Start = Callable[..., ExecutorProcess]
 needs_jdk = pytest.mark.skipif(shutil.which("javac") is None, reason="there is no JDK (javac)")
+_JARS = Path("/usr/share/java")
+needs_spring = pytest.mark.skipif(
+    not (_JARS / "spring3-context.jar").exists() or not (_JARS / "geronimo-annotation-1.3-spec.jar").exists(),
+    reason="there is no Spring (Debian's packages libspring-context-java and libgeronimo-annotation-1.3-spec-java)",
+)
 
 
 def living_in(directory: Path) -> list[int]:

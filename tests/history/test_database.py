@@ -77,7 +77,12 @@ def test_two_upgrades_at_once_both_succeed(open_database: OpenDatabase) -> None:
 
 @pytest.mark.parametrize(
     ("last", "version"),
-    [("history_attempts_app", ""), ("history_executions_ip", "0001"), ("UPDATE history_version", "0001")],
+    [
+        ("history_attempts_app", ""),
+        ("history_executions_ip", "0001"),
+        ("UPDATE history_version", "0001"),
+        ("history_notes_run", "0003"),
+    ],
 )
 def test_upgrade_continues_after_one_that_failed_half_way(open_database: OpenDatabase, last: str, version: str) -> None:
     database: Database = open_database()

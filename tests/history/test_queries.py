@@ -7,6 +7,7 @@ import math
 import random
 import sqlite3
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,14 @@ import pytest
 from sqlalchemy import select
 from tests.history_kit import START, analyse, assert_no_sort, make_attempt, make_run, plan
 
+from jobcloud.config import team_of
 from jobcloud.errors import ConfigError, Unavailable
 from jobcloud.history import queries, retention
 from jobcloud.history.database import Database
 from jobcloud.history.queries import QUANTILES, Reader, Statistics, Wanted
 from jobcloud.history.retention import Limits, Retention
-from jobcloud.history.rows import of_events
-from jobcloud.history.tables import attempts, executions, runs, traces
+from jobcloud.history.rows import Batch, configuration_row, of_events
+from jobcloud.history.tables import Row, attempts, configurations, executions, runs, traces
 from jobcloud.messages import AttemptTraced
 from jobcloud.model import ShardState
 
@@ -87,19 +89,27 @@ def test_history_without_its_tables_is_unavailable(reader: Reader) -> None:
         ("runs", Wanted(app="app1"), "history_runs_app"),
         ("attempts", Wanted(job="job1", since_ms=START, until_ms=START + 10**9), "history_attempts_job"),
         ("attempts", Wanted(run="job3.run@test"), "history_attempts_run"),
+        ("attempts", Wanted(team="team2"), "history_attempts_team"),
+        ("runs", Wanted(team="team2", since_ms=START), "history_runs_team"),
+        ("configurations", Wanted(team="team2", since_ms=START), "history_configurations_team"),
     ],
 )
 def test_page_reads_an_index_and_does_not_sort(database: Database, table: str, wanted: Wanted, index: str) -> None:
-    jobs = [(number, f"job{number % 100}") for number in range(3_000)]
+    jobs = [(number, f"job{number % 100}" if number % 2 else f"team{number % 100}:job") for number in range(3_000)]
     database.write(of_events([make_attempt(number, job=job) for number, job in jobs]))
     database.write(of_events([make_run(number, job=job, app=f"app{number % 90}") for number, job in jobs]))
+    database.write(Batch(configurations=[_configuration(number, job) for number, job in jobs]))
     analyse(database)
-    of = {"runs": runs, "attempts": attempts}[table]
+    of = {"runs": runs, "attempts": attempts, "configurations": configurations}[table]
     middle = f"{START + 900_000:012x}" + "0" * 20
-    statement = queries.page_of(of, queries._where(of, wanted, middle), 51)
+    statement = queries.page_of(of, queries.conditions(of, wanted, middle), 51)
     found = plan(database, statement)
     assert index in found, found
     assert_no_sort(found)
+
+
+def _configuration(number: int, job: str) -> Row:
+    return configuration_row(START + 1_000 * number, number, "job", job, "0" * 16, "{}")
 
 
 def _step(steps: Iterator[int]) -> int:
@@ -116,7 +126,7 @@ def test_page_in_the_middle_of_a_range_reads_no_row_before_it(tmp_path: Path) ->
     found = []
     with database.engine.connect() as connection:
         for cursor in ("", f"{START + 900_000:012x}" + "0" * 20):
-            statement = queries.page_of(runs, queries._where(runs, wanted, cursor), 51)
+            statement = queries.page_of(runs, queries.conditions(runs, wanted, cursor), 51)
             steps = itertools.count()
             raw = connection.connection.driver_connection
             assert isinstance(raw, sqlite3.Connection)
@@ -126,6 +136,84 @@ def test_page_in_the_middle_of_a_range_reads_no_row_before_it(tmp_path: Path) ->
     database.close()
     first, middle = found
     assert middle < 2 * first
+
+
+@pytest.mark.parametrize("state", ["", "FAILED"])
+def test_page_of_some_teams_has_their_newest_rows_and_no_others(database: Database, reader: Reader, state: str) -> None:
+    teams = ("alpha:", "beta:", "gamma:", "")
+    made = [
+        make_attempt(number, job=f"{teams[number * number % 3 if number < 60 else 2]}job", state=end)
+        for number, end in enumerate(itertools.islice(itertools.cycle(["SUCCEEDED", "FAILED", "LOST"]), 90))
+    ]
+    database.write(of_events(made))
+    for chosen in ({"alpha", "beta"}, {"beta", "gamma", "absent"}, {"default"}, set[str]()):
+        wanted = Wanted(
+            states=(state,) if state else (), teams=frozenset(chosen), since_ms=START + 5_000, until_ms=START + 80_000
+        )
+        expected = [
+            event.task.id
+            for event in reversed(made)
+            if team_of(event.task.job) in chosen
+            and state in ("", event.state)
+            and START + 5_000 <= event.at < START + 80_000
+        ]
+        found: list[str] = []
+        cursor = "begin"
+        while cursor:
+            rows, cursor = reader.attempts(wanted, 4, "" if cursor == "begin" else cursor)
+            assert len(rows) == 4 or not cursor, "a short page with a cursor"
+            found += [row["task_id"] for row in rows]
+        assert found == expected
+        names = {each.name for each in reader.statistics("team", replace(wanted, states=()))[0]}
+        assert names == chosen & {team_of(event.task.job) for event in made}
+
+
+def test_page_of_some_teams_reads_no_row_of_others(tmp_path: Path) -> None:
+    """Counted in steps of SQLite's virtual machine."""
+    found = []
+    for others in (0, 5_000):
+        database = Database(f"sqlite:///{tmp_path / f'history-{others}.db'}")
+        database.upgrade()
+        # The rows of the two teams are the oldest ones.
+        jobs = [f"{('alpha', 'beta')[number % 2]}:job" for number in range(600)] + ["job"] * others
+        database.write(of_events([make_run(number, job=job) for number, job in enumerate(jobs)]))
+        with database.engine.connect() as connection:
+            steps = itertools.count()
+            raw = connection.connection.driver_connection
+            assert isinstance(raw, sqlite3.Connection)
+            raw.set_progress_handler(partial(_step, steps), 1)
+            wanted = Wanted(teams=frozenset(("alpha", "beta")))
+            assert len(queries._newest(connection, runs, wanted, [], 51, "")) == 51
+            found.append(next(steps))
+        database.close()
+    alone, among_others = found
+    assert among_others < 1.2 * alone
+
+
+@pytest.mark.parametrize("wanted", [Wanted(), Wanted(job="job"), Wanted(app="app"), Wanted(team="alpha")])
+def test_page_of_some_states_reads_no_row_of_others(tmp_path: Path, wanted: Wanted) -> None:
+    """Counted in steps of SQLite's virtual machine. Half of the rows in these states are the oldest ones."""
+    found = []
+    bad, good = (ShardState.FAILED, ShardState.DEAD), (ShardState.FINISHED,)
+    job = "alpha:job" if wanted.team else "job"
+    for others in (0, 5_000):
+        database = Database(f"sqlite:///{tmp_path / f'history-{others}.db'}")
+        database.upgrade()
+        states = [bad[number % 2] for number in range(600)] + list(good) * others
+        made = [make_run(number, state, job=job, app="app") for number, state in enumerate(states)]
+        database.write(of_events(made))
+        with database.engine.connect() as connection:
+            steps = itertools.count()
+            raw = connection.connection.driver_connection
+            assert isinstance(raw, sqlite3.Connection)
+            raw.set_progress_handler(partial(_step, steps), 1)
+            asked = replace(wanted, states=("FAILED", "DEAD"), since_ms=START)
+            rows = queries._newest(connection, runs, asked, [], 51, "")
+            assert [row.state for row in rows] == [str(bad[number % 2]) for number in range(599, 548, -1)]
+            found.append(next(steps))
+        database.close()
+    alone, among_others = found
+    assert among_others < 1.2 * alone
 
 
 # ------------------------------------------------------------------------------------------------ statistics

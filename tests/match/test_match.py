@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import pickle
 import re
+import subprocess
+import sys
 import threading
 import tracemalloc
 from collections.abc import Callable
@@ -22,6 +24,13 @@ from jobcloud._match_types import MAX_GENERATION, State, decode, encode
 from jobcloud.match import REFUSED, UNTRIED, CompiledMatcher, MatchError, MatchStateError, PlainMatcher, at_most
 
 NO_IDS = np.array([], dtype=np.int64)
+
+
+def test_matcher_that_outlives_the_modules_is_freed_in_silence() -> None:
+    """At the end of the process, Python takes the names of a module away one after another."""
+    code = "from jobcloud import _match_types, match; _match_types.kept = match.CompiledMatcher(2)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
 
 
 @pytest.fixture(params=[CompiledMatcher, PlainMatcher], ids=["compiled", "plain"])

@@ -403,7 +403,7 @@ _NAMED = re.compile(r"\b(defect|[a-z]{1,2})s? ?(\d+)(?: to (?:\1)?(\d+))?((?:, \
 def named(text: str) -> set[str]:
     """The scenarios that a text names: "b9 and b10", "p3 to p5", "defects 3, 5 and 8"."""
     found = set()
-    for letters, first, last, more in _NAMED.findall(text.lower()):
+    for letters, first, last, more in _NAMED.findall(" ".join(text.lower().split())):
         numbers = [*range(int(first), int(last or first) + 1), *map(int, re.findall(r"\d+", more))]
         found |= {f"{letters}{number}" for number in numbers}
     return found

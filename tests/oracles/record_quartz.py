@@ -6,6 +6,11 @@ The class path is that of Debian's libquartz2-java (Quartz 2.3.2), with a JDK 17
 "expression TAB zone TAB start TAB steps": the seconds from the start to the first firing, from there to the next, and
 so on; END if Quartz has no further firing before 2100, BROKEN if it throws, REFUSED if it does not accept the
 expression. Zones with clock changes are recorded in the past, which later versions of the tz database do not change.
+
+    python tests/oracles/record_quartz.py CLASSES lists
+
+records tests/data/quartz25_firings.tsv: lists with L and W, and steps of years, from Quartz 2.5.2. CLASSES is a
+directory with its class org.quartz.CronExpression, which needs nothing but the JDK to compile.
 """
 
 from __future__ import annotations
@@ -19,6 +24,7 @@ import tempfile
 
 HERE = pathlib.Path(__file__).parent
 TABLE = HERE.parent / "data" / "quartz_firings.tsv"
+LISTS_TABLE = HERE.parent / "data" / "quartz25_firings.tsv"
 
 FEATURES = (
     """
@@ -117,6 +123,35 @@ def questions() -> list[str]:
     return ["\t".join(map(str, line)) for line in asked]
 
 
+LISTS = (
+    """
+0 0 0 1,L * ?|0 0 0 L,1 * ?|0 0 0 L-1W,L-1 * ?|0 0 0 1W,15W * ?|0 0 0 LW,15 * ?|0 0 0 L,LW * ?|0 0 0 31W,1 * ?
+0 0 0 L-28W,5 * ?|0 0 0 L-30,5 * ?|0 0 0 10-20/5,L-2W * ?|0 0 0 *,L * ?|0 0 0 1W,1W * ?|0 0 0 1,L-3,15W,LW * ?
+0 0 0 29W,1 2 ?|0 0 0 30W,31 2 ?|0 0 0 l,lw,3w 4 ?|0 0 0 28-3,L * ?|0 0 0 1,L * ? 2028/4|0 0 0 1 1 ? /2|0 0 0 1 1 ? */3
+0 0 0 1 1 ? /1|0 0 0 29 2 ? /3|0 0 0 L,? * ?|0 0 0 L3,1 * ?|0 0 0 1,32W * ?|0 0 0 L-31,1 * ?|0 0 0 ? * 2,6L
+0 0 0 ? * 6#3,2|0 0 0 ? * MON#2,TUE|0 0 0 1,L * 2|0 0 0 1 1 ? /
+""".strip()
+    .replace("\n", "|")
+    .split("|")
+)
+
+
+def random_list(dice: random.Random) -> str:
+    """Two to four items, at least one of them with L or W."""
+    signs = ["L", "LW", f"L-{dice.randint(0, 30)}", f"L-{dice.randint(0, 27)}W", f"{dice.randint(1, 31)}W"]
+    plain = [str(dice.randint(1, 31)), f"{dice.randint(1, 31)}-{dice.randint(1, 31)}/7", f"{dice.randint(20, 31)}/4"]
+    items = [dice.choice(signs), *dice.sample(signs + plain, dice.randint(1, 3))]
+    dice.shuffle(items)
+    return f"0 0 {dice.randint(0, 23)} {','.join(items)} {dice.choice(['*', '2', '4', '1-12/5'])} ?"
+
+
+def list_questions() -> list[str]:
+    dice = random.Random(1)
+    start = calendar.timegm((2026, 1, 30, 22, 59, 31))
+    asked = [*LISTS, *(random_list(dice) for _ in range(250))]
+    return [f"{text}\tUTC\t{start}\t16" for text in asked]
+
+
 def steps(answer: str, start: int) -> str:
     """The firings as distances, which halves the size of the table."""
     distances: list[str] = []
@@ -128,17 +163,18 @@ def steps(answer: str, start: int) -> str:
     return " ".join(distances)
 
 
-def main(class_path: str) -> None:
+def main(class_path: str, lists: bool) -> None:
     """Compile the recorder, ask Quartz, and write the table."""
+    asked, path = (list_questions(), LISTS_TABLE) if lists else (questions(), TABLE)
     with tempfile.TemporaryDirectory() as out:
         subprocess.run(["javac", "-cp", class_path, "-d", out, str(HERE / "QuartzRecorder.java")], check=True)
         command = ["java", "-cp", f"{class_path}:{out}", "QuartzRecorder"]
-        answers = subprocess.run(command, input="\n".join(questions()), check=True, capture_output=True, text=True)
-    with TABLE.open("w") as table:
+        answers = subprocess.run(command, input="\n".join(asked), check=True, capture_output=True, text=True)
+    with path.open("w") as table:
         for line in answers.stdout.splitlines():
             expression, zone, start, _, answer = line.split("\t")
             table.write(f"{expression}\t{zone}\t{start}\t{steps(answer, int(start))}\n")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], sys.argv[2:] == ["lists"])

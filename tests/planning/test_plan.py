@@ -21,7 +21,7 @@ from jobcloud.errors import ConfigError, NotFound
 from jobcloud.match.constraints import Constraint, parse
 from jobcloud.planning import plot
 from jobcloud.planning.demand import DAY_MS, ScheduledJob, Span, load, runs, spans
-from jobcloud.planning.jobs import executor, read_run_times, run_times_of, scheduled_job
+from jobcloud.planning.jobs import executor, read_run_times, run_times_of, scheduled_job, with_exclusive
 from jobcloud.planning.packing import Packing
 from jobcloud.planning.plan import Question, _smallest, document, host_names, make_plan, task_jobs
 from jobcloud.planning.problem import HostKind, Source, TaskKind, build, join
@@ -31,7 +31,8 @@ from jobcloud.planning.verify import verify
 
 START = round(datetime(2026, 3, 2, tzinfo=UTC).timestamp() * 1_000)
 MINUTE = 60_000
-QUICK = Question(seconds=3)
+# The search ends as soon as it has found its answer. A busy machine may need long for it.
+QUICK = Question(seconds=60)
 
 
 def hosts(*counts: int, zones: str = "ab") -> list[HostKind]:
@@ -86,7 +87,7 @@ def test_rules_are_a_reason_and_too_few_hosts_are_proven() -> None:
 
 def test_plan_shows_the_effect_of_failures() -> None:
     tasks = [TaskKind("a", (4_000, 1_000), 6)]
-    plan = make_plan(build(["cpus", "mem"], hosts(2, 2), tasks), Question(failures=(1, 2), seconds=3))
+    plan = make_plan(build(["cpus", "mem"], hosts(2, 2), tasks), Question(failures=(1, 2), seconds=60))
     found = {f.what: (f.hosts, f.displaced, f.homeless, f.after_moving) for f in plan.failures}
     assert found["the fullest host"] == (1, 2, 0, 0)
     assert found["the 2 fullest hosts"][2:] == (2, 2)
@@ -101,7 +102,7 @@ def test_moving_other_tasks_may_make_room() -> None:
 
     start = Packing(np.zeros(2, dtype=np.int32), np.array([0, 1, -1], dtype=np.int32))
     assert place(problem, start.hosts, start=start, move=False).unplaced == 1
-    moved = place(problem, start.hosts, start=start, seconds=3)
+    moved = place(problem, start.hosts, start=start, seconds=60)
     assert moved.unplaced == 0
     verify(problem, moved)
 
@@ -110,7 +111,7 @@ def test_headroom_is_counted() -> None:
     problem = build(
         ["cpus", "mem"], hosts(2), [TaskKind("a", (3_000, 1_000), 2), TaskKind("b", (1_000, 1_000), 1, Rules(2))]
     )
-    plan = make_plan(problem, Question(more=("a", "b"), seconds=3))
+    plan = make_plan(problem, Question(more=("a", "b"), seconds=60))
     a, b = plan.more
     assert a.at_least == 2
     assert a.at_least <= a.at_most <= 3
@@ -133,7 +134,7 @@ def test_host_types_differ_by_capacity_and_cost() -> None:
         HostKind("large", (16_000, 8_000), {}, 99, 150.0),
     ]
     tasks = [TaskKind("thin", (1_000, 4_000), 10), TaskKind("wide", (8_000, 1_000), 4)]
-    plan = make_plan(build(["cpus", "mem"], types, tasks), Question(how_many=True, seconds=3))
+    plan = make_plan(build(["cpus", "mem"], types, tasks), Question(how_many=True, seconds=60))
     assert [need.name for need in plan.needs] == ["small", "large"]
     assert plan.needs[0].unsuitable == 4
     assert plan.mix is not None
@@ -252,10 +253,10 @@ def test_runs_equal_those_of_a_simulation(cron: str, minutes: int, at_once: int,
     if replaces:
         at_once, waiting = 1, 0
     one, begin = job(cron, minutes, at_once=at_once, waiting=waiting, replaces=replaces), START + DAY_MS // 2
-    assert one.schedule
+    assert one.times
     tick, hours = 30_000, 6 * 3_600_000
     first = begin - max(one.run_ms, min(one.run_ms * (1 + waiting), DAY_MS))
-    firings = set(one.schedule.between(first - 1, begin + hours - 1, 10_000))
+    firings = set(one.times.between(first - 1, begin + hours - 1, 10_000))
     under_way, queue, seen = list[int](), 0, dict[int, int]()
     for now in range(first, begin + hours, tick):
         under_way = [end for end in under_way if end > now]
@@ -318,9 +319,42 @@ def test_job_is_read_from_its_configuration() -> None:
     assert (instead.at_once, instead.waiting, instead.replaces) == (1, 0, True)
     assert scheduled_job({**CONFIG, "timeoutSeconds": 1.5}, 60).run_ms == 1_500
     assert scheduled_job({**CONFIG, "timeoutSeconds": 90}, 60).run_ms == 60_000
-    assert scheduled_job({**CONFIG, "jobExecutionType": "DAEMON"}, 1).schedule is None
+    assert scheduled_job({**CONFIG, "jobExecutionType": "DAEMON"}, 1).times is None
+    limited = scheduled_job({**CONFIG, "constraints": ["zone == a"]}, 60, {"constraints": ["host !~ db-*"]})
+    assert limited.kind.rules.attributes == (parse("host !~ db-*"), parse("zone == a"))
+    with pytest.raises(ConfigError, match="job j, constraints: 'zone' is not a constraint"):
+        scheduled_job({**CONFIG, "constraints": ["zone"]}, 60)
     assert executor({}) == (1_000, 128_000, 0, 0, 0)
     assert executor({"cpuCount": 0.25, "memoryMB": 1}) == (250, 1_000, 0, 0, 0)
+
+
+def test_job_with_a_host_of_its_own_shares_it_with_no_other_job() -> None:
+    alone = {**CONFIG, "jobName": "alone", "constraints": ["exclusive host"], "shardingTotalCount": 2}
+    configs = [alone, {**CONFIG, "shardingTotalCount": 1}]
+    jobs = with_exclusive([scheduled_job(config, 60) for config in configs], configs)
+    assert jobs[0].kind.rules == Rules(1, {"j": 0})
+    assert jobs[1].kind.rules == Rules()
+    needed = [HostKind("h", (10_000, 1_000_000, 0, 0, 0), {}, 5)]
+    kinds = [job.kind for job in jobs]
+    plan = make_plan(build(["cpus", "mem", "disk", "gpus", "ports"], needed, kinds, {"a": (0,) * 5}), QUICK)
+    assert plan.fits
+    assert plan.needs[0].hosts == 3
+
+
+def test_too_many_exclusive_jobs_are_refused_by_the_planner(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobcloud.planning.jobs._MAX_PAIRS", 1)
+    configs = [{**CONFIG, "jobName": name, "constraints": ["exclusive host"]} for name in "ab"]
+    with pytest.raises(ConfigError, match="2 of 2 jobs have `exclusive host`"):
+        with_exclusive([scheduled_job(config, 60) for config in configs], configs)
+
+
+def test_trigger_after_runs_is_planned_as_the_period_of_a_run_and_the_delay() -> None:
+    found = scheduled_job({**CONFIG, "cron": "", "triggers": ["@after 10m"], "timeoutSeconds": 90}, 4_000)
+    assert found.times is not None
+    assert found.times.between(0, 3_600_000, 3) == (690_000, 1_380_000, 2_070_000)
+    long = scheduled_job({**CONFIG, "cron": "", "triggers": ["@after 366d"]}, 4_000)
+    assert long.times is not None
+    assert long.times.next_after(0) == 366 * 86_400_000
 
 
 @pytest.mark.parametrize(
@@ -377,7 +411,7 @@ def test_pictures_are_drawn(tmp_path: Path, ending: str) -> None:
     pytest.importorskip("matplotlib")
     found = load(spans([job("0 0 2 * * ?", 60), job("", 1)], START, START + DAY_MS), 1)
     names = HostKind("$x^{<b>&", (4_000,), {}, 9)
-    plan = make_plan(build(["cpus"], [names], found.at(found.peak([1]))), Question(how_many=True, seconds=3))
+    plan = make_plan(build(["cpus"], [names], found.at(found.peak([1]))), Question(how_many=True, seconds=60))
     path = tmp_path / f"out.{ending}"
     plot.draw(plan, path, found)
     data = path.read_bytes()

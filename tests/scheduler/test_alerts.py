@@ -33,10 +33,11 @@ from jobcloud.messages import (
     Tick,
     Trigger,
 )
-from jobcloud.model import Alert, AlertMessage, Condition, Silence, alert_key
+from jobcloud.model import Alert, AlertMessage, Condition, Silence, Told, Words, alert_key
 from jobcloud.ports import MAX_RECORD_BYTES
 from jobcloud.scheduler import alerts
 from jobcloud.scheduler.state import AlertChannel, Policy
+from jobcloud.scheduler.timetable import rfc3339
 from jobcloud.server.records import encode
 
 OPS = AlertChannel("ops")
@@ -99,6 +100,10 @@ def test_dead_run_opens_one_alert_in_the_write_of_its_end() -> None:
     alert = known(desk, Condition.RUN_DEAD)
     assert alert is not None
     assert alert.text.endswith("1 DEAD; shard 0: broke")
+    assert alert.words == Words(
+        "run_ended",
+        {"run": alert.run, "states": "1 × DEAD", "item": 0, "step": "", "cause": "", "message": "broke"},
+    )
     assert (alert.run, alert.untold) == (desk.firings()[0].id, ("ops",))
 
 
@@ -269,11 +274,23 @@ def test_number_of_alerts_is_bounded_and_none_is_lost(monkeypatch: pytest.Monkey
     for number in range(5):
         end_run(desk, f"j{number}")
     assert sorted(desk.stored.alerts) == ["run_failed/", "run_failed/j0", "run_failed/j1"]
-    assert desk.stored.alerts["run_failed/"].count == 3
+    beyond = desk.stored.alerts["run_failed/"]
+    assert beyond.count == 3
+    assert beyond.words is not None
+    assert (beyond.words.code, beyond.words.parameters["of"]) == ("run_ended", "j4")
     assert taken(desk, 60_000) == [["run_failed/j0", "run_failed/j1", "run_failed/+"]]
     assert sorted(desk.stored.alerts) == ["run_failed/j0", "run_failed/j1"]
     end_run(desk, "j4")
     assert taken(desk, 120_000) == [["run_failed/+"]]
+
+
+def test_words_of_an_alert_are_bounded_and_go_to_no_channel() -> None:
+    desk = make_desk()
+    desk.do(ReportProblem(desk.at, Condition.STORE, Told("x" * 900, "records", path="p" * 900, records=2, problem="")))
+    alert = desk.stored.alerts["store/"]
+    assert alert.words == Words("records", {"path": "p" * 700, "records": 2, "problem": ""})
+    taken(desk, WAIT)
+    assert [one.words for due in of(AlertDue, desk.all) for one in due.message.alerts] == [None]
 
 
 def test_largest_records_fit_every_store() -> None:
@@ -424,7 +441,9 @@ def test_late_run_is_closed_if_the_limit_is_taken_away() -> None:
     job = make_job(cron=EVERY_MINUTE, late_after_ms=1_000)
     desk = make_desk(job)
     desk.run_until_idle(62_000)
-    assert known(desk, Condition.LATE) is not None
+    late = known(desk, Condition.LATE)
+    assert late is not None
+    assert late.words == Words("late", {"run": late.run, "due": rfc3339(desk.firings()[0].fire_ms), "shards": 1})
     desk.do(PutJob(desk.at, replace(job, late_after_ms=0), replace=True))
     desk.tick()
     alert = known(desk, Condition.LATE)
@@ -438,6 +457,9 @@ def test_skipped_firings_open_an_alert_until_the_next_one_is_queued() -> None:
     alert = known(desk, Condition.SKIPPED)
     assert alert is not None
     assert alert.count == 2
+    first = rfc3339(desk.firings()[0].fire_ms + 120_000)
+    assert alert.words == Words("skipped", {"firings": 1, "first": first, "why": "misfire"})
+    assert desk.stored.job_states["report"].skipped_words == Words("misfire")
     assert known(desk, Condition.MISSED) is None
     desk.offer(make_offer("o1"))
     desk.status(desk.running()[0], "TASK_FINISHED")
@@ -447,8 +469,10 @@ def test_skipped_firings_open_an_alert_until_the_next_one_is_queued() -> None:
     assert alert.closed_ms == desk.at
 
 
-@pytest.mark.parametrize(("catch_up", "number"), [(CatchUp.SKIP, 10), (CatchUp.ONCE, 9)])
-def test_missed_firings_open_an_alert(catch_up: CatchUp, number: int) -> None:
+@pytest.mark.parametrize(
+    ("catch_up", "number", "why"), [(CatchUp.SKIP, 10, "missed"), (CatchUp.ONCE, 9, "missed_once")]
+)
+def test_missed_firings_open_an_alert(catch_up: CatchUp, number: int, why: str) -> None:
     desk = make_desk(make_job(cron=EVERY_MINUTE, catch_up=catch_up))
     desk.at += 610_000
     desk.restart()
@@ -456,6 +480,8 @@ def test_missed_firings_open_an_alert(catch_up: CatchUp, number: int) -> None:
     alert = known(desk, Condition.MISSED)
     assert alert is not None
     assert alert.count == number
+    assert alert.words is not None
+    assert (alert.words.parameters["firings"], alert.words.parameters["why"]) == (number, why)
 
 
 def test_job_without_success_opens_an_alert_once_for_each_period() -> None:
@@ -481,6 +507,25 @@ def test_time_of_a_pause_does_not_count_as_time_without_success(off: Any) -> Non
     assert known(desk, Condition.NO_SUCCESS) is None
 
 
+@pytest.mark.parametrize("off", [SetPaused(0, True), SetPaused(0, True, app="shop"), SetJobEnabled(0, "report", False)])
+def test_time_without_success_begins_at_the_end_of_a_pause(off: Any) -> None:
+    desk = make_desk(make_job(no_success_ms=3_600_000))
+    desk.tick()
+    fields = {name: getattr(off, name) for name in off.__struct_fields__}
+    desk.run_until_idle(60_000)
+    desk.do(type(off)(**fields | {"at": desk.at}))
+    desk.run_until_idle(3_480_000)
+    on = {"paused": False} if isinstance(off, SetPaused) else {"enabled": True}
+    desk.do(type(off)(**fields | on | {"at": desk.at}))
+    resumed = desk.at
+    desk.run_until_idle(3_599_000)
+    assert known(desk, Condition.NO_SUCCESS) is None
+    desk.run_until_idle(resumed + 3_600_000 - desk.at)
+    alert = known(desk, Condition.NO_SUCCESS)
+    assert alert is not None
+    assert alert.words == Words("no_success", {"since": rfc3339(resumed)})
+
+
 def test_stopped_roll_out_opens_an_alert_until_it_goes_on() -> None:
     desk = make_desk(make_job(kind=JobKind.DAEMON, shard_count=3))
     desk.offer(make_offer("o1", cpus=20, mem=100_000))
@@ -499,6 +544,9 @@ def test_stopped_roll_out_opens_an_alert_until_it_goes_on() -> None:
     alert = known(desk, Condition.ROLLOUT_STOPPED)
     assert alert is not None
     assert "the new version is broken" in alert.text
+    assert alert.words is not None
+    assert alert.words.code == "rollout_stopped"
+    assert "the new version is broken" in str(alert.words.parameters["message"])
     desk.do(PutApp(desk.at, make_app(version=1), replace=True))
     desk.at += 60_000
     desk.offer(make_offer("o3", cpus=20, mem=100_000))
@@ -515,7 +563,8 @@ def test_lost_agent_opens_an_alert_until_it_offers_again() -> None:
     desk.do(AgentLost(desk.at, "a7"))
     alert = known(desk, Condition.AGENT_LOST, "a7")
     assert alert is not None
-    assert alert.text == "agent host-a7 is lost, with 0 tasks"
+    assert alert.text == "agent host-a7 is unreachable or gone; 0 tasks were on it"
+    assert alert.words == Words("agent_lost", {"agent": "host-a7", "tasks": 0})
     assert taken(desk, WAIT) == [["agent_lost/a7"]]
     desk.offer(make_offer("o2", "a7"))
     desk.tick(60_000)

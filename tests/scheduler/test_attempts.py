@@ -334,3 +334,29 @@ def test_run_of_a_resident_job_and_an_unknown_run_cannot_be_cancelled() -> None:
     assert "job disable report" in refused.value.fix
     with pytest.raises(NotFound):
         desk.do(CancelRun(desk.at, "x"))
+
+
+@pytest.mark.parametrize(
+    ("item", "numbers", "counted", "problem"),
+    [
+        (0, (2, 1), 2, r"are \[2, 1\]"),
+        (0, (1, 1), 2, r"are \[1, 1\]"),
+        (0, (1, 9), 2, "has 9 before its attempt 3"),
+        (0, tuple(range(-9, 2)), 11, "keeps 11 attempts"),
+        (7, (1,), 1, "and no shard"),
+        (0, (1, 2), 3, "has 2 attempts, counted as 3"),
+    ],
+)
+def test_wrong_attempts_break_an_invariant(item: int, numbers: tuple[int, ...], counted: int, problem: str) -> None:
+    desk = desk_of(make_job(retry_count=5))
+    for _ in range(2):
+        fail(desk)
+    desk.run_until_idle(2 * HOUR)
+    desk.offer(make_offer("last", cpus=64, mem=64_000))
+    found = Attempts()
+    for number in numbers:
+        found.restore(item, attempt(number))
+    found.total = counted
+    desk.scheduler.attempts[desk.firings()[0].id] = found
+    with pytest.raises(AssertionError, match=problem):
+        desk.scheduler.validate()

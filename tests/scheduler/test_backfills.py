@@ -30,7 +30,9 @@ def missing(
     job, state = desk.scheduler.jobs["report"], desk.scheduler.job_states["report"]
     known = backfills.fire_times(desk.firings(), desk.scheduler.backfills.get("report"))
     until = min(desk.at, state.considered_ms)
-    return backfills.missing(job, known, desk.at - minutes * MINUTE + 1, until, limit, newest_first=newest_first)
+    return backfills.missing(
+        job.times(), known, desk.at - minutes * MINUTE + 1, until, limit, newest_first=newest_first
+    )
 
 
 def fill(desk: Desk, minutes: int = 5, at_once: int = 1, **options: Any) -> None:

@@ -9,7 +9,8 @@ import pytest
 from tests.core_world import POLICY, Desk, make_app, make_job, make_offer, of
 
 from jobcloud.adapters.mesos.wire import dumps, launch_operation
-from jobcloud.messages import Accept, Decline, Publish, PutJob, SendFailed, Topic, Trigger
+from jobcloud.config import Resources
+from jobcloud.messages import Accept, Decline, Publish, PutJob, Reconcile, SendFailed, Topic, Trigger
 from jobcloud.model import ShardState
 
 SMALL = {"resources": make_job().resources._replace(cpus=10, mem=1_000)}
@@ -150,6 +151,17 @@ def test_fault_of_a_refused_launch_is_published() -> None:
 
 
 @pytest.mark.parametrize("too_large", [True, False])
+def test_shard_whose_launch_was_not_sent_does_not_avoid_the_agent(too_large: bool) -> None:
+    """The agent never heard of it. Another agent is known, but has no room."""
+    one = desk([{"shard_count": 2}])
+    one.offer(make_offer("o0", "a0", cpus=0))
+    [call] = accepts(one, "o1")
+    one.do(SendFailed(one.at, call, "HTTP 413", certain=True, too_large=too_large))
+    one.tick(1_000)
+    assert [len(call.launches) for call in accepts(one, "o2")] == [1 if too_large else 2]
+
+
+@pytest.mark.parametrize("too_large", [True, False])
 def test_executor_of_a_launch_that_was_not_sent_is_charged_to_the_next_offer(too_large: bool) -> None:
     """Its record would claim that it lives. Then the next launch would leave no room for it, and Mesos refuses."""
     one = desk([{"shard_count": 2}])
@@ -157,3 +169,19 @@ def test_executor_of_a_launch_that_was_not_sent_is_charged_to_the_next_offer(too
     assert len(one.scheduler.executors) == 1
     one.do(SendFailed(one.at, call, "HTTP 413", certain=True, too_large=too_large))
     assert not one.scheduler.executors
+
+
+def test_question_about_tasks_that_is_too_large_is_asked_in_parts() -> None:
+    desk = Desk(make_app(), make_job(shard_count=7, resources=Resources(100, 1_000)))
+    desk.do(Trigger(desk.at, "report"))
+    assert len(desk.launched(desk.offer())) == 7
+    desk.restart()
+    asked = [len(call.tasks) for call in of(Reconcile, desk.all) if call.tasks]
+    assert asked[-1] == 7
+    desk.all.clear()
+    for most, sizes in ((7, [3, 3, 1]), (3, [1] * 7)):
+        call = Reconcile(tuple((task.id, task.agent_id) for task in list(desk.scheduler.tasks.values())[:most]))
+        desk.do(SendFailed(desk.at, call, "HTTP 413", certain=True, too_large=True))
+        desk.all.clear()
+        desk.run_until_idle(1_000)
+        assert [len(call.tasks) for call in of(Reconcile, desk.all)] == sizes

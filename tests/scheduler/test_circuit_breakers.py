@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 from tests.core_world import Desk, make_app, make_job, make_offer
 
-from jobcloud.config import JobKind
-from jobcloud.messages import AgentLost, PutApp, Trigger
-from jobcloud.model import ShardState
+from jobcloud.config import JobKind, Resources
+from jobcloud.messages import AgentLost, PutApp, PutJob, PutPool, SetJobEnabled, Trigger
+from jobcloud.model import Pool, ShardState
 
 NO_PACKAGE: dict[str, Any] = {"data": json.dumps({"schema": 1, "cause": "package"}), "message": "no zip"}
 NO_CONTAINER: dict[str, Any] = {"reason": "REASON_CONTAINER_LAUNCH_FAILED", "message": "404"}
+DAY_MS = 86_400_000
 AGENTS = tuple(f"a{number}" for number in range(5))
 
 
@@ -124,3 +125,47 @@ def test_one_bad_agent_opens_no_breaker() -> None:
                 desk.status(task, "TASK_RUNNING")
                 desk.status(task, "TASK_FINISHED")
     assert sum(bool(firing.ended_ms) for firing in desk.firings()) > 20
+
+
+def test_trial_that_was_due_before_the_clock_was_set_back_is_made_at_once() -> None:
+    desk = Desk(make_app(), make_job(failover=True))
+    desk.do(Trigger(desk.at, "report"))
+    right = desk.at
+    desk.at += DAY_MS
+    (task,) = desk.launched(desk.offer(make_offer("only")))
+    desk.status(task.task_id, "TASK_FAILED", **NO_CONTAINER)
+    desk.run_until_idle(2_000)  # the wait ends, and no agent makes an offer
+    desk.at = right
+    desk.tick(1_000)
+    assert len(launch(desk, 1_000)) == 1
+
+
+@pytest.mark.parametrize(
+    "impossible", [{"constraints": ("zone == nowhere",)}, {"resources": Resources(1_000_000, 128_000)}]
+)
+def test_shard_without_room_does_not_use_up_the_trial(impossible: dict[str, Any]) -> None:
+    desk = Desk(make_app(), make_job("never", priority=9, **impossible), make_job())
+    for job in ("never", "report"):
+        desk.do(Trigger(desk.at, job))
+    for task in launch(desk):
+        desk.status(task, "TASK_FAILED", **NO_PACKAGE)
+    assert desk.scheduler.explain("report", desk.at).reasons[0].code == "start_failed"
+    desk.do(Trigger(desk.at, "report"))
+    assert len(launch(desk, 60_000)) == 1
+    assert "never" in desk.scheduler.refusals
+
+
+def test_shard_that_waited_for_a_slot_at_first_counts_as_the_trial_of_its_app() -> None:
+    """The large shard of another app gets the slot and finds no agent. Then the shard on trial gets it."""
+    large = make_job("large", app="other", resources=Resources(1_000_000, 128_000), priority=9, pools=("db",))
+    desk = Desk(make_app(), make_app("other"), make_job())
+    desk.do(PutPool(desk.at, "db", Pool(1)))
+    for job in (large, make_job("first", priority=5, pools=("db",)), make_job("second", priority=4)):
+        desk.do(PutJob(desk.at, job))
+    desk.do(Trigger(desk.at, "report"))
+    for task in launch(desk):
+        desk.status(task, "TASK_FAILED", **NO_PACKAGE)
+    desk.do(SetJobEnabled(desk.at, "report", False))
+    for name in ("large", "first", "second"):
+        desk.do(Trigger(desk.at, name))
+    assert len(launch(desk, 60_000)) == 1

@@ -11,13 +11,16 @@ import pytest
 from tests.core_world import POLICY, Desk, apply, copy_of, make_ad_hoc_job, make_app, make_job, make_offer, of
 
 from jobcloud import model
-from jobcloud.config import CatchUp, JobKind, PartitionPolicy
+from jobcloud.config import CatchUp, JobKind, PartitionPolicy, team_of
 from jobcloud.messages import (
     AgentLost,
     BackfillJob,
     DrainAgent,
     Event,
     Kind,
+    PutAccess,
+    PutCalendar,
+    PutPool,
     PutSilence,
     RemoveApp,
     RunAdHoc,
@@ -28,11 +31,28 @@ from jobcloud.messages import (
     Subscribed,
     Trigger,
 )
-from jobcloud.model import Condition, Restoration, ShardState, Silence, TaskState
+from jobcloud.model import (
+    AccessToken,
+    Calendar,
+    CalendarSource,
+    Condition,
+    Member,
+    Pool,
+    Quota,
+    Restoration,
+    Role,
+    Session,
+    ShardState,
+    Silence,
+    TaskState,
+    Team,
+    User,
+)
 from jobcloud.ports import StoredRecords
 from jobcloud.scheduler.state import AlertChannel
 from jobcloud.server import records
 from jobcloud.server.records import Restored
+from jobcloud.triggers import parse_days
 
 ALERTING = replace(POLICY, alert_channels=(AlertChannel("ops"),))
 Values = dict[tuple[Kind, str], Any]  # JSON
@@ -73,6 +93,20 @@ def whole() -> tuple[Values, int]:
     desk.do(
         PutSilence(desk.at, "s1", Silence(desk.at, desk.at + 60_000, Condition.LATE, "of*", "default", "a*", "known"))
     )
+    desk.do(PutPool(desk.at, "*:db", Pool(3, "orders")))
+    calendar = Calendar(
+        "closed", ("2026-12-24", "2026-12-28/2027-01-01"), "2030-12-31", CalendarSource(country="DE"), "holidays 1",
+        description="closed",
+    )  # fmt: skip
+    desk.do(PutCalendar(desk.at, calendar, parse_days(calendar.days)))
+    for record in (
+        Team("web", (Member("user:ann", "admin"),), Quota(cpus=4_000), 2),
+        Role("caller", ("trigger",)),
+        User("ann", desk.at, "hash"),
+        AccessToken("t1", "ci", "hash", "user:ann", desk.at, desk.at + 60_000, (("web", "viewer"),), "user:ann"),
+        Session("c1", "hash", "user:ann", "password", desk.at, desk.at, desk.at + 60_000, ("ops",)),
+    ):
+        desk.do(PutAccess(desk.at, record, create=True))
     desk.run_until_idle(ALERTING.alert_wait_ms)
     tables: dict[Kind, dict[str, Any]] = {
         Kind.APP: desk.stored.apps, Kind.JOB: desk.stored.jobs, Kind.JOB_STATE: desk.stored.job_states,
@@ -82,7 +116,10 @@ def whole() -> tuple[Values, int]:
         Kind.BACKFILL: desk.stored.backfills, Kind.AD_HOC: desk.stored.ad_hoc,
         Kind.APP_VERSION: desk.stored.app_versions,
         Kind.ALERT: desk.stored.alerts, Kind.ALERT_MESSAGE: desk.stored.alert_messages,
-        Kind.SILENCE: desk.stored.silences,
+        Kind.SILENCE: desk.stored.silences, Kind.POOL: desk.stored.pools,
+        Kind.TEAM: desk.stored.teams, Kind.ROLE: desk.stored.roles, Kind.USER: desk.stored.users,
+        Kind.ACCESS_TOKEN: desk.stored.access_tokens, Kind.SESSION: desk.stored.sessions,
+        Kind.CALENDAR: desk.stored.calendars,
         Kind.RESTORATION: {"last": Restoration(desk.at - 9_000, desk.at - 5_000, settled=True)},
     }  # fmt: skip
     found = {
@@ -249,6 +286,18 @@ def test_shard_that_names_another_shards_task_fails_and_a_resident_one_restarts(
     heir.offer(make_offer("third", "a3", cpus=20))
     (found,) = heir.firings("resident")
     assert len({shard.task_id for shard in found.shards}) == 3
+
+
+def test_shard_counts_for_the_team_of_its_job_if_the_records_of_task_and_job_are_gone() -> None:
+    values, at = whole()
+    key, task = of_job(values, Kind.TASK, "resident")
+    del values[Kind.TASK, key], values[Kind.JOB, "resident"]
+    heir = Heir(values, at)
+    assert heir.scheduler.tasks[key].app == ""
+    shards = [one for one in heir.scheduler.tasks.values() if one.firing_id and team_of(one.job) == "default"]
+    assert heir.scheduler._quotas.usage("default").shards == len(shards)
+    heir.do(StatusReceived(at, Status(key, task["agent_id"], "TASK_LOST", "u")))
+    assert heir.scheduler._quotas.usage("default").shards == len(shards) - 1
 
 
 def test_firing_without_shards_is_a_fault() -> None:

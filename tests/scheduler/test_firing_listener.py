@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from tests.core_world import Desk, make_app, make_job, make_offer, payload_of
 
+from jobcloud.errors import Conflict
 from jobcloud.executor.payload import firing_context
-from jobcloud.messages import AgentLost, KillTask, Launch, PutJob, Trigger
+from jobcloud.messages import AgentLost, KillTask, Launch, PutJob, Retry, Trigger
 from jobcloud.model import Execution, ShardState
 from jobcloud.scheduler.sharding import MAX_PARAMETERS_BYTES
 
@@ -115,6 +117,26 @@ def test_kill_of_the_first_listener_call_cancels_the_firing_and_that_of_a_shard_
     desk.do(KillTask(desk.at, shards[1].task_id))
     desk.status(shards[1].task_id, "TASK_KILLED")
     assert steps(started(desk)) == ["after"]
+
+
+def test_call_that_waits_for_the_shards_again_cannot_be_killed_alone() -> None:
+    """A later call would find the run in a state that it cannot have: ended before its shards."""
+    desk = fired(retry_count=0)
+    finish(desk, started(desk))
+    shards = started(desk)
+    finish(desk, shards[:1], "TASK_FAILED")
+    finish(desk, shards[1:])
+    after = started(desk)
+    finish(desk, after)
+    (firing,) = desk.firings()
+    desk.do(Retry(desk.at, firing.id))
+    with pytest.raises(Conflict, match=f"jobcloud run cancel {firing.id}"):
+        desk.do(KillTask(desk.at, after[0].task_id))
+    finish(desk, started(desk))
+    again = started(desk)
+    assert steps(again) == ["after"]
+    finish(desk, again)
+    assert set(states(desk)) == {"FINISHED"}
 
 
 def test_change_of_the_job_ends_the_firing_without_the_last_listener_call() -> None:

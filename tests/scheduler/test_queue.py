@@ -13,7 +13,7 @@ def firing(name: str, *shards: Shard, job: str = "") -> Firing:
 
 
 def order(queue: Queue, at: int = 0, **priorities: int) -> list[str]:
-    rows = queue.eligible(at, lambda job: True, lambda firing: priorities.get(firing.job, 0))
+    rows = queue.eligible(at, lambda job: True, lambda firing: priorities.get(firing.job, 0)).get("default", [])
     return [f"{name}{item}" for name, items in rows for item in items]
 
 
@@ -59,7 +59,7 @@ def test_each_back_off_wakes_once_at_its_end() -> None:
 
 def test_shards_of_disallowed_jobs_stay_in_the_queue() -> None:
     queue = queue_of(firing("a"), firing("b"))
-    ((name, items),) = queue.eligible(0, lambda job: job == "b", lambda job: 0)
+    ((name, items),) = queue.eligible(0, lambda job: job == "b", lambda job: 0)["default"]
     assert (name, list(items)) == ("b", [0])
     assert len(queue) == 2
 
@@ -94,7 +94,8 @@ def test_queue_agrees_with_a_slow_twin(seed: int) -> None:
                 for item, shard in enumerate(one.shards)
                 if shard.state is ShardState.WAITING and shard.not_before_ms <= twin_at
             )
-            found = queue.eligible(twin_at, lambda job: True, lambda job: 0)
+            found = queue.eligible(twin_at, lambda job: True, lambda job: 0).get("default", [])
+            queue.validate()
             assert [(name, item) for name, items in found for item in items] == [
                 (list(firings)[i], item) for _, i, item in expected
             ]

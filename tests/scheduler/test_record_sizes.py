@@ -50,8 +50,10 @@ def hostile_offer(number: int) -> Any:
 @pytest.mark.parametrize("shards", [MAX_NARROW, MAX_NARROW + 1, MAX_NARROW - 2])
 def test_largest_records_are_below_the_limit_of_every_store(shards: int) -> None:
     app = make_app(
-        NAME, team=TEAM, resources=Resources(3_000, 128_000, ports=500_000), executors=1, bootstrap_script="x" * 65_536
-    )
+        NAME, team=TEAM, resources=Resources(3_000, 128_000, ports=500_000), executors=1, bootstrap_script="x" * 40_000,
+        environment=("A=" + "\U0001f600" * 1_364,),
+        files='{"a":"' + "x" * 32_758 + '"}',
+    )  # fmt: skip
     others = [
         make_job(f"{number}{NAME[1:]}", team=TEAM, app=NAME, context=f"c{number}" * 5_000, bean="b")
         for number in range(3)

@@ -36,12 +36,13 @@ def ended(
     daemon: bool = False,
     job: Job | None = None,
     cause: str = "",
+    agent_at_fault: bool = True,
     **fields: Any,
 ) -> Shard:
     job = job or make_job(**fields)
     return next_shard_state(
         shard, end, AT, "why", job, wanted=wanted, kill_requested=asked, daemon=daemon,
-        failover=job.failover, seed="x/0", cause=cause,
+        failover=job.failover, seed="x/0", cause=cause, agent_at_fault=agent_at_fault,
     )  # fmt: skip
 
 
@@ -187,3 +188,4 @@ def test_agent_that_lost_an_attempt_is_avoided_for_a_while() -> None:
             assert ended(end, daemon=daemon, failover=True).avoid_ms == AT + 1000 + AVOID_MS
     assert not ended(End.FAILED, daemon=True).avoid_ms
     assert not ended(End.SUCCEEDED, daemon=True).avoid_ms
+    assert not ended(End.NOT_STARTED, agent_at_fault=False).avoid_ms

@@ -57,3 +57,11 @@ def test_shard_that_fits_no_role_waits_shortly_and_has_not_failed() -> None:
     shard = firing.shards[1]
     assert "with the same role" in shard.message
     assert (shard.state, shard.failures, shard.not_before_ms - desk.at) == (ShardState.WAITING, 0, 5_000)
+
+
+def test_agent_tells_the_roles_of_the_offers_that_are_held() -> None:
+    desk = Desk(make_app(), make_job(cron="0 0 5 1 1 ?", resources=Resources(9_000, 32_000)))
+    desk.do(Trigger(desk.at, "report"))
+    desk.do(OffersReceived(desk.at, (make_offer("o1", cpus=4, role="web"), make_offer("o2", cpus=4, role="batch"))))
+    (view,) = desk.scheduler.agents()
+    assert view.roles == ("batch", "web")

@@ -14,7 +14,7 @@ from tests.core_world import POLICY, START, Desk, make_app, make_job, make_offer
 from jobcloud.config import CatchUp, Concurrency, JobKind
 from jobcloud.cron import Schedule
 from jobcloud.errors import Conflict, NotFound
-from jobcloud.messages import Kill, PutJob, RemoveJob, Retry, SetJobEnabled, Trigger
+from jobcloud.messages import Kill, PutJob, RemoveJob, Retry, Revive, SetJobEnabled, Suppress, Trigger
 from jobcloud.model import Cause, ShardState, TaskName
 from jobcloud.scheduler.timetable import latest, latest_ones
 
@@ -238,6 +238,14 @@ def test_agent_is_avoided_for_a_minute_if_there_is_another() -> None:
     assert launch(desk, "a1", ms=59_999) == []  # the other agent never has room
     assert [agent_of(one) for one in launch(desk, "a1", ms=1)] == ["a1"]
     desk.scheduler.cluster.validate()
+
+
+def test_agent_whose_offer_was_rescinded_is_not_avoided() -> None:
+    desk = Desk(make_app(), make_job(failover=True))
+    desk.offer(make_offer("small", "a2", cpus=0))
+    (task_id,) = fired(desk)
+    desk.status(task_id, "TASK_DROPPED", reason="REASON_INVALID_OFFERS")
+    assert [agent_of(one) for one in launch(desk, "a1", ms=1_000)] == ["a1"]
 
 
 def test_clock_set_back_does_not_prolong_the_avoidance_of_an_agent() -> None:
@@ -505,3 +513,15 @@ def test_latest_firings_equal_the_end_of_a_full_listing(cron: str, start: int, m
         assert schedule.next_after(earlier) == later
     assert found[-1] == last
     assert len(found) == most or found[0] == first
+
+
+def test_back_off_that_had_ended_before_the_clock_was_set_back_ends_again() -> None:
+    desk = Desk(make_app(), make_job(retry_count=1, retry_delay_ms=30_000, failover=True))
+    desk.do(Trigger(desk.at, "report"))
+    (task,) = desk.launched(desk.offer(make_offer("only")))
+    desk.status(task.task_id, "TASK_FAILED")
+    end = desk.firings()[0].shards[0].not_before_ms
+    desk.run_until_idle(end - desk.at + 1_000)  # the back-off ends, and no agent makes an offer
+    desk.at = end - 20_000
+    assert Suppress() in desk.tick()
+    assert Revive() in desk.run_until_idle(21_000), "offers are requested as soon as the shard may start"

@@ -7,8 +7,20 @@ from typing import Any
 
 from tests.core_world import POLICY, START, Desk, make_app, make_job, make_offer, of
 
-from jobcloud.config import JobKind
-from jobcloud.messages import AttemptTraced, RemoveJob, RunTraced, Trigger
+from jobcloud.config import NEW_AD_HOC, JobKind
+from jobcloud.messages import (
+    Apply,
+    AttemptTraced,
+    ConfigTraced,
+    PutApp,
+    PutJob,
+    RemoveApp,
+    RemoveJob,
+    RunAdHoc,
+    RunTraced,
+    SetJobEnabled,
+    Trigger,
+)
 
 TRACED = replace(POLICY, traced=True)
 
@@ -91,3 +103,38 @@ def test_resident_shard_has_a_trace_for_each_attempt_and_no_run() -> None:
     desk.status(launched.task_id, "TASK_FAILED")
     assert traced(desk) == [("STORED", 1), ("RUNNING", 1), ("FAILED", 1)]
     assert not of(RunTraced, desk.all)
+
+
+def configurations(desk: Desk) -> list[tuple[str, str, bool]]:
+    return [(trace.record.key, trace.author, trace.removed) for trace in of(ConfigTraced, desk.all)]
+
+
+def test_each_change_of_a_configuration_is_traced_with_its_author() -> None:
+    desk = make_desk()
+    desk.do(PutJob(desk.at, make_job(priority=1), replace=True, author="user:ann"))
+    desk.do(PutJob(desk.at, make_job(priority=1), replace=True, author="user:same"))
+    desk.do(SetJobEnabled(desk.at, "report", False))
+    desk.do(PutApp(desk.at, make_app(executors=1), replace=True, author="user:bob"))
+    desk.do(Apply(desk.at, (make_app(),), (make_job("other"),), prune=True, author="user:eve"))
+    desk.do(RemoveApp(desk.at, "shop", jobs=True, author="user:zoe"))
+    assert configurations(desk) == [
+        ("shop", "", False), ("report", "", False), ("report", "user:ann", False), ("shop", "user:bob", False),
+        ("report", "user:eve", True), ("shop", "user:eve", False), ("other", "user:eve", False),
+        ("other", "user:zoe", True), ("shop", "user:zoe", True),
+    ]  # fmt: skip
+    traces = of(ConfigTraced, desk.all)
+    assert [trace.number for trace in traces] == list(range(1, 10))
+    assert traces[4].record == make_job(priority=1), "the last configuration of a removed job"
+
+
+def test_configuration_of_an_ad_hoc_run_is_not_traced() -> None:
+    desk = make_desk()
+    desk.do(RunAdHoc(desk.at, make_job("once", cron="", ad_hoc=NEW_AD_HOC)))
+    desk.do(RemoveApp(desk.at, "shop", jobs=True))
+    assert [key for key, _, removed in configurations(desk) if removed] == ["report", "shop"]
+
+
+def test_configurations_are_traced_only_if_the_policy_wants_it() -> None:
+    desk = Desk(make_app(), make_job())
+    desk.do(RemoveApp(desk.at, "shop", jobs=True))
+    assert configurations(desk) == []

@@ -259,6 +259,9 @@ def test_record_of_exactly_the_limit_is_accepted(monkeypatch: pytest.MonkeyPatch
     check_size(PutApp(NOW, APP))
     with pytest.raises(ConfigError, match="packageSha256"):
         check_size(PutApp(NOW, replace(APP, description="x")))
+    for command in (PutApp(NOW, APP, author="user:ann"), Apply(NOW, (APP,), (), author="user:ann")):
+        with pytest.raises(ConfigError, match="packageSha256"):
+            check_size(command)
 
 
 def test_job_of_an_ad_hoc_run_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import pytest
 from tests.api_kit import FakeLoop, client_of, make_api
 from tests.core_world import START, make_ad_hoc_job, make_app, make_job, make_offer
 from tests.metrics_kit import OPENMETRICS, MeasuredWorld, Samples
+from tests.tls_kit import Authority, server_tls
 
 from jobcloud.adapters.memory import MemoryServer, MemoryStore
 from jobcloud.config import JobKind, Resources
@@ -150,6 +151,24 @@ def test_every_counter_of_a_job_is_born_at_0_when_the_job_is_registered() -> Non
         assert set(values) == {0}, family.name
     assert found.values("jobcloud_runs_ended_total", "state") == {"FINISHED", "FAILED", "KILLED", "CANCELLED", "DEAD"}
     assert found.values("jobcloud_attempts_ended_total", "state") == {"SUCCEEDED", "FAILED", "KILLED", "LOST"}
+
+
+def test_certificate_of_a_listener_has_its_expiry_and_its_replacements(tmp_path: Path) -> None:
+    world = MeasuredWorld()
+    now = [0.0]
+    authority = Authority(tmp_path)
+    tls = server_tls(authority.issue(), monotonic=lambda: now[0])
+    world.listeners.append(tls)
+    assert (
+        world.scrape()("jobcloud_tls_certificate_expiry_timestamp_seconds", listener="http") * 1_000 == tls.expires_ms()
+    )
+    authority.issue()
+    now[0] += 5
+    assert world.scrape()("jobcloud_tls_reloads_total", listener="http", result="ok") == 1
+    (tmp_path / "server.pem").write_bytes(b"")
+    now[0] += 5
+    assert world.scrape()("jobcloud_tls_reloads_total", listener="http", result="failed") == 1
+    assert world.scrape()("jobcloud_tls_reloads_total", listener="artifacts", result="ok") == 0
 
 
 def test_every_other_labelled_counter_is_born_at_0() -> None:
@@ -354,8 +373,8 @@ def client(served: tuple[MeasuredWorld, CountedApi], token: str) -> httpx.Client
 def test_metrics_need_the_token_of_the_api_or_their_own(served: tuple[MeasuredWorld, CountedApi]) -> None:
     for token, status in (("", 401), ("wrong", 401), ("scr4pe", 200), ("t0ken", 200)):
         assert client(served, token).get("/metrics").status_code == status
-    assert client(served, "scr4pe").get("/api/v1/jobs").status_code == 401
-    assert client(served, "scr4pe").post("/metrics").status_code == 401
+    assert client(served, "scr4pe").get("/api/v1/jobs").status_code == 403
+    assert client(served, "scr4pe").post("/api/v1/jobs").status_code == 403
 
 
 @pytest.mark.parametrize(

@@ -5,19 +5,25 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.core_world import make_app, make_job
 
-from jobcloud.config import App, CatchUp, Job, JobKind, JobType, Package, Resources
+from jobcloud.config import App, CatchUp, Isolation, Job, JobKind, JobType, Package, Resources
 from jobcloud.messages import Kind, Record
 from jobcloud.model import (
+    AccessToken,
     Alert,
     AlertMessage,
     AppVersion,
     Attempt,
     Backfill,
+    Calendar,
+    CalendarSource,
     Cause,
     Condition,
     Drain,
@@ -26,15 +32,23 @@ from jobcloud.model import (
     Executor,
     Firing,
     JobState,
+    Member,
     Outcome,
     Pause,
+    Pool,
+    Quota,
     Restoration,
+    Role,
+    Session,
     Shard,
     ShardState,
     Share,
     Silence,
     Task,
     TaskState,
+    Team,
+    User,
+    Words,
     changed,
     shards_of,
     untried,
@@ -81,13 +95,24 @@ SAMPLES: list[tuple[Kind, str, Record]] = [
     (Kind.DRAIN, "agent", Drain("agent", 5, 7, "disk")),
     (Kind.PAUSE, "job/report", Pause(5)),
     (Kind.BACKFILL, "report", Backfill((5, 7), 2)),
-    (Kind.APP_VERSION, "app/3", AppVersion(3, 5, APP)),
+    (Kind.APP_VERSION, "app/3", AppVersion(3, 5, APP, "user:ann")),
     (Kind.RESTORATION, "last", Restoration(5, 7, settled=True)),
     (Kind.ATTEMPT, "job.1/1/1", ATTEMPT),
     (Kind.AD_HOC, "job~2-17", replace(JOB, cron="", ad_hoc="2-17")),
     (Kind.ALERT, "late/job", ALERT),
     (Kind.ALERT_MESSAGE, "ops-3-1", AlertMessage("ops", 5, (ALERT,), 1, 2, 9, "503")),
+    (Kind.TEAM, "web", Team("web", (Member("user:ann", "admin"),), Quota(cpus=4_000, shards=9), 3)),
+    (Kind.ROLE, "caller", Role("caller", ("trigger", "view"))),
+    (Kind.USER, "ann", User("ann", 5, "$argon2id$", disabled=True)),
+    (Kind.ACCESS_TOKEN, "t1", AccessToken("t1", "ci", "00ff", "user:ann", 5, 9, (("web", "viewer"),), "user:ann", 7)),
+    (Kind.SESSION, "s1", Session("s1", "00ff", "user:ann", "password", 5, 6, 7, ("ops",))),
+    (
+        Kind.CALENDAR,
+        "web:closed",
+        Calendar("web:closed", ("2026-12-24", "2026-12-28/2027-01-01"), "2030-12-31", CalendarSource(("2026-12-24",))),
+    ),
     (Kind.SILENCE, "s1", Silence(5, 7, Condition.LATE, "j*", comment="a known problem")),
+    (Kind.POOL, "*:db", Pool(5, "the database of orders")),
 ]
 
 
@@ -117,8 +142,31 @@ def test_stored_value_is_json_with_a_format_number() -> None:
             "skipped": 0,
             "skipped_reason": "",
             "success_ms": 0,
+            "success_fire_ms": 0,
         },
     }
+
+
+def test_words_are_stored_only_if_there_are_some() -> None:
+    words = Words("misfire_limit", {"waiting": 2})
+    state = JobState(5, skipped=1, skipped_reason="2 firings wait already", skipped_words=words)
+    stored_form = json.loads(encode(Kind.JOB_STATE, state))
+    assert stored_form["v"] == 1, "older builds read it too"
+    assert stored_form["r"].pop("skipped_words") == {"code": "misfire_limit", "parameters": {"waiting": 2}}
+    assert decode(Kind.JOB_STATE, "job", encode(Kind.JOB_STATE, state)) == state
+    older = decode(Kind.JOB_STATE, "job", json.dumps(stored_form).encode())
+    assert older == changed(state, skipped_words=msgspec.UNSET)
+    assert "words" not in json.loads(encode(Kind.ALERT, ALERT))["r"]
+    told = changed(ALERT, words=Words("misfire"))
+    assert json.loads(encode(Kind.ALERT, told))["r"]["words"] == {"code": "misfire"}
+    assert decode(Kind.ALERT, "late/job", encode(Kind.ALERT, told)) == told
+
+
+def test_app_version_of_a_build_that_stored_no_sender_is_read() -> None:
+    stored_form = json.loads(encode(Kind.APP_VERSION, AppVersion(3, 5, APP, "user:ann")))
+    assert stored_form["v"] == 1, "older builds read it too"
+    del stored_form["r"]["by"]
+    assert decode(Kind.APP_VERSION, "app/3", json.dumps(stored_form).encode()) == AppVersion(3, 5, APP)
 
 
 def test_firings_and_tasks_are_stored_without_default_values() -> None:
@@ -209,7 +257,7 @@ def test_fields_of_a_later_release_of_the_same_format_are_ignored() -> None:
         (b'{"v":1,"r":{"name":"job"}}', "missing required field"),
         (b"\xff\xfe", "damaged"),
         (b"[" * 100_000, "damaged"),
-        (b'{"v":2,"r":{}}', "format 2; this version reads format 1"),
+        (b'{"v":3,"r":{}}', "format 3; this version reads formats 1 and 2"),
         (encode(Kind.JOB, JOB).replace(b'"shard_count":4', b'"shard_count":0'), "shardingTotalCount"),
         (encode(Kind.JOB, JOB).replace(b"0/5 *", b"9/x *"), "cron"),
         (encode(Kind.JOB, JOB).replace(b"Europe/Berlin", b"Europe/Nowhere"), "cron"),
@@ -254,3 +302,32 @@ def test_arbitrary_values_raise_only_unreadable(kind: Kind, value: bytes) -> Non
 def test_record_of_another_kind_is_not_encoded() -> None:
     with pytest.raises(TypeError, match="cannot be a Task"):
         encode(Kind.JOB, TASK)
+
+
+def test_job_with_secrets_has_a_format_that_earlier_builds_refuse() -> None:
+    job = make_job(secrets=("PASSWORD=secret:db-password",))
+    for kind, record in (
+        (Kind.JOB, job),
+        (Kind.JOB, make_job(gang_start=True)),
+        (Kind.AD_HOC, replace(job, cron="", ad_hoc="1-1")),
+    ):
+        stored = encode(kind, record)
+        assert json.loads(stored)["v"] == 2
+        assert decode(kind, record.key, stored) == record
+    assert json.loads(encode(Kind.JOB, make_job()))["v"] == 1
+    with pytest.raises(Unreadable, match="format 2"):
+        decode(Kind.TASK, TASK.id, encode(Kind.TASK, TASK).replace(b'"v":1', b'"v":2', 1))
+
+
+@pytest.mark.parametrize("field", ["constraints", "environment", "files"])
+def test_field_that_must_not_be_ignored_has_a_format_that_earlier_builds_refuse(field: str) -> None:
+    given: dict[str, Any] = {
+        "constraints": ("zone == a",), "environment": ("REGION=eu",), "files": '{"a": "b"}',
+    }  # fmt: skip
+    app, job = make_app(**{field: given[field]}), make_job(isolation=Isolation.PROCESS, **{field: given[field]})
+    for kind, record in ((Kind.APP, app), (Kind.JOB, job)):
+        stored = encode(kind, record)
+        assert json.loads(stored)["v"] == 2
+        assert decode(kind, record.key, stored) == record
+    assert json.loads(encode(Kind.JOB, make_job(placeholders=("jobParameter",))))["v"] == 2
+    assert json.loads(encode(Kind.APP, make_app()))["v"] == 1

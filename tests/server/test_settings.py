@@ -94,6 +94,42 @@ def test_every_key_can_be_set_by_its_environment_variable(monkeypatch: pytest.Mo
     assert settings.log.format == "json"
 
 
+def test_mesos_roles_of_teams_come_after_those_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOBCLOUD_MESOS_TEAM_ROLES", "web=eng/web, billing=finance,ledger=finance")
+    mesos = load().mesos
+    assert mesos.role_of_team == {"web": "eng/web", "billing": "finance", "ledger": "finance"}
+    assert mesos.subscribed_roles == ("*", "eng/web", "finance")
+
+
+def test_example_of_mesos_roles_in_the_documentation(tmp_path: Path) -> None:
+    document = (Path(__file__).parents[2] / "docs" / "mesos.md").read_text()
+    (example,) = re.findall(r"```toml\n(\[mesos\]\n.*?)```", document, re.DOTALL)
+    assert load(toml(tmp_path, example)).mesos.subscribed_roles == ("*", "eng/web", "finance")
+
+
+@pytest.mark.parametrize(
+    ("pairs", "problem"),
+    [
+        ("billing", "is not a team with a Mesos role"),
+        ("=finance", "is not a team with a Mesos role"),
+        ("Billing Team=finance", "is not a team with a Mesos role"),
+        ("billing=", "is not a team with a Mesos role"),
+        ("billing=*", "is not a team with a Mesos role"),
+        ("billing=-finance", "is not a team with a Mesos role"),
+        ("billing=fin ance", "is not a team with a Mesos role"),
+        ("billing=eng//ops", "is not a team with a Mesos role"),
+        ("billing=finance,billing=web", "names a team twice"),
+        ("billing=batch", "role 'batch' is also in mesos.roles"),
+    ],
+)
+def test_wrong_mesos_role_of_a_team_is_refused(monkeypatch: pytest.MonkeyPatch, pairs: str, problem: str) -> None:
+    monkeypatch.setenv("JOBCLOUD_MESOS_ROLES", "batch")
+    monkeypatch.setenv("JOBCLOUD_MESOS_TEAM_ROLES", pairs)
+    with pytest.raises(ConfigError, match=re.escape(problem)) as refused:
+        load()
+    assert refused.value.field == "mesos.team_roles"
+
+
 def test_section_with_an_underscore_can_be_set_by_environment_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JOBCLOUD_HTTP_JOBS_HOSTS", "orders.example.org,*.intra")
     monkeypatch.setenv("JOBCLOUD_HTTP_HOSTS", "scheduler.example.org")
@@ -199,7 +235,7 @@ def test_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
 
 def test_token_is_required_off_loopback(token: Path) -> None:
     for host in ("0.0.0.0", "10.0.0.7", "::", "scheduler.example.org"):
-        assert "set http.token_file" in refused(http__host=host)["http.host"]
+        assert "jobcloud scheduler --token-file" in refused(http__host=host)["http.host"]
         assert load(flags={"http.host": host, "http.token_file": token}).http.token == "s3cret-of-the-api"
     for host in ("127.0.0.1", "127.8.8.8", "::1", "localhost"):
         assert load(flags={"http.host": host}).http.token == ""
@@ -500,3 +536,187 @@ def test_secret_of_the_archive_is_in_a_file(tmp_path: Path) -> None:
     archive = load(flags=flags).archive
     assert archive.secret == "wJalrXUtnFEMI/K7MDENG"
     assert "wJalrX" not in repr(archive)
+
+
+def test_secrets_have_one_source(tmp_path: Path, token: Path) -> None:
+    assert not load().secrets.used
+    assert load(flags={"secrets.directory": tmp_path}).secrets.used
+    both = refused(secrets__directory=tmp_path, secrets__environment_prefix="APP_")
+    assert "choose one source" in both["secrets.environment_prefix"]
+    alone = refused(secrets__vault_url="https://vault.test:8200")
+    assert "set both or neither" in alone["secrets.vault_token_file"]
+    assert "secrets.vault_token_file" in refused(secrets__vault_token_file=token)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "problem"),
+    [
+        ("vault_url", "http://vault.test:8200", "without TLS"),
+        ("vault_url", "https://vault.test:8200/v1", "is not the URL of a server"),
+        ("vault_mount", "", "is not a path"),
+        ("vault_prefix", "../x", "is not a path"),
+        ("vault_namespace", "a\r\nX: y", "is not the name of a namespace"),
+        ("environment_prefix", "app_", "is not the beginning of variables"),
+        ("environment_prefix", "JOBCLOUD_SECRET_", "is not the beginning of variables"),
+        ("urls", "http://scheduler.test:8898", "has no TLS"),
+        ("urls", "https://a.test,ftp://b.test", "has no TLS or is no URL"),
+        ("urls", ",".join(["https://a.test"] * 21), "names 21 schedulers"),
+        ("lifetime", "4s", "at least 5s"),
+    ],
+)
+def test_setting_of_secrets_that_would_not_work_is_refused(key: str, value: str, problem: str) -> None:
+    assert problem in refused(**{f"secrets__{key}": value})[f"secrets.{key}"]
+
+
+def test_schedulers_that_share_a_state_need_a_common_key_for_secrets(tmp_path: Path) -> None:
+    (key := tmp_path / "key").write_text("x" * 31)
+    key.chmod(0o600)
+    shared = {
+        "zookeeper.hosts": "127.0.0.1:2181",
+        "data": tmp_path,
+        "secrets.directory": tmp_path,
+        "history.url": "off",
+    }
+    with pytest.raises(ConfigError) as caught:
+        load(flags=shared)
+    assert "any scheduler may lead" in problems(caught.value)["secrets.key_file"]
+    assert "too short" in refused(secrets__key_file=key)["secrets.key_file"]
+    key.write_text("x" * 32)
+    assert load(flags={**shared, "secrets.key_file": key}).secrets.key_file == key
+
+
+@pytest.fixture
+def pem(tmp_path: Path) -> dict[str, Path]:
+    """A certificate and a private key, of which only the form matters here."""
+    paths = {"cert": tmp_path / "server.pem", "key": tmp_path / "server.key"}
+    for path in paths.values():
+        path.write_text("-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n")
+    paths["key"].chmod(0o600)
+    return paths
+
+
+def test_certificate_and_key_belong_together(pem: dict[str, Path]) -> None:
+    for section in ("http", "artifacts"):
+        both = {f"{section}.tls_cert_file": pem["cert"], f"{section}.tls_key_file": pem["key"]}
+        load(flags=both)
+        for key in both:
+            assert "has no effect alone" in refused(**{key.replace(".", "__"): both[key]})[key]
+
+
+@pytest.mark.parametrize("section", ["http", "artifacts", "mesos", "zookeeper", "etcd"])
+def test_key_that_every_user_can_read_is_refused(pem: dict[str, Path], section: str) -> None:
+    pem["key"].chmod(0o644)
+    flags = {f"{section}__tls_cert_file": pem["cert"], f"{section}__tls_key_file": pem["key"]}
+    assert "chmod 600" in refused(**flags)[f"{section}.tls_key_file"]
+
+
+def test_client_certificates_need_tls_and_an_authority(pem: dict[str, Path], token: Path) -> None:
+    assert "http.client_ca_file" in refused(http__client_certificates="optional")["http.client_certificates"]
+    assert "has no effect" in refused(http__client_ca_file=pem["cert"])["http.client_ca_file"]
+    flags = {
+        "http.host": "10.0.0.7",
+        "http.tls_cert_file": pem["cert"],
+        "http.tls_key_file": pem["key"],
+        "http.client_ca_file": pem["cert"],
+        "http.client_certificates": "required",
+    }
+    assert load(flags=flags).http.token == "", "certificates prove who calls, so no token is needed"
+
+
+def test_tokens_in_clear_text_are_noticed_until_they_are_accepted(pem: dict[str, Path], token: Path) -> None:
+    there: dict[str, object] = {"http.host": "10.0.0.7", "http.token_file": token}
+    with_tls: dict[str, object] = {"http.tls_cert_file": pem["cert"], "http.tls_key_file": pem["key"]}
+    assert load(flags=there).http.clear_text
+    assert not load(flags={**there, **with_tls}).http.clear_text
+    assert not load(flags={**there, "http.tls": "by-proxy"}).http.clear_text
+    assert not load(flags={**there, "http.tls": "off"}).http.clear_text
+    assert not load().http.clear_text
+    assert "http.tls_cert_file is set" in refused(**{"http.tls": "off", **with_tls})["http.tls"]
+    assert "https://" in refused(**{"http.advertise": "http://sched-1:8899", **with_tls})["http.advertise"]
+
+
+def test_url_for_browsers_fits_the_tls_of_the_api(pem: dict[str, Path]) -> None:
+    """Otherwise the cookie of the sign-in would be Secure, and that of the session would not."""
+    with_tls = {"http__tls_cert_file": pem["cert"], "http__tls_key_file": pem["key"]}
+    assert "by-proxy" in refused(identity__url="https://jobs.test")["identity.url"]
+    assert "https" in refused(identity__url="http://jobs.test", **with_tls)["identity.url"]
+    assert load(flags={"identity.url": "https://jobs.test", "http.tls": "by-proxy"}).http.secure
+    assert not load(flags={"identity.url": "http://127.0.0.1:8899"}).http.secure
+
+
+def test_authorities_for_agents_are_small_and_in_pem(pem: dict[str, Path], tmp_path: Path) -> None:
+    large, other = tmp_path / "large.pem", tmp_path / "other.pem"
+    large.write_text("-----BEGIN CERTIFICATE-----\n" * 1_000)
+    other.write_bytes(b"\x30\x82")
+    pair = {"artifacts__tls_cert_file": pem["cert"], "artifacts__tls_key_file": pem["key"]}
+    assert "16384 bytes" in refused(**pair, artifacts__tls_ca_file=large)["artifacts.tls_ca_file"]
+    assert "no certificate" in refused(**pair, artifacts__tls_ca_file=other)["artifacts.tls_ca_file"]
+    assert "artifacts.tls_cert_file" in refused(artifacts__tls_ca_file=pem["cert"])["artifacts.tls_ca_file"]
+    by_proxy = {"artifacts.tls_ca_file": pem["cert"], "secrets.urls": "https://proxy.test"}
+    assert "BEGIN CERTIFICATE" in load(flags=by_proxy).artifacts.authorities
+
+
+def identity(**given: str) -> dict[str, object]:
+    return {f"identity.{name}": value for name, value in given.items()}
+
+
+ISSUER = "https://id.example.org/realms/main"
+
+
+def test_identity_provider_needs_an_issuer_and_a_client_or_an_audience() -> None:
+    found = load(flags=identity(oidc_issuer=ISSUER, oidc_client_id="console")).identity
+    assert (found.oidc_client_secret, found.oidc_name_claim, found.oidc_groups_claim) == ("", "sub", "groups")
+    assert load(flags=identity(oidc_issuer=ISSUER, oidc_audience="urn:jobcloud")).identity.oidc_client_id == ""
+    assert load(flags=identity(oidc_issuer="http://127.0.0.1:9000", oidc_client_id="console")).identity.oidc_issuer
+
+
+@pytest.mark.parametrize(
+    ("given", "key", "text"),
+    [
+        ({"oidc_client_id": "console"}, "oidc_client_id", "set identity.oidc_issuer too"),
+        ({"oidc_issuer": ISSUER}, "oidc_client_id", "is required, or identity.oidc_audience"),
+        ({"oidc_issuer": "http://id.example.org", "oidc_client_id": "c"}, "oidc_issuer", "not an https URL"),
+        ({"oidc_issuer": "id.example.org", "oidc_client_id": "c"}, "oidc_issuer", "not an https URL"),
+        ({"oidc_issuer": "https://me:secret@id.example.org", "oidc_client_id": "c"}, "oidc_issuer", "not an https URL"),
+        ({"oidc_issuer": f"{ISSUER}?x=1", "oidc_client_id": "c"}, "oidc_issuer", "not an https URL"),
+        ({"oidc_issuer": f"{ISSUER}#x", "oidc_client_id": "c"}, "oidc_issuer", "not an https URL"),
+        ({"oidc_issuer": "https://id.example.org:x", "oidc_client_id": "c"}, "oidc_issuer", "not an https URL"),
+        ({"oidc_issuer": ISSUER, "oidc_client_id": "c", "oidc_scopes": "profile"}, "oidc_scopes", "lacks openid"),
+        ({"oidc_issuer": ISSUER, "oidc_client_id": "c", "oidc_cli_client_id": "d"}, "oidc_audience", "is required"),
+        ({"oidc_issuer": ISSUER, "oidc_client_id": "c", "oidc_audience": "c"}, "oidc_audience", "id of a client"),
+        ({"oidc_issuer": ISSUER, "oidc_client_id": "c", "oidc_session": "1m"}, "oidc_session", "out of range"),
+        ({"oidc_issuer": ISSUER, "oidc_client_id": "c", "oidc_ca_file": "/nowhere"}, "oidc_ca_file", "cannot be read"),
+        ({"url": "https://jobs.example.org/console"}, "url", "not the URL of a server"),
+    ],
+)
+def test_setting_of_the_identity_provider_that_cannot_work_is_refused_with_a_fix(
+    given: dict[str, str], key: str, text: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(flags=identity(**given))
+    assert text in problems(caught.value)[f"identity.{key}"]
+
+
+def test_secret_of_the_client_is_in_a_private_file(token: Path) -> None:
+    given = identity(oidc_issuer=ISSUER, oidc_client_id="c", oidc_client_secret_file=str(token))
+    assert load(flags=given).identity.oidc_client_secret == "s3cret-of-the-api"
+    token.chmod(0o644)
+    with pytest.raises(ConfigError, match="every user of this machine"):
+        load(flags=given)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "problem"),
+    [
+        ("audit.path", "here", "is not an absolute path"),
+        ("audit.heads_file", "heads", "is not an absolute path"),
+        ("audit.syslog", "http://logs:1", "is not the URL of a syslog server"),
+        ("audit.syslog", "tcp://logs:70000", "port 70000 is out of range"),
+        ("audit.syslog_ca_file", "/etc/hostname", "has no effect alone"),
+        ("audit.reads", "read-logs,nonsense", "Input should be"),
+    ],
+)
+def test_invalid_settings_of_the_audit_log_are_refused(key: str, value: str, problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem) as error:
+        load(flags={key: value})
+    assert error.value.field.startswith(key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -46,7 +47,14 @@ ALWAYS = (
     '"replace_after_ms":0,"update_strategy":"recreate","max_unavailable":2,"independent_shards":true}}'
 )
 # The fields that later builds have added, and their defaults.
-NEWER = {"team": "default", "labels": "", "late_after_ms": 0, "no_success_ms": 0, "ad_hoc": ""}
+NEWER: dict[str, Any] = {
+    "team": "default", "labels": "", "late_after_ms": 0, "no_success_ms": 0, "ad_hoc": "", "secrets": [],
+    "thread_pool": "", "constraints": [], "preferences": [], "avoid_after": 3, "triggers": [], "start_time": "",
+    "end_time": "", "blackouts": [], "skip_on": [], "only_on": [], "on_excluded_day": "skip", "jitter_ms": 0,
+    "start_deadline_ms": 0, "pools": [], "environment": [], "placeholders": [], "parameter_schema": "",
+    "webhook_secrets": [], "webhook_scheme": "standard", "webhook_parameters": [],
+    "expected_by": "", "item_range": "", "gang_start": False, "files": "",
+}  # fmt: skip
 RECORDS = [(Kind.APP, "shop", APP), (Kind.JOB, "report", REPORT), (Kind.JOB, "always", ALWAYS)]
 
 

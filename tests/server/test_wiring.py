@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import threading
@@ -14,17 +15,22 @@ from structlog.testing import capture_logs
 from tests.api_kit import FakeLoop, client_of
 from tests.core_world import Desk, make_ad_hoc_job, make_app, make_job
 from tests.history_kit import make_attempt
+from tests.tls_kit import Authority
 
 from jobcloud.archive.index import Limits as ArchiveLimits
 from jobcloud.archive.s3 import S3Options
 from jobcloud.archive.service import ArchiveOptions
 from jobcloud.client import context
-from jobcloud.errors import ConfigError, StoreFull, Unavailable
+from jobcloud.errors import ConfigError, StoreError, StoreFull, Unavailable
 from jobcloud.messages import RunAdHoc
 from jobcloud.server import wiring
 from jobcloud.server.api import ElasticJobOptions
+from jobcloud.server.identity.oidc.metadata import ProviderError
+from jobcloud.server.identity.oidc.provider import OidcOptions
 from jobcloud.server.origin import Origin
 from jobcloud.server.packages import PackageStore
+from jobcloud.server.secrets.sources import EnvironmentSource
+from jobcloud.server.secrets.vault import VaultSource
 from jobcloud.server.settings import load
 from jobcloud.server.urls import UrlPolicy
 from jobcloud.tracing import service
@@ -155,10 +161,48 @@ def test_history_is_kept_by_default_if_one_scheduler_has_the_state(
 ) -> None:
     wanted = load(flags=MASTER | flags | ({"data": tmp_path} if "data" in flags else {}))
     with capture_logs() as lines:
-        history = wiring._history(wanted, tmp_path, lambda: 0, lambda: None)
+        history = wiring._history(wanted, tmp_path, lambda: 0, lambda: None, lambda: None)
     assert (history is not None) == kept
     warned = any("no history is kept" in line["event"] and "history.url" in line["event"] for line in lines)
     assert warned == ("etcd.hosts" in flags and not kept)
+
+
+def test_settings_of_the_identity_provider_reach_the_api(tmp_path: Path) -> None:
+    secret, issuer = tmp_path / "secret", "http://127.0.0.1:9"
+    secret.write_text("s3cret")
+    secret.chmod(0o600)
+    flags = {
+        "oidc_issuer": issuer, "oidc_client_id": "console", "oidc_client_secret_file": secret, "oidc_audience": "api",
+        "oidc_scopes": "openid,a", "oidc_cli_scopes": "openid,b", "oidc_cli_client_id": "cli", "oidc_ca_file": secret,
+        "oidc_name_claim": "oid", "oidc_groups_claim": "roles", "oidc_session": "1h", "url": "https://jobs.example.org",
+    }  # fmt: skip
+    given = MASTER | {"http.tls": "by-proxy"} | {f"identity.{key}": text for key, text in flags.items()}
+    process = wiring._Process(load(flags=given), tmp_path)
+    assert process._oidc is not None
+    assert process._oidc.options == OidcOptions(
+        issuer, "console", "s3cret", "api", ("openid", "a"), "roles", "oid", "cli", ("openid", "b"), secret,
+        "https://jobs.example.org", 3_600.0,
+    )  # fmt: skip
+    packages = PackageStore(tmp_path / "packages")
+    app: Any = process._api(FakeLoop(), packages, Origin(packages, UrlPolicy()), lambda: None)  # type: ignore[arg-type]
+    found = client_of(app).get("sign-in").json()["oidc"]
+    assert found == {"issuer": issuer, "clientId": "cli", "scopes": ["openid", "b"], "audience": "api"}
+    page = client_of(app, url="https://jobs.example.org").get("/login")
+    assert "Sign in with 127.0.0.1" in page.text, "identity.url is a name of the server"
+    assert app.app.state.services.sessions.secure
+
+
+def test_identity_provider_that_is_away_is_in_the_log_and_in_the_warnings(tmp_path: Path) -> None:
+    flags = MASTER | {"identity.oidc_issuer": "http://127.0.0.1:9", "identity.oidc_client_id": "console"}
+    process = wiring._Process(load(flags=flags), tmp_path)
+    assert process._oidc is not None
+    with capture_logs() as lines:
+        wiring._try_provider(process._oidc.options)
+    assert ["cannot be reached" in line["problem"] for line in lines] == [True]
+    with pytest.raises(ProviderError):
+        asyncio.run(process._oidc.metadata())
+    (warning,) = process._warnings()
+    assert warning.startswith("the identity provider http://127.0.0.1:9: ")
 
 
 def test_problem_of_the_history_is_a_warning(tmp_path: Path) -> None:
@@ -232,3 +276,73 @@ def test_file_for_clients_is_there_before_the_scheduler_leads(tmp_path: Path, mo
         wiring._Process(wanted, tmp_path / "data").run(threading.Event())
     assert [(one.pid, bool(one.token)) for one in found] == [(os.getpid(), True)]
     assert context.find() == context.Context(context.DEFAULT_URL)
+
+
+def test_scheduler_with_secrets_does_not_start_if_executors_would_fetch_them_without_tls(tmp_path: Path) -> None:
+    wanted = {"mesos.master": "10.0.0.1:5050", "secrets.directory": tmp_path}
+    process = wiring._Process(load(flags=wanted), tmp_path)
+    with pytest.raises(ConfigError, match=r"from http://10\.0\.0\.7:8898 without TLS") as error:
+        process._made_secrets("http://10.0.0.7:8898")
+    assert error.value.field == "secrets"
+    for url in ("https://10.0.0.7:8898", "http://127.0.0.1:8898", "http://[::1]:8898"):
+        assert process._made_secrets(url) is not None
+    proxy = load(flags={**wanted, "secrets.urls": "https://a.test,https://b.test:8898"})
+    made = wiring._Process(proxy, tmp_path)._made_secrets("http://10.0.0.7:8898")
+    assert made is not None
+    assert made._options.urls == ("https://a.test/secrets", "https://b.test:8898/secrets")
+    assert made._options.ca == ""
+    authority = Authority(tmp_path)
+    files = authority.issue("10.0.0.7")
+    pair = {"artifacts.tls_cert_file": files.cert, "artifacts.tls_key_file": files.key}
+    secured = load(flags={**wanted, **pair, "artifacts.tls_ca_file": authority.file})
+    made = wiring._Process(secured, tmp_path)._made_secrets("https://10.0.0.7:8898")
+    assert made is not None
+    assert (made._options.urls, made._options.ca) == (("https://10.0.0.7:8898/secrets",), authority.file.read_text())
+    assert wiring._Process(load(flags={"mesos.master": "10.0.0.1:5050"}), tmp_path)._made_secrets("http://x") is None
+
+
+def test_key_of_a_single_scheduler_is_made_once_and_private(tmp_path: Path) -> None:
+    wanted = load().secrets
+    key = wiring._secrets_key(wanted, tmp_path)
+    assert wiring._secrets_key(wanted, tmp_path) == key
+    assert (tmp_path / "secrets.key").stat().st_mode & 0o777 == 0o600
+    assert len(key) == 32
+    assert wiring._secrets_key(wanted, None) != wiring._secrets_key(wanted, None)
+    (tmp_path / "secrets.key").write_bytes(b"short")
+    with pytest.raises(StoreError, match="is damaged"):
+        wiring._secrets_key(wanted, tmp_path)
+
+
+def test_settings_choose_the_source_of_secrets(tmp_path: Path) -> None:
+    (token := tmp_path / "token").write_text("t")
+    token.chmod(0o600)
+    vault = {"secrets.vault_url": "https://v.test", "secrets.vault_token_file": token, "secrets.vault_timeout": "3s"}
+    found = wiring.secret_source(load(flags=vault).secrets)
+    assert isinstance(found, VaultSource)
+    assert (found._options.url, found._options.timeout_s, found._options.mount) == ("https://v.test", 3.0, "secret")
+    prefix = load(flags={"secrets.environment_prefix": "APP_"}).secrets
+    assert isinstance(wiring.secret_source(prefix), EnvironmentSource)
+    assert wiring.secret_source(load().secrets) is None
+
+
+def test_audit_log_is_kept_with_a_lasting_state(tmp_path: Path) -> None:
+    def folders(**flags: Any) -> set[str]:
+        audit = wiring._audit(load(flags=flags), tmp_path, "http://sched-1.test:8899", lambda: 0, None)
+        if audit is not None:
+            audit.stop()
+        return {str(path.parent.relative_to(tmp_path)) for path in tmp_path.rglob("audit-*.jsonl")}
+
+    assert folders() == set()
+    assert folders(data=tmp_path, **{"audit.path": "off"}) == set()
+    assert folders(data=tmp_path) == {"audit"}
+    assert folders(data=tmp_path, **{"etcd.hosts": "127.0.0.1:2379"}) == {"audit", "audit/sched-1.test-8899"}
+    assert "own" in folders(**{"audit.path": str(tmp_path / "own")})
+
+
+def test_second_scheduler_with_the_same_audit_log_is_refused(tmp_path: Path) -> None:
+    wanted = load(flags={"audit.path": str(tmp_path / "log")})
+    first = wiring._audit(wanted, tmp_path, "http://a:1", lambda: 0, None)
+    assert first is not None
+    with pytest.raises(ConfigError, match="another process writes the audit log"):
+        wiring._audit(wanted, tmp_path, "http://a:1", lambda: 0, None)
+    first.stop()

@@ -41,6 +41,9 @@ if TYPE_CHECKING:
     from .world import World
 
 
+ZONES = ("a", "b", "c")
+
+
 @dataclass(slots=True)
 class Host:
     """A machine: the agent, its link to the master, and its executors."""
@@ -49,6 +52,7 @@ class Host:
     agent: Agent
     link: str
     cpus: int
+    zone: str
     linked: bool = True
     dead: bool = False
     executors: dict[str, Executor] = field(default_factory=dict)  # by container
@@ -116,23 +120,26 @@ class Cluster:
         for cpus in sizes:
             self.add_host(cpus)
 
-    def add_host(self, cpus: int) -> None:
+    def add_host(self, cpus: int, zone: str = "") -> None:
+        """Add a machine, to the zone with the fewest if none is given."""
         number = self.world.number()
+        zone = zone or min(ZONES, key=lambda one: sum(host.zone == one for host in self.hosts))
+        attributes = ({"name": "zone", "type": "TEXT", "text": {"value": zone}},) if self.world.plan.places else ()
         settings = AgentSettings(
-            f"host{number}", 5051, parse(self._resources(cpus)), salt=number,
+            f"host{number}", 5051, parse(self._resources(cpus)), attributes, salt=number,
             registration_timeout_ms=10_000, retry_ms=1_500, retry_max_ms=12_000, shutdown_grace_ms=2_000,
             heartbeat_ms=3_600_000,
         )  # fmt: skip
-        host = Host(self, Agent(settings), f"link{number}", cpus)
+        host = Host(self, Agent(settings), f"link{number}", cpus, zone)
         self.hosts.append(host)
         host.post(LinkMade())
 
     def _resources(self, cpus: int) -> str:
-        """Half of an agent is reserved to the second role, if there is one."""
-        rest = "disk:10000;ports:[31000-31009]"
-        if len(self.world.plan.roles) == 1:
+        """Half of an agent is reserved to the second role, if there is one; of a small agent not to that of a team."""
+        rest, roles = "disk:10000;ports:[31000-31009]", self.world.plan.subscribed
+        if len(roles) == 1 or (len(self.world.plan.roles) == 1 and cpus < 4):
             return f"cpus:{cpus};mem:{cpus * 512};{rest}"
-        half, mem, role = cpus // 2, cpus * 256, self.world.plan.roles[1]
+        half, mem, role = cpus // 2, cpus * 256, roles[1]
         return f"cpus:{cpus - half};mem:{mem};cpus({role}):{half};mem({role}):{mem};{rest}"
 
     def replace_host(self, host: Host) -> None:
@@ -141,7 +148,7 @@ class Cluster:
             if host.agent.agent_id:
                 self.mark_gone(host)
             self.hosts.remove(host)
-            self.add_host(host.cpus)
+            self.add_host(host.cpus, host.zone)
 
     # ---- between agents and master ---------------------------------------------------------------------------
 

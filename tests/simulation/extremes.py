@@ -183,6 +183,7 @@ class Extremes:
         entries = {**backup.entries, (Kind.RESTORATION, records.RESTORATION_KEY): record}
         world.server = MemoryServer(backup.epoch, entries)
         world.promise.firings = dict(backup.firings)
+        world.promise.forgotten -= backup.firings.keys()
         world.operators.expect(backup.expected)
         # The intent of a launch may be in the backup although the launch came later.
         known = {key for kind, key in backup.entries if kind == Kind.TASK}

@@ -29,7 +29,8 @@ UNIT_TESTS = (
                      "firing_listener", "queue", "status", "cluster", "launch", "outcomes", "scheduler_policies",
                      "mass_loss", "retry", "call_sizes", "circuit_breakers", "scheduler_weaknesses", "record_sizes",
                      "restorations", "roles", "teams", "wide_firings", "wrong_clock", "triggers", "pauses", "backfills",
-                     "attempts", "ad_hoc_runs", "alerts")
+                     "attempts", "ad_hoc_runs", "alerts", "quotas", "turns", "scheduler_times", "team_roles", "places",
+                     "spread", "near", "failing_agents", "pools", "previous_success", "gangs")
     ),
     *(f"tests/server/test_{name}.py"
       for name in ("clock", "epochs", "held_back", "loop", "loop_leadership", "records")),
@@ -93,6 +94,49 @@ class Verdict:
 
 
 MUTATIONS: tuple[Mutation, ...] = (
+    Mutation(
+        "deadlines of runs are lost with a leader", "scheduler/deadlines.py",
+        "        for firing in self._state.firings.values():\n            self._watch(firing)\n",
+        "        pass\n",
+    ),
+    Mutation(
+        "new runs have no deadline", "scheduler/deadlines.py",
+        "    def run_added(self, firing: Firing, at: int) -> None:\n        self._watch(firing)\n",
+        "    def run_added(self, firing: Firing, at: int) -> None:\n        pass\n",
+    ),
+    Mutation(
+        "a deadline counts from the end of the jitter", "scheduler/deadlines.py",
+        "firing.fire_ms + job.start_deadline_ms + 1", "firing.fire_ms + job.jitter_ms + 2 * job.start_deadline_ms + 1",
+    ),
+    Mutation(
+        "jobs fire in their blackouts", "triggers/timing.py",
+        "            if not (end := self._blacked_out_until(found)):\n                return found\n",
+        "            end = self._blacked_out_until(found)\n"
+        "            if after_ms >= 0:\n                return found\n",
+    ),
+    Mutation(
+        "jobs fire on the days of their calendars", "triggers/timing.py",
+        "blackouts=(*self.blackouts, *more)", "blackouts=self.blackouts",
+    ),
+    Mutation(
+        "a leader forgets the days of calendars", "scheduler/state.py",
+        "parse_days(found.days) for key, found", "parse_days(()) for key, found",
+    ),
+    Mutation(
+        "a run after a run comes at once", "scheduler/timetable.py",
+        "            self._wait_until(job, at + job.delay_ms)\n            self.schedule(job",
+        "            self._wait_until(job, at)\n            self.schedule(job",
+    ),
+    Mutation(
+        "the end of a run sets no timer for the next one", "scheduler/timetable.py",
+        "at + job.delay_ms)\n            self.schedule(job, self._state.job_states[job.key].considered_ms)\n",
+        "at + job.delay_ms)\n",
+    ),
+    Mutation(
+        "a success that is expected is given up in silence", "scheduler/alerts.py",
+        "            if not idle:\n                text = f\"no run has succeeded on this day, and a",
+        "            if idle:\n                text = f\"no run has succeeded on this day, and a",
+    ),
     Mutation(
         "acknowledge before the write", "server/batch.py",
         "        try:\n            self._save(batch, ranks[0])\n",
@@ -170,8 +214,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "a launch call that was too large is charged to its shards", "scheduler/tasks.py",
-        "Ending(End.NOT_STARTED, text, dropped=True, charged=False)",
-        "Ending(End.NOT_STARTED, text, dropped=True)",
+        "dropped=True, charged=False, agent_at_fault=False)",
+        "dropped=True, agent_at_fault=False)",
     ),
     Mutation(
         "teams share executors of apps with equal names", "scheduler/launch.py",
@@ -201,7 +245,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "a replacement of a lost attempt has no precedence", "scheduler/queue.py",
-        "            (is_first, -priority(", "            (0, -priority(",
+        "(is_first, -priority(entry.firing)", "(0, -priority(entry.firing)",
     ),
     Mutation(
         "a claim is not released", "scheduler/tasks.py",
@@ -269,8 +313,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "the parameter of a trigger is lost", "scheduler/sharding.py",
-        "return Payload(own, _of_all_shards(_alone(job) if alone else job, firing.terms.parameter))",
-        "return Payload(own, _of_all_shards(_alone(job) if alone else job, None))",
+        "return Payload(own, _of_all_shards(_alone(job) if alone else job, firing.terms.parameter), names)",
+        "return Payload(own, _of_all_shards(_alone(job) if alone else job, None), names)",
     ),
     Mutation(
         "a trigger with a key makes a second run", "scheduler/commands.py",
@@ -316,7 +360,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "fire times that were missed count as one", "scheduler/timetable.py",
-        "schedule.count(first - 1, last), missed=True)", "1, missed=True)",
+        "times.count(first - 1, last), missed=True)", "1, missed=True)",
     ),
     Mutation(
         "a clock far ahead is followed at once", "server/clock.py",
@@ -328,16 +372,230 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "one call takes the offers of all roles", "scheduler/cluster.py",
-        "        taken = tuple(offer for offer in entry.offers.values() if offer.role == entry.role)\n",
-        "        taken = tuple(entry.offers.values())\n",
+        "        return tuple(offer for offer in entry.offers.values() if offer.role == entry.role)\n",
+        "        return tuple(entry.offers.values())\n",
     ),
     Mutation(
         "a restored shard is repeated without failover", "scheduler/restorations.py",
         "            if failover or firing.step(item) is not None:", "            if True:",
     ),
     Mutation(
+        "the attempts of a team are not counted at their launch", "scheduler/quotas.py",
+        "    found.add(task.resources, 1 if task.firing_id else 0)\n", "    found.add(task.resources, 0)\n",
+        (("scheduler/quotas.py", "        used.subtract(task.resources, 1 if task.firing_id else 0)\n",
+          "        used.subtract(task.resources, 0)\n"),),
+    ),
+    Mutation(
+        "a new leader forgets what the tasks of a team use", "scheduler/quotas.py",
+        "            self._used = self._count()\n", "            self._used = {}\n",
+        (("scheduler/quotas.py", "        used = self._used[team]\n",
+          "        used = self._used.setdefault(team, Use())\n"),
+         ("scheduler/quotas.py", "    def validate(self) -> None:\n", "    def _validate(self) -> None:\n")),
+    ),
+    Mutation(
+        "the end of an executor leaves its use", "scheduler/executors.py",
+        "        self._state.delete(Kind.EXECUTOR, key)\n        self._quotas.executor_gone(executor)\n",
+        "        self._state.delete(Kind.EXECUTOR, key)\n",
+    ),
+    Mutation(
+        "the shards of one cycle exceed a quota together", "scheduler/turns.py",
+        "        self._quotas.plan(group.team, resources, 1)\n", "",
+        (("scheduler/turns.py", "            self._quotas.drop(group.team, request.resources, 1)\n", ""),),
+    ),
+    Mutation(
+        "a further executor does not count before its launch", "scheduler/turns.py",
+        "executor = NOTHING if joins else request.executor", "executor = NOTHING",
+    ),
+    Mutation(
+        "warm executors have no quota", "scheduler/warm_executors.py",
+        "if (lack := self._quotas.lack_for(app.team, need, 0)) is not None:", "if (lack := None) is not None:",
+    ),
+    Mutation(
+        "teams have equal shares whatever they use", "scheduler/quotas.py",
+        "        return self._dominant(used, planned) / weight, shards / weight\n", "        return 0.0, 0.0\n",
+    ),
+    Mutation(
+        "the share of a team never falls", "scheduler/quotas.py",
+        "        return self._dominant(used, planned) / weight, shards / weight\n",
+        "        known = self.__dict__.setdefault('_highest', {})\n"
+        "        known[team] = max(known.get(team, 0.0), self._dominant(used, planned) / weight)\n"
+        "        return known[team], shards / weight\n",
+    ),
+    Mutation(
+        "a new leader forgets the shares of teams", "scheduler/quotas.py",
+        "        return self._dominant(used, planned) / weight, shards / weight\n",
+        "        before = self.__dict__.setdefault('_before', {}).get(team, _NOTHING)\n"
+        "        own = Use(*(max(0, amount - old) for amount, old in zip(used.resources, before.resources)))\n"
+        "        return self._dominant(own, planned) / weight, shards / weight\n",
+        (("scheduler/quotas.py", "    def restore(self, at: int) -> None:\n",
+          "    def restore(self, at: int) -> None:\n        self._before = self._count()\n"),),
+    ),
+    Mutation(
+        "shares that differ by a tenth of the cluster are equal", "scheduler/quotas.py",
+        "        return self._dominant(used, planned) / weight, shards / weight\n",
+        "        return round(self._dominant(used, planned) / weight, 1), shards / weight\n",
+        quiet=True,
+    ),
+    Mutation(
+        "the shares of teams do not grow during a cycle", "scheduler/turns.py",
+        "                heapq.heapreplace(order, (self._quotas.share(team), team))\n",
+        "                heapq.heapreplace(order, (order[0][0], team))\n",
+    ),
+    Mutation(
+        "teams with a quota get what the others leave", "scheduler/turns.py",
+        "        order = [(self._quotas.share(team), team) for team in self._waiting]\n",
+        "        order = [((team in self._limited, *self._quotas.share(team)), team) for team in self._waiting]\n",
+        (("scheduler/turns.py", "                heapq.heapreplace(order, (self._quotas.share(team), team))\n",
+          "                heapq.heapreplace(order, ((team in self._limited, *self._quotas.share(team)), team))\n"),),
+        quiet=True,
+    ),
+    Mutation(
+        "a cycle counts what it plans twice", "scheduler/turns.py",
+        "        self._plan(group, need.plus(executor))\n",
+        "        self._plan(group, need.plus(executor))\n"
+        "        self._quotas.plan(group.team, need.plus(executor), 1)\n",
+    ),
+    Mutation(
+        "the quota of a team is not released", "scheduler/quotas.py",
+        "        used.subtract(task.resources, 1 if task.firing_id else 0)\n", "",
+        (("scheduler/quotas.py", "    def validate(self) -> None:\n", "    def _validate(self) -> None:\n"),),
+    ),
+    Mutation(
+        "the shards of one cycle exceed a pool together", "scheduler/turns.py",
+        "resources, 1)\n        self._pools.plan(group)\n", "resources, 1)\n",
+        (("scheduler/turns.py", "            self._pools.drop(group)\n", ""),),
+    ),
+    Mutation(
+        "a new leader forgets the slots of running shards", "scheduler/pools.py",
+        "            self.task_launched(task, at)\n", "            pass\n",
+        (("scheduler/pools.py", "    counts[key] -= number\n", "    counts[key] -= min(number, counts[key])\n"),
+         ("scheduler/pools.py", "    def validate(self) -> None:\n", "    def _validate(self) -> None:\n")),
+    ),
+    Mutation(
+        "the shards of a gang start one by one", "scheduler/gangs.py",
+        "        return sum(shard.state", "        return 0 * sum(shard.state",
+    ),
+    Mutation(
+        "a gang without room keeps its claims", "scheduler/cycle.py",
+        "            return found\n        for placement in found:\n            cluster.rollback(placement)\n",
+        "            return found\n",
+    ),
+    Mutation(
+        "room held back for a gang is never free again", "scheduler/cluster.py",
+        "        self._unlocked |= self._kept\n        self._kept = set()\n", "        pass\n",
+    ),
+    Mutation(
+        "the listener of a gang waits for its gang", "scheduler/cycle.py",
+        "gangs and firing.step(items[0]) is None and (shards", "gangs and (shards",
+    ),
+    Mutation(
+        "a new leader forgets gang start", "scheduler/gangs.py",
+        "            self.job_changed(job)\n", "            pass\n",
+        (("scheduler/gangs.py", "    def validate(self) -> None:\n", "    def _validate(self) -> None:\n"),),
+    ),
+    Mutation(
+        "a shard that needs several slots waits for ever", "scheduler/pools.py",
+        "            self._claims[key] = group\n", "            pass\n",
+    ),
+    Mutation(
+        "shards without room use up the turns of their team", "scheduler/turns.py",
+        "        return len(self._waiting) > 1 and not self._has_room_for(entry, request)\n", "        return False\n",
+    ),
+    Mutation(
+        "a wide run starts one shard in a cycle", "scheduler/cycle.py",
+        "                    yield entry, own\n",
+        "                    yield entry, own\n"
+        "                if self._state.firings[firing_id].wide:\n                    break\n",
+    ),
+    Mutation(
+        "a new leader does not know the size of the cluster", "scheduler/cluster.py",
+        "        if abs(self._known - self._summed) * 10 > self._summed:\n",
+        "        if abs(len(self.agents) - self._summed) * 10 > self._summed:\n",
+        (("scheduler/cluster.py", "        self._total, self._summed = found, self._known\n",
+          "        self._total, self._summed = found, len(self.agents)\n"),),
+    ),
+    Mutation(
+        "a team gets offers of the roles of others", "scheduler/cycle.py",
+        "        if not cluster.team_roles:\n            return held\n", "        if True:\n            return held\n",
+    ),
+    Mutation(
+        "a firing without room in the queue vanishes", "scheduler/timetable.py",
+        "            if why := self._quotas.queue_lack(job.team, shards_of_run(job, terms), leaving):\n"
+        "                self._skip(job, fire_ms, at, why)\n",
+        "            if self._quotas.queue_lack(job.team, shards_of_run(job, terms), leaving):\n",
+    ),
+    Mutation(
+        "the use of a task's secrets is not stored", "scheduler/tasks.py",
+        "        self._state.put(_TASK, task.id, changed(task, secrets_used=True))\n", "", quiet=True,
+    ),
+    Mutation(
+        "a new leader does not count running shards", "scheduler/tasks.py",
+        "        where = self._state.counted(self._state.jobs.get(task.job))\n", "        where = None\n",
+    ),
+    Mutation(
+        "failures on an agent are not counted", "scheduler/failing_agents.py",
+        "        if job.key not in self._failures:\n            return request\n", "        return request\n",
+    ),
+    Mutation(
+        "a run forgets the last success before it", "scheduler/firings.py",
+        "        self._state.put_firing(firing, {})\n        self._state.queue.renew(firing)\n", "",
+    ),
+    Mutation(
+        "a failed run counts as the last success", "scheduler/firings.py",
+        "    return firing.worst is _FINISHED and not firing.terms.items and",
+        "    return not firing.terms.items and",
+    ),
+    Mutation(
+        "the last success may be later than the run", "scheduler/firings.py",
+        "        return max((at for at in (latest, *succeeded) if at < firing.fire_ms), default=0)\n",
+        "        return max((latest, *succeeded))\n",
+    ),
+    Mutation(
+        "the constraints of an app do not hold for its jobs", "scheduler/places.py",
+        "return _where((*app.constraints, *job.constraints), job.preferences, job.key)",
+        "return _where(job.constraints, job.preferences, job.key)",
+    ),
+    Mutation(
+        "exclusive shards start next to others", "scheduler/cluster.py",
+        "        empty[np.fromiter(self.shards_on, dtype=np.int64, count=len(self.shards_on))] = False\n", "",
+    ),
+    Mutation(
+        "others start next to exclusive shards", "scheduler/cluster.py",
+        "self.matcher.enable_host(slot, slot not in self._exclusive_on and", "self.matcher.enable_host(slot,",
+    ),
+    Mutation(
+        "a new leader does not know exclusive shards", "scheduler/tasks.py",
+        "Tenant.EXCLUSIVE if task.exclusive else Tenant.SHARD", "Tenant.SHARD",
+    ),
+    Mutation(
+        "no agent is open again after an exclusive shard", "scheduler/cluster.py",
+        "            self.matcher.enable_host(slot, slot not in self._exclusive_on and slot not in self._kept)\n",
+        "            if slot in self._exclusive_on:\n                self.matcher.enable_host(slot, False)\n",
+    ),
+    Mutation(
         "a launch call has no limit in bytes", "scheduler/cycle.py",
         "or size >= self._state.policy.accept_bytes", "or size < 0",
+    ),
+    Mutation(
+        "a repeat divides the present range of the job", "scheduler/sharding.py",
+        "own = str(stored_range(firing.terms.range).part(item, len(firing.work)))",
+        "own = str(stored_range(range_of(job, firing.fire_ms) or firing.terms.range).part(item, len(firing.work)))",
+    ),
+    Mutation(
+        "a run that is put back gets a new range", "scheduler/firings.py",
+        "divided = ended.terms.range or sharding.range_of(self._state.jobs[ended.job], ended.fire_ms)",
+        "divided = sharding.range_of(self._state.jobs[ended.job], ended.fire_ms) or ended.terms.range",
+    ),
+    Mutation(
+        "parts of a range overlap", "ranges/__init__.py",
+        "last=first + least - (item >= larger)", "last=first + least",
+    ),
+    Mutation(
+        "the rest of a range is in the first part", "ranges/__init__.py",
+        "first = self.first + item * least + min(item, larger)\n"
+        "        return self._replace(first=first, last=first + least - (item >= larger))",
+        "first = self.first + item * least + (larger if item else 0)\n"
+        "        return self._replace(first=first, last=first + least - 1 + (0 if item else larger))",
     ),
     Mutation(
         "a large record is refused by the store alone", "server/batch.py",

@@ -86,8 +86,12 @@ _LEADS_TO: dict[str, str] = {
     "RemoveSilence": "silence",
     "silence": "silence",
     "ReportProblem": "silence",
+    "PutPool": "pool",
+    "RemovePool": "pool",
+    "pool": "pool",
     "KillTask": "kill_task",
     "Kill": "kill_task",
+    "UseSecrets": "kill_task",
     "ForgetTask": "forget",
     "Retry": "retry",
     "attempt": "retry",
@@ -98,6 +102,18 @@ _LEADS_TO: dict[str, str] = {
     "ReconcileTasks": "drain",
     "drain": "drain",
     "InverseOffersReceived": "maintenance",
+    "PutAccess": "access",
+    "RemoveAccess": "access",
+    "EndSessions": "access",
+    "NoteSessions": "access",
+    "RevokeToken": "access",
+    "RevokeServerToken": "access",
+    "RemoveService": "access",
+    "role": "access",
+    "user": "access",
+    "access_token": "access",
+    "session": "access",
+    "team": "quota",
     "AcceptInverseOffers": "maintenance",
     "DeclineInverseOffers": "maintenance",
 }
@@ -129,6 +145,8 @@ _CALL_BYTES = 6_000
 LARGEST_CALL = 200_000
 EXTREME_KINDS = frozenset(_EXTREME_WEIGHTS)
 _TEAMS_SHARE, _TEAMS_REST = 7, 3  # one history in seven, few of the seeds that failed before
+_PLACES_SHARE, _PLACES_REST = 5, 4  # one history in five
+_POOLS_SHARE, _POOLS_REST = 5, 2  # another one in five
 # Five seeds of 13 make an extreme history. Few of the seeds that failed before are among them.
 _EXTREME = frozenset((5, 8, 9, 10, 12))
 
@@ -156,7 +174,14 @@ class Plan:
     """`agents`: CPUs of each agent. `jobs`: their number at the start. `zookeeper`, `etcd`: the state is there.
 
     `extreme`: there are limits of sizes, and records and calls reach them. `roles`: those of the framework.
-    `teams`: half of the apps and jobs have the names of the others, in another team.
+    `teams`: half of the apps and jobs have the names of the others, in another team. A third team has an app without
+    jobs. The teams get quotas and weights, and contend for the cluster.
+    `team_roles`: teams with a Mesos role of their own.
+    `places`: agents have zones, and apps and jobs have constraints. Such a history has no teams.
+    `pools`: most jobs and ad-hoc runs take slots of pools.
+    `delays`: some jobs fire after the ends of their runs.
+    `gangs`: the shards of most runs start together. Such a history has no places.
+    `expected`: there are alerts, and jobs expect a success by a time of the day.
     `call_bytes`: the largest call that the way to the master lets through.
     """
 
@@ -171,6 +196,22 @@ class Plan:
     call_bytes: int = _CALL_BYTES
     etcd: bool = False
     teams: bool = False
+    places: bool = False
+    pools: bool = False
+    delays: bool = False
+    expected: bool = False
+    gangs: bool = False
+    team_roles: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def subscribed(self) -> tuple[str, ...]:
+        """All roles of the framework."""
+        return (*self.roles, *sorted({role for _, role in self.team_roles}))
+
+    def may_use(self, team: str, role: str) -> bool:
+        """Whether offers of a role are for a team."""
+        own = dict(self.team_roles)
+        return role == own[team] if team in own else role in self.roles
 
     @property
     def elects(self) -> bool:
@@ -206,15 +247,24 @@ def make_plan(seed: int) -> Plan:
         faults += _of_extremes(seed, length)
     faults += _of_pauses(seed, length)
     faults += _of_ad_hoc_runs(seed, length)
+    if seed % _TEAMS_SHARE == _TEAMS_REST:
+        faults += _of_quotas(seed, length) + _of_contests(seed, length)
+    pools = seed % _POOLS_SHARE == _POOLS_REST
+    if pools:
+        faults += _of_pools(seed, length)
     if seed % ALERTED == ALERTED_REST:
         faults += _of_alerts(seed, length)
+    expected = seed % ALERTED == ALERTED_REST and random.Random(f"expected {seed}").random() < 0.5
     if aim >= 0:
         faults = [fault for fault in faults if fault.kind != "crash"]
         for _ in range(_AIMED_CRASHES):
             crash = Fault(dice.randrange(500, length), "crash", aim, dice.randrange(1_000_000))
             faults += [crash, *_to_get_there(crash, dice)]
     plan = Plan(seed, agents, jobs, length, tuple(sorted(faults, key=lambda one: one.at)), zookeeper, etcd=etcd)
-    plan = replace(plan, teams=seed % _TEAMS_SHARE == _TEAMS_REST)
+    plan = replace(plan, places=seed % _PLACES_SHARE == _PLACES_REST, pools=pools, delays=_has_delays(seed))
+    plan = replace(plan, expected=expected, gangs=not plan.places and _has_gangs(seed))
+    if seed % _TEAMS_SHARE == _TEAMS_REST:
+        plan = replace(plan, teams=True, team_roles=() if extreme else _team_roles(seed), places=False)
     return replace(plan, extreme=True, **_limits(seed)) if extreme else plan
 
 
@@ -255,6 +305,49 @@ def _of_ad_hoc_runs(seed: int, length: int) -> list[Fault]:
         Fault(dice.randrange(500, length), "ad_hoc", dice.randrange(1_000_000), dice.randrange(1_000_000))
         for _ in range(count)
     ]
+
+
+def _of_quotas(seed: int, length: int) -> list[Fault]:
+    """Quotas, weights and bursts of teams, and other changes of rights. Dice of their own keep the other faults."""
+    dice = random.Random(f"quotas {seed}")
+    kinds = dice.choices(("quota", "burst", "access"), (4, 4, 1), k=dice.randint(4, 9))
+    return [
+        Fault(dice.randrange(500, length), kind, dice.randrange(1_000_000), dice.randrange(1_000_000)) for kind in kinds
+    ]
+
+
+def _of_pools(seed: int, length: int) -> list[Fault]:
+    """Changes of pools, and bursts of work. Dice of their own keep the other faults as they are."""
+    dice = random.Random(f"pools {seed}")
+    kinds = dice.choices(("pool", "burst"), (4, 1), k=dice.randint(4, 9))
+    return [
+        Fault(dice.randrange(500, length), kind, dice.randrange(1_000_000), dice.randrange(1_000_000)) for kind in kinds
+    ]
+
+
+def _has_delays(seed: int) -> bool:
+    """Whether jobs fire after the ends of their runs: in a quarter of the histories."""
+    return random.Random(f"delays {seed}").random() < 0.25
+
+
+def _has_gangs(seed: int) -> bool:
+    """Whether the shards of most runs start together: in a third of the histories."""
+    return random.Random(f"gangs {seed}").random() < 1 / 3
+
+
+def _of_contests(seed: int, length: int) -> list[Fault]:
+    """Bursts of teams that fill the cluster while other teams have work. Dice of their own keep the other faults."""
+    dice = random.Random(f"contests {seed}")
+    return [
+        Fault(dice.randrange(3_000, length - 8_000), "contest", dice.randrange(1_000_000), dice.randrange(1_000_000))
+        for _ in range(dice.choice((1, 1, 2)))
+    ]
+
+
+def _team_roles(seed: int) -> tuple[tuple[str, str], ...]:
+    """The Mesos roles of teams, in half of the histories with teams that are not extreme."""
+    dice = random.Random(f"team roles {seed}")
+    return dice.choice(((), (), (("billing", "finance"),), (("billing", "finance"), ("ops", "finance"))))
 
 
 def _of_alerts(seed: int, length: int) -> list[Fault]:

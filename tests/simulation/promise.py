@@ -5,15 +5,15 @@
    a master without memory does not know it); the job's partition policy had replaced it; an operator had declared it
    dead.
    Shards of two totals of a resident do not run at once either, unless its shards are independent.
-2. Every recorded firing reaches an outcome or waits with a reason. None vanishes. Each instant passed over was queued,
-   or counted as skipped.
+2. Every recorded firing reaches an outcome or waits with a reason. None vanishes. Each due instant was queued, or
+   counted as skipped.
 3. Every claim is released exactly once. At rest nothing is claimed and all indexes are empty.
 4. No agent is over-committed by the master's count, executors included. No ACCEPT spends more than was offered.
 5. Only the holder of the current epoch changes anything, in the store or at Mesos.
 6. After the faults, all desired residents run in their last configuration and all due work ends, in bounded time. No
-   job is silent for days because a clock was ahead for seconds, unless a scheduler started with the wrong clock. Then
+   job stops firing for days because a clock was ahead for seconds, unless a scheduler began with a wrong clock. Then
    it says so, and an operator can revive the job.
-7. A command answered as done is done, after any crash. A task that was asked to end ends.
+7. If a command was answered as done, its effect survives any crash. A task that was asked to end ends.
 8. A launch is sent after its intent is stored, and an acknowledgement after its consequences are.
 9. No task id, attempt or fence token is used twice. Fence tokens of a shard grow.
 10. A running shard of a resident is replaced only if then at most max_unavailable shards of its job are down, unless
@@ -35,33 +35,65 @@
     together, unless the app is removed: then the job goes first, and the run ends.
 20. The alert about a run that ends DEAD or FAILED is stored with the end of the run. Every alert is sent. A message
     whose sending is recorded is not sent again.
+21. No launch exceeds the quota of its team. A new job does not exceed the quota of jobs. A run that finds no room in
+    the queue of its team is refused, or counted as skipped (2).
+22. A team gets its share. After each cycle, no agent keeps room for a shard that could have started, and that has room
+    in the quota of its team, with an executor. No other team got such room while its share of the cluster by weight
+    was larger (see shares.py).
+23. The secrets of a task are handed over once, whichever scheduler is asked.
+24. A task starts only on an agent that meets the constraints of its job and its app. The placeholder of a warm executor
+    starts only on an agent that meets those of its app.
+25. No more shards of a job than it allows run on one agent or in one zone, also after a change of leader.
+26. A shard that is to run near another job starts only in a zone in which a shard of that job is, and it does start.
+27. A job avoids an agent after a number of failures in a row there (a field of the job), if another agent is left.
+28. Running shards take no more slots of a pool than it has, unless it was made smaller meanwhile. No shard gets slots
+    of a pool that has too few for a shard ahead of it in the queue of its team.
+29. The tasks and executors of a team with a Mesos role have resources of this role alone. Other teams have none.
+30. A run that is queued by time has a fire time of its triggers. No shard is the first of its run to start after the
+    deadline for the start.
+31. All attempts of a run get the same last success: the fire time of an earlier run whose shards all succeeded.
+32. No other shard is on an agent with an exclusive shard, by the master's count, and an exclusive shard starts once an
+    agent is empty. Exceptions are tasks that the scheduler had to give up, as in 1.
+33. A run by `@after` is queued when all earlier runs have ended, and not before the delay after the last end. The next
+    one is due within the delay.
+34. If no run of a day has succeeded by the time that its job expects, an alert is stored in the same write.
+35. Of a run with gang start, all shards are launched for the first time in one cycle, and stored in one write.
+36. The shards of a run with a range have parts without a gap and an overlap, whose sizes differ by at most one. All
+    attempts of a shard have the same part.
 """
 
 from __future__ import annotations
 
 import base64
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from jobcloud.config import MAX_PRIORITY, Job, JobKind, is_ad_hoc, team_of
+from jobcloud.config import App, Job, JobKind, is_ad_hoc, key_of, team_of
 from jobcloud.dev.master.records import OfferRecord
 from jobcloud.dev.resources import NOTHING
 from jobcloud.messages import Accept, Acknowledge, AlertDue, Call, Effect, Kind, SendFailed, ShutdownExecutor, Status
 from jobcloud.model import (
+    EVERY_TEAM,
     UNTRIED,
+    Calendar,
     Cause,
     Condition,
     Execution,
     Firing,
     JobState,
+    Pool,
     Shard,
     Shards,
     ShardState,
+    Slots,
     Task,
     TaskName,
     TaskState,
+    Team,
     alert_key,
     changed,
     replaced,
@@ -70,11 +102,16 @@ from jobcloud.ports import StoredRecords, StoredWrite
 from jobcloud.scheduler.attempts import place_of
 from jobcloud.scheduler.cluster import amounts
 from jobcloud.scheduler.recovery import AD_HOC_STATE, MESSAGE, shard_key, shard_place
+from jobcloud.scheduler.slots import slots_of
 from jobcloud.scheduler.timetable import AHEAD_MS
 from jobcloud.server import records
+from jobcloud.triggers import Days, Timing, parse_days
+from jobcloud.triggers.timing import MAX_COUNTED
 
-from .operators import AT_ONCE, LIMIT_MS, REPLACING
+from . import shares
+from .operators import AT_ONCE, EXCLUSIVE, LIMIT_MS, REPLACING
 from .plan import ALERTED, ALERTED_REST, LARGEST_CALL, MAX_ENDED_SHARDS
+from .shares import attempts_of, rank, team_of_task, used_by
 
 if TYPE_CHECKING:
     from .executors import Run
@@ -83,17 +120,36 @@ if TYPE_CHECKING:
 
 Entries = dict[tuple[str, str], bytes]
 _TOLD_WITHIN_MS = 5_000
+_DAY_MS = 86_400_000
+_PART = re.compile(r"([0-9]+)\.\.([0-9]+)")
+_EXPECTED_MS = 60_000  # EXPECTED_BY of the operators
+# A job that fails on more agents is at fault itself.
+_MANY_AGENTS = 5
+_RULES = ("at most", "near ", EXCLUSIVE)  # constraints about other shards
 _GIVEN_UP = frozenset({"TASK_GONE_BY_OPERATOR", "TASK_UNKNOWN"})
 _NOT_YET = (TaskState.STORED, TaskState.STAGING, TaskState.STARTING)
-# The least time to end after a task can hear of its kill. The simulated policy gives it twice as long.
+# Minimum time that a task has to end after its agent could learn of the kill. The simulated policy gives twice as long.
 _TIME_TO_END_MS = 3_000
 # The matcher's own check takes more time than all else in a history. A wrong total stays wrong: a later turn finds it.
 _MATCHER_TURNS = 8
 # The clock of a plain history jumps by hours. A job that fired then waits for its next time.
 _LONGEST_SILENCE_MS = 86_400_000
-_LASTING = frozenset((Kind.FRAMEWORK, Kind.RESTORATION))
+# Kinds and keys of records that stay when all work has ended.
+_LASTING = frozenset((Kind.FRAMEWORK, Kind.RESTORATION, Kind.ALERT, Kind.POOL, (Kind.TEAM, EVERY_TEAM)))
 _ENDS = frozenset({"TASK_FINISHED", "TASK_FAILED", "TASK_KILLED", "TASK_ERROR", "TASK_LOST", "TASK_DROPPED",
                    "TASK_GONE", "TASK_GONE_BY_OPERATOR", "TASK_UNKNOWN"})  # fmt: skip
+
+
+class Before:
+    """The knowledge of a scheduler before it handles a tick."""
+
+    def __init__(self, core: SimCore) -> None:
+        self.firings = dict(core.firings)
+        self.tasks = dict(core.tasks)
+        self.executors = dict(core.executors)
+        self.total, self.cycles = core.cluster._total, core._cycle.cycles
+        self.held = shares.Held(core)
+        self.gang_hold = core._cycle._gangs.hold
 
 
 class Truth:
@@ -115,6 +171,10 @@ class Truth:
         self.launched: set[str] = set()
         self.attempts: dict[tuple[str, int, int], str] = {}  # → task
         self.fences: dict[tuple[str, int], int] = {}
+        self.last_successes: dict[str, int | None] = {}
+        #: run → item → the ends of its part of a range
+        self.parts: dict[str, dict[int, tuple[int, int]]] = {}
+        self.successes: set[tuple[str, int]] = set()
         self.opened: set[str] = set()  # firings whose listener "before" has succeeded
         self.reported: dict[str, set[str]] = {}  # task → ends reported by Mesos
         self.asked: dict[str, int] = {}  # task → instant at which Mesos could tell its agent to kill it
@@ -170,17 +230,21 @@ class Truth:
         return f"its job allows {limit} at once" if run.firing_id != other.firing_id and number <= limit else ""
 
     def _replaced(self, run: Run) -> str:
-        if run.framework_id in self.removed:
+        return self._given_up(run.task_id, run.framework_id, run.agent_id)
+
+    def _given_up(self, task_id: str, framework_id: str, agent_id: str) -> str:
+        """The reason why the scheduler may have given up a task that may live, or ""."""
+        if framework_id in self.removed:
             return "its framework was removed"
-        if run.agent_id in self.gone:
+        if agent_id in self.gone:
             return "its agent was marked gone"
-        if run.task_id in self._world.operators.forgotten:
+        if task_id in self._world.operators.forgotten:
             return "an operator declared it lost"
-        if run.task_id in self.doubtful and run.job in self._world.operators.replacing:
+        if task_id in self.doubtful and TaskName.parse(task_id).job in self._world.operators.replacing:
             return "its job replaces unreachable shards"
-        if run.task_id in self._world.extremes.lost:
+        if task_id in self._world.extremes.lost:
             return "the state that knew it was lost"
-        return "Mesos gave it up" if run.task_id in self.given_up else ""
+        return "Mesos gave it up" if task_id in self.given_up else ""
 
     def stopped(self, run: Run, how: str) -> None:
         self._world.note(f"executor ends {run.task_id}: {how}")
@@ -235,6 +299,8 @@ class Truth:
         tasks = [task for operation in accept["operations"] for task in operation["launch"]["task_infos"]]
         for task in tasks:
             self._launched(task)
+        for agent in {task["agent_id"]["value"] for task in tasks}:
+            self._is_exclusive(agent)
         roles = {offers[one["value"]].role for one in accept["offer_ids"] if one["value"] in offers}
         if len(roles) > 1:
             self._world.violation(f"4: one ACCEPT takes offers of the roles {sorted(roles)}, and Mesos drops it")
@@ -245,6 +311,19 @@ class Truth:
                     used = used + offer.resources
                 if not agent.total.contains(used):
                     self._world.violation(f"4: {agent.agent_id} has {agent.total}, and is to give {used}")
+
+    def _is_exclusive(self, agent_id: str) -> None:
+        """If an exclusive shard is on an agent, it is the only shard that the master knows there."""
+        agent = self._world.cluster.master.state.agents.get(agent_id)
+        found = [
+            task.task_id for task in (agent.tasks.values() if agent is not None else ())
+            if not task.terminal and not TaskName.parse(task.task_id).job.startswith("keeper=")
+            and not self._given_up(task.task_id, task.framework_id, agent_id)
+        ]  # fmt: skip
+        if exclusive := self._world.promise.exclusive.intersection(found):
+            self._world.history.happened["launch of an exclusive shard"] += 1
+            if len(found) > 1:
+                self._world.violation(f"32: {found} share the agent {agent_id}, exclusive are {sorted(exclusive)}")
 
     def _launched(self, task: dict[str, Any]) -> None:
         task_id = task["task_id"]["value"]
@@ -257,6 +336,7 @@ class Truth:
         place = TaskName.parse(task_id).job, context["shardingItem"]
         if team_of(place[0].removeprefix("keeper=")) != team_of(task["executor"]["source"]):
             self._world.violation(f"16: {task_id} joins an executor of {task['executor']['source']}")
+        self._in_its_role(task)
         attempt = payload["runId"], context["shardingItem"], payload["attempt"]
         if attempt in self.attempts:
             self._world.violation(f"9: attempt {attempt} is launched twice")
@@ -266,6 +346,45 @@ class Truth:
         if payload["fence"] <= self.fences.get(place, 0):
             self._world.violation(f"9: the fence of {task_id} does not grow: {payload['fence']}")
         self.fences[place] = payload["fence"]
+        if payload["job"].get("placeholders"):
+            self._gets_last_success(task_id, payload)
+        if part := _PART.fullmatch(context["shardingParameter"]):
+            self._gets_part(task_id, payload, (int(part[1]), int(part[2])))
+
+    def _gets_last_success(self, task_id: str, payload: dict[str, Any]) -> None:
+        run, given = payload["runId"], payload.get("previousSuccess")
+        if self.last_successes.setdefault(run, given) != given:
+            self._world.violation(f"31: {task_id} gets {given}, other attempts got {self.last_successes[run]}")
+        if given is not None and given >= payload["fireTime"]:
+            self._world.violation(f"31: {task_id} of {payload['fireTime']} gets the later success {given}")
+        if given is not None and (TaskName.parse(task_id).job, given) not in self.successes:
+            self._world.violation(f"31: {task_id} gets {given}, and no run of this time has succeeded")
+
+    def _gets_part(self, task_id: str, payload: dict[str, Any], part: tuple[int, int]) -> None:
+        """The ranges of the jobs begin with 1."""
+        item, count = payload["shardingContext"]["shardingItem"], payload["shardingContext"]["shardingTotalCount"]
+        known = self.parts.setdefault(payload["runId"], {})
+        self._world.history.happened["launch with a part of a range"] += 1
+        if item in known:
+            self._world.history.happened["repeat with a part of a range"] += 1
+        if known.setdefault(item, part) != part:
+            self._world.violation(f"36: {task_id} gets the part {part}, an earlier attempt got {known[item]}")
+        before, behind = known.get(item - 1, (0, 0)), known.get(item + 1, (part[1] + 1, 0))
+        if (item == 0 or item - 1 in known) and before[1] + 1 != part[0]:
+            self._world.violation(f"36: {task_id} gets the part {part} behind {before}")
+        if item + 1 < count and part[1] + 1 != behind[0]:
+            self._world.violation(f"36: {task_id} gets the part {part} before {behind}")
+        sizes = [last - first for first, last in known.values()]
+        if max(sizes) - min(sizes) > 1 or part[0] > part[1]:
+            self._world.violation(f"36: {payload['runId']} has parts of different sizes: {known}")
+
+    def _in_its_role(self, task: dict[str, Any]) -> None:
+        """A task and its executor have resources of a role of their team."""
+        team = team_of(task["executor"]["source"])
+        for one in (*task["resources"], *task["executor"].get("resources", ())):
+            role = one["allocation_info"]["role"]
+            if not self._world.plan.may_use(team, role):
+                self._world.violation(f"29: {task['task_id']['value']} of team {team} has resources of the role {role}")
 
     def _executor_pays(self, task: dict[str, Any]) -> None:
         """An executor is charged for its resources, or Mesos' count would be wrong."""
@@ -281,6 +400,8 @@ class Truth:
     def forget_run(self, firing_id: str) -> None:
         """The same fire time runs again."""
         self.attempts = {attempt: task_id for attempt, task_id in self.attempts.items() if attempt[0] != firing_id}
+        self.last_successes.pop(firing_id, None)
+        self.parts.pop(firing_id, None)
         self.opened.discard(firing_id)
 
     def forget_attempts(self, tasks: set[str]) -> list[tuple[str, int]]:
@@ -312,6 +433,10 @@ class Promise:
         self._recorded: set[str] = set()  # messages of alerts whose sending is recorded
         self._untold: dict[str, int] = {}  # alerts about ends of runs that the channel has to be told: since when
         self._told: set[str] = set()  # alerts that are open, as the channel knows
+        #: (epoch, job) → agent → when the job failed there, as its executor told; those since the last success
+        self.failures: dict[tuple[int, str], dict[str, list[int]]] = {}
+        self.exclusive: set[str] = set()  # tasks whose jobs named `exclusive host` when they were launched
+        self.slots: dict[str, Slots] = {}  # task → slots that its job named when it was launched
         self._restored = False  # from a backup, which may contain alerts that the channel knows
 
     # ---- the store -------------------------------------------------------------------------------------------
@@ -333,12 +458,32 @@ class Promise:
         self._tasks_written(before, decoded)
         self._attempts_written(decoded)
         self._ad_hoc_written(before, decoded)
+        known = set(self.firings)
         for key in self._written_firings(decoded):
             self._firing_written(key, self._whole(key), decoded)
+        for key in [key for kind, key in decoded if kind is Kind.FIRING and key not in known and key in self.firings]:
+            self._after_run(self.firings[key], known, decoded)
         self._messages_written(decoded)
+        self._jobs_written(before, decoded)
+        for key in [key for kind, key in decoded if kind is Kind.JOB]:  # the new configuration may not fail
+            self.failures.pop((epoch, key), None)
         for (kind, key), record in decoded.items():
             if kind is Kind.JOB_STATE and isinstance(record, JobState):
                 self._considered(key, record, before, decoded)
+                self._expected(key, record, before)
+
+    def _jobs_written(self, before: Entries, batch: dict[Any, Any]) -> None:
+        """A team gets no further job beyond its quota. The quota may have changed in the same write."""
+        entries = self._world.server.entries
+        new = {key for kind, key in batch if kind is Kind.JOB and (kind, key) in entries and (kind, key) not in before}
+        for team in {team_of(key) for key in new} if new else ():
+            value = entries.get((Kind.TEAM, team))
+            record = records.decode(Kind.TEAM, team, value) if value is not None else None
+            if not isinstance(record, Team) or record.quota.jobs is None or (Kind.TEAM, team) in batch:
+                continue
+            number = sum(kind == Kind.JOB and team_of(key) == team for kind, key in entries)
+            if number > record.quota.jobs:
+                self._world.violation(f"21: {new} are registered, and {team} has {number} of {record.quota.jobs} jobs")
 
     def _messages_written(self, batch: dict[Any, Any]) -> None:
         """The message of an alert is deleted after it was sent."""
@@ -371,9 +516,26 @@ class Promise:
         elif key not in self._told and (alert.untold or not self._restored):
             self._untold.setdefault(key, self._world.now)
 
+    def _expected(self, name: str, state: JobState, before: Entries) -> None:
+        """If no run of the day has succeeded by the expected time, there is an alert."""
+        old, job = self._job_state(before, name), self._job(before, name)
+        entries = self._world.server.entries
+        if old is None or job is None or not job.expected_by or old.disabled or state.disabled:
+            return
+        since, until = old.expected_ms or 0, state.expected_ms or 0
+        if not since or until <= since or until % _DAY_MS != _EXPECTED_MS:
+            return
+        if (Kind.DISABLED_APP, job.app_key) in before or any(kind == Kind.PAUSE for kind, _ in (*before, *entries)):
+            return
+        self._world.history.happened["success missed"] += 1
+        if (Kind.ALERT, alert_key(Condition.EXPECTED, name)) not in entries:
+            self._world.violation(f"34: {name} had no success by {until}, and no alert is stored")
+
     def older_state(self) -> None:
-        """A backup was restored. It may contain alerts that were told since."""
+        """A backup was restored. It may contain alerts that were told since, and runs that have begun since."""
         self._restored = True
+        self._world.truth.last_successes.clear()
+        self._world.truth.parts.clear()
         self._recorded.clear()
         self._untold.clear()
         self._told.clear()
@@ -456,7 +618,8 @@ class Promise:
             now = self._job(self._world.server.entries, name)
             assert now is not None
             then = self._job(before, name) or now
-            down = self._down(before, now) & self._down(self._world.server.entries, now) | items
+            # A shard that the batch adds was not down before. It may be added after the end of another was decided.
+            down = self._down(before, then) & self._down(self._world.server.entries, now) | items
             if len(down) > max(now.max_unavailable, then.max_unavailable):
                 self._world.violation(f"10: {items} of {name} are to be replaced, down are {down} of {now.shard_count}")
 
@@ -537,6 +700,8 @@ class Promise:
             if old is None and record.terms.key:
                 self._only_one(record)
             self._outcomes(record)
+            if record.ended_ms and record.worst is ShardState.FINISHED and not record.terms.items:
+                self._world.truth.successes.add((record.job, record.fire_ms))
             if self.alerting and record.ended_ms and (old is None or not old.ended_ms):
                 self._alert_written(record, batch)
             self._not_charged(record)
@@ -559,6 +724,27 @@ class Promise:
 
     def _job_changed(self, name: str, batch: dict[Any, Any]) -> bool:
         return (Kind.JOB, name) in batch or (Kind.AD_HOC, name) in batch
+
+    def _after_run(self, firing: Firing, known: set[str], batch: dict[Any, Any]) -> None:
+        """A run that only `@after` explains comes when all others have ended, and the delay after the last end."""
+        job = self._job(self._world.server.entries, firing.job)
+        by_time = firing.cause in (Cause.CRON, Cause.CATCH_UP) and not firing.terms.backfill
+        jumped = self._world.jumps or self._world.extremes.misled or self._world.extremes.given_up
+        if job is None or (Kind.JOB, job.key) in batch or not by_time or jumped:
+            return
+        if not job.delay_ms or (job.cron and job.schedule().next_after(firing.fire_ms - 1) == firing.fire_ms):
+            return
+        others = [
+            one
+            for one in self.firings.values()
+            if one.job == job.key and one.id in known and self._stored(Kind.FIRING, one.id)
+            and not (one.id in self._world.operators.retried and (Kind.FIRING, one.id) in batch)
+        ]  # fmt: skip
+        if running := [one.id for one in others if not one.ended_ms]:
+            self._world.violation(f"33: {firing.id} is queued, and {running} have not ended")
+        ended = max((one.ended_ms for one in others), default=0)
+        if ended and firing.fire_ms < ended + job.delay_ms:
+            self._world.violation(f"33: {firing.id} is {firing.fire_ms - ended} ms after the end of the run before it")
 
     def _only_one(self, firing: Firing) -> None:
         same = (one for one in self.firings.values() if one.job == firing.job and one.terms.key == firing.terms.key)
@@ -586,13 +772,17 @@ class Promise:
                 self._world.violation(f"2: {firing.id}/{item} is given up, its task {how}: {shard}")
 
     def _not_charged(self, firing: Firing) -> None:
-        """A launch call that was refused for its size is no failure of its shards."""
+        """A launch call that was refused for its size is no failure of its shards, and no fault of the agent."""
         old = self.firings.get(firing.id)
         if old is None or not self._oversized:
             return
         for then, now in zip(old.shards, firing.shards, strict=False):
-            if now.task_id in self._oversized and then.task_id == now.task_id and now.failures > then.failures:
+            if now.task_id not in self._oversized or then.task_id != now.task_id:
+                continue
+            if now.failures > then.failures:
                 self._world.violation(f"14: the refused call of {now.task_id} is charged to its shard")
+            if now.avoid_ms:
+                self._world.violation(f"14: the refused call of {now.task_id} makes its shard avoid the agent")
 
     def _retried(self, firing: Firing) -> None:
         """A shard that its job failed is repeated as often as the job says."""
@@ -607,6 +797,8 @@ class Promise:
             spared = task_id in operators.killed | operators.forgotten | self.unwanted
             # The leader heard that the task was lost with its framework, not that it failed.
             spared |= truth.framework_of.get(task_id) in truth.removed
+            # In a pause, a shard that a resident job no longer has goes on.
+            spared |= firing.cause is Cause.DAEMON and item >= job.shard_count
             if failed and not spared and shard not in before[item : item + 1]:
                 self._world.violation(f"2: {firing.id}/{item} failed and is not repeated: {shard}")
 
@@ -633,7 +825,7 @@ class Promise:
             return False
         if state.generation != firing.generation or state.disabled or (Kind.DISABLED_APP, job.app_key) in entries:
             return False
-        # What was on its way to be killed when the job was enabled again ends all the same.
+        # A task that was being killed when the job was enabled again ends all the same.
         killed = shard.task_id in self._world.operators.killed or shard.task_id in self.unwanted | self.overdue
         if how == "never ran" and shard.task_id not in self._world.truth.doubtful:
             return not killed
@@ -660,11 +852,23 @@ class Promise:
             return
         if any(kind is Kind.DISABLED_APP for kind, _ in batch) or (Kind.DISABLED_APP, job.app_key) in before:
             return
-        schedule, span = job.schedule(), (old.considered_ms, state.considered_ms)
+        if any((Kind.CALENDAR, key) in batch for key in job.calendars):
+            return  # either of the two calendars may have decided
+        days = {key: _days(before, key) for key in job.calendars}
+        schedule, span = job.times(days), (old.considered_ms, state.considered_ms)
         firings = [one for (kind, _), one in batch.items() if kind is Kind.FIRING and isinstance(one, Firing)]
         caught_up = sum(one.job == name and one.cause is Cause.CATCH_UP and not one.terms.backfill for one in firings)
         recorded = {one.fire_ms for one in self.firings.values() if one.job == name and one.cause is Cause.CRON}
         on_time = sum(span[0] < instant <= span[1] for instant in recorded)
+        for one in firings:
+            of_time = one.job == name and one.cause is Cause.CRON and span[0] < one.fire_ms <= span[1]
+            if of_time and not (job.delay_ms or _is_due(job, one.fire_ms)):
+                self._world.violation(f"30: {one.id} is queued, and no trigger of its job is due then")
+            day = datetime.fromtimestamp(one.fire_ms / 1_000, UTC).date().isoformat()
+            if of_time and any(day in found.texts() for found in days.values()):
+                self._world.violation(f"30: {one.id} is queued, and a calendar of its job excludes the day")
+        if isinstance(schedule, Timing) and schedule.count(*span) >= MAX_COUNTED:
+            return  # the count of so many fire times is not exact if there are several triggers
         unexplained = schedule.count(*span) - on_time - caught_up - (state.skipped - old.skipped)
         if unexplained > 0:
             due = schedule.between(*span, 20)
@@ -672,26 +876,191 @@ class Promise:
 
     # ---- decisions -------------------------------------------------------------------------------------------
 
-    def launched(self, core: SimCore, before: dict[str, Firing], effects: Sequence[Effect], at: int) -> None:
+    def launched(self, core: SimCore, before: Before, effects: Sequence[Effect], at: int) -> None:
         """After a scheduling cycle, no waiting shard that would fit was ahead of a launched one."""
         accepts = [effect for effect in effects if isinstance(effect, Accept)]
         tasks = [core.tasks[one.task_id] for accept in accepts for one in accept.launches]
         if held := [task.id for task in tasks if not task.placeholder and core.paused(task.job)]:
             self._world.violation(f"18: {held} are launched, and their jobs are paused")
+        self._in_their_places(core, tasks, at)
+        self._within_quotas(core, before, tasks)
+        self._within_pools(core, tasks)
+        self._together(core, before, tasks)
+        for task in tasks:
+            self._in_time(core, before, task, at)
         # The other shards for the agent of a call that is full wait for its next offer.
         full = any(_is_full(core, accept) for accept in accepts)
-        waiting = list(_waiting(core, before, at)) if accepts and not full else []
-        if not waiting:
-            return
+        waiting = list(_waiting(core, before.firings, at)) if core._cycle.cycles > before.cycles and not full else []
+        if before.gang_hold is not None or core._cycle._gangs.hold is not None:
+            self._world.history.happened["cycle with room held back for a gang"] += 1
+            waiting = []
+        if waiting and not core._cycle._circuit_breakers.open and before.total == core.cluster._total:
+            world = self._world
+            shares.Cycle(world, core, before.tasks, before.executors, before.held, accepts, waiting, at).check()
         for task in tasks:
             for firing, item in waiting if not task.placeholder else ():
                 job, shard = core.jobs[firing.job], firing.shards[item]
                 fits = all(ours <= theirs for ours, theirs in zip(job.resources, task.resources, strict=True))
+                fits = fits and not self._broken(core, job, task.agent_id) and not _counts(job)
+                fits = fits and task.agent_id not in self.failures.get((core.epoch, job.key), {})
                 if fits and job.app_key == task.app and _ahead(core, firing, shard, task):
-                    self._world.violation(f"13: {task.id} starts before shard {item} of {firing.id}: {shard}")
+                    if all(dict(task.slots).get(key, 0) >= number for key, number in slots_of(job)):
+                        self._world.violation(f"13: {task.id} starts before shard {item} of {firing.id}: {shard}")
+                    elif key := self._takes_kept_slots(core, before, job, task):
+                        self._world.violation(f"28: {task.id} takes slots of {key} before shard {item} of {firing.id}")
+
+    def _together(self, core: SimCore, before: Before, tasks: Sequence[Task]) -> None:
+        """The first tasks of a run with gang start leave no shard of the run behind."""
+        for firing_id in {task.firing_id for task in tasks if not task.placeholder}:
+            firing, known = core.firings[firing_id], before.firings.get(firing_id)
+            job = core.jobs.get(firing.job)
+            if job is None or not job.gang_start or (known is not None and _has_started(known)):
+                continue
+            if _has_started(firing):
+                self._world.history.happened["start of a gang"] += 1
+                if left := [item for item, shard in enumerate(firing.work) if shard.state is ShardState.WAITING]:
+                    self._world.violation(f"35: {firing_id} starts without its shards {left}: {_brief(firing.work)}")
+
+    def _in_time(self, core: SimCore, before: Before, task: Task, at: int) -> None:
+        """The first shard of a run starts within the deadline of its job."""
+        job, firing = core.jobs.get(task.job), before.firings.get(task.firing_id, core.firings.get(task.firing_id))
+        if job is None or firing is None or task.placeholder or firing.terms.backfill or firing.terms.retried:
+            return
+        begun = any(shard.attempt or shard.state is not ShardState.WAITING for shard in firing.chosen)
+        if job.start_deadline_ms and not begun and at > firing.fire_ms + job.start_deadline_ms:
+            late = at - firing.fire_ms
+            self._world.violation(f"30: {task.id} starts {late} ms after its fire time, and its job allows less")
+
+    def _in_their_places(self, core: SimCore, tasks: Sequence[Task], at: int) -> None:
+        """The agent of a new task meets all constraints. The test knows the zone of a host without an offer."""
+        for task in tasks:
+            if not task.placeholder and EXCLUSIVE in core.jobs[task.job].constraints:
+                self.exclusive.add(task.id)
+            self._keeps_apart(core, task)
+            self._keeps_near(core, task)
+            self._keeps_away(core, task, at)
+            if broken := self._broken(core, core.jobs.get(task.job) or core.apps[task.app], task.agent_id):
+                self._world.violation(f"24: {task.id} starts on an agent that fails {broken}")
+
+    def _keeps_apart(self, core: SimCore, task: Task) -> None:
+        """With a new task, at most as many live tasks of its job are on one agent or in one zone as the job says."""
+        job = core.jobs.get(task.job)
+        zones = {host.agent.agent_id: host.zone for host in self._world.cluster.hosts}
+        for text in job.constraints if job is not None and not task.placeholder else ():
+            if not text.startswith("at most"):
+                continue
+            number, by_zone = int(text.split()[2]), text.endswith("zone")
+            place = zones.get(task.agent_id) if by_zone else task.agent_id
+            agents = [one.agent_id for one in core.tasks.values() if one.job == task.job]
+            found = sum((zones.get(agent) if by_zone else agent) == place for agent in agents)
+            self._world.history.happened["launch with a rule"] += 1
+            if place is not None and found > number:
+                self._world.violation(f"25: {task.id} is number {found} in {place}, allowed is {text}")
+
+    def _keeps_near(self, core: SimCore, task: Task) -> None:
+        """A new task starts in a zone in which a live task of the other job is."""
+        target = _neighbour(core.jobs.get(task.job)) if not task.placeholder else ""
+        if not target:
+            return
+        zones = {host.agent.agent_id: host.zone for host in self._world.cluster.hosts}
+        found = {zones.get(one.agent_id) for one in core.tasks.values() if one.job == target}
+        self._world.history.happened["launch near another job"] += 1
+        if zones.get(task.agent_id) not in found | {None} and None not in found:
+            self._world.violation(f"26: {task.id} starts in {zones[task.agent_id]}, {target} runs in {found}")
+
+    def _keeps_away(self, core: SimCore, task: Task, at: int) -> None:
+        """A job avoids an agent on which it has failed three times in a row, if a large agent is left for it.
+
+        Only failures that the job itself reported count here. The leader may count further ones.
+        """
+        job, known = core.jobs.get(task.job), self.failures.get((core.epoch, task.job), {})
+        times = known.get(task.agent_id, [])
+        # A failure that is followed by none for long is forgotten.
+        long = (n for n in range(len(times) - 1, 0, -1) if times[n] - times[n - 1] >= core.policy.avoid_ms)
+        times = times[next(long, 0) :]
+        if job is None or len(times) < job.avoid_after or at - times[-1] >= core.policy.avoid_ms or self._world.jumps:
+            return
+        hosts = {host.agent.agent_id for host in self._world.cluster.hosts if not host.dead and host.cpus >= 2}
+        left = [
+            agent.id for agent in core.cluster.agents.values()
+            if agent.id in hosts - known.keys() - core.cluster.cordoned and agent.seen_ms and not agent.lost
+            and core.cluster.whole(agent).cpus >= 1_000  # a new leader may have been offered only a part of it
+            and not self._broken(core, job, agent.id)
+        ]  # fmt: skip
+        self._world.history.happened["launch after failures"] += 1
+        if left and len(known) < _MANY_AGENTS:
+            self._world.violation(f"27: {task.id} starts, and its job has failed there at {times}, left are {left}")
+
+    def _note_failure(self, core: SimCore, task: Task, at: int) -> None:
+        ends, job = self._world.truth.reported.get(task.id, set()), core.jobs.get(task.job)
+        known = self.failures.setdefault((core.epoch, task.job), {})
+        if ends == {"TASK_FINISHED"} or job is None:
+            known.pop(task.agent_id, None)
+        elif ends == {"TASK_FAILED"} and self._world.truth.end_of(task.id) == "TASK_FAILED" and not task.kill_ms:
+            known.setdefault(task.agent_id, []).append(at)
+        else:
+            known.setdefault(task.agent_id, [])  # the leader may count it
+
+    def _broken(self, core: SimCore, of: App | Job, agent_id: str) -> list[str]:
+        """The constraints of a job and its app, or of an app alone, that an agent fails."""
+        app = core.apps.get(of.app_key) if isinstance(of, Job) else None
+        texts = (*of.constraints, *(app.constraints if app is not None else ()))
+        texts = tuple(text for text in texts if not text.startswith(_RULES))
+        host = next((one for one in self._world.cluster.hosts if one.agent.agent_id == agent_id), None)
+        if host is None or not texts:
+            return []
+        self._world.history.happened["launch with constraints"] += 1
+        return [text for text in texts if not _meets(host.agent.settings.hostname, host.zone, text)]
+
+    def _within_quotas(self, core: SimCore, before: Before, tasks: Sequence[Task]) -> None:
+        """A team uses at most its quota of everything that its new tasks and executors need."""
+        new = [executor for key, executor in core.executors.items() if key not in before.executors]
+        for team in {team_of_task(task) for task in tasks} & core._state.teams.keys():
+            quota, found = core._state.teams[team].quota, [task for task in tasks if team_of_task(task) == team]
+            used, needed = used_by(core.tasks.values(), core.executors.values(), team), used_by(found, new, team)
+            rows = [
+                (name, getattr(used, name), getattr(quota, name), getattr(needed, name)) for name in ("cpus", "mem")
+            ]
+            started = sum(not task.placeholder for task in found)
+            rows.append(("shards", attempts_of(core.tasks.values(), team), quota.shards, started))
+            over = [(name, amount, limit) for name, amount, limit, need in rows if need and amount > (limit or amount)]
+            if over:
+                self._world.violation(f"21: {[task.id for task in found]} start, and {team} uses {over}")
+            self._world.history.happened["launch with a quota"] += 1
+
+    def _within_pools(self, core: SimCore, tasks: Sequence[Task]) -> None:
+        """The slots that all jobs named for their tasks when these started are no more than there are."""
+        for task in tasks:
+            self.slots[task.id] = slots_of(core.jobs[task.job]) if not task.placeholder else ()
+        for key in {key for task in tasks for key, _ in self.slots[task.id]}:
+            used = sum(dict(self.slots.get(task_id, ())).get(key, 0) for task_id in core.tasks)
+            if used > core.pools[key].slots:
+                names = [task.id for task in tasks if key in dict(self.slots[task.id])]
+                self._world.violation(
+                    f"28: {names} start, and {used} of {core.pools[key].slots} slots of {key} are taken"
+                )
+            self._world.history.happened["launch with slots of a pool"] += 1
+
+    def _takes_kept_slots(self, core: SimCore, before: Before, job: Job, task: Task) -> str:
+        """The pool of which a task takes slots, although it had too few for a shard of a job ahead of it; or ""."""
+        wanted = slots_of(job)
+        residents = [self.slots.get(task.id, ()) for task in before.tasks.values() if task.revision]
+        if team_of(job.key) in core._state.teams or any(
+            number > core.pools.get(key, Pool(0)).slots - sum(dict(slots).get(key, 0) for slots in residents)
+            for key, number in wanted
+        ):
+            return ""  # the quota may hold the shard, or it may never get its slots
+        used = {key: sum(dict(self.slots.get(one, ())).get(key, 0) for one in before.tasks) for key, _ in wanted}
+        if any(number == 1 and used[key] >= core.pools[key].slots for key, number in wanted):
+            return ""  # while one of its pools is full, it keeps no slots of the others
+        for key, number in wanted:
+            if key in dict(task.slots) and used[key] + number > core.pools[key].slots:
+                return key
+        return ""
 
     def task_ended(self, core: SimCore, task: Task, at: int) -> None:
         """A shard that ended without being asked to waits before it is tried again."""
+        self._note_failure(core, task, at)
         job, firing = core.jobs.get(task.job), core.firings.get(task.firing_id)
         if job is None or firing is None or task.id in self._world.operators.killed:
             return
@@ -756,9 +1125,9 @@ class Promise:
         if len(body) > LARGEST_CALL:
             self._world.violation(f"14: a call of {len(body)} bytes: {body[:200]!r}")
 
-    def refusal_heard(self, event: SendFailed) -> None:
-        """A leader learns that a call was refused for its size."""
-        if isinstance(event.call, Accept):
+    def refusal_heard(self, event: SendFailed, epoch: int) -> None:
+        """The leader of an epoch learns that a call was refused for its size. A superseded one can store nothing."""
+        if isinstance(event.call, Accept) and epoch == self._world.server.epoch:
             self._oversized |= {launch.task_id for launch in event.call.launches}
 
     # ---- processes -------------------------------------------------------------------------------------------
@@ -776,7 +1145,7 @@ class Promise:
             self._world.violation(f"14: a record cannot be stored: {process.leader.faults[0]}")
 
     def restored(self, process: Process) -> None:
-        self._oversized.clear()  # this leader has not heard of the refusals: the tasks are lost, for all that it knows
+        self._oversized.clear()  # this leader has not heard of the refusals: it takes the tasks for lost
         self.turned(process)
         if process.leader.epoch == self._world.server.epoch:  # a superseded leader need not know the latest records
             self.as_stored(process)
@@ -798,10 +1167,17 @@ class Promise:
         """The first thing that still has to end or to run, or ""."""
         core = process.core
         for firing in core.firings.values():
+            target = _neighbour(core.jobs.get(firing.job))
+            if target and not any(task.job == target for task in core.tasks.values()):
+                continue  # it waits for the other job
+            if not self._has_an_empty_agent(core, firing.job):
+                continue  # the other jobs, such as residents, leave no agent to it
             if firing.cause is not Cause.DAEMON and not firing.ended_ms and firing.fire_ms <= due_until:
                 return f"{firing.id} has not ended: {_brief(firing.shards)}: {self._why(process, firing.job)}"
         if late := [key for key, since in self._untold.items() if self._world.now - since > _TOLD_WITHIN_MS]:
             return f"20: nobody was told of {late}"
+        if waits := self._without_delay(core):
+            return waits
         if stuck := [name for name in core.backfills if core._backfills._may_start(name)]:
             return f"the backfills of {stuck} do not go on"
         for job in core.jobs.values():
@@ -842,6 +1218,28 @@ class Promise:
                 return f"{to_end} run on, although their kill was answered as stored"
         return ""
 
+    def _has_an_empty_agent(self, core: SimCore, job: str) -> bool:
+        """Whether an exclusive job may have an agent without shards. True for other jobs."""
+        found = core.jobs.get(job)
+        if found is None or EXCLUSIVE not in found.constraints:
+            return True
+        busy = {task.agent_id for task in core.tasks.values() if not task.placeholder}
+        return any(host.agent.agent_id not in busy for host in self._world.cluster.hosts if host.cpus >= 2)
+
+    def _without_delay(self, core: SimCore) -> str:
+        """The first job whose next run after the end of a run is not due within the delay, or "".
+
+        A blackout or an excluded day may postpone this run.
+        """
+        now = self._world.clock()
+        for job in core.jobs.values():
+            if not job.delay_ms or job.pauses_by_itself or not core.enabled(job.key) or core.paused(job.key):
+                continue
+            due, waits = core.due.get(job.key), core.job_states[job.key].after_ms
+            if waits and not core.queue.unfinished(job.key) and (due is None or due > now + job.delay_ms + 1_000):
+                return f"33: {job.key} is due at {due}, its last run ended {job.delay_ms} ms before {waits}"
+        return ""
+
     def silent(self, process: Process) -> list[str]:
         """The enabled jobs that do not fire for days. Only a scheduler that starts with a wrong clock makes them so."""
         core, latest = process.core, self._world.clock() + _LONGEST_SILENCE_MS
@@ -850,6 +1248,7 @@ class Promise:
             for job in core.jobs.values()
             if job.kind is not JobKind.DAEMON and core.enabled(job.key)
             and core.job_states[job.key].considered_ms > latest
+            and not (job.fires_after_runs_only and core.job_states[job.key].after_ms)
         ]  # fmt: skip
         if found and not self._world.extremes.misled:
             self._world.violation(f"6: {found} do not fire for days, because the clock was ahead for seconds")
@@ -902,9 +1301,27 @@ class Promise:
             "executors": list(core.executors), "claims": claims, "holds": holds,
             "matcher": core.cluster.matcher.claims(), "queue": len(core.queue), "states": core.job_states,
             "disabled": core.disabled_apps, **core.indexes(),
-            "store": [key for key in self._world.server.entries if key[0] not in _LASTING and key[0] != Kind.ALERT],
+            "store": [key for key in self._world.server.entries if not _LASTING & {key, key[0]}],
         }  # fmt: skip
         return ", ".join(f"{name}: {left}" for name, left in indexes.items() if left)
+
+
+def _counts(job: Job) -> bool:
+    """Whether rules about other shards of a job decide where it runs."""
+    return any(text.startswith(_RULES) for text in job.constraints)
+
+
+def _neighbour(job: Job | None) -> str:
+    """The key of the job near which a job must run, or ""."""
+    texts = [text for text in job.constraints if text.startswith("near ")] if job is not None else []
+    return key_of(job.team, texts[0].split()[1]) if job is not None and texts else ""
+
+
+def _meets(hostname: str, zone: str, constraint: str) -> bool:
+    """Whether a host meets a constraint of the operators. This is independent of the product's own parser."""
+    attribute, operator, values = constraint.split(" ", 2)
+    listed = {"zone": zone, "host": hostname}[attribute] in values.split(", ")
+    return listed != (operator == "!=")
 
 
 def _is_full(core: SimCore, accept: Accept) -> bool:
@@ -922,6 +1339,8 @@ def _waiting(core: SimCore, before: dict[str, Firing], at: int) -> Iterator[tupl
             continue
         if firing.stepped or firing.id not in core.firings or core.paused(job.key):
             continue
+        if job.gang_start and not _has_started(firing):
+            continue  # all of its shards need room; promise 35 is about these
         if firings[job.key] > 1 and not any(shard.state is ShardState.ACTIVE for shard in firing.shards):
             continue
         for item, shard in enumerate(firing.shards):
@@ -932,9 +1351,8 @@ def _waiting(core: SimCore, before: dict[str, Firing], at: int) -> Iterator[tupl
 
 def _ahead(core: SimCore, firing: Firing, shard: Shard, task: Task) -> bool:
     """True if a waiting shard was ahead of a task in the queue."""
-    first = Execution.READY
-    ours = shard.execution is first, -_priority(core, firing)
-    theirs = task.execution is first, -_priority(core, core.firings[task.firing_id])
+    ours = rank(core, firing, shard.execution)
+    theirs = rank(core, core.firings[task.firing_id], task.execution)
     if ours != theirs or firing.id == task.firing_id:
         return ours < theirs
     # Loaded firings are older than all others; their own order is unknown.
@@ -945,11 +1363,9 @@ def _ahead(core: SimCore, firing: Firing, shard: Shard, task: Task) -> bool:
     return firing.id not in known or known.index(firing.id) < known.index(task.firing_id)
 
 
-def _priority(core: SimCore, firing: Firing) -> int:
-    if firing.terms.backfill:
-        return -MAX_PRIORITY - 1
-    given = firing.terms.priority
-    return core.jobs[firing.job].priority if given is None else given
+def _has_started(firing: Firing) -> bool:
+    """Whether a shard of a run may have started, by any leader."""
+    return any(shard.attempt or shard.execution is not Execution.READY for shard in firing.work)
 
 
 def _brief(shards: Shards) -> str:
@@ -963,5 +1379,27 @@ def _task(entries: Entries, key: str) -> Task | None:
     return task
 
 
+def _days(entries: Entries, key: str) -> Days:
+    """The days of a stored calendar."""
+    found = records.decode(Kind.CALENDAR, key, entries[Kind.CALENDAR, key])
+    assert isinstance(found, Calendar)
+    return parse_days(found.days)
+
+
 def _dirty(core: Any) -> set[str]:
     return {key for kind, key in core._state.write_set if kind is Kind.TASK}
+
+
+def _is_due(job: Job, instant: int) -> bool:
+    """Whether a job of the simulator has a fire time at an instant. Reads its texts without the product's parser."""
+
+    def ms(text: str) -> int:
+        return int(datetime.fromisoformat(f"{text}+00:00").timestamp()) * 1_000
+
+    if any(ms(begin) <= instant < ms(end) for begin, _, end in (text.partition("/") for text in job.blackouts)):
+        return False
+    if job.schedule().next_after(instant - 1) == instant:
+        return True
+    every = [int(text[len("@every ") : -1]) * 1_000 for text in job.triggers if text.startswith("@every")]
+    at = [ms(text.removeprefix("@at ")) for text in job.triggers if text.startswith("@at")]
+    return instant in at or any(instant % period == 0 for period in every)

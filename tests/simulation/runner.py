@@ -18,7 +18,7 @@ from .world import History, play
 
 @dataclass(slots=True)
 class Summary:
-    """Totals over many histories."""
+    """Totals over many histories. `happened`: how often; `met`: in how many histories."""
 
     histories: int = 0
     steps: int = 0
@@ -26,6 +26,7 @@ class Summary:
     failed: list[int] = field(default_factory=list)
     hit: Counter[str] = field(default_factory=Counter)
     happened: Counter[str] = field(default_factory=Counter)
+    met: Counter[str] = field(default_factory=Counter)
     overlaps: list[str] = field(default_factory=list)
     slowest_ms: int = 0
     hash: str = ""
@@ -36,6 +37,7 @@ class Summary:
         self.fewest_steps = min(self.fewest_steps, history.steps)
         self.hit += history.hit
         self.happened += history.happened
+        self.met.update(history.happened.keys())
         self.overlaps += [f"seed {history.plan.seed}: {one}" for one in history.overlaps]
         self.slowest_ms = max(self.slowest_ms, history.settled_ms)
         self.hash = hashlib.sha256((self.hash + history.hash).encode()).hexdigest()[:16]
@@ -72,6 +74,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
     parser.add_argument("--seeds", type=int, default=300, help="how many histories")
     parser.add_argument("--seed", type=int, default=0, help="the first seed")
+    parser.add_argument("--step", type=int, default=1, help="play each STEP-th seed, such as 7 for all with teams")
     parser.add_argument("--replay", action="store_true", help="play one seed and print all of it")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--stop", action="store_true", help="stop at the first failure, and do not shrink it")
@@ -79,7 +82,7 @@ def main() -> int:
     if asked.replay:
         return _replay(asked.seed)
     began = time.monotonic()
-    summary = run_all(range(asked.seed, asked.seed + asked.seeds), asked.processes, asked.stop)
+    summary = run_all(range(asked.seed, asked.seed + asked.seeds * asked.step, asked.step), asked.processes, asked.stop)
     _report(summary, time.monotonic() - began)
     if asked.stop and summary.failed:
         print(f"seed {summary.failed[0]}: {run(summary.failed[0]).violations[0]}")
@@ -100,6 +103,7 @@ def _report(summary: Summary, seconds: float) -> None:
         f"{summary.histories} histories, {summary.steps} steps (the shortest {summary.fewest_steps}), {seconds:.0f} s"
     )
     print(f"{sum(summary.happened.values())} faults and calls: {dict(summary.happened.most_common())}")
+    print(f"histories in which it happened: {dict(summary.met.most_common())}")
     missed = [point for point in ALL_POINTS if not summary.hit[point]]
     print(f"{len(ALL_POINTS) - len(missed)} of {len(ALL_POINTS)} points of crash or pause hit; not: {missed}")
     print(f"{len(summary.overlaps)} overlaps that a policy explains, such as {summary.overlaps[:3]}")

@@ -43,16 +43,19 @@ from jobcloud.server.records import Restored
 from .etcd import SimEtcdStore
 from .extremes import ACCEPT_BYTES, ACCEPT_TASKS, RECORD_BYTES
 from .plan import MAX_ENDED_SHARDS
+from .promise import Before
 from .zookeeper import SimZooKeeperStore
 
 if TYPE_CHECKING:
     from .world import World
 
+AVOID_MS = 6_000  # so that a job waits less than the time that it has after the faults
 POLICY = Policy(
     Artifacts("http://artifacts", "e" * 64, "executor.zip", "exec python3 executor.zip"),
     offer_hold_ms=2_000, decline_refuse_ms=2_000, max_waiting=8, history=20, max_ended_shards=MAX_ENDED_SHARDS,
     reconcile_interval_ms=30_000, reconcile_max_ms=8_000, launch_answer_ms=3_000, kill_again_ms=3_000,
-    sweep_ms=10_000, timeout_grace_ms=4_000, kill_timeout_ms=6_000, drain_lead_ms=6_000, drain_refuse_ms=3_000,
+    avoid_ms=AVOID_MS, sweep_ms=10_000, timeout_grace_ms=4_000, kill_timeout_ms=6_000, drain_lead_ms=6_000,
+    drain_refuse_ms=3_000, gang_age_ms=1_500, gang_hold_ms=4_000,
 )  # fmt: skip
 _ALERTING: dict[str, Any] = {
     "alert_channels": (AlertChannel("ops"),), "alert_wait_ms": 200, "alert_interval_ms": 500,
@@ -144,16 +147,16 @@ class SimCore(Scheduler):
     loaded: frozenset[str] = frozenset()  # the firings loaded at the start
 
     def handle(self, event: Event) -> list[Effect]:
-        firings = dict(self.firings) if isinstance(event, Tick) else {}
+        before = Before(self) if isinstance(event, Tick) else None
         task = self.tasks.get(event.status.task_id) if isinstance(event, StatusReceived) else None
         effects = super().handle(event)
         if isinstance(event, StatusReceived):
             self.process.world.truth.heard(event.status)
         elif isinstance(event, SendFailed) and event.too_large:
-            self.process.world.promise.refusal_heard(event)
+            self.process.world.promise.refusal_heard(event, self.epoch)
         self.process.world.note(f"{self.process.name} {event!r}"[:300])
-        if firings:
-            self.process.world.promise.launched(self, firings, effects, event.at)
+        if before is not None and before.firings:
+            self.process.world.promise.launched(self, before, effects, event.at)
         elif task is not None and task.id not in self.tasks:
             self.process.world.promise.task_ended(self, task, event.at)
         self.process.point(f"decided {type(event).__name__}")
@@ -250,7 +253,7 @@ class SimDriver:
     def __init__(self, process: Process) -> None:
         self.process = process
         self.world = process.world
-        self.real = MesosDriver(replace(_MESOS, roles=process.world.plan.roles), now_ms=process.clock.now_ms)
+        self.real = MesosDriver(replace(_MESOS, roles=process.world.plan.subscribed), now_ms=process.clock.now_ms)
         self.hardened: HardenedDriver = self.real._driver
         self.stopped = False
         self._attempting = self._calling = False
@@ -570,7 +573,11 @@ class Process:
         matcher: Any = WatchedMatcher
         alerting = _ALERTING if self.world.promise.alerting else {}
         policy = EXTREME_POLICY if self.world.plan.extreme else POLICY
-        policy = replace(policy, artifacts=replace(POLICY.artifacts, base_url=f"http://leader-{epoch}"), **alerting)
+        artifacts, roles = (
+            replace(POLICY.artifacts, base_url=f"http://leader-{epoch}"),
+            dict(self.world.plan.team_roles),
+        )
+        policy = replace(policy, artifacts=artifacts, roles=self.world.plan.roles, team_roles=roles, **alerting)
         try:
             core = SimCore(policy, restored, epoch, at, matcher)
         except Exception as error:

@@ -7,7 +7,7 @@ import heapq
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,13 @@ import structlog
 
 from jobcloud import model
 from jobcloud.adapters.memory import MemoryServer
+from jobcloud.model import EVERY_TEAM
 from jobcloud.server import epochs
 
 from . import etcd, zookeeper
-from .cluster import Cluster, Host
+from .cluster import ZONES, Cluster, Host
 from .extremes import LIMITS, Extremes, Limits
-from .operators import Operators
+from .operators import BEFORE_EXPECTED_MS, ROOMY, Operators
 from .plan import ALL_POINTS, EXTREME_KINDS, START, Fault, Plan
 from .promise import Promise, Truth
 from .schedulers import Process
@@ -41,7 +42,8 @@ _OCCASIONS = frozenset(
 )  # fmt: skip
 _OPERATORS = frozenset({"put_app", "put_job", "remove_job", "remove_app", "app_mark", "job_mark", "trigger", "update",
                                                 "kill_task", "drain", "forget", "retry", "cancel",
-                        "pause_mark", "backfill", "ad_hoc", "silence"})  # fmt: skip
+                        "pause_mark", "backfill", "ad_hoc", "silence", "quota", "burst", "access", "pool",
+                        "contest"})  # fmt: skip
 
 
 class Stuck(Exception):
@@ -67,7 +69,7 @@ class World:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.now = START
-        self.wall = 0  # offset of the schedulers' clocks in ms
+        self.wall = BEFORE_EXPECTED_MS if plan.expected else 0  # offset of the schedulers' clocks in ms
         self.suspended = 0  # for how long their machines were suspended
         self.dice = random.Random(f"world {plan.seed}")
         self.server = MemoryServer()  # the durable state, also the expected one if ZooKeeper or etcd holds it
@@ -326,7 +328,9 @@ class World:
             self.later(fault.at, self.strike, fault)
         self.start_process()
         self.operators.set_up(self.plan.jobs, wide=self.plan.extreme)
-        self.run_until(START + self.plan.length_ms)
+        # A fault that leads to the point of a crash may come a little later than the end of the plan.
+        last_ms = max((fault.at for fault in self.plan.faults), default=0)
+        self.run_until(START + max(self.plan.length_ms, last_ms))
         while self.history.steps < FEWEST_STEPS:
             self.run_until(self.now + 500)
         self._heal()
@@ -336,7 +340,10 @@ class World:
         self.history.settled_ms = self._until(lambda p: self.promise.unsettled(p, due_until), SETTLE_MS, "6: ")
         for app in self.operators.apps:
             self._remove(app)
+        self._remove_calendars()
+        self._end_silences()
         self._until(self.promise.unrest, REST_MS, "3: at rest ")
+        self._remove_teams()
         self._rest_a_day()
         if self.plan.zookeeper:
             self.promise.loaded(zookeeper.read_as_it_is(self))
@@ -361,14 +368,51 @@ class World:
                 self.cluster.join(host)
         if sum(host.cpus for host in self.cluster.hosts) < ENOUGH_CPUS:
             self.cluster.add_host(2)
+        for zone in ZONES if self.plan.places else ():
+            if sum(host.cpus for host in self.cluster.hosts if host.zone == zone) < ENOUGH_CPUS:
+                self.cluster.add_host(ENOUGH_CPUS, zone)
         for executor in self._executors():
             if executor.hung:
                 executor.die(9)
         self.cluster.end_maintenance()
         self.start_if_none()
 
+    def _remove_calendars(self) -> None:
+        """Remove the calendars, which no job names now."""
+        self.operators.calendars_removed = True
+        self._clear("calendars", lambda leader: leader.core.calendars, self.operators.remove_calendar)
+
+    def _end_silences(self) -> None:
+        """End the silences that were made while the clock was ahead. The others end by themselves."""
+
+        def long(leader: Process) -> list[str]:
+            silences = leader.core.silences
+            return [key for key, silence in silences.items() if silence.until_ms > self.clock() + _DAY_MS]
+
+        self._clear("silences", long, self.operators.end_silence)
+
+    def _remove_teams(self) -> None:
+        """Remove the teams, which have no apps now."""
+
+        def teams(leader: Process) -> list[str]:
+            return sorted(leader.core.directory.teams.keys() - {EVERY_TEAM})
+
+        self._clear("teams", teams, self.operators.remove_team)
+
+    def _clear(self, what: str, left: Callable[[Process], Iterable[str]], remove: Callable[[str], None]) -> None:
+        """Remove what is `left` until a leader has none of it and all operators have their answers."""
+        for _ in range(60):
+            leader = self.leader()
+            keys = list(left(leader)) if leader is not None else []
+            if leader is not None and not (keys or self.operators.waiting):
+                return
+            for key in keys:
+                remove(key)
+            self.run_until(self.now + 500)
+        self.violation(f"6: {what} cannot be removed")
+
     def _give_back(self) -> None:
-        """End all drains and pauses. A dead agent stays drained, as on Mesos, without effect."""
+        """End all drains, pauses and quotas. A dead agent stays drained, as on Mesos, without effect."""
         master = self.cluster.master
         for turn in range(60):
             leader = self.leader()
@@ -379,8 +423,15 @@ class World:
                     # Mesos kills the tasks of a drained agent only once. If that message was lost, remove the machine.
                     self.cluster.replace_host(host)
             pauses = list(leader.core.pauses) if leader is not None else []
-            if leader is not None and not (leader.core.drains or pauses or drained or self.operators.waiting):
+            rights = self.operators.rights(leader) if leader is not None else []
+            pools = self.operators.narrow_pools(leader) if leader is not None else []
+            left = [*rights, *pools, *pauses, *drained]
+            if leader is not None and not (leader.core.drains or left or self.operators.waiting):
                 return
+            for key in pools:
+                self.operators.put_pool(key, ROOMY)
+            for kind, key in rights:
+                self.operators.remove_right(kind, key)
             for key in pauses:
                 self.operators.resume(key)
             for agent_id in leader.core.drains if leader is not None else ():

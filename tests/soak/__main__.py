@@ -52,11 +52,13 @@ class Times:
     work: int = 50  # of a shard of a TRANSIENT job
     pause: tuple[float, float] = (5, 15)  # between faults
     measured: int = 25  # measurement of the load
-    max_drain: int = 300  # wait after the last fault for due shards: on a slow machine they are late, not lost
+    # After the last fault, due shards are awaited as long as some end: on a slow machine they are late, not lost.
+    max_drain: int = 2_400
+    max_pause: int = 120  # between two ends
     wide: tuple[int, ...] = (40,)  # the seconds of a minute at which the wide job fires
 
 
-BRIEF = Times(20, (1, 3), 8, 120, (20, 50))
+BRIEF = Times(20, (1, 3), 8, 120, 60, (20, 50))
 
 
 class Soak:
@@ -220,11 +222,15 @@ class Soak:
         (self.folder / "faults.json").write_text(json.dumps(self.faults))
 
     def wait_for_due_work(self, span: tuple[float, float]) -> None:
-        """Wait until the shards that were due in the span have ended."""
+        """Wait until the shards that were due in the span have ended, or until none of them ends any more."""
         self.plan(span, (0, 0))
-        deadline = time.monotonic() + self.times.max_drain
-        while checker.unfinished(self.folder) and time.monotonic() < deadline:
+        last = time.monotonic() + self.times.max_drain
+        left, pause_ends = checker.unfinished(self.folder), time.monotonic() + self.times.max_pause
+        while left and time.monotonic() < min(last, pause_ends):
             time.sleep(3)
+            before, left = left, checker.unfinished(self.folder)
+            if left < before:
+                pause_ends = time.monotonic() + self.times.max_pause
 
     # ---- faults ----------------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 from tests.executor_kit import little_memory, living_in
+from tests.process_kit import paths_below
 from tests.whole_kit import Product, arguments_of, processes_with, until
 
 from jobcloud.client.apps import add_app
@@ -166,8 +167,10 @@ class Site:
         """The sandbox of the newest executor of an app."""
 
         def newest() -> Path | None:
-            found = [path.parent for path in self.work.rglob(bundle.FILE_NAME) if f"/{app}@-@" in str(path)]
-            return max(found, key=lambda path: path.stat().st_ctime_ns, default=None)
+            found = [
+                path for path in paths_below(self.work) if path.name == bundle.FILE_NAME and f"/{app}@-@" in str(path)
+            ]
+            return max((path.parent for path in found), key=lambda path: path.stat().st_ctime_ns, default=None)
 
         return until(newest, f"a sandbox of {app}").resolve()
 

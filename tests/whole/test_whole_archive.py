@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.archive_kit import new_bucket, running_s3
+from tests.process_kit import paths_below
 from tests.whole_kit import Product, processes_with, scheduler_of, until
 
 pytestmark = pytest.mark.dev_cluster
@@ -35,7 +36,7 @@ def dev(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Product]:
 
 def remove_sandboxes(dev: Product) -> int:
     """Remove the folders of all tasks on the agents, as a restart of an executor or Mesos' garbage collection does."""
-    folders = [path for path in dev.folder.rglob("tasks") if "executors" in path.parts and path.is_dir()]
+    folders = [path for path in paths_below(dev.folder) if path.name == "tasks" and "executors" in path.parts]
     for folder in folders:
         shutil.rmtree(folder)
     return len(folders)

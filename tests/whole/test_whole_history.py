@@ -40,4 +40,10 @@ def test_history_has_every_ended_run_although_the_scheduler_was_killed(dev: Prod
     assert {past(dev, "runs")[run] for run in ended} == {"FINISHED"}
     assert "sales" in dev.run("statistics", "sales")
     assert len(dev.json("history", "runs", "sales", "--limit", "3")) == 3
+    # Three schedulers have led, some of them perhaps in the same minute.
+    steps = dev.json("statistics", "--by", "minute")["steps"]
+    samples = [step["sampled"] for step in steps if step["sampled"]]
+    assert {sample["samples"] for sample in samples} == {1}
+    assert all(sample["cluster"] is not None for sample in samples)
+    assert sum(step["attempts"]["succeeded"] for step in steps if step["attempts"]) >= len(ended)
     assert dev.get("health")["warnings"] == []

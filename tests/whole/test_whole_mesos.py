@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
 import os
 import signal
@@ -12,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.whole_kit import DEMO, Product, attempts, until
+from tests.whole_kit import ROOT, Product, add_demo, attempts, until
 
 from jobcloud.dev.tcp_ports import free_port
 
@@ -62,14 +64,6 @@ def serve(product: Product, master: str) -> subprocess.Popen[bytes]:
     process = product.start("scheduler", "--mesos", master, "--data", str(product.data), "--port", str(product.port))
     until(product.healthy, "a healthy server")
     return process
-
-
-def add_demo(product: Product, output: Path) -> None:
-    app = product.folder / "demo"
-    subprocess.run(["cp", "-r", str(DEMO), str(app)], check=True)
-    manifest = app / "jobcloud.toml"
-    manifest.write_text(manifest.read_text().replace("/tmp/jobcloud-demo", str(output)))
-    product.run("app", "add", str(app))
 
 
 def test_demo_survives_kill_stop_and_teardown_on_mesos(product: Product, master: str, tmp_path: Path) -> None:
@@ -173,3 +167,32 @@ def test_warm_executors_on_each_agent_survive_scheduler_and_end_when_disabled(
     assert placeholders() == kept
     product.run("app", "disable", "demo")
     until(lambda: not placeholders(), "the end of the warm executors")
+
+
+def test_jobs_get_their_secrets_and_mesos_shows_neither_values_nor_tokens(
+    product: Product, master: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    source = tmp_path / "secrets"
+    (source / "default").mkdir(parents=True)
+    for name in ("signing-key", "db-password", "client-key"):
+        (file := source / "default" / name).write_text(f"c4n4ry-{name}\n")
+        file.chmod(0o600)
+    product.environ["JOBCLOUD_SECRETS_DIRECTORY"] = str(source)
+    serve(product, master)
+    product.run("app", "add", str(ROOT / "examples" / "secrets"))
+    for job in ("sign", "connect"):
+        product.run("job", "trigger", job)
+        run = until(lambda job=job: product.runs(job), f"a finished run of {job}")[0]  # type: ignore[misc]
+        attempt = product.get(f"runs/{run['id']}/shards/0/attempts")["items"][0]
+        if job == "sign":
+            signed = hmac.new(b"c4n4ry-signing-key", b"hello", hashlib.sha256).hexdigest()
+            assert attempt["result"] == {"signature": signed}
+        else:
+            assert "key of 18 bytes with mode 600" in product.run("logs", attempt["taskId"])
+    seen = json.dumps(state(master))
+    files = (path for folder in tmp_path_factory.getbasetemp().glob("mesos*") for path in folder.rglob("*"))
+    contents = ((str(path), path.read_bytes()) for path in files if path.is_file() and not path.is_symlink())
+    found = [name for name, content in contents if b"c4n4ry" in content or b"jcx1." in content]
+    assert found == []
+    assert "c4n4ry" not in seen
+    assert "jcx1." not in seen

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from tests.metrics_kit import OPENMETRICS, Samples
-from tests.whole.test_whole_pair import Pair, add_demo, check_leader
-from tests.whole_kit import Product, until
+from tests.pair_kit import Pair, check_leader
+from tests.whole_kit import Product, add_demo, until
 
 from jobcloud.dev.cluster import DevCluster
 from jobcloud.server.metrics.catalogue import FAMILIES

@@ -4,83 +4,20 @@ from __future__ import annotations
 
 import itertools
 import signal
-import subprocess
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+import httpx
 import pytest
 
 pytest.importorskip("kazoo", reason="the extra [server] is not installed")
 
-from tests.whole_kit import DEMO, Product, attempts, until
-
-from jobcloud.dev.cluster import DevCluster
+from tests.pair_kit import Pair, check_leader, paired, start_two
+from tests.whole_kit import add_demo, attempts, until
 
 pytestmark = pytest.mark.dev_cluster
-
-SESSION_S = 6  # long enough that a busy machine does not expire the session of a live leader
-
-# The setting of the place of the state in each store.
-_PLACE = {"zookeeper": "NAMESPACE", "etcd": "PREFIX"}
-
-
-class Pair:
-    """Schedulers that share state and packages, two or three. Each has its own API."""
-
-    def __init__(self, folder: Path, master: str, store: str, hosts: str) -> None:
-        self.products = [Product(self._folder(folder, name)) for name in ("a", "b", "c")]
-        self.processes: list[subprocess.Popen[bytes] | None] = [None, None, None]
-        for product in self.products:
-            product.data = folder / "data"
-            product.environ |= {
-                "JOBCLOUD_ARTIFACTS_PORT": "0",
-                f"JOBCLOUD_{store.upper()}_SESSION_TIMEOUT": f"{SESSION_S}s",
-                f"JOBCLOUD_{store.upper()}_{_PLACE[store]}": f"test/{folder.name.replace('.', '-')}",
-                # Of the same user, so the last one that started has written the context file with the token.
-                "JOBCLOUD_TOKEN": "t0ken-of-both",
-                "JOBCLOUD_HTTP_TOKEN_FILE": str(self._token(folder)),
-            }
-        self._where = ("--mesos", master, f"--{store}", hosts)
-
-    @staticmethod
-    def _folder(folder: Path, name: str) -> Path:
-        made = folder / name
-        made.mkdir()
-        return made
-
-    @staticmethod
-    def _token(folder: Path) -> Path:
-        path = folder / "token"
-        path.write_text("t0ken-of-both\n")
-        path.chmod(0o600)
-        return path
-
-    def start(self, number: int) -> None:
-        product = self.products[number]
-        self.processes[number] = product.start(
-            "scheduler", *self._where, "--data", str(product.data), "--port", str(product.port)
-        )
-
-    def send_signal(self, number: int, sent: signal.Signals) -> subprocess.Popen[bytes]:
-        process = self.processes[number]
-        assert process is not None
-        process.send_signal(sent)
-        return process
-
-    def call(self, number: int, path: str) -> tuple[int, Any]:
-        return self.products[number].call(path)
-
-    def leads(self, number: int) -> bool:
-        return self.products[number].leads()
-
-    def is_standby(self, number: int) -> bool:
-        return " leads" in str(self.call(number, "health")[1].get("problem", ""))
-
-    def finished_runs(self, number: int) -> int:
-        return len(self.products[number].runs("sales"))
 
 
 @pytest.fixture(
@@ -90,37 +27,13 @@ class Pair:
     ]
 )
 def pair(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pair]:
-    hosts = request.getfixturevalue(f"{request.param}_hosts")
-    with DevCluster(agents=2) as cluster:
-        made = Pair(tmp_path, cluster.master, request.param, hosts)
-        try:
-            yield made
-        finally:
-            for product in made.products:
-                product.end()
-
-
-def add_demo(product: Product, output: Path) -> None:
-    app = product.folder / "demo"
-    subprocess.run(["cp", "-r", str(DEMO), str(app)], check=True)
-    manifest = app / "jobcloud.toml"
-    manifest.write_text(manifest.read_text().replace("/tmp/jobcloud-demo", str(output)))
-    product.run("app", "add", str(app))
-
-
-def check_leader(pair: Pair, number: int) -> None:
-    """Wait until a scheduler leads and a further run finishes."""
-    until(lambda: pair.leads(number), f"scheduler {number} to lead")
-    before = pair.finished_runs(number)
-    until(lambda: pair.finished_runs(number) > before, "a run of the new leader")
+    with paired(tmp_path, request.param, request.getfixturevalue(f"{request.param}_hosts")) as found:
+        yield found
 
 
 def test_schedulers_take_over_from_each_other_without_loss(pair: Pair, tmp_path: Path) -> None:
     output = tmp_path / "output"
-    pair.start(0)
-    until(lambda: pair.leads(0), "a leader")
-    pair.start(1)
-    until(lambda: pair.is_standby(1), "a standby")
+    start_two(pair)
     add_demo(pair.products[0], output)
     check_leader(pair, 0)
     framework_id = pair.call(0, "cluster")[1]["frameworkId"]
@@ -180,7 +93,7 @@ def test_writes_through_a_standby_are_neither_lost_nor_repeated_when_the_leader_
                 status, found = standby.call(path, "POST", body)
                 if status == expected:
                     answered.append(found.get("id") or name)
-                elif status not in (503, 404):  # without an answer, the job may be missing
+                elif status not in (503, 404, 0):  # if an answer was cut short, the job may be missing
                     wrong.append(status)
 
     def go_on() -> None:
@@ -204,3 +117,28 @@ def test_writes_through_a_standby_are_neither_lost_nor_repeated_when_the_leader_
     assert standby.json("job", "show", "job-1")["jobName"] == "job-1"
     standby.run("job", "trigger", "job-1", "--wait")
     assert "job-1" in standby.run("runs", "job-1")
+
+
+def test_session_of_a_browser_survives_a_killed_leader(pair: Pair) -> None:
+    start_two(pair)
+    # The link leads to the standby, which passes everything on.
+    link = pair.products[1].run("login-link").strip()
+    origin, code = link.removesuffix("/login/link").partition("/login/link#")[::2]
+    with httpx.Client(base_url=origin, headers={"Origin": origin}, timeout=30) as browser:
+        assert browser.post("/login/link", data={"code": code}).status_code == 303
+        assert "token:server" in browser.get("/account").text
+        script = {"Jobcloud-Request": "1"}
+        assert browser.post("/api/v1/cluster/pause").status_code == 403
+        assert browser.post("/api/v1/cluster/pause", headers=script | {"Origin": "http://evil.test"}).status_code == 403
+        assert pair.call(0, "cluster")[1]["paused"] is False
+        assert browser.post("/api/v1/cluster/pause", headers=script).status_code == 200
+        assert pair.call(0, "cluster")[1]["paused"] is True
+        pair.send_signal(0, signal.SIGKILL)
+        until(lambda: pair.leads(1), "scheduler 1 to lead")
+        assert browser.post("/api/v1/cluster/resume", headers=script).status_code == 200, "the next leader knows it too"
+        page = browser.get("/account")
+        assert page.status_code == 200
+        assert browser.post("/login/link", data={"code": code}).status_code == 401, "the link was used"
+        token = page.text.partition('name="token" value="')[2][:64]
+        assert browser.post("/logout", data={"token": token}).status_code == 303
+        assert browser.get("/account").headers["location"] == "/login"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tests.contract.clusters import KINDS, start_cluster
 from tests.mesos_client import Cluster, request
-from tests.whole_kit import DEMO, Product, until
+from tests.whole_kit import DEMO, Product, add_work, until
 
 # Each run of the demo's job needs more cpus than one role has.
 RESOURCES = "cpus(a):2;mem(a):1024;cpus(b):2;mem(b):1024;cpus:2;mem:1024;disk:1000"
@@ -77,5 +77,53 @@ def test_no_launch_is_dropped_with_two_roles_and_a_changed_user_is_refused(produ
     del product.environ["JOBCLOUD_MESOS_USER"]
     start(product, cluster)
     until(product.healthy, "a healthy server with the old user")
+    assert product.json("cluster")["frameworkId"] == framework_id
+    product.run("framework", "teardown", "--confirm", framework_id)
+
+
+def of_framework(cluster: Cluster) -> Any:
+    return next(one for one in json.loads(request(cluster.master, "GET", "/state").body)["frameworks"] if one["active"])
+
+
+def roles_of_tasks(cluster: Cluster) -> dict[str, set[str]]:
+    """Team → the roles of its tasks, as the master tells them."""
+    found: dict[str, set[str]] = {}
+    framework = of_framework(cluster)
+    for task in (*framework["tasks"], *framework["completed_tasks"]):
+        found.setdefault(task["id"].partition(":")[0], set()).add(task["role"])
+    return found
+
+
+def test_teams_use_their_roles_and_a_changed_setting_takes_effect_at_the_next_start(
+    product: Product, cluster: Cluster
+) -> None:
+    product.environ |= {"JOBCLOUD_MESOS_ROLES": "*", "JOBCLOUD_MESOS_TEAM_ROLES": "billing=a"}
+    process = start(product, cluster)
+    until(product.healthy, "a healthy server")
+    # A shard of the first team needs the cpus that are reserved to its role. The role `b` has no team yet.
+    for team, cpus in (("billing", "2.5"), ("open", "1.2")):
+        add_work(product, product.folder / team, team, "work", "* * * * * ?", 1, cpus)
+    until(lambda: product.runs("billing:work") and product.runs("open:work"), "a run of each team")
+    assert set(of_framework(cluster)["roles"]) == {"*", "a"}
+    assert roles_of_tasks(cluster) == {"billing": {"a"}, "open": {"*"}}
+    assert product.get("cluster")["teamRoles"] == {"billing": "a"}
+    framework_id = product.json("cluster")["frameworkId"]
+    # The agent has 2 cpus of role a and 2 for all roles.
+    fit = product.get("jobs/open:work/fit", shards="9")
+    assert fit["fits"] <= 1
+    process.terminate()
+    assert process.wait(60) == 0
+
+    product.environ["JOBCLOUD_MESOS_TEAM_ROLES"] = "billing=b"
+    start(product, cluster)
+    until(product.healthy, "a healthy server with the new setting")
+    before = len(product.runs("billing:work"))
+    until(lambda: "b" in roles_of_tasks(cluster).get("billing", ()), "a task on the new role")
+    until(lambda: len(product.runs("billing:work")) > before, "a further run")
+    assert roles_of_tasks(cluster) == {"billing": {"a", "b"}, "open": {"*"}}
+    assert set(of_framework(cluster)["roles"]) == {"*", "b"}
+    # One task may be refused: it was to join an executor that had ended while no scheduler ran.
+    dropped = {name: metrics(cluster)[f"master/tasks_{name}"] for name in ("dropped", "lost")}
+    assert dropped == {"dropped": 0, "lost": 0}
     assert product.json("cluster")["frameworkId"] == framework_id
     product.run("framework", "teardown", "--confirm", framework_id)

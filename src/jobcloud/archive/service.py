@@ -31,7 +31,7 @@ from jobcloud.archive.s3 import S3LogStore, S3Options
 from jobcloud.archive.stores import Away, DirectoryStore, LogStore, Stored
 from jobcloud.errors import NotFound, Unavailable
 from jobcloud.messages import AttemptTraced
-from jobcloud.model import End, Firing
+from jobcloud.model import End, Firing, Told
 from jobcloud.scheduler.attempts import Attempts, attempt_of
 
 log = logging.getLogger(__name__)
@@ -184,13 +184,14 @@ class Archive:
             logs, size = (len(index), index.bytes) if index is not None else (0, 0)
             return ArchiveState(len(self._backlog), logs, size, counts, self._copied, self._failures, self._problem)
 
-    def warnings(self) -> tuple[str, ...]:
+    def warnings(self) -> tuple[Told, ...]:
         """The present problems, for users."""
         state, found = self.state(), []
         if state.problem:
-            found.append(f"the archive of logs is away, {state.waiting} logs wait: {state.problem}")
+            text = f"the archive of logs is away, {state.waiting} logs wait: {state.problem}"
+            found.append(Told(text, "archive_away", logs=state.waiting, problem=state.problem))
         if lost := state.counts["queue_full"]:
-            found.append(f"{lost} logs were not archived: too many waited")
+            found.append(Told(f"{lost} logs were not archived: too many waited", "archive_lacks", logs=lost))
         return tuple(found)
 
     def stop(self, timeout: float = 5.0) -> None:

@@ -1,4 +1,4 @@
-"""Apps and jobs that are registered together: manifests, packing, uploading, and one request for all.
+"""Apps and jobs that are registered together, with pools and calendars: manifests, packing, uploading, one request.
 
 `jobcloud apply`, `app add` and `app update` do the same: a dry run of the server checks every app and job before a
 package is uploaded. Then one request registers all of them, or none.
@@ -16,7 +16,9 @@ from typing import Any, Literal
 from jobcloud.client import documents
 from jobcloud.client.documents import Document, Place
 from jobcloud.client.http import ApiError, Client, Json, NotReachable
+from jobcloud.client.ical_files import read_text
 from jobcloud.client.pack import (
+    LISTS,
     MANIFESTS,
     app_fields,
     check_manifest,
@@ -33,8 +35,8 @@ from jobcloud.executor.wheels import distribution
 
 _ARCHIVE = re.compile(r"\.(zip|tar|tgz|tar\.\w+)$")
 _WHEEL = ".whl"
-_PLACE = re.compile(r"(apps|jobs)\.(\d+)(?:\.(.*))?")
-_LAYOUT = "write one app as `app`, or several as `apps`; and `jobs`"
+_PLACE = re.compile(r"(pools|calendars|apps|jobs)\.(\d+)(?:\.(.*))?")
+_LAYOUT = "write one app as `app`, or several as `apps`; and `jobs`, `pools` and `calendars`"
 
 Sent = Callable[[str, int, int], None]
 """Is told of an upload: the file, the bytes sent so far, all bytes."""
@@ -46,9 +48,12 @@ def _silent(*_: object) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An app or a job to register, and its place in a file. `package`: the directory or archive with the app's code."""
+    """An app or a job to register, or a pool or a calendar to set, and its place in a file.
 
-    kind: Literal["app", "job"]
+    `package`: the directory or archive with the app's code.
+    """
+
+    kind: Literal["pool", "calendar", "app", "job"]
     config: Json
     document: Document | None = None
     place: Place = ()
@@ -92,17 +97,21 @@ def add_app(
     is true. Raises ConfigError for a bad or missing manifest and for a bad package, ApiError if the server refuses.
     """
     entries = of_app(path, name=name, team=team, jobs=jobs, job_fields=job_fields or {})
-    app = entries[0]
+    (app,) = (entry for entry in entries if entry.kind == "app")
     if known:
         client.app(app.key)  # raises if it is not registered
     done = apply(client, entries, sent=sent)
-    return Added(client.app(app.key), tuple(client.job(job.key) for job in entries[1:]), done["items"])
+    registered = tuple(client.job(entry.key) for entry in entries if entry.kind == "job")
+    return Added(client.app(app.key), registered, done["items"])
 
 
 def of_app(
     path: Path, *, name: str = "", team: str = "", jobs: bool = True, job_fields: Mapping[str, Any] | None = None
 ) -> list[Entry]:
-    """The app of a directory or an archive, then its jobs. See `add_app`."""
+    """The app of a directory or an archive, then its jobs, and the pools and calendars of its manifest. See `add_app`.
+
+    Without `jobs`, only the app.
+    """
     manifest = read_manifest(path)
     if jobs and path.is_dir():
         check_manifest(manifest, path)
@@ -111,7 +120,30 @@ def of_app(
     entries = [Entry("app", config, manifest.document, ("app",), package)]
     for index, job in enumerate(manifest.jobs if jobs else ()):
         entries.append(_job_of(manifest.app, config, job, manifest.document, index, job_fields or {}))
+    if jobs and manifest.document is not None:
+        lists = {"pools": manifest.pools, "calendars": manifest.calendars}
+        entries += _limits_of(manifest.document, lists, str(config.get("team", "")))
     return entries
+
+
+def _limits_of(document: Document, lists: Mapping[str, Sequence[Json]], team: str) -> Iterator[Entry]:
+    """The pools and calendars of a file. Raises ConfigError."""
+    for index, table in enumerate(lists["pools"]):
+        yield Entry("pool", _with_team(dict(table), team), document, ("pools", index))
+    for index, table in enumerate(lists["calendars"]):
+        entry = Entry("calendar", _with_team(dict(table), team), document, ("calendars", index))
+        file = entry.config.pop("icalFile", None)
+        if file is not None:
+            entry.config["ical"] = _ical_text(entry, document, file)
+        yield entry
+
+
+def _ical_text(entry: Entry, document: Document, file: object) -> str:
+    """The text of the iCalendar file of a calendar, whose name counts from the folder of the document."""
+    field = f"{entry.where('icalFile')}: icalFile"
+    if not isinstance(file, str) or "ical" in entry.config:
+        raise ConfigError("is no name of a file, or `ical` is given too", field=field, fix="give one of them")
+    return read_text(Path(document.name).parent / file, field)
 
 
 def _job_of(
@@ -155,7 +187,7 @@ def _has_manifest(path: Path) -> bool:
 def _of_document(document: Document, team: str) -> list[Entry]:
     value = document.value
     names = set(value) if isinstance(value, dict) else set()
-    if not names or names - {"app", "apps", "jobs"} or {"app", "apps"} <= names:
+    if not names or names - {"app", "apps", *LISTS} or {"app", "apps"} <= names:
         raise ConfigError("has the wrong layout", field=document.name, fix=_LAYOUT)
     given, jobs = value.get("app"), _tables(document, "jobs")
     if "app" in value:
@@ -178,6 +210,8 @@ def _of_document(document: Document, team: str) -> list[Entry]:
             place = ("jobs", index)
             config = _with_team(fields_at(document, place, table), team)
             entries.append(Entry("job", config, document, place))
+    of_app = str(config.get("team", "")) if "app" in value else team
+    entries += _limits_of(document, {name: _tables(document, name) for name in ("pools", "calendars")}, of_app)
     for entry in entries:
         if entry.kind == "app" and "appURL" not in entry.config:
             fix = f"name the package, or put the app into {MANIFESTS[0]} in the directory with its code"
@@ -237,13 +271,15 @@ def _packed(entries: Sequence[Entry], folder: Path) -> Iterator[tuple[Entry, Pat
 
 def send(client: Client, entries: Sequence[Entry], **options: bool) -> Json:
     """One request for all entries, see `Client.apply`. Errors name the place of the app or job."""
-    apps, jobs = ([entry for entry in entries if entry.kind == kind] for kind in ("app", "job"))
+    kinds = ("pool", "calendar", "app", "job")
+    groups = {f"{kind}s": [entry for entry in entries if entry.kind == kind] for kind in kinds}
+    pools, calendars, apps, jobs = ([entry.config for entry in group] for group in groups.values())
     try:
-        return client.apply([app.config for app in apps], [job.config for job in jobs], **options)
+        return client.apply(apps, jobs, pools=pools, calendars=calendars, **options)
     except NotReachable:
         raise
     except ApiError as error:
-        raise ApiError(error.status, _located(error, {"apps": apps, "jobs": jobs})) from error
+        raise ApiError(error.status, _located(error, groups)) from error
 
 
 def _located(error: ApiError, groups: Mapping[str, Sequence[Entry]]) -> Json:

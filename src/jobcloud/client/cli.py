@@ -22,21 +22,34 @@ from jobcloud.client.commands import (
     alerts,
     apply,
     apps,
+    audit,
     backfills,
     backup,
+    calendars,
     cluster,
     doctor,
     events,
     history,
+    import_cron,
     import_ej,
     jobs,
     local,
+    login,
     pauses,
     plan,
+    pools,
+    queue,
+    roles,
     runs,
     server,
+    service_accounts,
+    sessions,
     state,
     tasks,
+    teams,
+    tokens,
+    users,
+    whoami,
 )
 from jobcloud.client.commands.exit_codes import Exit
 from jobcloud.client.commands.options import GlobalOptions
@@ -46,12 +59,38 @@ if TYPE_CHECKING:
     from jobcloud.client.http import ApiError, Json
 
 _START, _APPS, _RUNS, _CLUSTER, _TOOLS = "Start a server", "Apps and jobs", "Runs and tasks", "Cluster", "Tools"
+_ACCESS = "Access"
 PANELS = {
     _START: ("dev", "scheduler", "backup", "restore", "state"),
-    _APPS: ("app", "job", "pause", "resume", "apply", "export", "run-local"),
-    _RUNS: ("runs", "run", "tasks", "task", "logs", "explain", "retry", "backfill", "kill", "history", "statistics"),
-    _CLUSTER: ("cluster", "executors", "events", "alerts", "agent", "framework"),
-    _TOOLS: ("doctor", "next", "plan", "import-ej"),
+    _APPS: ("app", "job", "calendar", "pause", "resume", "apply", "export", "run-local"),
+    _RUNS: (
+        "runs",
+        "run",
+        "tasks",
+        "task",
+        "logs",
+        "queue",
+        "explain",
+        "retry",
+        "backfill",
+        "kill",
+        "history",
+        "statistics",
+    ),
+    _CLUSTER: ("cluster", "executors", "events", "alerts", "pool", "agent", "framework", "audit"),
+    _ACCESS: (
+        "login",
+        "logout",
+        "whoami",
+        "login-link",
+        "session",
+        "user",
+        "team",
+        "role",
+        "service",
+        "token",
+    ),
+    _TOOLS: ("doctor", "next", "plan", "import-ej", "import-cron"),
 }
 
 
@@ -130,6 +169,30 @@ def root(
             "team. Otherwise such names mean the team 'default', and lists show all teams.",
         ),
     ] = "",
+    ca_file: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE",
+            envvar="JOBCLOUD_CA_FILE",
+            help="PEM file with the CAs that may have issued the server's certificate. Default: those of the system.",
+        ),
+    ] = "",
+    cert_file: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE",
+            envvar="JOBCLOUD_CERT_FILE",
+            help="PEM file with your certificate, by which the server knows you.",
+        ),
+    ] = "",
+    key_file: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE",
+            envvar="JOBCLOUD_KEY_FILE",
+            help="PEM file with the key of this certificate, if it is not in the same file.",
+        ),
+    ] = "",
     version: Annotated[
         bool,
         typer.Option(
@@ -140,7 +203,7 @@ def root(
         ),
     ] = False,
 ) -> None:
-    ctx.obj = GlobalOptions(server, token, team)
+    ctx.obj = GlobalOptions(server, token, team, ca_file, cert_file, key_file)
 
 
 cli.command("dev", rich_help_panel=_START)(server.run_dev)
@@ -158,6 +221,12 @@ cli.add_typer(apps.commands, name="app", rich_help_panel=_APPS, help="Apps: pack
 cli.add_typer(jobs.commands, name="job", rich_help_panel=_APPS, help="Jobs: code of an app, a schedule and shards.")
 cli.command("apply", rich_help_panel=_APPS)(apply.apply)
 cli.command("export", rich_help_panel=_APPS)(apply.export)
+cli.add_typer(
+    calendars.commands,
+    name="calendar",
+    rich_help_panel=_APPS,
+    help="Calendars: days on which jobs do not fire, or the only days on which they fire.",
+)
 cli.command("pause", rich_help_panel=_APPS)(pauses.pause)
 cli.command("resume", rich_help_panel=_APPS)(pauses.resume)
 cli.command("run-local", rich_help_panel=_APPS)(local.run_local)
@@ -168,6 +237,7 @@ cli.add_typer(
 )
 cli.command("tasks", rich_help_panel=_RUNS)(tasks.list_tasks)
 cli.command("logs", rich_help_panel=_RUNS)(tasks.logs)
+cli.command("queue", rich_help_panel=_RUNS)(queue.queue)
 cli.command("explain", rich_help_panel=_RUNS)(runs.explain)
 cli.command("retry", rich_help_panel=_RUNS)(runs.retry)
 cli.command("backfill", rich_help_panel=_RUNS)(backfills.backfill)
@@ -188,6 +258,12 @@ cli.add_typer(
     help="Alerts: list them, silence some, test a channel.",
 )
 cli.add_typer(
+    pools.commands,
+    name="pool",
+    rich_help_panel=_CLUSTER,
+    help="Pools: limits across jobs, such as 5 shards on one database.",
+)
+cli.add_typer(
     cluster.agent_commands, name="agent", rich_help_panel=_CLUSTER, help="Agents: drain one before maintenance."
 )
 cli.add_typer(
@@ -196,11 +272,45 @@ cli.add_typer(
     rich_help_panel=_CLUSTER,
     help="Framework: remove it from Mesos.",
 )
+cli.add_typer(
+    audit.commands,
+    name="audit",
+    rich_help_panel=_CLUSTER,
+    help="Audit log: who did what, and whether somebody has changed the log.",
+)
+
+cli.command("login", rich_help_panel=_ACCESS)(login.login)
+cli.command("logout", rich_help_panel=_ACCESS)(login.logout)
+cli.command("login-link", rich_help_panel=_ACCESS)(sessions.make_link)
+cli.add_typer(
+    sessions.commands,
+    name="session",
+    rich_help_panel=_ACCESS,
+    help="Sessions: the browsers in which people have signed in.",
+)
+
+cli.command("whoami", rich_help_panel=_ACCESS)(whoami.show_who)
+cli.add_typer(users.commands, name="user", rich_help_panel=_ACCESS, help="Users: people with a local account.")
+cli.add_typer(
+    teams.commands,
+    name="team",
+    rich_help_panel=_ACCESS,
+    help="Teams: members and quotas. A role in the team '*' applies to all teams.",
+)
+cli.add_typer(roles.commands, name="role", rich_help_panel=_ACCESS, help="Roles: what members of teams may do.")
+cli.add_typer(
+    service_accounts.commands,
+    name="service",
+    rich_help_panel=_ACCESS,
+    help="Service accounts: programs that belong to a team.",
+)
+cli.add_typer(tokens.commands, name="token", rich_help_panel=_ACCESS, help="Tokens: credentials for programs.")
 
 cli.command("doctor", rich_help_panel=_TOOLS)(doctor.doctor)
 cli.command("next", rich_help_panel=_TOOLS)(local.next_firings)
 cli.command("plan", rich_help_panel=_TOOLS)(plan.plan)
 cli.command("import-ej", rich_help_panel=_TOOLS)(import_ej.import_elastic_job)
+cli.command("import-cron", rich_help_panel=_TOOLS)(import_cron.import_cron)
 
 
 # ------------------------------------------------------------------------------------------------------------- errors
@@ -215,7 +325,7 @@ def _report(error: JobcloudError, *, as_json: bool) -> Exit:
 
         sys.stderr.write(json.dumps(_problem(error)) + "\n")
     elif isinstance(error, NotReachable):
-        render.complain(f"{error}; is the server running? (`jobcloud dev` starts one; --server names another one)")
+        render.complain(f"{error}; {error.fix}")
     elif isinstance(error, ApiError):
         render.complain(_refusal(error))
     else:
@@ -252,7 +362,7 @@ def _problem(error: JobcloudError) -> Json:
 
 def _refusal(error: ApiError) -> str:
     if error.status == 401:
-        return f"{error} Set JOBCLOUD_TOKEN, or give --token."
+        return f"{error} Run `jobcloud login`, set JOBCLOUD_TOKEN, or give --token."
     if len(error.errors) < 2:
         return str(error)
     lines = [

@@ -1,7 +1,7 @@
 """The files in which a client finds the servers of its user on this machine, and the tokens of these servers.
 
 Each server has one file: `jobcloud/<port>.json` in the directory XDG_RUNTIME_DIR, or in ~/.cache if this variable is
-not set. The file contains `{"url": …, "token": …, "pid": …}`, and only its owner can read it.
+not set. The file contains `{"url": …, "token": …, "pid": …, "ca_file": …}`, and only its owner can read it.
 """
 
 from __future__ import annotations
@@ -21,11 +21,15 @@ DEFAULT_URL = "http://127.0.0.1:8899"
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """A server and its token. `pid` is the id of the server's process, or 0 if it is not known."""
+    """A server and its token. `pid` is the id of the server's process, or 0 if it is not known.
+
+    `ca_file` has the CAs of its certificate; "": those of the system.
+    """
 
     url: str
     token: str = ""
     pid: int = 0
+    ca_file: str = ""
 
 
 def directory(environ: Mapping[str, str] | None = None) -> Path:
@@ -64,10 +68,15 @@ def find(server: str = "", token: str = "", environ: Mapping[str, str] | None = 
     token = token or env.get("JOBCLOUD_TOKEN", "")
     local = _local(directory(env))
     if server:
-        known = next((c.token for c in local if c.url.rstrip("/") == server.rstrip("/")), "")
-        return Context(server, token or known)
+        known = next((c for c in local if c.url.rstrip("/") == server.rstrip("/")), Context(server))
+        return Context(server, token or known.token, ca_file=known.ca_file)
     chosen = next((c for c in local if c.url == DEFAULT_URL), local[0] if local else Context(DEFAULT_URL))
-    return Context(chosen.url, token or chosen.token, chosen.pid)
+    return Context(chosen.url, token or chosen.token, chosen.pid, chosen.ca_file)
+
+
+def of_process(pid: int, environ: Mapping[str, str] | None = None) -> Context | None:
+    """The running server of this user with a process id."""
+    return next((found for found in _local(directory(environ)) if found.pid == pid), None)
 
 
 def _local(folder: Path) -> list[Context]:
@@ -85,7 +94,7 @@ def _read(path: Path) -> Context | None:
         if status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) & 0o077:
             return None
         found = json.loads(path.read_text())
-        return Context(str(found["url"]), str(found["token"]), int(found["pid"]))
+        return Context(str(found["url"]), str(found["token"]), int(found["pid"]), str(found.get("ca_file", "")))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -35,15 +35,19 @@ def server(client: Client, now: datetime | None = None) -> Iterator[Finding]:
     try:
         health, date = client.health_and_date()
     except NotReachable as error:
-        fix = "start one (`jobcloud scheduler` or `dev`), or name it with --server"
-        yield problem("server", str(error), fix)
+        yield problem("server", str(error), error.fix)
         return
     yield from _health(client, health)
     yield from _clock(date, now or datetime.now(UTC))
     try:
         cluster = client.cluster()
     except ApiError as error:
-        if error.status in (401, 403):
+        if error.status == 403:
+            yield ok("token", "accepted")
+            fix = "a role in the installation, or let an admin run this command"
+            yield warning("rights", f"agents, state and executors are not checked: {error}", fix)
+            return
+        if error.status == 401:
             yield problem("token", str(error), "set JOBCLOUD_TOKEN, or give --token")
             return
         yield problem("state", str(error), "wait for a leader, and see the scheduler's log")

@@ -1,4 +1,4 @@
-"""Apps and jobs of a server as a document for `jobcloud apply`."""
+"""Pools, calendars, apps and jobs of a server as a document for `jobcloud apply`."""
 
 from __future__ import annotations
 
@@ -6,17 +6,55 @@ from collections.abc import Iterable
 from enum import Enum
 from typing import Any
 
-from jobcloud.client.http import Json
-from jobcloud.config import App, Job
-from jobcloud.fields import REQUIRED, Field, Unit, fields_of
+from jobcloud.client.http import Client, Json
+from jobcloud.config import DEFAULT_TEAM, App, Job, key_of, split_key
+from jobcloud.fields import OBJECTS, REQUIRED, Field, Unit, fields_of
 
 
-def exported(apps: Iterable[Json], jobs: Iterable[Json]) -> Json:
-    """The document of apps and jobs as the API shows them."""
-    return {
+def exported(
+    apps: Iterable[Json], jobs: Iterable[Json], pools: Iterable[Json] = (), calendars: Iterable[Json] = ()
+) -> Json:
+    """The document of apps, jobs, pools and calendars as the API shows them."""
+    limits = {"pools": [_pool(pool) for pool in pools], "calendars": [_calendar(one) for one in calendars]}
+    return {name: group for name, group in limits.items() if group} | {
         "apps": [without_defaults(app["config"], App) for app in apps],
         "jobs": [without_defaults(job["config"], Job) for job in jobs],
     }
+
+
+def limits_of(client: Client, team: str = "", jobs: Iterable[Json] | None = None) -> tuple[list[Json], list[Json]]:
+    """The pools and calendars of a team, or of all teams; or those that some jobs name."""
+    if jobs is None:
+        pools = [pool for pool in client.pools() if team in ("", pool["team"])]
+        return pools, [client.calendar(one["calendar"]) for one in client.calendars(team)]
+    named_pools, named_calendars = set[str](), dict[str, None]()
+    for job in jobs:
+        config, of_team = job["config"], split_key(job["jobName"])[0]
+        for text in config.get("pools", ()):
+            name = text.rpartition(" ")[2]
+            named_pools.add(name if name.startswith("*:") else key_of(of_team, name))
+        for name in (*config.get("skipOn", ()), *config.get("onlyOn", ())):
+            named_calendars[key_of(of_team, name)] = None
+    pools = [pool for pool in client.pools() if pool["name"] in named_pools] if named_pools else []
+    return pools, [client.calendar(key) for key in named_calendars]
+
+
+def _pool(pool: Json) -> Json:
+    team, name = split_key(pool["name"])
+    found = {"poolName": name, "team": team, "slots": pool["slots"], "description": pool["description"]}
+    return _given(found)
+
+
+def _calendar(calendar: Json) -> Json:
+    """A calendar of an iCalendar file has the hash of the file: the server does not keep the text."""
+    team, name = split_key(calendar["calendar"])
+    return _given({"calendarName": name, "team": team, **calendar["source"], "description": calendar["description"]})
+
+
+def _given(fields: Json) -> Json:
+    """The fields without those that have their defaults."""
+    defaults: tuple[Any, ...] = ("", None, [], DEFAULT_TEAM)
+    return {name: value for name, value in fields.items() if value is not False and value not in defaults}
 
 
 def without_defaults(config: Json, record: type) -> Json:
@@ -24,7 +62,7 @@ def without_defaults(config: Json, record: type) -> Json:
     defaults = {field.spec.name: _default(field) for field in fields_of(record)}
     found: Json = {}
     for name, value in config.items():
-        if isinstance(value, dict) and name != "shardingItemParameters":
+        if isinstance(value, dict) and name not in OBJECTS:
             # An object with a required member is null if it is absent, so all of its members count.
             inner = {key: item for key, item in value.items() if item != defaults.get(f"{name}.{key}", REQUIRED)}
             if inner:
@@ -45,4 +83,6 @@ def _default(field: Field) -> Any:
         return list(default)
     if field.spec.unit is Unit.MILLI:
         return default / 1_000
+    if field.spec.unit is Unit.FILES:
+        return {}
     return default

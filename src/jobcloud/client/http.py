@@ -8,9 +8,11 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import re
+import ssl
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -23,8 +25,11 @@ import httpx
 
 from jobcloud.config import DEFAULT_TEAM, is_ad_hoc, key_of
 from jobcloud.errors import ConfigError, JobcloudError, NotFound
+from jobcloud.ports import TlsFiles
 
 Json: TypeAlias = dict[str, Any]
+#: the value of a parameter; a list gives the parameter several times
+Filter: TypeAlias = str | int | Sequence[str]
 
 _PAGE = 500
 # The time limit of requests that upload a package, or that make the server fetch a package. Packages may be large.
@@ -32,6 +37,8 @@ _PACKAGE_S = 600.0
 # How long a server may be unreachable while a client follows output or a roll-out.
 _RECONNECT_S = 30.0
 _POLL_S = 0.5
+# The header Warning of the server.
+_WARNING = re.compile(r'299 jobcloud "(.*)"')
 
 
 def _ignore(*_: object) -> None:
@@ -57,10 +64,23 @@ class ApiError(JobcloudError):
 
 
 class NotReachable(ApiError):
-    """No server answered at this address."""
+    """No server answered at this address, or its certificate is not trusted. `fix` tells the user what to do."""
 
-    def __init__(self, url: str, reason: str) -> None:
+    def __init__(self, url: str, reason: str, fix: str = "") -> None:
         super().__init__(0, {"detail": f"no server answers at {url}: {reason}"})
+        self.fix = fix or "is the server running? (`jobcloud dev` starts one; --server names another one)"
+
+
+class _Bearer(httpx.Auth):
+    """Puts a token into each request."""
+
+    def __init__(self, token: Callable[[], str]) -> None:
+        self._token = token
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response]:
+        if token := self._token():
+            request.headers["Authorization"] = f"Bearer {_checked_token(token)}"
+        yield request
 
 
 @dataclass(slots=True)
@@ -75,25 +95,36 @@ class _Event:
 class Client:
     """A client of one server; use it as a context manager.
 
-    The constructor raises ConfigError if the URL or the token is malformed. Every method raises ApiError if the server
-    refuses the request, NotReachable if no server answers, and NotFound for a name that cannot exist ("" or with a
-    "/").
+    The constructor raises ConfigError if the URL, the token or a file of `tls` cannot be used. Every method raises
+    ApiError if the server refuses the request, NotReachable if no server answers, and NotFound for a name that cannot
+    exist ("" or with a "/").
     """
 
     def __init__(
-        self, url: str, token: str = "", *, timeout: float = 30.0, transport: httpx.BaseTransport | None = None
+        self,
+        url: str,
+        token: str | Callable[[], str] = "",
+        *,
+        timeout: float = 30.0,
+        transport: httpx.BaseTransport | None = None,
+        tls: TlsFiles | None = None,
     ) -> None:
+        """`token` may be a function, which is called for each request: a token may end while a client follows."""
         self.url = url.rstrip("/")
-        headers = {"Authorization": f"Bearer {_checked_token(token)}"} if token else {}
+        #: the server's warnings so far: it has done what was asked, but something is likely to be wrong
+        self.warnings: list[str] = []
+        headers = {"Authorization": f"Bearer {_checked_token(token)}"} if token and isinstance(token, str) else {}
         # If the server is on loopback, ignore the proxies in the environment. A proxy cannot reach this machine's
         # loopback, and it would see the token.
         try:
             self._http = httpx.Client(
                 base_url=f"{self.url}/api/v1/",
                 headers=headers,
+                auth=_Bearer(token) if callable(token) else None,
                 timeout=timeout,
                 transport=transport,
-                trust_env=not _is_loopback(self.url),
+                trust_env=not is_loopback(self.url),
+                verify=True if tls is None else _trusted(self.url, tls),
             )
         except httpx.InvalidURL as error:
             raise ConfigError(f"{url!r} is not a URL: {error}", field="--server", fix="http://HOST:PORT") from error
@@ -191,19 +222,44 @@ class Client:
             )
         return _object(response)
 
-    def apply(self, apps: Sequence[Json], jobs: Sequence[Json], **options: bool) -> Json:
+    def apply(
+        self,
+        apps: Sequence[Json],
+        jobs: Sequence[Json],
+        *,
+        pools: Sequence[Json] = (),
+        calendars: Sequence[Json] = (),
+        **options: bool,
+    ) -> Json:
         """Register or replace apps and jobs, all or none: `{dryRun, items}`. Options: dryRun, prune, create, enabled.
 
         The field of an error begins with the place of the app or job, such as `jobs.3`.
         """
         params = {name: str(value).lower() for name, value in options.items()}
         body = {"apps": list(apps), "jobs": list(jobs)}
+        # Older servers know neither pools nor calendars.
+        body |= {name: list(given) for name, given in (("pools", pools), ("calendars", calendars)) if given}
         return self._json("POST", "apply", params=params, json=body, timeout=_PACKAGE_S)
 
     # ------------------------------------------------------------------------------------------------------- jobs
 
-    def jobs(self, app: str = "", team: str = "") -> list[Json]:
-        return self._items("jobs", app=app, team=team)
+    def jobs(
+        self,
+        app: str = "",
+        team: str = "",
+        *,
+        q: str = "",
+        label: Sequence[str] = (),
+        owner: str = "",
+        state: str = "",
+        sort: str = "",
+    ) -> list[Json]:
+        """The jobs that match the filters of the API. Empty filters match all jobs."""
+        return self._items("jobs", app=app, team=team, q=q, label=tuple(label), owner=owner, state=state, sort=sort)
+
+    def queue(self, limit: int, team: str = "") -> list[Json]:
+        """The jobs with waiting shards, the longest wait first."""
+        return self._pages("queue", limit, {"team": team}, page=50)
 
     def job(self, name: str) -> Json:
         return self._json("GET", f"jobs/{_part(name)}")
@@ -253,6 +309,20 @@ class Client:
             found["items"] += page["items"]
         return found
 
+    def calendars(self, team: str = "") -> list[Json]:
+        """The calendars of a team, or of all that the sender sees, without their days."""
+        return self._items("calendars", team=team)
+
+    def calendar(self, key: str) -> Json:
+        return self._json("GET", f"calendars/{_part(key)}")
+
+    def put_calendar(self, key: str, config: Json, revision: str = "") -> Json:
+        """Create or replace a calendar. With a revision, only if it is the present one."""
+        return self._json("PUT", f"calendars/{_part(key)}", json=config, headers=_if_match(revision))
+
+    def remove_calendar(self, key: str) -> None:
+        self._send("DELETE", f"calendars/{_part(key)}")
+
     def silences(self) -> list[Json]:
         items: list[Json] = self._json("GET", "silences", params={"limit": 1_000})["items"]
         return items
@@ -264,6 +334,22 @@ class Client:
     def remove_silence(self, silence_id: str) -> None:
         self._send("DELETE", f"silences/{_part(silence_id)}")
 
+    def sessions(self) -> list[Json]:
+        """The browsers in which the sender has signed in; for an admin, those of everybody."""
+        return self._items("sessions")
+
+    def end_session(self, session_id: str) -> None:
+        self._send("DELETE", f"sessions/{_part(session_id)}")
+
+    def end_sessions(self, subject: str = "") -> None:
+        """End all sessions of a subject such as `user:ann`, by default of the sender."""
+        self._send("DELETE", "sessions", params={"subject": subject})
+
+    def make_link(self, user: str = "") -> Json:
+        """A link that signs a browser in once, by default as the sender: `{url, path, subject, expiresAt}`."""
+        made = self._json("POST", "login-links", params={"user": user})
+        return {"url": f"{self.url}{made['path']}", **made}
+
     def test_channel(self, channel: str) -> Json:
         """Send a test message to a channel: `{channel, problem}`."""
         return self._json("POST", f"alerts/channels/{_part(channel)}/test")
@@ -272,6 +358,14 @@ class Client:
         """Make a run. `terms` has what replaces the job's own values in it."""
         body = {"json": terms} if terms else {}
         return self._json("POST", f"jobs/{_part(job)}/trigger", headers=_trace(), **body)
+
+    def deliver(self, job: str, body: bytes, headers: Mapping[str, str]) -> Json:
+        """Send a signed delivery to the webhook of a job."""
+        return self._json("POST", f"hooks/{_part(job)}", content=body, headers=headers)
+
+    def webhook_url(self, job: str) -> str:
+        """The URL at which the webhook of a job takes deliveries, as this client reaches it."""
+        return str(self._http.base_url.join(f"hooks/{_part(job)}"))
 
     def check_job(self, job: str) -> None:
         """Raises ApiError if the job does not exist, be it registered or that of an ad-hoc run."""
@@ -286,6 +380,102 @@ class Client:
 
     def explain(self, job: str) -> Json:
         return self._json("GET", f"jobs/{_part(job)}/explain")
+
+    def fit(self, job: str, shards: int) -> Json:
+        """Whether further shards of a job fit now; 0: as many as a run has."""
+        return self._json("GET", f"jobs/{_part(job)}/fit", params={"shards": shards})
+
+    # --------------------------------------------------------------------------------------------- users and rights
+
+    def who_am_i(self) -> Json:
+        return self._json("GET", "whoami")
+
+    def users(self) -> list[Json]:
+        return self._items("users")
+
+    def user(self, name: str) -> Json:
+        return self._json("GET", f"users/{_part(name)}")
+
+    def add_user(self, name: str, password: str = "") -> Json:
+        """Add a user. Without a password, the user cannot sign in by one."""
+        return self._json("POST", "users", json={"name": name, "password": password})
+
+    def switch_user(self, name: str, *, enabled: bool) -> Json:
+        return self._json("PATCH", f"users/{_part(name)}", json={"disabled": not enabled})
+
+    def set_password(self, name: str, password: str, current: str = "") -> None:
+        """Set a password. `current` is the present one, if it is that of the sender."""
+        given = {"password": password, "currentPassword": current}
+        self._send("PUT", f"users/{_part(name)}/password", json=given)
+
+    def remove_user(self, name: str) -> None:
+        self._send("DELETE", f"users/{_part(name)}")
+
+    def pools(self) -> list[Json]:
+        return self._items("pools")
+
+    def pool(self, name: str) -> Json:
+        """Raises ApiError with the status 404 if there is none."""
+        return self._json("GET", f"pools/{_part(name)}")
+
+    def put_pool(self, name: str, config: Json, revision: str) -> Json:
+        """Create or change a pool. `revision`: refuse a change of another one; "": any."""
+        return self._json("PUT", f"pools/{_part(name)}", json=config, headers=_if_match(revision))
+
+    def remove_pool(self, name: str) -> None:
+        self._send("DELETE", f"pools/{_part(name)}")
+
+    def teams(self) -> list[Json]:
+        return self._items("teams")
+
+    def team(self, name: str) -> Json:
+        """A team with its members; `*` is the whole installation."""
+        return self._json("GET", f"teams/{_part(name)}")
+
+    def put_team(self, name: str, config: Json, revision: str = "") -> Json:
+        """Create a team, or replace its weight and quota. With a revision, only if it is the present one."""
+        return self._json("PUT", f"teams/{_part(name)}", json=config, headers=_if_match(revision))
+
+    def add_member(self, team: str, subject: str, role: str) -> Json:
+        return self._json("POST", f"teams/{_part(team)}/members", json={"subject": subject, "role": role})
+
+    def remove_member(self, team: str, subject: str, role: str = "") -> Json:
+        """Take a role, or all roles, in a team away from a subject."""
+        return self._json("DELETE", f"teams/{_part(team)}/members", params={"subject": subject, "role": role})
+
+    def remove_team(self, name: str) -> None:
+        self._send("DELETE", f"teams/{_part(name)}")
+
+    def roles(self) -> list[Json]:
+        return self._items("roles")
+
+    def role(self, name: str) -> Json:
+        return self._json("GET", f"roles/{_part(name)}")
+
+    def put_role(self, name: str, verbs: Sequence[str], revision: str = "") -> Json:
+        """Create a role, or replace its verbs. With a revision, only if it is the present one."""
+        return self._json("PUT", f"roles/{_part(name)}", json={"verbs": list(verbs)}, headers=_if_match(revision))
+
+    def remove_role(self, name: str) -> None:
+        self._send("DELETE", f"roles/{_part(name)}")
+
+    def services(self, team: str = "") -> list[Json]:
+        """The service accounts of a team, or of all teams that the sender manages."""
+        return self._items("services", team=team)
+
+    def remove_service(self, team: str, name: str) -> None:
+        self._send("DELETE", f"services/{_part(team)}/{_part(name)}")
+
+    def tokens(self, subject: str = "") -> list[Json]:
+        return self._items("tokens", subject=subject)
+
+    def make_token(self, config: Json) -> Json:
+        """Make a token. `config`: name, subject, scope, expiresSeconds. The answer has its secret as `token`."""
+        return self._json("POST", "tokens", json=config)
+
+    def revoke_token(self, token_id: str) -> None:
+        """Revoke a token, or the one of the server's settings (`server`)."""
+        self._send("DELETE", f"tokens/{_part(token_id)}")
 
     # --------------------------------------------------------------------------- tasks, output, runs and the cluster
 
@@ -344,8 +534,8 @@ class Client:
                 raise NotReachable(self.url, "it closed the output stream before the task ended")
             time.sleep(_POLL_S)
 
-    def runs(self, limit: int = 100, **filters: str) -> list[Json]:
-        """The newest runs. Filters: job, team, state."""
+    def runs(self, limit: int = 100, **filters: Filter) -> list[Json]:
+        """The newest runs. Filters: job, team, state (or several states), since, match."""
         return self._pages("runs", limit, filters)
 
     def run(self, run_id: str) -> Json:
@@ -366,12 +556,27 @@ class Client:
         params = {} if item is None else {"item": item}
         return self._json("POST", f"runs/{_part(run_id)}/retry", params=params)
 
-    def past(self, kind: str, limit: int = 100, **filters: str) -> list[Json]:
-        """Ended runs or attempts (`kind`) of the history.
+    def past(self, kind: str, limit: int = 100, **filters: Filter) -> list[Json]:
+        """Ended runs, ended attempts, or configurations (`kind`) of the history.
 
-        Filters: team, app, job, since, until; state of runs; run and outcome of attempts.
+        Filters: team, app, job, since, until; state (or several states) of runs; run and outcome of attempts.
         """
         return self._pages(f"history/{kind}", limit, filters)
+
+    def notes(self, run_id: str) -> list[Json]:
+        """The notes of a run, oldest first."""
+        return self._items(f"runs/{_part(run_id)}/notes")
+
+    def add_note(self, run_id: str, text: str) -> Json:
+        return self._json("POST", f"runs/{_part(run_id)}/notes", json={"text": text})
+
+    def audit(self, limit: int = 100, **filters: str) -> list[Json]:
+        """Entries of the audit log, the newest first. Filters: actor, target, team, request, outcome, since, until."""
+        return self._pages("audit", limit, filters)
+
+    def audit_pages(self, size: int, **filters: str) -> Iterator[list[Json]]:
+        """All entries of the audit log that fit `filters`, as in `audit`, in pages of about `size` entries."""
+        return self._each_page("audit", {name: value for name, value in filters.items() if value}, size)
 
     def past_events(self, task_id: str) -> list[Json]:
         """The states of one attempt, oldest first."""
@@ -380,6 +585,10 @@ class Client:
     def statistics(self, limit: int = 100, **filters: str) -> list[Json]:
         """Statistics by job, app or team, or in total. Filters: by, team, app, job, since, until."""
         return self._pages("statistics", limit, filters)
+
+    def series(self, **filters: str) -> Json:
+        """Results and samples over time. Filters: by (minute, hour or day), zone, team, app, job, since, until."""
+        return self._json("GET", "statistics/series", params={key: value for key, value in filters.items() if value})
 
     def cancel(self, run_id: str) -> Json:
         """End a run: kill its running shards, and cancel the waiting ones."""
@@ -397,6 +606,10 @@ class Client:
 
     def cluster(self) -> Json:
         return self._json("GET", "cluster")
+
+    def sign_in_options(self) -> Json:
+        """The ways to sign in on the command line."""
+        return self._json("GET", "sign-in")
 
     def health(self) -> Json:
         """The answer of `GET /health`. An unhealthy server answers with status 503. This status raises no error."""
@@ -457,23 +670,24 @@ class Client:
         except ApiError as error:
             raise (refusal if error.status == 404 else error) from None
 
-    def _items(self, path: str, **filters: str) -> list[Json]:
+    def _items(self, path: str, **filters: str | Sequence[str]) -> list[Json]:
         """All items of a list."""
         return self._pages(path, sys.maxsize, filters)
 
-    def _pages(self, path: str, limit: int, filters: Mapping[str, str | int]) -> list[Json]:
-        params: dict[str, str | int] = {key: value for key, value in filters.items() if value != ""}
+    def _pages(self, path: str, limit: int, filters: Mapping[str, Filter], page: int = _PAGE) -> list[Json]:
+        """At most `limit` items of a list, in pages of at most `page`."""
+        params: dict[str, Filter] = {key: value for key, value in filters.items() if value not in ("", [], ())}
         found: list[Json] = []
-        for page in self._each_page(path, params, limit):
-            found += page
+        for items in self._each_page(path, params, min(limit, page)):
+            found += items
             if len(found) >= limit:
                 break
         return found[:limit]
 
-    def _each_page(self, path: str, params: dict[str, str | int], limit: int) -> Iterator[list[Json]]:
+    def _each_page(self, path: str, params: dict[str, Filter], limit: int) -> Iterator[list[Json]]:
         cursor = ""
         while True:
-            page = self._json("GET", path, params={**params, "limit": min(limit, _PAGE), "cursor": cursor})
+            page = self._json("GET", path, params={**params, "limit": limit, "cursor": cursor})
             yield page["items"]
             cursor = page["nextCursor"]
             if not cursor:
@@ -502,7 +716,7 @@ class Client:
                         yield event
                         event = _Event()
         except httpx.TransportError as error:
-            raise NotReachable(self.url, str(error) or type(error).__name__) from error
+            raise _unreachable(self.url, error) from error
 
     def _json(self, method: str, path: str, **options: Any) -> Json:
         return _object(self._send(method, path, **options))
@@ -519,10 +733,57 @@ class Client:
         except UnicodeEncodeError as error:
             raise ConfigError(f"{error.object!r:.120} is not text in UTF-8", field="", fix="check it") from error
         except (httpx.TransportError, httpx.InvalidURL, UnicodeError) as error:
-            raise NotReachable(self.url, str(error) or type(error).__name__) from error
+            raise _unreachable(self.url, error) from error
         if not response.is_success and response.status_code not in accept:
             raise ApiError(response.status_code, _problem(response))
+        if warning := _WARNING.fullmatch(response.headers.get("Warning", "")):
+            self.warnings.append(re.sub(r"\\(.)", r"\1", warning[1]))
         return response
+
+
+def _trusted(url: str, tls: TlsFiles) -> ssl.SSLContext | bool:
+    """The context for connections to a server; True for the defaults of httpx. Raises ConfigError."""
+    if not url.startswith("https://") or not (tls.ca_file or tls.cert_file):
+        return True
+    try:
+        context = ssl.create_default_context(cafile=tls.ca_file or None)
+    except OSError as error:
+        problem = f"{tls.ca_file} cannot be used: {error.strerror or error}"
+        raise ConfigError(problem, field="--ca-file", fix="a PEM file with the CA of the server") from error
+    if tls.cert_file:
+        try:
+            # Without a password, OpenSSL would ask for it on the terminal.
+            context.load_cert_chain(tls.cert_file, tls.key_file or None, password="")
+        except OSError as error:
+            problem = f"{tls.cert_file} cannot be used: {error.strerror or error}"
+            fix = "PEM files with a certificate and its key, without a password"
+            raise ConfigError(problem, field="--cert-file", fix=fix) from error
+    return context
+
+
+# X509_V_ERR_… of OpenSSL (x509_vfy.h) → what to do.
+_CERTIFICATE_FIXES = {
+    **dict.fromkeys((18, 19, 20, 21), "name its CA with --ca-file or JOBCLOUD_CA_FILE"),
+    **dict.fromkeys((9, 10), "replace the files of the server's settings tls_cert_file and tls_key_file"),
+    **dict.fromkeys((62, 64), "use a name in the certificate: --server https://NAME:PORT"),
+}
+
+
+def _unreachable(url: str, error: Exception) -> NotReachable:
+    """The error for a request that got no answer, with a fix if TLS is the reason."""
+    text, fix = str(error) or type(error).__name__, ""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLError):
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        text = f"its certificate is not trusted: {cause.verify_message}"
+        fix = _CERTIFICATE_FIXES.get(cause.verify_code, "check the certificate of the server")
+    elif cause is not None and cause.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"):
+        text, fix = "it does not use TLS", "use http:// in place of https://"
+    elif cause is not None and "ALERT" in (cause.reason or ""):
+        text = f"it refused the connection: {(cause.reason or '').replace('_', ' ').lower()}"
+        fix = "if it asks for a certificate of yours, name it with --cert-file or JOBCLOUD_CERT_FILE"
+    return NotReachable(url, text, fix)
 
 
 def _if_match(revision: str) -> dict[str, str]:
@@ -601,7 +862,8 @@ def _switch(enabled: bool) -> str:
     return "enable" if enabled else "disable"
 
 
-def _is_loopback(url: str) -> bool:
+def is_loopback(url: str) -> bool:
+    """Whether a URL names this machine by a loopback address or as localhost."""
     try:
         host = urlsplit(url).hostname or ""
         return host == "localhost" or ipaddress.ip_address(host).is_loopback

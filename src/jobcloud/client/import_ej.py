@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -20,7 +21,7 @@ import httpx
 from jobcloud.client.apps import upload
 from jobcloud.client.http import ApiError, Client, Json, NotReachable
 from jobcloud.client.pack import read_manifest
-from jobcloud.elastic_job.conversion import is_java_class, short, translate_app, translate_job
+from jobcloud.elastic_job.conversion import java_code, short, translate_app, translate_job
 from jobcloud.errors import ConfigError, JobcloudError
 
 # A configuration has a few hundred bytes. A node of more bytes than this is not a configuration.
@@ -120,7 +121,8 @@ class Options:
     """`packages`: the directory or archive of an app, by the name of the app.
 
     `fetch`: for an app without an entry in `packages`, download the package from appURL. `disabled`: register every job
-    as disabled. `zone`: the time zone of Elastic-Job-Cloud's scheduler.
+    as disabled. `zone`: the time zone of Elastic-Job-Cloud's scheduler. `app_names` and `job_names`: the names here of
+    apps and jobs that get another name, by their names there. All other texts name apps and jobs as they are there.
     """
 
     zone: str = "UTC"
@@ -128,15 +130,31 @@ class Options:
     fetch: bool = False
     disabled: bool = False
     dry_run: bool = False
+    app_names: Mapping[str, str] = field(default_factory=dict)
+    job_names: Mapping[str, str] = field(default_factory=dict)
 
 
 def import_tree(client: Client, tree: Tree, namespace: str, options: Options, check: Check) -> Report:
     """Register the apps and jobs of `tree`, or only report them if `options.dry_run`.
 
     Raises ApiError if the server fails. A refusal is not a failure. The apps and jobs that were registered before the
-    failure stay registered. Another import registers the rest.
+    failure stay registered. Another import registers the rest. Raises ConfigError, and registers nothing, if a new name
+    is for nothing there, or is the name of two.
     """
+    _check_names("--rename-app", options.app_names, [node.name for node in tree.apps])
+    _check_names("--rename-job", options.job_names, [node.name for node in tree.jobs])
     return _Import(client, tree, namespace, options, check).run()
+
+
+def _check_names(option: str, names: Mapping[str, str], there: Sequence[str]) -> None:
+    """Raises ConfigError if a renamed one does not exist, or if two would have the same name."""
+    for old in names.keys() - set(there):
+        raise ConfigError(
+            f"{short(old)} is not in Elastic-Job-Cloud", field=option, fix="give the name that it has there"
+        )
+    for name, count in Counter(names.get(name, name) for name in there).items():
+        if count > 1:
+            raise ConfigError(f"{short(name)} would be the name of two", field=option, fix="choose another name")
 
 
 class _Import:
@@ -188,30 +206,31 @@ class _Import:
         try:
             given = _read(node, "appName")
             config = translate_app(given, item.changes)
-            if node.name in self._apps:
+            name = _rename(config, "appName", self._options.app_names, item.changes)
+            if name in self._apps:
                 # The app keeps the package that is registered here, so the fields of the package may differ.
-                _compare(config, self._apps[node.name]["config"], item, without=_OWN_PACKAGE)
-                if item.disabled != (node.name in self._switched_off):
+                _compare(config, self._apps[name]["config"], item, without=_OWN_PACKAGE)
+                if item.disabled != (name in self._switched_off):
                     item.changes.append(f"stays {'enabled' if item.disabled else 'disabled'} here")
-                item.disabled = node.name in self._switched_off
+                item.disabled = name in self._switched_off
                 return item
             self._package(config, item)
-            self._register_app(config, item)
+            self._register_app(config, name, disabled=item.disabled)
         except (ConfigError, ApiError) as error:
             _refuse(item, error)
         return item
 
-    def _register_app(self, config: Json, item: Item) -> None:
+    def _register_app(self, config: Json, name: str, *, disabled: bool) -> None:
         if self._options.dry_run:
             self._check("app", json.dumps(config).encode())
-            self._apps[item.name] = {"appName": item.name, "enabled": not item.disabled, "config": config}
+            self._apps[name] = {"appName": name, "enabled": not disabled, "config": config}
         else:
             # The app has no jobs yet, so no job can fire before the app is disabled.
-            self._apps[item.name] = self._client.create_app(config)
-            if item.disabled:
-                self._client.switch_app(item.name, enabled=False)
-        if item.disabled:
-            self._switched_off.add(item.name)
+            self._apps[name] = self._client.create_app(config)
+            if disabled:
+                self._client.switch_app(name, enabled=False)
+        if disabled:
+            self._switched_off.add(name)
 
     def _package(self, config: Json, item: Item) -> None:
         """Set the app's package. Raises ConfigError if no option gives one, ApiError if the server refuses it."""
@@ -256,19 +275,25 @@ class _Import:
         try:
             config = translate_job(_read(node, "jobName"), self._options.zone, item.changes)
             item.disabled = self._options.disabled or node.name in self._tree.disabled_jobs
-            if node.name in self._jobs:
-                _compare(config, self._jobs[node.name], item)
+            there = config.get("appName")
+            name = _rename(config, "jobName", self._options.job_names, item.changes)
+            if isinstance(there, str):
+                _rename(config, "appName", self._options.app_names, item.changes)
+            if name in self._jobs:
+                _compare(config, self._jobs[name], item)
                 item.disabled = False
                 return item
             app = config.get("appName")
             self._check_app(app, config)
-            if app in self._tree.disabled_apps and app not in self._switched_off and not item.disabled:
+            if there in self._tree.disabled_apps and app not in self._switched_off and not item.disabled:
                 item.disabled = True
                 item.changes.append(f"is registered disabled: its app {app} is disabled there, but enabled here")
             if self._options.dry_run:
                 self._check("job", json.dumps(config).encode())
             else:
                 self._client.create_job(config, enabled=not item.disabled)
+                item.changes += self._client.warnings
+                self._client.warnings.clear()
         except (ConfigError, ApiError) as error:
             item.disabled = False
             _refuse(item, error)
@@ -279,11 +304,12 @@ class _Import:
         if not isinstance(app, str) or app not in self._apps:
             problem = f"the app {short(app)} is not registered here and was not imported"
             raise ConfigError(problem, field="appName", fix="see the item of the app")
-        name = config.get("jobClass")
-        if is_java_class(config) and not self._apps[app]["config"].get("bootstrapScript"):
+        java = java_code(config)
+        if java is not None and not self._apps[app]["config"].get("bootstrapScript"):
+            field, name = java
             raise ConfigError(
-                f"{short(name)} is a Java class, and the app {app} has no worker for Java",
-                field="jobClass",
+                f"{short(name)} is for Java, and the app {app} has no worker for Java",
+                field=field,
                 fix=f"give --package {app}=DIR with a worker, and its bootstrapScript in the manifest: "
                 "docs/migration.md",
             )
@@ -294,6 +320,15 @@ class _Import:
             item = Item(f"disabled {kind}", name, f"/{self._report.namespace}/state/disable/{kind}/{name}")
             item.refuse(f"there is no {kind} of this name")
             self._report.items.append(item)
+
+
+def _rename(config: Json, field: str, names: Mapping[str, str], changes: list[str]) -> str:
+    """Give an app or a job its name here. Returns this name."""
+    old = str(config[field])
+    if old in names:
+        config[field] = names[old]
+        changes.append(f"{field}: {short(old)} is {short(names[old])} here")
+    return str(config[field])
 
 
 def _read(node: Node, name_field: str) -> Json:

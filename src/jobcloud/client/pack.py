@@ -38,20 +38,24 @@ MANIFEST = "jobcloud.toml"
 MANIFESTS = (MANIFEST, "jobcloud.yaml", "jobcloud.yml", "jobcloud.json")
 SKIPPED_FOLDERS = frozenset({".git", ".hg", ".svn", "__pycache__", ".venv", "venv", ".mypy_cache", ".pytest_cache"})
 SKIPPED_SUFFIXES = (".pyc", ".pyo", ".swp")
-_LAYOUT = "write [app] once, and [[jobs]] for each job"
+_LAYOUT = "write [app] once, and [[jobs]] for each job, [[pools]] and [[calendars]]"
+#: the sections of a manifest that are lists
+LISTS = ("pools", "calendars", "jobs")
 # The earliest time that a zip can hold. The real time would change the hash.
 _NO_TIME = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """The content of a manifest: the fields of the app, and the fields of each job, by their JSON names.
+    """The content of a manifest: the fields of the app, and those of each job, pool and calendar, by their JSON names.
 
     `document` is None if there is no manifest.
     """
 
     app: dict[str, Any] = field(default_factory=dict)
     jobs: tuple[dict[str, Any], ...] = ()
+    pools: tuple[dict[str, Any], ...] = ()
+    calendars: tuple[dict[str, Any], ...] = ()
     document: Document | None = None
 
 
@@ -93,16 +97,23 @@ def read_manifest(app: Path) -> Manifest:
         return Manifest()
     if not isinstance(document.value, dict):
         raise ConfigError("has the wrong layout", field=document.name, fix=_LAYOUT)
-    unknown = sorted(set(document.value) - {"app", "jobs"})
+    unknown = sorted(set(document.value) - {"app", *LISTS})
     if unknown:
         problem = f"{unknown[0]!r:.80} is not a known section"
-        raise ConfigError(problem, field=document.where(unknown[0]), fix="use [app] and [[jobs]]")
-    table, jobs = document.value.get("app", {}), document.value.get("jobs", [])
-    if not isinstance(table, dict) or not isinstance(jobs, list) or not all(isinstance(job, dict) for job in jobs):
+        raise ConfigError(
+            problem, field=document.where(unknown[0]), fix="use [app], [[jobs]], [[pools]] and [[calendars]]"
+        )
+    table = document.value.get("app", {})
+    lists = {name: document.value.get(name, []) for name in LISTS}
+    if not isinstance(table, dict) or not all(
+        isinstance(given, list) and all(isinstance(one, dict) for one in given) for given in lists.values()
+    ):
         raise ConfigError("has the wrong layout", field=document.name, fix=_LAYOUT)
     return Manifest(
         app_fields(document, ("app",), table),
-        tuple(fields_at(document, ("jobs", index), job) for index, job in enumerate(jobs)),
+        tuple(fields_at(document, ("jobs", index), job) for index, job in enumerate(lists["jobs"])),
+        tuple(lists["pools"]),
+        tuple(lists["calendars"]),
         document,
     )
 

@@ -25,8 +25,11 @@ _MAX_ROWS: Final = 30
 
 
 def document(plan: Plan, demand: Demand) -> Json:
-    """The plan as JSON, with the peak: `{"at": instant}`, or `{"second": seconds}` if it is from a table of tasks."""
-    return plans.document(plan) | {"peak": _peak(demand)}
+    """The plan as JSON, with the peak: `{"at": instant}`, or `{"second": seconds}` if it is from a table of tasks.
+
+    `ignored` has sentences about calendars and pools that are not known.
+    """
+    return plans.document(plan) | {"peak": _peak(demand), "ignored": list(demand.notes)}
 
 
 def _peak(demand: Demand) -> Json | None:
@@ -103,7 +106,7 @@ def show(plan: Plan, demand: Demand, zone: str) -> None:
         hosts = " + ".join(f"{count:,} × {name}" for name, count in plan.mix.hosts)
         untried = f"; tasks not tried in time: {plan.mix.untried:,}" if plan.mix.untried else ""
         render.say(f"mixed, each task on the cheapest type for it: {hosts}{untried}{_price(plan.mix.price)}")
-    for note in plan.notes:
+    for note in (*plan.notes, *demand.notes):
         render.say(note)
     _show_refused(plan)
     _show_resources(plan)

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Final
 
 from jobcloud import zones
-from jobcloud.client.http import Client, Json
+from jobcloud.client.http import ApiError, Client, Json
 from jobcloud.client.pack import read_manifest
-from jobcloud.config import DEFAULT_TEAM, PLACEHOLDER, RESOURCE_FIELDS, key_of
+from jobcloud.config import DEFAULT_TEAM, PLACEHOLDER, RESOURCE_FIELDS, key_of, qualified
 from jobcloud.errors import ConfigError
 from jobcloud.match.constraints import HOST
 from jobcloud.planning import jobs as registered
-from jobcloud.planning.demand import DAY_MS, Load, Span, load, row_spans, spans
+from jobcloud.planning import pools
+from jobcloud.planning.demand import DAY_MS, Load, ScheduledJob, Span, load, row_spans, spans
 from jobcloud.planning.packing import Progress
 from jobcloud.planning.problem import HostKind, Problem, Source, TaskKind, join
 from jobcloud.planning.tables import MAX_COUNT, HostTable, TaskTable, parse_amount, read_hosts, read_tasks
+from jobcloud.triggers import Days, parse_days
 
 _MAX_RUNS: Final = 1_000
+_MAX_DIGITS: Final = 9
 #: The columns of a host table that a type of host cannot have, each with the fix in the error text.
 _NOT_OF_A_TYPE: Final = {
     "count": "the number of hosts is the answer; give existing hosts with --hosts",
@@ -51,7 +54,7 @@ class Demand:
     """The tasks at the peak, and the load over the whole time.
 
     If `peak_ms` is None, all tasks run at the same time. If `of_table`, instants are relative to second 0 of a table of
-    tasks, and not to 1970.
+    tasks, and not to 1970. `notes`: sentences about what the demand ignores.
     """
 
     source: str
@@ -61,6 +64,7 @@ class Demand:
     load: Load | None = None
     peak_ms: int | None = None
     of_table: bool = False
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +85,8 @@ class JobSet:
     """Configurations of jobs; configurations of their apps, by key; known durations of runs in seconds, by job.
 
     In the configurations of jobs, `jobName` and `appName` are keys, so that equal names of two teams stay apart.
-    `complete`: these are all jobs, so a run time for another job is an error.
+    `complete`: these are all jobs, so a run time for another job is an error. `calendars` and `pools`: the days of
+    calendars and the slots of pools, by key, as far as they are known.
     """
 
     source: str
@@ -89,6 +94,8 @@ class JobSet:
     apps: Mapping[str, Json]
     run_times: Mapping[str, float] = field(default_factory=dict)
     complete: bool = True
+    calendars: Mapping[str, Days] = field(default_factory=dict)
+    pools: Mapping[str, int] = field(default_factory=dict)
 
     def with_run_times(self, path: Path) -> JobSet:
         """Add the durations in a table. Raises BadTable.
@@ -101,6 +108,10 @@ class JobSet:
             problem = f"{unknown[0]!r:.80} is not a job of {self.source}"
             raise ConfigError(problem, field="--run-times", fix="remove its row")
         return replace(self, run_times={**self.run_times, **found})
+
+    def with_limits(self, calendars: Mapping[str, Days], pools: Mapping[str, int]) -> JobSet:
+        """Add the days of calendars and the slots of pools, in place of those that are known."""
+        return replace(self, calendars={**self.calendars, **calendars}, pools={**self.pools, **pools})
 
 
 # ---------------------------------------------------------------------------------------------------------------- hosts
@@ -187,9 +198,15 @@ def demand_of_jobs(
     if not jobs.jobs:
         raise ConfigError("there are no jobs", field=jobs.source, fix="register jobs, or give --tasks")
     parsed = [
-        registered.scheduled_job(config, jobs.run_times.get(str(config.get("jobName")), when.run_s))
+        registered.scheduled_job(
+            config,
+            jobs.run_times.get(str(config.get("jobName")), when.run_s),
+            jobs.apps.get(str(config.get("appName")), {}),
+            jobs.calendars,
+        )
         for config in jobs.jobs
     ]
+    parsed = registered.with_exclusive(parsed, jobs.jobs)
     shared = {name: registered.executor(config) for name, config in jobs.apps.items()}
     kinds = [job.kind for job in parsed]
     warm = [kind for name, config in jobs.apps.items() if (kind := registered.warm_executors(name, config))]
@@ -200,15 +217,43 @@ def demand_of_jobs(
     start = round(when.day.timestamp() * 1_000)
     end = start + when.days * DAY_MS
     found = [Span(start, end, kind) for kind in warm]
-    for n, job in enumerate(parsed):
-        found += spans([job], start, end)
+    notes = [*_unknown_calendars(jobs), *_pool_notes(parsed, jobs.pools)]
+    limited = [pools.known_slots(job, jobs.pools) for job in parsed]
+    limited = [job for job in limited if not pools.never_starts(job, jobs.pools)]
+    done = 0
+    for group in pools.groups(limited):
+        alone = not group[0].slots
+        found += spans(group, start, end) if alone else pools.pooled_spans(group, jobs.pools, start, end)
+        done += len(group)
         if progress:
-            progress(f"the day of {job.kind.job}", (n + 1) / len(parsed))
+            progress(f"the day of {group[0].kind.job}", done / len(limited))
     timeline = load(found, len(registered.DIMENSIONS))
     if not len(timeline.times):
         raise ConfigError("no job runs on these days", field="--day", fix="choose another day, or more --days")
     peak = timeline.peak(capacity(registered.DIMENSIONS))
-    return Demand(jobs.source, registered.DIMENSIONS, tuple(timeline.at(peak)), shared, timeline, peak)
+    asked = tuple(timeline.at(peak))
+    return Demand(jobs.source, registered.DIMENSIONS, asked, shared, timeline, peak, notes=tuple(notes))
+
+
+def _unknown_calendars(jobs: JobSet) -> Iterator[str]:
+    users = Counter(
+        key
+        for config in jobs.jobs
+        for key in dict.fromkeys(registered.calendars_of(config).values())
+        if key not in jobs.calendars
+    )
+    for key, number in sorted(users.items()):
+        yield f"the days of calendar {key} are not known (--calendar): it limits no job that names it ({number})"
+
+
+def _pool_notes(jobs: Iterable[ScheduledJob], limits: Mapping[str, int]) -> Iterator[str]:
+    users = Counter(pool for job in jobs for pool, _ in job.slots if pool not in limits)
+    for pool, number in sorted(users.items()):
+        yield f"the slots of pool {pool} are not known (--pool): it limits no job that names it ({number})"
+    for job in jobs:
+        for pool, needed in job.slots:
+            if needed > limits.get(pool, needed):
+                yield f"job {job.kind.job} does not count: a shard needs {needed} slots, pool {pool} has {limits[pool]}"
 
 
 def with_warm_executors(hosts: Hosts, demand: Demand, apps: Mapping[str, Json]) -> tuple[Hosts, Demand]:
@@ -238,6 +283,7 @@ def _less(kind: HostKind, taken: Sequence[int]) -> HostKind:
 def manifest_jobs(paths: Sequence[Path], default_team: str = "") -> JobSet:
     """The jobs and apps of manifests. `default_team`: the team if a manifest names no team. Raises ConfigError."""
     jobs: list[Json] = []
+    limits: dict[str, int] = {}
     apps: dict[str, Json] = {}
     for path in paths:
         if not path.exists():
@@ -249,11 +295,20 @@ def manifest_jobs(paths: Sequence[Path], default_team: str = "") -> JobSet:
         app = key_of(team, str(manifest.app.get("appName") or path.resolve().name))
         apps[app] = manifest.app
         jobs += [_by_key(config, key_of(team, str(config.get("jobName", ""))), app) for config in manifest.jobs]
+        for pool in manifest.pools:
+            limits[key_of(str(pool.get("team") or team), str(pool.get("poolName")))] = _slots_of(pool, path)
     counts = Counter(str(job.get("jobName")) for job in jobs)
     double = next((name for name, count in counts.items() if count > 1), None)
     if double is not None:
         raise ConfigError(f"{double!r:.80} is given twice", field="jobName", fix="names are unique in a team")
-    return JobSet("the manifest", tuple(jobs), apps)
+    return JobSet("the manifest", tuple(jobs), apps, pools=limits)
+
+
+def _slots_of(pool: Json, path: Path) -> int:
+    slots = pool.get("slots")
+    if isinstance(slots, bool) or not isinstance(slots, int) or slots < 0:
+        raise ConfigError(f"{slots!r:.60} is no number of slots", field=f"{path}, pools, slots", fix="such as 5")
+    return slots
 
 
 def _by_key(config: Json, job: str, app: str) -> Json:
@@ -266,7 +321,37 @@ def registered_jobs(client: Client) -> JobSet:
     enabled = [job for job in client.jobs() if job["enabled"] and job["appName"] in apps]
     jobs = [_by_key(job["config"], job["jobName"], job["appName"]) for job in enabled]
     lengths = registered.run_times_of(client.runs(_MAX_RUNS))
-    return JobSet("the registered jobs", tuple(jobs), apps, lengths, complete=False)
+    calendars = {key: days for key in _calendars_in(jobs) if (days := _days_of(client, key)) is not None}
+    limits = {pool["name"]: pool["slots"] for pool in client.pools()} if any(job.get("pools") for job in jobs) else {}
+    return JobSet("the registered jobs", tuple(jobs), apps, lengths, complete=False, calendars=calendars, pools=limits)
+
+
+def _calendars_in(jobs: Iterable[Json]) -> dict[str, None]:
+    return dict.fromkeys(key for config in jobs for key in registered.calendars_of(config).values())
+
+
+def _days_of(client: Client, key: str) -> Days | None:
+    """The days of a calendar; None if the server has lost it."""
+    try:
+        return parse_days(client.calendar(key)["days"])
+    except ApiError as error:
+        if error.status != 404:
+            raise
+        return None
+
+
+def pools_of(given: Sequence[str] | None, team: str = "") -> dict[str, int]:
+    """The slots of the values NAME=SLOTS of `--pool`, by key. `team`: that of names without one. Raises ConfigError."""
+    found: dict[str, int] = {}
+    for text in given or ():
+        name, sign, number = text.partition("=")
+        if not (name and sign and number.isascii() and number.isdigit() and len(number) <= _MAX_DIGITS):
+            raise ConfigError(f"{text[:120]!r} names no pool and slots", field="--pool", fix="such as orders-db=5")
+        key = qualified(name, team)
+        if key in found:
+            raise ConfigError(f"{name[:120]!r} is given twice", field="--pool", fix="give it once")
+        found[key] = int(number)
+    return found
 
 
 # ------------------------------------------------------------------------------------------------------------- together

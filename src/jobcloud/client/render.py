@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # Width of output that is not a terminal's: wide enough that no table is cut.
+# The columns of a line with a field of a configuration.
+_FIELD = 76
 _WIDE = 10_000
 _WATCH_S = 2.0
 # The widths below which columns of a table are not cut.
@@ -218,6 +220,22 @@ def moment(instant: str | None, now: datetime | None = None) -> str:
     return f"{local:{form}} ({age((now - then).total_seconds())})"
 
 
+def firing(instant: str | None, zone: str) -> str:
+    """A fire time as `moment`, and on the clock of the job's time zone if that shows something else."""
+    if not instant:
+        return "-"
+    from jobcloud import zones
+
+    then = datetime.fromisoformat(instant)
+    try:
+        there = then.astimezone(zones.zone(zone))
+    except LookupError:  # the server may know newer zones
+        return f"{moment(instant)}, time zone {zone}"
+    if there.utcoffset() == then.astimezone().utcoffset():
+        return moment(instant)
+    return f"{moment(instant)}, {there:%Y-%m-%d %H:%M:%S} in {zone}"
+
+
 def short_moment(instant: str | None) -> str:
     """An instant of the API in local time, in 8 or 11 characters: "08:00:00", or "01-31 08:00" if it is not today."""
     if not instant:
@@ -305,6 +323,31 @@ def jobs(items: Iterable[Json], *, wide: bool = True, empty: str = "") -> None:
     show_table(titles, rows, empty)
 
 
+def queue(items: Iterable[Json], *, empty: str = "") -> None:
+    rows = (
+        (job["jobName"], job["waiting"], job["ready"], short_moment(job["oldestWait"]), job["reason"]) for job in items
+    )
+    show_table(("JOB", "WAIT#", "READY#", "SINCE", "REASON"), rows, empty, cut=True)
+
+
+def webhook(item: Json) -> None:
+    show_fields(
+        [
+            ("URL", item["url"]),
+            ("signature", item["webhookScheme"]),
+            ("keys", ", ".join(item["webhookSecrets"])),
+            ("parameters", ", ".join(item["webhookParameters"])),
+        ]
+    )
+
+
+def _next_run(item: Json) -> str:
+    after_run = any(text.startswith("@after ") for text in item["config"].get("triggers", ()))
+    if after_run and not item["nextFiring"] and item["enabled"]:
+        return "known when its run has ended (@after)"
+    return firing(item["nextFiring"], item["config"]["timeZone"])
+
+
 def job(item: Json) -> None:
     run = item["lastRun"]
     show_fields(
@@ -313,7 +356,7 @@ def job(item: Json) -> None:
             ("app", item["appName"]),
             ("state", _enabled(item)),
             ("paused", ", ".join(item.get("pausedBy", ()))),
-            ("next run", moment(item["nextFiring"])),
+            ("next run", _next_run(item)),
             ("shards", f"{item['activeShards']} active, {item['waitingShards']} waiting"),
             ("last run", f"{run['id']} {run['state']} {moment(run['firedAt'])}" if run else "never"),
             ("outdated shards", item["outdatedShards"] or ""),
@@ -351,7 +394,7 @@ def alerts(item: Json, *, wide: bool = False) -> None:
         short = ((a["condition"], a["subject"], _alert_state(a), short_moment(a["openedAt"]), a["text"]) for a in found)
         show_table(("CONDITION", "SUBJECT", "STATE", "SINCE", "TEXT"), short, "no alert is open", cut=True)
     if not item["channels"]:
-        say("no channel is configured: set alerts.channels_file")
+        say("no channel is configured, so no alert opens: set alerts.channels_file")
     for channel in item["channels"]:
         if channel["problem"]:
             again = moment(channel["nextAttempt"])
@@ -370,6 +413,20 @@ def silences(items: Iterable[Json]) -> None:
         for s in items
     )
     show_table(("ID", "UNTIL", "CONDITION", "SUBJECT", "TEAM/OWNER", "COMMENT"), rows, "nothing is silenced", cut=True)
+
+
+def pools(items: Iterable[Json]) -> None:
+    rows = ((p["name"], p["used"], p["slots"], p["waiting"], p["jobs"], p["description"]) for p in items)
+    titles = "POOL", "USED#", "SLOTS#", "WAITING#", "JOBS#", "DESCRIPTION"
+    show_table(titles, rows, "there is no pool", cut=True)
+
+
+def sessions(items: Iterable[Json]) -> None:
+    rows = (
+        (s["id"], s["subject"], s["by"], moment(s["createdAt"]), moment(s["seenAt"]), moment(s["expiresAt"]))
+        for s in items
+    )
+    show_table(("ID", "WHO", "BY", "SINCE", "USED", "ENDS"), rows, "nobody has signed in")
 
 
 def _of_whom(silence: Json) -> str:
@@ -416,11 +473,35 @@ def changed_fields(changes: Iterable[Json]) -> None:
         say(f"    {change['field']}: {before} → {after}")
 
 
-def _in_json(value: object) -> str:
+def configurations(items: Iterable[tuple[Json, str]]) -> None:
+    """The configurations of a job, each with what it has changed."""
+    rows = ((one["revision"], short_moment(one["at"]), one["by"] or "-", changes) for one, changes in items)
+    show_table(("REVISION", "CHANGED", "BY", "CHANGES"), rows, "the history does not know this job")
+
+
+def compared_fields(changes: Iterable[tuple[str, object, object]]) -> None:
+    """Each field with its value before and after: in one line, or in two if the line would be too long."""
+    for name, *values in changes:
+        before, after = (_in_json(value, _FIELD - 2) for value in values)
+        if len(name) + len(before) + len(after) + 5 <= _FIELD:
+            say(f"{name}: {before} → {after}")
+        else:
+            say(f"{name}:\n  - {before}\n  + {after}")
+
+
+def notes(items: Sequence[Json] | None, problem: str = "") -> None:
+    """The notes of a run. None: they cannot be read, because of a problem."""
+    if items is None:
+        say(f"the notes cannot be read: {problem}")
+    for one in items or ():
+        say(f"note {one['number']}, {moment(one['at'])}, {one['by'] or 'unknown'}: {one['text']}")
+
+
+def _in_json(value: object, most: int = 200) -> str:
     import json
 
     text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 200 else f"{text[:200]}…"
+    return text if len(text) <= most else f"{text[:most]}…"
 
 
 def sent(name: str, done: int, size: int) -> None:
@@ -438,6 +519,7 @@ def versions(items: Iterable[Json]) -> None:
             v["number"],
             "current" if v["current"] else "",
             short_moment(v["registeredAt"]),
+            v["registeredBy"],
             v["packageSha256"][:12],
             _size(v["packageSize"]),
             v["executors"],
@@ -445,7 +527,7 @@ def versions(items: Iterable[Json]) -> None:
         )
         for v in items
     )
-    titles = ("VERSION#", "", "REGISTERED", "PACKAGE", "SIZE#", "EXECUTORS#", "DESCRIPTION")
+    titles = ("VERSION#", "", "REGISTERED", "BY", "PACKAGE", "SIZE#", "EXECUTORS#", "DESCRIPTION")
     show_table(titles, rows, "no versions", cut=True)
 
 
@@ -589,6 +671,30 @@ def past_attempts(items: Iterable[Json]) -> None:
     show_table(titles, rows, "no attempts: none has ended in this range of time")
 
 
+def audit(items: Iterable[Json]) -> None:
+    rows = (
+        (
+            moment(e["at"]),
+            e.get("subject", ""),
+            e.get("client", ""),
+            f"{e.get('method', '')} {e.get('route', '') or e['kind']}".strip(),
+            e.get("target", ""),
+            e.get("outcome", ""),
+            _in_line(e.get("reason", ""))[:200],
+        )
+        for e in items
+    )
+    show_table(("TIME", "WHO", "FROM", "WHAT", "TARGET", "OUTCOME", "REASON"), rows, "no entries in this range of time")
+
+
+def audit_line(entry: Json) -> None:
+    """One entry of the audit log in one line."""
+    what = f"{entry.get('method', '')} {entry.get('route', '') or entry['kind']}".strip()
+    parts = (entry.get("subject", ""), entry.get("client", ""), what, entry.get("target", ""), entry.get("outcome", ""))
+    head = " ".join(filter(None, (short_moment(entry["at"]), *parts)))
+    say(f"{head}: {_in_line(entry['reason'])}" if entry.get("reason") else head)
+
+
 def past_events(items: Iterable[Json]) -> None:
     rows = ((moment(e["at"]), e["state"], e["source"], e["execution"], _in_line(e["message"])[:200]) for e in items)
     show_table(("TIME", "STATE", "SOURCE", "EXECUTION", "MESSAGE"), rows, "the history does not know this task")
@@ -613,6 +719,36 @@ def statistics(items: Iterable[Json]) -> None:
     show_table(titles, rows, "no attempts: none has ended in this range of time")
 
 
+def series(found: Json) -> None:
+    """Steps of time, oldest first. A number that is not known is "-", which is not 0."""
+    from jobcloud import zones
+
+    zone = zones.zone(found["zone"])
+    rows = []
+    for step in found["steps"]:
+        ended, sampled = step["attempts"] or {}, step["sampled"] or {}
+        share = ((sampled.get("cluster") or {}).get("usedShare") or {}).get("cpuCount")
+        at = datetime.fromisoformat(step["at"]).astimezone(zone if found["by"] == "day" else None)
+        rows.append(
+            (
+                f"{at:%Y-%m-%d}" if found["by"] == "day" else f"{at:%m-%d %H:%M}",
+                *(ended.get(name, "-") for name in ("succeeded", "failed", "killed")),
+                _length(ended["duration"]["p95"]) if ended else "-",
+                *(_mean(sampled.get(name)) for name in _SAMPLED),
+                "-" if share is None else f"{share:.0%}",
+            )
+        )
+    titles = ("FROM", "OK#", "FAILED#", "KILLED#", "P95#", "RUNNING#", "WAITING#", "RUNS#", "JOBS#", "OFF#", "CPU#")
+    show_table(titles, rows, "no steps in this range of time")
+
+
+_SAMPLED = ("runningShards", "waitingShards", "unfinishedRuns", "registeredJobs", "disabledJobs")
+
+
+def _mean(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.4g}" if value < 1_000 else f"{value:,.0f}"
+
+
 def _length(seconds: float | None) -> str:
     """1.25 → "1.25s", 90 → "1m30s"."""
     if seconds is None:
@@ -629,6 +765,7 @@ def run(item: Json, limit: int) -> None:
             ("cause", item["cause"]),
             ("state", item["state"]),
             ("shards", _counts(item["shardStates"])),
+            ("range", item["itemRange"]),
             ("fired", moment(item["firedAt"])),
             ("ended", moment(item["endedAt"]) if item["endedAt"] else ""),
             ("next attempt", moment(item["nextAttempt"]) if item["nextAttempt"] else ""),
@@ -722,6 +859,27 @@ def explanation(item: Json) -> None:
             say("    waiting will not help", "yellow")
 
 
+def fit(item: Json) -> None:
+    fits, asked = item["fits"], item["shards"]
+    executors = f", with {item['newExecutors']} new executors" if item["newExecutors"] else ""
+    say(f"{item['jobName']}: {fits} of {asked} further shards fit now on {item['agentCount']} agents{executors}")
+    if item["elsewhere"]:
+        say(f"  {item['elsewhere']} more would fit on agents whose resources are not offered now")
+    for reason in (*item["held"], *item["reasons"]):
+        say(f"  • {reason['text']}")
+    if not item["waitingHelps"]:
+        say("    waiting will not help", "yellow")
+    if not item["complete"]:
+        say("  the cluster has more agents than one answer looks at", "yellow")
+    rows = [
+        (agent["hostname"], agent["shards"], "new" if agent["newExecutor"] else "running", agent["agentId"])
+        for agent in item["agents"]
+        if agent["agentId"]
+    ]
+    if rows:
+        show_table(("HOST", "SHARDS", "EXECUTOR", "AGENT"), rows, "")
+
+
 def cluster(item: Json) -> None:
     show_fields(
         [
@@ -777,6 +935,24 @@ def imported(report: Json) -> None:
         for item in report["items"]
     )
     show_table(("KIND", "NAME", "ACTION", "REASON, CHANGES"), rows, "the namespace holds no apps and no jobs")
+    for note in report["notes"]:
+        say(f"• {note}")
+    say(", ".join(f"{count} {action}" for action, count in report["summary"].items()))
+
+
+def imported_cron(report: Json) -> None:
+    """The report of an import of schedules: one line for each line, unit and trigger, without comments."""
+    rows = (
+        (
+            f"{item['source']}:{item['line']}" if item["line"] else item["source"],
+            item["action"],
+            item["jobName"] or item["kind"],
+            "\n".join([*filter(None, [item["words"] or item["text"], item["reason"]]), *item["changes"]]),
+        )
+        for item in report["items"]
+        if item["kind"] != "comment" or "looks like" in item["reason"]
+    )
+    show_table(("PLACE", "ACTION", "JOB", "FIRES, REASON, CHANGES"), rows, "the files hold no schedules")
     for note in report["notes"]:
         say(f"• {note}")
     say(", ".join(f"{count} {action}" for action, count in report["summary"].items()))

@@ -126,7 +126,10 @@ class _ProcessTree:
             follower.start()
             if self._options.demo:
                 self._register_demo()
-            self._console.print(banner(self._url, self._data if self._options.data else None, self._options.demo))
+            self._console.print(
+                banner(self._client().url, self._data if self._options.data else None, self._options.demo)
+            )
+            self._print_link()
             self._supervise()
         except Stopped:
             # The terminal may be closed. The processes must be stopped nevertheless.
@@ -195,9 +198,15 @@ class _ProcessTree:
         ]  # fmt: skip
 
     def _client(self) -> Client:
+        from jobcloud.client import context
         from jobcloud.client.http import Client
+        from jobcloud.ports import TlsFiles
 
-        return Client(self._url, self._token)
+        # Only the scheduler knows whether the settings give it TLS.
+        found = context.of_process(self._children["scheduler"].pid)
+        if found is None:
+            return Client(self._url, self._token)
+        return Client(found.url, self._token, tls=TlsFiles(found.ca_file))
 
     def _wait_until_healthy(self) -> None:
         from jobcloud.client.http import ApiError, NotReachable
@@ -216,6 +225,14 @@ class _ProcessTree:
         raise StartFailed(
             f"the scheduler was not healthy after {_START_S:g} s; the end of its log:\n" + self._tail("scheduler")
         )
+
+    def _print_link(self) -> None:
+        from jobcloud.client.http import ApiError
+
+        with contextlib.suppress(ApiError):
+            link = self._client().make_link()["url"]
+            # A line of its own that Rich does not break, so that terminals recognise the link.
+            self._console.print(Text(f"To sign a browser in, once and within 15 minutes:\n{link}"), soft_wrap=True)
 
     def _register_demo(self) -> None:
         """Do the same as `jobcloud app add examples/demo`. The jobs write their output below `data`."""

@@ -112,11 +112,13 @@ class EventPrinter:
 def banner(url: str, data: Path | None, demo: bool) -> RenderableType:
     """The addresses of the server, and commands to try."""
     facts = Table.grid(padding=(0, 2))
+    facts.add_row("console", f"{url}/")
     facts.add_row("API", f"{url}/api/v1")
     facts.add_row("OpenAPI", f"{url}/api/v1/openapi.json")
     facts.add_row("state", str(data) if data else "in a temporary folder, removed at the end (to keep it: --data DIR)")
     commands = Table.grid(padding=(0, 2))
     for command, purpose in (
+        ("jobcloud login-link", "print a link that signs a browser in"),
         ("jobcloud runs", "list runs, with hosts and results"),
         ("jobcloud job trigger sales", "run a job now") if demo else ("jobcloud app add DIR", "register your app"),
         ("jobcloud explain sales", "explain why a job runs or does not run")

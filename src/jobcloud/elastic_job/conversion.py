@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 from decimal import ROUND_CEILING, Decimal
 from typing import Any
 
+from jobcloud.config import is_spring_xml, parse_items, stored_item_parameters
 from jobcloud.errors import ConfigError
 
 Json = dict[str, Any]
@@ -60,9 +61,15 @@ _AMOUNTS = ("cpuCount", "memoryMB")
 _WHOLE_NUMBERS = ("shardingTotalCount", "eventTraceSamplingCount")
 _NUMBER = re.compile(r"-?[0-9]{1,12}(\.[0-9]{1,9})?")
 _MILLISECONDS = re.compile(r"[0-9]{1,9}")
+# A key as Java's Integer.parseInt reads it: digits of any script, of one UTF-16 code unit each.
+_ITEM = re.compile(r"[+-]?\d{1,20}")
+_MAX_INT = 2**31 - 1
+_BASIC_PLANE = 0xFFFF
+# The characters that Java's String.trim removes.
+_TRIMMED = "".join(map(chr, range(ord(" ") + 1)))
+_SHARDING = "shardingItemParameters"
 _NO_WORD = re.compile(r"\W", re.ASCII)
 _SHELL = re.compile(r"[|&;<>$`*?~()#]|\n")
-_CONTEXT_CLASS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*)?")
 # Larger amounts are refused later.
 _MOST = 10**12
 _MAX_NAMED = 20
@@ -77,16 +84,14 @@ def translate_app(given: Mapping[str, Any], changes: list[str]) -> Json:
 
 
 def translate_job(given: Mapping[str, Any], zone: str, changes: list[str]) -> Json:
-    """The configuration of a job of 2.1.5. `zone` is the time zone of its scheduler, or KEEP_ZONE.
-
-    Raises ConfigError.
-    """
+    """The configuration of a job of 2.1.5. `zone` is the time zone of its scheduler, or KEEP_ZONE."""
     config = _kept(given, JOB_FIELDS, changes)
     for name in _AMOUNTS:
         _round_up(config, name, changes)
     if zone not in ("UTC", KEEP_ZONE):
         config["timeZone"] = zone
-    _drop_handlers(config, changes)
+    _read_items(config, changes)
+    _name_other_days(config.get("cron"), changes)
     if config.get("jobType") == "SCRIPT":
         if config.pop("jobClass", SCRIPT_MARKER) not in ("", SCRIPT_MARKER):
             changes.append("jobClass: has no meaning for a SCRIPT job and is left out")
@@ -105,6 +110,7 @@ def translate_job(given: Mapping[str, Any], zone: str, changes: list[str]) -> Js
     if config.get("jobType") != "DATAFLOW":
         _drop(config, "streamingProcess", changes)
     _check_context(config, changes)
+    _convert_handlers(config, changes)
     return config
 
 
@@ -187,31 +193,101 @@ def with_numbers(given: Mapping[str, Any]) -> Json:
     return found
 
 
-def is_java_class(config: Mapping[str, Any]) -> bool:
-    """Whether a job's class can only be a Java class. The name of a Python class has a colon here."""
-    name = config.get("jobClass")
-    return isinstance(name, str) and "." in name and ":" not in name and config.get("jobType") != "SCRIPT"
+def java_code(config: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The field and the name of code that can only be Java; None if there is none.
+
+    The name of a Python class has a colon here.
+    """
+    if config.get("jobType") == "SCRIPT":
+        return None
+    name, context = config.get("jobClass"), config.get("applicationContext")
+    if isinstance(context, str) and is_spring_xml(context):
+        return "applicationContext", context
+    return ("jobClass", name) if isinstance(name, str) and "." in name and ":" not in name else None
+
+
+def elastic_job_items(text: str) -> dict[int, str]:
+    """The parameters by item, as Elastic-Job 2.1.5 reads `shardingItemParameters`. Raises ConfigError if it fails.
+
+    Of an item that is given twice, the last value counts. Text behind a second `=` fails, but an empty text does not.
+    """
+    found: dict[int, str] = {}
+    for part in _java_split(text, ","):
+        pair = _java_split(part.strip(_TRIMMED), "=")
+        key = pair[0].strip(_TRIMMED) if pair else ""
+        whole = _ITEM.fullmatch(key) is not None and max(map(ord, key)) <= _BASIC_PLANE
+        if len(pair) != 2 or not whole or not -_MAX_INT - 1 <= int(key) <= _MAX_INT:
+            fix = 'e.g. "0=Berlin,1=Paris"; each launch of this job fails in Elastic-Job-Cloud'
+            raise ConfigError(f"{part[:80]!r} is not an item=value pair", field=_SHARDING, fix=fix)
+        found[int(key)] = pair[1].strip(_TRIMMED)
+    return found
+
+
+def _java_split(text: str, sign: str) -> list[str]:
+    """As String.split: without the empty texts at the end. A text without the sign stays as it is."""
+    parts = text.split(sign)
+    while len(parts) > 1 and not parts[-1]:
+        parts.pop()
+    return parts if parts != [""] or sign not in text else []
+
+
+def _read_items(config: Json, changes: list[str]) -> None:
+    """Replace item parameters that only Elastic-Job accepts by the value that it uses. Raises ConfigError."""
+    text, total = config.get(_SHARDING), config.get("shardingTotalCount")
+    if not isinstance(text, str) or not text or text.lstrip().startswith("{") or not isinstance(total, int):
+        return
+    given = elastic_job_items(text)
+    used = {item: value for item, value in sorted(given.items()) if 0 <= item < total}
+    try:
+        if parse_items(text, total) == used:
+            return
+    except ConfigError:
+        pass
+    plain = ",".join(f"{item}={value}" for item, value in used.items())
+    same = plain and parse_items(plain, total) == used
+    config[_SHARDING] = plain if same or not used else stored_item_parameters({str(i): v for i, v in used.items()})
+    changes.append(f"{_SHARDING}: {short(text)} becomes {short(config[_SHARDING])}, the value that Elastic-Job uses")
+    ignored = sorted(given.keys() - used.keys())
+    if ignored:
+        listed = ", ".join(map(str, ignored[:_MAX_NAMED]))
+        changes.append(f"{_SHARDING}: there are {total} shards, so Elastic-Job ignores the items {listed}")
+
+
+def _name_other_days(cron: Any, changes: list[str]) -> None:
+    """Name lists of days that the Quartz of Elastic-Job reads in another way."""
+    fields = cron.upper().split() if isinstance(cron, str) else []
+    if len(fields) > 3 and "," in fields[3] and "W" in fields[3]:
+        changes.append(
+            f"cron: {short(cron)} fires on each day of its list; the Quartz of Elastic-Job-Cloud uses only the workday "
+            "nearest to the first of them"
+        )
 
 
 def _check_context(config: Json, changes: list[str]) -> None:
-    """Drop the bean and its context unless both are given, as Elastic-Job does. Raises ConfigError for Spring's XML."""
-    bean, context = config.get("beanName"), config.get("applicationContext")
-    if not (bean and context):
+    """Drop the bean and its context unless both are given, as Elastic-Job does."""
+    if not (config.get("beanName") and config.get("applicationContext")):
         _drop(config, "beanName", changes)
         _drop(config, "applicationContext", changes)
-    elif isinstance(context, str) and (context.endswith(".xml") or not _CONTEXT_CLASS.fullmatch(context)):
-        fix = "give a class of the app that creates the context, such as com.example.Shop: docs/migration.md"
-        raise ConfigError(f"Spring's XML is not supported: {short(context)}", field="applicationContext", fix=fix)
 
 
-def _drop_handlers(config: Json, changes: list[str]) -> None:
+def _convert_handlers(config: Json, changes: list[str]) -> None:
+    """Keep the handlers of a Java job. Those of other jobs are unknown here, and the defaults need not be given."""
     handlers = config.get("jobProperties")
     if not isinstance(handlers, dict):
         return
     del config["jobProperties"]
-    for name, value in handlers.items():
-        if value and value != DEFAULT_HANDLERS.get(name):
-            changes.append(f"jobProperties.{name[:80]}: {short(value)} is left out; only the default is supported")
+    given = {name: value for name, value in handlers.items() if value and value != DEFAULT_HANDLERS.get(name)}
+    if java_code(config) is None:
+        changes += [
+            f"jobProperties.{name[:80]}: {short(value)} is left out; only the default is supported"
+            for name, value in given.items()
+        ]
+    elif given:
+        config["jobProperties"] = given
+        changes += [
+            f"jobProperties.{name[:80]}: {short(value)} is used here; Elastic-Job-Cloud never used it"
+            for name, value in given.items()
+        ]
 
 
 def _drop(config: Json, name: str, changes: list[str]) -> None:

@@ -37,8 +37,11 @@ def app_form(app: App) -> Json:
 
 def job_form(job: Job) -> Json:
     """A job in the form of 2.1.5."""
-    handler = job.error_handler
-    handlers = DEFAULT_HANDLERS | ({} if handler == _OWN_DEFAULT_HANDLER else {"job_exception_handler": handler})
+    handlers = dict(DEFAULT_HANDLERS)
+    if job.error_handler != _OWN_DEFAULT_HANDLER:
+        handlers["job_exception_handler"] = job.error_handler
+    if job.thread_pool:
+        handlers["executor_service_handler"] = job.thread_pool
     return {
         "jobName": job.name,
         "jobClass": SCRIPT_MARKER if job.type is JobType.SCRIPT else job.job_class,
@@ -80,7 +83,7 @@ def job_form_of_3(job: Job) -> Json:
         "maxTimeDiffSeconds": 0,
         "reconcileIntervalMinutes": 0,
         "jobShardingStrategyType": None,
-        "jobExecutorServiceHandlerType": None,
+        "jobExecutorServiceHandlerType": job.thread_pool or None,
         "jobErrorHandlerType": _HANDLERS_OF_3.get(job.error_handler, job.error_handler),
         "description": job.description or None,
         "props": _props(job),

@@ -40,6 +40,23 @@ except OSError as error:
 if found != wanted:
     sys.exit("jobcloud: %s has sha256 %s, expected %s; it was altered on its way" % (name, found, wanted))
 """
+_NO_PYTHON = "jobcloud: this agent has no python3 in its PATH; the executor needs CPython 3.9 or newer"
+_MISSING = f"command -v python3 >/dev/null 2>&1 || {{ echo '{_NO_PYTHON}' >&2; exit 127; }}; "
+# The certificate authorities stay in the sandbox, for later requests to the scheduler.
+_FETCH = """\
+import http.client, shutil, ssl, sys, urllib.request
+authorities, files = sys.argv[1], sys.argv[2:]
+with open("%(file)s", "w") as out:
+    out.write(authorities)
+context = ssl.create_default_context(cadata=authorities)
+for url, name in zip(files[::2], files[1::2]):
+    try:
+        with urllib.request.urlopen(url, timeout=60, context=context) as answer, open(name, "wb") as out:
+            shutil.copyfileobj(answer, out)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        sys.exit("jobcloud: cannot fetch %%s: %%s" %% (url, error))
+"""
+AUTHORITIES_FILE = "jobcloud-ca.pem"
 
 
 def build() -> bytes:
@@ -61,14 +78,16 @@ def command(sha256: str, file: str = FILE_NAME) -> str:
     have the hash `sha256`. In each of these cases, a message on stderr gives the reason.
     """
     name = shlex.quote(file)
-    missing = (
-        "echo 'jobcloud: this agent has no python3 in its PATH; the executor needs CPython 3.9 or newer' >&2; exit 127"
-    )
-    return (
-        f"command -v python3 >/dev/null 2>&1 || {{ {missing}; }}; "
-        f"python3 -c {shlex.quote(_CHECK)} {name} {shlex.quote(sha256)} || exit 1; "
-        f"exec python3 -I {name}"
-    )
+    return f"{_MISSING}python3 -c {shlex.quote(_CHECK)} {name} {shlex.quote(sha256)} || exit 1; exec python3 -I {name}"
+
+
+def fetch(authorities: str) -> str:
+    """The beginning of a shell command that fetches files by https. Pairs of a URL and the name of a file follow it.
+
+    The server's certificate must come from one of the `authorities`, in PEM. They are written to AUTHORITIES_FILE.
+    """
+    program = _FETCH % {"file": AUTHORITIES_FILE}
+    return f"{_MISSING}python3 -I -c {shlex.quote(program)} {shlex.quote(authorities)}"
 
 
 def _members() -> Iterator[Tuple[str, bytes]]:

@@ -13,12 +13,13 @@ import threading
 import time
 import traceback
 import uuid as uuids
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, List, Mapping, Optional
 
 from jobcloud.executor import package
 from jobcloud.executor.agent_api import AgentLink, Call, Listener
 from jobcloud.executor.execution import LOADING, Execution, Runner
+from jobcloud.executor.files import JobFiles
 from jobcloud.executor.ledger import Ledger
 from jobcloud.executor.loop import Loop, Timer, log
 from jobcloud.executor.outcomes import Cause, Outcome, State, cut, describe, failed, killed
@@ -34,6 +35,7 @@ from jobcloud.executor.processes import (
 )
 from jobcloud.executor.resident import Resident, resident
 from jobcloud.executor.scripts import Scripts
+from jobcloud.executor.secrets import SecretFiles, SecretsError, fetch
 from jobcloud.executor.settings import Settings
 from jobcloud.executor.webhooks import Webhooks
 from jobcloud.executor.workers import Workers
@@ -69,13 +71,14 @@ class _Task:
     timer: Optional[Timer] = None
     time_limit: Optional[Timer] = None
     timed_out: bool = False
+    secrets: Optional[Mapping[str, str]] = field(default=None, repr=False)
     progress_sent_at: float = 0.0
     killing: Optional[Cause] = None
     started_at: int = 0
 
 
 class Executor(Listener):
-    """The daemon's state. Every method runs in the thread of the loop, except `_unpack`."""
+    """The daemon's state. Every method runs in the thread of the loop, except `_unpack` and `_fetch_secrets`."""
 
     def __init__(self, settings: Settings, loop: Loop, children: Children) -> None:
         self._settings, self._loop, self._children = settings, loop, children
@@ -83,6 +86,8 @@ class Executor(Listener):
         self._link = AgentLink(settings, self, loop.post)
         self._pump = Pump(loop.post)
         self._webhooks = Webhooks()
+        self._secret_files = SecretFiles()
+        self._files = JobFiles(settings.sandbox)
         self._folders = TaskFolders(os.path.join(settings.sandbox, "tasks"))
         self._directory = os.path.join(settings.sandbox, "app")
         self._libraries = os.path.join(settings.sandbox, package.WHEELS)
@@ -123,8 +128,9 @@ class Executor(Listener):
         )
 
     def end_processes(self) -> None:
-        """Kill every process that this executor started."""
+        """Kill every process that this executor started, and remove the secrets of its tasks."""
         self._children.kill_all()
+        self._secret_files.close()
 
     # The agent
 
@@ -276,13 +282,52 @@ class Executor(Listener):
         payload = read_task(info.get("data"))
         task = _Task(task_id, payload, _grace(info, payload.kill_grace_s))
         self._tasks[task_id] = task
-        self._prepare_then_begin(task)
+        if payload.secrets:
+            self._obtain_secrets(task)
+        if task_id in self._tasks:
+            self._prepare_then_begin(task)
+
+    def _obtain_secrets(self, task: _Task) -> None:
+        """Fetch the secrets of a task now, because its token is valid for a short time."""
+        if task.payload.access is None:
+            problem = "the scheduler had no source of secrets when it launched the task: see [secrets] in its settings"
+            self._end(task.task_id, failed(Cause.SECRETS, f"no secrets: {problem}"))
+            return
+        try:
+            threading.Thread(target=self._fetch_secrets, args=(task,), name="secrets", daemon=True).start()
+        except RuntimeError as error:
+            self._end(task.task_id, failed(Cause.WORKER_LOST, f"there is no room for a thread: {error}"))
+
+    def _fetch_secrets(self, task: _Task) -> None:
+        """Ask the scheduler. This runs in its own thread, so that a slow scheduler delays no other task."""
+        assert task.payload.access is not None
+        problem, values = "", {}
+        try:
+            values = fetch(task.payload.access)
+        except SecretsError as error:
+            problem = str(error)
+        except Exception as error:
+            # Without the text of the error, which may contain an answer.
+            problem = f"the scheduler cannot be asked: {type(error).__name__}"
+        self._loop.post(self._on_secrets, task, values, problem)
+
+    def _on_secrets(self, task: _Task, values: Mapping[str, bytes], problem: str) -> None:
+        if task.task_id not in self._tasks:
+            return
+        try:
+            if problem:
+                raise SecretsError(problem)
+            task.secrets = self._secret_files.hand_over(task.task_id, task.payload.secrets, values)
+        except (SecretsError, OSError) as error:
+            self._end(task.task_id, failed(Cause.SECRETS, f"no secrets: {error}"))
+            return
+        self._isolate(task.task_id, functools.partial(self._begin_if_ready, task))
 
     def _prepare_then_begin(self, task: _Task) -> None:
         if task.payload.resident:
             task.resident = self._resident(task.payload)
         if self._runners:
-            self._begin(task)
+            self._begin_if_ready(task)
         elif not self._preparing:
             self._preparing = True
             threading.Thread(target=self._unpack, name="unpack", daemon=True).start()
@@ -326,19 +371,31 @@ class Executor(Listener):
             return
         env = {name: value for name, value in os.environ.items() if name != "MESOS_EXECUTOR_AUTHENTICATION_TOKEN"}
         common = (self._loop, self._children, self._pump, self._folders)
-        self._workers = Workers(*common, self._app, self._directory, libraries, env)
-        if libraries:  # for scripts in Python. Workers get the libraries in their first message.
-            env = {**env, "PYTHONPATH": os.pathsep.join(filter(None, [*libraries, env.get("PYTHONPATH")]))}
-        self._runners = {True: Scripts(*common, self._directory, env), False: self._workers}
+        of_app = self._app.environment
+        self._workers = Workers(*common, self._app, self._directory, libraries, {**env, **of_app})
+        scripts = Scripts(*common, self._directory, env, of_app, libraries)
+        self._runners = {True: scripts, False: self._workers}
         for task in waiting:
-            self._isolate(task.task_id, functools.partial(self._begin, task))
+            self._isolate(task.task_id, functools.partial(self._begin_if_ready, task))
+
+    def _begin_if_ready(self, task: _Task) -> None:
+        """Begin a task as soon as the app is unpacked and the task has its secrets."""
+        if self._runners and (task.secrets is not None or not task.payload.secrets):
+            self._begin(task)
 
     def _begin(self, task: _Task) -> None:
         """Execute a TRANSIENT task, load a DAEMON task, or keep a worker warm for a placeholder task."""
+        assert self._app is not None
         if task.payload.placeholder is not None:
             assert self._workers is not None
             self._workers.keep_warm(task.task_id, task.payload.placeholder, functools.partial(self._on_warm, task))
             return
+        if task.payload.http is None or task.payload.step is not None:
+            try:
+                self._files.write(task.task_id, self._app.files, task.payload.files)
+            except (OSError, ValueError) as error:
+                self._end(task.task_id, failed(Cause.WORKER_LOST, f"cannot write the files of the job: {error}"))
+                return
         number = LOADING if task.resident is not None else 1
         self._start_execution(task, number, task.payload.facts())
 
@@ -354,12 +411,15 @@ class Executor(Listener):
         task.execution = Execution(
             task.task_id,
             number,
-            task.payload,
+            task.payload.for_execution(facts),
             facts,
             on_started=self._on_started,
             on_ended=self._on_ended,
             on_waiting=self._on_waiting,
             on_progress=self._on_progress,
+            secrets=task.secrets or {},
+            secret_files=self._secret_files.directory(task.task_id),
+            files=self._files.folder(task.task_id),
         )
         task.timed_out = False
         self._runner(task).start(task.execution)
@@ -446,6 +506,8 @@ class Executor(Listener):
         task = self._tasks.pop(task_id, None)
         self._update(task_id, outcome.state.value, outcome.message, outcome.data())
         self._folders.ended(task_id)
+        self._secret_files.remove(task_id)
+        self._files.remove(task_id)
         if task is not None:
             if task.timer is not None:
                 task.timer.cancel()

@@ -5,8 +5,8 @@ The Runner reports the progress and the end of the execution through callbacks.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Callable, Dict, Optional, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Callable, Dict, Mapping, Optional, Protocol
 
 from jobcloud.executor.outcomes import Outcome
 from jobcloud.executor.payload import TaskPayload
@@ -21,7 +21,9 @@ class Execution:
 
     A TRANSIENT task has one execution. A DAEMON task has one that loads the job, and then one for each fire time that
     is not skipped. Executions of one task never overlap. `on_waiting` is called if the execution must wait because of
-    maxParallel. `on_started` is called at most once, before `on_ended`. `on_ended` is called exactly once.
+    maxParallel. `on_started` is called at most once, before `on_ended`. `on_ended` is called exactly once. `secrets`
+    has the job's secrets by key: values, or paths of files. `secret_files` is the directory of these files, or "".
+    `files` is the folder with the files of the app and the job, or "".
     """
 
     task_id: str
@@ -32,6 +34,9 @@ class Execution:
     on_ended: Callable[[Execution, Outcome], None]
     on_waiting: Callable[[Execution], None]
     on_progress: Callable[[Execution, float, Optional[float]], None]
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    secret_files: str = ""
+    files: str = ""
     cancelled: bool = False
 
 

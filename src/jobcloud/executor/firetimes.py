@@ -6,13 +6,15 @@ two modules.
 
 The table, in JSON types:
 
-- `version`: 1.
+- `version`: 1, or 2 with `special_days`.
 - `seconds`, `minutes`, `hours`, `months`, `month_days`, `weekdays` (0 = Sunday): rising lists of whole numbers.
 - `years`: a list of the same form, or null for every year.
 - `either_day`: true if it is enough that a day is in one of the lists `month_days` and `weekdays`. Otherwise it must be
   in both.
 - `special_day`: null, or an object that replaces both lists of days. It has the fields `kind` (last, last_workday,
   nearest_workday, last_weekday, nth_weekday), `n` and `weekday`.
+- `special_days`: with version 2 only, a list of such objects, while `special_day` is null. It is enough that a day is
+  one of them, or in `month_days`. This list may then be empty, and `weekdays` does not count.
 - `zone`: the name of a time zone.
 - `run_after_gap`: if true, and the clock jumps over a wall time, this wall time fires at the first instant after the
   gap.
@@ -63,17 +65,19 @@ class FireTimes:
     """
 
     def __init__(self, table: Dict[str, Any]) -> None:
-        if not isinstance(table, dict) or table.get("version") != 1:
-            raise ValueError("fire table: version must be 1; executor and scheduler are of different releases")
+        if not isinstance(table, dict) or table.get("version") not in (1, 2):
+            raise ValueError("fire table: version must be 1 or 2; executor and scheduler are of different releases")
         self._seconds = _numbers(table, "seconds")
         self._minutes = _numbers(table, "minutes")
         self._hours = _numbers(table, "hours")
         self._months = frozenset(_numbers(table, "months"))
         self._years = _years(table)
-        self._month_days = frozenset(_numbers(table, "month_days"))
+        self._specials = _special_days(table)
+        none = self._specials and table.get("month_days") == []
+        self._month_days = frozenset([] if none else _numbers(table, "month_days"))
         self._weekdays = frozenset(_numbers(table, "weekdays"))
         self._either_day = _flag(table, "either_day")
-        self._special = _special_day(table)
+        self._combined = table["version"] == 2
         self._run_after_gap = _flag(table, "run_after_gap")
         self._repeat_in_fold = _flag(table, "repeat_in_fold")
         self._zone = _zone(table)
@@ -151,8 +155,10 @@ class FireTimes:
     def _is_day(self, day: date) -> bool:
         if day.month not in self._months or (self._years is not None and day.year not in self._years):
             return False
-        if self._special is not None:
-            return _is_special(day, *self._special)
+        if self._specials and any(_is_special(day, *special) for special in self._specials):
+            return True
+        if self._specials:
+            return self._combined and day.day in self._month_days
         of_month, of_week = day.day in self._month_days, day.isoweekday() % 7 in self._weekdays
         return of_month or of_week if self._either_day else of_month and of_week
 
@@ -231,10 +237,17 @@ def _flag(table: Dict[str, Any], name: str) -> bool:
     return value
 
 
-def _special_day(table: Dict[str, Any]) -> Optional[Tuple[str, int, int]]:
+def _special_days(table: Dict[str, Any]) -> List[Tuple[str, int, int]]:
     special = table.get("special_day", {})
-    if special is None:
-        return None
+    if table["version"] == 1:
+        return [] if special is None else [_special_day(special)]
+    listed = table.get("special_days")
+    if special is not None or not isinstance(listed, list) or not listed:
+        raise ValueError("fire table: version 2 must have a list of special_days, and null as special_day")
+    return [_special_day(one) for one in listed]
+
+
+def _special_day(special: Any) -> Tuple[str, int, int]:
     if not isinstance(special, dict) or special.get("kind") not in list(_KINDS):
         raise ValueError(f"fire table: special_day must be null or have a kind of {', '.join(_KINDS)}")
     kind, n, weekday = special["kind"], special.get("n"), special.get("weekday")

@@ -14,11 +14,13 @@ import socket
 import ssl
 import sys
 import time
-from typing import Any, Callable, Mapping, NoReturn, Tuple, Union
+from typing import Any, Callable, Mapping, NoReturn, Optional, Tuple, Union
 from urllib.parse import SplitResult, urlsplit
 
 # This environment variable has the path of a file, which contains the shard and the request.
 VARIABLE = "JOBCLOUD_SHARDING_CONTEXT_FILE"
+# This one has the job's secrets, as a JSON object of headers. It is missing if there are none.
+HEADERS = "JOBCLOUD_REQUEST_HEADERS"
 _FIELDS = ("jobName", "taskId", "shardingTotalCount", "jobParameter", "shardingItem", "shardingParameter")
 # At most this many bytes of the response body are written to the shard's log.
 SHOWN_BYTES = 1 << 20
@@ -48,11 +50,20 @@ def main() -> None:
         facts = {header: str(known[name]) for header, name in _FACTS.items()}
         if "traceparent" in known:
             facts["traceparent"] = known["traceparent"]
-        status, reason = call(known["request"], {"shardingContext": context, **facts})
+        secrets = json.loads(os.environ.pop(HEADERS, "{}"))
+        status, reason = call(known["request"], {"shardingContext": context, **facts, **_headers(secrets)})
     except (OSError, http.client.HTTPException, Refused, ValueError) as error:
         _fail(f"no answer: {type(error).__name__}: {error}")
     if not 200 <= status < 300:
         _fail(f"the answer is {status} {reason}")
+
+
+def _headers(secrets: Mapping[str, str]) -> Mapping[str, str]:
+    """Headers with secrets. Raises Refused, whose text contains no secret."""
+    for name, value in secrets.items():
+        if not value.isprintable() or not value.isascii():
+            raise Refused(f"the secret for the header {name} has characters that a header cannot have")
+    return secrets
 
 
 def call(request: Mapping[str, Any], headers: Mapping[str, str]) -> Tuple[int, str]:
@@ -129,11 +140,13 @@ def connect(
     timeout_s: float,
     check: Callable[[str, str], None] = check_address,
     watch: Callable[[socket.socket], None] = lambda sock: None,
+    trust: Optional[ssl.SSLContext] = None,
 ) -> http.client.HTTPConnection:
     """Connect to the host of a URL. The time limit begins when the addresses of the host are known.
 
     `check` is called with the host and each of its addresses. `watch` gets the socket before anything is sent over it.
-    Raises OSError and the errors of `check`.
+    `trust` has the authorities that may vouch for the server; None stands for those of the system. Raises OSError and
+    the errors of `check`.
     """
     host = parts.hostname or ""
     usual = 443 if parts.scheme == "https" else 80
@@ -144,6 +157,7 @@ def connect(
     addresses = [str(address[0]) for *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
     for address in addresses:
         check(host, address)
+    tls = (trust or ssl.create_default_context()) if parts.scheme == "https" else None
     until = time.monotonic() + timeout_s
     for address in addresses:
         try:
@@ -151,18 +165,22 @@ def connect(
         except OSError as error:
             last = error
             continue
-        return _over(plain, host, port, usual, parts.scheme == "https", watch)
+        return _over(plain, host, port, usual, tls, watch)
     raise last
 
 
 def _over(
-    plain: socket.socket, host: str, port: int, usual: int, tls: bool, watch: Callable[[socket.socket], None]
+    plain: socket.socket,
+    host: str,
+    port: int,
+    usual: int,
+    tls: Optional[ssl.SSLContext],
+    watch: Callable[[socket.socket], None],
 ) -> http.client.HTTPConnection:
     sock = plain
     try:
-        if tls:
-            context = ssl.create_default_context()
-            sock = context.wrap_socket(plain, server_hostname=host, do_handshake_on_connect=False)
+        if tls is not None:
+            sock = tls.wrap_socket(plain, server_hostname=host, do_handshake_on_connect=False)
         watch(sock)
         if isinstance(sock, ssl.SSLSocket):
             sock.do_handshake()

@@ -36,6 +36,7 @@ class Cause(str, Enum):
     COMMAND = "command"  # scriptCommandLine, or the app's own worker, cannot be started
     PACKAGE = "package"  # the app package is missing, altered or unsafe
     PAYLOAD = "payload"  # the executor does not understand the data of the task or of the executor
+    SECRETS = "secrets"  # a secret of the job cannot be had
     TIMEOUT = "timeout"  # the execution took longer than timeoutSeconds
     OUT_OF_MEMORY = "out_of_memory"  # MemoryError, or the kernel killed the process because memory ran out
     WORKER_LOST = "worker_lost"  # the shared worker died, or the agent had no room for a process or thread

@@ -362,7 +362,7 @@ def _format(file: IO[bytes]) -> str:
 def _entries(file: IO[bytes], kind: str, wheel: bool, new: bool = False) -> Iterator[_Entry]:
     """The entries of an archive.
 
-    `new`: refuse rare compression methods, too. Older builds accepted them, so stored packages may use them.
+    `new`: refuse rare compression methods, too. Older versions accepted them, so stored packages may use them.
     """
     if wheel and kind != "zip":
         raise PackageError("the package is not a wheel: it is not a zip archive")

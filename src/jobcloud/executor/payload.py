@@ -5,18 +5,32 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from dataclasses import dataclass, field
-from typing import Any, Dict, Mapping, Optional, Tuple, Type, Union
+from dataclasses import dataclass, field, replace
+from datetime import tzinfo
+from typing import Any, Dict, FrozenSet, Mapping, Optional, Tuple, Type, Union
 
+from jobcloud import zones
 from jobcloud.executor.package import Limits
+from jobcloud.executor.placeholders import Values, render
 from jobcloud.executor.processes import NO_LIMITS, Rlimits
 from jobcloud.job import FiringContext, ShardingContext
 from jobcloud.wire import decode_data
 
 SCHEMA = 1
+# The schema of tasks with secrets.
+SECRETS_SCHEMA = 2
+# The schemas of the data of an app with variables, and of the tasks of a job with variables of its own.
+APP_ENVIRONMENT_SCHEMA, ENVIRONMENT_SCHEMA = 2, 3
+# The schema of the tasks of a job with placeholders.
+PLACEHOLDERS_SCHEMA = 4
+# The schemas of the data of an app with files, and of the tasks of a job with files of its own.
+APP_FILES_SCHEMA, FILES_SCHEMA = 3, 5
+_APP_SCHEMAS = (SCHEMA, APP_ENVIRONMENT_SCHEMA, APP_FILES_SCHEMA)
 DEFAULT_KILL_GRACE_S = 5.0
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,200}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_FILE_NAME = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9_.@+=][A-Za-z0-9_.@+=-]*")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 class PayloadError(Exception):
@@ -36,7 +50,8 @@ class AppPayload:
     """ExecutorInfo.data.
 
     If `idle_timeout_s` is None, the executor never exits when idle. If `max_parallel` is 0, there is no limit. `worker`
-    is the command of the app's own worker. If it is None, the app uses the executor's worker.
+    is the command of the app's own worker. If it is None, the app uses the executor's worker. `environment`: variables
+    of workers and scripts. `files`: path → text, for the shards of all jobs.
     """
 
     app_name: str
@@ -47,6 +62,43 @@ class AppPayload:
     limits: Limits
     max_parallel: int = 0
     worker: Optional[Tuple[str, ...]] = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SecretUse:
+    """The run gets the secret `name` as `key`: its value, or a file that contains it."""
+
+    key: str
+    name: str
+    file: bool
+
+
+@dataclass(frozen=True)
+class SecretAccess:
+    """How the executor gets the secrets of a task.
+
+    `urls` are those of all schedulers. `token` works once, for `seconds`. `ca` has the certificates (PEM) of the
+    authority that the executor trusts; "" stands for those of the agent's system.
+    """
+
+    urls: Tuple[str, ...]
+    token: str = field(repr=False)
+    seconds: float
+    ca: str = ""
+
+
+@dataclass(frozen=True)
+class Placeholders:
+    """The fields of a job in which placeholders are replaced, and their values that are no facts of an execution.
+
+    `previous_success_ms`: the fire time of the last success before the run; None if there is none.
+    """
+
+    fields: FrozenSet[str]
+    zone: tzinfo
+    previous_success_ms: Optional[int]
 
 
 @dataclass(frozen=True)
@@ -57,7 +109,10 @@ class TaskPayload:
     calls this method of the firing listener with the data in `firing`. `placeholder`: if it is not None, the task runs
     nothing, but keeps a worker warm in which these contexts are built. `webhook`: the URL for reports of failures, or
     "". `timeout_s`: the time limit of each execution, or None. `rlimits`: see Rlimits. `ports`: the ports of the host
-    that belong to the task. `team`: the team of the job. `traceparent`: the span of the attempt, or "".
+    that belong to the task. `team`: the team of the job. `traceparent`: the span of the attempt, or "". `secrets`: the
+    secrets that the run needs. `access`: how to get them; None if the scheduler has none. `environment`: variables of
+    the process, which the shard has to itself. `placeholders`: see there; None if the job has none. `files`: path →
+    text, in addition to the files of the app or in place of them.
     """
 
     context: Mapping[str, Any]
@@ -83,6 +138,50 @@ class TaskPayload:
     ports: Tuple[int, ...] = ()
     team: str = ShardingContext.team
     traceparent: str = ""
+    secrets: Tuple[SecretUse, ...] = ()
+    access: Optional[SecretAccess] = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    placeholders: Optional[Placeholders] = None
+    files: Mapping[str, str] = field(default_factory=dict)
+
+    def for_execution(self, facts: Mapping[str, Any]) -> TaskPayload:
+        """The payload of one execution with these facts: its placeholders are replaced.
+
+        Raises PayloadError if a placeholder is not valid.
+        """
+        if self.placeholders is None:
+            return self
+        wanted, context = self.placeholders.fields, self.context
+
+        def rendered(name: str, text: str, item: int) -> str:
+            return render(text, self._values(facts, item)) if name in wanted else text
+
+        item = context["shardingItem"]
+        try:
+            parameters = {
+                "jobParameter": rendered("jobParameter", context["jobParameter"], item),
+                "shardingParameter": rendered("shardingItemParameters", context["shardingParameter"], item),
+            }
+            words = self.script or ()
+            script = tuple(rendered("scriptCommandLine", word, item) for word in words) if self.script else self.script
+            of_items = self.firing.get("parameters") or {}
+            of_items = {one: rendered("shardingItemParameters", text, int(one)) for one, text in of_items.items()}
+        except (ValueError, OverflowError, OSError) as error:
+            raise PayloadError(f"a placeholder of the job cannot be replaced: {error}") from error
+        firing = {**self.firing, "parameters": of_items} if of_items else self.firing
+        return replace(self, context={**context, **parameters}, script=script, firing=firing, placeholders=None)
+
+    def _values(self, facts: Mapping[str, Any], item: int) -> Values:
+        assert self.placeholders is not None
+        return Values(
+            run_id=facts["runId"],
+            job=self.context["jobName"],
+            item=item,
+            shard_count=self.context["shardingTotalCount"],
+            zone=self.placeholders.zone,
+            fire_time_ms=facts["fireTime"],
+            previous_success_ms=self.placeholders.previous_success_ms,
+        )
 
     @property
     def scripted(self) -> bool:
@@ -152,7 +251,7 @@ def _traceparent(facts: Mapping[str, Any]) -> str:
 
 def read_app(data: Optional[str]) -> AppPayload:
     """Parse ExecutorInfo.data (base64 text). Raises PayloadError."""
-    fields = _Fields(_object(data, "the executor's data"), "the executor's data")
+    fields = _Fields(_object(data, "the executor's data", _APP_SCHEMAS), "the executor's data")
     package = fields.optional("package", dict, None)
     limits = _Fields(fields.optional("limits", dict, None) or {}, "limits")
     default = Limits()
@@ -165,12 +264,15 @@ def read_app(data: Optional[str]) -> AppPayload:
         limits=Limits(limits.optional("files", int, default.files), limits.optional("bytes", int, default.bytes)),
         max_parallel=fields.at_least("maxParallel", int, 0) or 0,
         worker=_worker(fields.optional("workerCommand", str, "")),
+        environment=_environment(fields, "the executor's data"),
+        files=_files(fields, "the executor's data"),
     )
 
 
 def read_task(data: Optional[str]) -> TaskPayload:
     """Parse TaskInfo.data (base64 text). Raises PayloadError."""
-    fields = _Fields(_object(data, "the task's data"), "the task's data")
+    schemas = (SCHEMA, SECRETS_SCHEMA, ENVIRONMENT_SCHEMA, PLACEHOLDERS_SCHEMA, FILES_SCHEMA)
+    fields = _Fields(_object(data, "the task's data", schemas), "the task's data")
     job = fields.required("job", dict)
     kind = _Fields(job, "job")
     job_type = kind.one_of("jobType", ("SIMPLE", "DATAFLOW", "SCRIPT", "HTTP", "KEEPER"))
@@ -183,18 +285,21 @@ def read_task(data: Optional[str]) -> TaskPayload:
         kind.required("jobClass", str)
     step = None if fields.optional("step", str, None) is None else fields.one_of("step", ("before", "after"))
     handler = kind.optional("errorHandler", str, "log")
-    return TaskPayload(
+    environment = _environment(kind, "job")
+    payload = TaskPayload(
         context=_context(fields.required("shardingContext", dict)),
         run_id=fields.required("runId", str),
         attempt=fields.required("attempt", int),
         fence=fields.required("fence", int),
         fire_time_ms=fields.optional("fireTime", int, None),
-        job=job,
+        # Workers get the files on the disk, and not in each order.
+        job={name: value for name, value in job.items() if name != "files"} if "files" in job else job,
         resident=resident,
         misfire=kind.optional("misfire", bool, False),
         timer=timer,
         script=_command("scriptCommandLine", kind.required("scriptCommandLine", str)) if job_type == "SCRIPT" else None,
-        own_process=kind.optional("isolation", str, "shared") == "process",
+        # A shared worker cannot have the variables, which the listener of a script's runs gets too.
+        own_process=kind.optional("isolation", str, "shared") == "process" or bool(environment),
         http=_http(kind) if job_type == "HTTP" else None,
         timeout_s=(fields if step else kind).at_least("timeoutSeconds", (int, float), 0) or None,
         kill_grace_s=_grace(kind.at_least("killGraceSeconds", (int, float), 0)),
@@ -211,7 +316,15 @@ def read_task(data: Optional[str]) -> TaskPayload:
         ports=_ports(fields),
         team=kind.optional("team", str, ShardingContext.team),
         traceparent=fields.optional("traceparent", str, ""),
+        secrets=_secrets(kind),
+        access=_access(fields),
+        environment=environment,
+        placeholders=_placeholders(fields, kind),
+        files=_files(kind, "job"),
     )
+    # An invalid placeholder ends the task now, and not at some fire time of a DAEMON job.
+    payload.for_execution(payload.facts())
+    return payload
 
 
 _Types = Union[Type[Any], Tuple[Type[Any], ...]]
@@ -246,7 +359,7 @@ class _Fields:
         return word
 
 
-def _object(data: Optional[str], label: str) -> Mapping[str, Any]:
+def _object(data: Optional[str], label: str, schemas: Tuple[int, ...]) -> Mapping[str, Any]:
     if not isinstance(data, str):
         raise PayloadError(f"{label} is missing")
     try:
@@ -254,9 +367,10 @@ def _object(data: Optional[str], label: str) -> Mapping[str, Any]:
     except (ValueError, RecursionError) as error:
         raise PayloadError(f"{label} is not JSON in base64: {error}") from error
     schema = fields.get("schema") if isinstance(fields, dict) else None
-    if schema != SCHEMA:
+    if schema not in schemas:
+        known = ", ".join(map(str, schemas))
         raise PayloadError(
-            f"{label} has schema {schema!r:.80}, this executor understands {SCHEMA}; executor and scheduler must match"
+            f"{label} has schema {schema!r:.80}, this executor understands {known}; executor and scheduler must match"
         )
     return fields  # type: ignore[no-any-return]
 
@@ -283,6 +397,64 @@ def _ports(fields: _Fields) -> Tuple[int, ...]:
     if not all(isinstance(port, int) and not isinstance(port, bool) for port in ports):
         raise PayloadError(f"'ports' in the task's data is {ports!r:.80}, must be a list of numbers")
     return tuple(ports)
+
+
+def _secrets(job: _Fields) -> Tuple[SecretUse, ...]:
+    uses = []
+    for one in job.optional("secrets", list, []):
+        entry = _Fields(one if isinstance(one, dict) else {}, "secrets in job")
+        use = SecretUse(entry.required("key", str), entry.required("name", str), entry.required("file", bool))
+        if not _PLAIN_NAME.fullmatch(use.key):
+            raise PayloadError(f"'key' in secrets is {use.key!r:.80}, must be a plain name")
+        uses.append(use)
+    return tuple(uses)
+
+
+def _environment(fields: _Fields, where: str) -> Mapping[str, str]:
+    variables = fields.optional("environment", dict, {})
+    for name, value in variables.items():
+        if not _VARIABLE.fullmatch(name) or not isinstance(value, str) or "\0" in value:
+            raise PayloadError(f"'environment' in {where} has {name!r:.80}, must be a variable and its text")
+    return variables  # type: ignore[no-any-return]
+
+
+def _files(fields: _Fields, where: str) -> Mapping[str, str]:
+    files = fields.optional("files", dict, {})
+    for path, text in files.items():
+        if not all(map(_FILE_NAME.fullmatch, path.split("/"))) or not isinstance(text, str):
+            raise PayloadError(f"'files' in {where} has {path!r:.80}, must be a relative path and the text of a file")
+    return files  # type: ignore[no-any-return]
+
+
+def _placeholders(task: _Fields, job: _Fields) -> Optional[Placeholders]:
+    given = job.optional("placeholders", dict, None)
+    if given is None:
+        return None
+    described = _Fields(given, "placeholders in job")
+    fields, zone = described.required("fields", list), described.required("timeZone", str)
+    if not all(isinstance(name, str) for name in fields):
+        raise PayloadError(f"'fields' in placeholders is {fields!r:.80}, must be a list of texts")
+    try:
+        found = zones.zone(zone)
+    except (LookupError, ValueError) as error:
+        raise PayloadError(f"'timeZone' in placeholders is {zone!r:.80}, which is no time zone") from error
+    return Placeholders(frozenset(fields), found, task.at_least("previousSuccess", int, 0))
+
+
+def _access(task: _Fields) -> Optional[SecretAccess]:
+    given = task.optional("secretAccess", dict, None)
+    if given is None:
+        return None
+    access = _Fields(given, "secretAccess")
+    urls = access.required("urls", list)
+    if not urls or not all(isinstance(url, str) for url in urls):
+        raise PayloadError("'urls' in secretAccess must be a list of texts")
+    seconds = access.required("seconds", (int, float))
+    # The token is not shown, unlike other texts of a wrong type.
+    token = given.get("token")
+    if not isinstance(token, str):
+        raise PayloadError("secretAccess lacks 'token'")
+    return SecretAccess(tuple(urls), token, float(seconds), access.optional("ca", str, ""))
 
 
 def _contexts(job: _Fields) -> Tuple[str, ...]:

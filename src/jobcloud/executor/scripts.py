@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from jobcloud.executor.execution import LOADING, Execution
+from jobcloud.executor.files import variable_of
 from jobcloud.executor.loop import Loop, Timer
 from jobcloud.executor.outcomes import Cause, Outcome, State, failed, killed
 from jobcloud.executor.output import Pump, RotatingLog, TaskFolders
@@ -26,6 +27,10 @@ from jobcloud.executor.processes import Child, Children, describe_exit, is_short
 from jobcloud.job import ShardingContext
 
 CONTEXT_FILE = "JOBCLOUD_SHARDING_CONTEXT_FILE"
+# The directory with the secrets that a script gets as files.
+SECRET_FILES = "JOBCLOUD_SECRET_FILES"  # noqa: S105 - the name of a variable
+# The secrets of an HTTP job, as a JSON object of headers. They are not in the file, because the file is on a disk.
+HEADERS = "JOBCLOUD_REQUEST_HEADERS"
 # The variables of a script whose values may be large. If the kernel would not accept such a variable, the script does
 # not get the variable. The file always has the parameter.
 _PARAMETERS = ("JOBCLOUD_JOB_PARAMETER", "JOBCLOUD_SHARDING_PARAMETER")
@@ -47,13 +52,25 @@ class _Script:
 
 
 class Scripts:
-    """A Runner for SCRIPT and HTTP jobs."""
+    """A Runner for SCRIPT and HTTP jobs.
+
+    `env` is the environment of every process. Scripts also get the variables in `of_app`, and import Python's modules
+    from the folders in `libraries`.
+    """
 
     def __init__(
-        self, loop: Loop, children: Children, pump: Pump, folders: TaskFolders, directory: str, env: Mapping[str, str]
+        self,
+        loop: Loop,
+        children: Children,
+        pump: Pump,
+        folders: TaskFolders,
+        directory: str,
+        env: Mapping[str, str],
+        of_app: Mapping[str, str],
+        libraries: Sequence[str],
     ) -> None:
         self._loop, self._children, self._pump, self._folders = loop, children, pump, folders
-        self._directory, self._env = directory, env
+        self._directory, self._env, self._of_app, self._libraries = directory, env, of_app, libraries
         self._contexts = os.path.join(os.path.dirname(folders.root), "contexts")
         self._running: Dict[Execution, _Script] = {}
 
@@ -80,7 +97,11 @@ class Scripts:
         try:
             if execution.payload.script is not None:
                 # Raises UnicodeEncodeError for text that the agent's locale cannot encode.
-                env = fitting(argv, {**env, **environment(context)})
+                variables = with_libraries({**env, **self._of_app, **execution.payload.environment}, self._libraries)
+                own = variable_of(execution.files)
+                env = fitting(argv, {**variables, **environment(context), **_secrets(execution), **own})
+            elif execution.secrets:
+                env[HEADERS] = json.dumps(dict(execution.secrets))
             child = self._children.spawn(
                 argv,
                 cwd=self._directory,
@@ -143,6 +164,18 @@ class Scripts:
                 else "; it is neither in PATH nor in the package"
             )
         return text
+
+
+def with_libraries(env: Mapping[str, str], libraries: Sequence[str]) -> Dict[str, str]:
+    """An environment in which scripts in Python import from these folders, before those that it names already."""
+    paths = [*libraries, env.get("PYTHONPATH", "")]
+    return {**env, "PYTHONPATH": os.pathsep.join(filter(None, paths))} if libraries else dict(env)
+
+
+def _secrets(execution: Execution) -> Dict[str, str]:
+    """The environment variables for the secrets of a script."""
+    values = {use.key: execution.secrets[use.key] for use in execution.payload.secrets if not use.file}
+    return {**values, SECRET_FILES: execution.secret_files} if execution.secret_files else values
 
 
 def _not_started(argv: List[str], error: Exception) -> Outcome:

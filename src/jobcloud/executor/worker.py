@@ -142,7 +142,7 @@ class Worker:
         os.chdir(hello["directory"])
         sys.path.insert(0, hello["directory"])
         add_libraries(hello.get("libraries", ()))
-        self._send({"type": "ready", "protocol": protocol.VERSION})
+        self._send({"type": "ready", "protocol": protocol.VERSION, "secrets": True, "files": True})
 
     def _send(self, message: protocol.Message) -> None:
         line = protocol.encode(message)
@@ -227,6 +227,8 @@ class Worker:
             logger=_logger(message),
             is_cancelled=shard.is_cancelled,
             on_progress=functools.partial(self._send_progress, message["task"], shard),
+            secrets=message.get("secrets") or {},
+            files=message.get("files") or "",
         )
         run = functools.partial(
             perform, job, ctx, streaming=bool(description.get("streamingProcess")), complete=complete
@@ -254,6 +256,8 @@ class Worker:
             message["firing"],
             logger=_logger(message),
             is_cancelled=shard.is_cancelled,
+            secrets=message.get("secrets") or {},
+            files=message.get("files") or "",
         )
         complete = functools.partial(resolve, complete=functools.partial(self._complete, shard))
         plugins.call_firing_listener(self._plugins.firing_listener(message["job"]), message["step"], ctx, complete)

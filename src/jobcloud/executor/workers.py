@@ -24,6 +24,7 @@ from typing import Any, Callable, Deque, Dict, List, Mapping, Optional, Sequence
 
 from jobcloud.executor import protocol
 from jobcloud.executor.execution import LOADING, Execution
+from jobcloud.executor.files import FILES, variable_of
 from jobcloud.executor.loop import Loop, Timer, log
 from jobcloud.executor.outcomes import Cause, Outcome, State, cut, failed, killed, small
 from jobcloud.executor.output import Pump, RotatingLog, TaskFolders
@@ -64,6 +65,12 @@ class _Worker:
 
     def __init__(self, output: RotatingLog, errors: RotatingLog, owner: str = "") -> None:
         self.owner = owner
+        #: whether the worker gives secrets to jobs; known when it is ready
+        self.takes_secrets = False
+        #: whether the worker gives jobs the paths of their files; known when it is ready
+        self.takes_files = False
+        #: the orders with secrets or files that wait until the worker is ready
+        self.held: Dict[Execution, bytes] = {}
         self.outcome: Optional[Outcome] = None
         self.executions: Dict[str, Execution] = {}
         self.ready = False
@@ -173,7 +180,21 @@ class Workers:
         worker.executions[execution.task_id] = execution
         self._worker_of[execution] = worker
         self._sharing += not worker.owner
-        worker.outbox.put(line)
+        if (execution.secrets or execution.files) and not worker.ready:
+            worker.held[execution] = line
+        else:
+            self._order(worker, execution, line)
+
+    def _order(self, worker: _Worker, execution: Execution, line: bytes) -> None:
+        """Send the order to carry out an execution, unless the worker would run the job without secrets or files."""
+        why = "the app's own worker does not support them (docs/executor.md, 'The line protocol')"
+        if execution.secrets and not worker.takes_secrets:
+            self._finish(worker, execution, failed(Cause.SECRETS, f"no secrets: {why}"))
+        elif execution.files and not worker.takes_files and not worker.owner:
+            text = f'no files: {why}; with isolation "process" the job finds them by {FILES}'
+            self._finish(worker, execution, failed(Cause.COMMAND, text))
+        else:
+            worker.outbox.put(line)
 
     def kill(self, execution: Execution, grace_s: float) -> None:
         worker = self._worker_of.get(execution)
@@ -181,6 +202,10 @@ class Workers:
             if execution in self._waiting:
                 self._waiting.remove(execution)
                 execution.on_ended(execution, killed(message="killed before it started: it waited for maxParallel"))
+            return
+        if worker.held.pop(execution, None) is not None:
+            execution.cancelled = True
+            self._finish(worker, execution, killed(message="killed before it started: its worker was not ready"))
             return
         if not execution.cancelled:
             execution.cancelled = True
@@ -210,7 +235,7 @@ class Workers:
         self._loop.later(leave_within_s, lambda: self._kill_worker(worker, "it did not exit in time"))
 
     def _start_shared(self) -> _Worker:
-        self._current = self._start_worker(_Worker(self._output, self._errors), self._folders.root, NO_LIMITS)
+        self._current = self._start_worker(_Worker(self._output, self._errors), self._folders.root, NO_LIMITS, {})
         return self._current
 
     def _own_worker(self, execution: Execution) -> _Worker:
@@ -222,11 +247,13 @@ class Workers:
             folder = self._folders.path(execution.task_id)
             output, errors = (RotatingLog(os.path.join(folder, name)) for name in ("stdout", "stderr"))
             worker = _Worker(output, errors, execution.task_id)
-            self._own[execution.task_id] = self._start_worker(worker, "", execution.payload.rlimits)
+            variables = {**execution.payload.environment, **variable_of(execution.files)}
+            self._own[execution.task_id] = self._start_worker(worker, "", execution.payload.rlimits, variables)
         return self._own[execution.task_id]
 
-    def _start_worker(self, worker: _Worker, folders: str, limits: Rlimits) -> _Worker:
-        orders, answers = self._spawn(worker, limits)
+    def _start_worker(self, worker: _Worker, folders: str, limits: Rlimits, environment: Mapping[str, str]) -> _Worker:
+        """`environment`: variables in addition to those of all workers, or in place of them."""
+        orders, answers = self._spawn(worker, limits, environment)
         self._all.add(worker)
         self._start_thread(worker, orders, _write_lines, orders, worker.outbox)
         self._start_thread(worker, answers, self._read_lines, worker, answers)
@@ -250,7 +277,7 @@ class Workers:
             self._kill_worker(worker, str(error))
             raise OSError(errno.EAGAIN, str(error)) from error
 
-    def _spawn(self, worker: _Worker, limits: Rlimits) -> Tuple[int, int]:
+    def _spawn(self, worker: _Worker, limits: Rlimits, environment: Mapping[str, str]) -> Tuple[int, int]:
         """Start the process. Returns our ends of the pipes: (orders, answers).
 
         Raises OSError or SubprocessError. After an exception, no pipe is left open.
@@ -264,7 +291,7 @@ class Workers:
             worker.child = self._children.spawn(
                 [*self._command, str(orders[0]), str(answers[1])],
                 cwd=self._directory,
-                env=self._env,
+                env={**self._env, **environment},
                 stdout=stdout,
                 stderr=stderr,
                 pass_fds=(orders[0], answers[1]),
@@ -298,7 +325,11 @@ class Workers:
         if message["type"] == "ready":
             if message["protocol"] != protocol.VERSION:
                 self._end_faulty(worker, f"it speaks protocol {message['protocol']}, not {protocol.VERSION}")
-            worker.ready = True
+            worker.ready, worker.takes_secrets = True, message.get("secrets") is True
+            worker.takes_files = message.get("files") is True
+            held, worker.held = worker.held, {}
+            for one, line in held.items():
+                self._order(worker, one, line)
             if worker is self._current:
                 self._notify_placeholders("")
             return
@@ -326,7 +357,11 @@ class Workers:
             self._end_faulty(worker, "a shard that was not cancelled ended as killed")
         elif worker.outcome is not None:
             self._end_faulty(worker, "a second end of its only shard")
-        elif worker.owner and not execution.payload.resident:
+        else:
+            self._finish(worker, execution, outcome)
+
+    def _finish(self, worker: _Worker, execution: Execution, outcome: Outcome) -> None:
+        if worker.owner and not execution.payload.resident:
             # The outcome is reported when the process and its children are gone.
             worker.outcome = outcome
             self._ask_to_leave(worker, _LEAVE_WITHIN_S)
@@ -422,6 +457,8 @@ def order(execution: Execution) -> protocol.Message:
         "job": payload.job,
         "context": payload.context,
         "facts": execution.facts,
+        **({"secrets": dict(execution.secrets)} if execution.secrets else {}),
+        **({"files": execution.files} if execution.files else {}),
     }
     if payload.step is not None:
         return {**message, "type": "listen", "step": payload.step, "firing": payload.firing}

@@ -47,7 +47,7 @@ class Limit:
         return time.monotonic() >= self.until()
 
 
-def make_engine(url: URL, limit: Limit, *, reading: bool) -> Engine:
+def make_engine(url: URL, limit: Limit, *, reading: bool, durable: bool = False) -> Engine:
     kind = url.get_backend_name()
     options: dict[str, Any] = {}
     connect_s = min(_CONNECT_S, ceil(limit.seconds))
@@ -66,7 +66,7 @@ def make_engine(url: URL, limit: Limit, *, reading: bool) -> Engine:
         options |= {"pool_size": 4, "max_overflow": 0, "pool_timeout": limit.seconds, "pool_pre_ping": True}
     engine = create_engine(url, **options)
     if kind == "sqlite":
-        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "connect", lambda connection, record: _prepare_sqlite(connection, durable=durable))
         event.listen(engine, "begin", _begin_sqlite_read if reading else _begin_sqlite)
         if reading:
             event.listen(engine, "begin", lambda connection: _limit_sqlite(connection, limit))
@@ -88,10 +88,11 @@ def _connect(dialect: Any, args: Any, more: dict[str, Any], limit: Limit) -> Any
     return dialect.loaded_dbapi.connect(*args, **more)
 
 
-def _prepare_sqlite(connection: Any, record: object) -> None:
+def _prepare_sqlite(connection: Any, *, durable: bool) -> None:
     # Otherwise the driver would begin transactions by itself, and end them before DDL.
     connection.isolation_level = None
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=10000", "wal_autocheckpoint=8000"):
+    synchronous = "FULL" if durable else "NORMAL"
+    for pragma in ("journal_mode=WAL", f"synchronous={synchronous}", "busy_timeout=10000", "wal_autocheckpoint=8000"):
         connection.execute(f"PRAGMA {pragma}")
 
 

@@ -33,11 +33,11 @@ from sqlalchemy.sql import Insert
 
 from jobcloud.errors import JobcloudError
 from jobcloud.history.connections import Limit, make_engine
-from jobcloud.history.rows import Batch, Row
-from jobcloud.history.tables import REPLACED, TIMES, WRITTEN, attempts, utc
+from jobcloud.history.rows import Batch
+from jobcloud.history.tables import REPLACED, TIMES, WRITTEN, Row, attempts, utc
 
 #: the newest migration
-HEAD: Final = "0002"
+HEAD: Final = "0005"
 VERSION_TABLE: Final = "history_version"
 # MariaDB uses SQLAlchemy's dialect for MySQL, because the options of the tables begin with `mysql_`.
 _DRIVERS = {"postgresql": "postgresql+psycopg", "mariadb": "mysql+pymysql"}
@@ -55,13 +55,16 @@ class Unusable(JobcloudError):
 
 
 class Database:
-    """One database. Threads may share it. `reading`: connections for queries only.
+    """One database. Threads may share it. `reading`: connections for queries only. `durable`: a write of SQLite
+    survives a loss of power, as one of the servers does.
 
     After `limit_s` seconds, a statement ends with an error, even if the server hangs. The default is READ_S for
     reading, and WRITE_S otherwise. Migrations may take MIGRATE_S.
     """
 
-    def __init__(self, url: str, password: str = "", *, reading: bool = False, limit_s: float = 0) -> None:
+    def __init__(
+        self, url: str, password: str = "", *, reading: bool = False, limit_s: float = 0, durable: bool = False
+    ) -> None:
         found = make_url(url)
         kind = found.get_backend_name()
         module, extra = _EXTRAS.get(kind, ("sqlite3", ""))
@@ -75,7 +78,7 @@ class Database:
         self.kind = kind
         self._file = Path(found.database or "") if self.kind == "sqlite" else None
         self._limit = Limit(limit_s or (READ_S if reading else WRITE_S))
-        self.engine = make_engine(found, self._limit, reading=reading)
+        self.engine = make_engine(found, self._limit, reading=reading, durable=durable)
         self._inserts = [
             (name, _insert(table, self.engine.dialect, replace=name in REPLACED), _times(table))
             for name, table in WRITTEN.items()

@@ -8,26 +8,27 @@ crash or a repeated batch could falsify.
 from __future__ import annotations
 
 import re
-import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any, Final, Literal, TypeAlias
 
-from sqlalchemy import ColumnElement, Connection, Select, Table, func, literal, or_, select
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import ColumnElement, Connection, Row, Select, Table, func, literal, or_, select
 
-from jobcloud.errors import ConfigError, Unavailable
-from jobcloud.history.database import HEAD, Database, Unusable
+from jobcloud.errors import ConfigError
+from jobcloud.history.database import Database
+from jobcloud.history.opened import Opened
 from jobcloud.history.rows import FAILURES, SUCCEEDED
-from jobcloud.history.tables import attempts, prefix, runs, traces
+from jobcloud.history.tables import attempts, audit, configurations, prefix, runs, traces
 
 Found: TypeAlias = Mapping[str, Any]
 By: TypeAlias = Literal["job", "app", "team", "total"]
 QUANTILES: Final = (50, 95, 99)
 _CURSOR = re.compile(r"[0-9a-f]{32}")
-_LATER = "try again in a few seconds"
+# The columns of a configuration without its text.
+_HEAD: Final = tuple(column for column in configurations.c if column.name != "config")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +36,17 @@ class Wanted:
     """A filter. Empty fields match everything. At most one of team, app, job and run is set: each has its own index.
 
     `since_ms` ≤ instant < `until_ms`; 0: no limit. The instant is the fire time of a run, or the end of an attempt.
+    `states`: only rows in one of these states. `teams`: only rows of these teams, if no other of the four is set.
     """
 
     team: str = ""
     app: str = ""
     job: str = ""
     run: str = ""
-    state: str = ""
+    states: tuple[str, ...] = ()
     since_ms: int = 0
     until_ms: int = 0
+    teams: frozenset[str] | None = None
 
 
 @dataclass(slots=True)
@@ -77,21 +80,22 @@ class Reader:
     """Answers questions. Threads may share it. Raises Unavailable if the database does not answer."""
 
     def __init__(self, open_database: Callable[[], Database]) -> None:
-        self._open_database = open_database
-        self._database: Database | None = None
-        self._lock = threading.Lock()
+        self._opened = Opened(open_database)
 
     def close(self) -> None:
-        if self._database is not None:
-            self._database.close()
+        self._opened.close()
+
+    def connect(self) -> AbstractContextManager[Connection]:
+        """A connection for one question. Raises Unavailable for the errors of the database."""
+        return self._opened.connect()
 
     def runs(self, wanted: Wanted, limit: int, cursor: str = "") -> tuple[list[Found], str]:
-        """Runs, the newest fire time first, and the next cursor ("" at the end). `wanted.state` is a state of runs."""
-        return self._page(runs, wanted, _equal(runs, state=wanted.state), limit, cursor)
+        """Runs, the newest fire time first, and the next cursor ("" at the end). `wanted.states` are states of runs."""
+        return self._page(runs, wanted, limit, cursor)
 
     def attempts(self, wanted: Wanted, limit: int, cursor: str = "") -> tuple[list[Found], str]:
-        """Attempts, the newest end first, and the next cursor ("" at the end). `wanted.state`: an End of status.py."""
-        return self._page(attempts, wanted, _equal(attempts, outcome=wanted.state), limit, cursor)
+        """Attempts, the newest end first, and the next cursor ("" at the end). `wanted.states`: Ends of status.py."""
+        return self._page(attempts, wanted, limit, cursor)
 
     def events(self, task_id: str, limit: int, cursor: str = "") -> tuple[list[Found], str]:
         """The states of one attempt, oldest first, and the next cursor ("" at the end)."""
@@ -101,89 +105,141 @@ class Reader:
         rows: list[Found] = [row._asdict() for row in found[:limit]]
         return rows, str(rows[-1]["id"]) if len(found) > limit else ""
 
+    def audit(
+        self, wanted: Mapping[str, str], since_ms: int, until_ms: int, limit: int, cursor: str = ""
+    ) -> tuple[list[Found], str]:
+        """Entries of the audit log, the newest first, and the next cursor ("" at the end). `wanted`: column → value."""
+        where = [*_bounds(audit, since_ms, until_ms, cursor), *_equal(audit, **wanted)]
+        return self._rows(lambda found: found.execute(page_of(audit, where, limit + 1)).all(), limit, cursor)
+
+    def configurations(
+        self, wanted: Wanted, limit: int, cursor: str = "", max_bytes: int = 1 << 20
+    ) -> tuple[list[Found], str]:
+        """Configurations, the newest first, and the next cursor ("" at the end).
+
+        `wanted.job` or `wanted.app` is the key of a job or an app. A page has at least one configuration, and ends
+        before its limit once they take `max_bytes`.
+        """
+        table, name = configurations, wanted.job or wanted.app
+        more = _equal(table, kind="job" if wanted.job else "app", name=name) if name else []
+        _check_cursor(cursor)
+        with self.connect() as connection:
+            # The texts of a whole page could be large, so the first statement reads their sizes only.
+            heads = _newest(connection, table, replace(wanted, job="", app=""), more, limit + 1, cursor, *_HEAD)
+            kept = _within(heads[:limit], max_bytes)
+            texts = select(table.c.id, table.c.config).where(table.c.id.in_([row.id for row in kept]))
+            of = {row.id: row.config for row in connection.execute(texts)}
+        # The retention may have deleted a row meanwhile.
+        rows: list[Found] = [row._asdict() | {"config": of[row.id]} for row in kept if row.id in of]
+        return rows, str(kept[-1].id) if len(heads) > len(kept) else ""
+
     def statistics(self, by: By, wanted: Wanted, limit: int = 100, cursor: str = "") -> tuple[list[Statistics], str]:
         """Statistics of the groups whose names follow `cursor`, sorted by name, and the next cursor."""
         group: ColumnElement[str] = literal("") if by == "total" else attempts.c[by]
-        where = _where(attempts, wanted)
+        where = conditions(attempts, wanted)
+        if wanted.teams is not None:
+            where.append(attempts.c.team.in_(sorted(wanted.teams)))
         with self.connect() as connection:
             found: dict[str, Statistics] = {"": Statistics("")} if by == "total" else {}
-            for row in connection.execute(_sums(group, where)):
-                _add(found.setdefault(row.name, Statistics(row.name)), row)
+            for row in connection.execute(sums(group, where)):
+                add_row(found.setdefault(row.name, Statistics(row.name)), row)
             names = sorted(name for name in found if name > cursor or by == "total")
             page = names[:limit]
             if by != "total":
                 where = [*where, group.in_(page)]
-            durations = _quantiles(connection, attempts.c.duration_ms, group, where) if page else {}
-            queued = _quantiles(connection, attempts.c.queued_ms, group, where) if page else {}
+            durations = quantiles(connection, attempts.c.duration_ms, group, where) if page else {}
+            queued = quantiles(connection, attempts.c.queued_ms, group, where) if page else {}
         for name in page:
             found[name].duration, found[name].queued = durations.get(name), queued.get(name)
         return [found[name] for name in page], page[-1] if len(names) > limit else ""
 
-    def _page(
-        self, table: Table, wanted: Wanted, more: list[ColumnElement[bool]], limit: int, cursor: str
+    def _page(self, table: Table, wanted: Wanted, limit: int, cursor: str) -> tuple[list[Found], str]:
+        return self._rows(lambda found: _newest(found, table, wanted, [], limit + 1, cursor), limit, cursor)
+
+    def _rows(
+        self, read: Callable[[Connection], Sequence[Row[Any]]], limit: int, cursor: str
     ) -> tuple[list[Found], str]:
-        if cursor and not _CURSOR.fullmatch(cursor):
-            raise ConfigError("is not a cursor of this server", field="cursor", fix="pass nextCursor of a page")
+        """The rows that `read` finds, at most one more than `limit`, and the next cursor."""
+        _check_cursor(cursor)
         with self.connect() as connection:
-            found = connection.execute(page_of(table, [*_where(table, wanted, cursor), *more], limit + 1)).all()
+            found = read(connection)
         rows: list[Found] = [row._asdict() for row in found[:limit]]
         return rows, str(rows[-1]["id"]) if len(found) > limit else ""
 
-    @contextmanager
-    def connect(self) -> Iterator[Connection]:
-        """A connection for one question. Raises Unavailable for the errors of the database."""
-        try:
-            with self._opened().question() as connection:
-                yield connection
-        except SQLAlchemyError as error:
-            problem = " ".join(str(getattr(error, "orig", None) or error).split())[:200]
-            fix = f"{_LATER}, or ask for a shorter range of time"
-            raise Unavailable(f"the database of the history does not answer: {problem}", fix=fix) from error
-        except Unusable as error:
-            raise Unavailable(str(error), fix=_LATER) from error
 
-    def _opened(self) -> Database:
-        if self._database is not None:
-            return self._database
-        # Not under the lock: several threads that wait for a server would wait for one another too.
-        database = self._open_database()
-        with ExitStack() as stack:
-            stack.callback(database.close)
-            if (version := database.version()) != HEAD:
-                problem = "is of another version of jobcloud" if version else "is not set up yet"
-                raise Unusable(f"the database of the history {problem}")
-            with self._lock:
-                if self._database is None:
-                    self._database = database
-                    stack.pop_all()
-        return self._database
+def page_of(table: Table, where: list[ColumnElement[bool]], limit: int, *columns: ColumnElement[Any]) -> Select[Any]:
+    """The newest rows. An index on the filtered columns and the id bounds the rows that are read."""
+    return select(*(columns or table.c)).where(*where).order_by(table.c.id.desc()).limit(limit)
 
 
-def page_of(table: Table, where: list[ColumnElement[bool]], limit: int) -> Select[Any]:
-    """The newest rows. An index on the filtered column and the id bounds the rows that are read."""
-    return select(table).where(*where).order_by(table.c.id.desc()).limit(limit)
+def _newest(
+    connection: Connection,
+    table: Table,
+    wanted: Wanted,
+    more: list[ColumnElement[bool]],
+    limit: int,
+    cursor: str,
+    *columns: ColumnElement[Any],
+) -> list[Row[Any]]:
+    """The newest rows of some teams and states.
+
+    Each pair of them is one range of an index: for several at once, a database would sort. Once a page is full, no row
+    is read that is older than its last one.
+    """
+    found: list[Row[Any]] = []
+    teams = [wanted.team] if wanted.teams is None else sorted(wanted.teams)
+    state_column = "outcome" if table is attempts else "state"
+    for team, state in product(teams, sorted(set(wanted.states)) or [""]):
+        oldest = str(found[-1].id) if len(found) == limit else ""
+        where = conditions(table, replace(wanted, team=team), cursor, oldest)
+        statement = page_of(table, [*where, *_equal(table, **{state_column: state}), *more], limit, *columns)
+        rows = connection.execute(statement).all()
+        found = sorted((*found, *rows), key=lambda row: str(row.id), reverse=True)[:limit]
+    return found
+
+
+def _within(rows: Sequence[Row[Any]], max_bytes: int) -> list[Row[Any]]:
+    """The first configurations, until they take `max_bytes`."""
+    taken = 0
+    for count, row in enumerate(rows):
+        if taken >= max_bytes:
+            return list(rows[:count])
+        taken += row.bytes
+    return list(rows)
+
+
+def _check_cursor(cursor: str) -> None:
+    if cursor and not _CURSOR.fullmatch(cursor):
+        raise ConfigError("is not a cursor of this server", field="cursor", fix="pass nextCursor of a page")
 
 
 def _equal(table: Table, **values: str) -> list[ColumnElement[bool]]:
     return [table.c[name] == value for name, value in values.items() if value]
 
 
-def _where(table: Table, wanted: Wanted, cursor: str = "") -> list[ColumnElement[bool]]:
-    """The conditions. The rows are those before `cursor`, if it is given.
+def conditions(table: Table, wanted: Wanted, cursor: str = "", oldest: str = "") -> list[ColumnElement[bool]]:
+    """The conditions. The rows are those before `cursor` and from `oldest` on, if these are given."""
+    equal = _equal(table, run_id=wanted.run, job=wanted.job, app=wanted.app, team=wanted.team)
+    return [*equal, *_bounds(table, wanted.since_ms, wanted.until_ms, cursor, oldest)]
 
-    There is at most one upper bound. Of two, SQLite 3.40 searches the index by the first one, and reads all rows
+
+def _bounds(table: Table, since_ms: int, until_ms: int, cursor: str, oldest: str = "") -> list[ColumnElement[bool]]:
+    """The conditions for a range of time, and for the rows before `cursor` and from `oldest` on, if these are given.
+
+    There is at most one bound on each side. Of two, SQLite 3.40 searches the index by the first one, and reads all rows
     between them.
     """
-    found = _equal(table, run_id=wanted.run, job=wanted.job, app=wanted.app, team=wanted.team)
-    if wanted.since_ms:
-        found.append(table.c.id >= prefix(wanted.since_ms))
-    bounds = [bound for bound in (prefix(wanted.until_ms) if wanted.until_ms else "", cursor) if bound]
+    found: list[ColumnElement[bool]] = []
+    if lower := max(prefix(since_ms) if since_ms else "", oldest):
+        found.append(table.c.id >= lower)
+    bounds = [bound for bound in (prefix(until_ms) if until_ms else "", cursor) if bound]
     if bounds:
         found.append(table.c.id < min(bounds))
     return found
 
 
-def _sums(group: ColumnElement[str], where: list[ColumnElement[bool]]) -> Select[Any]:
+def sums(group: ColumnElement[Any], where: list[ColumnElement[bool]]) -> Select[Any]:
+    """The numbers and resources of attempts by group (`name`) and outcome."""
     used_s = func.coalesce(attempts.c.duration_ms, 0) / 1000.0
     statement = select(
         group.label("name"),
@@ -195,7 +251,8 @@ def _sums(group: ColumnElement[str], where: list[ColumnElement[bool]]) -> Select
     return statement.where(*where).group_by("name", attempts.c.outcome)
 
 
-def _add(statistics: Statistics, row: Any) -> None:
+def add_row(statistics: Statistics, row: Any) -> None:
+    """Add a row of `sums` to statistics."""
     statistics.attempts += row.count
     if row.outcome == SUCCEEDED:
         statistics.succeeded += row.count
@@ -207,9 +264,9 @@ def _add(statistics: Statistics, row: Any) -> None:
     statistics.memory_mb_seconds += float(row.memory_mb_seconds)
 
 
-def _quantiles(
-    connection: Connection, column: ColumnElement[Any], group: ColumnElement[str], where: list[ColumnElement[bool]]
-) -> dict[str, Quantiles]:
+def quantiles(
+    connection: Connection, column: ColumnElement[Any], group: ColumnElement[Any], where: list[ColumnElement[bool]]
+) -> dict[Any, Quantiles]:
     """The percentiles of a column by group. Not every database has functions for them, so the query ranks the rows.
 
     The p-th percentile of n values is the one with the rank ⌈pn/100⌉.
@@ -226,8 +283,8 @@ def _quantiles(
     )
     ranks = [((ranked.c.size * percent + 99) // 100) for percent in QUANTILES]
     statement = select(ranked).where(or_(*(ranked.c.place == rank for rank in ranks)))
-    values: dict[str, dict[int, int]] = defaultdict(dict)
-    sizes: dict[str, int] = {}
+    values: dict[Any, dict[int, int]] = defaultdict(dict)
+    sizes: dict[Any, int] = {}
     for name, value, rank, size in connection.execute(statement):
         values[name][rank], sizes[name] = value, size
     return {

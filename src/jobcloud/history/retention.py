@@ -1,7 +1,9 @@
 """Deletes the oldest rows: by age, by number in total and per job, and by the size of the database.
 
-Rows are deleted a few hundred at a time, each time in a transaction of its own, so that nobody waits for long. Limits
-by number count attempts. Rows that are older than the oldest remaining attempt are deleted too.
+Entries of the audit log have a limit by age of their own. Configurations have the limit by age, and one by number for
+each app and job; the newest one of an app or a job that is not removed stays. Rows are deleted a few hundred at a time,
+each time in a transaction of its own, so that nobody waits for long. Limits by number count attempts. Runs, traces and
+notes that are older than the oldest remaining attempt are deleted too.
 """
 
 from __future__ import annotations
@@ -9,10 +11,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Table, delete, func, insert, select, text, update
+from sqlalchemy import Connection, Table, delete, func, insert, or_, select, text, update
 
+from jobcloud.history.condensing import condense
 from jobcloud.history.database import Database
-from jobcloud.history.tables import WRITTEN, attempts, executions, marks, prefix, runs, traces
+from jobcloud.history.tables import (
+    SIZED,
+    attempts,
+    audit,
+    configurations,
+    executions,
+    marks,
+    notes,
+    prefix,
+    runs,
+    traces,
+)
 
 #: rows of one transaction
 STEP = 500
@@ -20,16 +34,19 @@ _INTERVAL_MS = 600_000
 # The part of the limit that is in use after a deletion for size.
 _FILL = 0.9
 _SIZE_MARK = "size"
+#: configurations of each app and job that are kept
+MAX_CONFIGURATIONS = 50
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """0: no limit."""
+    """0: no limit. Only `audit_age_ms` concerns the entries of the audit log."""
 
     age_ms: int = 0
     attempts: int = 0
     attempts_per_job: int = 0
     bytes: int = 0
+    audit_age_ms: int = 0
 
 
 NO_LIMITS = Limits()
@@ -57,10 +74,15 @@ class Retention:
     def enforce(self, database: Database, pressed: Callable[[], bool] = lambda: False) -> bool:
         """Delete what is over the limits. False if it stopped early."""
         limits = self._limits
-        done = True
-        if limits.age_ms:
+        done = condense(database, self._now_ms(), pressed)
+        if done and limits.age_ms:
             oldest = self._now_ms() - limits.age_ms
             done = _delete_before(database, oldest, oldest, pressed)
+            done = done and _delete_configurations(database, prefix(oldest), pressed)
+        if done:
+            done = _keep_newest_configurations(database, pressed)
+        if done and limits.audit_age_ms:
+            done = _delete_rows(database, audit, prefix(self._now_ms() - limits.audit_age_ms), pressed)
         if done and limits.attempts:
             done = _keep_newest(database, limits.attempts, pressed)
         if done and limits.attempts_per_job:
@@ -71,22 +93,73 @@ class Retention:
 
 
 def _delete_before(database: Database, instant: int, fired: int, pressed: Callable[[], bool]) -> bool:
-    """Delete runs that fired before `fired`, and other rows from before `instant`. False if it stopped early."""
-    for table in WRITTEN.values():
-        bound = prefix(fired if table is runs else instant)
+    """Delete runs that fired before `fired`, and other rows from before `instant`. False if it stopped early.
+
+    Entries of the audit log and configurations stay.
+    """
+    return all(
+        _delete_rows(database, table, prefix(fired if table is runs else instant), pressed)
+        for table in (runs, attempts, executions, traces, notes)
+    )
+
+
+def _delete_configurations(database: Database, bound: str, pressed: Callable[[], bool]) -> bool:
+    """Delete configurations before the id `bound`, unless they are in force. False if it stopped early."""
+    later = configurations.alias()
+    replaced = select(later.c.id).where(
+        later.c.kind == configurations.c.kind, later.c.name == configurations.c.name, later.c.id > configurations.c.id
+    )
+    over = or_(configurations.c.removed == 1, replaced.exists())
+    seen = ""
+    while True:
+        if pressed():
+            return False
+        with database.engine.begin() as connection:
+            # Those in force stay, so each step begins behind the one before it.
+            old = select(configurations.c.id).where(configurations.c.id > seen, configurations.c.id < bound, over)
+            ids = connection.execute(old.order_by(configurations.c.id).limit(STEP)).scalars().all()
+            if ids:
+                connection.execute(delete(configurations).where(configurations.c.id.in_(ids)))
+            if len(ids) < STEP:
+                return True
+            seen = ids[-1]
+
+
+def _keep_newest_configurations(database: Database, pressed: Callable[[], bool]) -> bool:
+    """Delete the oldest configurations of the apps and jobs that have too many. False if it stopped early."""
+    key = (configurations.c.kind, configurations.c.name)
+    with database.engine.connect() as connection:
+        many = select(*key).group_by(*key).having(func.count() > MAX_CONFIGURATIONS)
+        found = connection.execute(many).all()
+    for kind, name in found:
+        own = (configurations.c.kind == kind, configurations.c.name == name)
+        newest = select(configurations.c.id).where(*own).order_by(configurations.c.id.desc())
         while True:
             if pressed():
                 return False
             with database.engine.begin() as connection:
-                # The id of the last row of a step bounds the deletion: MariaDB has no LIMIT in a subquery.
-                below = select(table.c.id).where(table.c.id < bound).order_by(table.c.id)
-                ids = connection.execute(below.limit(STEP)).scalars().all()
-                if not ids:
-                    break
-                connection.execute(delete(table).where(table.c.id <= ids[-1]))
+                ids = connection.execute(newest.limit(STEP).offset(MAX_CONFIGURATIONS)).scalars().all()
+                if ids:
+                    connection.execute(delete(configurations).where(configurations.c.id.in_(ids)))
                 if len(ids) < STEP:
                     break
     return True
+
+
+def _delete_rows(database: Database, table: Table, bound: str, pressed: Callable[[], bool]) -> bool:
+    """Delete the rows before the id `bound`. False if it stopped early."""
+    while True:
+        if pressed():
+            return False
+        with database.engine.begin() as connection:
+            # The id of the last row of a step bounds the deletion: MariaDB has no LIMIT in a subquery.
+            below = select(table.c.id).where(table.c.id < bound).order_by(table.c.id)
+            ids = connection.execute(below.limit(STEP)).scalars().all()
+            if not ids:
+                return True
+            connection.execute(delete(table).where(table.c.id <= ids[-1]))
+            if len(ids) < STEP:
+                return True
 
 
 def _keep_newest(database: Database, count: int, pressed: Callable[[], bool]) -> bool:
@@ -116,7 +189,9 @@ def _keep_newest_of_each_job(database: Database, count: int, pressed: Callable[[
                 return False
             with database.engine.begin() as connection:
                 if not _delete_some(connection, job, newest_deleted.id):
-                    connection.execute(delete(runs).where(runs.c.job == job, runs.c.id < prefix(oldest_kept.fired_ms)))
+                    oldest = prefix(oldest_kept.fired_ms)
+                    connection.execute(delete(runs).where(runs.c.job == job, runs.c.id < oldest))
+                    connection.execute(delete(notes).where(notes.c.job == job, notes.c.id < oldest))
                     break
 
 
@@ -162,7 +237,7 @@ def size_of(database: Database) -> int:
                 for name in ("page_count", "freelist_count", "page_size")
             )
             return int((pages - free) * size)
-        names = [_stored_name(table, database.kind) for table in WRITTEN.values()]
+        names = [_stored_name(table, database.kind) for table in SIZED]
         if database.kind == "postgresql":
             return sum(
                 int(connection.execute(text("SELECT pg_total_relation_size(:name)"), {"name": name}).scalar() or 0)

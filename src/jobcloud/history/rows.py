@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Iterable
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 
-from jobcloud.config import NOTHING, team_of
-from jobcloud.history.tables import row_id
-from jobcloud.messages import AttemptTraced, RunTraced
+from jobcloud.config import NOTHING, App, Job, team_of
+from jobcloud.history.samples import Sampled, rows_of
+from jobcloud.history.tables import Row, prefix, row_id
+from jobcloud.messages import AttemptTraced, ConfigTraced, RunTraced
 from jobcloud.model import Cause, Execution, Firing, Shard, ShardState, Task, cut
 
-Row: TypeAlias = tuple[Any, ...]
-Event: TypeAlias = AttemptTraced | RunTraced
+
+class AuditLine(NamedTuple):
+    """An entry of the audit log, as its line in a file."""
+
+    line: bytes
+
+
+class Describe(NamedTuple):
+    """How the history writes an app or a job: `revision` as the API's ETag, `config` as the API's JSON."""
+
+    revision: Callable[[App | Job], str]
+    config: Callable[[App | Job], str]
+
+
+Event: TypeAlias = AttemptTraced | RunTraced | ConfigTraced | AuditLine | Sampled
 
 SUCCEEDED = "SUCCEEDED"
 #: the outcomes of attempts that count as failures; KILLED is neither a success nor a failure
@@ -41,6 +57,10 @@ _TRACED = {
     )
 }
 _MAX_MESSAGE = 4_000
+#: the bytes of a configuration's JSON; a larger one is left out. A record of the state has at most a quarter of this.
+MAX_CONFIG_BYTES = 1 << 20
+#: a way to write configurations that leaves their content out
+WITHOUT_CONTENT = Describe(lambda record: "", lambda record: "")
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -50,9 +70,12 @@ class Batch(msgspec.Struct, frozen=True):
     attempts: list[Row] = []
     executions: list[Row] = []
     traces: list[Row] = []
+    audit: list[Row] = []
+    configurations: list[Row] = []
+    samples: list[Row] = []
 
     def __len__(self) -> int:
-        return len(self.runs) + len(self.attempts) + len(self.executions) + len(self.traces)
+        return sum(len(getattr(self, name)) for name in self.__struct_fields__)
 
     def singles(self) -> Iterable[Batch]:
         """A batch for each row."""
@@ -61,11 +84,17 @@ class Batch(msgspec.Struct, frozen=True):
                 yield Batch(**{name: [row]})
 
 
-def of_events(events: Iterable[Event]) -> Batch:
+def of_events(events: Iterable[Event], describe: Describe = WITHOUT_CONTENT) -> Batch:
     batch = Batch()
     for event in events:
         if isinstance(event, RunTraced):
             batch.runs.append(_run(event.firing, event.app))
+        elif isinstance(event, AuditLine):
+            batch.audit.append(_audit(event.line))
+        elif isinstance(event, Sampled):
+            batch.samples.extend(rows_of(event))
+        elif isinstance(event, ConfigTraced):
+            batch.configurations.append(_configuration(event, describe))
         else:
             batch.traces.append(_trace(event))
             if event.ended:
@@ -128,6 +157,50 @@ def _run(firing: Firing, app: str) -> Row:
         states[ShardState.CANCELLED],
         states[ShardState.DEAD],
     )
+
+
+def _audit(line: bytes) -> Row:
+    entry = json.loads(line)
+    instant = int(datetime.fromisoformat(entry["at"]).timestamp() * 1_000 + 0.5)
+    texts = {"kind": 20, "request": 16, "subject": 300, "client": 60, "team": 100, "target": 500, "outcome": 20}
+    return (
+        prefix(instant) + f"{entry['seq']:012x}{entry['chain'][:8]}",
+        entry["chain"],
+        entry["seq"],
+        instant,
+        *(cut(entry.get(name, ""), length) for name, length in texts.items()),
+        line.decode(),
+    )
+
+
+def _configuration(event: ConfigTraced, describe: Describe) -> Row:
+    kind, name = kind_of(event.record), event.record.key
+    return configuration_row(
+        event.at,
+        event.number,
+        kind,
+        name,
+        describe.revision(event.record),
+        describe.config(event.record),
+        author=event.author,
+        removed=event.removed,
+    )
+
+
+def kind_of(record: App | Job) -> str:
+    return "app" if isinstance(record, App) else "job"
+
+
+def configuration_row(
+    at: int, number: int, kind: str, name: str, revision: str, config: str, *, author: str = "", removed: bool = False
+) -> Row:
+    """The row of a configuration. Rows of one instant have the order of their numbers."""
+    size = len(config.encode())
+    if size > MAX_CONFIG_BYTES:
+        size, config = 0, ""
+    what = row_id(0, f"{kind} {name} {revision} {removed}")[12:24]
+    id_ = prefix(at) + f"{number & 0xFFFFFFFF:08x}" + what
+    return id_, kind, name, team_of(name), revision, cut(author, 300), at, int(removed), size, config
 
 
 def _attempt(id_: str, event: AttemptTraced) -> Row:

@@ -6,18 +6,22 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobcloud.history.database import Database
+from jobcloud.config import App, Job
+from jobcloud.history.database import READ_S, Database
+from jobcloud.history.notes import Notes
 from jobcloud.history.queries import Reader
 from jobcloud.history.retention import NO_LIMITS, Limits
+from jobcloud.history.rows import WITHOUT_CONTENT, AuditLine, Describe
+from jobcloud.history.samples import Sample
 from jobcloud.history.spool import Spool
 from jobcloud.history.writer import Writer, WriterState
-from jobcloud.messages import AttemptTraced, RunTraced
-from jobcloud.model import Firing
+from jobcloud.messages import AttemptTraced, ConfigTraced, RunTraced
+from jobcloud.model import Firing, Told
 
 #: in the data directory, if the database has no URL
 FILE_NAME = "history.db"
 SPOOL_FOLDER = "history-spool"
-_TRACES = (AttemptTraced, RunTraced)
+_TRACES = (AttemptTraced, RunTraced, ConfigTraced)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +38,8 @@ class HistoryOptions:
 class History:
     """start → (publish | fill)* → stop. A sink: `publish` never waits.
 
-    `registered`: the number of registered jobs of the team `default`, or None if it is unknown. Called on the thread.
+    `registered`: the number of registered jobs of the team `default`, or None if it is unknown. `sample`: the present
+    numbers, or None. Both are called on the thread, as the functions of `describe`.
     """
 
     def __init__(
@@ -43,6 +48,8 @@ class History:
         data: Path,
         now_ms: Callable[[], int],
         registered: Callable[[], int | None] = lambda: None,
+        describe: Describe = WITHOUT_CONTENT,
+        sample: Callable[[], Sample | None] = lambda: None,
     ) -> None:
         url, password = options.url or f"sqlite:///{(data / FILE_NAME).absolute()}", options.password
         self._writer = Writer(
@@ -52,8 +59,11 @@ class History:
             queue=options.queue,
             now_ms=now_ms,
             registered=registered,
+            describe=describe,
+            sample=sample,
         )
         self.reader = Reader(lambda: Database(url, password, reading=True))
+        self.notes = Notes(lambda: Database(url, password, limit_s=READ_S, durable=True))
 
     def start(self) -> None:
         self._writer.start()
@@ -63,9 +73,17 @@ class History:
         if isinstance(notice, _TRACES):
             self._writer.publish(notice)
 
+    def record(self, line: bytes) -> None:
+        """Take an entry of the audit log. Never waits."""
+        self._writer.publish(AuditLine(line))
+
     def fill(self, firings: Iterable[Firing], apps: dict[str, str]) -> None:
         """Write the ended runs of the state that the history lacks. `apps`: the app of each job."""
         self._writer.fill(firings, apps)
+
+    def compare(self, records: Iterable[App | Job], at: int) -> None:
+        """Write the configurations that the history lacks. `records`: the registered apps and jobs at `at`."""
+        self._writer.compare(records, at)
 
     def flush(self) -> bool:
         """Wait until all events published so far are in the database or in the spool. False after 30 s."""
@@ -74,17 +92,20 @@ class History:
     def state(self) -> WriterState:
         return self._writer.state()
 
-    def warnings(self) -> tuple[str, ...]:
+    def warnings(self) -> tuple[Told, ...]:
         """The present problems, for users."""
         state = self.state()
         found = []
         if state.problem:
-            found.append(f"the database of the history is away, events wait on disk: {state.problem}")
+            text = f"the database of the history is away, events wait on disk: {state.problem}"
+            found.append(Told(text, "history_away", problem=state.problem))
         if state.dropped:
-            found.append(f"the history lacks {state.dropped} events or rows: they found no room, or were refused")
+            text = f"the history lacks {state.dropped} events or rows: they found no room, or were refused"
+            found.append(Told(text, "history_lacks", rows=state.dropped))
         return tuple(found)
 
     def stop(self) -> None:
         """Write what waits, or put it into the spool, within 10 s."""
         self._writer.stop()
         self.reader.close()
+        self.notes.close()

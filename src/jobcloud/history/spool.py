@@ -28,7 +28,9 @@ from jobcloud.history.rows import Batch
 log = logging.getLogger(__name__)
 
 #: The number rises with each change of the columns of a batch. Later builds must still read the older formats.
-FORMAT = b"jobcloud history 1\n"
+FORMAT = b"jobcloud history 3\n"
+#: the formats that can be read: 1 has no entries of the audit log, 1 and 2 have no configurations
+_FORMATS = (b"jobcloud history 1\n", b"jobcloud history 2\n", FORMAT)
 _HEAD = struct.Struct(">II")
 _SEGMENT_BYTES = 1 << 20
 _SUFFIX = ".spool"
@@ -132,9 +134,9 @@ def _size(path: Path) -> int:
 
 def _read(content: bytes) -> list[Batch] | None:
     """The batches of a segment before the first damaged one. None if the segment has another format."""
-    if not content.startswith(FORMAT):
+    if not content.startswith(_FORMATS):
         # A crash may tear the first line too.
-        return [] if FORMAT.startswith(content) else None
+        return [] if any(known.startswith(content) for known in _FORMATS) else None
     found: list[Batch] = []
     place = len(FORMAT)
     while place + _HEAD.size <= len(content):

@@ -1,9 +1,10 @@
 """The tables of the history.
 
 The ids of rows begin with an instant in hexadecimal milliseconds, so their order is an order of time: `runs` by fire
-time, `attempts` by end. The next page begins behind the last id of a page, and a range of time is a range of ids. An
-index on (job, id) finds both, in every database. The rest of an id is a hash of the run or the task, so a row that is
-written twice is one row.
+time, `attempts` by end. Entries of the audit log of one instant are in the order of their numbers, and configurations
+too. The next page begins behind the last id of a page, and a range of time is a range of ids. An index on (job, id)
+finds both, in every database. The rest of an id is a hash of the run or the task, so a row that is written twice is one
+row.
 
 Instants are integers: milliseconds since the Unix epoch. Only the two tables of Elastic-Job use the database's types
 for times. These times are in UTC, and MariaDB cuts them to whole seconds. The two tables have the names, columns and
@@ -15,13 +16,16 @@ from __future__ import annotations
 import hashlib
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy.dialects.mysql import MEDIUMTEXT
 from sqlalchemy.sql import quoted_name
 from sqlalchemy.types import TIMESTAMP
 
 metadata = MetaData()
+#: the values of a row, in the order of the columns
+Row: TypeAlias = tuple[Any, ...]
 
 _OPTIONS: dict[str, Any] = {
     "mysql_engine": "InnoDB",
@@ -61,6 +65,9 @@ runs = Table(
     Index("history_runs_team", "team", "id"),
     Index("history_runs_state", "state", "id"),
     Index("history_runs_job_state", "job", "state", "id"),
+    Index("history_runs_run", "run_id"),
+    Index("history_runs_team_state", "team", "state", "id"),
+    Index("history_runs_app_state", "app", "state", "id"),
     **_OPTIONS,
 )
 
@@ -160,8 +167,106 @@ traces = Table(
     **_OPTIONS,
 )
 
+audit = Table(
+    "history_audit",
+    metadata,
+    _id(),
+    Column("chain", String(16), nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("kind", String(20), nullable=False),
+    Column("request", String(16), nullable=False),
+    Column("subject", String(300), nullable=False),
+    Column("client", String(60), nullable=False),
+    Column("team", String(100), nullable=False),
+    Column("target", String(500), nullable=False),
+    Column("outcome", String(20), nullable=False),
+    Column("entry", _MESSAGE, nullable=False),
+    Index("history_audit_subject", "subject", "id"),
+    Index("history_audit_target", "target", "id"),
+    Index("history_audit_team", "team", "id"),
+    Index("history_audit_request", "request", "id"),
+    **_OPTIONS,
+)
+
+# A configuration of an app or a job (`kind`). MariaDB's TEXT has at most 64 KB.
+configurations = Table(
+    "history_configurations",
+    metadata,
+    _id(),
+    Column("kind", String(10), nullable=False),
+    Column("name", _KEY, nullable=False),
+    Column("team", String(32), nullable=False),
+    Column("revision", String(16), nullable=False),
+    Column("author", String(300), nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("removed", Integer, nullable=False),
+    Column("bytes", Integer, nullable=False),
+    Column("config", Text().with_variant(MEDIUMTEXT(), "mysql", "mariadb"), nullable=False),
+    Index("history_configurations_name", "kind", "name", "id"),
+    Index("history_configurations_team", "team", "id"),
+    **_OPTIONS,
+)
+
+# The notes of a run have the numbers 1, 2, …, so that two writers cannot write more notes than are allowed.
+notes = Table(
+    "history_notes",
+    metadata,
+    _id(),
+    Column("run_id", _RUN, nullable=False),
+    Column("job", _KEY, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("author", String(300), nullable=False),
+    Column("text", _MESSAGE, nullable=False),
+    Index("history_notes_run", "run_id", "number", unique=True),
+    Index("history_notes_job", "job", "id"),
+    **_OPTIONS,
+)
+
+# Sums of samples (`samples`): `step_ms` is the length of the time that a row is of. `samples` is the number of samples.
+samples = Table(
+    "history_samples",
+    metadata,
+    _id(),
+    Column("team", String(32), nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("step_ms", Integer, nullable=False),
+    Column("samples", Integer, nullable=False),
+    Column("agents", BigInteger, nullable=False),
+    Column("jobs", BigInteger, nullable=False),
+    Column("disabled", BigInteger, nullable=False),
+    Column("running_jobs", BigInteger, nullable=False),
+    Column("running", BigInteger, nullable=False),
+    Column("waiting", BigInteger, nullable=False),
+    Column("runs", BigInteger, nullable=False),
+    Column("used_cpus", BigInteger, nullable=False),
+    Column("used_mem", BigInteger, nullable=False),
+    Column("used_disk", BigInteger, nullable=False),
+    Column("used_gpus", BigInteger, nullable=False),
+    Column("used_ports", BigInteger, nullable=False),
+    Column("total_cpus", BigInteger, nullable=False),
+    Column("total_mem", BigInteger, nullable=False),
+    Column("total_disk", BigInteger, nullable=False),
+    Column("total_gpus", BigInteger, nullable=False),
+    Column("total_ports", BigInteger, nullable=False),
+    Index("history_samples_team", "team", "id"),
+    Index("history_samples_step", "step_ms", "id"),
+    **_OPTIONS,
+)
+
 #: the tables that events go to, by the name of the field of a batch
-WRITTEN: Final = {"runs": runs, "attempts": attempts, "executions": executions, "traces": traces}
+WRITTEN: Final = {
+    "runs": runs,
+    "attempts": attempts,
+    "executions": executions,
+    "traces": traces,
+    "audit": audit,
+    "configurations": configurations,
+    "samples": samples,
+}
+#: the tables whose size counts
+SIZED: Final = (*WRITTEN.values(), notes)
 #: the tables whose rows may be written again with other values. The rows of other tables keep their first values.
 REPLACED: Final = frozenset({"runs"})
 TIMES: Final = frozenset({"start_time", "complete_time", "creation_time"})

@@ -5,7 +5,8 @@ batch that the database does not take goes to the spool. Once the database is ba
 Events that find no room are counted as dropped.
 
 After a change of leader, or after a crash, the database may lack the last events, although the state has their runs. So
-each new leader hands over the ended runs of its state, and the thread writes those that are missing.
+each new leader hands over the ended runs and the configurations of its state, and the thread writes those that are
+missing.
 """
 
 from __future__ import annotations
@@ -19,10 +20,13 @@ from dataclasses import dataclass
 
 from sqlalchemy.exc import DataError, IntegrityError
 
+from jobcloud.config import App, Job
 from jobcloud.history.database import Database
+from jobcloud.history.registered import Registered
 from jobcloud.history.registrations import Registrations
 from jobcloud.history.retention import Limits, Retention
-from jobcloud.history.rows import Batch, Event, of_events, of_state
+from jobcloud.history.rows import WITHOUT_CONTENT, Batch, Describe, Event, of_events, of_state
+from jobcloud.history.samples import Sample, Sampler
 from jobcloud.history.spool import Spool
 from jobcloud.model import Firing
 
@@ -80,6 +84,8 @@ class Writer:
         now_ms: Callable[[], int],
         monotonic: Callable[[], float] = time.monotonic,
         registered: Callable[[], int | None] = lambda: None,
+        describe: Describe = WITHOUT_CONTENT,
+        sample: Callable[[], Sample | None] = lambda: None,
     ) -> None:
         self._open_database = open_database
         self._spool = spool
@@ -88,7 +94,9 @@ class Writer:
         self._monotonic = monotonic
         self._events: deque[Event] = deque()
         self._known: _Known | None = None
-        #: several schedulers may share the database, and only the leader deletes
+        self._describe = describe
+        self._registered: Registered | None = None
+        #: several schedulers may share the database, and only the leader takes samples and deletes
         self._leads = False
         self._wake = threading.Event()
         self._stopping = False
@@ -97,6 +105,7 @@ class Writer:
         self._database: Database | None = None
         self._retention = Retention(limits, now_ms)
         self._registrations = Registrations(registered, now_ms)
+        self._sampler = Sampler(sample, now_ms)
         self._written = self._dropped = 0
         self._problem, self._since_ms = "", 0
         self._retry_at = self._retry_s = 0.0
@@ -124,6 +133,13 @@ class Writer:
         """
         self._leads = True
         self._known = _Known([firing for firing in firings if firing.ended_ms], apps)
+
+    def compare(self, records: Iterable[App | Job], at: int) -> None:
+        """Write the configurations of all registered apps and jobs that the history lacks, and their removals.
+
+        `records` are those at the instant `at`, before the traces of this leader.
+        """
+        self._registered = Registered(records, at, self._describe)
 
     def state(self) -> WriterState:
         return WriterState(
@@ -169,6 +185,9 @@ class Writer:
                 return
 
     def _turn(self, *, last: bool) -> None:
+        # Like an event, a sample goes to the spool while the database is away.
+        if self._leads and not last and (sampled := self._sampler.due()) is not None:
+            self._events.append(sampled)
         while self._events:
             events = [self._events.popleft() for _ in range(min(len(self._events), BATCH))]
             self._keep(events)
@@ -180,7 +199,7 @@ class Writer:
     def _keep(self, events: list[Event]) -> None:
         """Write events to the database, or else to the spool."""
         try:
-            batch = of_events(events)
+            batch = of_events(events, self._describe)
         except Exception:
             self._dropped += len(events)
             log.exception("events of the history cannot be turned into rows; they are dropped")
@@ -192,7 +211,7 @@ class Writer:
             self._dropped += len(events)
 
     def _fill_gaps(self, database: Database) -> None:
-        """While few events wait: move the spool's batches and a new leader's runs into the database.
+        """While few events wait: move the spool's batches, and a new leader's runs and configurations, to the database.
 
         Then delete what is over the limits, and keep the number of registered jobs.
         """
@@ -210,6 +229,11 @@ class Writer:
             del known.runs[-_RUNS:]
             if not known.runs and self._known is known:
                 self._known = None
+        while self._registered and not self._pressed():
+            registered = self._registered
+            registered.write_next(database, write)
+            if registered.done and self._registered is registered:
+                self._registered = None
         if self._leads:
             self._registrations.run(database)
             self._retention.run(database, self._pressed)

@@ -2,7 +2,7 @@
 
 The job's configuration (docs/job-configuration.md, "Overlap") governs a firing that comes due while the job runs. Such
 a firing runs at the same time, waits, is skipped, or replaces the earlier run. All shards of a run begin and end
-together.
+together, unless the job names pools (`pools`).
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from jobcloud.cron import Schedule
 from jobcloud.planning.problem import Floats, Int64s, TaskKind
 from jobcloud.planning.tables import TaskRow
+from jobcloud.triggers import Times
 
 DAY_MS: Final = 86_400_000
 #: A job with more simulated runs than this counts as always running.
@@ -33,18 +33,20 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ScheduledJob:
-    """The properties of a job that planning needs. `schedule`: None for a DAEMON job, which always runs.
+    """The properties of a job that planning needs. `times`: None for a DAEMON job, which always runs.
 
     `at_once`: the maximum number of concurrent runs. Up to `waiting` further firings wait. All other firings are
-    skipped. With `replaces`, a new firing ends the current run instead.
+    skipped. With `replaces`, a new firing ends the current run instead. `slots`: the slots that a shard takes from each
+    pool.
     """
 
     kind: TaskKind
-    schedule: Schedule | None
+    times: Times | None
     run_ms: int
     at_once: int = 1
     waiting: int = 0
     replaces: bool = False
+    slots: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,7 +73,7 @@ def runs(job: ScheduledJob, start_ms: int, end_ms: int) -> list[tuple[int, int]]
     Also simulates some time before `start`, because runs and waiting firings of that time may reach into the window.
     This time is as long as a full queue takes to run: at most a day, but at least one run.
     """
-    if job.schedule is None:
+    if job.times is None:
         return [(start_ms, end_ms)]
     lasts = max(job.run_ms, 1)
     began: list[int] = []
@@ -92,7 +94,7 @@ def runs(job: ScheduledJob, start_ms: int, end_ms: int) -> list[tuple[int, int]]
                 waiting -= 1
                 begin(at)
 
-    fires = job.schedule.next_after(start_ms - max(lasts, min(lasts * (1 + job.waiting), DAY_MS)) - 1)
+    fires = job.times.next_after(start_ms - max(lasts, min(lasts * (1 + job.waiting), DAY_MS)) - 1)
     while fires is not None and fires < end_ms:
         end_until(fires)
         if job.replaces and under_way:
@@ -107,7 +109,7 @@ def runs(job: ScheduledJob, start_ms: int, end_ms: int) -> list[tuple[int, int]]
             return [(start_ms, end_ms)] * peak
         # While no further run may start and no firing may wait, firings are skipped until a run ends.
         idle = len(under_way) < job.at_once or waiting < job.waiting or job.replaces
-        fires = job.schedule.next_after(fires if idle else under_way[0] - 1)
+        fires = job.times.next_after(fires if idle else under_way[0] - 1)
     end_until(end_ms)
     seen = [pair for pair in zip(began, ended, strict=True) if pair[1] > start_ms and pair[0] < end_ms]
     return [(max(begins, start_ms), min(until, end_ms)) for begins, until in seen]

@@ -14,15 +14,21 @@ from jobcloud.config import NEW_AD_HOC
 from jobcloud.errors import Conflict, NotFound
 from jobcloud.messages import RunAdHoc, Topic
 from jobcloud.model import Cause, Firing
+from jobcloud.scheduler import places
 from jobcloud.scheduler.firings import MOST_ATTEMPTS, Firings
+from jobcloud.scheduler.gangs import check_parallel
 from jobcloud.scheduler.part import Hooks, Part
+from jobcloud.scheduler.pools import Pools
+from jobcloud.scheduler.quotas import Quotas, shards_of_run
 from jobcloud.scheduler.state import State
 
 
 class AdHocRuns(Part):
-    def __init__(self, state: State, hooks: Hooks, firings: Firings) -> None:
+    def __init__(self, state: State, hooks: Hooks, quotas: Quotas, pools: Pools, firings: Firings) -> None:
         super().__init__(state)
         self._hooks = hooks
+        self._quotas = quotas
+        self._pools = pools
         self._firings = firings
         #: app → keys of the jobs of its ad-hoc runs
         self._by_app: dict[str, dict[str, None]] = {}
@@ -48,9 +54,15 @@ class AdHocRuns(Part):
         waiting = sum(not firing.ended_ms for firing in self._runs(app))
         if waiting >= self._state.policy.max_waiting:
             raise Conflict(f"{waiting} ad-hoc runs of app {app} have not ended", field="appName", fix="let them end")
+        self._quotas.check_queue(job.team, shards_of_run(job, event.terms), "appName")
+        self._state.rules.check([job])
+        check_parallel(job, self._state.apps[app])
+        self._pools.check(job)
         job = replace(job, ad_hoc=self._state.unique())
         self._state.put_ad_hoc(job)
         self._by_app.setdefault(app, {})[job.key] = None
+        for hook in self._hooks.job_changed if job.pools or job.gang_start or places.own_where(job).neighbours else ():
+            hook(job)
         firing = self._state.new_firing(job, Cause.TRIGGER, event.at, event.terms)
         self._firings.add(firing, event.at)
         text = f"{len(firing.work)} shards are due, an ad-hoc run"

@@ -13,13 +13,16 @@ recognizes it by its id.
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Mapping, Sized
 from fnmatch import fnmatchcase
 
 from jobcloud.config import Job, JobKind, team_of
+from jobcloud.cron import find_zone
 from jobcloud.errors import Conflict, NotFound
 from jobcloud.messages import AlertDue, Kind, PutSilence, RemoveSilence, ReportDelivery, ReportProblem, Topic
 from jobcloud.model import (
+    ABSENT,
     OF_JOBS,
     Alert,
     AlertMessage,
@@ -28,6 +31,8 @@ from jobcloud.model import (
     Firing,
     ShardState,
     Silence,
+    Told,
+    Words,
     alert_key,
     changed,
     cut,
@@ -35,7 +40,8 @@ from jobcloud.model import (
 from jobcloud.scheduler.part import Part
 from jobcloud.scheduler.retry import backoff_ms
 from jobcloud.scheduler.state import AlertChannel, State
-from jobcloud.scheduler.timetable import utc
+from jobcloud.scheduler.timetable import rfc3339, utc
+from jobcloud.triggers import end_of_day, parse_expected
 
 #: the maximum number of alerts; beyond it, one alert for each condition stands for all further subjects
 MAX_ALERTS = 1_000
@@ -50,6 +56,9 @@ MAX_RETRY_MS = 3_600_000
 RESEND_MS = 150_000
 # Failed attempts after which a channel counts as broken.
 _BROKEN_AFTER = 3
+# Jobs whose expected successes one tick looks at.
+_AT_ONCE = 500
+_DAY_MS = 86_400_000
 _TEXT_BYTES = 700
 _MESSAGE_BYTES = 300
 _OF_RUNS = {ShardState.DEAD: Condition.RUN_DEAD, ShardState.FAILED: Condition.RUN_FAILED}
@@ -76,11 +85,14 @@ class Alerts(Part):
         #: a heap of (instant of a check, job), one for each job with `noSuccessSeconds`; `_checked` has these jobs
         self._checks: list[tuple[int, str]] = []
         self._checked: set[str] = set()
+        #: job → its next time of `expectedBy`, and a heap of (time, job); an entry that differs is obsolete
+        self._expected: dict[str, int] = {}
+        self._expectations: list[tuple[int, str]] = []
         #: jobs that were changed, and the subjects of alerts that were removed, since the last tick
         self._changed: set[str] = set()
         self._removed: set[str] = set()
         #: texts about channels that do not take their messages; any thread may read them
-        self.warnings: tuple[str, ...] = ()
+        self.warnings: tuple[Told, ...] = ()
 
     def restore(self, at: int) -> None:
         """Channels that are no longer configured are forgotten."""
@@ -114,26 +126,30 @@ class Alerts(Part):
             return
         worst = firing.worst
         if worst is ShardState.FINISHED:
-            for condition in (Condition.RUN_DEAD, Condition.RUN_FAILED, Condition.NO_SUCCESS):
+            for condition in (Condition.RUN_DEAD, Condition.RUN_FAILED, Condition.NO_SUCCESS, Condition.EXPECTED):
                 self._close(condition, job.key, at)
             if job.no_success_ms:
                 self._state.change_job_state(job.key, success_ms=at)
+            if job.expected_by:
+                self._learn_length(job, firing, at)
+                self._expect_after(job, end_of_day(at, find_zone(job.zone)))
         elif (found := _OF_RUNS.get(worst)) is not None:
             self._open(found, job.key, _description(firing, worst), at, run=firing.id)
         if alert_key(Condition.LATE, job.key) in self._state.alerts:
             self._close_late(job, at)
 
-    def firings_skipped(self, job: Job, text: str, number: int, missed: bool, at: int) -> None:
+    def firings_skipped(self, job: Job, text: Told, number: int, missed: bool, at: int) -> None:
         self._open(Condition.MISSED if missed else Condition.SKIPPED, job.key, text, at, number=number)
 
-    def rollout_checked(self, job: str, stopped: str, at: int) -> None:
+    def rollout_checked(self, job: str, stopped: Told | None, at: int) -> None:
         self._set(Condition.ROLLOUT_STOPPED, job, stopped, at)
 
     def agent_lost(self, agent_id: str, at: int) -> None:
         agent = self._state.cluster.agents.get(agent_id)
         tasks = sum(task.agent_id == agent_id for task in self._state.tasks.values())
         name = agent.hostname if agent is not None and agent.hostname else agent_id
-        self._open(Condition.AGENT_LOST, agent_id, f"agent {name} is lost, with {tasks} tasks", at)
+        text = f"agent {name} is unreachable or gone; {tasks} tasks were on it"
+        self._open(Condition.AGENT_LOST, agent_id, Told(text, "agent_lost", agent=name, tasks=tasks), at)
 
     def report_problem(self, event: ReportProblem) -> None:
         """Open or close the alert about a problem that the server has noticed outside the core."""
@@ -152,11 +168,19 @@ class Alerts(Part):
         heapq.heapify(self._late)
 
     def job_changed(self, job: Job) -> None:
-        # The state of a new job does not exist yet.
+        # The state of a new job does not exist yet, so the next tick reviews the job.
         self._changed.add(job.key)
+
+    def job_resumed(self, job: Job, at: int) -> None:
+        if job.no_success_ms:
+            self._state.change_job_state(job.key, success_ms=at)
+        if job.expected_by:
+            self._expect_after(job, at)
 
     def job_removed(self, name: str) -> None:
         self._changed.discard(name)
+        self._expected.pop(name, None)
+
         self._removed.add(name)
 
     def clock_set_back(self, at: int) -> None:
@@ -168,6 +192,7 @@ class Alerts(Part):
         self._sent.clear()
         self._shorten_retries(at)
         self._checks = [(min(instant, at), job) for instant, job in self._checks]
+        self._changed.update(self._expected)
 
     def _shorten_retries(self, at: int) -> None:
         for message_id, message in self._state.alert_messages.items():
@@ -180,7 +205,7 @@ class Alerts(Part):
         if self._changed or self._removed:
             return at
         instants = [wake for name in self._channels if (wake := self._channel_wake(name)) is not None]
-        instants += [heap[0][0] for heap in (self._late, self._checks) if heap]
+        instants += [heap[0][0] for heap in (self._late, self._checks, self._expectations) if heap]
         instants += [silence.until_ms for silence in self._state.silences.values()]
         return min(instants, default=None)
 
@@ -195,6 +220,7 @@ class Alerts(Part):
                 self._review(self._state.jobs[name], at)
         self._open_late(at)
         self._check_successes(at)
+        self._check_expectations(at)
         for silence_id in [name for name, silence in self._state.silences.items() if silence.until_ms <= at]:
             self._end_silence(silence_id, at)
         for name in self._channels:
@@ -206,6 +232,7 @@ class Alerts(Part):
         """Watch the job as it is configured now."""
         if not job.late_after_ms:
             self._close(Condition.LATE, job.key, at)
+        self._review_expected(job, at)
         for firing in self._state.queue.unfinished(job.key):
             self._watch_end(job, firing)
         if not job.no_success_ms:
@@ -216,6 +243,88 @@ class Alerts(Part):
         elif not self._state.job_states[job.key].success_ms:
             # The job was removed and registered again before its check was due.
             self._state.change_job_state(job.key, success_ms=at)
+
+    def _review_expected(self, job: Job, at: int) -> None:
+        """Await the successes that the job expects from now on, or from the stored instant on."""
+        state = self._state.job_states[job.key]
+        known = state.expected_ms
+        if not job.expected_by:
+            self._close(Condition.EXPECTED, job.key, at)
+            self._expected.pop(job.key, None)
+            if known is not ABSENT or state.lasts_ms is not ABSENT:
+                self._state.change_job_state(job.key, expected_ms=ABSENT, lasts_ms=ABSENT)
+            return
+        # A clock may have been ahead.
+        known = min(known or at, end_of_day(at, find_zone(job.zone)))
+        if known != state.expected_ms:
+            self._state.change_job_state(job.key, expected_ms=known)
+        self._expect_next(job, known)
+
+    def _expect_after(self, job: Job, instant: int) -> None:
+        """Await no success for times up to an instant."""
+        known = self._state.job_states[job.key].expected_ms or 0
+        if instant > known:
+            self._state.change_job_state(job.key, expected_ms=instant)
+        self._expect_next(job, max(instant, known))
+
+    def _expect_next(self, job: Job, after: int) -> None:
+        """Look at the job when a run that begins then would end at the next time of `expectedBy` after an instant."""
+        due = _expected_time(job, after)
+        if due is None:
+            self._expected.pop(job.key, None)
+        else:
+            self._look_at(job.key, max(due - (self._state.job_states[job.key].lasts_ms or 0), after + 1))
+
+    def _look_at(self, job: str, instant: int) -> None:
+        if self._expected.get(job) != instant:
+            self._expected[job] = instant
+            heapq.heappush(self._expectations, (instant, job))
+
+    def _learn_length(self, job: Job, firing: Firing, at: int) -> None:
+        """A longer run counts at once, up to a day. After a shorter one, a quarter of the difference is forgotten."""
+        began = min((shard.started_ms for shard in firing.shards if shard.started_ms), default=0)
+        if 0 < began <= at:
+            took, known = min(at - began, _DAY_MS), self._state.job_states[job.key].lasts_ms or 0
+            self._state.change_job_state(job.key, lasts_ms=max(took, (3 * known + took) // 4))
+
+    def _check_expectations(self, at: int) -> None:
+        """Open an alert for each job without a success by its time. At most `_AT_ONCE` are looked at in one tick."""
+        for _ in range(_AT_ONCE):
+            if not self._expectations or self._expectations[0][0] > at:
+                return
+            instant, name = heapq.heappop(self._expectations)
+            job = self._state.jobs.get(name)
+            if job is None or self._expected.get(name) != instant:
+                continue
+            due = _expected_time(job, self._state.job_states[name].expected_ms or 0)
+            idle = not self._state.enabled(name) or self._state.paused(name)
+            if due is not None and instant < due:
+                if not idle:
+                    self._warn_of_lateness(job, due, at)
+                self._look_at(name, due)
+                continue
+            if not idle:
+                text = f"no run has succeeded on this day, and a success was expected by {utc(instant)}"
+                told = Told(text, "expected", due=rfc3339(instant))
+                self._open(Condition.EXPECTED, name, told, at, number=int(not self._is_warned(name)))
+            self._expect_after(job, instant)
+
+    def _warn_of_lateness(self, job: Job, due: int, at: int) -> None:
+        """Open the alert before the time if no run is under way, because a run that begins now would end too late."""
+        unfinished = self._state.queue.unfinished(job.key)
+        if any(shard.state is ShardState.ACTIVE for firing in unfinished for shard in firing.shards):
+            return
+        lasts = (self._state.job_states[job.key].lasts_ms or 0) // 1_000
+        text = (
+            f"no run has succeeded on this day, and none is running: recent runs took up to {lasts} s, so the success "
+            f"expected by {utc(due)} will be late"
+        )
+        self._set(Condition.EXPECTED, job.key, Told(text, "expected_soon", seconds=lasts, due=rfc3339(due)), at)
+
+    def _is_warned(self, job: str) -> bool:
+        """Whether the alert of a job was opened before the time."""
+        alert = self._state.alerts.get(alert_key(Condition.EXPECTED, job))
+        return alert is not None and alert.words is not None and alert.words.code == "expected_soon"
 
     def _watch_end(self, job: Job, firing: Firing) -> None:
         if job.late_after_ms and firing.cause is not Cause.DAEMON and not firing.terms.backfill:
@@ -231,7 +340,8 @@ class Alerts(Part):
                 if known is None or known.closed_ms or known.run != firing.id:
                     left = sum(not shard.state.ended for shard in firing.shards)
                     text = f"run {firing.id} was due at {utc(firing.fire_ms)}, and {left} of its shards have not ended"
-                    self._open(Condition.LATE, job.key, text, at, run=firing.id)
+                    late = Told(text, "late", run=firing.id, due=rfc3339(firing.fire_ms), shards=left)
+                    self._open(Condition.LATE, job.key, late, at, run=firing.id)
 
     def _close_late(self, job: Job, at: int) -> None:
         if not any(_is_late(job, firing, at) for firing in self._state.queue.unfinished(job.key)):
@@ -252,13 +362,14 @@ class Alerts(Part):
                 since = at
             due = since + job.no_success_ms
             if due <= at:
-                self._open(Condition.NO_SUCCESS, name, f"no run has succeeded since {utc(since)}", at)
+                text = Told(f"no run has succeeded since {utc(since)}", "no_success", since=rfc3339(since))
+                self._open(Condition.NO_SUCCESS, name, text, at)
                 due = at + job.no_success_ms
             heapq.heappush(self._checks, (due, name))
 
     # ------------------------------------------------------------------------------------------------- alerts
 
-    def _set(self, condition: Condition, subject: str, problem: str, at: int) -> None:
+    def _set(self, condition: Condition, subject: str, problem: str | None, at: int) -> None:
         if not problem:
             self._close(condition, subject, at)
         else:
@@ -267,20 +378,24 @@ class Alerts(Part):
                 self._open(condition, subject, problem, at)
 
     def _open(self, condition: Condition, subject: str, text: str, at: int, *, number: int = 1, run: str = "") -> None:
-        key, overflow = alert_key(condition, subject), False
+        key, overflow, words = alert_key(condition, subject), False, _words_of(text)
         if key not in self._state.alerts and subject and len(self._state.alerts) >= MAX_ALERTS:
             # This alert stands for all further subjects. It is closed from the start, so it is deleted once it is told.
+            if words is not None:
+                words = Words(words.code, words.parameters | {"of": subject})
             key, text, subject, overflow = alert_key(condition, ""), f"{subject}: {text}", "", True
-        text, known = cut(text, _TEXT_BYTES), self._state.alerts.get(key)
+        text, known = cut(str(text), _TEXT_BYTES), self._state.alerts.get(key)
         if known is not None and not known.closed_ms:
-            self._put(key, changed(known, text=text, run=run, last_ms=at, count=known.count + number), at)
+            count = known.count + number
+            self._put(key, changed(known, text=text, run=run, last_ms=at, count=count, words=words), at)
             return
         job = self._state.jobs.get(subject) if condition in OF_JOBS else None
         owner = job.owner if job is not None else ""
         channels = tuple(name for name, each in self._channels.items() if _admits(each, condition, subject, owner))
         opened, count = (known.opened_ms, known.count + number) if known is not None else (at, number)
         closed = at if overflow else 0
-        self._put(key, Alert(condition, subject, opened, text, at, closed, count, run, owner, channels, channels), at)
+        about = condition, subject, opened, text, at, closed, count, run, owner
+        self._put(key, Alert(*about, channels, channels, words), at)
 
     def _close(self, condition: Condition, subject: str, at: int) -> None:
         """Tell the channels that the condition has ended. If the alert is silenced, only those that were told of it."""
@@ -293,7 +408,7 @@ class Alerts(Part):
         self._put(key, changed(alert, closed_ms=at, untold=untold), at)
 
     def _put(self, key: str, alert: Alert, at: int) -> None:
-        """Set an alert. A closed one whose end every channel was told is deleted."""
+        """Set an alert. A closed alert is deleted when each channel has been told of its end."""
         known = self._state.alerts.get(key)
         if alert.closed_ms and not alert.untold:
             if known is not None:
@@ -335,7 +450,7 @@ class Alerts(Part):
         """Make a message of all alerts that the channel is to be told. Returns its id."""
         keys = list(self._untold[channel])
         alerts = [self._state.alerts[key] for key in keys]
-        lines = tuple(changed(alert, channels=(), untold=()) for alert in alerts[:MAX_LINES])
+        lines = tuple(changed(alert, channels=(), untold=(), words=None) for alert in alerts[:MAX_LINES])
         message_id = f"{channel}-{self._state.unique()}"
         self._state.put(Kind.ALERT_MESSAGE, message_id, AlertMessage(channel, at, lines, len(alerts) - len(lines)))
         self._messages[channel] = message_id
@@ -368,7 +483,12 @@ class Alerts(Part):
 
     def _find_broken(self) -> None:
         self.warnings = tuple(
-            f"the alert channel {message.channel} does not take messages: {message.problem}"
+            Told(
+                f"the alert channel {message.channel} does not take messages: {message.problem}",
+                "channel",
+                channel=message.channel,
+                problem=message.problem,
+            )
             for message in self._state.alert_messages.values()
             if message.attempts >= _BROKEN_AFTER
         )
@@ -379,7 +499,7 @@ class Alerts(Part):
         """Raises Conflict."""
         if not self._channels:
             fix = "name a file of channels in the setting alerts.channels_file"
-            raise Conflict("no channel for alerts is configured", fix=fix)
+            raise Conflict(Told("no channel for alerts is configured", "no_channels"), fix=fix)
         if len(self._state.silences) >= MAX_SILENCES and event.id not in self._state.silences:
             raise Conflict(f"there are {MAX_SILENCES} silences", fix="delete one first, or use a glob")
         self._state.put(Kind.SILENCE, event.id, event.silence)
@@ -404,7 +524,10 @@ class Alerts(Part):
     # ------------------------------------------------------------------------------------------------- reading
 
     def indexes(self) -> Mapping[str, Sized]:
-        return {"late": self._late, "checked": self._checked, "changed": self._changed, "removed": self._removed}
+        return {
+            "late": self._late, "checked": self._checked, "changed": self._changed, "removed": self._removed,
+            "expected": self._expected,
+        }  # fmt: skip
 
     def validate(self) -> None:
         alerts = self._state.alerts
@@ -449,11 +572,36 @@ def _is_late(job: Job, firing: Firing, at: int) -> bool:
     return bool(limit) and not firing.terms.backfill and firing.fire_ms + limit <= at
 
 
-def _description(firing: Firing, worst: ShardState) -> str:
+def _words_of(text: str) -> Words | None:
+    """The words of an alert's text, if it has them. Texts from outside are cut."""
+    if not isinstance(text, Told):
+        return None
+    given = text.words.parameters
+    return Words(
+        text.words.code,
+        {name: cut(value, _TEXT_BYTES) if isinstance(value, str) else value for name, value in given.items()},
+    )
+
+
+def _expected_time(job: Job, after: int) -> int | None:
+    """The next time of `expectedBy` after an instant (ms); None if there is none."""
+    return parse_expected(job.expected_by).next_after(after, find_zone(job.zone))
+
+
+def _description(firing: Firing, worst: ShardState) -> Told:
     """The states of the run's shards, and the first shard in the worst state."""
-    states = [shard.state for shard in firing.chosen]
-    counts = ", ".join(f"{states.count(state)} {state}" for state in ShardState if state in states)
+    states = Counter(shard.state for shard in firing.chosen)
+    found = [(states[state], state) for state in ShardState if state in states]
     item, shard = next((item, shard) for item, shard in enumerate(firing.shards) if shard.state is worst)
-    why = cut(shard.message, _MESSAGE_BYTES) or shard.outcome.cause or "no message"
-    step = firing.step(item)
-    return f"run {firing.id}: {counts}; {f'its call {step}' if step else f'shard {item}'}: {why}"
+    message, cause, step = cut(shard.message, _MESSAGE_BYTES), shard.outcome.cause, firing.step(item)
+    counts, why = ", ".join(f"{number} {state}" for number, state in found), message or cause or "no message"
+    return Told(
+        f"run {firing.id}: {counts}; {f'its call {step}' if step else f'shard {item}'}: {why}",
+        "run_ended",
+        run=firing.id,
+        states="; ".join(f"{number} × {state}" for number, state in found),
+        item=item,
+        step=step or "",
+        cause=cause,
+        message=message,
+    )

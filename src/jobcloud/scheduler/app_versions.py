@@ -13,7 +13,7 @@ class AppVersions(Part):
     """Numbers the configurations of each app, and keeps the newest ones (`Policy.app_versions`).
 
     Equal configurations have one number: an app that goes back to an earlier version gets this version's number. If an
-    app was registered by an older build, which had no versions, its first version is made when it changes.
+    app was registered by an older jobcloud, which kept no versions, its first version is made when it changes.
     """
 
     def __init__(self, state: State) -> None:
@@ -27,12 +27,12 @@ class AppVersions(Part):
         for numbers in self._numbers.values():
             numbers.sort()
 
-    def add(self, app: App, known: App | None, at: int) -> None:
-        """Add the present configuration of an app. `known` is the one before it, if there is one."""
-        for config, instant in ((known, 0), (app, at)):
+    def add(self, app: App, known: App | None, at: int, by: str) -> None:
+        """Add the present configuration of an app, which `by` has sent. `known` is the one before it, if any."""
+        for config, instant, subject in ((known, 0, ""), (app, at, by)):
             if config is not None and all(config != version.app for version in self._of(app.key)):
                 number = max(self._numbers.get(app.key, ()), default=0) + 1
-                self._put(AppVersion(number, instant, config))
+                self._put(AppVersion(number, instant, config, subject))
         numbers = self._numbers[app.key]
         while len(numbers) > self._state.policy.app_versions:
             # The present version may be an early one.

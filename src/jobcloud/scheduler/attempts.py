@@ -6,7 +6,7 @@ of its own. So a shard that succeeds at the first try costs no further write, an
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import ItemsView, Iterator
 
 from jobcloud.model import Attempt, End, Shard, ShardState, cut
 
@@ -46,6 +46,10 @@ class Attempts:
         self.total += not displaced
         return known[:displaced]
 
+    def by_item(self) -> ItemsView[int, tuple[Attempt, ...]]:
+        """The attempts of each shard that has some, oldest first."""
+        return self._by_item.items()
+
     def __iter__(self) -> Iterator[tuple[int, Attempt]]:
         """All attempts, as (item, attempt)."""
         return ((item, attempt) for item, kept in self._by_item.items() for attempt in kept)
@@ -84,7 +88,7 @@ def attempt_of(shard: Shard) -> Attempt | None:
 def end_of(shard: Shard) -> End:
     """The end of the last attempt of an ended shard.
 
-    Older builds did not store whether the last attempt of a FAILED shard was lost.
+    Older versions did not store whether the last attempt of a FAILED shard was lost.
     """
     known = {ShardState.FINISHED: End.SUCCEEDED, ShardState.KILLED: End.KILLED}
     return shard.end or known.get(shard.state, End.FAILED)

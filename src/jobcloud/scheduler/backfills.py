@@ -12,11 +12,14 @@ from collections.abc import Iterable, Set
 from jobcloud.config import MAX_PRIORITY, Job, JobKind
 from jobcloud.errors import Conflict
 from jobcloud.messages import BackfillJob, CancelBackfill, Kind, Topic
-from jobcloud.model import Backfill, Cause, Firing, Terms, changed
+from jobcloud.model import Backfill, Cause, Firing, Terms, Told, changed
 from jobcloud.scheduler.firings import Firings
 from jobcloud.scheduler.part import Part
+from jobcloud.scheduler.quotas import Quotas, shards_of_run
+from jobcloud.scheduler.refusals import job_off
 from jobcloud.scheduler.state import State
 from jobcloud.scheduler.timetable import latest, latest_ones, utc
+from jobcloud.triggers import Times
 
 #: the maximum number of fire times that wait for one job, and of jobs for which fire times wait
 MAX_TIMES = 1_000
@@ -26,16 +29,14 @@ _OF_FIRE_TIMES = (Cause.CRON, Cause.CATCH_UP)
 
 
 def missing(
-    job: Job, known: Set[int], from_ms: int, until_ms: int, limit: int, *, newest_first: bool
+    schedule: Times, known: Set[int], from_ms: int, until_ms: int, limit: int, *, newest_first: bool
 ) -> tuple[tuple[int, ...], bool]:
-    """The fire times of a job in a range that are not `known`, and whether there are more.
+    """The fire times of `schedule` in a range that are not `known`, and whether there are more.
 
     Both ends belong to the range. At most `limit` fire times are returned, in the order in which their runs should
     begin. The function takes up to a millisecond for each fire time, so it is not called on the scheduler's thread.
-    Raises Conflict for a resident job.
     """
-    check(job)
-    schedule, after, most = job.schedule(), max(from_ms - 1, 0), limit + 1 + len(known)
+    after, most = max(from_ms - 1, 0), limit + 1 + len(known)
     first = schedule.next_after(after)
     if first is None or first > until_ms:
         return (), False
@@ -54,14 +55,19 @@ def fire_times(firings: Iterable[Firing], waiting: Backfill | None) -> set[int]:
 
 
 def check(job: Job) -> None:
-    """Raises Conflict for a resident job."""
+    """Raises Conflict for a job without fire times of its own: a resident job, or one with `@after` alone."""
     if job.kind is JobKind.DAEMON:
-        raise Conflict(f"job {job.key} is resident: it has no runs to make up for", field="jobName")
+        text = f"job {job.key} is resident: it has no runs to make up for"
+        raise Conflict(Told(text, "resident_backfill", job=job.key), field="jobName")
+    if job.fires_after_runs_only:
+        problem = f"job {job.key} fires after the ends of its runs alone (@after): it has no fire times to make up for"
+        raise Conflict(problem, field="jobName", fix=f"`jobcloud job trigger {job.key}` makes a run")
 
 
 class Backfills(Part):
-    def __init__(self, state: State, firings: Firings) -> None:
+    def __init__(self, state: State, quotas: Quotas, firings: Firings) -> None:
         super().__init__(state)
+        self._quotas = quotas
         self._firings = firings
 
     def backfill(self, event: BackfillJob) -> None:
@@ -72,7 +78,7 @@ class Backfills(Part):
         job = self._state.job(event.job)
         check(job)
         if not self._state.enabled(job.key):
-            raise Conflict(f"job {job.key} or its app is disabled", field="jobName", fix="enable it first")
+            raise Conflict(job_off(job.key), field="jobName", fix="enable it first")
         before = self._state.backfills.get(job.key, Backfill(()))
         known = fire_times(self._firings.known(job.key), before)
         until = min(event.at, self._state.job_states[job.key].considered_ms)
@@ -80,7 +86,8 @@ class Backfills(Part):
         if not times:
             return
         if len(before.times) + len(times) > MAX_TIMES:
-            problem = f"{len(before.times)} fire times of job {job.key} wait for a backfill already"
+            text = f"{len(before.times)} fire times of job {job.key} wait for a backfill already"
+            problem = Told(text, "backfill_waits", times=len(before.times), job=job.key)
             raise Conflict(problem, field="limit", fix=f"at most {MAX_TIMES} may wait; let them run first")
         if not before.times and len(self._state.backfills) >= MAX_JOBS:
             raise Conflict(f"{MAX_JOBS} jobs have a backfill", field="jobName", fix="let one of them end first")
@@ -126,11 +133,16 @@ class Backfills(Part):
             self._state.publish(at, Topic.FIRED, text, job=name, firing_id=firing.id)
 
     def _may_start(self, name: str) -> bool:
-        """Whether the next run of a job's backfill may begin now. The job must have room for another unfinished run."""
+        """Whether the next run of a job's backfill may begin now.
+
+        The job must have room for another unfinished run, and the queue of its team for the shards of this run.
+        """
         found, job = self._state.backfills.get(name), self._state.jobs.get(name)
         if found is None or job is None or name in self._state.faults:
             return False
         if not self._state.enabled(name) or self._state.paused(name):
+            return False
+        if self._quotas.queue_lack(job.team, shards_of_run(job, _TERMS)):
             return False
         unfinished = self._state.queue.unfinished(name)
         begun = sum(firing.terms.backfill for firing in unfinished)

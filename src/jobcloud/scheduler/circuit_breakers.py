@@ -160,7 +160,8 @@ class CircuitBreakers(Part):
 
     def clock_set_back(self, at: int) -> None:
         for found in self.open.values():
-            found.until_ms = min(found.until_ms, at + _MAX_MS)
+            # Once a wait has ended, nothing would notice its end a second time.
+            found.until_ms = min(found.until_ms, at if found.expired else at + _MAX_MS)
 
     def sweep(self, at: int) -> None:
         self._proven &= self._state.executors.keys()
@@ -174,7 +175,11 @@ class CircuitBreakers(Part):
         if found is not None:
             trial = "one task is being tried" if found.trial else "the next one is tried soon"
             text = f"executors of app {job.app_key} do not start ({found.failures} in a row): {found.why}; {trial}"
-            yield Reason("start_failed", text, waiting_helps=True, at=max(at, found.until_ms))
+            yield Reason(
+                "start_failed", text, waiting_helps=True, at=max(at, found.until_ms),
+                case="trial" if found.trial else "",
+                parameters={"app": job.app_key, "failures": found.failures, "message": found.why},
+            )  # fmt: skip
 
     def indexes(self) -> Mapping[str, Sized]:
         return {"circuit_breakers": self.open}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -10,11 +11,14 @@ from jobcloud.errors import ConfigError, Conflict, NotFound, Outdated
 from jobcloud.messages import (
     Apply,
     CancelRun,
+    ConfigTraced,
     ForgetTask,
     KillTask,
     Kind,
     PutApp,
+    PutCalendar,
     PutJob,
+    PutPool,
     RemoveApp,
     RemoveJob,
     Retry,
@@ -32,15 +36,22 @@ from jobcloud.model import (
     Pause,
     Shard,
     ShardState,
+    Step,
     Task,
     TaskName,
+    Told,
     changed,
     pause_key,
 )
 from jobcloud.scheduler import launch, recovery, retry, revisions
 from jobcloud.scheduler.app_versions import AppVersions
+from jobcloud.scheduler.calendars import Calendars
 from jobcloud.scheduler.firings import Firings
+from jobcloud.scheduler.gangs import check_parallel
 from jobcloud.scheduler.part import Hooks, Part
+from jobcloud.scheduler.pools import Pools
+from jobcloud.scheduler.quotas import Quotas, shards_of_run
+from jobcloud.scheduler.refusals import job_off, no_app, no_job
 from jobcloud.scheduler.rollouts import Rollouts
 from jobcloud.scheduler.state import State
 from jobcloud.scheduler.tasks import Tasks, lost
@@ -56,19 +67,27 @@ class Commands(Part):
         self,
         state: State,
         hooks: Hooks,
+        quotas: Quotas,
+        pools: Pools,
         firings: Firings,
         timetable: Timetable,
+        calendars: Calendars,
         tasks: Tasks,
         rollouts: Rollouts,
         versions: AppVersions,
     ) -> None:
         super().__init__(state)
         self._hooks = hooks
+        self._quotas = quotas
+        self._pools = pools
         self._firings = firings
         self._timetable = timetable
+        self._calendars = calendars
         self._tasks = tasks
         self._rollouts = rollouts
         self._versions = versions
+        #: the number of the last trace of a configuration
+        self._traced = 0
 
     def restore(self, at: int) -> None:
         """Apply the stored configuration as if each job had just been enabled with it."""
@@ -94,15 +113,15 @@ class Commands(Part):
         if known is not None and not event.replace:
             raise _exists("app", app.key)
         if known is None and event.replace:
-            raise NotFound(f"there is no app {app.key}", field="appName", fix="register it first")
+            raise NotFound(no_app(app.key), field="appName", fix="register it first")
         _check_revision(known, event.expected)
         if app == known:
             return
         plan = self._plan(app)
         # If the app's record was lost, the running tasks may be of any version.
-        renewed = known is None or plan.id != self._state.plan_of(app.key).id
+        renewed = known is None or plan.id != self._state.plan_of(app.key).id or app.constraints != known.constraints
         self._state.put(Kind.APP, app.key, app)
-        self._versions.add(app, known, event.at)
+        self._versions.add(app, known, event.at, event.author)
         self._state.plans[app.key] = plan
         for hook in self._hooks.app_changed:
             hook(app.key)
@@ -113,6 +132,7 @@ class Commands(Part):
         self._state.publish(
             event.at, Topic.CONFIG, f"app {app.key} is {'updated' if known else 'registered'}", app=app.key
         )
+        self._trace(app, event.at, event.author)
         self._state.request_cycle()
 
     def _plan(self, app: App) -> launch.ExecutorPlan:
@@ -122,32 +142,33 @@ class Commands(Part):
             raise ConfigError(
                 f"makes the description of the app's executor {len(plan.spec)} bytes long; "
                 f"it may have at most {launch.MAX_SPEC_BYTES}",
-                field="bootstrapScript", fix="put the script into the package",
+                field="bootstrapScript", fix="put the script and the files into the package",
             )  # fmt: skip
         return plan
 
     def remove_app(self, event: RemoveApp) -> None:
-        _check_revision(self._state.app(event.app), event.expected)
+        app = self._state.app(event.app)
+        _check_revision(app, event.expected)
         jobs = self._state.jobs_of(event.app)
         registered = sum(not job.ad_hoc for job in jobs)
         running = sum(bool(job.ad_hoc and self._state.queue.unfinished(job.key)) for job in jobs)
         if registered and not event.jobs:
-            raise Conflict(
-                f"app {event.app} has {registered} jobs", field="appName", fix="remove them first, or ask for both"
-            )
+            problem = Told(f"app {event.app} has {registered} jobs", "app_has_jobs", app=event.app, jobs=registered)
+            raise Conflict(problem, field="appName", fix="remove them first, or ask for both")
         if running and not event.jobs:
-            problem = f"{running} ad-hoc runs of app {event.app} have not ended"
-            raise Conflict(problem, field="appName", fix="cancel them first, or remove the app with its jobs")
+            text = f"{running} ad-hoc runs of app {event.app} have not ended"
+            raise Conflict(text, field="appName", fix="cancel them first, or remove the app with its jobs")
         self._state.delete(Kind.APP, event.app)
         self._versions.forget(event.app)
         self._state.plans.pop(event.app, None)
         self._state.set_app_disabled(event.app, disabled=False)
         self._forget_pause(pause_key(app=event.app))
         for job in jobs:
-            self._remove_job(job, event.at)
+            self._remove_job(job, event.at, event.author)
         for hook in self._hooks.app_changed:
             hook(event.app)
         self._state.publish(event.at, Topic.CONFIG, f"app {event.app} is removed", app=event.app)
+        self._trace(app, event.at, event.author, removed=True)
 
     def set_app_enabled(self, event: SetAppEnabled) -> None:
         self._state.app(event.app)
@@ -179,18 +200,43 @@ class Commands(Part):
             if job.app_key not in apps:
                 problem = f"there is no app {job.app_key} for job {job.key}"
                 raise NotFound(problem, field="appName", fix="register the app first")
+        pools, calendars = dict(event.pools), {one.key for one, _ in event.calendars}
+        self._pools.check_number(pools.keys())
+        self._calendars.check_number(calendars)
+        changed_jobs = [job for job in event.jobs if job != self._state.jobs.get(job.key)]
+        given = {app.key: app for app in event.apps}
+        for job in changed_jobs:
+            check_parallel(job, given.get(job.app_key) or self._state.apps[job.app_key])
+            self._calendars.check(job, calendars)
+            self._pools.check(job, pools)
+        self._state.rules.check(event.jobs)
+        self._check_jobs_quotas(event)
+
+    def _check_jobs_quotas(self, event: Apply) -> None:
+        """Raises Conflict if a team would have more jobs than its quota allows."""
+        more = Counter(job.team for job in event.jobs if job.key not in self._state.jobs)
+        if more and event.prune:
+            more.subtract(job.team for job in event.left_out(self._registered()))
+        for team, number in more.items():
+            self._quotas.check_jobs(team, number)
+
+    def _registered(self) -> list[Job]:
+        return [job for job in self._state.jobs.values() if not job.ad_hoc]
 
     def apply(self, event: Apply) -> None:
         # After this check, nothing is refused. The check covers all refusals of `put_app` and `put_job`, except those
         # that the right value of `replace` excludes.
         self.check_apply(event)
-        registered = [job for job in self._state.jobs.values() if not job.ad_hoc]
-        for job in event.left_out(registered) if event.prune else ():
-            self._remove_job(job, event.at)
+        for key, pool in event.pools:
+            self._pools.put(PutPool(event.at, key, pool))
+        for calendar, days in event.calendars:
+            self._calendars.put(PutCalendar(event.at, calendar, days))
+        for job in event.left_out(self._registered()) if event.prune else ():
+            self._remove_job(job, event.at, event.author)
         for app in event.apps:
-            self.put_app(PutApp(event.at, app, app.key in self._state.apps))
+            self.put_app(PutApp(event.at, app, app.key in self._state.apps, author=event.author))
         for job in event.jobs:
-            self.put_job(PutJob(event.at, job, job.key in self._state.jobs, event.enabled))
+            self.put_job(PutJob(event.at, job, job.key in self._state.jobs, event.enabled, author=event.author))
 
     # ------------------------------------------------------------------------------------------------- jobs
 
@@ -199,12 +245,18 @@ class Commands(Part):
         if known is not None and not event.replace:
             raise _exists("job", job.key)
         if known is None and event.replace:
-            raise NotFound(f"there is no job {job.key}", field="jobName", fix="register it first")
+            raise NotFound(no_job(job.key), field="jobName", fix="register it first")
         if job.app_key not in self._state.apps:
-            raise NotFound(f"there is no app {job.app_key}", field="appName", fix="register the app first")
+            raise NotFound(no_app(job.app_key), field="appName", fix="register the app first")
         _check_revision(known, event.expected)
         if job == known:
             return
+        self._state.rules.check([job])
+        check_parallel(job, self._state.apps[job.app_key])
+        self._pools.check(job)
+        self._calendars.check(job)
+        if known is None:
+            self._quotas.check_jobs(job.team, 1)
         paused = known is not None and self._state.paused(known.key)
         if known is not None:
             self._timetable.fire_overdue(known, event.at)
@@ -221,6 +273,8 @@ class Commands(Part):
         elif not revisions.same_work(known, job):
             self._apply_update(known, job, event.at)
         self._state.queue.reconsider(job.key)
+        if known is not None and _place(job) != _place(known):
+            self._state.request_cycle()  # waiting shards may start now
         if known is None:
             self._timetable.go_on(job, event.at, ahead_ms=REVIVED_MS)
         else:
@@ -228,11 +282,12 @@ class Commands(Part):
         self._state.publish(
             event.at, Topic.CONFIG, f"job {job.key} is {'updated' if known else 'registered'}", job=job.key
         )
+        self._trace(job, event.at, event.author)
 
     def remove_job(self, event: RemoveJob) -> None:
         job = self._state.job(event.job)
         _check_revision(job, event.expected)
-        self._remove_job(job, event.at)
+        self._remove_job(job, event.at, event.author)
 
     def set_job_enabled(self, event: SetJobEnabled) -> None:
         job = self._state.job(event.job)
@@ -250,26 +305,30 @@ class Commands(Part):
     def trigger(self, event: Trigger) -> None:
         job = self._state.job(event.job)
         if job.kind is JobKind.DAEMON:
-            raise Conflict(f"job {job.key} is resident: it cannot be triggered", field="jobName")
+            problem = Told(f"job {job.key} is resident: it cannot be triggered", "resident_trigger", job=job.key)
+            raise Conflict(problem, field="jobName")
         key = event.terms.key
         if key and (known := self._firings.with_key(job.key, key)) is not None:
             if not known.terms.same(event.terms):
-                problem = f"{known.id} was triggered with this key and other values"
+                problem = Told(f"{known.id} was triggered with this key and other values", "key_used", run=known.id)
                 raise Conflict(problem, field="key", fix="choose another key")
             return
         if not self._state.enabled(job.key):
-            raise Conflict(f"job {job.key} or its app is disabled", field="jobName", fix="enable it first")
+            raise Conflict(job_off(job.key), field="jobName", fix="enable it first")
         _check_items(job, "shards", event.terms.items)
         _check_items(job, "shardingItemParameters", [item for item, _ in event.terms.item_parameters])
         self._check_waiting(job.key, "jobName")
+        if self._quotas.limits_queue(job.team):
+            self._quotas.check_queue(job.team, shards_of_run(job, event.terms), "jobName")
         self._timetable.enqueue(job, Cause.TRIGGER, event.at, event.at, event.terms)
 
     def _check_waiting(self, job: str, field: str) -> None:
         waiting = len(self._state.queue.unfinished(job))
         if waiting >= self._state.policy.max_waiting:
-            raise Conflict(f"{waiting} runs of job {job} have not ended", field=field, fix="let them end first")
+            problem = Told(f"{waiting} runs of job {job} have not ended", "runs_waiting", runs=waiting, job=job)
+            raise Conflict(problem, field=field, fix="let them end first")
 
-    def _remove_job(self, job: Job, at: int) -> None:
+    def _remove_job(self, job: Job, at: int, author: str) -> None:
         # The records are deleted first. Otherwise a resident job would start its cancelled shards again.
         self._state.delete_job(job.key)
         self._forget_pause(pause_key(job=job.key))
@@ -277,6 +336,14 @@ class Commands(Part):
         for hook in self._hooks.job_removed:
             hook(job.key)
         self._state.publish(at, Topic.CONFIG, f"job {job.key} is removed", job=job.key)
+        if not job.ad_hoc:
+            self._trace(job, at, author, removed=True)
+
+    def _trace(self, record: App | Job, at: int, author: str, *, removed: bool = False) -> None:
+        """Tell the history about a configuration, if the policy wants traces."""
+        if self._state.policy.traced:
+            self._traced += 1
+            self._state.emit(ConfigTraced(at, record, self._traced, author, removed))
 
     def set_paused(self, event: SetPaused) -> None:
         """Pause or resume a job, an app or everything. Raises NotFound."""
@@ -298,12 +365,19 @@ class Commands(Part):
         for job in jobs:
             self._timetable.schedule(job, self._state.job_states[job.key].considered_ms)
             if not event.paused:
+                self._resumed(job, event.at)
                 self._rollouts.roll_out(job, event.at)
+
         self._state.request_cycle()
         text = f"{what} is {'paused' if event.paused else 'resumed'}"
         self._state.publish(event.at, Topic.CONFIG, text, job=event.job, app=event.app)
 
+    def _resumed(self, job: Job, at: int) -> None:
+        for hook in self._hooks.job_resumed:
+            hook(job, at)
+
     def _forget_pause(self, key: str) -> None:
+
         if key in self._state.pauses:
             self._state.delete(Kind.PAUSE, key)
 
@@ -317,6 +391,7 @@ class Commands(Part):
                 return  # its run goes on
             self._timetable.go_on(job, at, ahead_ms=REVIVED_MS)
             self._firings.ensure_resident(job, at)
+            self._resumed(job, at)
             self._rollouts.roll_out(job, at)
         else:
             self._timetable.unschedule(job.key)
@@ -351,9 +426,11 @@ class Commands(Part):
         shards = self._failed_shards(firing, event.item)
         job = self._check_retry(firing)
         self._check_waiting(job.key, "runId")
+        self._quotas.check_queue(job.team, len(shards), "runId")
         changes = {item: retry.reset(shard) for item, shard in shards.items()}
         if firing.ended_ms:
             self._firings.reopen(firing, self._state.job_states[job.key].generation, changes)
+            self._timetable.await_end(job.key)
         else:
             self._firings.put_shards(firing.id, changes, event.at)
             self._state.request_cycle()
@@ -363,19 +440,20 @@ class Commands(Part):
     def _firing(self, firing_id: str) -> Firing:
         firing = self._state.firings.get(firing_id)
         if firing is None:
-            raise NotFound(f"there is no run {firing_id}", field="runId", fix="`jobcloud runs` lists them")
+            problem = Told(f"there is no run {firing_id}", "no_run", run=firing_id)
+            raise NotFound(problem, field="runId", fix="`jobcloud runs` lists them")
         return firing
 
     def cancel_run(self, event: CancelRun) -> None:
         """End a run. A shard that was asked to end is not repeated, however its attempt ends."""
         firing = self._firing(event.firing_id)
         if firing.ended_ms:
-            raise Conflict(f"{firing.id} has ended", field="runId", fix="`jobcloud runs --state ACTIVE` lists others")
+            problem = Told(f"{firing.id} has ended", "run_over", run=firing.id)
+            raise Conflict(problem, field="runId", fix="`jobcloud runs --state ACTIVE` lists others")
         if firing.cause is Cause.DAEMON:
-            raise Conflict(
-                f"job {firing.job} is resident: its run cannot be cancelled", field="runId",
-                fix=f"`jobcloud job disable {firing.job}` stops it",
-            )  # fmt: skip
+            text = f"job {firing.job} is resident: its run cannot be cancelled"
+            problem = Told(text, "resident_cancel", job=firing.job)
+            raise Conflict(problem, field="runId", fix=f"`jobcloud job disable {firing.job}` stops it")
         text = "the run is cancelled by an operator"
         self._state.publish(event.at, Topic.FIRED, text, job=firing.job, firing_id=firing.id)
         self._tasks.cancel_firing(firing, event.at, "an operator cancelled the run")
@@ -384,15 +462,17 @@ class Commands(Part):
         """The job of a firing. Raises Conflict if shards of the firing cannot be put back now."""
         job = self._state.jobs.get(firing.job)
         if job is None:
-            raise Conflict(f"job {firing.job} was removed", field="runId", fix="register it again")
+            problem = Told(f"job {firing.job} was removed", "job_removed", job=firing.job)
+            raise Conflict(problem, field="runId", fix="register it again")
         new_run = f"`jobcloud job trigger {job.key}` makes a new run"
         if job.kind is JobKind.DAEMON:
-            problem = f"job {job.key} is resident: its shards start again by themselves"
+            text = f"job {job.key} is resident: its shards start again by themselves"
+            problem = Told(text, "resident_retry", job=job.key)
             raise Conflict(problem, field="runId", fix=f"`jobcloud explain {job.key}` shows why a shard does not run")
         if firing.cause is Cause.DAEMON:
             raise Conflict(f"job {job.key} was resident in {firing.id}", field="runId", fix=new_run)
         if not self._state.enabled(job.key):
-            raise Conflict(f"job {job.key} or its app is disabled", field="runId", fix="enable it first")
+            raise Conflict(job_off(job.key), field="runId", fix="enable it first")
         if len(firing.work) != job.shard_count or firing.stepped != bool(job.firing_listener):
             raise Conflict(
                 f"the shards or the listener of job {job.key} have changed since the run: the job has "
@@ -400,7 +480,8 @@ class Commands(Part):
                 field="runId", fix=new_run,
             )  # fmt: skip
         if not firing.ended_ms and not self._state.wanted(firing):
-            raise Conflict(f"{firing.id} is being ended", field="runId", fix="wait until it has ended")
+            problem = Told(f"{firing.id} is being ended", "run_ending", run=firing.id)
+            raise Conflict(problem, field="runId", fix="wait until it has ended")
         if firing.stepped and firing.shards[-1].state is ShardState.ACTIVE:
             raise Conflict(f"the listener is being called after {firing.id}", field="runId", fix="wait for its end")
         return job
@@ -411,7 +492,8 @@ class Commands(Part):
         Raises NotFound, or Conflict if none has failed.
         """
         if item is not None and not 0 <= item < len(firing.work):
-            raise NotFound(f"{firing.id} has no shard {item}", field="item", fix=f"0 to {len(firing.work) - 1}")
+            problem = Told(f"{firing.id} has no shard {item}", "no_shard", run=firing.id, item=item)
+            raise NotFound(problem, field="item", fix=f"0 to {len(firing.work) - 1}")
         failed = {
             number: shard
             for number, shard in enumerate(firing.shards)
@@ -425,11 +507,11 @@ class Commands(Part):
             if firing.shards[after].state.ended:  # this call is repeated after the shards that are put back
                 failed[after] = firing.shards[after]
         if not failed:
-            problem = (
-                f"shard {item} of {firing.id} has not failed"
-                if item is not None
-                else f"no shard of {firing.id} has failed"
-            )
+            if item is not None:
+                text = f"shard {item} of {firing.id} has not failed"
+                problem = Told(text, "shard_not_failed", item=item, run=firing.id)
+            else:
+                problem = Told(f"no shard of {firing.id} has failed", "run_not_failed", run=firing.id)
             raise Conflict(problem, field="runId", fix="only DEAD, FAILED and KILLED shards can be put back")
         return failed
 
@@ -444,6 +526,11 @@ class Commands(Part):
             raise Conflict(
                 f"no task runs: shard {item} of resident job {firing.job} waits, and starts again by itself",
                 field="taskId", fix=f"`jobcloud job disable {firing.job}` stops the job",
+            )  # fmt: skip
+        if not _is_its_turn(firing, item):
+            raise Conflict(
+                "no task runs: this part of the run waits for another part to end", field="taskId",
+                fix=f"`jobcloud run cancel {firing.id}` ends the run",
             )  # fmt: skip
         text = "an operator ended the shard while it waited for its next attempt"
         ended = changed(
@@ -462,7 +549,7 @@ class Commands(Part):
                     shard = firing.shards[name.item]
                     if shard.task_id == task_id and shard.state is ShardState.WAITING:
                         return firing, name.item
-        raise NotFound(f"no task {task_id} is running", field="taskId", fix="`jobcloud tasks` lists them")
+        raise _not_running(task_id)
 
     def forget_task(self, event: ForgetTask) -> None:
         """End a task as lost, because an operator knows that it no longer runs."""
@@ -477,21 +564,43 @@ class Commands(Part):
     def _running(self, task_id: str) -> Task:
         task = self._state.tasks.get(task_id)
         if task is None:
-            raise NotFound(f"no task {task_id} is running", field="taskId", fix="`jobcloud tasks` lists them")
+            raise _not_running(task_id)
         return task
+
+
+def _is_its_turn(firing: Firing, item: int) -> bool:
+    """Whether the parts of a run that come before a shard, or before a call of the listener, have ended."""
+    match firing.step(item) if firing.stepped else Step.BEFORE:
+        case Step.BEFORE:
+            return True
+        case Step.AFTER:
+            return all(shard.state.ended for shard in firing.work)
+        case _:
+            return firing.shards[-2].state is ShardState.FINISHED
 
 
 def _check_revision(known: App | Job | None, expected: tuple[str, ...] | None) -> None:
     """Raises Outdated if a known app or job has none of the expected revisions. None: any revision will do."""
     if known is None or expected is None or revisions.of_record(known) in expected:
         return
-    kind = "app" if isinstance(known, App) else "job"
-    problem = f"{kind} {known.key} has changed since you read it"
+    kind, key = "app" if isinstance(known, App) else "job", known.key
+    problem = Told(f"{kind} {key} has changed since you read it", "changed_since", name=key)
     raise Outdated(problem, field=f"{kind}Name", fix="read it again and repeat your change")
 
 
+def _not_running(task_id: str) -> NotFound:
+    problem = Told(f"no task {task_id} is running", "no_task_runs", task=task_id)
+    return NotFound(problem, field="taskId", fix="`jobcloud tasks` lists them")
+
+
 def _exists(kind: str, key: str) -> Conflict:
-    return Conflict(f"{kind} {key} exists", field=f"{kind}Name", fix="update it, or choose another name")
+    problem = Told(f"{kind} {key} exists", "exists", name=key)
+    return Conflict(problem, field=f"{kind}Name", fix="update it, or choose another name")
+
+
+def _place(job: Job) -> tuple[object, ...]:
+    """What decides where the shards of a job may start, and whether they may."""
+    return job.constraints, job.preferences, job.pools, job.gang_start
 
 
 def _check_items(job: Job, field: str, items: Sequence[int]) -> None:

@@ -1,4 +1,4 @@
-"""The scheduler: events go in, effects come out, without side effects.
+"""The scheduler: it takes events and returns effects, which the caller performs.
 
 One object owns the state, and only `handle` changes it. This module only dispatches: it makes the parts, hands each
 event to its part and calls the hooks of the parts (see part.py). Only a Tick launches tasks. Other events mark a
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from jobcloud.config import Job, Resources
 from jobcloud.match import Matcher
 from jobcloud.messages import (
     AgentLost,
@@ -20,26 +21,37 @@ from jobcloud.messages import (
     Disconnected,
     DrainAgent,
     Effect,
+    EndSessions,
     Event,
     ExecutorLost,
     ForgetTask,
     FrameworkRemoved,
     InverseOffersReceived,
     KillTask,
+    NoteSessions,
     OfferRescinded,
     OffersReceived,
     Publish,
+    PutAccess,
     PutApp,
+    PutCalendar,
     PutJob,
+    PutPool,
     PutSilence,
     ReconcileTasks,
+    RemoveAccess,
     RemoveApp,
+    RemoveCalendar,
     RemoveJob,
+    RemovePool,
+    RemoveService,
     RemoveSilence,
     ReportDelivery,
     ReportProblem,
     Resubscribe,
     Retry,
+    RevokeServerToken,
+    RevokeToken,
     RunAdHoc,
     SendFailed,
     SetAppEnabled,
@@ -51,22 +63,31 @@ from jobcloud.messages import (
     Topic,
     Trigger,
     UndrainAgent,
+    UseSecrets,
 )
-from jobcloud.model import Firing
-from jobcloud.scheduler import invariants
+from jobcloud.model import Firing, ShardState, Told
+from jobcloud.scheduler import fit, invariants
+from jobcloud.scheduler.accounts import Accounts
 from jobcloud.scheduler.ad_hoc_runs import AdHocRuns
 from jobcloud.scheduler.alerts import Alerts
 from jobcloud.scheduler.app_versions import AppVersions
 from jobcloud.scheduler.backfills import Backfills
+from jobcloud.scheduler.calendars import Calendars
 from jobcloud.scheduler.circuit_breakers import CircuitBreakers
+from jobcloud.scheduler.cluster import Counted, Request
 from jobcloud.scheduler.commands import Commands
 from jobcloud.scheduler.cycle import Cycle
+from jobcloud.scheduler.deadlines import Deadlines
 from jobcloud.scheduler.drains import Drains
 from jobcloud.scheduler.executors import Executors, ExecutorState
 from jobcloud.scheduler.explain import AgentView, Explainer, Explanation, agent_views
+from jobcloud.scheduler.failing_agents import FailingAgents
 from jobcloud.scheduler.firings import Firings
+from jobcloud.scheduler.gangs import Gangs
 from jobcloud.scheduler.part import Hooks
-from jobcloud.scheduler.queue import Depth
+from jobcloud.scheduler.pools import Pools, PoolUse
+from jobcloud.scheduler.queue import Depth, Standing
+from jobcloud.scheduler.quotas import Quotas, TeamUsage
 from jobcloud.scheduler.reason import Reason
 from jobcloud.scheduler.reconciliation import Reconciliation
 from jobcloud.scheduler.recovery import Stored as Stored
@@ -79,6 +100,7 @@ from jobcloud.scheduler.timeouts import Timeouts
 from jobcloud.scheduler.timetable import Timetable
 from jobcloud.scheduler.traces import Traces
 from jobcloud.scheduler.warm_executors import WarmExecutors
+from jobcloud.triggers import Days
 
 
 class Scheduler:
@@ -92,6 +114,8 @@ class Scheduler:
     def __init__(self, policy: Policy, stored: Stored, epoch: int, at: int, matcher: MakeMatcher = Matcher):
         self.policy = policy
         self.epoch = epoch
+        #: the instant at which this leader restored the state
+        self.restored_ms = at
         self._state = state = State(policy, stored, epoch, at, matcher)
         self.apps = state.apps
         self.jobs = state.jobs
@@ -110,44 +134,68 @@ class Scheduler:
         self.alerts = state.alerts
         self.alert_messages = state.alert_messages
         self.silences = state.silences
+        self.pools = state.pools
+        self.calendars = state.calendars
+        #: calendar → its days
+        self.days: Mapping[str, Days] = state.days
+        accounts = Accounts(state)
+        self.directory = accounts.directory
         self.faults = state.faults
         self.cluster = state.cluster
         self.queue = state.queue
         self._hooks = hooks = Hooks()
         self._firings = firings = Firings(state, hooks)
-        self._executors = executors = Executors(state)
+        self._quotas = quotas = Quotas(state)
+        self._pools = pools = Pools(state)
+        self._executors = executors = Executors(state, quotas)
         circuit_breakers = CircuitBreakers(state)
         reconciliation = Reconciliation(state)
         self._tasks = Tasks(state, hooks, firings, reconciliation)
-        self._timetable = Timetable(state, hooks, firings, self._tasks)
-        self._backfills = Backfills(state, firings)
-        ad_hoc_runs = AdHocRuns(state, hooks, firings)
+        self._timetable = Timetable(state, hooks, quotas, firings, self._tasks)
+        self._calendars = Calendars(state, self._timetable)
+        self._backfills = Backfills(state, quotas, firings)
+        ad_hoc_runs = AdHocRuns(state, hooks, quotas, pools, firings)
         self._restorations = Restorations(state, firings)
-        self._warm_executors = WarmExecutors(state, executors, circuit_breakers, self._tasks)
-        self._cycle = Cycle(state, hooks, firings, executors, circuit_breakers, self._warm_executors)
+        self._warm_executors = WarmExecutors(state, quotas, executors, circuit_breakers, self._tasks)
+        failing_agents = FailingAgents(state)
+        gangs = Gangs(state, quotas, pools)
+        self._cycle = Cycle(
+            state, hooks, quotas, pools, firings, executors, circuit_breakers, self._warm_executors, failing_agents,
+            gangs,
+        )  # fmt: skip
         self._drains = Drains(state, reconciliation, self._tasks, self._cycle)
         rollouts = Rollouts(state, hooks, firings, reconciliation, self._tasks)
         versions = AppVersions(state)
         self._alerts = Alerts(state)
-        self._commands = commands = Commands(state, hooks, firings, self._timetable, self._tasks, rollouts, versions)
-        # Each hook calls the parts in this order. `restore`: a part comes after those that it needs, and `commands`
-        # applies the configuration last. `on_tick`: work becomes due before the cycle places it, and the parts that
-        # kill tasks come before reconciliation. `run_ended`: `ad_hoc_runs` may delete the job, so it comes last.
+        self._commands = commands = Commands(
+            state, hooks, quotas, pools, firings, self._timetable, self._calendars, self._tasks, rollouts, versions
+        )
+        # Each hook calls the parts in this order. `restore`: a part comes after those that it needs. Only `Traces`
+        # comes after `commands`, which applies the configuration. `on_tick`: work becomes due before the cycle places
+        # it, and the parts that kill tasks come before reconciliation. `run_ended`: `ad_hoc_runs` may delete the job,
+        # so it comes last.
         parts = (
+            quotas,
+            pools,
             self._timetable,
+            self._calendars,
             firings,
             self._backfills,
             executors,
             circuit_breakers,
             self._drains,
             self._tasks,
+            Deadlines(state, self._tasks),
             self._restorations,
             rollouts,
             Timeouts(state, reconciliation),
             self._warm_executors,
             reconciliation,
+            failing_agents,
+            gangs,
             self._cycle,
             versions,
+            accounts,
             *([self._alerts] if policy.alert_channels else []),
             ad_hoc_runs,
             commands,
@@ -190,8 +238,20 @@ class Scheduler:
             ReconcileTasks: reconciliation.reconcile,
             ReportProblem: self._alerts.report_problem,
             ReportDelivery: self._alerts.report_delivery,
+            PutCalendar: self._calendars.put,
+            RemoveCalendar: self._calendars.remove,
             PutSilence: self._alerts.put_silence,
             RemoveSilence: self._alerts.remove_silence,
+            PutPool: pools.put,
+            RemovePool: pools.remove,
+            PutAccess: accounts.put,
+            RemoveAccess: accounts.remove,
+            RemoveService: accounts.remove_service,
+            RevokeToken: accounts.revoke,
+            RevokeServerToken: accounts.revoke_server_token,
+            EndSessions: accounts.end_sessions,
+            NoteSessions: accounts.note_sessions,
+            UseSecrets: self._tasks.use_secrets,
         }
         for restore in hooks.restore:
             restore(at)
@@ -283,9 +343,14 @@ class Scheduler:
         return self._state.connected
 
     @property
-    def warnings(self) -> tuple[str, ...]:
+    def warnings(self) -> tuple[Told, ...]:
         """Problems that do not stop the scheduler. Any thread may read them."""
-        return (*self._timetable.warnings, *self._restorations.warnings(self._ticked), *self._alerts.warnings)
+        return (
+            *self._timetable.warnings,
+            *self._calendars.warnings,
+            *self._restorations.warnings(self._ticked),
+            *self._alerts.warnings,
+        )
 
     @property
     def framework_id(self) -> str:
@@ -318,9 +383,51 @@ class Scheduler:
         """Job → the resources that the last cycle lacked for this job."""
         return self._cycle.refusals
 
+    def days_of(self, job: Job) -> dict[str, Days]:
+        """The days of the calendars that a job names, by calendar. A missing calendar is left out."""
+        return {key: self._state.days[key] for key in job.calendars if key in self._state.days}
+
+    def users(self, calendar: str) -> tuple[str, ...]:
+        """The jobs that name a calendar."""
+        return self._calendars.users(calendar)
+
     def depth(self, at: int) -> Depth:
         """How many shards wait."""
-        return self.queue.depth(at, self.enabled)
+        return self.queue.depth(at, self.enabled, self._cycle.held)
+
+    def waits(self, job: str, at: int) -> tuple[int, Reason | None]:
+        """How many shards of a job wait only for resources, and the first reason of `explain`. Raises NotFound."""
+        starts = self.enabled(job) and not self.paused(job)
+        ready = self.queue.ready(job, at, self._cycle.held) if starts else 0
+        return ready, self._explainer.headline(job, at)
+
+    def standing(self) -> list[Standing]:
+        """The firings that may run and have a waiting shard, by group."""
+        return self.queue.standing(self._cycle.held)
+
+    def uses(self) -> dict[str, tuple[int, Resources]]:
+        """Team → the number of its attempts, and the resources of its attempts and executors."""
+        return self._quotas.uses()
+
+    def ended_last(self) -> list[dict[str, Firing]]:
+        """Job → its firing that ended last: of those with DEAD shards, and of the others."""
+        return self._firings.ended_last()
+
+    def dead_by_job(self) -> dict[str, int]:
+        """Job → the number of its known firings with DEAD shards, if there are any."""
+        return self._firings.dead_by_job()
+
+    def team_usage(self, team: str) -> TeamUsage:
+        """What a team uses of its quota and of the cluster, and what it waits for. The team need not have a record."""
+        return self._quotas.usage(team)
+
+    def pool_uses(self, key: str = "") -> list[PoolUse]:
+        """The pool with this key, or all pools sorted by key, with their use."""
+        return self._pools.uses(key)
+
+    def teams_in_use(self) -> list[str]:
+        """The teams that have a record, a job, a waiting shard, or something that runs, sorted."""
+        return self._quotas.teams()
 
     def firings_of(self, job: str) -> list[Firing]:
         """The known firings of a job."""
@@ -349,6 +456,40 @@ class Scheduler:
     def explain(self, name: str, at: int) -> Explanation:
         """Why a job's shards are, or are not, running. Raises NotFound."""
         return self._explainer.explain(name, at)
+
+    def fit_question(self, name: str, wanted: int, at: int) -> fit.Question:
+        """What `fit.answer` needs to tell whether `wanted` further shards of a job fit. Claims nothing.
+
+        `wanted` = 0 means as many shards as a run of the job has. Raises NotFound.
+        """
+        job = self._state.job(name)
+        request = self._state.request(job)
+        wanted = wanted or job.shard_count
+        most, short = self._pools.room(job, wanted)
+        return fit.Question(
+            job=job.key,
+            wanted=wanted,
+            most=most,
+            short=short,
+            request=request,
+            rooms=self.cluster.rooms(request, fit.MAX_AGENTS, fit.MAX_SILENT_AGENTS, job.team),
+            failing=self.cluster.failing(request.where) if request.where is not None else (0, []),
+            counted=self._counted(request),
+            role=self.cluster.team_roles.get(job.team, ""),
+            allowance=self._quotas.allowance(job.team),
+            connected=self.connected,
+            held=self._explainer.held(job, at),
+        )
+
+    def _counted(self, request: Request) -> list[Counted]:
+        """The running shards by each rule of a request that must hold."""
+        if request.where is None or not request.where.must:
+            return []
+        return self.cluster.counts(request.where, self._agents_of)
+
+    def _agents_of(self, job: str) -> list[str]:
+        shards = (shard for firing in self.queue.unfinished(job) for shard in firing.shards)
+        return [shard.agent_id for shard in shards if shard.state is ShardState.ACTIVE]
 
     def check_apply(self, command: Apply) -> None:
         """Raises Refused if `handle` would refuse the command."""

@@ -13,6 +13,7 @@ from jobcloud.scheduler import recovery
 from jobcloud.scheduler.cluster import amounts
 from jobcloud.scheduler.launch import ExecutorPlan
 from jobcloud.scheduler.part import Part
+from jobcloud.scheduler.quotas import Quotas
 from jobcloud.scheduler.recovery import executor_key
 from jobcloud.scheduler.state import State
 from jobcloud.scheduler.status import End, Ending
@@ -26,8 +27,9 @@ ExecutorState: TypeAlias = Literal["current", "outdated", "gone"]
 
 
 class Executors(Part):
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, quotas: Quotas) -> None:
         super().__init__(state)
+        self._quotas = quotas
         #: executor key → number of its live tasks
         self.load: Counter[str] = Counter()
         #: keys of executors that are gone, until the last updates of their tasks arrive
@@ -47,6 +49,7 @@ class Executors(Part):
     def _restore(self, key: str, executor: Executor, at: int) -> None:
         """Reserve an executor's resources."""
         self._state.cluster.reserve(executor.agent_id, executor.id, amounts(executor.shares))
+        self._quotas.executor_added(executor)
         self._alike.setdefault((executor.agent_id, content_of(executor.id)), []).append(key)
         self.idle[key] = at
 
@@ -78,10 +81,13 @@ class Executors(Part):
         """Add an executor that a task starts."""
         key = executor_key(executor.agent_id, executor.id)
         if key in self._state.executors:
-            self._state.cluster.unreserve(executor.agent_id, executor.id)  # to replace a stand-in without shares
+            # to replace a stand-in without shares
+            self._state.cluster.unreserve(executor.agent_id, executor.id)
+            self._quotas.executor_gone(self._state.executors[key])
         else:
             self._alike.setdefault((executor.agent_id, content_of(executor.id)), []).append(key)
         self._state.put(Kind.EXECUTOR, key, executor)
+        self._quotas.executor_added(executor)
         self._state.cluster.reserve(executor.agent_id, executor.id, amounts(executor.shares))
 
     # ------------------------------------------------------------------------------------------------- tasks
@@ -149,6 +155,7 @@ class Executors(Part):
     def _forget(self, key: str, executor: Executor) -> None:
         self._state.cluster.unreserve(executor.agent_id, executor.id)
         self._state.delete(Kind.EXECUTOR, key)
+        self._quotas.executor_gone(executor)
         place = executor.agent_id, content_of(executor.id)
         self._alike[place].remove(key)
         if not self._alike[place]:

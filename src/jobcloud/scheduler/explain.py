@@ -7,17 +7,32 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from jobcloud.config import Job, JobKind, Resources
-from jobcloud.model import Drain, End, Firing, Shard, ShardState, Window, cut, pause_key
+from jobcloud.model import Drain, End, Firing, Parameter, Shard, ShardState, Window, cut, pause_key
 from jobcloud.scheduler.attempts import end_of
 from jobcloud.scheduler.cycle import Cycle
 from jobcloud.scheduler.firings import Firings
 from jobcloud.scheduler.part import Hooks
-from jobcloud.scheduler.reason import Reason
+from jobcloud.scheduler.reason import Reason, amount
 from jobcloud.scheduler.state import State
-from jobcloud.scheduler.timetable import Timetable, utc
+from jobcloud.scheduler.timetable import Timetable, rfc3339, utc
 
 # The codes of the reasons that do not depend on a due firing, the most important first.
-_STANDING = ("clock", "unreachable", "rollout_stopped", "rolling", "dead", "start_failed", "executors")
+_STANDING = (
+    "clock",
+    "calendar",
+    "quota",
+    "pool",
+    "gang",
+    "unreachable",
+    "rollout_stopped",
+    "rolling",
+    "dead",
+    "start_failed",
+    "executors",
+    "avoided",
+)
+# Those of them that keep all shards of a job from starting.
+_HOLDING = ("start_failed",)
 # The states of shards that did not succeed, the worst first.
 _FAILURES = (ShardState.DEAD, ShardState.FAILED, ShardState.KILLED)
 _HOW = {
@@ -51,7 +66,7 @@ class AgentView:
 
     `whole` is the sum of both when the agent was last offered; before the first offer it equals `claimed`. `drain` is
     an operator's request to drain the agent, `window` the maintenance that Mesos announces. `cordoned`: the agent gets
-    no new tasks because of one of the two.
+    no new tasks because of one of the two. `roles`: the roles of the offers held.
     """
 
     id: str
@@ -68,6 +83,7 @@ class AgentView:
     drain: Drain | None = None
     window: Window | None = None
     cordoned: bool = False
+    roles: tuple[str, ...] = ()
 
 
 def agent_views(state: State, windows: dict[str, Window]) -> list[AgentView]:
@@ -93,6 +109,7 @@ def agent_views(state: State, windows: dict[str, Window]) -> list[AgentView]:
             state.drains.get(entry.id),
             windows.get(entry.id),
             entry.id in cluster.cordoned,
+            tuple(sorted({offer.role for offer in entry.offers.values()})),
         )
         for entry in cluster.agents.values()
     ]
@@ -108,6 +125,13 @@ class Explainer:
         self._timetable = timetable
         self._cycle = cycle
 
+    def headline(self, name: str, at: int) -> Reason | None:
+        """The first reason of `explain`, for less work. None: the job is about to be placed. Raises NotFound."""
+        job, queue = self._state.ad_hoc.get(name) or self._state.job(name), self._state.queue
+        running = queue.running(name)
+        head = next((firing for firing in running if queue.startable(firing.id)), running[0] if running else None)
+        return next(self._reasons(job, head, at), None)
+
     def explain(self, name: str, at: int) -> Explanation:
         """Why a job's shards are, or are not, running. Raises NotFound."""
         job, queue = self._state.ad_hoc.get(name) or self._state.job(name), self._state.queue
@@ -118,45 +142,66 @@ class Explainer:
         head = next((firing for firing in running if waiting[firing.id]), running[0] if running else None)
         return Explanation(name, sum(waiting.values()), active, behind, tuple(self._reasons(job, head, at)))
 
+    def held(self, job: Job, at: int) -> tuple[Reason, ...]:
+        """Why nothing of a job may start now, whatever is free."""
+        standing = [reason for reasons in self._hooks.reasons for reason in reasons(job, None, at)]
+        return (*self._held_by_configuration(job), *(reason for reason in standing if reason.code in _HOLDING))
+
     def _reasons(self, job: Job, head: Firing | None, at: int) -> Iterator[Reason]:
         yield from self._held_by_configuration(job)
         standing = [reason for reasons in self._hooks.reasons for reason in reasons(job, head, at)]
         yield from sorted(standing, key=lambda reason: _STANDING.index(reason.code))
         waiting = self._state.queue.startable(head.id) if head is not None else []
         if head is None and job.ad_hoc:
-            yield Reason("not_due", "the ad-hoc run has ended")
+            yield Reason("not_due", "the ad-hoc run has ended", case="ended")
         elif head is None:
             due = self._timetable.due.get(job.key)
-            yield Reason("not_due", "no firing is due now" if due else "no firing is due, now or later", at=due or 0)
+            text = "no firing is due now" if due else "no firing is due, now or later"
+            yield Reason("not_due", text, at=due or 0, case="" if due else "never")
         elif not waiting:
-            yield Reason("running", _placed(head))
+            yield _running(head)
         else:
-            yield from self._no_offers()
+            yield from self._no_offers(job.team)
             yield from self._backing_off(head, at)
             yield from self._avoiding(waiting, at)
-            yield from self._cycle.refusals.get(job.key, ())
+            yield from self._cycle.lacks(job)
             yield from self._cordoned()
+        if job.delay_ms and (unfinished := self._state.queue.unfinished(job.key)):
+            last, seconds = unfinished[-1].id, amount(job.delay_ms)
+            text = f"the next run by @after fires {seconds} s after the end of {last}"
+            yield Reason("after_end", text, waiting_helps=True, parameters={"run": last, "seconds": seconds})
         yield from self._last_run(job)
         if (backfill := self._state.backfills.get(job.key)) is not None:
-            yield Reason("backfill", f"{len(backfill.times)} fire times wait for its backfill", waiting_helps=True)
+            text = f"{len(backfill.times)} fire times wait for its backfill"
+            yield Reason("backfill", text, waiting_helps=True, parameters={"times": len(backfill.times)})
 
     def _held_by_configuration(self, job: Job) -> Iterator[Reason]:
         if job.app_key in self._state.disabled_apps:
-            yield Reason("app_disabled", f"app {job.app_key} is disabled")
+            yield Reason("app_disabled", f"app {job.app_key} is disabled", parameters={"app": job.app_key})
         if self._state.job_states[job.key].disabled:
             yield Reason("job_disabled", "the job is disabled")
         for key in self._state.pauses_of(job.key):
-            since = self._state.pauses[key].since_ms
+            since_ms = self._state.pauses[key].since_ms
             what = {pause_key(job=job.key): "the job", pause_key(): "everything"}.get(key, f"app {job.app_key}")
-            yield Reason("paused", f"{what} is paused since {utc(since)}: it starts nothing until it is resumed")
+            case = {pause_key(job=job.key): "job", pause_key(): "cluster"}.get(key, "app")
+            given: dict[str, Parameter] = {"since": rfc3339(since_ms)}
+            if case == "app":
+                given["app"] = job.app_key
+            text = f"{what} is paused since {utc(since_ms)}: it starts nothing until it is resumed"
+            yield Reason("paused", text, case=case, parameters=given)
         if job.key in self._state.faults:
-            yield Reason("fault", self._state.faults[job.key])
+            yield Reason("fault", self._state.faults[job.key], parameters={"message": self._state.faults[job.key]})
 
-    def _no_offers(self) -> Iterator[Reason]:
+    def _no_offers(self, team: str) -> Iterator[Reason]:
+        cluster = self._state.cluster
         if not self._state.connected:
             yield Reason("disconnected", "there is no connection to a Mesos master", waiting_helps=True)
-        elif not self._state.cluster.held:
-            yield Reason("no_offers", "no offer is held; offers have been requested", waiting_helps=True)
+        elif not cluster.held_of(cluster.group_of_team(team)):
+            role = cluster.team_roles.get(team)
+            of_role = f" of the Mesos role {role}" if role else ""
+            text = f"no offer{of_role} is held; offers have been requested"
+            given: dict[str, Parameter] = {"role": role} if role else {}
+            yield Reason("no_offers", text, waiting_helps=True, case="role" if role else "", parameters=given)
 
     def _backing_off(self, firing: Firing, at: int) -> Iterator[Reason]:
         """The back-off of the firing's shards that ends last."""
@@ -168,13 +213,17 @@ class Explainer:
         if not waiting:
             return
         until, item = max(waiting)
-        shard = firing.shards[-item]
-        more = f"; {len(waiting) - 1} other shards wait too" if len(waiting) > 1 else ""
+        shard, others = firing.shards[-item], len(waiting) - 1
+        more = f"; {others} other shards wait too" if others else ""
+        given: dict[str, Parameter] = {"item": -item, "others": others}
         if shard.attempt:
             what = f"shard {-item} waits for attempt {shard.attempt + 1}: {_failure(shard)}{more}"
+            given |= {"next": shard.attempt + 1, **_failed(shard)}
         else:
             what = f"shard {-item} waits: {cut(shard.message, _WHY_BYTES)}{more}"
-        yield Reason("back_off", what, waiting_helps=True, at=until)
+            given |= {"message": cut(shard.message, _WHY_BYTES)}
+        case = "failed" if shard.attempt else ""
+        yield Reason("back_off", what, waiting_helps=True, at=until, case=case, parameters=given)
 
     def _last_run(self, job: Job) -> Iterator[Reason]:
         """Why the last run of the job failed, if it failed.
@@ -192,11 +241,16 @@ class Explainer:
         _, item = min(failed)
         shard = last.shards[item]
         what = f"its listener, called {step} the run," if (step := last.step(item)) else f"shard {item}"
-        more = f"; {len(failed) - 1} other shards did not succeed" if len(failed) > 1 else ""
+        others = len(failed) - 1
+        more = f"; {others} other shards did not succeed" if others else ""
         # If a shard was killed while it waited, its `end` is None.
-        waited = shard.state is ShardState.KILLED and shard.end is None and shard.message
+        waited = shard.message if shard.state is ShardState.KILLED and shard.end is None else ""
         text = f"the last run, {last.id}: {what} is {shard.state}: {waited or _failure(shard)}{more}"
-        yield Reason("last_run", text, waiting_helps=True)
+        given: dict[str, Parameter] = {
+            "run": last.id, "item": item, "step": step or "", "state": str(shard.state), "others": others,
+            **({"message": waited} if waited else _failed(shard)),
+        }  # fmt: skip
+        yield Reason("last_run", text, waiting_helps=True, case="" if waited else "failed", parameters=given)
 
     def _avoiding(self, waiting: list[Shard], at: int) -> Iterator[Reason]:
         cluster = self._state.cluster
@@ -204,12 +258,13 @@ class Explainer:
         if avoided:
             until = max(shard.avoid_ms for shard in avoided)
             hosts = ", ".join(sorted({shard.hostname for shard in avoided})[:5])
-            yield Reason("avoided", f"kept away from {hosts}: attempts were lost there", waiting_helps=True, at=until)
+            text = f"kept away from {hosts}: attempts were lost there"
+            yield Reason("avoided", text, waiting_helps=True, at=until, parameters={"hosts": hosts})
 
     def _cordoned(self) -> Iterator[Reason]:
         if number := len(self._state.cluster.cordoned & self._state.cluster.agents.keys()):
             text = f"{number} agents are being drained and get no new tasks"
-            yield Reason("drained", text, hosts=number, waiting_helps=True)
+            yield Reason("drained", text, hosts=number, waiting_helps=True, parameters={"agents": number})
 
 
 def _failure(shard: Shard) -> str:
@@ -220,8 +275,18 @@ def _failure(shard: Shard) -> str:
     return f"attempt {shard.attempt}{place} {how}" + (f": {why}" if why else "")
 
 
-def _placed(firing: Firing) -> str:
+def _failed(shard: Shard) -> dict[str, Parameter]:
+    """The parameters that say what `_failure` says."""
+    return {
+        "attempt": shard.attempt, "host": shard.hostname, "end": str(shard.end or end_of(shard)),
+        "cause": shard.outcome.cause, "message": cut(shard.message, _WHY_BYTES),
+    }  # fmt: skip
+
+
+def _running(firing: Firing) -> Reason:
+    given: dict[str, Parameter] = {"run": firing.id}
     for item, shard in enumerate(firing.shards):
         if shard.state is ShardState.ACTIVE and (step := firing.step(item)):
-            return f"the listener {step} {firing.id} is being called"
-    return f"all shards of {firing.id} are placed"
+            text = f"the listener {step} {firing.id} is being called"
+            return Reason("running", text, case="listener", parameters=given | {"step": step})
+    return Reason("running", f"all shards of {firing.id} are placed", parameters=given)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sized
 from jobcloud.config import Job, JobKind
 from jobcloud.messages import RunTraced, Topic
 from jobcloud.model import Cause, Firing, Shard, ShardState, Task, changed, cut, replaced
-from jobcloud.scheduler import retry
+from jobcloud.scheduler import retry, sharding
 from jobcloud.scheduler.attempts import attempt_of
 from jobcloud.scheduler.part import Hooks, Part
 from jobcloud.scheduler.reason import Reason
@@ -80,6 +80,7 @@ class Firings(Part):
 
         for firing_id, item, shard in self._state.queue.backing_off(at, longest):
             self.put_shards(firing_id, {item: changed(shard, not_before_ms=at, avoid_ms=0)}, at)
+        self._state.queue.clock_set_back(at)
 
     # ------------------------------------------------------------------------------------------------- changes
 
@@ -107,6 +108,27 @@ class Firings(Part):
         if firing.ended_ms:
             self._ended(firing, at)
 
+    def with_previous_success(self, firing: Firing, job: Job) -> Firing:
+        """The firing. If the job has a placeholder for the previous success, the result has the time of this success.
+
+        Call this before the first shard starts. The firing keeps the value, so that all its attempts have the same.
+        """
+        if firing.terms.previous_ms is not None or not sharding.wants_previous_success(job, firing.terms):
+            return firing
+        terms = changed(firing.terms, previous_ms=self._last_success_before(firing))
+        firing = changed(firing, terms=terms)
+        self._state.put_firing(firing, {})
+        self._state.queue.renew(firing)
+        return firing
+
+    def _last_success_before(self, firing: Firing) -> int:
+        """The last earlier fire time whose run succeeded with all shards of the job; 0 if none is known."""
+        latest = self._state.job_states[firing.job].success_fire_ms
+        # `latest` may be later than this firing. And it lacks the runs that ended while the job had no placeholders.
+        ids = (*self.kept.get(firing.job, ()), *self.dead.get(firing.job, ()))
+        succeeded = [one.fire_ms for name in ids if _succeeded_whole(one := self._state.firings[name])]
+        return max((at for at in (latest, *succeeded) if at < firing.fire_ms), default=0)
+
     def _keep_attempts(self, old: Firing, changes: Mapping[int, Shard]) -> None:
         """Keep the last attempts of ended shards that wait again."""
         for item, shard in changes.items():
@@ -115,8 +137,13 @@ class Firings(Part):
                 self._state.keep_attempt(old.id, item, attempt)
 
     def reopen(self, ended: Firing, generation: int, changes: Mapping[int, Shard]) -> None:
-        """Continue an ended firing. `changes` are the shards that wait again."""
-        firing = changed(ended, generation=generation, shards=replaced(ended.shards, changes), ended_ms=0)
+        """Continue an ended firing. `changes` are the shards that wait again.
+
+        A firing from before the job had a range gets one now, and keeps it from now on.
+        """
+        divided = ended.terms.range or sharding.range_of(self._state.jobs[ended.job], ended.fire_ms)
+        terms = changed(ended.terms, retried=True, range=divided)
+        firing = changed(ended, generation=generation, shards=replaced(ended.shards, changes), ended_ms=0, terms=terms)
         for kept in (self.kept, self.dead):
             ids = kept.get(firing.job, Ended())
             if firing.id in ids:
@@ -127,7 +154,7 @@ class Firings(Part):
         self._add(firing, changes)
 
     def task_changed(self, before: Task, task: Task, at: int) -> None:
-        """Record when a shard started. The task's record stores this instant, so the firing is not saved."""
+        """Record when a shard started. The task's record stores this instant, so the firing need not be saved."""
         if task.started_ms == before.started_ms or task.placeholder:
             return
         old = self._state.firings[task.firing_id]
@@ -143,6 +170,9 @@ class Firings(Part):
         self._remember(firing)
         self._prune(firing.job)
         job = self._state.jobs.get(firing.job)
+        if job is not None and job.placeholders and _succeeded_whole(firing):
+            latest = max(firing.fire_ms, self._state.job_states[job.key].success_fire_ms)
+            self._state.change_job_state(job.key, success_fire_ms=latest)
         if self._state.policy.traced:
             self._state.emit(RunTraced(firing, job.app_key if job is not None else ""))
         if job is not None:
@@ -248,6 +278,15 @@ class Firings(Part):
         for kept in (self.kept, self.dead):
             yield from (self._state.firings[name] for name in kept.get(job, ()))
 
+    def ended_last(self) -> list[dict[str, Firing]]:
+        """Two mappings from jobs to the firing that ended last: of the firings with DEAD shards, and of the others."""
+        firings = self._state.firings
+        return [{job: firings[ids[-1]] for job, ids in kept.items()} for kept in (self.dead, self.kept)]
+
+    def dead_by_job(self) -> dict[str, int]:
+        """Job → the number of its known firings with DEAD shards, if there are any."""
+        return {job: len(ids) for job, ids in self.dead.items()}
+
     def last_ended(self, job: str) -> Firing | None:
         """The known firing of the job that ended last."""
         newest = (self._state.firings[kept[job][-1]] for kept in (self.kept, self.dead) if job in kept)
@@ -255,9 +294,8 @@ class Firings(Part):
 
     def reasons(self, job: Job, head: Firing | None, at: int) -> Iterator[Reason]:
         if dead := self.dead.get(job.key):
-            yield Reason(
-                "dead", f"{len(dead)} of its runs have shards that have used up their attempts, the last is {dead[-1]}"
-            )
+            text = f"{len(dead)} of its runs have shards that have used up their attempts, the last is {dead[-1]}"
+            yield Reason("dead", text, parameters={"runs": len(dead), "run": dead[-1]})
 
     def indexes(self) -> Mapping[str, Sized]:
         return {"kept": self.kept, "dead": self.dead, "attempts": self._state.attempts}
@@ -300,7 +338,7 @@ def _cancelled_by_listener(firing: Firing, changes: Mapping[int, Shard], at: int
     if before is None or not before.state.ended or before.state is ShardState.FINISHED:
         return {}
     # The message is cut, because up to 10,000 shards get it.
-    why = f"the listener's call before the firing did not succeed: {cut(before.message, _WHY_BYTES)}"
+    why = f"the listener's call before the run did not succeed: {cut(before.message, _WHY_BYTES)}"
     return {
         item: changed(shard, state=ShardState.CANCELLED, ended_ms=at, message=why)
         for item, shard in enumerate(firing.shards)
@@ -316,3 +354,8 @@ def _age(firing: Firing) -> tuple[int, bool, int, int, str]:
     """
     runs = any(shard.state is ShardState.ACTIVE for shard in firing.shards)
     return firing.ended_ms, not runs, firing.generation, firing.fire_ms, firing.id
+
+
+def _succeeded_whole(firing: Firing) -> bool:
+    """Whether all shards of a run have succeeded. A run of some shards only, or of a resident job, does not count."""
+    return firing.worst is _FINISHED and not firing.terms.items and firing.cause is not Cause.DAEMON

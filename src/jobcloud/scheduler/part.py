@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 
 from jobcloud.config import Job
 from jobcloud.messages import SendFailed
-from jobcloud.model import Firing, Task
+from jobcloud.model import Firing, Task, Told
 from jobcloud.scheduler.reason import Reason
 from jobcloud.scheduler.state import State
 from jobcloud.scheduler.status import Ending
@@ -65,11 +65,11 @@ class Part:
     def run_ended(self, firing: Firing, at: int) -> None:
         """All shards of a firing have ended. The firing may be deleted already, because of a limit."""
 
-    def firings_skipped(self, job: Job, text: str, number: int, missed: bool, at: int) -> None:
+    def firings_skipped(self, job: Job, text: Told, number: int, missed: bool, at: int) -> None:
         """Firings of a job are skipped. `missed`: they were not handled in time. `text` describes all of them."""
 
-    def rollout_checked(self, job: str, stopped: str, at: int) -> None:
-        """A roll-out was checked, or has ended. `stopped`: why it does not go on, or ""."""
+    def rollout_checked(self, job: str, stopped: Told | None, at: int) -> None:
+        """A roll-out was checked, or has ended. `stopped`: why it does not go on, or None."""
 
     # ------------------------------------------------------------------------------------------------- the cluster
 
@@ -89,6 +89,9 @@ class Part:
 
     def job_changed(self, job: Job) -> None:
         """A job was registered or updated."""
+
+    def job_resumed(self, job: Job, at: int) -> None:
+        """A job may fire again: a pause has ended, or the job or its app was enabled. Another pause may last."""
 
     def job_removed(self, name: str) -> None:
         """A job was removed. Its unfinished firings have been cancelled."""
@@ -129,13 +132,14 @@ class Hooks:
         self.task_ended: tuple[Callable[[Task, Ending, int], None], ...] = ()
         self.run_added: tuple[Callable[[Firing, int], None], ...] = ()
         self.run_ended: tuple[Callable[[Firing, int], None], ...] = ()
-        self.firings_skipped: tuple[Callable[[Job, str, int, bool, int], None], ...] = ()
-        self.rollout_checked: tuple[Callable[[str, str, int], None], ...] = ()
+        self.firings_skipped: tuple[Callable[[Job, Told, int, bool, int], None], ...] = ()
+        self.rollout_checked: tuple[Callable[[str, Told | None, int], None], ...] = ()
         self.agent_lost: tuple[Callable[[str, int], None], ...] = ()
         self.framework_removed: tuple[Callable[[], None], ...] = ()
         self.send_failed: tuple[Callable[[SendFailed], None], ...] = ()
         self.app_changed: tuple[Callable[[str], None], ...] = ()
         self.job_changed: tuple[Callable[[Job], None], ...] = ()
+        self.job_resumed: tuple[Callable[[Job, int], None], ...] = ()
         self.job_removed: tuple[Callable[[str], None], ...] = ()
         self.reasons: tuple[Callable[[Job, Firing | None, int], Iterable[Reason]], ...] = ()
         self.indexes: tuple[Callable[[], Mapping[str, Sized]], ...] = ()

@@ -4,26 +4,30 @@ Of a job's unfinished firings, only the oldest ones may run, as many as the job 
 generations never run at the same time. A firing with a listener has three steps: the listener's call before the firing,
 the job's own shards, and the listener's call after the firing. A step begins when the one before it has ended.
 
-Of all shards that may start, those that replace a lost attempt come first. In second place, the priority of the firing
-decides, and in third place its age. A firing has the priority of its job if its terms set no other one.
+Of all shards of a team that may start, those that replace a lost attempt come first. In second place, the priority of
+the firing decides, and in third place its age. A firing has the priority of its job if its terms set no other one. The
+teams take turns (see turns.py).
 """
 
 from __future__ import annotations
 
 import heapq
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from itertools import takewhile
 from operator import itemgetter
 from typing import NamedTuple
 
-from jobcloud.config import MAX_SHARDS
-from jobcloud.model import Cause, Execution, Firing, Shard, ShardState
+from jobcloud.config import MAX_SHARDS, NOTHING, Resources, team_of
+from jobcloud.model import Cause, Execution, Firing, Shard, ShardState, Slots
 from jobcloud.scheduler.retry import AVOID_MS
 
 # Global names, because an access to an enum member costs a function call in CPython 3.11.
 _READY, _WAITING = Execution.READY, ShardState.WAITING
 _ALL = range(MAX_SHARDS + 2)
+# It is called for each firing and each attempt, and there are few different keys.
+cached_team_of = lru_cache(maxsize=65_536)(team_of)
 
 
 class Entry(NamedTuple):
@@ -31,6 +35,42 @@ class Entry(NamedTuple):
 
     firing_id: str
     item: int
+
+
+class Gang(NamedTuple):
+    """The shards of a firing that start together (see gangs.py)."""
+
+    firing_id: str
+    items: tuple[int, ...]
+
+
+class Group(NamedTuple):
+    """The firings of an app whose shards need the same resources and the same slots of pools.
+
+    So all of them or none have room in a quota and in the pools.
+    """
+
+    team: str
+    app: str
+    resources: Resources
+    slots: Slots = ()
+
+    def times(self, number: int) -> Group:
+        """What a number of shards need together."""
+        slots = tuple((key, each * number) for key, each in self.slots)
+        return Group(self.team, self.app, self.resources.times(number), slots)
+
+
+class Standing(NamedTuple):
+    """The firings of one group that may run and have a waiting shard.
+
+    `held`: nothing of the group may start. Each row is a job, the number of the firing's waiting shards, and the number
+    of those that waited neither for a back-off nor for a step when the firing was last looked at.
+    """
+
+    team: str
+    held: bool
+    rows: list[tuple[str, int, int]]
 
 
 class Depth(NamedTuple):
@@ -50,15 +90,17 @@ class _Open:
     """An unfinished firing.
 
     `age`: its rank by age; the oldest firing has the lowest. `waiting`: its waiting shards by item. `unended`: the
-    number of its shards that have not ended. The items that may start are kept sorted, so that a cycle looks only at
-    those that it places.
+    number of its shards that have not ended. `group`: its group while it has shards to start, otherwise None. The items
+    that may start are kept sorted, so that a cycle looks only at those that it places.
     """
 
-    __slots__ = ("_backoffs", "_gate", "_latest", "_ready", "age", "firing", "unended", "waiting")
+    __slots__ = ("_backoffs", "_gate", "_latest", "_ready", "age", "firing", "group", "team", "unended", "waiting")
 
     def __init__(self, age: int, firing: Firing) -> None:
         self.age = age
         self.firing = firing
+        self.team = cached_team_of(firing.job)
+        self.group: Group | None = None
         self.waiting: dict[int, Shard] = {}
         self.unended = 0
         for item, shard in enumerate(firing.shards):
@@ -97,10 +139,7 @@ class _Open:
 
     def waiting_since(self, item: int) -> int | None:
         """The instant since which a shard may start. None if this instant is unknown."""
-        shard = self.waiting[item]
-        if shard.not_before_ms:
-            return max(shard.not_before_ms, self.firing.fire_ms)
-        return None if shard.attempt and self.firing.cause is Cause.DAEMON else self.firing.fire_ms
+        return waiting_since(self.firing, item)
 
     def eligible(self, at: int) -> tuple[Sequence[int], Sequence[int]]:
         """The items that may start at `at`, in two sorted rows: those that replace lost attempts, and the others."""
@@ -115,6 +154,12 @@ class _Open:
         # The clock was set back after a back-off had ended.
         again, first = ([item for item in row if self.waiting[item].not_before_ms <= at] for row in self._ready)
         return again, first
+
+    @property
+    def ready(self) -> int:
+        """The number of items that `eligible` returned last, and of those that were added since."""
+        again, first = self._ready
+        return len(again) + len(first)
 
     def _items_of_step(self) -> range:
         """The items of the current step of a firing with a listener.
@@ -159,19 +204,38 @@ class _Open:
             del row[place]
 
 
+def waiting_since(firing: Firing, item: int) -> int | None:
+    """The instant since which a waiting shard may start. None if this instant is unknown."""
+    shard = firing.shards[item]
+    if shard.not_before_ms:
+        return max(shard.not_before_ms, firing.fire_ms)
+    return None if shard.attempt and firing.cause is Cause.DAEMON else firing.fire_ms
+
+
+def _one_group(job: str) -> Group:
+    return Group(team_of(job), "", NOTHING)
+
+
 class Queue:
     """The unfinished firings by job and age. The cost of a change does not grow with the number of shards.
 
-    `at_once` returns how many firings of a job may run at the same time.
+    `at_once` returns how many firings of a job may run at the same time, `group` the group of a job's firings. The
+    reading methods take a function `held`, which tells whether nothing of a group may start. The firings of such a
+    group are not looked at. If `held` is None, no group is held.
     """
 
-    def __init__(self, at_once: Callable[[str], int] = lambda job: 1) -> None:
+    def __init__(
+        self, at_once: Callable[[str], int] = lambda job: 1, group: Callable[[str], Group] = _one_group
+    ) -> None:
         self._at_once = at_once
+        self._group = group
         self._open: dict[str, _Open] = {}
+        #: team → number of its waiting shards
+        self.waiting: dict[str, int] = {}
         #: job → ids of its unfinished firings, oldest first
         self._by_job: dict[str, list[str]] = {}
-        #: ids of firings that may run and have a waiting shard
-        self._startable: dict[str, None] = {}
+        #: group → its firings that may run and have a waiting shard, by id
+        self._startable: dict[Group, dict[str, _Open]] = {}
         #: a heap of the instants at which the back-off of a shard ends, or a shard no longer avoids an agent; it may
         #: contain instants of shards that no longer wait
         self._backoffs: list[int] = []
@@ -182,6 +246,7 @@ class Queue:
         self._added += 1
         self._by_job.setdefault(firing.job, []).append(firing.id)
         self._open[firing.id] = entry = _Open(self._added, firing)
+        self._count_waiting(entry.team, len(entry.waiting))
         for shard in entry.waiting.values():
             self._add_backoff(shard)
         self.reconsider(firing.job)
@@ -192,12 +257,15 @@ class Queue:
         Returns whether the firing is unfinished. An ended one leaves the queue.
         """
         entry = self._open[firing.id]
+        waited = len(entry.waiting)
         entry.change(firing, shards)
+        if more := len(entry.waiting) - waited:
+            self._count_waiting(entry.team, more)
         for shard in shards.values():
             if shard.state is _WAITING:
                 self._add_backoff(shard)
-        if not entry.waiting:
-            self._startable.pop(firing.id, None)
+        if not entry.waiting and entry.group is not None:
+            self._file(entry, None)
         if not entry.unended:
             self._drop(firing)
         if entry.waiting or not entry.unended:
@@ -213,38 +281,112 @@ class Queue:
         return [self._open[firing_id].firing for firing_id in self._by_job.get(job, ())]
 
     def eligible(
-        self, at: int, allowed: Callable[[str], bool], priority: Callable[[Firing], int]
-    ) -> list[tuple[str, Sequence[int]]]:
-        """The shards of `allowed` jobs that may start at `at`, in the order in which they should start.
+        self,
+        at: int,
+        allowed: Callable[[str], bool],
+        priority: Callable[[Firing], int],
+        held: Callable[[Group], bool] | None = None,
+    ) -> dict[str, list[tuple[str, Sequence[int]]]]:
+        """The shards of `allowed` jobs that may start at `at`, by team, in the order in which they should start.
 
         Each row is the id of a firing, and the items to start. A firing may have two rows: one of the shards that
         replace lost attempts, and one of the others. The rows are valid until the queue changes.
         """
-        found = [
-            (is_first, -priority(entry.firing), entry.age, entry.firing.id, items)
-            for entry in self._allowed(allowed)
-            for is_first, items in enumerate(entry.eligible(at))
-            if items
-        ]
-        found.sort(key=itemgetter(0, 1, 2))
-        return [(name, items) for _, _, _, name, items in found]
+        found: dict[str, list[tuple[int, int, int, str, Sequence[int]]]] = {}
+        for team, entries in self._unheld(held):
+            rows = [
+                (is_first, -priority(entry.firing), entry.age, entry.firing.id, items)
+                for entry in entries
+                if allowed(entry.firing.job)
+                for is_first, items in enumerate(entry.eligible(at))
+                if items
+            ]
+            if rows:
+                found.setdefault(team, []).extend(rows)
+        for rows in found.values():
+            rows.sort(key=itemgetter(0, 1, 2))
+        return {team: [(name, items) for _, _, _, name, items in rows] for team, rows in found.items()}
 
-    def any_eligible(self, at: int, allowed: Callable[[str], bool]) -> bool:
+    def any_eligible(
+        self, at: int, allowed: Callable[[str], bool], held: Callable[[Group], bool] | None = None
+    ) -> bool:
         """Whether some shard of an allowed job may start at `at`."""
-        return any(any(entry.eligible(at)) for entry in self._allowed(allowed))
+        return any(
+            allowed(entry.firing.job) and any(entry.eligible(at))
+            for _, entries in self._unheld(held)
+            for entry in entries
+        )
 
-    def depth(self, at: int, allowed: Callable[[str], bool]) -> Depth:
+    def depth(self, at: int, allowed: Callable[[str], bool], held: Callable[[Group], bool] | None = None) -> Depth:
         """The number of shards that wait at `at`, and of those that are ready.
 
         A ready shard may start, and its job is `allowed`. The method looks at each firing, but not at each shard.
         """
-        rows = [(entry, row) for entry in self._allowed(allowed) for row in entry.eligible(at) if row]
+        rows = [
+            (entry, row)
+            for _, entries in self._unheld(held)
+            for entry in entries
+            if allowed(entry.firing.job)
+            for row in entry.eligible(at)
+            if row
+        ]
         since = (entry.waiting_since(row[0]) for entry, row in rows)
         return Depth(
-            sum(len(entry.waiting) for entry in self._open.values()),
+            sum(self.waiting.values()),
             sum(len(row) for _, row in rows),
             min((instant for instant in since if instant is not None), default=None),
         )
+
+    def groups(self, team: str) -> list[tuple[Group, int]]:
+        """The groups of a team, each with the number of its firings that may run and have a waiting shard."""
+        return [(group, len(entries)) for group, entries in self._startable.items() if group.team == team]
+
+    def waiting_for_slots(self) -> Iterator[tuple[Slots, int]]:
+        """The slots of each group with slots, and how many of its shards waited for neither a back-off nor a step."""
+        for group, entries in self._startable.items():
+            if group.slots:
+                yield group.slots, sum(entry.ready for entry in entries.values())
+
+    def standing(self, held: Callable[[Group], bool] | None = None) -> list[Standing]:
+        """The firings that may run and have a waiting shard, by group. The method looks at each firing once."""
+        return [
+            Standing(
+                group.team,
+                held is not None and held(group),
+                [(entry.firing.job, len(entry.waiting), entry.ready) for entry in entries.values()],
+            )
+            for group, entries in self._startable.items()
+        ]
+
+    def waiting_firings(self) -> list[tuple[Firing, int, int]]:
+        """The unfinished firings with waiting shards, their number, and the item that has waited longest."""
+        return [
+            (entry.firing, len(entry.waiting), next(iter(entry.waiting)))
+            for entry in self._open.values()
+            if entry.waiting
+        ]
+
+    def ready(self, job: str, at: int, held: Callable[[Group], bool] | None = None) -> int:
+        """The number of a job's shards that may start at `at`, as far as the queue and the quota decide."""
+        entries = (self._open[firing.id] for firing in self.running(job))
+        return sum(
+            len(row)
+            for entry in entries
+            if entry.group is not None and (held is None or not held(entry.group))
+            for row in entry.eligible(at)
+        )
+
+    def unfinished_firings(self) -> list[Firing]:
+        """The unfinished firings of all jobs."""
+        return [entry.firing for entry in self._open.values()]
+
+    def group_of(self, firing_id: str) -> Group | None:
+        """The group of an unfinished firing that may run and has a waiting shard, otherwise None."""
+        return self._open[firing_id].group
+
+    def waits(self, firing_id: str) -> int:
+        """How many shards of an unfinished firing wait."""
+        return len(self._open[firing_id].waiting)
 
     def startable(self, firing_id: str) -> list[Shard]:
         """The shards of an unfinished firing that wait for nothing but resources and the end of their back-off."""
@@ -264,6 +406,12 @@ class Queue:
             heapq.heappop(self._backoffs)
             ended = True
         return ended
+
+    def clock_set_back(self, at: int) -> None:
+        """Expect each instant of `next_wake` again that the clock had passed before it was set back to `at`."""
+        waiting = (shard for entry in self._open.values() for shard in entry.waiting.values())
+        self._backoffs = [until for shard in waiting for until in (shard.not_before_ms, shard.avoid_ms) if until > at]
+        heapq.heapify(self._backoffs)
 
     def backing_off(self, at: int, longest: Callable[[str, Shard], int]) -> list[tuple[str, int, Shard]]:
         """The shards with a back-off that is too long, as (firing, item, shard).
@@ -295,16 +443,35 @@ class Queue:
         return list(takewhile(lambda firing: firing.generation == oldest, firings))
 
     def reconsider(self, job: str) -> None:
-        """Determine again which of the job's firings have shards to start."""
+        """Determine again which of the job's firings have shards to start, and in which group they are."""
         for firing in self.running(job):
-            if self._open[firing.id].waiting:
-                self._startable[firing.id] = None
+            entry = self._open[firing.id]
+            if entry.waiting:
+                self._file(entry, self._group(job))
 
-    def _allowed(self, allowed: Callable[[str], bool]) -> Iterator[_Open]:
-        for firing_id in self._startable:
-            entry = self._open[firing_id]
-            if allowed(entry.firing.job):
-                yield entry
+    def _file(self, entry: _Open, group: Group | None) -> None:
+        """Put a firing into its group. None: it has nothing to start."""
+        if entry.group == group:
+            return
+        if entry.group is not None:
+            entries = self._startable[entry.group]
+            del entries[entry.firing.id]
+            if not entries:
+                del self._startable[entry.group]
+        if group is not None:
+            self._startable.setdefault(group, {})[entry.firing.id] = entry
+        entry.group = group
+
+    def _count_waiting(self, team: str, more: int) -> None:
+        self.waiting[team] = number = self.waiting.get(team, 0) + more
+        if not number:
+            del self.waiting[team]
+
+    def _unheld(self, held: Callable[[Group], bool] | None) -> Iterator[tuple[str, Iterable[_Open]]]:
+        """The groups that are not held, each as its team and its firings."""
+        for group, entries in self._startable.items():
+            if held is None or not held(group):
+                yield group.team, entries.values()
 
     def _drop(self, firing: Firing) -> None:
         del self._open[firing.id]
@@ -312,6 +479,21 @@ class Queue:
         ids.remove(firing.id)
         if not ids:
             del self._by_job[firing.job]
+
+    def validate(self) -> None:
+        """Compare the counts and groups with the firings. Raises AssertionError."""
+        waiting: dict[str, int] = {}
+        for entry in self._open.values():
+            if entry.waiting:
+                waiting[entry.team] = waiting.get(entry.team, 0) + len(entry.waiting)
+        assert self.waiting == waiting, f"the waiting shards are {waiting}, not {self.waiting}"
+        running = {firing.id for job in self._by_job for firing in self.running(job)}
+        for firing_id, entry in self._open.items():
+            group = self._group(entry.firing.job) if entry.waiting and firing_id in running else None
+            assert entry.group == group, f"{firing_id} is in the group {entry.group}, not {group}"
+        filed = {(group, name) for group, entries in self._startable.items() for name in entries}
+        grouped = {(entry.group, name) for name, entry in self._open.items() if entry.group is not None}
+        assert filed == grouped, f"the groups of firings differ: {filed ^ grouped}"
 
     def __len__(self) -> int:
         return len(self._open)

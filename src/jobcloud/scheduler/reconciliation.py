@@ -31,6 +31,8 @@ class Reconciliation(Part):
         self.silent: dict[str, int] = {}
         # A lower bound of the instants in `silent`. Checking all of them on each tick would take too long.
         self._silent_until = 0
+        #: the maximum number of tasks in one question, after the master has refused one for its size; None: no maximum
+        self._most: int | None = None
         #: orphan task → its agent, and when its kill is sent again
         self.orphans: dict[str, tuple[str, int]] = {}
 
@@ -41,6 +43,7 @@ class Reconciliation(Part):
 
     def begin(self, at: int) -> None:
         """Ask about every task."""
+        self._most = None
         self.pending = dict.fromkeys(self._state.tasks)
         self.unconfirmed = dict.fromkeys(self._state.tasks)
         self._wait_ms = self._state.policy.reconcile_first_ms
@@ -104,8 +107,10 @@ class Reconciliation(Part):
         self.orphans.clear()
 
     def send_failed(self, event: SendFailed) -> None:
-        """If Mesos may not have received a question, ask again soon."""
+        """If Mesos may not have received a question, ask again soon. If it was too large, ask about half as many."""
         if isinstance(event.call, Reconcile):
+            if event.too_large:
+                self._most = max(1, len(event.call.tasks) // 2)
             soon = event.at + self._state.policy.reconcile_first_ms
             self._reconcile_at = min(self._reconcile_at, soon)
 
@@ -165,7 +170,10 @@ class Reconciliation(Part):
         self._reconcile_at = at + self._state.policy.reconcile_interval_ms
 
     def _ask_about(self, task_ids: Iterable[str]) -> None:
-        self._state.emit(Reconcile(tuple((name, self._state.tasks[name].agent_id) for name in task_ids)))
+        asked = tuple((name, self._state.tasks[name].agent_id) for name in task_ids)
+        most = self._most or len(asked)
+        for start in range(0, len(asked), most):
+            self._state.emit(Reconcile(asked[start : start + most]))
 
     # ------------------------------------------------------------------------------------------------- reading
 

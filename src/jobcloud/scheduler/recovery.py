@@ -14,23 +14,30 @@ from jobcloud.config import App, Job, JobKind, Resources
 from jobcloud.messages import Kind, Record
 from jobcloud.model import (
     UNTRIED,
+    AccessToken,
     Alert,
     AlertMessage,
     AppVersion,
     Attempt,
     Backfill,
+    Calendar,
     Cause,
     Drain,
     Executor,
     Firing,
     JobState,
     Pause,
+    Pool,
     Restoration,
+    Role,
+    Session,
     Shard,
     Shards,
     ShardState,
     Silence,
     Task,
+    Team,
+    User,
     changed,
     replaced,
     tried,
@@ -38,6 +45,7 @@ from jobcloud.model import (
 )
 from jobcloud.scheduler import attempts
 from jobcloud.scheduler.attempts import Attempts
+from jobcloud.scheduler.places import own_where
 from jobcloud.scheduler.sharding import left_out
 
 MESSAGE = "its record was lost or damaged"
@@ -78,6 +86,13 @@ class Stored:
     alerts: dict[str, Alert] = field(default_factory=dict)
     alert_messages: dict[str, AlertMessage] = field(default_factory=dict)
     silences: dict[str, Silence] = field(default_factory=dict)
+    teams: dict[str, Team] = field(default_factory=dict)
+    roles: dict[str, Role] = field(default_factory=dict)
+    users: dict[str, User] = field(default_factory=dict)
+    access_tokens: dict[str, AccessToken] = field(default_factory=dict)
+    sessions: dict[str, Session] = field(default_factory=dict)
+    pools: dict[str, Pool] = field(default_factory=dict)
+    calendars: dict[str, Calendar] = field(default_factory=dict)
 
 
 def executor_key(agent_id: str, executor_id: str) -> str:
@@ -116,6 +131,9 @@ def recover(stored: Stored, at: int) -> Stored:
         backfills={name: found for name, found in stored.backfills.items() if found.times},
         app_versions=dict(stored.app_versions),
         alerts=dict(stored.alerts), alert_messages=dict(stored.alert_messages), silences=dict(stored.silences),
+        pools=dict(stored.pools),
+        teams=dict(stored.teams), roles=dict(stored.roles), users=dict(stored.users),
+        access_tokens=dict(stored.access_tokens), sessions=dict(stored.sessions), calendars=dict(stored.calendars),
     )  # fmt: skip
     for name in whole.jobs:
         known = AD_HOC_STATE if name in stored.ad_hoc else stored.job_states.get(name)
@@ -264,7 +282,7 @@ def differences(before: Stored, after: Stored) -> Iterator[tuple[Kind, str, Reco
                 yield kind, key, new.get(key)
     for key, firing in after.firings.items():
         # The content that the firing's own record should have. The shards of a wide firing have records of their own;
-        # older builds stored them in the firing's record, too.
+        # older versions stored them in the firing's record, too.
         stored = changed(firing, shards=untried(len(firing.shards))) if firing.wide else firing
         if before.firings.get(key) != stored:
             yield Kind.FIRING, key, firing
@@ -352,9 +370,11 @@ def _give_tasks(whole: Stored, firing: Firing, at: int) -> None:
             job = whole.jobs.get(firing.job)
             app = job.app_key if job is not None else ""
             resources = job.resources if job is not None else Resources()
+            exclusive = job is not None and own_where(job).exclusive
             whole.tasks[shard.task_id] = Task(
                 shard.task_id, firing.id, firing.job, item, shard.attempt, shard.execution, shard.agent_id,
                 shard.hostname, app, shard.executor_id, resources, at, started_ms=shard.started_ms, message=MESSAGE,
+                exclusive=exclusive,
             )  # fmt: skip
         elif task.item != item or task.firing_id != firing.id:
             failed[item] = changed(shard, state=ShardState.FAILED, ended_ms=at, message=MESSAGE)

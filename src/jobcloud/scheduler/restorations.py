@@ -12,12 +12,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sized
 
 from jobcloud.messages import Kind, Topic
-from jobcloud.model import Cause, Execution, Firing, Shard, ShardState, Task, TaskState, changed
+from jobcloud.model import Cause, Execution, Firing, Shard, ShardState, Task, TaskState, Told, changed
 from jobcloud.scheduler.firings import Firings
 from jobcloud.scheduler.part import Part
 from jobcloud.scheduler.state import State
 from jobcloud.scheduler.status import Ending
-from jobcloud.scheduler.timetable import utc
+from jobcloud.scheduler.timetable import rfc3339, utc
 
 _WARNED_MS = 86_400_000
 _NOT_SEEN_TO_RUN = (TaskState.STORED, TaskState.STAGING)
@@ -106,13 +106,15 @@ class Restorations(Part):
 
     # ------------------------------------------------------------------------------------------------- reading
 
-    def warnings(self, at: int) -> tuple[str, ...]:
+    def warnings(self, at: int) -> tuple[Told, ...]:
         """A text about the restore, for one day after it."""
         restoration = self._state.restoration
         if restoration is None or not 0 <= at - restoration.restored_ms < _WARNED_MS:
             return ()
-        times = f"at {utc(restoration.restored_ms)} from a backup of {utc(restoration.taken_ms)}"
-        return (f"the state was restored {times}: the log shows how many shards were repeated or ended",)
+        restored, taken = restoration.restored_ms, restoration.taken_ms
+        times = f"at {utc(restored)} from a backup of {utc(taken)}"
+        text = f"the state was restored {times}: the log shows how many shards were repeated or ended"
+        return (Told(text, "restored", restored=rfc3339(restored), taken=rfc3339(taken)),)
 
     def indexes(self) -> Mapping[str, Sized]:
         return {"unreported": self._unreported}

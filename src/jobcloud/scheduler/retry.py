@@ -44,8 +44,12 @@ def retry_ms(job: Job, retries: int, seed: str) -> int:
     again at different times.
     """
     wait = backoff_ms(retries, job.retry_delay_ms, job.retry_most_ms)
-    dice = int.from_bytes(hashlib.sha256(f"{seed}/{retries}".encode()).digest()[:4])
-    return wait + (wait * job.retry_jitter * dice // 1000 >> 32)
+    return wait + (wait * job.retry_jitter * dice(f"{seed}/{retries}") // 1000 >> 32)
+
+
+def dice(seed: str) -> int:
+    """A number from 0 to 2**32 - 1 that looks random, and is the same for equal seeds."""
+    return int.from_bytes(hashlib.sha256(seed.encode()).digest()[:4])
 
 
 def max_backoff_ms(job: Job, shard: Shard) -> int:
@@ -69,13 +73,15 @@ def next_shard_state(
     seed: str,
     cause: str = "",
     charged: bool = True,
+    agent_at_fault: bool = True,
 ) -> Shard:
     """The state of the shard after its task has ended.
 
     `wanted`: the firing still needs the shard. `kill_requested`: the scheduler asked the task to end. `daemon`: the
     shard is resident. `failover`: an attempt that may have run before it was lost is repeated, because the job has
     failover or the shard is a call of a listener. `cause`: the cause in the executor's report. `charged`: the end
-    counts as a failure. `seed`: the shard's identity, for the jitter.
+    counts as a failure. `agent_at_fault`: the agent may be the cause of a loss. `seed`: the shard's identity, for the
+    jitter.
 
     - A shard that is not wanted does not start again.
     - A DAEMON shard starts again. If it was asked to end, and its task was not lost, it starts without a wait.
@@ -102,9 +108,11 @@ def next_shard_state(
     if cause == WORKER_LOST and end in (End.LOST, End.NOT_STARTED) and lost_workers < ALONE_AFTER:
         failures, lost_workers = failures - 1, lost_workers + 1
     ended = changed(ended, lost_workers=lost_workers)
+    # If a resident shard ended by itself, the agent is not the cause.
+    avoids = agent_at_fault and end not in (End.FAILED, End.SUCCEEDED)
     if daemon:
         execution = Execution.READY if end is End.NOT_STARTED else Execution.FAILOVER
-        return _after_loss(ended, end, at, failures, job, execution)
+        return _after_loss(ended, at, failures, job, execution, avoids=avoids)
     if end is End.FAILED:
         return _after_failure(ended, at, job, seed)
     never_ran = end in (End.NOT_STARTED, End.INVALID)
@@ -113,7 +121,8 @@ def next_shard_state(
         return ended
     if failures > job.failover_attempts:
         return changed(ended, state=ShardState.DEAD)
-    return _after_loss(ended, end, at, failures, job, shard.execution if never_ran else Execution.FAILOVER)
+    execution = shard.execution if never_ran else Execution.FAILOVER
+    return _after_loss(ended, at, failures, job, execution, avoids=avoids)
 
 
 def reset(shard: Shard) -> Shard:
@@ -130,12 +139,13 @@ def _after_failure(ended: Shard, at: int, job: Job, seed: str) -> Shard:
     return changed(ended, state=ShardState.DEAD) if job.retry_count else ended
 
 
-def _after_loss(ended: Shard, end: End, at: int, failures: int, job: Job, execution: Execution) -> Shard:
-    """The next state of a shard whose attempt was lost, or of a resident shard after any end."""
+def _after_loss(ended: Shard, at: int, failures: int, job: Job, execution: Execution, *, avoids: bool) -> Shard:
+    """The next state of a shard whose attempt was lost, or of a resident shard after any end.
+
+    `avoids`: the shard avoids the agent of this attempt for a while.
+    """
     start = at + backoff_ms(failures + ended.lost_workers, job.failover_delay_ms, job.failover_most_ms)
-    # If a resident shard ended by itself, the agent is not the cause.
-    agent_at_fault = end not in (End.FAILED, End.SUCCEEDED)
-    avoid_ms = start + AVOID_MS if agent_at_fault else 0
+    avoid_ms = start + AVOID_MS if avoids else 0
     return _again(ended, start, failures=failures, execution=execution, avoid_ms=avoid_ms)
 
 

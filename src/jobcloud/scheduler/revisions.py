@@ -19,7 +19,7 @@ from jobcloud.fields import Change, changing
 from jobcloud.model import Firing, ShardState, Task
 
 _NO_EFFECT = changing(Job, Change.NONE)
-_NO_EFFECT_ON_RUNS = changing(Job, Change.NONE, Change.TIMES)
+_NO_EFFECT_ON_RUNS = changing(Job, Change.NONE, Change.TIMES, Change.PLACE)
 # The shard count and the shards' parameters are left out of the part of a revision that all shards have in common.
 _NOT_IN_COMMON = changing(Job, Change.NONE, Change.SHARDS)
 # Fields of an app that have no effect on running work, such as the URL of its package. The hash identifies the package.

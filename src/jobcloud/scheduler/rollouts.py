@@ -1,9 +1,9 @@
 """Roll-outs: shards that run an older version of a resident job are replaced, a few at a time.
 
-The progress of a roll-out is derived from stored records only. A task is outdated if its revision is not the current
-one of its shard, or if the job no longer has its item. Outdated tasks are killed, and each kill is stored in the task's
-record. When the end of the task is reported, its shard starts again, as after any other end. At most `max_unavailable`
-shards are down at a time. So a version that does not run stops its own roll-out.
+The progress of a roll-out is derived from stored records only. A task is outdated if its revision differs from the
+current revision of its shard, or if the job no longer has its item. Outdated tasks are killed, and each kill is
+stored in the task's record. When the end of the task is reported, its shard starts again, as after any other end. At
+most `max_unavailable` shards are down at a time. So a version that does not run stops its own roll-out.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence, Sized
 
 from jobcloud.config import Job, JobKind
 from jobcloud.messages import Topic
-from jobcloud.model import Firing, Shard, ShardState, Task, TaskState
+from jobcloud.model import Firing, Parameter, Shard, ShardState, Task, TaskState, Told
 from jobcloud.scheduler import revisions
 from jobcloud.scheduler.firings import FEWER, Firings
 from jobcloud.scheduler.part import Hooks, Part
@@ -36,7 +36,7 @@ class Rollouts(Part):
         self._firings = firings
         self._reconciliation = reconciliation
         self._tasks = tasks
-        #: job with outdated tasks → the instant of its next check; 0 if only a status update of a task causes a check
+        #: job with outdated tasks → the instant of its next check; 0 if it follows a status update of a task
         self._jobs: dict[str, int] = {}
         #: the jobs of `_jobs` that the next tick checks
         self._due: set[str] = set()
@@ -84,11 +84,14 @@ class Rollouts(Part):
             return
         down = self._down(job, firing, at)
         progress = f"{left} of the job's {job.shard_count} shards run with an earlier configuration"
-        if stopped := _stopped(job, firing, down):
-            yield Reason("rollout_stopped", f"{stopped}; {progress}")
+        given: dict[str, Parameter] = {"outdated": left, "shards": job.shard_count}
+        if (failing := _failing(job, firing, down)) is not None:
+            given |= {"item": failing, "message": firing.shards[failing].message}
+            yield Reason("rollout_stopped", f"{_stopped(job, firing, down)}; {progress}", parameters=given)
         else:
             limit = f"{len(down)} are down, and the roll-out takes at most {job.max_unavailable} down at once"
-            yield Reason("rolling", f"{progress}; {limit}", waiting_helps=True)
+            given |= {"down": len(down), "most": job.max_unavailable}
+            yield Reason("rolling", f"{progress}; {limit}", waiting_helps=True, parameters=given)
 
     def indexes(self) -> Mapping[str, Sized]:
         return {"rollouts": self._jobs}
@@ -111,7 +114,7 @@ class Rollouts(Part):
             if firing is not None:
                 text = "the roll-out has ended: no shard runs with an earlier configuration"
                 self._state.publish(at, Topic.CONFIG, text, job=name)
-            self._checked(name, "", at)
+            self._checked(name, None, at)
             return
         if self._state.paused(name):  # a shard that ends in a pause does not start again
             self._jobs[name] = 0
@@ -129,7 +132,7 @@ class Rollouts(Part):
             why = ": its job or app has a newer configuration" if task.item < job.shard_count else f": {FEWER}"
             self._state.publish_task(at, Topic.CONFIG, task, f"ends{why}")
 
-    def _checked(self, name: str, stopped: str, at: int) -> None:
+    def _checked(self, name: str, stopped: Told | None, at: int) -> None:
         for hook in self._hooks.rollout_checked:
             hook(name, stopped, at)
 
@@ -166,10 +169,17 @@ class Rollouts(Part):
         return min((instant for instant in proven if instant > at), default=0)
 
 
-def _stopped(job: Job, firing: Firing, down: Sequence[int]) -> str:
-    """Why the roll-out does not go on while the shards `down` are not available; "" if it does."""
-    failing = [item for item in down if firing.shards[item].failures]
-    if not failing or len(down) < job.max_unavailable:
-        return ""
-    message = firing.shards[failing[0]].message or "it has failed, and has not yet run for a minute since then"
-    return f"the roll-out has stopped because shard {failing[0]} does not run well: {message}"
+def _stopped(job: Job, firing: Firing, down: Sequence[int]) -> Told | None:
+    """Why the roll-out has stopped while the shards `down` are not available; None if it continues."""
+    if (item := _failing(job, firing, down)) is None:
+        return None
+    message = firing.shards[item].message
+    why = message or "it has failed, and has not yet run for a minute since then"
+    text = f"the roll-out has stopped because shard {item} does not run well: {why}"
+    return Told(text, "rollout_stopped", item=item, message=message)
+
+
+def _failing(job: Job, firing: Firing, down: Sequence[int]) -> int | None:
+    """The shard that stops the roll-out while the shards `down` are not available, if any does."""
+    failing = (item for item in down if firing.shards[item].failures)
+    return next(failing, None) if len(down) >= job.max_unavailable else None

@@ -10,7 +10,18 @@ from functools import lru_cache
 from json.encoder import encode_basestring_ascii as _text
 from typing import NamedTuple
 
-from jobcloud.config import DEFAULT_TEAM, Isolation, Job, JobKind, JobType, parse_shard_parameters
+from jobcloud.config import (
+    DEFAULT_TEAM,
+    Isolation,
+    Job,
+    JobKind,
+    JobType,
+    parse_environment,
+    parse_files,
+    parse_secrets,
+    parse_shard_parameters,
+)
+from jobcloud.cron import find_zone
 from jobcloud.model import (
     NO_TERMS,
     Cause,
@@ -25,22 +36,42 @@ from jobcloud.model import (
     replaced,
     untried,
 )
+from jobcloud.ranges import parse as parse_range
+from jobcloud.ranges import stored as stored_range
 from jobcloud.scheduler.retry import ALONE_AFTER
 
 PAYLOAD_SCHEMA = 1
+# The schema of the payload of a job with secrets. An executor that knows only the first schema refuses the task, so it
+# does not run the job without its secrets.
+SECRETS_SCHEMA = 2
+# The schema of the payload of a job with variables of its own, for the same reason.
+ENVIRONMENT_SCHEMA = 3
+# The schema of the payload of a job with placeholders, which may have variables and secrets too.
+PLACEHOLDERS_SCHEMA = 4
+# The schema of the payload of a job with files, which may have everything else too.
+FILES_SCHEMA = 5
 # The parameters of all shards are left out of a listener's payload if they are larger than this as JSON.
 MAX_PARAMETERS_BYTES = 65_536
 # The item in the context of a listener's call, which belongs to no shard. It must differ from every shard's item.
 _STEP_ITEMS = {Step.BEFORE: -1, Step.AFTER: -2}
 _RESIDENT = JobKind.DAEMON
+_PREVIOUS = "{previous_success"
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class Payload(NamedTuple):
-    """The description of one attempt for the executor. `shared` is equal for all attempts of a job."""
+    """The description of one attempt for the executor. `shared` is equal for all attempts of a job.
+
+    `secrets` has the names of the secrets that the attempt needs.
+    """
 
     own: bytes
     shared: bytes = b""
+    secrets: tuple[str, ...] = ()
+
+    @property
+    def data(self) -> bytes:
+        return self.own + self.shared
 
 
 def firing_id(job: Job, cause: str, fire_ms: int, unique: str, cluster: str) -> str:
@@ -60,6 +91,8 @@ def make_firing(
     job: Job, state: JobState, cause: Cause, fire_ms: int, unique: str, cluster: str, terms: Terms = NO_TERMS
 ) -> Firing:
     """A new firing, in which all shards of `job` wait, or only those that `terms` choose."""
+    if job.item_range:
+        terms = changed(terms, range=range_of(job, fire_ms))
     firing = Firing(
         id=firing_id(job, "backfill" if terms.backfill else cause, fire_ms, unique, cluster),
         job=job.key,
@@ -77,6 +110,24 @@ def make_firing(
     return changed(firing, shards=replaced(firing.shards, rest))
 
 
+def range_of(job: Job, fire_ms: int) -> str:
+    """The range that the shards of a run divide among themselves; "" if the job has none.
+
+    Raises OverflowError or ValueError for days after the year 9999.
+    """
+    return str(parse_range(job.item_range).at(fire_ms, find_zone(job.zone))) if job.item_range else ""
+
+
+def _parameter(job: Job, firing: Firing, item: int) -> str:
+    """The parameter of a shard. The firing keeps the range that its shards divide, so all attempts have one part."""
+    own = ""
+    if firing.terms.range:
+        own = str(stored_range(firing.terms.range).part(item, len(firing.work)))
+    elif job.shard_parameters:
+        own = _parameters(job)[item]
+    return firing.terms.parameter_of(item, own) if firing.terms.item_parameters else own
+
+
 def left_out(at: int) -> Shard:
     """A shard that does not run in a firing, because its trigger chose others."""
     return Shard(ShardState.CANCELLED, ended_ms=at, message="the trigger chose other shards")
@@ -86,21 +137,38 @@ def payload(job: Job, firing: Firing, task: Task, fence: int, traceparent: str =
     """The description of one attempt for the executor, as JSON. Format: docs/executor.md, "Task data"."""
     step = firing.step(task.item)
     item = task.item if step is None else _STEP_ITEMS[step]
-    parameter = _parameters(job)[item] if step is None and job.shard_parameters else ""
-    if firing.terms.item_parameters and step is None:
-        parameter = firing.terms.parameter_of(item, parameter)
+    parameter = _parameter(job, firing, item) if step is None else ""
     more = "" if step is None else f",{_encode(_describe_step(job, firing, step))[1:-1]}"
     more += f',"ports":{_encode(task.ports)}' if task.ports else ""
     more += f',"traceparent":{_text(traceparent)}' if traceparent else ""
+    more += f',"previousSuccess":{firing.terms.previous_ms}' if firing.terms.previous_ms else ""
     # This part is formatted by hand for speed. The other part is the same for all attempts of a job, and is cached.
     own = (
-        f'{{"schema":{PAYLOAD_SCHEMA},"runId":{_text(firing.id)},"attempt":{task.attempt},"fence":{fence},'
+        f'{{"schema":{_schema_of(job)},"runId":{_text(firing.id)},"attempt":{task.attempt},"fence":{fence},'
         f'"fireTime":{"null" if job.kind is _RESIDENT else firing.fire_ms},'
         f'"executionType":"{task.execution}"{more},'
         f'"shardingContext":{{"taskId":{_text(task.id)},"shardingItem":{item},"shardingParameter":{_text(parameter)},'
     ).encode()
     alone = _runs_alone(job, firing.shards[task.item])
-    return Payload(own, _of_all_shards(_alone(job) if alone else job, firing.terms.parameter))
+    names = tuple(dict.fromkeys(use.name for use in parse_secrets(job.secrets))) if job.secrets else ()
+    return Payload(own, _of_all_shards(_alone(job) if alone else job, firing.terms.parameter), names)
+
+
+def _schema_of(job: Job) -> int:
+    """The oldest schema with everything that the job has."""
+    if job.files:
+        return FILES_SCHEMA
+    if job.placeholders:
+        return PLACEHOLDERS_SCHEMA
+    return ENVIRONMENT_SCHEMA if job.environment else SECRETS_SCHEMA if job.secrets else PAYLOAD_SCHEMA
+
+
+def wants_previous_success(job: Job, terms: Terms) -> bool:
+    """Whether a parameter or the command of a run may name the last success before it."""
+    if not job.placeholders or job.kind is _RESIDENT or job.ad_hoc:
+        return False
+    given = (terms.parameter or "", *(text for _, text in terms.item_parameters))
+    return any(_PREVIOUS in text for text in (job.parameter, job.shard_parameters, job.script, *given))
 
 
 def _runs_alone(job: Job, shard: Shard) -> bool:
@@ -150,8 +218,7 @@ def _describe_step(job: Job, firing: Firing, step: Step) -> dict[str, object]:
 
 def _parameters_of_all(job: Job, firing: Firing) -> dict[str, object]:
     """The parameters of all shards, if they are not too large for a payload."""
-    own = enumerate(_parameters(job))
-    given = {item: firing.terms.parameter_of(item, text) for item, text in own if firing.runs(item)}
+    given = {item: _parameter(job, firing, item) for item in range(len(firing.work)) if firing.runs(item)}
     parameters = {item: text for item, text in given.items() if text}
     return (
         {"parameters": parameters} if len(_encode(parameters)) <= MAX_PARAMETERS_BYTES else {"parametersLeftOut": True}
@@ -197,7 +264,12 @@ def _describe(job: Job) -> str:
             "errorHandler": job.error_handler,
             "errorWebhook": job.error_webhook,
             **(_describe_http(job) if job.type is JobType.HTTP else {}),
+            **({"secrets": [use._asdict() for use in parse_secrets(job.secrets)]} if job.secrets else {}),
+            **({"environment": parse_environment(job.environment)} if job.environment else {}),
+            **({"files": parse_files(job.files)} if job.files else {}),
+            **({"placeholders": {"fields": job.placeholders, "timeZone": job.zone}} if job.placeholders else {}),
             **({"team": job.team} if job.team != DEFAULT_TEAM else {}),
+            **({"executorService": job.thread_pool} if job.thread_pool else {}),
             "timer": job.schedule().table() if job.kind is JobKind.DAEMON else None,
         }
     )

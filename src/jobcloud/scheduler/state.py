@@ -8,32 +8,39 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, ParamSpec, TypeAlias, TypeVar
 
-from jobcloud.config import DEFAULT_CLUSTER, DIMENSIONS, App, Job
-from jobcloud.errors import NotFound
+from jobcloud.config import DEFAULT_CLUSTER, DIMENSIONS, NOTHING, App, Job, Resources, key_of, team_of
+from jobcloud.errors import ConfigError, NotFound, Refused
 from jobcloud.match import AnyMatcher
 from jobcloud.messages import EFFECT_ORDER, RANK, Effect, Kind, Publish, Record, Save, Topic, Write
 from jobcloud.model import (
     NO_TERMS,
     Attempt,
+    Calendar,
     Cause,
     Condition,
     Firing,
     Restoration,
     Shard,
+    Slots,
     Task,
     Terms,
     changed,
     pause_key,
     tried,
 )
-from jobcloud.scheduler import attempts, launch, queue, recovery, sharding
+from jobcloud.scheduler import attempts, launch, places, queue, recovery, sharding
 from jobcloud.scheduler.attempts import Attempts
 from jobcloud.scheduler.cluster import Cluster, Request
 from jobcloud.scheduler.launch import Artifacts, ExecutorPlan
 from jobcloud.scheduler.recovery import Stored, differences, recover, shard_key, with_starts
+from jobcloud.scheduler.refusals import no_app, no_job
+from jobcloud.scheduler.slots import slots_of
+from jobcloud.triggers import Days, Times, parse_days
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +103,11 @@ class Policy:
     drain_refuse_ms: int = 30_000
     #: after a restore, repeated shards wait this long, so that Mesos reports the tasks without a record first
     restore_hold_ms: int = 30_000
+    #: a job that fails on an agent again and again avoids this agent for this long after the last failure there
+    avoid_ms: int = 600_000
+    #: a gang that finds too little room for this long gets a hold (see gangs.py), for `gang_hold_ms` at most
+    gang_age_ms: int = 60_000
+    gang_hold_ms: int = 300_000
     #: interval between two sweeps
     sweep_ms: int = 60_000
     #: the channels that are informed about alerts; without any, nobody watches for alerts
@@ -104,6 +116,12 @@ class Policy:
     alert_wait_ms: int = 5_000
     #: the minimum time between two messages to one channel
     alert_interval_ms: int = 60_000
+    #: the maximum lifetime of a token for the API
+    max_token_ms: int = 366 * 86_400_000
+    #: the Mesos roles whose offers are for all teams without a role of their own
+    roles: tuple[str, ...] = ("*",)
+    #: team → the Mesos role whose offers are for this team alone; a team without an entry gets those of other roles
+    team_roles: Mapping[str, str] = field(default_factory=dict)
     #: whether attempts and runs are traced for the history
     traced: bool = False
     #: the fraction of runs that get spans; None if no spans are made
@@ -127,10 +145,11 @@ class State:
     """The stored records, and the data that only this leader has.
 
     The tables are `apps`, `jobs`, `ad_hoc`, `job_states`, `disabled_apps`, `firings`, `attempts`, `tasks`, `executors`,
-    `drains`, `backfills`, `pauses`, `app_versions`, `alerts`, `alert_messages`, `silences`, `framework_id` and
-    `restoration`. `jobs` and `job_states` include ad-hoc jobs. Every part reads the tables. Only the methods of this
-    class change them, together with the write set. So no change can be lost at a change of leader. The write set and
-    the effects are those of the event that is being handled. `flush` returns both.
+    `drains`, `backfills`, `pauses`, `app_versions`, `alerts`, `alert_messages`, `silences`, `teams`, `roles`, `users`,
+    `access_tokens`, `sessions`, `calendars`, `framework_id` and `restoration`. `jobs` and `job_states` include ad-hoc
+    jobs. Every part reads the tables. Only the methods of this class change them, together with the write set. So no
+    change can be lost at a change of leader. The write set and the effects are those of the event that is being
+    handled. `flush` returns both.
     """
 
     def __init__(self, policy: Policy, stored: Stored, epoch: int, at: int, matcher: MakeMatcher) -> None:
@@ -159,6 +178,15 @@ class State:
         self.alerts = whole.alerts
         self.alert_messages = whole.alert_messages
         self.silences = whole.silences
+        self.pools = whole.pools
+        self.teams = whole.teams
+        self.roles = whole.roles
+        self.users = whole.users
+        self.access_tokens = whole.access_tokens
+        self.sessions = whole.sessions
+        self.calendars = whole.calendars
+        #: calendar → its days
+        self.days: dict[str, Days] = {key: parse_days(found.days) for key, found in whole.calendars.items()}
         self._tables: dict[Kind, dict[str, Any]] = {
             Kind.APP: self.apps,
             Kind.JOB: self.jobs,
@@ -172,13 +200,22 @@ class State:
             Kind.ALERT: self.alerts,
             Kind.ALERT_MESSAGE: self.alert_messages,
             Kind.SILENCE: self.silences,
+            Kind.POOL: self.pools,
+            Kind.TEAM: self.teams,
+            Kind.ROLE: self.roles,
+            Kind.USER: self.users,
+            Kind.ACCESS_TOKEN: self.access_tokens,
+            Kind.SESSION: self.sessions,
+            Kind.CALENDAR: self.calendars,
         }
         self.connected = False
-        self.cluster = Cluster(matcher(len(DIMENSIONS)))
-        self.queue = queue.Queue(lambda job: self.jobs[job].runs_at_once if job in self.jobs else 1)
+        self.cluster = Cluster(matcher(len(DIMENSIONS)), policy.team_roles)
+        self.queue = queue.Queue(lambda job: self.jobs[job].runs_at_once if job in self.jobs else 1, self.group_of)
         #: job → the error that keeps it from starting anything; removed when the job or its app changes
         self.faults: dict[str, str] = {}
         self.plans: dict[str, ExecutorPlan] = {}
+        self.rules = places.Index(self.jobs.values())
+        self.near = self.rules.near
         self._sequence = recovery.numbers_used(stored, epoch)
         #: cycle_due: something may be launched now; new_work: offers should be requested if none are held
         self.cycle_due = self.new_work = True
@@ -194,6 +231,8 @@ class State:
 
     def put(self, kind: Kind, key: str, record: Record) -> None:
         """Set a record, here and in the store. Firings have methods of their own."""
+        if kind is Kind.JOB and isinstance(record, Job):
+            self.rules.put(record)
         self._tables[kind][key] = record
         self.write_set[kind, key] = record
 
@@ -202,13 +241,25 @@ class State:
         del self._tables[kind][key]
         self.write_set[kind, key] = None
 
+    def put_calendar(self, calendar: Calendar, days: Days) -> None:
+        """Set a calendar, here and in the store."""
+        self.days[calendar.key] = days
+        self.put(Kind.CALENDAR, calendar.key, calendar)
+
+    def delete_calendar(self, key: str) -> None:
+        """Delete a calendar, here and in the store. Raises KeyError if there is none."""
+        del self.days[key]
+        self.delete(Kind.CALENDAR, key)
+
     def put_ad_hoc(self, job: Job) -> None:
         """Add the job of an ad-hoc run, here and in the store."""
+        self.rules.put(job)
         self.jobs[job.key] = self.ad_hoc[job.key] = self.write_set[Kind.AD_HOC, job.key] = job
         self.job_states[job.key] = recovery.AD_HOC_STATE
 
     def delete_job(self, key: str) -> None:
         """Delete a job with its state, here and in the store. Raises KeyError if there is none."""
+        self.rules.remove(key)
         if self.ad_hoc.pop(key, None) is None:
             self.delete(Kind.JOB, key)
             self.delete(Kind.JOB_STATE, key)
@@ -236,6 +287,7 @@ class State:
             old is None
             or old.ended_ms != firing.ended_ms
             or old.generation != firing.generation
+            or old.terms != firing.terms
             or len(old.shards) != len(firing.shards)
         ):
             self.write_set[_FIRING, firing.id] = firing
@@ -349,7 +401,7 @@ class State:
     def app(self, key: str) -> App:
         """Raises NotFound."""
         if key not in self.apps:
-            raise NotFound(f"there is no app {key}", field="appName", fix="`jobcloud app list` names them")
+            raise NotFound(no_app(key), field="appName", fix="`jobcloud app list` names them")
         return self.apps[key]
 
     def job(self, key: str) -> Job:
@@ -357,12 +409,16 @@ class State:
         if key in self.ad_hoc:
             raise NotFound(f"{key} is an ad-hoc run", field="jobName", fix="name a registered job")
         if key not in self.jobs:
-            raise NotFound(f"there is no job {key}", field="jobName", fix="`jobcloud job list` names them")
+            raise NotFound(no_job(key), field="jobName", fix="`jobcloud job list` names them")
         return self.jobs[key]
 
     def jobs_of(self, app: str) -> list[Job]:
         """The jobs of an app, with those of its ad-hoc runs."""
         return [job for job in self.jobs.values() if job.app_key == app]
+
+    def times(self, job: Job) -> Times:
+        """The fire times of a job, on the days that its calendars allow."""
+        return job.times(self.days)
 
     def enabled(self, job: str) -> bool:
         """Whether the job exists and neither it nor its app is disabled."""
@@ -393,7 +449,43 @@ class State:
         return self.plans[app]
 
     def request(self, job: Job) -> Request:
-        return self.plan_of(job.app_key).request(job)
+        """What a shard of the job needs. Raises NotFound without its app, and ConfigError for a wrong condition."""
+        found = self.plan_of(job.app_key).request(job)
+        app = self.apps[job.app_key]
+        if not (job.constraints or app.constraints or job.preferences or self.near):
+            return found
+        where = places.where_of_job(job, app)
+        return found._replace(where=places.counting(where, job.key) if job.key in self.near else where)
+
+    def counted(self, job: Job | None) -> places.Where | None:
+        """That the shards of a job are counted; None if no rule of the job counts them."""
+        if job is not None and job.key in self.near:
+            return places.counting(None, job.key)
+        if job is None or job.app_key not in self.apps or not (job.constraints or job.preferences):
+            return None
+        with suppress(Refused):
+            where = places.where_of_job(job, self.apps[job.app_key])
+            if where is not None and where.group:
+                return where.counted
+        return None
+
+    def requests(self) -> set[Request]:
+        """What the shards of all jobs need. A job whose app or conditions are damaged is left out."""
+        found = set()
+        for job in self.jobs.values():
+            with suppress(Refused):
+                found.add(self.request(job))
+        return found
+
+    def group_of(self, job: str) -> queue.Group:
+        """The group of the firings of a job."""
+        found = self.jobs.get(job)
+        if found is None:
+            return queue.Group(team_of(job), "", NOTHING)
+        slots: Slots = ()
+        with suppress(ConfigError):  # a damaged record; making its task gives the job a fault
+            slots = slots_of(found)
+        return _group(found.team, found.app, found.resources, slots)
 
     def new_firing(self, job: Job, cause: Cause, fire_ms: int, terms: Terms = NO_TERMS) -> Firing:
         """A new firing of the job's present generation (see `sharding.make_firing`). It is not a record yet."""
@@ -408,3 +500,9 @@ class State:
     def fence(self) -> int:
         """A fence token, higher than those of earlier tasks. A 64-bit float holds it exactly up to epoch 9 million."""
         return self.epoch * 1_000_000_000 + self._sequence
+
+
+# Each group is one object, because it is compared and hashed for each firing.
+@lru_cache(maxsize=65_536)
+def _group(team: str, app: str, resources: Resources, slots: Slots) -> queue.Group:
+    return queue.Group(team, key_of(team, app), resources, slots)

@@ -19,7 +19,8 @@ class Ending(NamedTuple):
     """The end of a task.
 
     `message`: the text for users. `outcome`: the executor's report. `reason`: the reason that Mesos gave. `dropped`:
-    the launch did not reach the agent. `charged`: the end counts as a failure.
+    the launch did not reach the agent. `charged`: the end counts as a failure. `agent_at_fault`: the agent may be the
+    cause of a loss, so the next attempt avoids it.
     """
 
     end: End
@@ -28,6 +29,7 @@ class Ending(NamedTuple):
     reason: str = ""
     dropped: bool = False
     charged: bool = True
+    agent_at_fault: bool = True
 
 
 Step: TypeAlias = TaskState | End
@@ -67,9 +69,15 @@ TABLE: dict[tuple[TaskState, str], Step] = {
 #: updates after which an orphan task need not be killed; after an update that is not listed, the task may still live
 OVER_OR_AWAY = frozenset(_ROWS) - {"TASK_STAGING", "TASK_STARTING", "TASK_RUNNING", "TASK_KILLING", OTHER}
 
+#: the states before the first report of the executor
+NOT_BEGUN = frozenset({_SR, _SG})
+
 #: updates after which a task certainly does not run, even if a later update reports it as running; after a loss, a task
 #: may still run
 CERTAIN_ENDS = frozenset({"TASK_FINISHED", "TASK_FAILED", "TASK_KILLED", "TASK_ERROR"})
+
+#: reason of a launch that the master dropped, because an offer was rescinded; the agent never heard of the launch
+INVALID_OFFERS = "REASON_INVALID_OFFERS"
 
 # Reasons of a TASK_FAILED that the job did not cause.
 # Source: Mesos 1.11, include/mesos/v1/mesos.proto, TaskStatus.Reason.

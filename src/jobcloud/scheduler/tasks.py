@@ -13,13 +13,15 @@ from collections.abc import Iterator, Mapping, Sized
 from contextlib import suppress
 
 from jobcloud.config import Job, PartitionPolicy
-from jobcloud.messages import Accept, Acknowledge, Kind, SendFailed, Status, StatusReceived, Topic
+from jobcloud.errors import Conflict, NotFound
+from jobcloud.messages import Accept, Acknowledge, Kind, SendFailed, Status, StatusReceived, Topic, UseSecrets
 from jobcloud.model import (
     NO_OUTCOME,
     Attempt,
     Cause,
     Firing,
     Outcome,
+    Parameter,
     ShardState,
     Task,
     TaskName,
@@ -29,9 +31,10 @@ from jobcloud.model import (
     cut,
 )
 from jobcloud.scheduler import attempts, retry, status
-from jobcloud.scheduler.cluster import Request, amounts
+from jobcloud.scheduler.cluster import Request, Tenant, amounts
 from jobcloud.scheduler.firings import Firings, cron_is_over
 from jobcloud.scheduler.part import Hooks, Part
+from jobcloud.scheduler.places import own_where
 from jobcloud.scheduler.reason import Reason
 from jobcloud.scheduler.reconciliation import Reconciliation
 from jobcloud.scheduler.recovery import executor_key
@@ -71,11 +74,17 @@ class Tasks(Part):
     def restore(self, at: int) -> None:
         """Claim the resources of every task that may live."""
         for task in self._state.tasks.values():
-            key = executor_key(task.agent_id, task.executor_id)
-            executor_need = amounts(self._state.executors[key].shares)
-            request = Request(task.resources, content_of(task.executor_id), executor_need)
-            self._state.cluster.claim(task.id, task.agent_id, request)
+            if task.attributes:
+                self._state.cluster.learn(task.agent_id, task.hostname, task.attributes)
+            tenant = Tenant.NONE if task.placeholder else Tenant.EXCLUSIVE if task.exclusive else Tenant.SHARD
+            self._state.cluster.claim(task.id, task.agent_id, self._request_of(task), tenant)
             self._track_reachability(task)
+
+    def _request_of(self, task: Task) -> Request:
+        """The resources of a running task, whatever its job needs now."""
+        executor_need = amounts(self._state.executors[executor_key(task.agent_id, task.executor_id)].shares)
+        where = self._state.counted(self._state.jobs.get(task.job))
+        return Request(task.resources, content_of(task.executor_id), executor_need, where=where)
 
     def _track_reachability(self, task: Task) -> None:
         if task.state is _UNREACHABLE:
@@ -92,6 +101,15 @@ class Tasks(Part):
 
     def job_changed(self, job: Job) -> None:
         self._next_check = 0  # its partition policy may have changed
+        for key in (job.key, *(target for target, _ in own_where(job).neighbours)):
+            if self._state.counted(self._state.jobs.get(key)) is not None:
+                self._count(key)
+
+    def _count(self, job: str) -> None:
+        """From now on, the running shards of a job count for rules."""
+        shards = (shard for firing in self._state.queue.unfinished(job) for shard in firing.shards)
+        for task_id in [shard.task_id for shard in shards if shard.state is ShardState.ACTIVE]:
+            self._state.cluster.count(task_id, self._request_of(self._state.tasks[task_id]))
 
     def on_tick(self, at: int) -> None:
         """Replace unreachable tasks as each job's partition policy says.
@@ -142,7 +160,9 @@ class Tasks(Part):
         elif task.overdue_ms and end in _TAKEN_AWAY:
             # The executor did not end the task at its limit, so the scheduler killed it. The task counts as failed.
             end, outcome, message = End.FAILED, Outcome("timeout"), f"{OVERDUE}: {message}"
-        self.end(task, Ending(end, message, outcome, update.reason, update.state == "TASK_DROPPED"), at)
+        dropped, agent_at_fault = update.state == "TASK_DROPPED", update.reason != status.INVALID_OFFERS
+        ending = Ending(end, message, outcome, update.reason, dropped, agent_at_fault=agent_at_fault)
+        self.end(task, ending, at)
 
     def _fetched_artifacts(self, task: Task, update: Status) -> str:
         """After a failed fetch, a text that names the artifacts, because Mesos does not name them. Otherwise ""."""
@@ -188,6 +208,16 @@ class Tasks(Part):
         if state is not before.state or update.message:
             self._state.publish_task(at, _TOPIC_RUNNING, task, update.message or f"is {state}", state)
 
+    def use_secrets(self, event: UseSecrets) -> None:
+        """Raises NotFound if the task is not about to start, and Conflict if its secrets were handed over before."""
+        task = self._state.tasks.get(event.task_id)
+        # The placeholder of a warm executor belongs to no job, so it has no secrets.
+        if task is None or task.placeholder or task.agent_id != event.agent_id or task.state not in status.NOT_BEGUN:
+            raise NotFound(f"no task {event.task_id} is about to start on this agent", field="taskId")
+        if task.secrets_used:
+            raise Conflict(f"the secrets of task {task.id} were handed over before", field="taskId")
+        self._state.put(_TASK, task.id, changed(task, secrets_used=True))
+
     def end(self, task: Task, ending: Ending, at: int) -> None:
         """Release the task's claim, delete its record and move its shard to the next state."""
         if (message := cut(ending.message)) is not ending.message:
@@ -204,9 +234,9 @@ class Tasks(Part):
         self._state.request_cycle()
 
     def end_all(self, why: str, at: int) -> None:
-        """End every task as lost: Mesos has ended all of them."""
+        """End every task as lost: Mesos has ended all of them, so no agent is at fault."""
         for task in list(self._state.tasks.values()):
-            self.end(task, lost(task, why), at)
+            self.end(task, lost(task, why)._replace(agent_at_fault=False), at)
 
     def _end_shard(self, task: Task, ending: Ending, at: int) -> None:
         firing = self._state.firings[task.firing_id]
@@ -227,6 +257,7 @@ class Tasks(Part):
             seed=f"{firing.id}/{task.item}",
             cause=ending.outcome.cause,
             charged=ending.charged,
+            agent_at_fault=ending.agent_at_fault,
         )  # fmt: skip
         text = shard.state if shard.state.ended else f"{ending.end}, again"
         self._state.publish_task(at, _TOPIC_ENDED, task, ending.message, text, reason=str(ending.end))
@@ -289,7 +320,7 @@ class Tasks(Part):
                 self._end_oversized(task, launch.size if len(launches) == 1 else 0, event)
             elif event.certain:
                 why = f"the launch was not sent: {event.reason}"
-                self.end(task, Ending(End.NOT_STARTED, why, dropped=True), event.at)
+                self.end(task, Ending(End.NOT_STARTED, why, dropped=True, agent_at_fault=False), event.at)
             else:
                 self._reconciliation.await_answer(task.id, event.at)
 
@@ -304,7 +335,7 @@ class Tasks(Part):
             text = f"the Mesos master refuses the launch of {size} bytes: {event.reason}; shorten the job's parameters"
             self._state.faults[task.job] = text
             self._state.publish(event.at, Topic.FAULT, text, job=task.job)
-        self.end(task, Ending(End.NOT_STARTED, text, dropped=True, charged=False), event.at)
+        self.end(task, Ending(End.NOT_STARTED, text, dropped=True, charged=False, agent_at_fault=False), event.at)
 
     # ------------------------------------------------------------------------------------------------- reading
 
@@ -319,9 +350,11 @@ class Tasks(Part):
         away = [shard for shard in (head.shards if head else ()) if shard.task_id in self.unreachable]
         if away:
             text = f"{len(away)} of its shards are on unreachable agents, such as {away[0].hostname}, and may run there"
-            if job.partition is PartitionPolicy.WAIT:
+            case = "wait" if job.partition is PartitionPolicy.WAIT else ""
+            if case:
                 text += "; partitionPolicy is wait: if you know that one is dead, use `jobcloud task forget`"
-            yield Reason("unreachable", text, waiting_helps=True)
+            given: dict[str, Parameter] = {"shards": len(away), "host": away[0].hostname}
+            yield Reason("unreachable", text, waiting_helps=True, case=case, parameters=given)
 
     def indexes(self) -> Mapping[str, Sized]:
         return {"unreachable": self.unreachable}

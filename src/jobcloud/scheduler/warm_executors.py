@@ -12,14 +12,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sized
 from itertools import count, islice
 from typing import NamedTuple
 
-from jobcloud.config import EVERY_AGENT, PLACEHOLDER, App, Job
-from jobcloud.model import Execution, Firing, Task, TaskName, TaskState, content_of, placeholder_job
+from jobcloud.config import EVERY_AGENT, NOTHING, PLACEHOLDER, App, Job
+from jobcloud.model import Execution, Firing, Parameter, Task, TaskName, TaskState, content_of, placeholder_job
 from jobcloud.scheduler import retry
 from jobcloud.scheduler.circuit_breakers import CircuitBreakers
 from jobcloud.scheduler.cluster import AgentEntry, Placement, Request
 from jobcloud.scheduler.executors import Executors
 from jobcloud.scheduler.launch import ExecutorPlan
 from jobcloud.scheduler.part import Part
+from jobcloud.scheduler.places import is_readable, where_of_app
+from jobcloud.scheduler.quotas import Quotas
 from jobcloud.scheduler.reason import Reason
 from jobcloud.scheduler.recovery import executor_key
 from jobcloud.scheduler.sharding import contexts_of
@@ -31,6 +33,7 @@ from jobcloud.scheduler.tasks import Tasks
 _CONTEXTS_BYTES = 100_000
 # The wait before a lost placeholder is replaced. It doubles with each further loss, up to the maximum.
 _FIRST_BACKOFF_MS, _MAX_BACKOFF_MS = 1_000, 60_000
+_NO_ROOM = "no further agent with an offer has room for one"
 
 
 class Place(NamedTuple):
@@ -53,8 +56,11 @@ class _Backoff(NamedTuple):
 
 
 class WarmExecutors(Part):
-    def __init__(self, state: State, executors: Executors, circuit_breakers: CircuitBreakers, tasks: Tasks) -> None:
+    def __init__(
+        self, state: State, quotas: Quotas, executors: Executors, circuit_breakers: CircuitBreakers, tasks: Tasks
+    ) -> None:
         super().__init__(state)
+        self._quotas = quotas
         self._executors = executors
         self._circuit_breakers = circuit_breakers
         self._tasks = tasks
@@ -71,6 +77,8 @@ class WarmExecutors(Part):
         self._review_due = True
         #: the agents that were cordoned at the last review
         self._cordoned: frozenset[str] = frozenset()
+        #: the attributes of the agents at the last review, as `Cluster.attributes`
+        self._attributes = 0
 
     def restore(self, at: int) -> None:
         for task in self._state.tasks.values():
@@ -99,8 +107,17 @@ class WarmExecutors(Part):
         """Whether a missing placeholder may start now."""
         return any(self._may_start(name, at) for name in self._missing)
 
+    def uses_offers_of(self, role_group: str, at: int) -> bool:
+        """Whether a placeholder may start now, or is wanted on each agent, on offers of a group of roles."""
+        return any(
+            (app.key in self._missing and self._may_start(app.key, at)) or self.wanted(app) == EVERY_AGENT
+            for app in self._apps()
+            if self._state.cluster.group_of_team(app.team) == role_group
+        )
+
     def _apps(self) -> list[App]:
-        return [app for app in self._state.apps.values() if app.executors]
+        """The apps that may want warm executors. Those with damaged conditions get none."""
+        return [app for app in self._state.apps.values() if app.executors and is_readable(app)]
 
     def _may_start(self, app: str, at: int) -> bool:
         return self._waits_until(app) <= at and not self._circuit_breakers.blocks(app, at)
@@ -110,18 +127,27 @@ class WarmExecutors(Part):
 
     # ------------------------------------------------------------------------------------------------- placing
 
-    def place(self, at: int) -> list[Place]:
-        """Claim room for missing placeholders on agents with offers, at most one per app and agent."""
+    def place(self, at: int, role_group: str) -> list[Place]:
+        """Claim room for missing placeholders on agents with offers, at most one per app and agent.
+
+        `role_group`: the group of roles whose offers the matcher counts. Only the teams that use them get room.
+        """
         found: list[Place] = []
-        self._shortages = {}
-        for app in self._apps():
+        apps = self._apps()
+        if self._state.cluster.team_roles:
+            apps = [app for app in apps if self._state.cluster.group_of_team(app.team) == role_group]
+            for app in apps:
+                self._shortages.pop(app.key, None)
+        else:
+            self._shortages = {}
+        for app in apps:
             missing = self._missing.get(app.key, 0)
             if (missing or self.wanted(app) == EVERY_AGENT) and self._may_start(app.key, at):
                 limit = 1 if self._circuit_breakers.on_trial(app.key) else None
                 places = list(islice(self._place(app, missing), limit))
                 found += places
                 if len(places) < missing:
-                    self._shortages[app.key] = "no further agent with an offer has room for one"
+                    self._shortages.setdefault(app.key, _NO_ROOM)
         return found
 
     def _place(self, app: App, missing: int) -> Iterator[Place]:
@@ -133,14 +159,19 @@ class WarmExecutors(Part):
         for entry in sorted(self._offering(taken), key=lambda entry: self._rank(entry, plan)):
             if missing <= 0 and self.wanted(app) != EVERY_AGENT:
                 return
+            need = PLACEHOLDER.plus(plan.resources if self._executors.on(entry.id, plan) is None else NOTHING)
+            if (lack := self._quotas.lack_for(app.team, need, 0)) is not None:
+                self._shortages[app.key] = lack.text
+                continue
             placement = self._state.cluster.claim_if_free(entry, request)
             if placement is not None:
                 missing -= 1
+                self._quotas.plan(app.team, need, 0)
                 yield Place(app, next(numbers), placement)
 
     def _request(self, app: App) -> Request:
         plan = self._state.plan_of(app.key)
-        return Request(PLACEHOLDER, plan.id, plan.resources)
+        return Request(PLACEHOLDER, plan.id, plan.resources, where=where_of_app(app))
 
     def _offering(self, taken: set[str]) -> list[AgentEntry]:
         return [entry for entry in self._state.cluster.agents.values() if entry.offers and entry.id not in taken]
@@ -235,11 +266,12 @@ class WarmExecutors(Part):
         """Count the missing placeholders, if anything has changed. Returns the placeholders that are no longer wanted.
 
         A placeholder is not wanted if its executor is of an old version, if it lacks a context that a job has, if its
-        app is gone, if its agent is cordoned, or if its app has too many placeholders.
+        app is gone, if its agent is cordoned or fails the app's conditions, or if its app has too many placeholders.
         """
-        if not self._review_due and self._cordoned == self._state.cluster.cordoned:
+        cluster = self._state.cluster
+        if not self._review_due and (self._cordoned, self._attributes) == (cluster.cordoned, cluster.attributes):
             return []
-        self._review_due, self._cordoned = False, self._state.cluster.cordoned
+        self._review_due, self._cordoned, self._attributes = False, cluster.cordoned, cluster.attributes
         wanted = {app.key for app in self._apps() if self.wanted(app)}
         self._contexts = {name: set() for name in wanted}
         for job in self._state.jobs.values() if wanted else ():
@@ -279,13 +311,15 @@ class WarmExecutors(Part):
     def _current(self, app: str) -> list[Task]:
         """The placeholders that stay.
 
-        They are of the app's current version, have all its contexts, are on agents that are not cordoned, and were not
-        killed.
+        They are of the app's current version, have all its contexts, are on agents that are not cordoned and meet the
+        app's conditions, and were not killed.
         """
         if app not in self._state.apps:
             return []
         plan_id, cordoned = self._state.plan_of(app).id, self._state.cluster.cordoned
         contexts = self._contexts.get(app, set())
+        known, cluster = self._state.apps[app], self._state.cluster
+        where = where_of_app(known) if is_readable(known) else None
         return [
             task
             for task in self.of_app.get(app, {}).values()
@@ -293,6 +327,7 @@ class WarmExecutors(Part):
             and task.agent_id not in cordoned
             and contexts.issubset(task.contexts)
             and not task.kill_ms
+            and (where is None or cluster.allows(task.agent_id, where))
         ]
 
     # ------------------------------------------------------------------------------------------------- reading
@@ -305,9 +340,14 @@ class WarmExecutors(Part):
             return None
         text = f"app {name} has {self.warm(name)} of {wanted} warm executors"
         waits = self._waits_until(name)
-        lost = f"the last one was lost or could not start: {self._backoffs[name].why}" if name in self._backoffs else ""
-        why = lost if waits > at else self._shortages.get(name, "")
-        return Reason("executors", f"{text}: {why}" if why else text, waiting_helps=True, at=max(0, waits))
+        lost = waits > at and name in self._backoffs
+        why = self._backoffs[name].why if lost else "" if waits > at else self._shortages.get(name, "")
+        shown = f": the last one was lost or could not start: {why}" if lost else f": {why}" if why else ""
+        case = "lost" if lost else "full" if why == _NO_ROOM else ""
+        given: dict[str, Parameter] = {"app": name, "up": self.warm(name), "wanted": wanted}
+        if case != "full":
+            given["message"] = why
+        return Reason("executors", text + shown, waiting_helps=True, at=max(0, waits), case=case, parameters=given)
 
     def reasons(self, job: Job, head: Firing | None, at: int) -> Iterable[Reason]:
         found = self.shortage(job.app_key, at)

@@ -29,8 +29,9 @@ FORMAT = 1
 _MAX_HEADER_BYTES = 10_000
 # A damaged or foreign file must not fill the memory.
 _MAX_BODY_BYTES = 8 << 30
-# Leaders after the backup have used higher epochs. A new epoch is above the recorded one, and not below a number made
-# from the clock (epochs.py). If the record is lost and the clock is behind, this distance keeps it above theirs.
+# Leaders after the backup have used higher epochs. A new epoch is above the epoch in the file DATA/epoch, and not below
+# a number made from the clock (epochs.py). If the file is lost and the clock is behind, this distance keeps the new
+# epoch above those of these leaders.
 _EPOCHS_SINCE = 1_000
 _Entries = list[tuple[str, str, bytes]]
 _decoder: msgspec.msgpack.Decoder[_Entries] = msgspec.msgpack.Decoder(_Entries)
@@ -129,7 +130,7 @@ def _newer(path: Path, why: str) -> ConfigError:
 
 
 def take(store: LastingStore, taken_ms: int) -> tuple[Backup, StoredRecords]:
-    """A backup of the state, and the records from which it was made. Does not disturb a leader. Raises StoreError."""
+    """A backup of the state, and the records from which it was made. A leader is not disturbed. Raises StoreError."""
     stored = store.snapshot()
     return Backup.of(stored, store.epoch(), taken_ms), stored
 
@@ -158,5 +159,5 @@ def _writes(before: StoredRecords, backup: Backup, now_ms: int) -> Iterator[Stor
 
 
 def unreadable(stored: StoredRecords) -> list[str]:
-    """The entries that are not records, each as "PATH PROBLEM". A backup lacks these entries."""
+    """The entries that cannot be read as records, each as "PATH PROBLEM". A backup lacks these entries."""
     return [f"{fault.path} {fault.problem}" for fault in stored.faults]

@@ -3,7 +3,7 @@
 CLOCK_BOOTTIME counts since the start of the machine, also while it is suspended. The wall clock normally keeps a fixed
 distance from it. If the wall clock is set back, the scheduler follows at once. If the wall clock jumps ahead, the
 scheduler first continues with its own time. Otherwise the scheduler would handle fire times of the future, and jobs
-would be silent until then.
+would not fire until then.
 The scheduler follows when the jump has lasted for a hundredth of its length, and at least 10 s. So a jump of an hour is
 followed after 36 s, and a jump of 180 days that ends after some seconds has no effect. A jump to the time of another
 machine is a correction, and is followed at once.
@@ -19,6 +19,8 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 import structlog
+
+from jobcloud.model import Told
 
 log = structlog.get_logger(__name__)
 
@@ -75,7 +77,7 @@ class Clock:
         #: the distance of this machine's clock when another machine last agreed with it
         self._agreed: int | None = None
         #: other machine → a text for users, if its clock and that of this machine differ too much
-        self._differences: dict[str, str] = {}
+        self._differences: dict[str, Told] = {}
         self._jumps = 0
         self._lock = threading.Lock()
 
@@ -92,7 +94,7 @@ class Clock:
             elif self._jump is None or abs(distance - self._jump.distance) > _STEP_MS:
                 self._jump = _Jump(distance, running)
                 self._jumps += 1
-                log.error(self._describe(self._jump))
+                log.error(str(self._describe(self._jump)))
             elif running - self._jump.seen >= _hold_ms(ahead):
                 log.warning("the clock of this machine has jumped ahead and stayed there; followed", by=_span(ahead))
                 self._follow(distance)
@@ -114,15 +116,20 @@ class Clock:
                 self._agreed = wall
                 self._differences.pop(whose, None)
                 return
-            word = "ahead of" if ahead > 0 else "behind"
-            self._differences[whose] = f"the clock of this machine is {_span(abs(ahead))} {word} that of {whose}"
-            log.error(self._differences[whose])
+            seconds = abs(ahead) // 1_000
+            difference = f"the clock of this machine is {_span(abs(ahead))}"
+            self._differences[whose] = (
+                Told(f"{difference} ahead of that of {whose}", "clock_ahead", seconds=seconds, whose=whose)
+                if ahead > 0
+                else Told(f"{difference} behind that of {whose}", "clock_behind", seconds=seconds, whose=whose)
+            )
+            log.error(str(self._differences[whose]))
             agreed = self._agreed is not None and abs(self._distance - self._agreed) <= _DIFFERENCE_MS
             if theirs < self._distance - _DIFFERENCE_MS and not agreed:
                 self._jump = _Jump(wall, running)
                 self._distance = theirs
 
-    def warnings(self) -> tuple[str, ...]:
+    def warnings(self) -> tuple[Told, ...]:
         """The present problems with the clock, for users."""
         with self._lock:
             jump = self._jump
@@ -143,14 +150,18 @@ class Clock:
                     self._differences.pop(whose, None)
         self._distance, self._jump = distance, None
 
-    def _describe(self, jump: _Jump) -> str:
+    def _describe(self, jump: _Jump) -> Told:
         ahead = jump.distance - self._distance
         left = max(0, _hold_ms(ahead) - (self._running() - jump.seen))
         own = datetime.fromtimestamp((self._running() + self._distance) / 1_000, UTC)
-        return (
+        return Told(
             f"the clock of this machine has jumped {_span(ahead)} ahead: the scheduler continues with its own time "
             f"({own:%Y-%m-%d %H:%M:%S} UTC), and follows if the jump lasts another {_span(left)}. If the new time is "
-            "right, restart the scheduler to follow at once"
+            "right, restart the scheduler to follow at once",
+            "clock_jumped",
+            seconds=ahead // 1_000,
+            own=f"{own:%Y-%m-%dT%H:%M:%SZ}",
+            left=left // 1_000,
         )
 
     def _is_known(self, distance: int) -> bool:

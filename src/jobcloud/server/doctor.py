@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import socket
@@ -12,11 +13,23 @@ from urllib.parse import urlsplit
 
 from jobcloud.adapters.mesos.detector import parse_zk_uri
 from jobcloud.archive.stores import Away
-from jobcloud.errors import JobcloudError
+from jobcloud.errors import ConfigError, JobcloudError
 from jobcloud.findings import Finding, ok, problem, warning
 from jobcloud.server import state_commands
+from jobcloud.server.clock import wall_ms
+from jobcloud.server.identity.oidc.metadata import ProviderError
+from jobcloud.server.identity.oidc.provider import Provider
 from jobcloud.server.settings import Settings
-from jobcloud.server.wiring import NEEDED_BYTES, STATE_FILE, archive_options
+from jobcloud.server.tls import ServerTls
+from jobcloud.server.wiring import (
+    CLEAR_TEXT,
+    NEEDED_BYTES,
+    STATE_FILE,
+    archive_options,
+    artifacts_files,
+    http_files,
+    oidc_options,
+)
 from jobcloud.tracing import service
 
 _CONNECT_S = 3.0
@@ -30,10 +43,12 @@ def examine(wanted: Settings) -> Iterator[Finding]:
         ("artifacts.port", wanted.artifacts.host, wanted.artifacts.port),
     ):
         yield _port(name, host, port)
+    yield from _tls(wanted)
     yield from _mesos(wanted.mesos.master)
     yield from _store(wanted)
     yield from _archive(wanted)
     yield from _tracing(wanted)
+    yield from _oidc(wanted)
 
 
 def _data(data: Path | None) -> Iterator[Finding]:
@@ -149,3 +164,32 @@ def _tracing(wanted: Settings) -> Iterator[Finding]:
     port = parts.port or (443 if parts.scheme == "https" else 80)
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
     yield from _reachable("tracing", f"{host}:{port}", port, "check tracing.endpoint and the network")
+
+
+def _tls(wanted: Settings) -> Iterator[Finding]:
+    for files in filter(None, (http_files(wanted), artifacts_files(wanted))):
+        key = f"{files.section}.tls_cert_file"
+        try:
+            tls = ServerTls(files, wall_ms)
+        except ConfigError as error:
+            yield problem(error.field, error.problem, error.fix)
+            continue
+        warnings = tls.warnings()
+        yield from (warning(key, text, "renew the certificate; no restart is needed") for text in warnings)
+        if not warnings:
+            yield ok(key, f"{files.cert} can be used")
+    if wanted.http.clear_text:
+        yield warning("http.tls", CLEAR_TEXT, "docs/security.md, section TLS")
+
+
+def _oidc(wanted: Settings) -> Iterator[Finding]:
+    options = oidc_options(wanted)
+    if options is None:
+        return
+    try:
+        found = asyncio.run(Provider(options).describe())
+    except ProviderError as error:
+        fix = "check identity.oidc_issuer, identity.oidc_ca_file and the network; the client's secret is not checked"
+        yield problem("identity", str(error), fix)
+    else:
+        yield ok("identity", f"{options.issuer}: {found}")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Replace a file as a whole. Only the owner can read the new one. Raises OSError.
+    """Replace a file as a whole. Only the owner can read the new file. Raises OSError.
 
     After a power failure the file has the old or the new content.
     """

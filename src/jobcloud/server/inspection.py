@@ -1,4 +1,4 @@
-"""Check an archive in a child process with limits of memory, processor time and duration.
+"""Check an archive in a child process with limits of memory, CPU time and duration.
 
 `jobcloud.executor.package` bounds everything that it expands. The libraries that it uses do not: the directory of a
 zip, or the dictionary of an xz, may need any amount of memory.

@@ -1,18 +1,21 @@
 """A listening socket and the HTTP server behind it, with limits that hold before a request reaches any route.
 
 uvicorn limits neither connections, heads, nor the time that a client takes. `Listener` does. Other parts of the process
-need descriptors too: accepting stops before the process runs out of them.
+need descriptors too: accepting stops before the process runs out of them. With TLS, all limits hold during handshakes
+too: such a connection has a place, and counts as one that waits for a request.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import resource
 import socket
+import ssl
+import sys
 import threading
 import time
+from asyncio.sslproto import SSLProtocol
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,7 +29,10 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from jobcloud.errors import ConfigError
+from jobcloud.server.api.headers import SECURITY_HEADERS, Https, SecurityHeaders
 from jobcloud.server.api.problems import Problem
+from jobcloud.server.networks import network_of
+from jobcloud.server.tls import CERTIFICATE, ServerTls
 
 log = structlog.get_logger(__name__)
 
@@ -43,16 +49,22 @@ _LARGE = 1 << 18
 # Descriptors kept for Mesos, ZooKeeper, SQLite, reads from agents, uploads and the check of packages.
 _RESERVED = 256
 _RETRY_S = 0.5
+# The type of the first record of TLS (RFC 8446, section 5.1). No request in plain HTTP begins with this byte.
+_HANDSHAKE = 22
+# The time between two handshakes. One takes about 1 ms of the thread that also answers requests, so many at once must
+# not delay these requests.
+_PACE_S = 0.002
+_HTTPS = Https()
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Limits of one listener.
 
-    `head_seconds` limits the arrival of a head, and of a body that nobody reads. `stall_seconds`: a client that
-    accepts no data of an answer for this long is dropped. `descriptors`: a connection with a descriptor of this number
-    or above is refused, unless it can replace a connection that waits for a request. `threads`: the number of threads
-    that run the blocking code of the app.
+    `head_seconds` limits a handshake of TLS, the arrival of a head, and of a body that nobody reads. `stall_seconds`:
+    a client that accepts no data of an answer for this long is dropped. `descriptors`: a connection with a descriptor
+    of this number or above is refused, unless it can replace a connection that waits for a request. `threads`: the
+    number of threads that run the blocking code of the app.
     """
 
     connections: int = 1_000
@@ -105,14 +117,24 @@ def listen(host: str, port: int, key: str, announce: Callable[[socket.socket], N
 
 
 class Listener:
-    """Serves an ASGI app on a listening socket, in a thread of its own. At the end, it closes the socket."""
+    """Serves an ASGI app on a listening socket, in a thread of its own. At the end, it closes the socket.
 
-    def __init__(self, app: ASGIApp, listening: socket.socket, limits: Limits = Limits()) -> None:
+    With `tls`, all requests must be https.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        listening: socket.socket,
+        limits: Limits = Limits(),
+        tls: ServerTls | None = None,
+        https: Https = _HTTPS,
+    ) -> None:
         config = uvicorn.Config(
-            app, ws="none", log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2,
-            server_header=False,
+            SecurityHeaders(app, https), ws="none", log_config=None, access_log=False, lifespan="off",
+            timeout_graceful_shutdown=2, server_header=False,
         )  # fmt: skip
-        self._server = _Server(config, limits)
+        self._server = _Server(config, limits, tls)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [listening]}, daemon=True)
         self._thread.start()
 
@@ -128,9 +150,10 @@ class _Server(uvicorn.Server):
     every connection has a request, the new one waits for room.
     """
 
-    def __init__(self, config: uvicorn.Config, limits: Limits) -> None:
+    def __init__(self, config: uvicorn.Config, limits: Limits, tls: ServerTls | None) -> None:
         super().__init__(config)
         self._limits = limits
+        self._tls = tls
         self._room = _Room(limits)
         self._accepting: asyncio.Task[None] | None = None
 
@@ -146,6 +169,7 @@ class _Server(uvicorn.Server):
         assert self._accepting is not None
         self._accepting.cancel()
         await asyncio.wait([self._accepting])
+        self._room.end_handshakes()
         await super().shutdown(sockets)
 
     async def _accept(self, listening: socket.socket) -> None:
@@ -163,12 +187,12 @@ class _Server(uvicorn.Server):
     async def _admit(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, address: str) -> None:
         if self._room.crowded(address):
             log.warning("connection refused: too many from one address", client=address)
-            _refuse(sock, "too-many")
+            self._refuse(sock, "too-many")
             await asyncio.sleep(0)
         # A new descriptor has the lowest free number, so all numbers below it are in use.
         elif sock.fileno() >= self._limits.descriptors and not self._room.drop_idle():
             log.warning("connection refused: too few descriptors are left", client=address)
-            _refuse(sock, "unavailable")
+            self._refuse(sock, "unavailable")
             await asyncio.sleep(_RETRY_S)
         else:
             try:
@@ -177,10 +201,25 @@ class _Server(uvicorn.Server):
                 sock.close()
                 raise
             await loop.connect_accepted_socket(lambda: self._protocol(loop, address), sock)
+            if self._tls is not None:
+                await asyncio.sleep(_PACE_S)
 
-    def _protocol(self, loop: asyncio.AbstractEventLoop, address: str) -> _Protocol:
+    def _protocol(self, loop: asyncio.AbstractEventLoop, address: str) -> _Protocol | _Tls:
         state = self.lifespan.state
-        return _Protocol(self.config, self.server_state, state, loop, self._limits, self._room, address)
+        connection = _Protocol(self.config, self.server_state, state, loop, self._limits, self._room, address)
+        if self._tls is None:
+            return connection
+        return _Tls(connection, self._tls.context(), loop, self._limits, self._room, address)
+
+    def _refuse(self, sock: socket.socket, slug: str) -> None:
+        """Answer before any request, without waiting, and close the connection. With TLS, there can be no answer."""
+        if self._tls is None:
+            with contextlib.suppress(OSError):
+                sock.setblocking(False)
+                problem = Problem(slug, "This server has too many connections.", headers={"Retry-After": "5"})
+                sock.send(_answer(problem))
+                sock.shutdown(socket.SHUT_WR)
+        sock.close()
 
 
 class _Room:
@@ -188,10 +227,10 @@ class _Room:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._open: dict[_Protocol, str] = {}
+        self._open: dict[_Protocol | _Tls, str] = {}
         self._by_network: Counter[str] = Counter()
-        # Connections that wait for a request, the longest waiting first.
-        self._idle: dict[_Protocol, None] = {}
+        # Connections that wait for a request or for the end of a handshake, the longest waiting first.
+        self._idle: dict[_Protocol | _Tls, None] = {}
         # Connections whose clients do not take their answers, the longest stalled first.
         self._stalled: dict[_Protocol, None] = {}
         self._changed = asyncio.Event()
@@ -209,25 +248,35 @@ class _Room:
             return False
         oldest = next(iter(self._idle))
         del self._idle[oldest]
-        oldest.transport.abort()
+        oldest.abort()
         return True
 
-    def crowded(self, address: str) -> bool:
-        return self._by_network[_network(address)] >= self._limits.per_address
+    def end_handshakes(self) -> None:
+        """Drop all connections whose handshake is under way."""
+        for connection in list(self._open):
+            if isinstance(connection, _Tls):
+                connection.abort()
 
-    def enter(self, connection: _Protocol, address: str) -> None:
-        network = _network(address)
+    def crowded(self, address: str) -> bool:
+        return self._by_network[network_of(address)] >= self._limits.per_address
+
+    def has(self, connection: _Protocol | _Tls) -> bool:
+        return connection in self._open
+
+    def enter(self, connection: _Protocol | _Tls, address: str) -> None:
+        network = network_of(address)
         self._open[connection] = network
         self._by_network[network] += 1
         self._idle[connection] = None
 
-    def leave(self, connection: _Protocol) -> None:
+    def leave(self, connection: _Protocol | _Tls) -> None:
         network = self._open.pop(connection)
         self._by_network[network] -= 1
         if not self._by_network[network]:
             del self._by_network[network]
         self._idle.pop(connection, None)
-        self._stalled.pop(connection, None)
+        if isinstance(connection, _Protocol):
+            self._stalled.pop(connection, None)
         self._changed.set()
 
     def set_idle(self, connection: _Protocol, idle: bool) -> None:
@@ -239,10 +288,10 @@ class _Room:
     def set_stalled(self, connection: _Protocol, stalled: bool) -> None:
         """Note whether a connection has stalled. If too many bytes are unsent, drop the longest stalled connections."""
         self._stalled.pop(connection, None)
-        if not stalled or connection.transport.get_write_buffer_size() < _LARGE:
+        if not stalled or connection.unsent() < _LARGE:
             return
         self._stalled[connection] = None
-        unsent = {one: one.transport.get_write_buffer_size() for one in self._stalled}
+        unsent = {one: one.unsent() for one in self._stalled}
         total = sum(unsent.values())
         for oldest, size in unsent.items():
             if total <= _MAX_UNSENT:
@@ -266,6 +315,9 @@ class _Protocol(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, loop)
         self._limits, self._room, self._address = limits, room, address
+        #: the layer below, if the connection has TLS
+        self.tls: _Tls | None = None
+        self._certificate: bytes | None = None
         # Counts bytes of heads, trailers and chunk extensions. Reset when a body grows and when a request is complete.
         self._idle_bytes = 0
         self._in_head = True
@@ -277,6 +329,11 @@ class _Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if self.tls is not None:
+            self._room.leave(self.tls)
+            self._certificate = transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
+            # The app waits for the connection below TLS, whose buffer has all encrypted bytes.
+            transport.set_write_buffer_limits(sys.maxsize)
         self._room.enter(self, self._address)
         self._expect_arrival()
 
@@ -300,7 +357,7 @@ class _Protocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         self._room.set_stalled(self, True)
-        self._watch_progress(self.transport.get_write_buffer_size())
+        self._watch_progress(self.unsent())
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -312,6 +369,8 @@ class _Protocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        if self._certificate is not None:
+            self.scope[CERTIFICATE] = self._certificate  # type: ignore[literal-required]
         self._in_head = True
         # `data_received` counts a piece before the parser gets it. If the piece also contains the end of the previous
         # request, this end has reset the count. The count must be above 0, because a head has begun.
@@ -353,6 +412,14 @@ class _Protocol(HttpToolsProtocol):
 
     # Limits.
 
+    def abort(self) -> None:
+        self.transport.abort()
+
+    def unsent(self) -> int:
+        """The bytes of answers that the client has not taken yet."""
+        below = self.tls.wire.get_write_buffer_size() if self.tls is not None else 0
+        return self.transport.get_write_buffer_size() + below
+
     def drop(self, reason: str) -> None:
         log.warning("client dropped", client=self._address, problem=reason)
         self.transport.abort()
@@ -388,7 +455,7 @@ class _Protocol(HttpToolsProtocol):
         self._stall = self.loop.call_later(self._limits.stall_seconds, self._check_progress, unsent)
 
     def _check_progress(self, before: int) -> None:
-        unsent = self.transport.get_write_buffer_size()
+        unsent = self.unsent()
         if unsent < before:
             self._watch_progress(unsent)
         else:
@@ -400,28 +467,88 @@ class _Protocol(HttpToolsProtocol):
                 timer.cancel()
 
 
-def _network(address: str) -> str:
-    """The address, or the /64 network of an IPv6 address: one client has all addresses of such a network."""
-    with contextlib.suppress(ValueError):
-        found = ipaddress.ip_address(address.partition("%")[0])
-        if isinstance(found, ipaddress.IPv6Address) and not found.ipv4_mapped:
-            return str(ipaddress.ip_network((int(found), 64), strict=False))
-    return address
+class _Tls(SSLProtocol):
+    """The TLS of a connection, below its `_Protocol`. It holds the place of the connection until the handshake ends."""
 
+    # asyncio allocates a buffer of this size for each connection, by default 256 KiB. Records have at most 16 KiB.
+    max_size = 1 << 15
 
-def _refuse(sock: socket.socket, slug: str) -> None:
-    """Answer before any request, without waiting, and close the connection."""
-    with contextlib.suppress(OSError):
-        sock.setblocking(False)
-        sock.send(_answer(Problem(slug, "This server has too many connections.", headers={"Retry-After": "5"})))
-        sock.shutdown(socket.SHUT_WR)
-    sock.close()
+    def __init__(
+        self,
+        connection: _Protocol,
+        context: ssl.SSLContext,
+        loop: asyncio.AbstractEventLoop,
+        limits: Limits,
+        room: _Room,
+        address: str,
+    ) -> None:
+        super().__init__(
+            loop,
+            connection,
+            context,
+            None,  # type: ignore[arg-type] # nobody waits for the end of the handshake
+            server_side=True,
+            ssl_handshake_timeout=limits.head_seconds,  # type: ignore[arg-type] # need not be whole
+            # How long the client may take the rest of its last answer, and then end TLS.
+            ssl_shutdown_timeout=limits.stall_seconds,
+        )
+        connection.tls = self
+        self._connection, self._room, self._address = connection, room, address
+        self._buffer = memoryview(b"")
+        self._begun = self._full = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        #: the connection that carries the records
+        self.wire = transport
+        self._room.enter(self, self._address)
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self._room.has(self):
+            self._room.leave(self)
+            if exc is not None:
+                log.info("TLS handshake failed", client=self._address, problem=str(exc)[:200])
+        super().connection_lost(exc)
+
+    def get_buffer(self, n: int) -> memoryview:
+        self._buffer = super().get_buffer(n)
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if not self._begun and self._buffer[0] != _HANDSHAKE:
+            self.wire.write(_answer(Problem("bad-request", "This port needs TLS: the URL must begin with https://.")))
+            self.wire.close()
+            return
+        self._begun = True
+        super().buffer_updated(nbytes)
+
+    def _on_handshake_complete(self, handshake_exc: BaseException | None) -> None:
+        # asyncio would close the connection without the alert that tells the client the reason.
+        if handshake_exc is not None:
+            self._process_outgoing()  # type: ignore[attr-defined] # missing in typeshed
+        super()._on_handshake_complete(handshake_exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._full = True
+        if not self._room.has(self):
+            self._connection.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._full = False
+        super().resume_writing()  # sends what waits, and may pause again
+        if not self._full and not self._room.has(self):
+            self._connection.resume_writing()
+
+    def abort(self) -> None:
+        self.wire.abort()
 
 
 def _answer(problem: Problem) -> bytes:
     response = problem.response()
     response.headers["Connection"] = "close"
     response.headers["Date"] = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime())
-    head = b"".join(name + b": " + value + b"\r\n" for name, value in response.raw_headers)
+    headers = (*response.raw_headers, *SECURITY_HEADERS)
+    head = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
     status = HTTPStatus(problem.status)
     return f"HTTP/1.1 {status} {status.phrase}\r\n".encode() + head + b"\r\n" + bytes(response.body)

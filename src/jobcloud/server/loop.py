@@ -68,7 +68,8 @@ class Health:
     """The state of a loop.
 
     `well`: the loop leads, is subscribed to a master, and works again after its last failure (`_works_again`).
-    `problem`: why the loop is not well, or "". `since_ms`: the instant at which the present series of failures began; 0
+    `problem`: why the loop is not well, or "". `code`: its kind: the phase of a loop that does not lead, "disconnected"
+    from the master, or "failing". `since_ms`: the instant at which the present series of failures began; 0
     if the loop works. `written_ms`: the instant of the last write. `late_ms`: the delay of the last Tick. `idle_ms`:
     the time since the thread was last active. `waiting`: the number of items in the inbox. `recoveries`: the number of
     failures so far.
@@ -77,6 +78,7 @@ class Health:
     phase: Phase
     well: bool
     problem: str
+    code: str
     since_ms: int
     connected: bool
     epoch: int
@@ -234,12 +236,14 @@ class Loop(Generic[CoreT]):
         phase, problem = self._phase_now()
         failing = not self._works_again()
         problem = problem or (self._failure if failing else "")
-        if phase is Phase.LEADING and not problem and not processor.connected:
-            problem = "not subscribed to a Mesos master"
+        code = str(phase) if phase is not Phase.LEADING else "failing" if problem else ""
+        if not code and not processor.connected:
+            problem, code = "not subscribed to a Mesos master", "disconnected"
         return Health(
             phase=phase,
             well=phase is Phase.LEADING and not problem,
             problem=problem or ("" if phase is Phase.LEADING else phase),
+            code=code,
             since_ms=self._failing_since_ms if failing else 0,
             connected=processor.connected,
             epoch=processor.epoch,

@@ -19,7 +19,8 @@ _DYNAMIC = re.compile(
     rb"\bimport\s*\(?\s*\*|__getattr__|__path__|__import__|import_module|__dict__|sys\.modules|meta_path|path_hooks"
     rb"|\b(globals|vars|locals|exec|eval|setattr)\b"
 )
-_UNREADABLE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, NotImplementedError, ValueError)
+#: the errors of a package that is no readable zip
+UNREADABLE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, NotImplementedError, ValueError)
 # Modules that the worker itself imports, so a package cannot replace them.
 _OF_THE_WORKER = {"jobcloud", *sys.builtin_module_names}
 
@@ -30,7 +31,7 @@ def missing_object(package: Path, name: str) -> str:
     try:
         with zipfile.ZipFile(package) as archive:
             return _missing(archive, frozenset(archive.namelist()), module.split("."), member)
-    except _UNREADABLE:
+    except UNREADABLE:
         return ""
 
 

@@ -7,6 +7,12 @@ unchanged; it does not affect other records.
 
 The record of a narrow firing contains its shards. The record of a wide firing has format 2 and contains the number of
 its shards. Each tried shard has a record of its own. So the size of a write does not grow with the firing.
+
+The record of a job has format 2, too, if it has secrets, constraints, variables, files, placeholders, pools, calendars,
+the trigger `@after`, a range or gang start, and so has that of an app with constraints, variables or files, and of its
+versions. Their fields are those of format 1. An older build cannot read them, so it does not run the job without its
+secrets, variables, files or parts of the range, with the text of a placeholder, on an agent that it must not use,
+beyond a pool, without some of its shards, or at a time at which it must not fire.
 """
 
 from __future__ import annotations
@@ -24,11 +30,13 @@ from jobcloud.fields import names, values_of
 from jobcloud.messages import Apply, Command, DrainAgent, Kind, PutApp, PutJob, Record, RunAdHoc
 from jobcloud.model import (
     NO_TERMS,
+    AccessToken,
     Alert,
     AlertMessage,
     AppVersion,
     Attempt,
     Backfill,
+    Calendar,
     Cause,
     Count,
     Drain,
@@ -37,11 +45,16 @@ from jobcloud.model import (
     Instant,
     JobState,
     Pause,
+    Pool,
     Restoration,
+    Role,
+    Session,
     Shard,
     Silence,
     Task,
+    Team,
     Terms,
+    User,
     alert_key,
     shards_of,
     untried,
@@ -51,9 +64,12 @@ from jobcloud.ports import MAX_RECORD_BYTES, StoredFault, StoredRecords
 from jobcloud.scheduler import Stored
 from jobcloud.scheduler.attempts import place_of
 from jobcloud.scheduler.recovery import belongs, shard_key, shard_place
+from jobcloud.triggers import parse_days
 
 VERSION = 1
 WIDE_VERSION = 2
+LIMITED_VERSION = 2
+_OF_CONFIGURATIONS = (Kind.APP, Kind.JOB, Kind.AD_HOC, Kind.APP_VERSION)
 FRAMEWORK_KEY = "id"
 RESTORATION_KEY = "last"
 _TYPES: dict[Kind, type] = {
@@ -76,6 +92,13 @@ _TYPES: dict[Kind, type] = {
     Kind.ALERT: Alert,
     Kind.ALERT_MESSAGE: AlertMessage,
     Kind.SILENCE: Silence,
+    Kind.POOL: Pool,
+    Kind.TEAM: Team,
+    Kind.ROLE: Role,
+    Kind.USER: User,
+    Kind.ACCESS_TOKEN: AccessToken,
+    Kind.SESSION: Session,
+    Kind.CALENDAR: Calendar,
 }
 assert set(_TYPES) == set(Kind), "every kind of record needs a type"
 
@@ -132,7 +155,7 @@ _decoders: dict[Kind, msgspec.json.Decoder[Any]] = {
     kind: msgspec.json.Decoder(type_) for kind, type_ in _TYPES.items() if kind is not Kind.FIRING
 }
 _narrow, _wide = msgspec.json.Decoder(_Narrow), msgspec.json.Decoder(_Wide)
-_START, _WIDE_START = b'{"v":%d,"r":' % VERSION, b'{"v":%d,"r":' % WIDE_VERSION
+_START, _WIDE_START, _LIMITED_START = (b'{"v":%d,"r":' % number for number in (VERSION, WIDE_VERSION, LIMITED_VERSION))
 
 
 def encode(kind: Kind, record: Record) -> bytes:
@@ -141,7 +164,25 @@ def encode(kind: Kind, record: Record) -> bytes:
         raise TypeError(f"a record of kind {kind} cannot be a {type(record).__name__}")
     if kind is _FIRING and isinstance(record, Firing) and record.wide:
         return _WIDE_START + _encoder.encode(_wide_of(record)) + b"}"
+    configuration = record.app if isinstance(record, AppVersion) else record
+    if isinstance(configuration, App | Job) and _is_limited(configuration):
+        return _LIMITED_START + _encoder.encode(record) + b"}"
     return _START + _encoder.encode(record) + b"}"
+
+
+def _is_limited(record: App | Job) -> bool:
+    """Whether an older version must not use the record, because it would ignore a field that must not be ignored."""
+    if record.constraints or record.environment or record.files:
+        return True
+    return isinstance(record, Job) and bool(
+        record.secrets
+        or record.placeholders
+        or record.pools
+        or record.calendars
+        or record.delay_ms
+        or record.item_range
+        or record.gang_start
+    )
 
 
 def _wide_of(firing: Firing) -> _Wide:
@@ -152,13 +193,13 @@ def _wide_of(firing: Firing) -> _Wide:
 def check_size(command: Command) -> None:
     """Raises ConfigError if the record of a command is larger than the size that every store accepts."""
     match command:
-        case Apply(apps=apps, jobs=jobs):
+        case Apply(apps=apps, jobs=jobs, author=by):
             for app in apps:
-                _check_app(app)
+                _check_app(app, by)
             for job in jobs:
                 _check_record(Kind.JOB, job, job)
-        case PutApp(app=app):
-            _check_app(app)
+        case PutApp(app=app, author=by):
+            _check_app(app, by)
         case PutJob(job=job):
             _check_record(Kind.JOB, job, job)
         case RunAdHoc(job=job):
@@ -168,9 +209,9 @@ def check_size(command: Command) -> None:
             _check_record(Kind.DRAIN, drain, drain)
 
 
-def _check_app(app: App) -> None:
+def _check_app(app: App, by: str) -> None:
     """The record of a version contains the app, so it is larger than that of the app."""
-    _check_record(Kind.APP_VERSION, AppVersion(2**62, 2**53, app), app)
+    _check_record(Kind.APP_VERSION, AppVersion(2**62, 2**53, app, by), app)
 
 
 def _check_record(kind: Kind, record: Record, given: App | Job | Drain) -> None:
@@ -201,7 +242,10 @@ def decode(kind: Kind, key: str, value: bytes) -> Record:
         record: Record
         if kind is Kind.FIRING and envelope.v in (VERSION, WIDE_VERSION):
             record = _decode_firing(envelope)
-        elif envelope.v != VERSION:
+        elif kind in _OF_CONFIGURATIONS and envelope.v not in (VERSION, LIMITED_VERSION):
+            known = f"{VERSION} and {LIMITED_VERSION}"
+            raise Unreadable(f"was written in format {envelope.v}; this version reads formats {known}")
+        elif kind not in _OF_CONFIGURATIONS and envelope.v != VERSION:
             raise Unreadable(f"was written in format {envelope.v}; this version reads format {VERSION}")
         else:
             record = _decoders[kind].decode(envelope.r)
@@ -209,6 +253,8 @@ def decode(kind: Kind, key: str, value: bytes) -> Record:
         raise Unreadable(f"is damaged: {error}") from error
     if (own := _own_key(record)) not in (None, key):
         raise Unreadable(f"is damaged: it holds the record of {own!r}")
+    if isinstance(record, Calendar):
+        _check_days(record)
     if isinstance(record, Job) and bool(record.ad_hoc) != (kind is Kind.AD_HOC):
         raise Unreadable("is damaged: its key does not fit its kind")
     if isinstance(record, Firing) and record.stepped and (len(record.shards) < 3 or record.cause is Cause.DAEMON):
@@ -216,6 +262,14 @@ def decode(kind: Kind, key: str, value: bytes) -> Record:
     if isinstance(record, Firing) and not belongs(record.id, record.job):
         raise Unreadable(f"is damaged: its id does not fit its job {record.job!r}")
     return record
+
+
+def _check_days(calendar: Calendar) -> None:
+    try:
+        parse_days(calendar.days)
+        parse_days((calendar.known_until,))
+    except ValueError as error:
+        raise Unreadable(f"is damaged: {error}") from error
 
 
 def _decode_firing(envelope: _Envelope) -> Firing:
@@ -255,6 +309,13 @@ def restore(stored: StoredRecords) -> Restored:
         alerts=_only(Alert, readable[Kind.ALERT]),
         alert_messages=_only(AlertMessage, readable[Kind.ALERT_MESSAGE]),
         silences=_only(Silence, readable[Kind.SILENCE]),
+        pools=_only(Pool, readable[Kind.POOL]),
+        teams=_only(Team, readable[Kind.TEAM]),
+        roles=_only(Role, readable[Kind.ROLE]),
+        users=_only(User, readable[Kind.USER]),
+        access_tokens=_only(AccessToken, readable[Kind.ACCESS_TOKEN]),
+        sessions=_only(Session, readable[Kind.SESSION]),
+        calendars=_only(Calendar, readable[Kind.CALENDAR]),
         faults=faults,
     )
 
@@ -315,10 +376,12 @@ def _readable(
 def _own_key(record: Record) -> str | None:
     """The key implied by the record's fields; None if there is none."""
     match record:
-        case App() | Job():
+        case App() | Job() | Calendar():
             return record.key
-        case Firing() | Task():
+        case Firing() | Task() | AccessToken() | Session():
             return record.id
+        case Team() | Role() | User():
+            return record.name
         case Drain():
             return record.agent_id
         case AppVersion():

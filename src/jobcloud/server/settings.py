@@ -27,17 +27,24 @@ from pydantic import model_validator as check
 from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from jobcloud.access.verbs import Verb
 from jobcloud.config import DEFAULT_CLUSTER, LABEL_RULE, is_label
-from jobcloud.cron import CronError, Schedule
+from jobcloud.cron import CronError, find_zone
 from jobcloud.durations import UNITS_MS, parse_ms
 from jobcloud.errors import ConfigError
 
+# A role of Mesos other than "*". Mesos may refuse more.
+_ROLE = re.compile(r"(?![*.-])[!-.0-~]{1,100}(/(?![*.-])[!-.0-~]{1,100}){0,10}")
 _MASTER = re.compile(r"(zk://[^\s/]+(/[^\s]*)?|[^\s/,@]+:\d{1,5}(,[^\s/,@]+:\d{1,5})*)")
 _SERVERS = re.compile(r"[^\s/,@]+:\d{1,5}(,[^\s/,@]+:\d{1,5})*")
 _URL = re.compile(r"https?://([A-Za-z0-9._-]+|\[[0-9a-fA-F:]+\])(:\d{1,5})?")
 _PORT = re.compile(r":(\d{1,9})(?=,|$)")
 _NAMESPACE = re.compile(r"[A-Za-z0-9_-]{1,100}(/[A-Za-z0-9_-]{1,100}){0,9}")
 _MAX_SECRET = 4_096
+_LEAST_KEY = 32
+_MOST_URLS, _LONGEST_URL = 20, 260
+# Each executor's description has a copy of the CAs.
+_MAX_AUTHORITIES = 16 << 10
 _LONGEST = timedelta(days=366)
 # The parsed file, passed by `load` to the sources of Settings.
 _file_content: ContextVar[dict[str, Any]] = ContextVar("_file_content", default={})  # noqa: B039 - never changed
@@ -158,6 +165,7 @@ Patience = Annotated[Duration, Field(ge=timedelta(seconds=1), le=timedelta(minut
 Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
 SecretFile = Annotated[Path, AfterValidator(_secret_file)]
 ReadableFile = Annotated[Path, AfterValidator(_readable_file)]
+PrivateFile = Annotated[Path, AfterValidator(_private_file)]
 
 
 def milliseconds(duration: timedelta) -> int:
@@ -179,6 +187,21 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
+def is_safe_url(url: str) -> bool:
+    """Whether a URL is https, or http on loopback, without a user or a fragment, and of at most 2,000 characters."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        _ = parts.port
+    except ValueError:
+        return False
+    if not host or "@" in parts.netloc or parts.fragment or not re.fullmatch(r"[!-~]{1,2000}", url):
+        return False
+    if any(mark in url for mark in '"<>\\'):
+        return False
+    return parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -192,6 +215,11 @@ class Mesos(_Section):
     roles: Words = Field(
         default=("*",), min_length=1, description='the roles to receive offers for, e.g. "batch,spare"'
     )
+    team_roles: Words = Field(
+        default=(),
+        max_length=1_000,
+        description='roles of teams, e.g. "billing=finance,web=web": a team gets the offers of its role and no others',
+    )
     user: str = Field(
         default="", description="the user that executors run as on the agents; empty: the user of the scheduler"
     )
@@ -199,9 +227,9 @@ class Mesos(_Section):
         default=timedelta(weeks=1), description="how long Mesos keeps tasks running without a scheduler, e.g. 1w"
     )
     tls: bool = Field(default=False, description="true to use TLS to the master")
-    tls_ca_file: ReadableFile | None = Field(default=None, description="a PEM file with the authorities to trust")
+    tls_ca_file: ReadableFile | None = Field(default=None, description="a PEM file with the CAs to trust")
     tls_cert_file: ReadableFile | None = Field(default=None, description="a PEM file with our own certificate")
-    tls_key_file: ReadableFile | None = Field(default=None, description="a PEM file with the key of our certificate")
+    tls_key_file: PrivateFile | None = Field(default=None, description="a PEM file with the key of our certificate")
     zookeeper_auth_file: SecretFile | None = Field(
         default=None, description="a file that contains user:password for ZooKeeper"
     )
@@ -227,6 +255,33 @@ class Mesos(_Section):
             )
         return self
 
+    @check(mode="after")
+    def _roles_are_of_teams_or_of_all(self) -> Mesos:
+        for pair in self.team_roles:
+            team, equals, role = pair.partition("=")
+            if not equals or not is_label(team) or not _ROLE.fullmatch(role):
+                fix = "TEAM=ROLE, such as billing=finance"
+                raise _wrong(f"{pair[:80]!r} is not a team with a Mesos role", fix, key="team_roles")
+            if role in self.roles:
+                raise _wrong(
+                    f"role {role[:80]!r} is also in mesos.roles, whose offers are for all teams without a role",
+                    "another role, or remove it from mesos.roles",
+                    key="team_roles",
+                )
+        if len(self.role_of_team) < len(self.team_roles):
+            raise _wrong("names a team twice", "one role for each team", key="team_roles")
+        return self
+
+    @property
+    def role_of_team(self) -> dict[str, str]:
+        """Team → its role, for the teams that have one."""
+        return {team: role for team, _, role in (pair.partition("=") for pair in self.team_roles)}
+
+    @property
+    def subscribed_roles(self) -> tuple[str, ...]:
+        """The roles of the framework: those for all teams, then those of teams."""
+        return (*self.roles, *sorted(set(self.role_of_team.values())))
+
     @property
     def secret(self) -> str:
         return read_secret(self.secret_file) if self.secret_file else ""
@@ -247,9 +302,9 @@ class ZooKeeper(_Section):
         default=timedelta(seconds=10), description="how long to wait for a silent leader, 1s to 1m"
     )
     tls: bool = Field(default=False, description="true to use TLS to ZooKeeper")
-    tls_ca_file: ReadableFile | None = Field(default=None, description="a PEM file with the authorities to trust")
+    tls_ca_file: ReadableFile | None = Field(default=None, description="a PEM file with the CAs to trust")
     tls_cert_file: ReadableFile | None = Field(default=None, description="a PEM file with our own certificate")
-    tls_key_file: ReadableFile | None = Field(default=None, description="a PEM file with the key of our certificate")
+    tls_key_file: PrivateFile | None = Field(default=None, description="a PEM file with the key of our certificate")
 
     @check(mode="after")
     def _usable(self) -> ZooKeeper:
@@ -303,9 +358,9 @@ class Etcd(_Section):
         default=timedelta(seconds=10), description="how long to wait for a silent leader, 1s to 1m"
     )
     tls: bool = Field(default=False, description="true to use TLS to etcd")
-    tls_ca_file: ReadableFile | None = Field(default=None, description="a PEM file with the authorities to trust")
+    tls_ca_file: ReadableFile | None = Field(default=None, description="a PEM file with the CAs to trust")
     tls_cert_file: ReadableFile | None = Field(default=None, description="a PEM file with our own certificate")
-    tls_key_file: ReadableFile | None = Field(default=None, description="a PEM file with the key of our certificate")
+    tls_key_file: PrivateFile | None = Field(default=None, description="a PEM file with the key of our certificate")
 
     @check(mode="after")
     def _usable(self) -> Etcd:
@@ -359,6 +414,13 @@ class Cluster(_Section):
     )
 
 
+def _check_pair(section: Http | ArtifactServer, name: str) -> None:
+    """Raises PydanticCustomError if a certificate has no key, or the other way round."""
+    if bool(section.tls_cert_file) != bool(section.tls_key_file):
+        fix = f"set both {name}.tls_cert_file and {name}.tls_key_file"
+        raise _wrong("has no effect alone", fix, key="tls_cert_file" if section.tls_cert_file else "tls_key_file")
+
+
 class Http(_Section):
     """The REST API."""
 
@@ -376,6 +438,36 @@ class Http(_Section):
     )
     origins: Words = Field(
         default=(), description="origins of web pages that may send changes, e.g. https://ops.example.org"
+    )
+    tls: Literal["auto", "by-proxy", "off"] = Field(
+        default="auto",
+        description='"auto": TLS if http.tls_cert_file is set; "by-proxy" if a proxy in front of the API ends TLS; '
+        '"off" to accept that tokens travel in clear text',
+    )
+    tls_cert_file: ReadableFile | None = Field(
+        default=None, description="a PEM file with the certificate of the API and its intermediate CAs"
+    )
+    tls_key_file: PrivateFile | None = Field(default=None, description="a PEM file with the key of this certificate")
+    tls_ca_file: ReadableFile | None = Field(
+        default=None,
+        description="a PEM file with the CAs of the APIs of all schedulers, for standbys and for clients on "
+        "this machine; empty: the CAs of the system",
+    )
+    hsts: Annotated[Duration, _between(timedelta(0), timedelta(days=730))] = Field(
+        default=timedelta(days=365),
+        description="how long browsers use only https for every port of this host, 0s to 730d; 0s: no such header",
+    )
+    client_certificates: Literal["off", "optional", "required"] = Field(
+        default="off", description="whether clients may, or must, send a certificate of http.client_ca_file"
+    )
+    client_ca_file: ReadableFile | None = Field(
+        default=None, description="a PEM file with the CAs of clients' certificates"
+    )
+    client_crl_file: ReadableFile | None = Field(
+        default=None, description="a PEM file with the certificates that these CAs have revoked"
+    )
+    client_certificate_name: Literal["cn", "email", "dns", "uri"] = Field(
+        default="cn", description="the part of a client's certificate that names the client: cn, email, dns or uri"
     )
     connections: Connections = Field(default=1_000, description="maximum number of connections, 10 to 100000")
     connections_per_address: Connections = Field(
@@ -412,25 +504,64 @@ class Http(_Section):
         if self.advertise and not _URL.fullmatch(self.advertise):
             problem = f"{self.advertise[:80]!r} is not the URL of a server"
             raise _wrong(problem, "http://NAME:PORT or https://NAME:PORT, without a path", key="advertise")
+        if self.tls_cert_file and self.advertise.startswith("http://"):
+            raise _wrong("is http, but the API has TLS", "https://NAME:PORT", key="advertise")
+        return self
+
+    @check(mode="after")
+    def _tls(self) -> Http:
+        _check_pair(self, "http")
+        if self.tls != "auto" and self.tls_cert_file:
+            raise _wrong(f'is "{self.tls}", but http.tls_cert_file is set', "remove one of the two", key="tls")
+        if self.client_certificates != "off" and not (self.tls_cert_file and self.client_ca_file):
+            raise _wrong(
+                "needs TLS and CAs", "set http.tls_cert_file and http.client_ca_file", key="client_certificates"
+            )
+        for name in ("client_ca_file", "client_crl_file"):
+            if getattr(self, name) and self.client_certificates == "off":
+                raise _wrong("has no effect", "set http.client_certificates to optional or required", key=name)
         return self
 
     @check(mode="after")
     def _guarded(self) -> Http:
-        if not self.token_file and not is_loopback(self.host):
+        if not self.token_file and self.client_certificates == "off" and not is_loopback(self.host):
             raise _wrong(
-                f"{self.host!r} can be reached from other machines, but no token is required",
-                "set http.token_file, or listen on 127.0.0.1",
+                f"{self.host!r} can be reached from other machines, but callers need not prove who they are",
+                "make a token, and name its file. Or listen on 127.0.0.1.\n"
+                "  (umask 077; openssl rand -hex 32 > api.token)\n"
+                "  jobcloud scheduler --token-file api.token …",
                 key="host",
             )
         return self
+
+    @property
+    def secure(self) -> bool:
+        """Whether browsers reach this server over TLS only."""
+        return self.tls_cert_file is not None or self.tls == "by-proxy"
+
+    @property
+    def clear_text(self) -> bool:
+        """Whether tokens travel in clear text to other machines, and nobody has accepted that."""
+        return self.tls == "auto" and not self.tls_cert_file and not is_loopback(self.host)
 
     @property
     def token(self) -> str:
         return read_secret(self.token_file) if self.token_file else ""
 
 
+def _authorities(path: Path) -> Path:
+    _readable_file(path)
+    content = path.read_bytes()[: _MAX_AUTHORITIES + 1]
+    if len(content) > _MAX_AUTHORITIES:
+        fix = "only the CA of artifacts.tls_cert_file: each executor's description has a copy"
+        raise _wrong(f"{path} is larger than {_MAX_AUTHORITIES} bytes", fix)
+    if b"-----BEGIN CERTIFICATE-----" not in content or not content.isascii():
+        raise _wrong(f"{path} contains no certificate", "a PEM file with the CA of artifacts.tls_cert_file")
+    return path
+
+
 class ArtifactServer(_Section):
-    """The server from which agents fetch packages and the executor by content hash."""
+    """The server from which agents fetch packages and the executor by content hash, and executors their secrets."""
 
     host: str = Field(default="127.0.0.1", min_length=1, description="the address to listen on")
     port: Port = Field(default=8898, description="a port, 0 for any free one")
@@ -441,6 +572,25 @@ class ArtifactServer(_Section):
     connections_per_address: Connections = Field(
         default=200, description="maximum number of connections from one IPv4 address or IPv6 /64 network"
     )
+    tls_cert_file: ReadableFile | None = Field(
+        default=None, description="a PEM file with a certificate for artifacts.advertise; it may be that of the API"
+    )
+    tls_key_file: PrivateFile | None = Field(default=None, description="a PEM file with the key of this certificate")
+    tls_ca_file: Annotated[Path, AfterValidator(_authorities)] | None = Field(
+        default=None,
+        description="a PEM file with the CA of this certificate, and of those at secrets.urls, which is sent to "
+        "agents; empty: agents trust the CAs of their system",
+    )
+
+    @property
+    def authorities(self) -> str:
+        """The CAs that agents trust, in PEM; "": those of their system."""
+        return self.tls_ca_file.read_text("ascii") if self.tls_ca_file else ""
+
+    @check(mode="after")
+    def _tls(self) -> ArtifactServer:
+        _check_pair(self, "artifacts")
+        return self
 
     @check(mode="after")
     def _reachable(self) -> ArtifactServer:
@@ -471,6 +621,92 @@ class Scheduling(_Section):
         default=timedelta(milliseconds=3),
         description="how long events gather before one write, 0ms to 1s; under load up to seven times as long",
     )
+
+
+_PREFIX = re.compile(r"(?!JOBCLOUD_)[A-Z][A-Z0-9_]{0,98}_")
+_VAULT_PATH = re.compile(r"[A-Za-z0-9_-]{1,100}(/[A-Za-z0-9_-]{1,100}){0,9}")
+
+
+def secure(url: str) -> bool:
+    """Whether an http(s) URL uses TLS, or stays on this machine."""
+    parts = urlsplit(url)
+    return parts.scheme == "https" or is_loopback(parts.hostname or "")
+
+
+class Secrets(_Section):
+    """The source of the secrets of jobs: at most one of a directory, the environment, and a server with Vault's API."""
+
+    directory: Path | None = Field(
+        default=None, description="a directory with a file TEAM/NAME for each secret, closed to other users"
+    )
+    environment_prefix: str = Field(
+        default="", description="the beginning of the variables that hold secrets: with APP_, APP_TEAM__NAME"
+    )
+    vault_url: str = Field(
+        default="", description="the URL of a server with Vault's HTTP API, such as https://vault.intra:8200"
+    )
+    vault_mount: str = Field(default="secret", description="where its engine KV version 2 is mounted")
+    vault_prefix: str = Field(default="jobcloud", description="the path before TEAM/NAME in that engine; may be empty")
+    vault_field: str = Field(default="value", min_length=1, max_length=100, description="the field with the value")
+    vault_namespace: str = Field(default="", description="the namespace of the engine; empty: none")
+    vault_token_file: SecretFile | None = Field(
+        default=None, description="a file with the token for it; read for each request, so it may be renewed"
+    )
+    vault_ca_file: ReadableFile | None = Field(default=None, description="a PEM file with the CAs to trust")
+    vault_timeout: Annotated[Duration, _between(timedelta(milliseconds=100), timedelta(minutes=1))] = Field(
+        default=timedelta(seconds=10), description="how long the read of one secret may take, 100ms to 1m"
+    )
+    key_file: SecretFile | None = Field(
+        default=None,
+        description="a file with a random key of at least 32 characters, the same for all schedulers of the cluster; "
+        "empty: one in the data directory",
+    )
+    urls: Words = Field(
+        default=(),
+        description="URLs of the artifact servers of all schedulers, or of their proxies, for executors that fetch "
+        "secrets; empty: that of this scheduler",
+    )
+    lifetime: Annotated[Duration, _between(timedelta(seconds=5), timedelta(hours=1))] = Field(
+        default=timedelta(minutes=1), description="how long after its launch a task may fetch its secrets, 5s to 1h"
+    )
+    check_address: bool = Field(
+        default=True,
+        description="false to hand secrets to any address: needed if agents reach schedulers through NAT or a proxy",
+    )
+
+    @check(mode="after")
+    def _usable(self) -> Secrets:
+        sources = ("directory", "environment_prefix", "vault_url")
+        named = [name for name in sources if getattr(self, name)]
+        if len(named) > 1:
+            raise _wrong(f"is set, and secrets.{named[0]} too", "choose one source of secrets", key=named[1])
+        if self.environment_prefix and not _PREFIX.fullmatch(self.environment_prefix):
+            problem = f"{self.environment_prefix[:80]!r} is not the beginning of variables"
+            raise _wrong(problem, "capitals, digits and _, with _ at its end, such as APP_", key="environment_prefix")
+        if self.vault_url and not _URL.fullmatch(self.vault_url):
+            raise _wrong("is not the URL of a server", "https://NAME:PORT, without a path", key="vault_url")
+        if not secure(self.vault_url or "https://"):
+            raise _wrong("would send secrets without TLS", "use https", key="vault_url")
+        for name in ("vault_mount", "vault_prefix"):
+            path = getattr(self, name)
+            if not _VAULT_PATH.fullmatch(path) and (path or name == "vault_mount"):
+                raise _wrong(f"{path[:80]!r} is not a path", "names of letters, digits, - and _ between /", key=name)
+        if not self.vault_namespace.isprintable() or not self.vault_namespace.isascii():
+            raise _wrong("is not the name of a namespace", "such as team/ops", key="vault_namespace")
+        if bool(self.vault_url) != bool(self.vault_token_file):
+            raise _wrong("belongs to secrets.vault_url", "set both or neither", key="vault_token_file")
+        if self.key_file and len(read_secret(self.key_file)) < _LEAST_KEY:
+            raise _wrong("contains a key that is too short", "such as of `openssl rand -hex 32`", key="key_file")
+        if len(self.urls) > _MOST_URLS:
+            raise _wrong(f"names {len(self.urls)} schedulers", f"at most {_MOST_URLS}", key="urls")
+        for url in self.urls:
+            if not _URL.fullmatch(url) or len(url) > _LONGEST_URL or not secure(url):
+                raise _wrong(f"{url[:80]!r} has no TLS or is no URL", "https://NAME:PORT of each scheduler", key="urls")
+        return self
+
+    @property
+    def used(self) -> bool:
+        return bool(self.directory or self.environment_prefix or self.vault_url)
 
 
 class Packages(_Section):
@@ -508,7 +744,7 @@ class HttpJobs(_Section):
 
 def _zone(name: str) -> str:
     try:
-        Schedule.parse("0 0 0 * * ?", zone=name)
+        find_zone(name)
     except CronError:
         raise _wrong(
             f"{name[:80]!r} is not a known time zone", "a name such as Europe/Berlin or Asia/Shanghai"
@@ -564,6 +800,9 @@ class History(_Section):
     )
     queue: int = Field(
         default=100_000, ge=1_000, le=10_000_000, description="events that wait in memory, 1000 to 10000000"
+    )
+    keep_audit: Annotated[Duration, _between(timedelta(hours=1), timedelta(days=3660))] = Field(
+        default=timedelta(days=400), description="how long entries of the audit log are kept, 1h to 3660d"
     )
 
     @check(mode="after")
@@ -664,10 +903,60 @@ class Archive(_Section):
         return read_secret(self.secret_file) if self.secret_file else ""
 
 
+_SYSLOG_URL = re.compile(r"(?:udp|tcp|tls)://(?:[A-Za-z0-9._-]+|\[[0-9a-fA-F:]+\])(?::\d{1,5})?")
+
+
+class AuditLog(_Section):
+    """The audit log: who did what."""
+
+    path: str = Field(
+        default="",
+        description='the folder of the log, an absolute path; empty: `audit` in the data directory; "off": no log',
+    )
+    required: bool = Field(
+        default=True,
+        description="false to carry out changes that cannot be recorded, and to delete the oldest entries at the limit",
+    )
+    reads: Annotated[tuple[Verb, ...], BeforeValidator(_words)] = Field(
+        default=(Verb.READ_LOGS, Verb.READ_AUDIT, Verb.MANAGE_ACCESS, Verb.MANAGE_TEAM),
+        description='the verbs whose reads are recorded, e.g. "read-logs,read-audit"',
+    )
+    file_bytes: ByteSize = Field(
+        default=ByteSize(64 << 20), ge=64 << 10, le=1 << 40, description="size of one file, 64KiB or more"
+    )
+    keep: Annotated[Duration, _between(timedelta(hours=1), timedelta(days=3660))] = Field(
+        default=timedelta(days=400), description="how long entries are kept, 1h to 3660d"
+    )
+    keep_bytes: ByteSize = Field(
+        default=ByteSize(10 << 30), ge=1 << 20, le=1 << 50, description="size of all files, e.g. 10GiB"
+    )
+    heads_file: str = Field(
+        default="",
+        description="a file in another place that gets the head of the chain after each write; empty: none",
+    )
+    syslog: str = Field(
+        default="",
+        description="a syslog server that gets the head: udp, tcp or tls, e.g. tls://HOST:6514; empty: none",
+    )
+    syslog_ca_file: ReadableFile | None = Field(default=None, description="a PEM file with the CAs to trust for tls://")
+
+    @check(mode="after")
+    def _usable(self) -> AuditLog:
+        for key, path in (("path", self.path), ("heads_file", self.heads_file)):
+            if path and path != "off" and (not path.startswith("/") or "\0" in path):
+                raise _wrong("is not an absolute path", "such as /var/log/jobcloud/audit", key=key)
+        if self.syslog and not _SYSLOG_URL.fullmatch(self.syslog):
+            raise _wrong("is not the URL of a syslog server", "such as tls://logs.example.org:6514", key="syslog")
+        _check_ports(self.syslog.rpartition("/")[2], "syslog")
+        if self.syslog_ca_file and not self.syslog.startswith("tls:"):
+            raise _wrong("has no effect alone", "set audit.syslog to tls://HOST:PORT", key="syslog_ca_file")
+        return self
+
+
 class Alerts(_Section):
     """Alerts to people."""
 
-    channels_file: Annotated[Path, AfterValidator(_private_file)] | None = Field(
+    channels_file: PrivateFile | None = Field(
         default=None, description="a TOML file with the channels for alerts; without it, there are no alerts"
     )
     wait: Annotated[Duration, _between(timedelta(0), timedelta(hours=1))] = Field(
@@ -675,6 +964,14 @@ class Alerts(_Section):
     )
     interval: Annotated[Duration, _between(timedelta(seconds=3), timedelta(days=1))] = Field(
         default=timedelta(minutes=1), description="the minimum time between two messages to one channel, 3s to 1d"
+    )
+
+
+class Tokens(_Section):
+    """The tokens that users and service accounts make."""
+
+    max_lifetime: Annotated[Duration, _between(timedelta(hours=1), timedelta(days=3660))] = Field(
+        default=timedelta(days=366), description="the longest lifetime of a token, 1h to 3660d"
     )
 
 
@@ -704,6 +1001,110 @@ class Metrics(_Section):
     @property
     def token(self) -> str:
         return read_secret(self.token_file) if self.token_file else ""
+
+
+class Identity(_Section):
+    """How people and machines prove who they are: sessions of browsers, and an identity provider (OpenID Connect)."""
+
+    session_idle: Annotated[Duration, _between(timedelta(minutes=5), timedelta(days=30))] = Field(
+        default=timedelta(hours=12), description="how long a browser stays signed in while nobody uses it, 5m to 30d"
+    )
+    session_absolute: Annotated[Duration, _between(timedelta(minutes=5), timedelta(days=366))] = Field(
+        default=timedelta(days=7), description="how long a browser stays signed in at most, 5m to 366d"
+    )
+    password_sign_in: bool = Field(default=True, description="false to let nobody sign in by a password")
+    oidc_issuer: str = Field(
+        default="", description="URL of the identity provider, exactly as its metadata names it; empty: no provider"
+    )
+    oidc_client_id: str = Field(default="", description="the id of this server as a client of the provider")
+    oidc_client_secret_file: SecretFile | None = Field(
+        default=None, description="a file that contains the client's secret; without it, the client is public"
+    )
+    oidc_scopes: Words = Field(
+        default=("openid", "profile"),
+        min_length=1,
+        description='the scopes that the sign-in of a browser asks for, e.g. "openid,profile,groups"',
+    )
+    oidc_name_claim: str = Field(
+        default="sub",
+        min_length=1,
+        max_length=100,
+        description="the claim that names a person: NAME of user:oidc:NAME; the provider must never let people choose "
+        "it or give it to somebody else",
+    )
+    oidc_groups_claim: str = Field(
+        default="groups", max_length=100, description="the claim that lists the groups of a person; empty: no groups"
+    )
+    oidc_audience: str = Field(
+        default="",
+        description="the audience of access tokens that the API accepts, e.g. urn:jobcloud; empty: it accepts none",
+    )
+    oidc_cli_client_id: str = Field(
+        default="",
+        description="the id of the command line, a public client of the provider; empty: no jobcloud login",
+    )
+    oidc_cli_scopes: Words = Field(
+        default=("openid", "profile", "offline_access"),
+        min_length=1,
+        description="the scopes that jobcloud login asks for; offline_access is that of refresh tokens",
+    )
+    oidc_ca_file: ReadableFile | None = Field(
+        default=None, description="a PEM file with the CAs to trust for the provider"
+    )
+    oidc_session: Annotated[Duration, _between(timedelta(minutes=5), timedelta(days=30))] = Field(
+        default=timedelta(hours=12), description="how long a browser stays signed in by the provider, 5m to 30d"
+    )
+    url: str = Field(
+        default="",
+        description="the URL at which browsers find this server, e.g. https://jobs.example.org; empty: that of each "
+        "request",
+    )
+
+    @property
+    def provider(self) -> str:
+        """The name of the identity provider for people who sign in by a browser; "" if there is none."""
+        return urlsplit(self.oidc_issuer).hostname or "" if self.oidc_client_id else ""
+
+    @check(mode="after")
+    def _usable(self) -> Identity:
+        if self.url and not _URL.fullmatch(self.url):
+            problem = f"{self.url[:80]!r} is not the URL of a server"
+            raise _wrong(problem, "https://NAME or https://NAME:PORT, without a path", key="url")
+        if not self.oidc_issuer:
+            for key in ("oidc_client_id", "oidc_client_secret_file", "oidc_audience", "oidc_cli_client_id"):
+                if getattr(self, key):
+                    raise _wrong("has no effect alone", "set identity.oidc_issuer too", key=key)
+            return self
+        if not is_safe_url(self.oidc_issuer) or urlsplit(self.oidc_issuer).query:
+            problem = f"{self.oidc_issuer[:80]!r} is not an https URL"
+            raise _wrong(problem, "https://HOST/PATH; http only on loopback", key="oidc_issuer")
+        if "openid" not in self.oidc_scopes:
+            raise _wrong("lacks openid", 'such as "openid,profile"', key="oidc_scopes")
+        if not self.oidc_client_id and not self.oidc_audience:
+            raise _wrong(
+                "is required, or identity.oidc_audience",
+                "the id for browsers, the audience for the command line and machines",
+                key="oidc_client_id",
+            )
+        if self.oidc_client_secret_file and not self.oidc_client_id:
+            raise _wrong("has no effect alone", "set identity.oidc_client_id too", key="oidc_client_secret_file")
+        if self.oidc_cli_client_id and not self.oidc_audience:
+            raise _wrong(
+                "is required with identity.oidc_cli_client_id",
+                "the audience of the access tokens of the command line",
+                key="oidc_audience",
+            )
+        if self.oidc_audience and self.oidc_audience in (self.oidc_client_id, self.oidc_cli_client_id):
+            raise _wrong(
+                "is the id of a client: an ID token would count as an access token",
+                "give the API an audience of its own, e.g. urn:jobcloud",
+                key="oidc_audience",
+            )
+        return self
+
+    @property
+    def oidc_client_secret(self) -> str:
+        return read_secret(self.oidc_client_secret_file) if self.oidc_client_secret_file else ""
 
 
 class Tracing(_Section):
@@ -762,15 +1163,19 @@ class Settings(BaseSettings):
     etcd: Etcd = Etcd()
     cluster: Cluster = Cluster()
     http: Http = Http()
+    identity: Identity = Identity()
     artifacts: ArtifactServer = ArtifactServer()
     scheduling: Scheduling = Scheduling()
+    secrets: Secrets = Secrets()
     packages: Packages = Packages()
     http_jobs: HttpJobs = HttpJobs()
     elastic_job: ElasticJob = ElasticJob()
     metrics: Metrics = Metrics()
     history: History = History()
     archive: Archive = Archive()
+    audit: AuditLog = AuditLog()
     alerts: Alerts = Alerts()
+    tokens: Tokens = Tokens()
     tracing: Tracing = Tracing()
     log: Log = Log()
 
@@ -785,6 +1190,18 @@ class Settings(BaseSettings):
                 )
         if self.zookeeper.hosts and self.etcd.hosts:
             raise _wrong("is set, and zookeeper.hosts too", "choose one of the two for the state", key="etcd.hosts")
+        if self.secrets.used and self.shared and not self.secrets.key_file:
+            raise _wrong(
+                "is required: any scheduler may lead when an executor fetches the secrets of a task",
+                "a file with the output of `openssl rand -hex 32`, the same for all schedulers",
+                key="secrets.key_file",
+            )
+        if self.identity.url and self.identity.url.startswith("https:") != self.http.secure:
+            fix = 'set http.tls_cert_file, or http.tls to "by-proxy" if a proxy ends TLS'
+            fix = "an https URL" if self.http.secure else f"{fix}: otherwise the cookies of sessions are not Secure"
+            raise _wrong("does not fit the TLS of the API", fix, key="identity.url")
+        if self.artifacts.tls_ca_file and not self.artifacts.tls_cert_file and not self.secrets.urls:
+            raise _wrong("has no effect alone", "set artifacts.tls_cert_file", key="artifacts.tls_ca_file")
         if self.shared and self.history.url.startswith("sqlite:"):
             raise _wrong(
                 "is SQLite, which several schedulers cannot share",

@@ -5,26 +5,32 @@ Only this module knows all these parts. `state_commands` builds the commands tha
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import gc
 import hashlib
 import os
+import re
 import secrets
 import shutil
 import signal
 import socket
+import ssl
 import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import structlog
 from starlette.types import ASGIApp
 
 from jobcloud import __version__, zones
+from jobcloud.access.directory import EMPTY, Directory
 from jobcloud.adapters.etcd.client import EtcdClient, EtcdSettings
 from jobcloud.adapters.etcd.election import EtcdElection
 from jobcloud.adapters.etcd.store import EtcdStore
@@ -39,6 +45,11 @@ from jobcloud.adapters.zookeeper.store import ZooKeeperStore
 from jobcloud.archive.index import Limits as ArchiveLimits
 from jobcloud.archive.s3 import S3Options
 from jobcloud.archive.service import Archive, ArchiveOptions
+from jobcloud.audit.folder import DiskFolder
+from jobcloud.audit.heads import Exporter, HeadFile, Syslog
+from jobcloud.audit.log import Limits as AuditLimits
+from jobcloud.audit.service import Audit
+from jobcloud.audit.service import Options as AuditOptions
 from jobcloud.client import context
 from jobcloud.config import SEPARATOR, is_ad_hoc
 from jobcloud.errors import ConfigError, NotFound, Refused, StoreError, StoreFull, Unavailable
@@ -46,10 +57,14 @@ from jobcloud.executor import bundle
 from jobcloud.history.elastic_job_search import ElasticJobSearch
 from jobcloud.history.elastic_job_statistics import ElasticJobStatistics
 from jobcloud.history.retention import Limits as HistoryLimits
+from jobcloud.history.rows import Describe
+from jobcloud.history.samples import Sample
 from jobcloud.history.service import History, HistoryOptions
 from jobcloud.match import CompiledMatcher, PlainMatcher
+from jobcloud.messages import UseSecrets
+from jobcloud.model import Task, Told
 from jobcloud.ports import LastingStore, Leadership, Sink, Store, TlsFiles
-from jobcloud.scheduler import Policy, Scheduler
+from jobcloud.scheduler import Policy, Scheduler, revisions
 from jobcloud.scheduler.launch import Artifacts
 from jobcloud.scheduler.state import MakeMatcher
 from jobcloud.server import epochs, logs
@@ -62,15 +77,23 @@ from jobcloud.server.api import (
     LogChunk,
     LogRequest,
     Notices,
+    SignIn,
     create_api,
     create_artifacts,
 )
 from jobcloud.server.api import metrics as metrics_api
+from jobcloud.server.api.convert import config_json
+from jobcloud.server.api.headers import Https
 from jobcloud.server.api.replica import Replica, ReplicatedLoop
+from jobcloud.server.api.secrets import PATH as SECRETS_PATH
+from jobcloud.server.api.secrets import SecretsApi
 from jobcloud.server.api.standby import Standby
 from jobcloud.server.batch import Restore
 from jobcloud.server.clock import Clock
 from jobcloud.server.epochs import LastingEpochs
+from jobcloud.server.identity.oidc.metadata import ProviderError
+from jobcloud.server.identity.oidc.provider import OidcOptions, Provider
+from jobcloud.server.identity.sessions import SessionOptions
 from jobcloud.server.listener import Limits, Listener, listen, raise_descriptor_limit
 from jobcloud.server.loop import Loop, Pace
 from jobcloud.server.metrics import CountedApi, MeasuredDriver, MeasuredScheduler, MeasuredStore, Metrics, Tally
@@ -79,14 +102,35 @@ from jobcloud.server.origin import Origin, Refill
 from jobcloud.server.outputs import AgentOutputs
 from jobcloud.server.packages import PackageStore
 from jobcloud.server.records import Restored
-from jobcloud.server.settings import ArtifactServer, Etcd, Http, Mesos, Settings, ZooKeeper, milliseconds
+from jobcloud.server.samples import sample_of
+from jobcloud.server.secrets.recording import recorder
+from jobcloud.server.secrets.service import SecretOptions, Secrets
+from jobcloud.server.secrets.sources import DirectorySource, EnvironmentSource, Source
+from jobcloud.server.secrets.tokens import KEY_BYTES
+from jobcloud.server.secrets.vault import VaultOptions, VaultSource
+from jobcloud.server.settings import (
+    ArtifactServer,
+    Etcd,
+    Http,
+    Mesos,
+    Settings,
+    ZooKeeper,
+    milliseconds,
+    read_secret,
+    secure,
+)
+from jobcloud.server.settings import Secrets as SecretSettings
+from jobcloud.server.tls import ServerFiles, ServerTls, peer_context
 from jobcloud.server.urls import UrlPolicy
 from jobcloud.tracing.service import SpanCounts, Tracing, TracingOptions
 
 log = structlog.get_logger(__name__)
 
 STATE_FILE = "jobcloud.db"
+SECRETS_KEY_FILE = "secrets.key"
 _STOP_S = 8.0
+# How long the thread of the history waits for a sample. Meanwhile events wait.
+_SAMPLE_S = 2.0
 # The executor's zip, an empty state with its log and the file of the epoch take 4.2 MB. The first jobs need more.
 NEEDED_BYTES = 8 << 20
 # How long a thread that computes may keep the interpreter's lock while another one waits. With Python's 5 ms, calls of
@@ -95,6 +139,11 @@ _SWITCH_S = 0.0005
 # The garbage collector stops all threads. With Python's first threshold of 700, records of short tasks count as old.
 # Next to 100,000 tasks, this causes a collection of all objects every few seconds, which takes 0.2 s.
 _GC_THRESHOLDS = (10_000, 50, 20)
+CLEAR_TEXT = Told(
+    "tokens travel in clear text, because the API has no TLS: set http.tls_cert_file and http.tls_key_file, or "
+    'http.tls to "by-proxy" if a proxy ends TLS',
+    "clear_text",
+)
 
 
 def run_scheduler(wanted: Settings) -> int:
@@ -134,11 +183,19 @@ class _Process:
         self._clock = Clock()
         self._tally = Tally(wanted.metrics.jobs)
         self._scheduler: Scheduler | None = None
-        self._history = _history(wanted, data, self._clock.now_ms, self._registered)
+        http = wanted.http
+        files = (http_files(wanted), artifacts_files(wanted))
+        self._http_tls, self._artifacts_tls = (ServerTls(one, self._clock.now_ms) if one else None for one in files)
+        self._peers = peer_context(http.tls_ca_file, "http.tls_ca_file")
+        self._listeners_with_tls = tuple(filter(None, (self._http_tls, self._artifacts_tls)))
+        self._history = _history(wanted, data, self._clock.now_ms, self._registered, self._sample)
         self._loop_of_core: Loop[Scheduler] | None = None
         self._archive = self._made_archive()
         self._alerts = _alerts(wanted, self._clock)
         self._tracing = _tracing(wanted)
+        self._secrets: Secrets | None = None
+        self._oidc = _oidc(wanted)
+        self._audit: Audit | None = None
 
     def run(self, stop: threading.Event) -> int:
         sys.setswitchinterval(_SWITCH_S)
@@ -155,7 +212,7 @@ class _Process:
 
             def announce(bound: socket.socket) -> None:
                 """Name the address and the token to clients of the same user, before any of them can connect."""
-                stack.enter_context(self._context(_url(http.local, bound)))
+                stack.enter_context(self._context(self._url_here(bound)))
 
             api_socket = stack.enter_context(listen(http.host, http.port, "http.port", announce))
             artifacts = self._settings.artifacts
@@ -166,8 +223,10 @@ class _Process:
                 self._data / "packages", max_bytes=sizes.max_bytes, earlier_bytes=sizes.versions_bytes
             )
             origin = Origin(packages, self._package_urls, timeout_s=sizes.fetch_timeout.total_seconds())
-            base_url = _url(artifacts.advertise or artifacts.host, artifact_socket)
-            policy = _policy(self._settings, Artifacts(base_url, zip_sha256, zip_path.name, bundle.command(zip_sha256)))
+            base_url = _url(artifacts.advertise or artifacts.host, artifact_socket, tls=self._artifacts_tls is not None)
+            fetch = bundle.fetch(artifacts.authorities) if self._artifacts_tls and artifacts.tls_ca_file else ""
+            command = bundle.command(zip_sha256)
+            policy = _policy(self._settings, Artifacts(base_url, zip_sha256, zip_path.name, command, fetch))
             policy = replace(
                 policy,
                 traced=any(part is not None for part in (self._history, self._archive, self._tracing)),
@@ -175,11 +234,18 @@ class _Process:
             )
             if self._alerts is not None:
                 policy = replace(policy, alert_channels=tuple(each.filter for each in self._alerts.channels))
-            api_url = self._settings.http.advertise or _url(self._settings.http.advertised, api_socket)
+            api_url = http.advertise or _url(http.advertised, api_socket, tls=self._http_tls is not None)
+            if (options := oidc_options(self._settings)) is not None:
+                # The log tells early if people cannot sign in. The start does not wait for the provider.
+                threading.Thread(target=_try_provider, args=(options,), daemon=True).start()
             if self._history is not None:
                 self._history.start()
                 # The history ends after the loop, because it takes the last traces of the loop.
                 stack.callback(self._history.stop)
+            self._audit = _audit(self._settings, self._data, api_url, self._clock.now_ms, self._history)
+            if self._audit is not None:
+                stack.callback(self._audit.stop)
+            self._secrets = self._made_secrets(base_url)
             if self._archive is not None:
                 stack.callback(self._archive.stop)
             if self._tracing is not None:
@@ -194,7 +260,9 @@ class _Process:
             refill = Refill(origin, lambda: loop.ask(lambda scheduler: list(scheduler.apps.values())))
             # The threads of the artifact server read files and compute little, so there may be many.
             limits = replace(_limits(self._settings, artifacts, descriptors), threads=40)
-            listener = Listener(create_artifacts(packages, (zip_sha256, zip_path), refill), artifact_socket, limits)
+            secrets_api = SecretsApi(self._secrets) if self._secrets is not None else None
+            artifact_app = create_artifacts(packages, (zip_sha256, zip_path), refill, secrets_api)
+            listener = Listener(artifact_app, artifact_socket, limits, self._artifacts_tls)
             stack.callback(listener.stop)
 
             def teardown() -> None:
@@ -206,8 +274,11 @@ class _Process:
             open_store = functools.partial(shared_store, self._settings)
             replica = Replica(open_store, self._restore_copy(policy), now_ms=self._clock.now_ms)
             stack.callback(replica.close)
-            standby = _standby(loop, leadership, replica)
-            api = Listener(self._api(loop, packages, origin, teardown, standby), api_socket, limits)
+            peers = self._http_tls.peer_context if self._http_tls is not None else lambda: self._peers
+            standby = _standby(loop, leadership, replica, peers)
+            https = Https(http.tls == "by-proxy", http.hsts // timedelta(seconds=1))
+            app = self._api(loop, packages, origin, teardown, standby)
+            api = Listener(app, api_socket, limits, self._http_tls, https)
             stack.callback(api.stop)
             stack.callback(self._notices.close)
             if leadership is not None:
@@ -226,7 +297,7 @@ class _Process:
             self._compare_clocks()
             loop.start()
             replica.close()
-            log.info("listening", url=_url(http.local, api_socket))
+            log.info("listening", url=self._url_here(api_socket))
             self._tally.leader_changes += 1
             return self._wait(loop, leadership, stop)
 
@@ -274,13 +345,16 @@ class _Process:
         return LastingEpochs(store, self._data / epochs.FILE_NAME, state=state, now_ms=self._clock.now_ms)
 
     def _loop(self, policy: Policy, store: Store, leadership: Leadership | None) -> Loop[Scheduler]:
-        mesos = replace(_mesos(self._settings), heard=self._heard_master)
+        access = self._secrets.access if self._secrets is not None else None
+        mesos = replace(_mesos(self._settings), heard=self._heard_master, access=access)
 
         def restore(stored: Restored, epoch: int, at: int) -> Scheduler:
             self._scheduler = MeasuredScheduler(self._tally, policy, stored, epoch, at, self._matcher)
             if self._history is not None:
                 apps = {job.key: job.app_key for job in self._scheduler.jobs.values()}
                 self._history.fill(self._scheduler.firings.values(), apps)
+                registered = [job for job in self._scheduler.jobs.values() if not job.ad_hoc]
+                self._history.compare([*self._scheduler.apps.values(), *registered], at)
             if self._archive is not None:
                 self._archive.fill(self._scheduler.firings.values(), self._scheduler.attempts)
             return self._scheduler
@@ -311,6 +385,40 @@ class _Process:
         options = archive_options(self._settings)
         return None if options is None else Archive(options, lambda: AgentOutputs(self._where), self._clock.now_ms)
 
+    def _made_secrets(self, base_url: str) -> Secrets | None:
+        """The secrets of jobs, if the settings name a source. Raises ConfigError if they would travel without TLS."""
+        wanted = self._settings.secrets
+        source = secret_source(wanted)
+        if source is None:
+            return None
+        urls = wanted.urls or (base_url,)
+        if not all(map(secure, urls)):
+            problem = f"has a source of secrets, but executors would fetch them from {base_url} without TLS"
+            fix = "serve artifacts over TLS, set secrets.urls to https URLs of a proxy, or listen on 127.0.0.1"
+            raise ConfigError(problem, field="secrets", fix=fix)
+        options = SecretOptions(
+            _secrets_key(wanted, self._settings.data),
+            self._settings.cluster.name,
+            tuple(f"{url}{SECRETS_PATH}" for url in urls),
+            self._settings.artifacts.authorities,
+            milliseconds(wanted.lifetime),
+            wanted.check_address,
+        )
+        parts = (source, options, self._task, self._use_secrets, self._clock.now_ms)
+        return Secrets(*parts, recorder(self._audit)) if self._audit is not None else Secrets(*parts)
+
+    def _task(self, task_id: str) -> Task | None:
+        """A task of the leader's state. Raises JobcloudError or TimeoutError."""
+        if self._loop_of_core is None:
+            raise Unavailable("the scheduler has not started yet")
+        return self._loop_of_core.ask(lambda core: core.tasks.get(task_id))
+
+    def _use_secrets(self, task_id: str, agent_id: str) -> None:
+        """Raises JobcloudError or TimeoutError."""
+        if self._loop_of_core is None:
+            raise Unavailable("the scheduler has not started yet")
+        self._loop_of_core.command(lambda at: UseSecrets(at, task_id, agent_id))
+
     def _where(self) -> tuple[str, dict[str, str]]:
         """The id of the framework, and the address of each agent. Raises JobcloudError or TimeoutError."""
         if self._loop_of_core is None:
@@ -335,12 +443,14 @@ class _Process:
         teardown: Callable[[], None],
         standby: Standby | None = None,
     ) -> ASGIApp:
+        identity = self._settings.identity
         http, calls, elastic_job = self._settings.http, self._settings.http_jobs, self._settings.elastic_job
         options = ApiOptions(
             host=http.host,
+            machine=socket.gethostname(),
             access=Access(
                 self._token,
-                http.names,
+                (*http.names, *filter(None, [urlsplit(identity.url).hostname])),
                 http.origins,
                 max_upload_bytes=packages.max_bytes,
                 elastic_job_without_token=elastic_job.without_token,
@@ -349,12 +459,20 @@ class _Process:
             urls=self._package_urls,
             job_urls=UrlPolicy(calls.hosts, calls.schemes),
             elastic_job=ElasticJobOptions(elastic_job.enabled, elastic_job.zone),
+            sessions=SessionOptions(
+                milliseconds(identity.session_idle),
+                milliseconds(identity.session_absolute),
+                secure=http.secure,
+            ),
+            sign_in=SignIn(identity.password_sign_in, identity.provider),
+            client_name=http.client_certificate_name if http.client_certificates != "off" else None,
         )
         read_log = functools.partial(_read_log, self._outputs)
         spans = self._tracing.counts if self._tracing is not None else SpanCounts
         sources = Sources(
-            loop, self._clock, packages.usage, self._warnings, lambda: self._notices.missed, self._archive, spans
-        )
+            loop, self._clock, packages.usage, self._warnings, lambda: self._notices.missed, self._archive, spans,
+            self._listeners_with_tls,
+        )  # fmt: skip
         metrics = Metrics(self._tally, sources)
         reader = self._history.reader if self._history is not None else None
         api = create_api(
@@ -369,23 +487,38 @@ class _Process:
             warnings=self._warnings,
             more_routes=[metrics_api.router(metrics.scrape)],
             history=reader,
+            notes=self._history.notes if self._history is not None else None,
             traces=ElasticJobSearch(reader) if reader is not None else None,
             statistics=ElasticJobStatistics(reader, self._clock.now_ms) if reader is not None else None,
             standby=standby,
             archive=self._archive,
             alert_channels=self._alerts,
+            directory=self._directory,
+            missing_secrets=self._secrets.missing if self._secrets is not None else None,
+            webhook_keys=self._secrets.webhook_keys if self._secrets is not None else None,
+            oidc=self._oidc,
+            audit=self._audit,
+            core=lambda: self._scheduler,
         )
         return CountedApi(api, self._tally)
 
-    def _warnings(self) -> tuple[str, ...]:
+    def _directory(self) -> Directory:
+        """The users and their rights. Read on any thread."""
+        return self._scheduler.directory if self._scheduler is not None else EMPTY
+
+    def _warnings(self) -> tuple[Told, ...]:
         """The present problems that do not stop the scheduler. Read on any thread."""
         scheduler = self._scheduler
         return (
             *self._clock.warnings(),
+            *((CLEAR_TEXT,) if self._settings.http.clear_text else ()),
+            *(warning for tls in self._listeners_with_tls for warning in tls.warnings()),
             *(scheduler.warnings if scheduler is not None else ()),
             *(self._history.warnings() if self._history is not None else ()),
             *(self._archive.warnings() if self._archive is not None else ()),
             *(self._tracing.warnings() if self._tracing is not None else ()),
+            *(self._oidc.warnings() if self._oidc is not None else ()),
+            *(self._audit.warnings() if self._audit is not None else ()),
         )
 
     def _registered(self) -> int | None:
@@ -395,11 +528,25 @@ class _Process:
             return None
         return sum(SEPARATOR not in key and not is_ad_hoc(key) for key in list(scheduler.jobs))
 
+    def _sample(self) -> Sample | None:
+        """The present numbers for the history, while this scheduler leads. Called on the thread of the history."""
+        loop = self._loop_of_core
+        return sample_of(functools.partial(loop.ask, timeout=_SAMPLE_S)) if loop is not None else None
+
+    def _url_here(self, bound: socket.socket) -> str:
+        """The URL for clients on this machine. With TLS, it has a name that should be in the certificate."""
+        http = self._settings.http
+        if self._http_tls is None:
+            return _url(http.local, bound, tls=False)
+        return http.advertise or _url(http.advertised, bound, tls=True)
+
     @contextlib.contextmanager
     def _context(self, url: str) -> Iterator[None]:
         """Write the address and the token to a file for clients of the same user. Remove the file at the end."""
         try:
-            path = context.write(context.Context(url, self._token, os.getpid()))
+            authorities = self._settings.http.tls_ca_file if self._http_tls is not None else None
+            ca_file = str(authorities.absolute()) if authorities is not None else ""
+            path = context.write(context.Context(url, self._token, os.getpid(), ca_file))
         except OSError as error:
             problem = f"the file for clients cannot be written: {error.strerror or error}"
             fix = "set XDG_RUNTIME_DIR to a directory of this user with free space"
@@ -419,9 +566,32 @@ class _Process:
         return 0
 
 
-def _standby(loop: Loop[Scheduler], leadership: Leadership | None, replica: Replica) -> Standby | None:
+def http_files(wanted: Settings) -> ServerFiles | None:
+    """The certificates of the API. None without TLS."""
+    http = wanted.http
+    if http.tls_cert_file is None or http.tls_key_file is None:
+        return None
+    return ServerFiles(
+        "http", http.tls_cert_file, http.tls_key_file, http.client_ca_file, http.client_crl_file,
+        http.client_certificates, http.tls_ca_file,
+    )  # fmt: skip
+
+
+def artifacts_files(wanted: Settings) -> ServerFiles | None:
+    """The certificates of the artifact server. None without TLS."""
+    own = wanted.artifacts
+    if own.tls_cert_file is None or own.tls_key_file is None:
+        return None
+    return ServerFiles("artifacts", own.tls_cert_file, own.tls_key_file)
+
+
+def _standby(
+    loop: Loop[Scheduler], leadership: Leadership | None, replica: Replica, peers: Callable[[], ssl.SSLContext]
+) -> Standby | None:
     """Answers requests until this scheduler leads; None if it is the only scheduler."""
-    return Standby(lambda: loop.standing_by, lambda: leadership.leader, replica) if leadership is not None else None
+    if leadership is None:
+        return None
+    return Standby(lambda: loop.standing_by, lambda: leadership.leader, replica, peers)
 
 
 def _end_soon() -> None:
@@ -431,9 +601,9 @@ def _end_soon() -> None:
     timer.start()
 
 
-def _url(host: str, listening: socket.socket) -> str:
+def _url(host: str, listening: socket.socket, *, tls: bool) -> str:
     name = f"[{host.strip('[]')}]" if ":" in host else host
-    return f"http://{name}:{listening.getsockname()[1]}"
+    return f"http{'s' if tls else ''}://{name}:{listening.getsockname()[1]}"
 
 
 def _limits(wanted: Settings, listener: Http | ArtifactServer, descriptors: int) -> Limits:
@@ -496,6 +666,9 @@ def _policy(wanted: Settings, artifacts: Artifacts) -> Policy:
         alert_interval_ms=milliseconds(wanted.alerts.interval),
         history=numbers.history,
         app_versions=wanted.packages.versions,
+        max_token_ms=milliseconds(wanted.tokens.max_lifetime),
+        roles=wanted.mesos.roles,
+        team_roles=wanted.mesos.role_of_team,
     )
 
 
@@ -508,7 +681,11 @@ def _alerts(wanted: Settings, clock: Clock) -> AlertService | None:
 
 
 def _history(
-    wanted: Settings, data: Path, now_ms: Callable[[], int], registered: Callable[[], int | None]
+    wanted: Settings,
+    data: Path,
+    now_ms: Callable[[], int],
+    registered: Callable[[], int | None],
+    sample: Callable[[], Sample | None],
 ) -> History | None:
     """The history that the settings ask for. None if there is none."""
     history = wanted.history
@@ -518,10 +695,15 @@ def _history(
         log.warning("no history is kept: several schedulers cannot share SQLite; set history.url, or set it to off")
         return None
     limits = HistoryLimits(
-        milliseconds(history.keep), history.keep_attempts, history.keep_attempts_per_job, history.keep_bytes
+        milliseconds(history.keep),
+        history.keep_attempts,
+        history.keep_attempts_per_job,
+        history.keep_bytes,
+        milliseconds(history.keep_audit),
     )
     options = HistoryOptions(history.url, history.password, limits, history.spool_bytes, history.queue)
-    return History(options, data, now_ms, registered)
+    describe = Describe(revisions.of_record, config_json)
+    return History(options, data, now_ms, registered, describe, sample)
 
 
 def archive_options(wanted: Settings) -> ArchiveOptions | None:
@@ -544,6 +726,73 @@ def archive_options(wanted: Settings) -> ArchiveOptions | None:
     )
 
 
+def secret_source(wanted: SecretSettings) -> Source | None:
+    """The source of secrets that the settings name. None if there is none."""
+    if wanted.directory is not None:
+        return DirectorySource(wanted.directory)
+    if wanted.environment_prefix:
+        return EnvironmentSource(wanted.environment_prefix)
+    if wanted.vault_token_file is None:
+        return None
+    options = VaultOptions(
+        wanted.vault_url,
+        wanted.vault_token_file,
+        wanted.vault_mount,
+        wanted.vault_prefix,
+        wanted.vault_field,
+        wanted.vault_namespace,
+        str(wanted.vault_ca_file or ""),
+        wanted.vault_timeout.total_seconds(),
+    )
+    return VaultSource(options)
+
+
+def _secrets_key(wanted: SecretSettings, data: Path | None) -> bytes:
+    """The key that seals the tokens of tasks. Without a setting, it is made once and kept in the data directory."""
+    if wanted.key_file is not None:
+        return read_secret(wanted.key_file).encode()
+    if data is None:
+        return secrets.token_bytes(KEY_BYTES)
+    path = data / SECRETS_KEY_FILE
+    try:
+        if not path.exists():
+            new = path.with_suffix(".new")
+            new.unlink(missing_ok=True)
+            new.touch(0o600)
+            new.write_bytes(secrets.token_bytes(KEY_BYTES))
+            new.replace(path)
+        key = path.read_bytes()
+    except OSError as error:
+        raise StoreError(f"{path} cannot be used: {error.strerror or error}") from error
+    if len(key) != KEY_BYTES:
+        raise StoreError(f"{path} is damaged: remove it. Tasks that have just been launched then get no secrets")
+    return key
+
+
+def _audit(
+    wanted: Settings, data: Path, api_url: str, now_ms: Callable[[], int], history: History | None
+) -> Audit | None:
+    """The audit log that the settings ask for. Raises ConfigError, StoreError. None if there is none."""
+    own = wanted.audit
+    if own.path == "off" or (not own.path and wanted.data is None):
+        return None
+    folder = Path(own.path) if own.path else data / "audit"
+    if wanted.shared and not own.path:
+        # Schedulers may share their data directory, but each has a log of its own.
+        folder /= re.sub(r"[^A-Za-z0-9.]+", "-", urlsplit(api_url).netloc).strip("-.")
+    limits = AuditLimits(own.file_bytes, milliseconds(own.keep), own.keep_bytes, delete=not own.required)
+    exporters = [Exporter(HeadFile(Path(own.heads_file)), now_ms)] if own.heads_file else []
+    if own.syslog:
+        exporters.append(Exporter(Syslog(own.syslog, own.syslog_ca_file), now_ms))
+    return Audit(
+        DiskFolder(folder),
+        AuditOptions(limits, own.required, frozenset(own.reads)),
+        now_ms=now_ms,
+        exporters=exporters,
+        sinks=() if history is None else [history.record],
+    )
+
+
 def _tracing(wanted: Settings) -> Tracing | None:
     """The sender of traces that the settings ask for. None if there is none. Raises ConfigError without the extra."""
     own = wanted.tracing
@@ -551,6 +800,43 @@ def _tracing(wanted: Settings) -> Tracing | None:
         return None
     options = TracingOptions(own.endpoint, wanted.cluster.name, own.ratio, own.shards, own.queue, own.headers())
     return Tracing(options)
+
+
+def _oidc(wanted: Settings) -> Provider | None:
+    """The identity provider of the settings. None if there is none."""
+    options = oidc_options(wanted)
+    return Provider(options) if options is not None else None
+
+
+def oidc_options(wanted: Settings) -> OidcOptions | None:
+    """The options of the identity provider that the settings name. None if there is none."""
+    own = wanted.identity
+    if not own.oidc_issuer:
+        return None
+    return OidcOptions(
+        own.oidc_issuer,
+        client_id=own.oidc_client_id,
+        secret=own.oidc_client_secret,
+        audience=own.oidc_audience,
+        scopes=own.oidc_scopes,
+        groups_claim=own.oidc_groups_claim,
+        name_claim=own.oidc_name_claim,
+        cli_client=own.oidc_cli_client_id,
+        cli_scopes=own.oidc_cli_scopes,
+        ca_file=own.oidc_ca_file,
+        url=own.url,
+        session_s=own.oidc_session.total_seconds(),
+    )
+
+
+def _try_provider(options: OidcOptions) -> None:
+    """Ask the identity provider once, for the log."""
+    try:
+        found = asyncio.run(Provider(options).describe())
+    except ProviderError as error:
+        log.warning("nobody can sign in at the identity provider", issuer=options.issuer, problem=str(error))
+    else:
+        log.info("the identity provider answers", issuer=options.issuer, found=found)
 
 
 def zookeeper_state(wanted: ZooKeeper) -> str:
@@ -602,7 +888,7 @@ def _mesos(wanted: Settings) -> MesosSettings:
     return MesosSettings(
         mesos.master,
         user=mesos.user,
-        roles=mesos.roles,
+        roles=mesos.subscribed_roles,
         principal=mesos.principal,
         secret=mesos.secret,
         failover_timeout_s=mesos.failover_timeout.total_seconds(),

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from jobcloud.errors import ConfigError
 from jobcloud.messages import AttemptTraced, RunTraced
+from jobcloud.model import Told
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
@@ -114,11 +115,13 @@ class Tracing:
     def counts(self) -> SpanCounts:
         return SpanCounts(self._sent, self._full + self._refused)
 
-    def warnings(self) -> tuple[str, ...]:
+    def warnings(self) -> tuple[Told, ...]:
         """The present problems, for users."""
         if not self._fails:
             return ()
-        return (f"the receiver of traces takes no spans; {self.counts().dropped} are lost so far (tracing.endpoint)",)
+        lost = self.counts().dropped
+        text = f"the receiver of traces takes no spans; {lost} are lost so far (tracing.endpoint)"
+        return (Told(text, "traces_refused", spans=lost),)
 
     def stop(self, timeout: float = 5.0) -> None:
         """Send what waits, for at most `timeout` seconds."""

@@ -991,7 +991,7 @@ def test_tls_checks_both_sides(tmp_path: Path) -> None:
             with pytest.raises(NoAnswer):
                 attempt(member.address, wrong)
         with pytest.raises(NoAnswer, match="Hostname mismatch"):
-            attempt(f"localhost:{member.port}", mine)
+            attempt(f"localhost:{member.port}", mine, 10.0)
         plain = etcd_kit.connect(member.address, "a", 2.0)
         with pytest.raises(NoAnswer, match=r"set etcd\.tls to true"):
             plain.range(b"k")

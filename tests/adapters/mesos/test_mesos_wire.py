@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from jobcloud.adapters.mesos.wire import (
+    Access,
     Json,
     dumps,
     ids,
@@ -27,6 +29,7 @@ from jobcloud.adapters.mesos.wire import (
 from jobcloud.errors import ConfigError
 from jobcloud.messages import Launch, Status
 from jobcloud.model import Executor, Offer, Share, Window
+from jobcloud.wire import decode_data
 
 OURS = ("eng/dev", "ops")
 
@@ -103,6 +106,25 @@ def test_resources_of_an_offer_are_returned_unchanged() -> None:
     assert loads(dumps(launch_operation([launch], "a", "f")))["launch"]["task_infos"][0]["resources"] == RESOURCES
 
 
+def test_access_to_secrets_is_added_to_the_data_of_tasks_that_need_it() -> None:
+    executor = Executor("e", "a", "app", (), "{}")
+    plain, secret = Launch("t1", "t", (), executor, b'{"schema":1}'), Launch("t2", "t", (), executor, b'{"schema":2,')
+    secret = structs.replace(secret, shared=b'"job":{}}', secrets=("db-password",))
+    asked: list[tuple[str, str]] = []
+
+    def access(launch: Launch, agent_id: str) -> bytes:
+        asked.append((launch.task_id, agent_id))
+        return b'{"token":"x"}'
+
+    def data(access: Access | None) -> list[Any]:
+        sent = loads(dumps(launch_operation([plain, secret], "a", "f", access)))
+        return [json.loads(decode_data(task["data"])) for task in sent["launch"]["task_infos"]]
+
+    assert data(access) == [{"schema": 1}, {"secretAccess": {"token": "x"}, "schema": 2, "job": {}}]
+    assert asked == [("t2", "a")]
+    assert data(None) == [{"schema": 1}, {"schema": 2, "job": {}}]
+
+
 def test_origin_does_not_depend_on_the_order_of_fields() -> None:
     resource = scalar(role="*", allocation_info={"role": "ops"})
     mirrored = dict(reversed(resource.items()))
@@ -176,14 +198,21 @@ def test_offer_is_parsed_with_host_address_attributes_and_maintenance() -> None:
                 {"name": "level", "type": "SCALAR", "scalar": {"value": 2.0}},
                 {"name": "speed", "type": "SCALAR", "scalar": {"value": 2.5}},
                 {"name": "slots", "type": "RANGES", "ranges": {"range": [{"begin": 1, "end": 3}]}},
-                {"name": "odd", "type": "SET", "set": {"item": ["x"]}},
+                {"name": "disks", "type": "SET", "set": {"item": ["hdd", "ssd"]}},
+                {"name": "odd", "type": "OTHER"},
             ],
             unavailability={"start": {"nanoseconds": 1_700_000_000_123_456_789}, "duration": {"nanoseconds": 10**9}},
         ),
         OURS,
     )
     assert (read.id, read.agent_id, read.hostname, read.address) == ("o", "a", "host", "10.0.0.1:5051")
-    assert read.attributes == (("rack", "r1"), ("level", "2"), ("speed", "2.5"), ("slots", "[1-3]"))
+    assert read.attributes == (
+        ("rack", "r1"),
+        ("level", "2"),
+        ("speed", "2.5"),
+        ("slots", "[1-3]"),
+        ("disks", "{hdd, ssd}"),
+    )
     assert read.unavailable == Window(1_700_000_000_123, 1_700_000_001_123)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -43,10 +45,27 @@ def test_lost_session_counts_at_once_even_if_a_new_one_has_begun(join: Join) -> 
     assert "session" in first.election.lost
 
 
+def test_server_that_accepts_a_connection_and_is_silent_does_not_cost_the_leadership(tmp_path: Path) -> None:
+    with zookeeper_kit.running(tmp_path) as (server,):
+        first = ZooKeeperCandidate(server.address, "test", "a", timeout_s=36.0)
+        try:
+            until(first.leads)
+            server.kill()
+            with socket.create_server(("127.0.0.1", server.port)) as silent:
+                connection, _ = silent.accept()
+            with connection:
+                server.start()
+                server.wait()
+                until(lambda: first.leads() or first.election.lost)
+                assert first.leads()
+        finally:
+            first.close()
+
+
 def test_wait_raises_if_the_tree_cannot_be_used(zookeeper_hosts: str, join: Join, namespace: str) -> None:
     until(join("a").leads)
     session = zookeeper_kit.connect(zookeeper_hosts, namespace, auth="me:secret")
-    with pytest.raises(StoreUnusable, match="can be changed by anyone"):
+    with pytest.raises(StoreUnusable, match="everybody who reaches the server"):
         ZooKeeperElection(session, "b").wait(threading.Event(), lambda problem: None)
     session.close()
 

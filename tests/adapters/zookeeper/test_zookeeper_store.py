@@ -543,7 +543,7 @@ def test_tree_with_credentials_is_closed_to_others(tree: Tree) -> None:
 
 def test_tree_that_everyone_can_change_is_refused_unless_configured(tree: Tree) -> None:
     tree.lead()
-    with pytest.raises(StoreUnusable, match="can be changed by anyone"):
+    with pytest.raises(StoreUnusable, match="everybody who reaches the server"):
         tree.open(auth="me:secret").acquire()
     assert tree.open(auth="me:secret", open_tree=True).acquire() == 2
 

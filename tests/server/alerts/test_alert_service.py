@@ -20,7 +20,7 @@ from tests.core_world import POLICY
 from jobcloud.adapters.memory import MemoryServer
 from jobcloud.errors import NotFound, Unavailable
 from jobcloud.messages import AlertDue, Command, ReportDelivery, ReportProblem
-from jobcloud.model import Alert, AlertMessage, Condition
+from jobcloud.model import Alert, AlertMessage, Condition, Told, Words
 from jobcloud.ports import StoredFault
 from jobcloud.scheduler import Policy
 from jobcloud.server.alerts.channels import Channel, Channels, Heartbeat
@@ -314,6 +314,20 @@ def test_unreadable_records_are_a_problem_of_the_store() -> None:
     assert _faults(Health(True, True)) == ""
     found = _faults(Health(True, True, faults=(StoredFault("job/report", "is damaged"),)))
     assert found == "1 records cannot be read or written, such as job/report: is damaged"
+    assert isinstance(found, Told)
+    assert found.words == Words("records", {"records": 1, "path": "job/report", "problem": "is damaged"})
+
+
+def test_several_problems_of_the_clock_are_one_alert_with_the_words_of_the_first() -> None:
+    from jobcloud.server.alerts.service import _together
+
+    assert _together([]) == ""
+    first, second = Told("it is ahead of db", "clock_ahead", whose="db"), Told("of zk", "clock_ahead", whose="zk")
+    assert _together([first]) is first
+    both = _together([first, second])
+    assert both == "it is ahead of db; of zk"
+    assert isinstance(both, Told)
+    assert both.words == Words("clock_ahead", {"whose": "db", "others": 1})
 
 
 def test_heartbeat_calls_its_url(receiver: Receiver) -> None:

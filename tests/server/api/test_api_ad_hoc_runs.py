@@ -108,6 +108,7 @@ def test_ad_hoc_run_keeps_the_span_of_its_caller(api: Client, loop: FakeLoop, de
         ({"jobExecutionType": "DAEMON"}, "jobExecutionType", "has no meaning"),
         ({"misfire": True}, "misfire", "has no meaning"),
         ({"noSuccessSeconds": 60}, "noSuccessSeconds", "has no meaning"),
+        ({"expectedBy": "06:00"}, "expectedBy", "has no meaning"),
         ({"cpuCuont": 1}, "cpuCuont", "did you mean 'cpuCount'?"),
         ({"jobName": "a~1-1"}, "jobName", "not a valid name"),
         ({"jobClass": "hello:Absent"}, "jobClass", "has no Absent"),

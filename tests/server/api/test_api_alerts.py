@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from httpx import Client
 from tests.alert_kit import make_channel
-from tests.api_kit import ARTIFACTS, FakeLoop, client_of, issues, make_api
+from tests.api_kit import ARTIFACTS, FakeLoop, client_of, issues, job_body, make_api
+from tests.core_world import make_app
 
 from jobcloud.errors import NotFound
-from jobcloud.messages import AgentLost, AlertDue, ReportDelivery, ReportProblem
+from jobcloud.messages import AgentLost, AlertDue, PutApp, ReportDelivery, ReportProblem
 from jobcloud.model import Condition
 from jobcloud.scheduler import Policy, Scheduler, Stored
 from jobcloud.server.alerts.channels import Channel
@@ -63,11 +64,25 @@ def test_alerts_are_listed_with_their_state(api: Client, loop: FakeLoop) -> None
     assert alerts(api)[1] == {
         "condition": "agent_lost", "subject": "a1", "team": "", "owner": "", "state": "open", "silenced": False,
         "openedAt": "2023-11-14T22:13:20.000Z", "lastAt": "2023-11-14T22:13:20.000Z", "closedAt": None, "count": 1,
-        "runId": "", "text": "agent a1 is lost, with 0 tasks", "channels": ["ops"], "untold": ["ops"],
+        "runId": "", "text": "agent a1 is unreachable or gone; 0 tasks were on it", "channels": ["ops"],
+        "untold": ["ops"], "code": "agent_lost", "parameters": {"agent": "a1", "tasks": 0},
     }  # fmt: skip
+    assert (alerts(api)[0]["code"], alerts(api)[0]["parameters"]) == ("", {}), "the text has no words"
     assert [alert["condition"] for alert in alerts(api, condition="agent_lost")] == ["agent_lost"]
     assert alerts(api, team="billing") == alerts(api, owner="alice") == []
     assert api.get("alerts?condition=fire").status_code == 422
+
+
+def test_success_that_is_expected_is_told_with_its_time(api: Client, loop: FakeLoop) -> None:
+    loop.feed(PutApp(loop.now, make_app("demo")))
+    body = job_body(expectedBy="22:30", timeZone="Europe/Berlin")
+    assert api.post("jobs", json=body | {"expectedBy": "6am"}).json()["errors"][0]["field"] == "expectedBy"
+    assert api.post("jobs", json=body).json()["config"]["expectedBy"] == "22:30"
+    loop.tick()
+    loop.tick(24 * 3_600_000)
+    (alert,) = alerts(api, condition="expected")
+    assert (alert["subject"], alert["code"]) == ("hello", "expected")
+    assert alert["parameters"] == {"due": "2023-11-15T21:30:00Z"}
 
 
 def test_channel_is_shown_without_its_secrets(api: Client, loop: FakeLoop) -> None:

@@ -7,10 +7,14 @@ from typing import Any
 
 import httpx
 import pytest
+from msgspec import structs
 from tests.api_kit import FakeLoop, app_body, client_of, issues, job_body, make_api, package_bytes
 
-from jobcloud.messages import Save
+from jobcloud.messages import Apply, Save
+from jobcloud.model import Calendar, Pool
 from jobcloud.server.api import apply as apply_module
+from jobcloud.server.api.changes import Seen, look
+from jobcloud.triggers import parse_days
 
 
 @pytest.fixture
@@ -79,6 +83,13 @@ def test_nothing_is_registered_if_one_job_is_wrong_and_all_errors_have_their_pla
     assert not loop.scheduler.apps
 
 
+def test_body_without_apps_and_jobs_changes_nothing(api: httpx.Client) -> None:
+    bodies: list[dict[str, list[Any]]] = [{}, {"apps": [], "jobs": []}]
+    for body in bodies:
+        answer = api.post("apply", params={"prune": True}, json=body)
+        assert (answer.status_code, answer.json()["items"]) == (200, [])
+
+
 def test_missing_package_is_refused_but_not_by_a_dry_run(api: httpx.Client, loop: FakeLoop) -> None:
     body = {"apps": [app_body("0" * 64)], "jobs": [job_body("a")]}
     assert actions(api.post("apply", params={"dryRun": True}, json=body))["app demo"] == "added"
@@ -135,3 +146,116 @@ def test_apps_of_a_manifest_come_before_its_jobs_and_after_removed_ones(
     }
     assert loop.scheduler.jobs["a"].app_key == "other"
     loop.scheduler.validate()
+
+
+def limits(**more: Any) -> dict[str, Any]:
+    pool = {"poolName": "orders-db", "slots": 5}
+    calendar = {"calendarName": "closed", "days": ["2023-11-16", "2023-11-18/2023-11-19"], "description": "holidays"}
+    return {"pools": [pool | more.get("pool", {})], "calendars": [calendar | more.get("calendar", {})]}
+
+
+def test_pools_and_calendars_are_set_in_the_same_write_before_the_jobs_that_name_them(
+    api: httpx.Client, loop: FakeLoop, sha256: str
+) -> None:
+    job = job_body("a", cron="0 0 8 * * ?", skipOn=["closed"], pools=["2 of orders-db"])
+    body = {"apps": [app_body(sha256)], "jobs": [job], **limits()}
+    assert set(issues(api.post("apply", json={**body, "calendars": []}))) == {"skipOn"}
+    assert set(issues(api.post("apply", json={**body, "pools": []}))) == {"pools"}
+    dry = api.post("apply", params={"dryRun": True}, json=body)
+    assert list(actions(dry)) == ["pool orders-db", "calendar closed", "app demo", "job a"]
+    assert set(actions(dry).values()) == {"added"}
+    assert (loop.effects, loop.scheduler.pools, loop.scheduler.calendars) == ([], {}, {})
+    assert actions(api.post("apply", json=body)) == actions(dry)
+    assert len([effect for effect in loop.effects if isinstance(effect, Save)]) == 1
+    assert api.get("jobs/a").json()["nextFiring"] == "2023-11-15T08:00:00.000Z"
+    loop.effects.clear()
+    assert set(actions(api.post("apply", json=body)).values()) == {"unchanged"}
+    assert loop.effects == []
+
+
+def test_changes_of_pools_and_calendars_name_each_field_and_the_days(api: httpx.Client, loop: FakeLoop) -> None:
+    api.post("apply", json=limits())
+    changed = limits(pool={"slots": 3}, calendar={"days": ["2023-11-16/2023-11-17"], "description": "open"})
+    for dry_run in (True, False):
+        pool, calendar = api.post("apply", params={"dryRun": dry_run}, json=changed).json()["items"]
+        assert (pool["action"], pool["changes"]) == ("changed", [{"field": "slots", "before": 5, "after": 3}])
+        assert {change["field"]: (change["before"], change["after"]) for change in calendar["changes"]} == {
+            "days": (["2023-11-16", "2023-11-18/2023-11-19"], ["2023-11-16/2023-11-17"]),
+            "description": ("holidays", "open"),
+            "foundDays": (["2023-11-16", "2023-11-18/2023-11-19"], ["2023-11-16/2023-11-17"]),
+        }
+    assert loop.scheduler.pools["orders-db"].slots == 3
+    assert list(loop.scheduler.calendars["closed"].days) == ["2023-11-16/2023-11-17"]
+
+
+def test_prune_removes_neither_pools_nor_calendars(api: httpx.Client, loop: FakeLoop, sha256: str) -> None:
+    job = job_body("a", cron="0 0 8 * * ?", skipOn=["closed"], pools=["orders-db"])
+    api.post("apply", json={"apps": [app_body(sha256)], "jobs": [job], **limits()})
+    body = {"apps": [app_body(sha256)], "jobs": []}
+    assert actions(api.post("apply", params={"prune": True}, json=body)) == {
+        "app demo": "unchanged",
+        "job a": "removed",
+    }
+    assert (set(loop.scheduler.pools), set(loop.scheduler.calendars)) == ({"orders-db"}, {"closed"})
+
+
+def test_nothing_is_set_if_anything_is_wrong(api: httpx.Client, loop: FakeLoop) -> None:
+    wrong = {
+        "pools": [{"poolName": "a b", "slots": 1}, {"poolName": "x", "slots": -1}, {"poolName": "y", "slots": 1}] * 2,
+        "calendars": [{"calendarName": "c"}, {"calendarName": "c", "team": "A b", "days": []}, 1],
+    }
+    found = issues(api.post("apply", json=wrong))
+    assert {"pools.0.poolName", "pools.1.slots", "pools.5.poolName", "calendars.1.team", "calendars.2"} <= set(found)
+    days = ["2023-11-16"]
+    wrong = {
+        "pools": [{"poolName": "x", "slots": 1}],
+        "calendars": [{"calendarName": "c", "days": days}, {"calendarName": "d"}, {"calendarName": "e", "days": ["x"]}],
+    }
+    assert set(issues(api.post("apply", json=wrong))) == {"calendars.1.days", "calendars.2.days"}
+    assert (loop.scheduler.pools, loop.scheduler.calendars) == ({}, {})
+
+
+ICAL = (
+    "BEGIN:VCALENDAR\r\nVERSION:2.0\r\nPRODID:x\r\nBEGIN:VEVENT\r\nUID:u\r\nDTSTAMP:20230101T000000Z\r\n"
+    "DTSTART;VALUE=DATE:20231224\r\nRRULE:FREQ=YEARLY\r\nEND:VEVENT\r\nEND:VCALENDAR\r\n"
+)
+
+
+def test_calendar_of_a_file_may_be_named_by_its_hash(api: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"calendarName": "closed", "ical": ICAL}
+    assert actions(api.post("apply", json={"calendars": [given]})) == {"calendar closed": "added"}
+    sha256 = api.get("calendars/closed").json()["source"]["icalSha256"]
+    by_hash = {"calendarName": "closed", "icalSha256": sha256}
+    assert actions(api.post("apply", json={"calendars": [by_hash]})) == {"calendar closed": "unchanged"}
+    found = api.post("apply", json={"calendars": [by_hash | {"description": "x"}]}).json()["items"][0]
+    assert [change["field"] for change in found["changes"]] == ["description"]
+    for wrong in (by_hash | {"country": "DE"}, by_hash | {"calendarName": "other"}, given | {"icalSha256": "0" * 64}):
+        assert set(issues(api.post("apply", json={"calendars": [wrong]}))) == {"calendars.0.icalSha256"}
+    monkeypatch.setattr("jobcloud.server.api.apply_limits.MAX_READ", 0)
+    assert "calendars.0" in issues(api.post("apply", json={"calendars": [given]}))
+
+
+def test_numbers_of_pools_and_calendars_are_checked_before_anything_is_set(
+    api: httpx.Client, loop: FakeLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api.post("apply", json=limits())
+    monkeypatch.setattr("jobcloud.scheduler.pools.MAX_POOLS", 2)
+    monkeypatch.setattr("jobcloud.scheduler.calendars.MAX_OF_TEAM", 2)
+    pools = [{"poolName": name, "slots": 1} for name in ("orders-db", "b", "c")]
+    calendars = [{"calendarName": name, "days": ["2023-11-16"]} for name in ("closed", "b", "c")]
+    for body in ({"pools": pools}, {"calendars": calendars}, {"pools": pools, "calendars": calendars}):
+        for dry_run in (True, False):
+            assert api.post("apply", params={"dryRun": dry_run}, json=body).status_code == 409
+    assert (set(loop.scheduler.pools), set(loop.scheduler.calendars)) == ({"orders-db"}, {"closed"})
+    assert api.post("apply", json={"pools": pools[:2], "calendars": calendars[:2]}).status_code == 200
+
+
+def test_audit_log_has_the_pools_and_calendars_that_change(api: httpx.Client, loop: FakeLoop) -> None:
+    days = parse_days(["2023-11-16"])
+    calendars = [Calendar(name, days.texts(), "2099-12-31") for name in ("closed", "open")]
+    command = Apply(1, (), (), pools=(("db", Pool(2)), ("net", Pool(1))), calendars=tuple((c, days) for c in calendars))
+    assert [seen.key for seen in look(command, loop.scheduler)] == ["db", "net", "closed", "open"]
+    loop.feed(command)
+    assert look(command, loop.scheduler) == []
+    other = structs.replace(command, pools=(("db", Pool(3)),))
+    assert look(other, loop.scheduler) == [Seen("Apply", "db", Pool(2), Pool(3))]

@@ -36,6 +36,9 @@ def test_app_of_an_uploaded_package_is_shown_with_all_its_fields(api: Client, sh
         "idleTimeoutSeconds": 1.5,
         "maxParallel": 0,
         "executors": 0,
+        "constraints": [],
+        "environment": [],
+        "files": {},
         "description": "",
     }
 

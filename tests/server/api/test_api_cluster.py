@@ -27,6 +27,16 @@ def test_cluster_is_shown_in_the_units_of_the_configuration(api: Client, loop: F
     assert [(executor["appName"], executor["tasks"]) for executor in executors] == [("demo", 2)]
 
 
+def test_cluster_names_the_mesos_roles_of_teams(tmp_path: Path) -> None:
+    loop = FakeLoop()
+    assert client_of(make_api(tmp_path / "none", loop)).get("cluster").json()["teamRoles"] == {}
+    loop.scheduler = Scheduler(
+        Policy(ARTIFACTS, team_roles={"web": "web", "billing": "finance"}), Stored(), 1, loop.now
+    )
+    found = client_of(make_api(tmp_path / "some", loop)).get("cluster").json()["teamRoles"]
+    assert list(found.items()) == [("billing", "finance"), ("web", "web")]
+
+
 def test_agent_is_drained_and_undrained(api: Client, loop: FakeLoop, launched: list[str]) -> None:
     (agent,) = api.get("cluster").json()["agents"]
     assert (agent["closed"], agent["drain"], agent["maintenance"], agent["tasks"]) == (False, None, None, 2)
@@ -66,6 +76,7 @@ def test_health_of_a_scheduler_that_starts_over_says_why_and_since_when(api: Cli
     assert answer.status_code == 503
     shown = {
         "status": "failing", "leading": True, "connected": True, "problem": "the disk is full",
+        "code": "failing",
         "since": "2023-11-14T22:13:20.000Z", "recoveries": 3, "faults": 0,
     }  # fmt: skip
     assert {name: answer.json()[name] for name in shown} == shown
@@ -137,11 +148,17 @@ def test_cluster_names_its_time_zone_database(api: Client) -> None:
 @pytest.mark.parametrize("warning", ["", "the time zone database is 2026f, and that of this machine is 2099a"])
 def test_health_warns_of_an_old_time_zone_database(api: Client, monkeypatch: pytest.MonkeyPatch, warning: str) -> None:
     monkeypatch.setattr(zones, "warning", lambda: warning)
-    assert api.get("health").json()["warnings"] == ([warning] if warning else [])
+    monkeypatch.setattr(zones, "newer_on_this_machine", lambda: "2099a")
+    health = api.get("health").json()
+    assert health["warnings"] == ([warning] if warning else [])
+    parameters = {"version": zones.version(), "newer": "2099a"}
+    detail = {"text": warning, "code": "time_zones", "parameters": parameters}
+    assert health["warningDetails"] == ([detail] if warning else [])
 
 
 def test_health_shows_warnings_without_failing(tmp_path: Path, loop: FakeLoop) -> None:
     told = ("the clock of this machine has jumped 180 d ahead",)
     answer = client_of(make_api(tmp_path, loop, warnings=lambda: told)).get("health")
     assert (answer.status_code, answer.json()["status"], answer.json()["warnings"]) == (200, "ok", list(told))
+    assert answer.json()["warningDetails"] == [{"code": "", "parameters": {}, "text": told[0]}]
     assert client_of(make_api(tmp_path)).get("health").json()["warnings"] == []

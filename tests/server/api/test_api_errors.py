@@ -32,6 +32,18 @@ def test_failure_of_the_loop_becomes_a_problem(
     assert answer.headers["content-type"] == "application/problem+json"
 
 
+def test_refusal_has_the_code_and_the_parameters_of_its_text(api: Client, demo: str) -> None:
+    (fault,) = api.get("jobs/absent").json()["errors"]
+    assert (fault["problem"], fault["code"], fault["parameters"]) == (
+        "there is no job absent", "no_job", {"job": "absent"},
+    )  # fmt: skip
+    refused = api.post("jobs", json=job_body(shardingTotalCount="many", retryCount=-1)).json()
+    faults = {one["field"]: one for one in refused["errors"]}
+    assert faults["shardingTotalCount"]["code"] == "value_type"
+    assert faults["shardingTotalCount"]["parameters"] == {"wanted": "whole number", "found": "a string"}
+    assert faults["retryCount"].keys() == {"field", "problem", "fix"}, "not all texts have a code"
+
+
 def test_unexpected_error_is_logged_only(loop: FakeLoop, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     api = client_of(make_api(tmp_path, loop), strict=False)
     loop.failure = RuntimeError("the secret plan")
@@ -100,7 +112,7 @@ def test_openapi_document_describes_every_route_and_has_no_missing_reference(api
         problems = {status for status in operation["responses"] if status >= "400"}
         assert {"400", "413", "421", "422", "429", "431", "500", "503"} <= problems, name
         assert "404" in problems or "{" not in name, name
-        assert "401" in problems or name.endswith("/health"), name
+        assert "401" in problems or name.endswith(("/health", "/sign-in", "/hooks/{job}")), name
     job = operations["PUT /api/v1/jobs/{job}"]["responses"]
     assert {"403", "408", "409", "412", "415", "507"} <= set(job)
     assert components["responses"]["412"]["content"]["application/problem+json"]["schema"]["$ref"].endswith(

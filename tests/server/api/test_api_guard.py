@@ -42,7 +42,7 @@ def every_operation(api: httpx.Client) -> list[tuple[str, str]]:
         (method.upper(), path.removeprefix("/api/v1/"))
         for path, methods in paths.items()
         for method in methods
-        if not path.endswith("/health")
+        if not path.endswith(("/health", "/sign-in", "/hooks/{job}"))
     ]
 
 
@@ -53,7 +53,7 @@ def every_operation(api: httpx.Client) -> list[tuple[str, str]]:
         f"Bearer {TOKEN[:-1]}", f"Bearer {TOKEN.upper()}", f"Bearer {TOKEN},{TOKEN}", "Bearer t\xf6ken",
     ],
 )  # fmt: skip
-def test_every_route_but_health_refuses_a_wrong_token(tmp_path: Path, header: str | None) -> None:
+def test_every_route_but_the_open_ones_refuses_a_wrong_token(tmp_path: Path, header: str | None) -> None:
     api = client_of(guarded(tmp_path))
     headers = [(b"authorization", header.encode("latin-1"))] if header is not None else []
     for method, path in every_operation(api):
@@ -240,7 +240,7 @@ def test_slow_body_is_cut_off(tmp_path: Path) -> None:
             b"Content-Length: 100\r\n\r\n{"
         )
         with slow.makefile("rb") as reader:
-            answer = reader.read(400)
+            answer = reader.read(4_000)
     assert b" 408 " in answer.split(b"\r\n")[0]
     assert b"urn:jobcloud:problem:timeout" in answer
 

@@ -11,15 +11,31 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.api_kit import FakeLoop, client_of, issues, make_api, serving
+from tests.api_kit import (
+    ARTIFACTS,
+    FakeLoop,
+    app_body,
+    client_of,
+    issues,
+    job_body,
+    make_api,
+    package_bytes,
+    serving,
+)
+from tests.audit_kit import CHAIN, make_entry
 from tests.executor_kit import wait_until
-from tests.history_kit import START, make_attempt, make_run, played
+from tests.history_kit import DESCRIBE, START, make_attempt, make_run, of, played
 
+from jobcloud.audit.entries import Head, Kind, seal
 from jobcloud.errors import Unavailable
 from jobcloud.history.database import Database
+from jobcloud.history.notes import MAX_NOTES, Notes
 from jobcloud.history.queries import Found, Reader, Wanted
-from jobcloud.history.rows import of_events
+from jobcloud.history.rows import AuditLine, of_events
+from jobcloud.messages import ConfigTraced
 from jobcloud.model import ShardState
+from jobcloud.scheduler import Policy, Scheduler, Stored
+from jobcloud.server.api import Access, ApiOptions
 from jobcloud.server.api.threads import Questions
 
 Rows = list[dict[str, Any]]
@@ -40,9 +56,10 @@ def url(tmp_path: Path) -> str:
 
 @pytest.fixture
 def client(url: str, tmp_path: Path) -> Iterator[httpx.Client]:
-    reader = Reader(lambda: Database(url, reading=True))
-    yield client_of(make_api(tmp_path, history=reader))
+    reader, notes = Reader(lambda: Database(url, reading=True)), Notes(lambda: Database(url))
+    yield client_of(make_api(tmp_path, history=reader, notes=notes))
     reader.close()
+    notes.close()
 
 
 def items(client: httpx.Client, path: str, **params: Any) -> Rows:
@@ -65,6 +82,10 @@ def test_runs_are_listed_by_fire_time_and_filtered(client: httpx.Client) -> None
     assert dead["shardStates"] == {"FINISHED": 1, "DEAD": 1}
     assert (dead["appName"], dead["team"], dead["shardCount"], dead["cause"]) == ("shop", "default", 2, "cron")
     assert items(client, "history/runs", team="billing") == []
+    several = items(client, "history/runs", state=["DEAD", "FAILED"], since="2026-01-01T00:00:00Z", limit=1)
+    assert several == [dead]
+    assert len(items(client, "history/runs", state=["DEAD", "FINISHED", "DEAD"], limit=2)) == 7
+    assert items(client, "history/runs", state=["DEAD", "FAILED"], since="2026-01-01T00:01:00Z") == []
 
 
 def test_attempts_are_listed_by_end_and_filtered(client: httpx.Client) -> None:
@@ -118,7 +139,8 @@ def test_statistics_are_of_the_last_day_by_default(url: str, tmp_path: Path) -> 
     ("path", "params", "field"),
     [
         ("history/runs", {"cursor": "../x"}, "cursor"),
-        ("history/runs", {"state": "GONE"}, "state"),
+        ("history/runs", {"state": "GONE"}, "state.0"),
+        ("history/configurations", {"app": "a", "job": "b"}, ""),
         ("history/runs", {"since": "yesterday"}, "since"),
         ("history/runs", {"since": "2026-01-01T00:00:00"}, "since"),
         ("history/runs", {"nonsense": "1"}, "nonsense"),
@@ -135,7 +157,7 @@ def test_wrong_parameter_is_named(client: httpx.Client, path: str, params: dict[
 
 
 def test_scheduler_without_history_says_how_to_get_one(tmp_path: Path) -> None:
-    for path in ("history/runs", "history/attempts", "history/events?task=t", "statistics"):
+    for path in ("history/runs", "history/attempts", "history/events?task=t", "history/configurations", "statistics"):
         answer = client_of(make_api(tmp_path, FakeLoop())).get(path)
         assert answer.status_code == 503
         assert "history.url" in str(issues(answer, "unavailable"))
@@ -194,3 +216,108 @@ def test_questions_are_refused_if_too_many_wait_or_a_turn_takes_long() -> None:
     *refused, first, last = asyncio.run(ask())
     assert [type(each) for each in refused] == [Unavailable, Unavailable]
     assert (first, last) == (True, "answered")
+
+
+def test_audit_log_is_listed_and_filtered(client: httpx.Client, url: str) -> None:
+    database = Database(url)
+    head = Head(CHAIN)
+    for number in range(5):
+        line, head = seal(make_entry(number, target=f"job{number % 2}", kind=Kind.OUTCOME), head)
+        database.write(of_events([AuditLine(line)]))
+    database.close()
+    assert [entry["seq"] for entry in items(client, "audit", limit=2)] == [5, 4, 3, 2, 1]
+    (entry,) = items(client, "audit", target="job1", actor="user:u3")
+    assert (entry["seq"], entry["kind"]) == (4, "outcome")
+    assert client.get("audit", params={"outcome": "no"}).status_code == 422
+    assert client.get("audit", params={"request": "no"}).status_code == 422
+
+
+# ------------------------------------------------------------------------------------------------ configurations
+
+
+def test_configurations_can_be_compared_and_put_back(url: str, tmp_path: Path) -> None:
+    loop = FakeLoop()
+    loop.scheduler = Scheduler(Policy(ARTIFACTS, traced=True), Stored(), epoch=1, at=loop.now)
+    loop.subscribe()
+    reader = Reader(lambda: Database(url, reading=True))
+    options = ApiOptions(access=Access(token="t0ken"))
+    client = client_of(make_api(tmp_path, loop, history=reader, options=options), "t0ken")
+    sha256 = client.post("packages", content=package_bytes()).json()["sha256"]
+    client.post("apps", json=app_body(sha256)).raise_for_status()
+    first = client.post("jobs", json=job_body()).json()
+    loop.now += 1
+    client.patch("jobs/hello", json={"cpuCount": 0.7}).raise_for_status()
+    loop.now += 1
+    client.put("jobs/hello", json=job_body(cpuCount=0.7)).raise_for_status()  # no change
+    client.delete("apps/demo", params={"jobs": "true"}).raise_for_status()
+    database = Database(url)
+    database.write(of_events(of(ConfigTraced, loop.effects), DESCRIBE))
+    database.close()
+    found = items(client, "history/configurations", job="hello", limit=1)
+    assert [(one["by"], one["removed"]) for one in found] == [
+        ("token:server", True), ("token:server", False), ("token:server", False),
+    ]  # fmt: skip
+    assert [one["config"]["cpuCount"] for one in found] == [0.7, 0.7, 0.1]
+    assert (found[2]["revision"], found[2]["config"]) == (first["revision"], first["config"])
+    assert (found[2]["kind"], found[2]["key"], found[2]["team"]) == ("job", "hello", "default")
+    assert found[2]["at"] == "2023-11-14T22:13:20.000Z"
+    assert [one["removed"] for one in items(client, "history/configurations", app="demo")] == [True, False]
+    assert len(items(client, "history/configurations", team="default")) == 5
+    assert items(client, "history/configurations", team="other") == []
+    client.post("apps", json=app_body(sha256)).raise_for_status()
+    again = client.post("jobs", json=found[2]["config"])
+    assert again.json()["revision"] == first["revision"]
+    back = client.put("jobs/hello", json=found[1]["config"], headers={"If-Match": again.headers["etag"]})
+    assert (back.status_code, back.json()["revision"]) == (200, found[1]["revision"])
+    reader.close()
+
+
+# ------------------------------------------------------------------------------------------------ notes
+
+
+def test_notes_of_a_run_are_kept_in_order(client: httpx.Client) -> None:
+    run = items(client, "history/runs", state="DEAD")[0]["id"]
+    for text in ("disk was full", "retried\n☃"):
+        answer = client.post(f"runs/{run}/notes", json={"text": text})
+        assert (answer.status_code, answer.json()["text"]) == (201, text)
+    found = items(client, f"runs/{run}/notes", limit=1)
+    assert [(note["number"], note["text"]) for note in found] == [(1, "disk was full"), (2, "retried\n☃")]
+    assert found[1] == answer.json()
+    assert found[0]["by"].startswith("token:")
+    assert found[0]["at"]
+    assert items(client, "runs/none/notes") == []
+
+
+def test_run_of_the_state_can_have_notes(url: str, loop: FakeLoop, tmp_path: Path) -> None:
+    notes = Notes(lambda: Database(url))
+    own = client_of(make_api(tmp_path, loop, notes=notes))
+    sha256 = own.post("packages", content=package_bytes()).json()["sha256"]
+    own.post("apps", json=app_body(sha256)).raise_for_status()
+    own.post("jobs", json=job_body()).raise_for_status()
+    run = own.post("jobs/hello/trigger").json()["id"]
+    assert own.post(f"runs/{run}/notes", json={"text": "x"}).status_code == 201
+    own.delete("jobs/hello").raise_for_status()
+    assert [note["text"] for note in items(own, f"runs/{run}/notes")] == ["x"]
+    notes.close()
+
+
+@pytest.mark.parametrize("text", ["", "x" * 2_001, "a\tb", "a\rb", "\x1b[2J", "\x00", "\x7f", "\x9b", 7, None])
+def test_text_of_a_note_is_bounded(client: httpx.Client, text: object) -> None:
+    run = items(client, "history/runs", state="DEAD")[0]["id"]
+    answer = client.post(f"runs/{run}/notes", json={"text": text})
+    assert answer.status_code == 422
+    assert list(issues(answer)) == ["text"]
+    assert items(client, f"runs/{run}/notes") == []
+
+
+def test_note_that_cannot_be_stored_is_refused(client: httpx.Client, tmp_path: Path) -> None:
+    assert client.post("runs/none/notes", json={"text": "x"}).status_code == 404
+    run = items(client, "history/runs", state="DEAD")[0]["id"]
+    for _ in range(MAX_NOTES):
+        client.post(f"runs/{run}/notes", json={"text": "x" * 2_000}).raise_for_status()
+    assert client.post(f"runs/{run}/notes", json={"text": "x"}).status_code == 409
+    away = Notes(lambda: Database(f"sqlite:///{tmp_path / 'none' / 'history.db'}"))
+    for api in (client_of(make_api(tmp_path, notes=away)), client_of(make_api(tmp_path))):
+        assert api.get("runs/r/notes").status_code == 503
+        assert api.post("runs/r/notes", json={"text": "x"}).status_code == 503
+    away.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,8 @@ def test_configuration_shown_for_a_job_can_be_sent_back(api: Client, loop: FakeL
         "catchUp": "once",
         "priority": -7,
         "misfire": True,
+        "constraints": ["zone == a", "host !~ db-*"],
+        "preferences": ["5: zone == a"],
         "beanName": "b",
         "applicationContext": "m:c",
     }
@@ -134,7 +137,7 @@ def test_configuration_shown_for_a_job_can_be_sent_back(api: Client, loop: FakeL
         ({"jobName": "a@-@b"}, "jobName", "not a valid name"),
         ({"jobName": ""}, "jobName", "not a valid name"),
         ({"jobName": None}, "jobName", "not null"),
-        ({"cron": "bad"}, "cron", "fields"),
+        ({"cron": "bad"}, "cron", "1 field;"),
         ({"cron": 5}, "cron", "must be a string, not a number"),
         ({"timeZone": "Mars/Olympus"}, "timeZone", "Mars/Olympus"),
         ({"cronDialect": "cobol"}, "cronDialect", "'quartz' or 'unix'"),
@@ -178,6 +181,10 @@ def test_configuration_shown_for_a_job_can_be_sent_back(api: Client, loop: FakeL
         ({"listener": "audit"}, "listener", "array"),
         ({"listener": ["shop:Audit", "a b"]}, "listener", "Class"),
         ({"listener": ["x"] * 21}, "listener", "20"),
+        ({"constraints": "zone == a"}, "constraints", "array"),
+        ({"constraints": ["zone == a", "zone"]}, "constraints", "such as `zone == a`"),
+        ({"constraints": ["zone == a"] * 21}, "constraints", "21 entries | at most 20"),
+        ({"preferences": ["101: zone == a"]}, "preferences", "1 to 100"),
         ({"distributedListener": {}}, "distributedListener.class", "missing"),
         (
             {"distributedListener": {"class": "s:S", "startedTimeout": 1}},
@@ -201,7 +208,7 @@ def test_invalid_field_is_named_with_a_fix_and_nothing_is_stored(
     found = issues(api.post("jobs", json=job_body(**change)))
     assert says in found[field]
     assert set(found) == {field}
-    assert api.get("jobs").json() == {"items": [], "nextCursor": ""}
+    assert api.get("jobs").json() == {"items": [], "nextCursor": "", "total": 0}
 
 
 def test_all_problems_of_a_job_are_reported_at_once(api: Client, demo: str) -> None:
@@ -209,6 +216,12 @@ def test_all_problems_of_a_job_are_reported_at_once(api: Client, demo: str) -> N
     del body["jobType"]
     wrong = {"jobName", "cron", "cpuCount", "priority", "timeZone", "jobz", "failover", "jobType"}
     assert set(issues(api.post("jobs", json=body))) == wrong
+
+
+def test_job_with_only_a_wrong_trigger_does_not_lack_a_cron_expression(api: Client, demo: str) -> None:
+    body = job_body(triggers=["@after 0s"])
+    del body["cron"]
+    assert set(issues(api.post("jobs", json=body))) == {"triggers"}
 
 
 def test_default_handlers_of_elastic_job_are_accepted(api: Client, demo: str) -> None:
@@ -259,6 +272,20 @@ def test_trigger_takes_what_the_run_has_in_place_of_the_jobs_own_values(
     found = api.get(f"runs/{run}").json()
     assert (found["state"], found["shardStates"]) == ("FINISHED", {"CANCELLED": 1, "FINISHED": 1})
     assert found["terms"] == body
+
+
+def test_run_shows_the_range_that_its_shards_divide(api: Client, loop: FakeLoop, hello: str) -> None:
+    assert api.get(f"runs/{api.post('jobs/hello/trigger').json()['id']}").json()["itemRange"] == ""
+    body = job_body("days", shardingItemRange="{fire_time}-1d..{fire_time}")
+    assert api.post("jobs", json=body).status_code == 201
+    assert api.get("jobs/days").json()["config"]["shardingItemRange"] == "{fire_time}-1d..{fire_time}"
+    shown = api.get(f"runs/{api.post('jobs/days/trigger').json()['id']}").json()
+    first, last = map(date.fromisoformat, shown["itemRange"].split(".."))
+    assert (last - first).days == 1
+    assert shown["terms"] is None, "the trigger has set nothing"
+    assert api.get("runs", params={"job": "days"}).json()["items"][0]["itemRange"] == shown["itemRange"]
+    answer = api.put("jobs/days", json=body | {"shardingTotalCount": 3})
+    assert "too few for 3 shards" in issues(answer)["shardingItemRange"]
 
 
 def test_trigger_with_a_known_key_answers_with_the_first_run(api: Client, loop: FakeLoop, hello: str) -> None:
@@ -373,3 +400,14 @@ def test_explanation_has_numbers(api: Client, loop: FakeLoop, demo: str) -> None
     assert short["asked"] >= 64
     assert short["available"] == 8
     assert api.get("jobs/nope/explain").status_code == 404
+
+
+def test_schema_has_the_defaults_that_a_job_gets(api: Client, demo: str) -> None:
+    needed = api.get("openapi.json").json()["components"]["schemas"]["JobConfig"]
+    body = {
+        name: value for name, value in job_body().items() if name in needed["required"] or name in ("jobClass", "cron")
+    }
+    shown = api.post("jobs", json=body).json()["config"]
+    told = {name: one["default"] for name, one in needed["properties"].items() if "default" in one and name not in body}
+    assert told["retryJitter"] == 0.1
+    assert told == {name: shown[name] for name in told}

@@ -18,16 +18,27 @@ from jobcloud.server.api.paging import MAX_PAGE_BYTES
 LISTS = [
     "alerts",
     "apps",
+    "audit",
+    "calendars",
     "executors",
     "history/attempts",
+    "history/configurations",
     "history/events",
     "history/runs",
     "jobs",
     "packages",
+    "pools",
+    "queue",
+    "roles",
     "runs",
+    "services",
+    "sessions",
     "silences",
     "statistics",
     "tasks",
+    "teams",
+    "tokens",
+    "users",
 ]
 
 
@@ -67,7 +78,9 @@ def test_every_list_takes_a_cursor(api: Client) -> None:
             assert {"limit", "cursor"} <= taken, path
             assert "nextCursor" in schemas[name]["properties"], path
             lists.append(path.removeprefix("/api/v1/"))
-    assert sorted(lists) == sorted([*LISTS, "apps/{app}/versions", "runs/{run_id}/shards/{item}/attempts"])
+    assert sorted(lists) == sorted(
+        [*LISTS, "apps/{app}/versions", "runs/{run_id}/shards/{item}/attempts", "runs/{run_id}/notes"]
+    )
 
 
 @pytest.mark.parametrize("path", LISTS)

@@ -132,3 +132,17 @@ def test_put_and_patch_agree(api: Client, hello: str, sha256: str) -> None:
     assert api.put("jobs/hello", json=job_body(priority=4)).json()["config"] == config(api, "jobs/hello")
     assert api.patch("jobs/hello", json=job_body(priority=4)).json()["config"] == config(api, "jobs/hello")
     assert api.patch("apps/demo", json=app_body(sha256)).json()["config"] == config(api, "apps/demo")
+
+
+@pytest.mark.parametrize("path", ["jobs/hello", "apps/demo"])
+def test_patch_adds_replaces_and_removes_files(api: Client, hello: str, path: str) -> None:
+    assert config(api, path)["files"] == {}
+    assert api.patch(path, json={"files": {"conf/a": "1", "b": "2"}}).is_success
+    assert api.patch(path, json={"files": {"conf/a": "3", "b": None}}).is_success
+    assert config(api, path)["files"] == {"conf/a": "3"}
+    for bad in ({"../a": ""}, {"a": 1}, {"conf": "x"}, "text", ["a"]):
+        answer = api.patch(path, json={"files": bad})
+        assert (answer.status_code, "files" in answer.text) == (422, True), bad
+    assert config(api, path)["files"] == {"conf/a": "3"}
+    assert api.patch(path, json={"files": None}).is_success
+    assert config(api, path)["files"] == {}

@@ -27,6 +27,17 @@ def test_pause_shows_in_the_job_its_app_and_the_cluster(
     assert api.get("jobs/hello").json()["pausedBy"] == []
 
 
+def test_reason_of_skipped_firings_has_a_code_with_parameters(api: Client, loop: FakeLoop, hello: str) -> None:
+    job = api.get("jobs/hello").json()
+    assert (job["skippedFirings"], job["skippedReason"], job["skippedWords"]) == (0, "", None)
+    api.patch("jobs/hello", json={"cron": "* * * * * ?", "misfire": True, "misfireLimit": 2}).raise_for_status()
+    for _ in range(4):
+        loop.tick(1_000)
+    job = api.get("jobs/hello").json()
+    assert (job["skippedFirings"], job["skippedReason"]) == (1, "2 firings wait already (misfireLimit)")
+    assert job["skippedWords"] == {"code": "misfire_limit", "parameters": {"waiting": 2}}
+
+
 def test_pauses_of_a_job_are_listed_from_the_narrowest(api: Client, hello: str) -> None:
     for path in ("cluster", "apps/demo", "jobs/hello"):
         api.post(f"{path}/pause")

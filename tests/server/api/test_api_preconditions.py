@@ -130,3 +130,8 @@ def test_undone_change_restores_the_revision(api: Client, hello: str) -> None:
     assert api.put("jobs/hello", json=before, headers={"If-Match": known}).status_code == 412
     assert api.put("jobs/hello", json=before).is_success
     assert api.get("jobs/hello", headers={"If-None-Match": known}).status_code == 304
+
+
+@pytest.mark.parametrize(("where", "body"), [("teams/A", {"weight": 1, "quota": {}}), ("roles/A", {"verbs": ["view"]})])
+def test_invalid_name_is_refused_whatever_the_condition(api: Client, demo: str, where: str, body: Any) -> None:
+    assert api.put(where, json=body, headers={"If-Match": '"x"'}).status_code == 422

@@ -38,6 +38,43 @@ def test_dead_run_is_listed_and_can_be_retried(api: Client, loop: FakeLoop, demo
     assert api.post("runs/nope/retry").status_code == 404
 
 
+def test_runs_are_selected_by_several_states_and_by_fire_time(
+    api: Client, loop: FakeLoop, demo: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert api.post("jobs", json=job_body(shardingTotalCount=1, concurrency="allow")).status_code == 201
+    runs, times = [], []
+    for state in ("TASK_FAILED", "TASK_FINISHED", "TASK_KILLED", "TASK_FAILED", "TASK_RUNNING"):
+        run = api.post("jobs/hello/trigger").json()
+        runs.append(run["id"])
+        times.append(run["firedAt"])
+        loop.offer()
+        (task,) = loop.tick()
+        loop.update(task, state)
+        loop.now += 100
+
+    def found(**params: object) -> list[int]:
+        given: list[int] = []
+        cursor = ""
+        while True:
+            page = api.get("runs", params={**params, "cursor": cursor})  # type: ignore[dict-item]
+            assert page.status_code == 200, page.text
+            given += [runs.index(run["id"]) for run in page.json()["items"]]
+            if not (cursor := page.json()["nextCursor"]):
+                return given
+
+    for copied in (False, True):
+        if copied:
+            monkeypatch.setattr(services, "_MAX_SHARDS", 1)
+        states = {run["id"]: run["state"] for run in api.get("runs").json()["items"]}
+        failed = states[runs[0]]
+        assert found(state=[failed, "ACTIVE"], limit=1) == [4, 3, 0]
+        assert found(state=[failed, "ACTIVE"], since=times[1], job="hello") == [4, 3]
+        assert found(since=times[3]) == [4, 3]
+        assert found(since=times[2], state="FINISHED") == []
+    assert "state.1" in issues(api.get("runs", params={"state": ["DEAD", "GONE"]}))
+    assert "since" in issues(api.get("runs", params={"since": "yesterday"}))
+
+
 def test_pages_neither_repeat_nor_hide_runs_when_new_ones_come(
     api: Client, loop: FakeLoop, launched: list[str]
 ) -> None:
@@ -72,6 +109,36 @@ def test_next_firings_are_computed_in_the_requested_zone(api: Client) -> None:
     assert "count" in issues(api.get("cron/next", params={"cron": "0 0 0 * * ?", "count": 101}))
 
 
+def test_next_firings_have_the_expression_in_words(api: Client) -> None:
+    query = {"cron": "0 30 2 ? * 6L", "zone": "Europe/Berlin"}
+    english = api.get("cron/next", params=query).json()
+    assert english["words"] == "at 02:30 on the last Friday of each month (Europe/Berlin)"
+    chinese = api.get("cron/next", params={**query, "language": "zh"}).json()
+    assert chinese == {**english, "words": "每月最后一个星期五 02:30（Europe/Berlin）"}
+    assert "language" in issues(api.get("cron/next", params={**query, "language": "de"}))
+
+
+def test_fire_times_after_runs_are_named_and_not_listed(api: Client) -> None:
+    found = api.get("cron/next", params={"cron": "", "trigger": "@after 10m"}).json()
+    assert (found["words"], found["times"], found["afterRun"]) == ("10m after the end of each run", [], True)
+    chinese = api.get("cron/next", params={"cron": "", "trigger": "@after 10m", "language": "zh"}).json()
+    assert chinese["words"] == "每次运行结束后 10m"
+    assert not api.get("cron/next", params={"cron": "0 0 8 * * ?"}).json()["afterRun"]
+    assert "triggers" in issues(api.get("cron/next", params={"cron": "", "trigger": "@after 1ms"}))
+
+
+def test_job_that_fires_after_its_runs_is_described(api: Client, loop: FakeLoop, demo: str) -> None:
+    job = api.post("jobs", json=job_body(cron="", triggers=["@after 10m"])).json()
+    assert job["nextFiring"], "the first run is due at once"
+    loop.tick(1_000)
+    assert api.get("jobs/hello").json()["nextFiring"] is None
+    reasons = api.get("jobs/hello/explain").json()["reasons"]
+    waits = next(reason for reason in reasons if reason["code"] == "after_end")
+    assert waits["parameters"] == {"run": loop.scheduler.newest[0][1], "seconds": 600}
+    refused = api.post("jobs/hello/backfill", json={"from": "2026-01-01T00:00:00Z"})
+    assert (refused.status_code, "no fire times" in refused.text) == (409, True)
+
+
 def wide_run(loop: FakeLoop, count: int, message: str, name: str = "wide") -> Firing:
     """A run with `count` failed shards, in the scheduler's tables."""
     shards = [Shard(ShardState.FAILED, 1, message=message, outcome=Outcome("exception"))] * count
@@ -97,6 +164,21 @@ def test_run_of_many_failed_shards_is_shown_in_pages_of_bounded_size(api: Client
     assert [shard["item"] for shard in few["shards"]] == [0, 1, 2]
     assert "limit" in issues(api.get("runs/wide.run", params={"limit": 1001}))
     assert "cursor" in issues(api.get("runs/wide.run", params={"cursor": "nope"}))
+
+
+def test_shards_of_a_run_are_selected_by_state(api: Client, loop: FakeLoop) -> None:
+    run = wide_run(loop, 50, "")
+    states = {3: ShardState.DEAD, 20: ShardState.FAILED, 40: ShardState.DEAD}
+    shards = [changed(shard, state=states.get(item, ShardState.FINISHED)) for item, shard in enumerate(run.shards)]
+    loop.scheduler.firings[run.id] = changed(run, shards=shards_of(*shards))
+    wanted = "runs/wide.run?state=DEAD&state=FAILED&limit=2"
+    page = api.get(wanted).json()
+    assert [shard["item"] for shard in page["shards"]] == [3, 20]
+    assert (page["shardCount"], page["shardStates"]) == (50, {"FINISHED": 47, "DEAD": 2, "FAILED": 1})
+    rest = api.get(f"{wanted}&cursor={page['nextCursor']}").json()
+    assert ([shard["item"] for shard in rest["shards"]], rest["nextCursor"]) == ([40], "")
+    assert api.get("runs/wide.run", params={"state": "KILLED"}).json()["shards"] == []
+    assert "state.0" in issues(api.get("runs/wide.run", params={"state": "dead"}))
 
 
 def test_list_of_wide_runs_is_bounded_and_complete(api: Client, loop: FakeLoop) -> None:
@@ -145,7 +227,6 @@ def test_lists_are_the_same_whether_or_not_the_tables_are_copied_for_them(
     paths += ["tasks?state=active&limit=1", "tasks?app=demo", "jobs", "jobs?app=demo", "jobs?app=none"]
     quick = [api.get(path).json() for path in paths]
     monkeypatch.setattr(services, "_MAX_SHARDS", 1)
-    monkeypatch.setattr(services, "_MAX_JOBS", 0)
     assert [api.get(path).json() for path in paths] == quick
     assert [len(found["items"]) for found in quick[:3]] != [0, 0, 0]
     for path in ("runs", "tasks"):

@@ -24,6 +24,7 @@ from tests.api_kit import ARTIFACTS, app_body, job_body, package_bytes, serving
 from jobcloud.adapters.sqlite import SqliteStore
 from jobcloud.executor.package import inspect
 from jobcloud.history.database import Database
+from jobcloud.history.notes import Notes
 from jobcloud.history.queries import Reader
 from jobcloud.messages import (
     Accept,
@@ -65,11 +66,21 @@ _OWN_RULES = {
     "POST /api/v1/jobs/{job}/backfill": "the range begins before its end",
     "POST /api/v1/packages": "the body is an archive",
     "POST /api/v1/runs": "as for jobs",
+    "PUT /api/v1/calendars/{calendar}": "days are dates, countries and files are known, the name is that of a job",
     "POST /api/v1/silences": "texts that can be printed",
+    "PUT /api/v1/pools/{pool}": "texts that can be printed",
+    "POST /api/v1/teams/{team}/members": "the subject has one of three forms",
+    "DELETE /api/v1/teams/{team}/members": "as for POST",
+    "POST /api/v1/users": "passwords are not too easy to guess",
+    "PUT /api/v1/users/{user}/password": "as for POST of a user",
+    "POST /api/v1/tokens": "the sender is a user or a service account",
     "POST /api/v1/framework/teardown": "the body names the framework",
 }
-# A refused condition is no invalid request.
+# A refused condition is no invalid request. It may also come first, as a body that is too large.
 _CONFIG = """
+[checks.negative_data_rejection]
+expected-statuses = ["400", "401", "403", "404", "405", "406", "409", "412", "413", "415", "422", "428", "429", "5xx"]
+
 [checks.positive_data_acceptance]
 expected-statuses = ["2xx", "3xx", 401, 403, 404, 409, 412, 429, "5xx"]
 """ + "".join(
@@ -79,6 +90,10 @@ include-name = "{name}"
 checks.positive_data_acceptance.enabled = false
 """
     for name in _OWN_RULES
+).replace(
+    # schemathesis 4.32 takes some valid names of pools, such as q85u:0D, for invalid ones. test_api_pools.py has such.
+    'include-name = "PUT /api/v1/pools/{pool}"\n',
+    'include-name = "PUT /api/v1/pools/{pool}"\nchecks.negative_data_rejection.enabled = false\n',
 )
 # A standby refuses requests that need the leader.
 _STANDBY = """
@@ -149,11 +164,13 @@ def scheduler(folder: Path, *, leads: bool) -> Iterator[str]:
     reader = Reader(lambda: Database(url, reading=True))
     packages = PackageStore(folder / "packages", check=inspect)
     options = ApiOptions(access=Access(TOKEN))
-    api = create_api(loop, packages, options, history=reader, read_log=read_log, teardown=loop.teardown)
+    notes = Notes(lambda: Database(url))
+    api = create_api(loop, packages, options, history=reader, notes=notes, read_log=read_log, teardown=loop.teardown)
     with serving(api) as address:
         yield address
     loop.stop()
     reader.close()
+    notes.close()
 
 
 def fill(url: str) -> dict[str, Any]:
@@ -163,11 +180,15 @@ def fill(url: str) -> dict[str, Any]:
         sha256 = client.post("packages", content=package_bytes(), headers=headers).json()["sha256"]
         assert client.post("apps", json=app_body(sha256)).status_code == 201
         assert client.post("jobs", json=job_body(cron="0 0 0 1 1 ? 2099")).status_code == 201
+        client.post("users", json={"name": "ann"}).raise_for_status()
+        client.put("teams/web", json={}).raise_for_status()
+        client.put("roles/caller", json={"verbs": ["trigger"]}).raise_for_status()
         run = client.post("jobs/hello/trigger").json()["id"]
         while not (tasks := client.get("tasks", params={"state": "running"}).json()["items"]):
             pass
         return {"app": "demo", "job": "hello", "run_id": run, "task_id": tasks[0]["id"], "sha256": sha256,
-                "agent": "agent-1", "item": 0, "attempt": 1}  # fmt: skip
+                "agent": "agent-1", "item": 0, "attempt": 1,
+                "user": "ann", "team": "web", "role": "caller"}  # fmt: skip
 
 
 def check(folder: Path, url: str, seed: int, known: dict[str, Any], phases: str, config: str = "") -> None:
@@ -181,7 +202,7 @@ def check(folder: Path, url: str, seed: int, known: dict[str, Any], phases: str,
     done = subprocess.run(
         [sys.executable, "-m", "schemathesis.cli", "--config-file", str(folder / "schemathesis.toml"), "run",
          f"{url}/api/v1/openapi.json", "--header", f"Authorization: Bearer {TOKEN}", "--seed", str(seed),
-         "--max-examples", EXAMPLES, "--phases", phases, "--exclude-path-regex", "/events$|/stream$",
+         "--max-examples", EXAMPLES, "--phases", phases, "--exclude-path-regex", "/(events|changes)$|/stream$",
          "--continue-on-failure", "--no-color", "--warnings", "off"],
         env=environ, capture_output=True, text=True, check=False, cwd=folder,
     )  # fmt: skip

@@ -146,6 +146,7 @@ def test_versions_survive_a_change_of_leader_and_older_states_have_none(api: Cli
     loop.scheduler = Scheduler(Policy(before._state.policy.artifacts), stored, epoch=2, at=loop.now)
     (present,) = api.get("apps/demo/versions").json()["items"]
     assert (present["number"], present["registeredAt"], present["current"]) == (1, None, True)
+    assert present["registeredBy"] == ""
     api.put("apps/demo", json=app_body(sha256, description="3"))
     assert [one["config"]["description"] for one in api.get("apps/demo/versions").json()["items"]] == ["3", "2"]
     again = Stored(apps=dict(loop.scheduler.apps), app_versions=dict(loop.scheduler.app_versions))

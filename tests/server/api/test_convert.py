@@ -13,6 +13,7 @@ from jobcloud.config import (
     App,
     CatchUp,
     Concurrency,
+    ExcludedDay,
     HttpMethod,
     Isolation,
     Job,
@@ -22,6 +23,7 @@ from jobcloud.config import (
     PartitionPolicy,
     Resources,
     UpdateStrategy,
+    WebhookScheme,
 )
 from jobcloud.cron import Dialect, Fold, Gap
 from jobcloud.errors import ConfigError
@@ -60,6 +62,15 @@ REPORT = Job(
     http_read_timeout_ms=200,
     zone="Europe/Berlin",
     dialect=Dialect.UNIX,
+    triggers=("@every 90m", "@at 2026-12-24T18:00"),
+    start_time="2026-12-01T06:00",
+    end_time="2027-12-01T06:00:30",
+    blackouts=("SAT,SUN", "2026-12-24/2027-01-01"),
+    skip_on=("holidays",),
+    only_on=("open", "extra"),
+    on_excluded_day=ExcludedDay.PREVIOUS,
+    jitter_ms=1_500,
+    start_deadline_ms=60_000,
     gap=Gap.SKIP,
     fold=Fold.BOTH,
     catch_up=CatchUp.ALL,
@@ -79,7 +90,8 @@ REPORT = Job(
     retry_most_ms=2_000,
     retry_jitter=500,
     shard_parameters="0=a",
-    parameter="p",
+    parameter="p {fire_time:%Y}",
+    placeholders=("jobParameter", "shardingItemParameters"),
     priority=-3,
     timeout_ms=60_500,
     kill_grace_ms=1_500,
@@ -92,6 +104,15 @@ REPORT = Job(
     labels="owner=alice",
     late_after_ms=1_500,
     no_success_ms=2_000,
+    expected_by="MON-FRI 06:00",
+    constraints=("zone == a", "host !~ db-*"),
+    preferences=("5: zone == a",),
+    pools=("orders-db", "2 of *:licences"),
+    webhook_secrets=("hook-key", "old-key"),
+    webhook_scheme=WebhookScheme.GITHUB,
+    webhook_parameters=("branch=/ref", "first=/commits/0/a~1b"),
+    avoid_after=5,
+    gang_start=True,
 )
 ALWAYS = Job(
     "always",
@@ -111,18 +132,31 @@ ALWAYS = Job(
     bean="b",
     context="m:c",
     listeners=("audit", "m:L"),
+    thread_pool="com.example.Threads$One",
     update_strategy=UpdateStrategy.RECREATE,
     max_unavailable=2,
     independent_shards=True,
 )
-SCRIPT = make_job(type=JobType.SCRIPT, job_class="", script="bin/report.sh")
+SCRIPT = make_job(
+    parameter_schema='{"type": "object"}', item_range="1..9",
+    type=JobType.SCRIPT, job_class="", script="bin/report.sh", secrets=("KEY=secret:api-key",),
+    environment=("REGION=eu",), files='{"conf/a":"x = \\u00e9\\n"}')  # fmt: skip
 
 
 def as_json(config: Config) -> bytes:
     return config.model_dump_json(by_alias=True).encode()
 
 
-@pytest.mark.parametrize("app", [APP, replace(APP, executors=3), replace(APP, team="billing")])
+@pytest.mark.parametrize(
+    "app",
+    [
+        APP,
+        replace(APP, executors=3),
+        replace(APP, team="billing"),
+        replace(APP, constraints=("zone == a",)),
+        replace(APP, environment=("REGION=eu", "OPTIONS=-Da=b"), files='{"conf/a":"b","conf/b":""}'),
+    ],
+)
 def test_app_is_the_same_after_it_was_shown_and_sent_back(app: App) -> None:
     assert read_app(parse(as_json(app_config(app))), ANY_HOST) == app
 

@@ -15,7 +15,7 @@ from jobcloud.messages import Kind
 from jobcloud.model import Cause, Execution, JobState, Task
 from jobcloud.scheduler import sharding
 from jobcloud.server.api.body import parse
-from jobcloud.server.api.convert import check, read_job
+from jobcloud.server.api.convert import check, read_job, read_trigger
 from jobcloud.server.api.problems import Problem
 from jobcloud.server.api.rules import MAX_HEADER_BYTES, MAX_TEXT_BYTES
 from jobcloud.server.records import decode, encode
@@ -91,6 +91,12 @@ def test_parameters_of_an_http_job_fit_into_a_header_line() -> None:
     assert list(found) == ["jobParameter"]
     assert "at most 7,000 bytes together" in found["jobParameter"]
     assert list(issues(fits | {"shardingItemParameters": {"0": part + "a"}})) == ["shardingItemParameters"]
+
+
+def test_parts_of_a_range_fit_into_a_header_line_too() -> None:
+    fits = job_body(**HTTP, jobParameter=filled(MAX_HEADER_BYTES - 40), shardingItemRange="1..9")
+    assert issues(fits) == {}
+    assert list(issues(fits | {"jobParameter": filled(MAX_HEADER_BYTES - 39)})) == ["jobParameter"]
 
 
 @pytest.mark.parametrize("command", ["bin/run.sh 'it", 'bin/run.sh "', "bin/run.sh \\", "'' x", '""'])
@@ -175,9 +181,71 @@ def test_stored_job_that_breaks_a_rule_is_still_read() -> None:
         assert isinstance(job, Job)
         task = Task("t", "f", job.name, 0, 1, Execution.READY, "a", "h", "demo", "e", job.resources, 0)
         firing = sharding.make_firing(job, JobState(0), Cause.CRON, 0, "u", "prod")
-        payload = b"".join(sharding.payload(job, firing, task, 1))
+        payload = sharding.payload(job, firing, task, 1).data
         if job.script == "run 'it":
             with pytest.raises(PayloadError, match="scriptCommandLine"):
                 read_task(encode_data(payload))
         else:
             assert read_task(encode_data(payload)).context["jobParameter"] == job.parameter
+
+
+# ---- placeholders ----------------------------------------------------------------------------------------------------
+
+IN_PARAMETER: dict[str, Any] = {"placeholders": ["jobParameter"]}
+IN_ITEMS: dict[str, Any] = {"placeholders": ["shardingItemParameters"]}
+IN_COMMAND: dict[str, Any] = {**SCRIPT, "placeholders": ["scriptCommandLine"]}
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "why"),
+    [
+        ({**IN_PARAMETER, "jobParameter": "{item}"}, "jobParameter", "{item} is no placeholder of this field; use"),
+        ({**IN_PARAMETER, "jobParameter": "{fire_time:%A}"}, "jobParameter", "there are %Y %y %m"),
+        ({**IN_PARAMETER, "jobParameter": "{previous_success}", "jobExecutionType": "DAEMON"}, "jobParameter",
+         "{previous_success} is no placeholder of this field"),
+        ({**IN_ITEMS, "shardingItemParameters": {"0": "a}"}}, "shardingItemParameters", "double it to keep it: }}"),
+        ({**IN_ITEMS, "shardingItemParameters": "0={x}"}, "shardingItemParameters", "{x} is no placeholder of this"),
+        ({**IN_COMMAND, "scriptCommandLine": "run ${HOME}"}, "scriptCommandLine", "{HOME} is no placeholder of this"),
+        ({**IN_COMMAND, "scriptCommandLine": "run {fire_time:%H %M}"}, "scriptCommandLine", "the brace at"),
+        ({"placeholders": ["httpData"]}, "placeholders", "'httpData' is no field with placeholders | use jobParameter"),
+        ({"placeholders": ["jobParameter"] * 2}, "placeholders", "names a field twice"),
+        ({"placeholders": ["scriptCommandLine"]}, "placeholders", "a SIMPLE job has no scriptCommandLine"),
+    ],
+)  # fmt: skip
+def test_placeholder_without_a_meaning_is_refused(fields: dict[str, Any], field: str, why: str) -> None:
+    found = issues(job_body() | fields)
+    assert list(found) == [field]
+    assert why in found[field]
+
+
+def test_braces_have_no_meaning_without_placeholders() -> None:
+    assert issues(job_body(jobParameter="{x} {", shardingItemParameters="0={y}")) == {}
+    assert issues(job_body(**SCRIPT) | {"scriptCommandLine": "echo ${HOME} {1..3}"}) == {}
+    assert issues(job_body() | IN_PARAMETER | {"jobParameter": "{run_id}", "shardingItemParameters": "0={y}"}) == {}
+    assert issues(job_body() | IN_COMMAND | {"scriptCommandLine": "run '{fire_time:%H %M}' {item} $X {{a}}"}) == {}
+
+
+def test_limits_hold_for_the_longest_text_that_a_field_can_become() -> None:
+    many = {**IN_PARAMETER, "jobParameter": "{run_id}" * (MAX_TEXT_BYTES // 300)}
+    assert issues(job_body() | many) == {}
+    many["jobParameter"] += "{run_id}"
+    assert "65,700 bytes" in issues(job_body() | many)["jobParameter"]
+    of_items: dict[str, Any] = {
+        "placeholders": ["shardingItemParameters"],
+        "shardingItemParameters": {"0": "{run_id}" * 219},
+    }
+    assert "bytes in JSON" in issues(job_body() | of_items)["shardingItemParameters"]
+    words = {**IN_COMMAND, "scriptCommandLine": "run " + "{run_id}" * 219}
+    assert "bytes in JSON" in issues(job_body() | words)["scriptCommandLine"]
+    head = {**HTTP, **IN_PARAMETER, "jobParameter": "{run_id}" * 24}
+    assert "in the header" in issues(job_body() | head)["jobParameter"]
+
+
+def test_parameters_of_a_trigger_follow_the_placeholders_of_the_job() -> None:
+    job = read_job(parse(json.dumps(job_body() | IN_PARAMETER).encode()), UrlPolicy(hosts=("*",)))
+    assert read_trigger({"jobParameter": "{job}"}, job, "").parameter == "{job}"
+    for given in ({"jobParameter": "{"}, {"jobParameter": "{run_id}" * 60}):
+        with pytest.raises(Problem) as found:
+            read_trigger(given, job, "")
+        assert [one.field for one in found.value.issues] == ["jobParameter"]
+    assert read_trigger({"shardingItemParameters": {"0": "{"}}, job, "").item_parameters == ((0, "{"),)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import hashlib
 import json
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -16,15 +18,22 @@ import httpx
 import pytest
 from starlette.types import Receive, Scope, Send
 from tests.api_kit import FakeLoop, app_body, job_body, make_api, package_bytes, serving
+from tests.audit_kit import FakeDisk, auditing
+from tests.tls_kit import Authority, server_tls
 
+from jobcloud.access import tokens
 from jobcloud.errors import StoreError
-from jobcloud.messages import Kind, Publish, Topic
+from jobcloud.messages import Kind, Publish, PutAccess, Topic
+from jobcloud.model import EVERY_TEAM, AccessToken, Member, Team, User
 from jobcloud.ports import LastingStore, StoredRecords
 from jobcloud.scheduler import Policy, Scheduler
 from jobcloud.server import records
 from jobcloud.server.api import Access, ApiOptions, Notices
 from jobcloud.server.api.replica import Replica, ReplicatedLoop
 from jobcloud.server.api.standby import Standby
+from jobcloud.server.identity.passwords import hash_password
+from jobcloud.server.identity.sessions import NOTE_MS, SessionOptions
+from jobcloud.server.tls import peer_context
 
 TOKEN = "t0ken-of-both"
 AGE = "jobcloud-standby-age-ms"
@@ -50,6 +59,10 @@ class SharedState:
             Kind.JOB_STATE: {key: state for key, state in scheduler.job_states.items() if key not in scheduler.ad_hoc},
             Kind.FIRING: scheduler.firings,
             Kind.TASK: scheduler.tasks,
+            Kind.USER: scheduler.directory.users,
+            Kind.SESSION: scheduler.directory.sessions,
+            Kind.TEAM: scheduler.directory.teams,
+            Kind.ACCESS_TOKEN: scheduler.directory.tokens,
         }
         found = StoredRecords()
         for kind, table in tables.items():
@@ -71,7 +84,7 @@ class Group:
         self.address = ""
         self.waits = True
         self.now = 0.0
-        self._folder = folder
+        self.folder = folder
         self.replica = Replica(
             self.store,
             lambda stored, epoch, at: Scheduler(Policy(self.leading.scheduler.policy.artifacts), stored, epoch, at),
@@ -82,17 +95,20 @@ class Group:
     def store(self) -> LastingStore:
         return self.state  # type: ignore[return-value]
 
-    def leader(self) -> Any:
-        options = ApiOptions(access=Access(token=TOKEN))
-        return make_api(self._folder / "leader", self.leading, options=options, notices=self.notices)
+    def leader(self, **more: Any) -> Any:
+        options = ApiOptions(access=Access(token=TOKEN), **more.pop("options", {}))
+        clock = {"clock": lambda: self.leading.now}
+        return make_api(self.folder / "leader", self.leading, options=options, notices=self.notices, **clock, **more)
 
     def standby(self, **access: Any) -> Any:
-        standby = Standby(lambda: self.waits, lambda: self.address, self.replica)
+        tls = access.pop("tls", ssl.create_default_context)
+        standby = Standby(lambda: self.waits, lambda: self.address, self.replica, tls)
         own = FakeLoop()
         own.failure = AssertionError("the standby's own scheduler was given a command")
-        options = ApiOptions(access=Access(**{"token": TOKEN} | access))
+        more = {"client_name": access.pop("client_name", None)} | access.pop("options", {})
+        options = ApiOptions(access=Access(**{"token": TOKEN} | access), **more)
         loop: Any = ReplicatedLoop(own)
-        return make_api(self._folder / "standby", loop, options=options, standby=standby)
+        return make_api(self.folder / "standby", loop, options=options, standby=standby, clock=lambda: self.leading.now)
 
 
 @pytest.fixture
@@ -151,7 +167,7 @@ def test_copy_of_the_state_is_made_again_when_it_is_too_old(
 ) -> None:
     leader, standby = pair
     register(leader)
-    assert standby.get("jobs").json() == {"items": [], "nextCursor": ""}
+    assert standby.get("jobs").json() == {"items": [], "nextCursor": "", "total": 0}
     assert leader.post("jobs", json=job_body()).status_code == 201
     group.now = 0.9
     found = standby.get("jobs")
@@ -205,6 +221,7 @@ def test_other_requests_are_passed_on_unchanged(group: Group, pair: tuple[httpx.
     for method, path, body in (
         ("GET", "cluster", None),
         ("GET", "jobs/hello/explain", None),
+        ("GET", "jobs/hello/fit", None),
         ("GET", "tasks/no%2Fone", None),
         ("PUT", "jobs/hello", job_body(cron="0 0 0 * * ?")),
         ("POST", "jobs", {"jobNam": 1}),
@@ -213,6 +230,8 @@ def test_other_requests_are_passed_on_unchanged(group: Group, pair: tuple[httpx.
         ("GET", "nothing?a=b", None),
         ("GET", "alerts", None),
         ("GET", "silences", None),
+        ("PUT", "pools/db", {"slots": -1}),
+        ("GET", "pools", None),
         ("POST", "silences", {"for": 1}),
         ("GET", "apps/demo/versions", None),
         ("POST", "apps/demo/rollback", None),
@@ -220,7 +239,7 @@ def test_other_requests_are_passed_on_unchanged(group: Group, pair: tuple[httpx.
     ):
         found, expected = (api.request(method, path, json=body) for api in (standby, leader))
         assert (found.status_code, found.content) == (expected.status_code, expected.content), path
-        ignored = {"date"}
+        ignored = {"date", "jobcloud-request-id"}
         assert {name: value for name, value in found.headers.items() if name not in ignored} == {
             name: value for name, value in expected.headers.items() if name not in ignored
         }, path
@@ -533,3 +552,216 @@ def test_end_of_a_replica_does_not_wait_for_a_read(group: Group) -> None:
     assert closed.wait(20)
     with pytest.raises(StoreError):
         group.replica.copy().result(20)
+
+
+def api_token(group: Group, subject: str, role: str = "", **changes: Any) -> str:
+    """The text of a new token, whose holder gets a role in the whole installation."""
+    number = len(group.leading.scheduler.directory.tokens) + 1
+    secret, at = tokens.make("jct", bytes([number]) * 38), group.leading.now
+    members = (Member(subject, role),) if role else ()
+    group.leading.feed(PutAccess(at, Team("*", members)))
+    group.leading.feed(PutAccess(at, AccessToken(secret.id, "t", secret.hash, subject, at, **changes)))
+    return secret.text
+
+
+def test_rights_on_a_standby_are_those_of_the_stored_state(
+    group: Group, pair: tuple[httpx.Client, httpx.Client]
+) -> None:
+    leader, standby = pair
+    register(leader, "hello")
+    viewer = {"Authorization": f"Bearer {api_token(group, 'user:ann', 'viewer')}"}
+    for path in ("jobs", "cron/next?cron=0 0 0 * * ?", "cluster"):
+        assert standby.get(path, headers=viewer).status_code == 200, path
+    # Without a database for the history, a request that is let through gets 503.
+    notes = "runs/hello.x@jobcloud/notes"
+    for path in ("history/runs", "history/configurations", notes, "statistics", "statistics/series"):
+        assert standby.get(path, headers=viewer).json()["detail"].startswith("this scheduler keeps no history")
+    assert standby.delete("jobs/hello", headers=viewer).status_code == 403
+    assert standby.post("runs/hello.x@jobcloud/notes", json={"text": "x"}, headers=viewer).status_code == 403
+    assert "hello" in group.leading.scheduler.jobs
+    # The next copy of the state has the change.
+    group.leading.feed(PutAccess(group.leading.now, Team("*")))
+    group.now += 10.0
+    for path in ("jobs", "history/runs", "cluster"):
+        assert standby.get(path, headers=viewer).status_code == 403, path
+    revoked = {"Authorization": f"Bearer {api_token(group, 'user:bob', 'viewer', revoked_ms=1)}"}
+    group.now += 10.0
+    for path in ("jobs", "history/runs", "cron/next?cron=0 0 0 * * ?", "cluster"):
+        assert standby.get(path, headers=revoked).status_code == 401, path
+
+
+@pytest.mark.parametrize(("method", "concerned"), [("GET", False), ("HEAD", False), ("POST", True)])
+def test_notes_are_read_from_the_history_and_written_by_the_leader(
+    group: Group, method: str, *, concerned: bool
+) -> None:
+    standby = Standby(lambda: True, lambda: "", group.replica)
+    assert standby.concerns({"path": "/api/v1/runs/hello.x@jobcloud/notes", "method": method}) is concerned
+
+
+def test_header_of_a_standby_does_not_open_anything(group: Group, pair: tuple[httpx.Client, httpx.Client]) -> None:
+    leader, _ = pair
+    for headers in ({"jobcloud-forwarded": "1"}, {"jobcloud-forwarded": "1", "via": "1.1 jobcloud"}):
+        for method, path in (("GET", "jobs"), ("DELETE", "jobs/hello"), ("GET", "/api/app/list")):
+            url = f"{leader.base_url.copy_with(path='')}{path}" if path.startswith("/") else path
+            answer = leader.request(method, url, headers=headers | {"Authorization": ""})
+            assert answer.status_code == 401
+
+
+def test_history_on_a_standby_is_refused_while_rights_cannot_be_read(group: Group) -> None:
+    group.state.failing = True
+    with serving(group.standby()) as url, client(url) as standby:
+        assert standby.get("history/runs").status_code == 503
+        assert standby.get("health").status_code == 503
+        assert standby.get("openapi.json").status_code == 200
+
+
+def test_pair_without_a_token_forwards_requests_without_credentials(group: Group) -> None:
+    options = ApiOptions()
+    leading = make_api(group.folder / "open", group.leading, options=options)
+    with serving(leading) as leader, serving(group.standby(token="")) as standby:
+        group.address = leader
+        with httpx.Client(base_url=f"{standby}/api/v1") as api:
+            assert api.get("cluster").status_code == 200
+
+
+def test_session_holds_on_the_standby_which_writes_nothing(group: Group) -> None:
+    leading = group.leading
+    for record in (User("ann", leading.now, hash_password("pw")), Team(EVERY_TEAM, (Member("user:ann", "admin"),))):
+        leading.feed(PutAccess(leading.now, record, create=True))
+    with serving(group.leader()) as leader, serving(group.standby()) as standby, httpx.Client(base_url=standby) as ann:
+        group.address = leader
+        page = {"Origin": standby}
+        assert ann.get("/account").headers["location"] == "/login"
+        assert "<form" in ann.get("/login").text
+        fields = {"user": "ann", "password": "pw"}
+        assert ann.post("/login", data=fields, headers={"Origin": "http://evil.test"}).status_code == 403
+        assert ann.post("/login", data=fields).status_code == 403
+        answer = ann.post("/login", data=fields, headers=page)
+        assert (answer.status_code, "jobcloud" in ann.cookies) == (303, True)
+        assert "user:ann" in ann.get("/account").text, "the leader answers"
+        before = dict(leading.scheduler.directory.sessions)
+        leading.now += NOTE_MS
+        group.now += 100
+        found = ann.get("/api/v1/jobs")
+        assert (found.status_code, AGE in found.headers) == (200, True), "the copy answers"
+        assert leading.scheduler.directory.sessions == before
+        # The leader checks changes too. The standby has removed the origin, which is its own.
+        change = {**page, "Jobcloud-Request": "1"}
+        assert ann.delete("/api/v1/jobs/none", headers=change).status_code == 404
+        assert ann.delete("/api/v1/jobs/none", headers=page).status_code == 403
+        assert ann.delete("/api/v1/jobs/none", headers={"Jobcloud-Request": "1"}).status_code == 403
+        assert ann.delete("/api/v1/sessions", headers=change).status_code == 204
+        group.now += 100
+        assert ann.get("/api/v1/jobs").status_code == 401
+
+
+def admin_ann(group: Group) -> None:
+    at = group.leading.now
+    for record in (User("ann", at, hash_password("pw")), Team(EVERY_TEAM, (Member("user:ann", "admin"),))):
+        group.leading.feed(PutAccess(at, record, create=True))
+
+
+def form_token(browser: httpx.Client) -> str:
+    return browser.get("/account").text.partition('name="token" value="')[2][:64]
+
+
+def test_change_with_a_cookie_reaches_the_leader_only_from_a_page_of_the_standby(group: Group, tmp_path: Path) -> None:
+    admin_ann(group)
+    with ExitStack() as stack:
+        audit = stack.enter_context(auditing(disk := FakeDisk()))
+        leader = stack.enter_context(serving(group.leader(audit=audit, core=lambda: group.leading.scheduler)))
+        standby = stack.enter_context(serving(group.standby()))
+        ann = stack.enter_context(httpx.Client(base_url=standby))
+        group.address = leader
+        page = {"Origin": standby, "Sec-Fetch-Site": "same-origin", "Jobcloud-Request": "1"}
+        assert ann.post("/login", data={"user": "ann", "password": "pw"}, headers=page).status_code == 303
+
+        def pause(*without: str, **headers: str) -> httpx.Response:
+            given = {name: value for name, value in page.items() if name not in without} | headers
+            return ann.post("/api/v1/cluster/pause", headers=given)
+
+        two = {"Cookie": f"jobcloud={ann.cookies['jobcloud']}; jobcloud={ann.cookies['jobcloud']}"}
+        refused = {
+            "no header of a script": pause("Jobcloud-Request"),
+            "no proof of the page": pause("Origin", "Sec-Fetch-Site"),
+            "another site": pause(Origin="http://evil.test"),
+            "the leader's pages": pause(Origin=leader),
+            "another site, without an origin": pause("Origin", **{"Sec-Fetch-Site": "cross-site"}),
+            "another port of the host": pause(**{"Sec-Fetch-Site": "same-site"}),
+        }
+        slugs = {why: answer.json()["type"] for why, answer in refused.items()}
+        assert slugs == dict.fromkeys(refused, "urn:jobcloud:problem:forbidden-origin")
+        assert pause(**two).status_code == 401
+        assert pause(Cookie="jobcloud=jcs_wrong").status_code == 401
+        assert not group.leading.scheduler.pauses
+        for headers in ((), ("Origin",), ("Sec-Fetch-Site",)):
+            assert pause(*headers).status_code == 200, headers
+            assert group.leading.scheduler.pauses
+            assert ann.post("/api/v1/cluster/resume", headers=page).status_code == 200
+        intents = [entry for entry in disk.entries() if (entry["kind"], entry.get("subject")) == ("intent", "user:ann")]
+        assert [entry["forwarded"] for entry in intents] == [True] * 6, "the leader records the sender"
+
+
+def test_forms_of_a_session_reach_the_leader_with_their_token_only(group: Group) -> None:
+    admin_ann(group)
+    sessions = group.leading.scheduler.directory.sessions
+    with (
+        serving(group.leader()) as leader,
+        serving(group.standby()) as standby,
+        httpx.Client(base_url=standby, headers={"Origin": standby}) as ann,
+        httpx.Client(base_url=standby, headers={"Origin": standby}) as other,
+    ):
+        group.address = leader
+        for browser in (ann, other):
+            assert browser.post("/login", data={"user": "ann", "password": "pw"}).status_code == 303
+        code = ann.post("/api/v1/login-links?user=ann", headers={"Jobcloud-Request": "1"}).json()["path"][12:]
+        own, foreign = form_token(ann), form_token(other)
+        for path in ("/logout", "/logout/everywhere"):
+            assert ann.post(path, data={"token": foreign}).status_code == 403
+            assert ann.post(path, data={"token": own}, headers={"Origin": "http://evil.test"}).status_code == 403
+        assert len(sessions) == 2
+        assert other.post("/logout", data={"token": foreign}).headers["location"] == "/login"
+        assert (len(sessions), "jobcloud" in other.cookies) == (1, False)
+        assert ann.post("/logout/everywhere", data={"token": own}).status_code == 303
+        assert (len(sessions), "jobcloud" in ann.cookies) == (0, False)
+        assert ann.get("/account").headers["location"] == "/login"
+        assert other.post("/login/link", data={"code": code}).status_code == 401, "the leader has ended the link"
+
+
+def test_session_of_a_standby_with_tls_holds_on_its_leader(group: Group, tmp_path: Path) -> None:
+    """The cookie has a prefix that browsers accept over TLS only, and each page must come over TLS."""
+    admin_ann(group)
+    authority = Authority(tmp_path / "ours")
+    tls = server_tls(dataclasses.replace(authority.issue(), peer_ca=authority.file))
+    options = {"sessions": SessionOptions(secure=True)}
+    with (
+        serving(group.leader(options=options), tls=tls) as leader,
+        serving(group.standby(tls=tls.peer_context, options=options), tls=tls) as standby,
+        httpx.Client(base_url=standby, verify=ssl.create_default_context(cafile=authority.file)) as ann,
+    ):
+        group.address = leader
+        page = {"Origin": standby, "Jobcloud-Request": "1"}
+        assert ann.post("/login", data={"user": "ann", "password": "pw"}, headers=page).status_code == 303
+        assert "__Host-jobcloud" in ann.cookies
+        without_tls = page | {"Origin": standby.replace("https:", "http:")}
+        assert ann.post("/api/v1/cluster/pause", headers=without_tls).status_code == 403
+        assert not group.leading.scheduler.pauses
+        assert ann.post("/api/v1/cluster/pause", headers=page).status_code == 200
+        assert group.leading.scheduler.pauses
+
+
+def test_leader_with_a_private_authority_is_reached_over_tls(group: Group, tmp_path: Path) -> None:
+    authority, foreign = Authority(tmp_path / "ours"), Authority(tmp_path / "theirs")
+    files = dataclasses.replace(authority.issue(), client_ca=authority.file, clients="required", peer_ca=authority.file)
+    tls = server_tls(files)
+    contexts = {"ours": tls.peer_context(), "theirs": peer_context(foreign.file, "http.tls_ca_file")}
+    with serving(group.leader(), tls=tls) as leader:
+        group.address = leader
+        for whose, context in contexts.items():
+            with serving(group.standby(tls=lambda context=context: context)) as standby, client(standby) as api:
+                answer = api.get("cluster")
+                if whose == "ours":
+                    assert answer.status_code == 200, answer.text
+                else:
+                    assert answer.status_code == 503
+                    assert "certificate verify failed" in answer.json()["detail"]

@@ -12,12 +12,12 @@ revision at which `head` was last changed. It creates the next segment of the jo
 superseded leader writes nothing.
 
 A transaction that gets no answer is sent again. Both requests may arrive, even minutes apart. The request that etcd
-handles first changes `head`, so the other one fails. A failed transaction reads `head`. If `head` contains the token of
-the batch, the batch was written. A batch without records also changes `head`. So once such a batch has succeeded, no
-earlier request can take effect.
+handles first changes `head`, so the other one fails. If its comparison fails, a transaction
+reads `head`. If `head` contains the token of the batch, the batch was written. A batch without records also changes
+`head`. So once such a batch has succeeded, no earlier request can take effect.
 
 A batch too large for one request is split into parts. Each part is a key of its own. The last request is the
-transaction that creates the segment. Parts without a segment have no meaning, so a crash between the requests leaves
+transaction that creates the segment. Parts without a segment are ignored, so a crash between the requests leaves
 all of the batch or none of it. Such parts are deleted later.
 
 The store never compacts etcd: a compaction would delete the history of all users of etcd.
@@ -140,7 +140,7 @@ class EtcdStore:
         candidacy = self._candidacy()
         compare += _still_candidate(candidacy)
         own = [get(candidacy.key)] if candidacy else []
-        # Requests of earlier leaders may still be on their way. They fail, because this transaction changes `head`.
+        # Requests of earlier leaders may still arrive. Such requests fail, because this transaction changes `head`.
         change = [put(self._key(_EPOCH), value), put(self._key(_HEAD), _head_value(head.number if head else 0, token))]
         answer = self._transact(compare, change, own)
         self.requests += 1
@@ -276,7 +276,7 @@ class EtcdStore:
         return [get(self._key(_HEAD)), get(self._key(_EPOCH)), *([get(candidacy.key)] if candidacy else [])]
 
     def _explain(self, answer: Transaction) -> None:
-        """Raise the reason why a comparison of ours failed."""
+        """Raise the reason why a comparison of this store failed."""
         _, epoch, *own = answer.ranges()
         candidacy = self._candidacy()
         if not epoch or epoch[0].value != self._claim:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from jobcloud.adapters.mesos.hardened import Backoff, HardenedDriver
 from jobcloud.adapters.mesos.link import Address, CallFailed, Dialer, Session, ask_date
 from jobcloud.adapters.mesos.wire import (
+    Access,
     Json,
     ids,
     launch_operation,
@@ -104,6 +105,7 @@ class MesosSettings:
     backoff_max_s: float = 15.0
     refused_retry_s: float = 60.0
     heard: Callable[[int], object] = field(default=bool, repr=False, compare=False)
+    access: Access | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(slots=True)
@@ -338,7 +340,7 @@ class MesosDriver:
             return
         match request:
             case Accept(agent_id, offer_ids, launches):
-                operation = launch_operation(launches, agent_id, driver.framework_id or "")
+                operation = launch_operation(launches, agent_id, driver.framework_id or "", self._settings.access)
                 # The remaining resources should be offered again at once.
                 driver.acceptOffers(ids(offer_ids), [operation], filters={"refuse_seconds": 0.0})
             case Decline(offer_ids, refuse_ms):
@@ -349,10 +351,10 @@ class MesosDriver:
                 driver.shutdownExecutor({"value": executor_id}, {"value": agent_id})
             case Reconcile(tasks):
                 driver.reconcileTasks([_task(task_id, agent_id) for task_id, agent_id in tasks])
-            case Revive():
-                driver.reviveOffers()
-            case Suppress():
-                driver.suppressOffers()
+            case Revive(roles):
+                driver.reviveOffers(roles)
+            case Suppress(roles):
+                driver.suppressOffers(roles)
             case AcceptInverseOffers(inverse_offer_ids, refuse_ms):
                 driver.acceptInverseOffers(ids(inverse_offer_ids), {"refuse_seconds": refuse_ms / 1000})
             case DeclineInverseOffers(inverse_offer_ids, refuse_ms):
@@ -512,7 +514,8 @@ def _tls_context(tls: TlsFiles | None) -> ssl.SSLContext | None:
         raise ConfigError(f"{tls.ca_file!r} cannot be used: {error}", field="mesos.tls.ca_file") from error
     if tls.cert_file:
         try:
-            context.load_cert_chain(tls.cert_file, tls.key_file or None)
+            # Without a password, OpenSSL would ask for it on the terminal.
+            context.load_cert_chain(tls.cert_file, tls.key_file or None, password="")
         except OSError as error:
             raise ConfigError(f"{tls.cert_file!r} cannot be used: {error}", field="mesos.tls.cert_file") from error
     return context

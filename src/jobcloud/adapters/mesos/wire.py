@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -126,6 +126,8 @@ def _attributes(attributes: Iterable[Json]) -> Iterable[tuple[str, str]]:
         elif kind == "ranges":
             ranges = attribute["ranges"].get("range", ())
             yield attribute["name"], "[" + ", ".join(f"{one['begin']}-{one['end']}" for one in ranges) + "]"
+        elif kind == "set":
+            yield attribute["name"], "{" + ", ".join(attribute["set"].get("item", ())) + "}"
 
 
 def read_share(resource: Json, roles: tuple[str, ...]) -> Share | None:
@@ -371,20 +373,32 @@ def _common_share(resource: _Scalar | _Spans) -> Share:
 # --------------------------------------------------------------------------------------------------- to the master
 
 
-def launch_operation(launches: Iterable[Launch], agent_id: str, framework_id: str) -> Json:
-    """A LAUNCH operation. Raises ConfigError if an executor's spec is not a JSON object."""
-    tasks = [_task_info(launch, agent_id, framework_id) for launch in launches]
+Access: TypeAlias = Callable[[Launch, str], bytes]
+"""Makes the access of a launch on an agent (by id) to its secrets, as a JSON object: docs/executor.md."""
+
+
+def launch_operation(
+    launches: Iterable[Launch], agent_id: str, framework_id: str, access: Access | None = None
+) -> Json:
+    """A LAUNCH operation. Raises ConfigError if an executor's spec is not a JSON object.
+
+    Without `access`, tasks that need secrets get none, and their executors refuse them.
+    """
+    tasks = [_task_info(launch, agent_id, framework_id, access) for launch in launches]
     return {"type": "LAUNCH", "launch": {"task_infos": tasks}}
 
 
-def _task_info(launch: Launch, agent_id: str, framework_id: str) -> Json:
+def _task_info(launch: Launch, agent_id: str, framework_id: str, access: Access | None) -> Json:
+    data = launch.data
+    if launch.secrets and access is not None:
+        data = b'{"secretAccess":' + access(launch, agent_id) + b"," + data[1:]
     return {
         "name": launch.name,
         "task_id": {"value": launch.task_id},
         "agent_id": {"value": agent_id},
         "resources": [_resource(share) for share in launch.shares],
         "executor": _executor_info(launch.executor, framework_id),
-        "data": launch.data,  # `dumps` encodes bytes in base64
+        "data": data,  # `dumps` encodes bytes in base64
     }
 
 

@@ -40,6 +40,10 @@ _UNKNOWN = (
     KazooTimeoutError,
 )
 _MAX_OUTSTANDING = 64
+# To connect to all servers once may take this part of the session timeout, and at least 1 s for each. So a server that
+# does not answer leaves time for the next attempt before the session ends. kazoo would wait the whole timeout.
+_CONNECT_SHARE = 1 / 6
+_MIN_CONNECT_S = 1.0
 _CLOSE_S = 3.0
 
 Request: TypeAlias = Callable[[KazooClient], Any]
@@ -88,6 +92,7 @@ class ZooKeeperSession:
             logger=_kazoo_log,
             **_tls_options(settings.tls),
         )
+        self._limit_connecting()
         self._track_timeout()
         self._client.add_listener(self._changed)
         self._client.start_async()
@@ -99,7 +104,7 @@ class ZooKeeperSession:
 
     @property
     def connected(self) -> bool:
-        """Whether the connection was up a moment ago. False from the first doubt on."""
+        """Whether the connection was up a moment ago. False as soon as kazoo reports SUSPENDED or LOST."""
         return self._connected.is_set()
 
     @property
@@ -132,11 +137,12 @@ class ZooKeeperSession:
         Raises NoAnswer; StoreUnusable if access is denied; errors of kazoo for answers such as NoNodeError.
         """
         limit_s = self._timeout_s if limit_s is None else max(0.001, limit_s)
+        began = self.monotonic()
         # Without a connection kazoo would queue the request and send it later. But a request must be sent in time or
         # never.
         if self._closed or not self._connected.wait(limit_s):
             raise NoAnswer(f"ZooKeeper at {self.hosts} is out of reach")
-        return self._answer(request(self._client), limit_s)
+        return self._answer(request(self._client), max(0.001, began + limit_s - self.monotonic()))
 
     def ask_many(self, requests: Iterable[Request]) -> Iterator[Any]:
         """The answers to many requests, in order. Several are in flight at a time. Raises the same errors as `ask`."""
@@ -213,8 +219,8 @@ class ZooKeeperSession:
         entries, _ = self.ask(lambda client: client.get_acls_async(path))
         if any(entry.id.scheme in ("world", "ip") and entry.perms & ~Permissions.READ for entry in entries):
             raise StoreUnusable(
-                f"{path} in ZooKeeper can be changed by anyone who reaches the server, who then decides which code "
-                "runs on the agents. Restrict it (zkCli.sh: setAcl -R), choose another zookeeper.namespace, or set "
+                f"everybody who reaches the server can change {path} in ZooKeeper, and so decides which code runs on "
+                "the agents. Restrict it (zkCli.sh: setAcl -R), choose another zookeeper.namespace, or set "
                 "zookeeper.open_tree to true to allow this"
             )
 
@@ -230,6 +236,22 @@ class ZooKeeperSession:
             self._connected.clear()
         for callback in self._callbacks:
             callback()
+
+    def _limit_connecting(self) -> None:
+        """Limit the time for a connection to one server, and the time for its answer to the greeting."""
+        client = self._client
+        share = self._settings.session_timeout_s * _CONNECT_SHARE / len(client.hosts)
+        limit_s = max(_MIN_CONNECT_S, share)
+        open_socket, invoke = client.handler.create_connection, client._connection._invoke
+
+        def open_in_time(*arguments: Any, timeout: float, **options: Any) -> Any:
+            return open_socket(*arguments, timeout=min(timeout, limit_s), **options)
+
+        def invoke_in_time(timeout: float, *arguments: Any, **options: Any) -> Any:
+            return invoke(min(timeout, limit_s), *arguments, **options)
+
+        client.handler.create_connection = open_in_time
+        client._connection._invoke = invoke_in_time
 
     def _track_timeout(self) -> None:
         """Learn the granted session timeout. kazoo knows only its read timeout: two thirds of the session timeout."""

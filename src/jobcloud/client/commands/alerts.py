@@ -18,7 +18,7 @@ _MAX_SILENCE_S = 30 * 86_400
 
 @commands.callback(invoke_without_command=True)
 def list_alerts(ctx: typer.Context, wide: Wide = False, as_json: AsJson = False) -> None:
-    """List the open alerts, and the channels that are told.
+    """List the open alerts, and the channels that get messages about them.
 
     An alert that has ended is listed as closed until its channels know that.
     """
@@ -40,9 +40,9 @@ def silence(
     comment: Annotated[str, typer.Option(help="Text for people.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Tell nobody of some alerts for a while. `--team` before the command: only alerts of this team's jobs.
+    """Send no messages about some alerts for a while. `--team` before the command: only alerts of this team's jobs.
 
-    Afterwards, alerts that are still open are told.
+    Afterwards, messages about alerts that are still open are sent.
     """
     from jobcloud.durations import parse_ms
 
@@ -76,7 +76,7 @@ def unsilence(
     silence_id: Annotated[str, typer.Argument(metavar="ID", help="The id, as in `jobcloud alerts silences`.")],
     as_json: AsJson = False,
 ) -> None:
-    """End a silence. Alerts that are still open are told."""
+    """End a silence. Messages about alerts that are still open are sent."""
     with connect(ctx) as client:
         client.remove_silence(silence_id)
     render.answer({"id": silence_id, "removed": True}, f"silence {silence_id} has ended", as_json=as_json)
@@ -88,11 +88,11 @@ def try_channel(
     channel: Annotated[str, typer.Argument(metavar="CHANNEL", help="A channel, as in `jobcloud alerts`.")],
     as_json: AsJson = False,
 ) -> None:
-    """Send a test message to a channel. Exits with 1 if the channel does not take it."""
+    """Send a test message to a channel. Exits with 1 if the channel does not accept it."""
     with connect(ctx) as client:
         found = client.test_channel(channel)
     problem = found["problem"]
-    text = f"channel {channel} has not taken the message: {problem}" if problem else f"channel {channel} has taken it"
+    text = f"channel {channel} has not accepted it: {problem}" if problem else f"channel {channel} has accepted it"
     render.answer(found, text, as_json=as_json)
     if problem:
         raise typer.Exit(Exit.REFUSED)

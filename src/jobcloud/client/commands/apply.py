@@ -1,4 +1,4 @@
-"""`jobcloud apply` and `export`: all apps and jobs of files at once, and back."""
+"""`jobcloud apply` and `export`: all apps and jobs of files at once, with pools and calendars, and back."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def apply(
             "-f",
             metavar="DIR|FILE",
             exists=True,
-            help="File in YAML, TOML or JSON, the directory of an app, or a directory of both.",
+            help="File in YAML, TOML or JSON, directory of an app, or directory with such files and apps.",
         ),
     ],
     dry_run: Annotated[
@@ -41,7 +41,7 @@ def apply(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Register or update the apps and jobs of files: all of them, or none if anything is wrong.
+    """Register or update the apps, jobs, pools and calendars of files: all, or none if anything is wrong.
 
     Prints what is new and each field that changes. Apps and jobs that do not differ stay as they are.
 
@@ -62,18 +62,19 @@ def export(
     form: Annotated[Form, typer.Option("--format", help="Form of the output.")] = Form.YAML,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:
-    """Print apps and jobs in the form that `jobcloud apply -f` takes. Fields with their defaults are left out."""
+    """Print apps, jobs, pools and calendars in the form of `jobcloud apply -f`, but no fields at their default."""
     from jobcloud.client import documents
-    from jobcloud.client.export import exported
+    from jobcloud.client.export import exported, limits_of
 
     with connect(ctx) as client:
         found: Json
         if app:
             key = key_of(ctx, app, "app")
-            found = exported([client.app(key)], client.jobs(key))
+            jobs = client.jobs(key)
+            found = exported([client.app(key)], jobs, *limits_of(client, jobs=jobs))
         else:
             of = team or team_of(ctx)
-            found = exported(client.apps(of), client.jobs(team=of))
+            found = exported(client.apps(of), client.jobs(team=of), *limits_of(client, of))
     if as_json or form is Form.JSON:
         render.show_json(found)
     else:

@@ -94,7 +94,7 @@ def update(
 
 @commands.command("versions")
 def versions(ctx: typer.Context, app: AppName, as_json: AsJson = False) -> None:
-    """List the versions of an app that are kept: when they were registered, and the executors that run them."""
+    """List the versions of an app that are kept: when and by whom they were registered, and the executors with them."""
     with connect(ctx) as client:
         render.show(client.versions(key_of(ctx, app, "app")), render.versions, as_json=as_json)
 

@@ -28,7 +28,10 @@ def show_cluster(ctx: typer.Context, as_json: AsJson = False) -> None:
 
 
 def list_executors(ctx: typer.Context, wide: Wide = False, watch: Watch = False, as_json: AsJson = False) -> None:
-    """List the executors on agents: their app, package, tasks and age. All tasks of an app on an agent share one."""
+    """List the executors on agents: their app, package, tasks and age.
+
+    On an agent, the tasks of one version of an app share an executor.
+    """
     team = team_of(ctx)
     empty = render.nothing("executor", {"--team": team}, "no executors: nothing runs")
     with connect(ctx) as client:

@@ -18,12 +18,30 @@ if TYPE_CHECKING:
 def connect(ctx: typer.Context) -> Iterator[Client]:
     """A client of one server.
 
-    The options name the server, or else the environment, or else the file of a server on this machine.
+    The options name the server, or else the environment, or else the file of a server on this machine. The token is
+    that of the options or of the environment, or else that of `jobcloud login`, or else that of the server's file.
     """
     from jobcloud.client import context
+    from jobcloud.client.credentials import Credentials
     from jobcloud.client.http import Client
+    from jobcloud.ports import TlsFiles
 
     options = ctx.ensure_object(GlobalOptions)
     found = context.find(options.server, options.token)
-    with Client(found.url, found.token) as client:
+    credentials = Credentials(found.url)
+    tls = TlsFiles(options.ca_file or found.ca_file, options.cert_file, options.key_file)
+    if options.token or credentials.read() is None:
+        with Client(found.url, found.token, tls=tls) as client:
+            yield client
+            _print_warnings(client)
+        return
+    from jobcloud.client.sign_in import Bearer
+
+    with Client(found.url, Bearer(credentials), tls=tls) as client:
         yield client
+        _print_warnings(client)
+
+
+def _print_warnings(client: Client) -> None:
+    for warning in client.warnings:
+        typer.echo(f"warning: {warning}", err=True)

@@ -8,8 +8,10 @@ import typer
 
 from jobcloud.client import render
 from jobcloud.client.commands.connection import connect
-from jobcloud.client.commands.options import AsJson, Limit, instant, key_of, team_of
+from jobcloud.client.commands.options import AsJson, Limit, instant, key_of, states, team_of
+from jobcloud.errors import ConfigError
 
+_TIMES = ("minute", "hour", "day")
 commands = typer.Typer(no_args_is_help=True)
 
 Job = Annotated[str, typer.Argument(metavar="JOB", help="Only this job, as [TEAM:]NAME.")]
@@ -24,7 +26,8 @@ def list_runs(
     job: Job = "",
     app: App = "",
     state: Annotated[
-        str, typer.Option(help="Only runs in this state: FINISHED, FAILED, KILLED, CANCELLED, DEAD.")
+        str,
+        typer.Option(metavar="STATE,…", help="Only these states: FINISHED, FAILED, KILLED, CANCELLED, DEAD."),
     ] = "",
     since: Since = "",
     until: Until = "",
@@ -32,9 +35,9 @@ def list_runs(
     as_json: AsJson = False,
 ) -> None:
     """List ended runs, the newest fire time first."""
-    filters = _filters(ctx, job, app, since, until, state=state.upper())
+    filters = _filters(ctx, job, app, since, until)
     with connect(ctx) as client:
-        render.show(client.past("runs", limit, **filters), render.runs, as_json=as_json)
+        render.show(client.past("runs", limit, **filters, state=states(state)), render.runs, as_json=as_json)
 
 
 @commands.command("attempts")
@@ -72,16 +75,29 @@ def show_statistics(
     ctx: typer.Context,
     job: Job = "",
     app: App = "",
-    by: Annotated[str, typer.Option(help="One row for each job, app or team, or the total.")] = "job",
+    by: Annotated[
+        str,
+        typer.Option(help="One row for each job, app or team, or the total; or for each minute, hour or day."),
+    ] = "job",
     since: Since = "",
     until: Until = "",
+    zone: Annotated[str, typer.Option(metavar="ZONE", help="The time zone of days, such as Europe/Berlin.")] = "",
     limit: Limit = 100,
     as_json: AsJson = False,
 ) -> None:
-    """Show successes, failures, durations, waits and resources of attempts. Default: the last 24 hours."""
-    filters = _filters(ctx, job, app, since, until, by=by.lower())
+    """Show successes, failures, durations, waits and resources of attempts. Default: the last 24 hours.
+
+    By minute, hour or day it also shows what ran, waited and was registered.
+    """
+    by = by.lower()
+    if zone and by != "day":
+        raise ConfigError("has no effect", field="--zone", fix="give --by day")
+    filters = _filters(ctx, job, app, since, until, by=by)
     with connect(ctx) as client:
-        render.show(client.statistics(limit, **filters), render.statistics, as_json=as_json)
+        if by in _TIMES:
+            render.show(client.series(**filters, zone=zone), render.series, as_json=as_json)
+        else:
+            render.show(client.statistics(limit, **filters), render.statistics, as_json=as_json)
 
 
 def _filters(ctx: typer.Context, job: str, app: str, since: str, until: str, **more: str) -> dict[str, str]:

@@ -10,7 +10,7 @@ import typer
 from jobcloud.client import render
 from jobcloud.client.commands.connection import connect
 from jobcloud.client.commands.exit_codes import Exit
-from jobcloud.client.commands.options import AsJson, team_of
+from jobcloud.client.commands.options import AsJson, names, team_of
 from jobcloud.client.commands.server import server_libraries
 from jobcloud.errors import ConfigError
 
@@ -33,6 +33,14 @@ def import_elastic_job(
     fetch: Annotated[
         bool, typer.Option("--fetch", help="For apps without --package: use the package at appURL, unchanged.")
     ] = False,
+    rename_app: Annotated[
+        list[str] | None,
+        typer.Option(metavar="OLD=NEW", help="Name of an app here, in place of its old one. Repeatable."),
+    ] = None,
+    rename_job: Annotated[
+        list[str] | None,
+        typer.Option(metavar="OLD=NEW", help="Name of a job here, in place of its old one. Repeatable."),
+    ] = None,
     disabled: Annotated[bool, typer.Option("--disabled", help="Register every job as disabled.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and change nothing.")] = False,
     as_json: AsJson = False,
@@ -42,7 +50,8 @@ def import_elastic_job(
 
     _check_zone(zone)
     _check_team(ctx)
-    options = import_ej.Options(zone, _packages(package), fetch, disabled, dry_run)
+    apps, jobs = names("--rename-app", rename_app), names("--rename-job", rename_job)
+    options = import_ej.Options(zone, _packages(package), fetch, disabled, dry_run, apps, jobs)
     with server_libraries():
         from jobcloud.adapters.zookeeper.elastic_job import read_tree
         from jobcloud.server.api.convert import check
@@ -68,7 +77,7 @@ def _check_zone(zone: str) -> None:
     from jobcloud import cron as crons
 
     try:
-        crons.Schedule.parse("0 0 0 * * ?", zone=zone)
+        crons.find_zone(zone)
     except crons.CronError as error:
         raise ConfigError(str(error), field="--zone") from error
 

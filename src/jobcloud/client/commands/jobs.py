@@ -13,7 +13,7 @@ from jobcloud.client import render
 from jobcloud.client.commands.connection import connect
 from jobcloud.client.commands.exit_codes import Exit
 from jobcloud.client.commands.field_help import ListsJobFields
-from jobcloud.client.commands.options import AsJson, JobName, Watch, Wide, grouped, key_of, team_of
+from jobcloud.client.commands.options import AsJson, JobName, Limit, Watch, Wide, grouped, key_of, team_of
 from jobcloud.errors import ConfigError, NotFound
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from jobcloud.client.http import Client, Json
 
 commands = typer.Typer(no_args_is_help=True)
+# More than the server keeps of a job, also just before its clean-up every ten minutes.
+_KEPT = 1_000
 _NO_JOBS = "no jobs yet; register one: jobcloud job add FILE"
 
 JobFile = Annotated[
@@ -77,8 +79,8 @@ def update(
         list[str],
         typer.Argument(
             metavar="JOB… [FILE|-]",
-            help="Jobs, as [TEAM:]NAME or as a pattern; then a file with them in YAML, TOML or JSON, as `job show "
-            "--json` prints them or as a manifest.",
+            help="Jobs, as [TEAM:]NAME or as a pattern; then a file with their configurations in YAML, TOML "
+            "or JSON: a manifest, or the output of `job show --json`.",
         ),
     ],
     fields: Fields = None,
@@ -138,6 +140,19 @@ def diff(
 def list_jobs(
     ctx: typer.Context,
     app: Annotated[str, typer.Option(help="Only jobs of this app.")] = "",
+    search: Annotated[
+        str, typer.Option(metavar="TEXT", help="Only jobs with this text in the key, the description or the owner.")
+    ] = "",
+    labels: Annotated[
+        list[str] | None, typer.Option("--label", metavar="NAME[=VALUE]", help="Only jobs with this label. Repeatable.")
+    ] = None,
+    owner: Annotated[str, typer.Option(help="Only jobs whose label `owner` has this value.")] = "",
+    state: Annotated[
+        str, typer.Option(help="Only enabled, disabled, paused, running, waiting, failed or dead jobs.")
+    ] = "",
+    sort: Annotated[
+        str, typer.Option(help="Sort by name, next or last firing. A minus reverses the order: -last.")
+    ] = "",
     wide: Wide = False,
     watch: Watch = False,
     as_json: AsJson = False,
@@ -148,8 +163,13 @@ def list_jobs(
             client.app(key_of(ctx, app, "app"))  # raises if the app does not exist
         filters = {"app": key_of(ctx, app, "app")} if app else {"team": team_of(ctx)}
         given = {"--app": app, "--team": "" if app else team_of(ctx)}
+        given |= {"--search": search, "--label": ", ".join(labels or ()), "--owner": owner, "--state": state}
         table = partial(render.jobs, wide=wide, empty=render.nothing("job", given, _NO_JOBS))
-        render.watched(lambda: client.jobs(**filters), table, watch=watch, as_json=as_json)
+
+        def found() -> list[Json]:
+            return client.jobs(**filters, q=search, label=labels or (), owner=owner, state=state, sort=sort)
+
+        render.watched(found, table, watch=watch, as_json=as_json)
 
 
 @commands.command("show")
@@ -157,6 +177,112 @@ def show(ctx: typer.Context, job: JobName, as_json: AsJson = False) -> None:
     """Show a job and its configuration."""
     with connect(ctx) as client:
         render.show(client.job(key_of(ctx, job)), render.job, as_json=as_json)
+
+
+@commands.command("fit")
+def fit(
+    ctx: typer.Context,
+    job: JobName,
+    shards: Annotated[
+        int, typer.Option(min=0, max=10_000, help="Number of further shards. Default: as many as a run has.")
+    ] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Tell how many further shards of a job would fit on the cluster now. This reserves nothing."""
+    with connect(ctx) as client:
+        render.show(client.fit(key_of(ctx, job), shards), render.fit, as_json=as_json)
+
+
+@commands.command("history")
+def show_history(
+    ctx: typer.Context,
+    job: JobName,
+    revision: Annotated[
+        str,
+        typer.Option(
+            "--diff", metavar="REVISION", help="Show the fields that differ from the configuration before REVISION."
+        ),
+    ] = "",
+    limit: Limit = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List the configurations that a job has had: when, who, and which fields changed. Works for removed jobs too."""
+    key = key_of(ctx, job)
+    with connect(ctx) as client:
+        # One more than is shown: the oldest row is compared with it.
+        found = client.past("configurations", _KEPT if revision else limit + 1, job=key)
+    if revision:
+        place = _place(found, revision, key)
+        before = found[place + 1] if place + 1 < len(found) else None
+        if as_json:
+            render.show_json([found[place], before])
+        else:
+            _show_change(found[place], before)
+        return
+    befores = [*found[1:], None] if len(found) <= limit else found[1:]
+    rows = [(one, _told(one, before)) for one, before in zip(found, befores, strict=False)]
+    render.show(found[:limit], lambda _: render.configurations(rows[:limit]), as_json=as_json)
+
+
+@commands.command("revert")
+def revert(
+    ctx: typer.Context,
+    job: JobName,
+    revision: Annotated[
+        str, typer.Argument(metavar="REVISION", help="From `jobcloud job history`; the beginning is enough.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Give a job an earlier configuration again. Refused if someone else changes the job meanwhile."""
+    key = key_of(ctx, job)
+    with connect(ctx) as client:
+        found = client.past("configurations", _KEPT, job=key)
+        config = found[_place(found, revision, key)]["config"]
+        if config is None:
+            raise ConfigError(f"the configuration {revision} was too large to be kept", field="REVISION")
+        before = client.job(key)
+        killing = _killing(client, before)
+        after = client.update_job(key, config, before["revision"])
+        if not as_json:
+            _report_update(before, after, _killing(client, after) - killing)
+    if as_json:
+        render.show_json(after)
+
+
+def _place(found: list[Json], revision: str, key: str) -> int:
+    """The place of the newest configuration with this revision, or whose revision begins so. Raises."""
+    fits = list(dict.fromkeys(one["revision"] for one in found if revision and one["revision"].startswith(revision)))
+    if not fits:
+        fix = f"`jobcloud job history {key}` lists them"
+        raise NotFound(f"the history has no configuration {revision!r} of job {key}", field="REVISION", fix=fix)
+    if len(fits) > 1:
+        raise ConfigError(f"{revision!r} fits {', '.join(fits[:5])}", field="REVISION", fix="give more of it")
+    return next(place for place, one in enumerate(found) if one["revision"] == fits[0] and not one["removed"])
+
+
+def _told(one: Json, before: Json | None) -> str:
+    """The changes by a configuration of the history, in a few words."""
+    from jobcloud.fields import differences
+
+    if one["removed"]:
+        return "removed"
+    if before is None or before["removed"]:
+        return "registered"
+    if one["config"] is None or before["config"] is None:
+        return "changed"
+    return ", ".join(name for name, _, _ in differences(before["config"], one["config"])) or "-"
+
+
+def _show_change(one: Json, before: Json | None) -> None:
+    from jobcloud.fields import differences
+
+    render.say(f"{one['revision']}, {render.moment(one['at'])}, by {one['by'] or 'unknown'}")
+    if _told(one, before) == "registered":
+        render.say("the job was registered, or the history has no earlier configuration")
+    elif before and one["config"] and before["config"]:
+        render.compared_fields(differences(before["config"], one["config"]))
+    else:
+        render.say("a configuration was too large to be kept")
 
 
 @commands.command("remove")
@@ -208,7 +334,10 @@ def trigger(ctx: typer.Context, job: JobName, terms: _Terms, waiting: Waiting, a
 
 
 def started(ctx: typer.Context, start: Callable[[Client], Json], waiting: Waiting, *, as_json: bool) -> None:
-    """Start a run and print it, after its end if the command waits. Raises ConfigError, or Exit if the run failed."""
+    """Start a run and print it, after its end if the command waits.
+
+    Raises ConfigError, and Exit if the run did not finish in time.
+    """
     from jobcloud.durations import parse_s
 
     within_s = parse_s(waiting.timeout, "--timeout") or float("inf")
@@ -236,8 +365,10 @@ def _terms(given: _Terms) -> Json:
     items: Json = {}
     for pair in given.item_parameter or ():
         item, sign, text = pair.partition("=")
-        if not sign or item in items:
-            raise ConfigError(f"{pair!r} is not a new N=TEXT", field="--item-parameter", fix="such as 0=Berlin")
+        if not sign:
+            raise ConfigError(f"{pair!r} is not N=TEXT", field="--item-parameter", fix="such as 0=Berlin")
+        if item in items:
+            raise ConfigError(f"shard {item} is given twice", field="--item-parameter", fix="give it once")
         items[item] = text
     body = {
         "jobParameter": given.parameter,
@@ -270,6 +401,65 @@ def _print(stream: str, text: str) -> None:
     file = sys.stderr if stream == "stderr" else sys.stdout
     file.write(text)
     file.flush()
+
+
+@commands.command("webhook")
+def webhook(
+    ctx: typer.Context,
+    job: JobName,
+    key_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Sign a delivery with the key in this file, and send it to the webhook."),
+    ] = None,
+    body: Annotated[
+        Path | None, typer.Option(metavar="FILE|-", help="Body of the delivery; -: standard input. Default: {}.")
+    ] = None,
+    delivery: Annotated[
+        str, typer.Option("--id", metavar="ID", help="Id of the delivery. A repeated one starts nothing. Default: new.")
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Show the URL of the webhook of a job. With --key-file, send a signed delivery: it fires the job."""
+    key = key_of(ctx, job)
+    if key_file is None and (body is not None or delivery):
+        raise ConfigError("a delivery needs a key", field="--key-file", fix="name a file with the key of the webhook")
+    with connect(ctx) as client:
+        config = client.job(key)["config"]
+        if not config["webhookSecrets"]:
+            fix = f"jobcloud job update {key} --set 'webhookSecrets=[\"NAME\"]', where NAME is a secret of the team"
+            raise ConfigError(f"job {key} has no webhook", field="webhookSecrets", fix=fix)
+        if key_file is None:
+            shown = {name: config[name] for name in ("webhookScheme", "webhookSecrets", "webhookParameters")}
+            found = {"jobName": key, "url": client.webhook_url(key), **shown}
+            render.show(found, render.webhook, as_json=as_json)
+            return
+        content, headers = _delivery(config["webhookScheme"], key_file, body, delivery)
+        started_ = client.deliver(key, content, headers)
+    text = f"run {started_['runId']} " + ("was started before" if started_["existed"] else "is started")
+    render.answer(started_, text, as_json=as_json)
+
+
+def _delivery(scheme: str, key_file: Path, body: Path | None, delivery: str) -> tuple[bytes, dict[str, str]]:
+    """The body and the headers of a signed delivery. Raises ConfigError."""
+    import json
+    import time
+    import uuid
+
+    from jobcloud.config import WebhookScheme
+    from jobcloud.webhooks.signatures import key_of as signing_key
+    from jobcloud.webhooks.signatures import signed
+
+    wanted, delivery = WebhookScheme(scheme), delivery or str(uuid.uuid4())
+    try:
+        key = signing_key(wanted, key_file.read_bytes())
+        if body is None:
+            content = json.dumps({"id": delivery} if wanted is WebhookScheme.STRIPE else {}).encode()
+        else:
+            content = sys.stdin.buffer.read() if str(body) == "-" else body.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"cannot read {error.filename}: {error.strerror}", field="FILE", fix="check it") from error
+    own = {"Content-Type": "application/json"}
+    return content, own | signed(wanted, key, content, delivery=delivery, at_s=int(time.time()))
 
 
 @commands.command("enable")

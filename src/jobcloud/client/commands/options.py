@@ -40,6 +40,9 @@ class GlobalOptions(NamedTuple):
     server: str = ""
     token: str = ""
     team: str = ""
+    ca_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
 
 
 def team_of(ctx: typer.Context) -> str:
@@ -96,6 +99,22 @@ def run_of(client: Client, text: str) -> str:
     return the_only([run["id"] for run in client.runs(MAX_CANDIDATES + 1, match=text)], text, "run")
 
 
+def names(option: str, given: Sequence[str] | None) -> dict[str, str]:
+    """The values OLD=NEW of an option. The last `=` separates them. Raises ConfigError."""
+    from jobcloud.config import check_name
+
+    found: dict[str, str] = {}
+    for text in given or ():
+        old, sign, new = text.rpartition("=")
+        if not (old and sign):
+            raise ConfigError(f"{text[:120]!r} is not OLD=NEW", field=option, fix="e.g. old-name=new-name")
+        if old in found:
+            raise ConfigError(f"{old[:120]!r} is given twice", field=option)
+        check_name(option, new)
+        found[old] = new
+    return found
+
+
 def instant(option: str, text: str) -> str:
     """A time of an option as the API takes it; "" for "". Raises ConfigError."""
     from datetime import UTC, datetime
@@ -103,6 +122,11 @@ def instant(option: str, text: str) -> str:
     from jobcloud.durations import parse_instant
 
     return parse_instant(text, option, datetime.now(UTC)) if text else ""
+
+
+def states(text: str) -> list[str]:
+    """The states in the value of an option, such as `failed,DEAD`."""
+    return [state.strip().upper() for state in text.split(",") if state.strip()]
 
 
 def grouped(function: Callable[..., None]) -> Callable[..., None]:

@@ -16,6 +16,7 @@ from jobcloud.errors import ConfigError
 if TYPE_CHECKING:
     from jobcloud.client.planning import Demand, Hosts, When
     from jobcloud.planning.packing import Progress
+    from jobcloud.triggers import Days
 
 _HOSTS, _DEMAND = "Hosts: give one of --hosts, --host, --cluster", "Demand: give one of --tasks, --manifest, --jobs"
 _TIME, _QUESTIONS, _OUTPUT = "Time: the plan is for the peak of the demand", "Questions", "Output"
@@ -68,6 +69,20 @@ class DemandOptions(NamedTuple):
             metavar="FILE",
             help="CSV file with the columns job and seconds: the duration of a run.",
             rich_help_panel=_DEMAND,
+        ),
+    ] = None
+    calendar: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FILE",
+            help="An iCalendar file with the days of a calendar that jobs name. Repeatable.",
+            rich_help_panel=_DEMAND,
+        ),
+    ] = None
+    pool: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=SLOTS", help="The slots of a pool that jobs name. Repeatable.", rich_help_panel=_DEMAND
         ),
     ] = None
     run_time: Annotated[
@@ -230,4 +245,11 @@ def _demand(
             jobs = planning.registered_jobs(client)
     if options.run_times:
         jobs = jobs.with_run_times(options.run_times)
+    days: dict[str, Days] = {}
+    if options.calendar or options.manifest:
+        from jobcloud.client.commands.calendar_files import read_calendars, read_manifests
+
+        days = read_manifests(options.manifest or (), team_of(ctx))
+        days |= {key: found.days for key, found in read_calendars(options.calendar, team_of(ctx)).items()}
+    jobs = jobs.with_limits(days, planning.pools_of(options.pool, team_of(ctx)))
     return planning.with_warm_executors(hosts, planning.demand_of_jobs(jobs, when, capacity, progress), jobs.apps)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,8 +12,23 @@ from jobcloud.client import render
 from jobcloud.client.commands.connection import connect
 from jobcloud.client.commands.field_help import ListsJobFields
 from jobcloud.client.commands.jobs import Fields, JobFile, Waiting, assignments, read_jobs, started, with_team
-from jobcloud.client.commands.options import AsJson, JobName, Limit, Watch, Wide, grouped, key_of, run_of, team_of
-from jobcloud.errors import ConfigError
+from jobcloud.client.commands.options import (
+    AsJson,
+    JobName,
+    Limit,
+    Watch,
+    Wide,
+    grouped,
+    instant,
+    key_of,
+    run_of,
+    states,
+    team_of,
+)
+from jobcloud.errors import ConfigError, NotFound
+
+if TYPE_CHECKING:
+    from jobcloud.client.http import Client, Json
 
 _NO_RUNS = "no runs: no job has fired yet"
 
@@ -26,7 +42,13 @@ def list_runs(
     job: Annotated[str, typer.Argument(metavar="JOB", help="Only runs of this job.")] = "",
     state: Annotated[
         str,
-        typer.Option(help="Only runs in this state, such as ACTIVE, FAILED or DEAD (a shard used up its attempts)."),
+        typer.Option(
+            metavar="STATE,…",
+            help="Only these states, such as FAILED,DEAD (DEAD: a shard used up its attempts).",
+        ),
+    ] = "",
+    since: Annotated[
+        str, typer.Option(metavar="TIME", help="Only runs that fired since then: how long ago, such as 1d, or a time.")
     ] = "",
     limit: Limit = 20,
     wide: Wide = False,
@@ -39,9 +61,15 @@ def list_runs(
         if job:
             client.check_job(key)
         filters = {"job": key} if job else {"team": team_of(ctx)}
-        given = {"JOB": job, "--state": state, "--team": "" if job else team_of(ctx)}
+        given = {"JOB": job, "--state": state, "--since": since, "--team": "" if job else team_of(ctx)}
         table = partial(render.runs, wide=wide, empty=render.nothing("run", given, _NO_RUNS))
-        render.watched(lambda: client.runs(limit, **filters, state=state.upper()), table, watch=watch, as_json=as_json)
+        begin = instant("--since", since)
+        render.watched(
+            lambda: client.runs(limit, **filters, state=states(state), since=begin),
+            table,
+            watch=watch,
+            as_json=as_json,
+        )
 
 
 @commands.command("start", cls=ListsJobFields)
@@ -74,14 +102,48 @@ def show_run(
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="Maximum number of shards.")] = 100,
     as_json: AsJson = False,
 ) -> None:
-    """Show a run with its shards, or the attempts of one shard."""
+    """Show a run with its shards and notes, or the attempts of one shard."""
     with connect(ctx) as client:
         run = run_of(client, run)
         if shard is None:
-            render.show(client.run(run), lambda found: render.run(found, limit), as_json=as_json)
+            notes, problem = _notes(client, run)
+            shown = client.run(run) | {"notes": notes}
+            render.show(shown, lambda found: render.run(found, limit), as_json=as_json)
+            if not as_json:
+                render.notes(notes, problem)
             return
         found = client.shard(run, shard) | {"attempts": client.attempts(run, shard)}
         render.show(found, render.shard, as_json=as_json)
+
+
+def _notes(client: Client, run: str) -> tuple[list[Json] | None, str]:
+    """The notes of a run. If the history does not answer: None, and why. Without a history, there are none."""
+    from jobcloud.client.http import ApiError
+
+    try:
+        return client.notes(run), ""
+    except ApiError as error:
+        if error.status != 503:
+            raise
+        return ([], "") if "keeps no history" in str(error) else (None, str(error))
+
+
+@commands.command("note")
+def add_note(
+    ctx: typer.Context,
+    run: Annotated[
+        str,
+        typer.Argument(metavar="RUN", help="Id of the run; its beginning or end is enough for a listed run."),
+    ],
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="At most 2000 characters.")],
+    as_json: AsJson = False,
+) -> None:
+    """Write a note on a run, for other people. `jobcloud run show` shows it."""
+    with connect(ctx) as client:
+        with suppress(NotFound):  # the history may know the run
+            run = run_of(client, run)
+        note = client.add_note(run, text)
+    render.answer(note, f"note {note['number']} is written", as_json=as_json)
 
 
 @commands.command("cancel")

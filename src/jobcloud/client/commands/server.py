@@ -95,7 +95,10 @@ def run_scheduler(
     tls: TlsOptions,
     data: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Directory for state and packages. Without it, the state is in memory only."),
+        typer.Option(
+            metavar="DIR",
+            help="Directory for state and packages. Without it, --zookeeper and --etcd, the state is in memory only.",
+        ),
     ] = None,
     zookeeper: Annotated[
         str | None,

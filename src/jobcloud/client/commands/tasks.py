@@ -202,14 +202,16 @@ def kill(
     task: Annotated[
         str,
         typer.Argument(
-            metavar="TASK|JOB", help="Id of a task, its beginning or its end; JOB/SHARD; or JOB: all that runs of it."
+            metavar="TASK|JOB",
+            help="Id of a task, its beginning or its end; JOB/SHARD; or JOB: all its running tasks or, if none runs, "
+            "all its shards that wait for their next attempt.",
         ),
     ],
     as_json: AsJson = False,
 ) -> None:
     """Kill a task, or all running tasks of a job. Shards of a DAEMON job then start again: to stop it, disable it.
 
-    If a shard of a TRANSIENT job waits for its next attempt, it does not start again.
+    A shard of a TRANSIENT job that waits for its next attempt does not start again if it is killed.
     """
     with connect(ctx) as client:
         killed = [client.kill(one["id"]) for one in _running(ctx, client, task) or [_find_task(ctx, client, task)]]

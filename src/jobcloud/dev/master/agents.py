@@ -69,6 +69,13 @@ class Agents:
             state.effects.append(ToAgent(link, ShutdownAgent("Machine is `DOWN`")))
             return
         if not agent_id:
+            known = state.agents.get(state.links.get(link, ""))
+            if known is not None and known.connected:
+                state.effects.append(ToAgent(link, Registered(known.agent_id)))  # the first answer was lost
+                return
+            if known is not None:
+                text = f"Agent {known.hostname} removed: a new agent registered at the same address"
+                self.remove(known, text, "TASK_LOST")
             agent_id = f"{state.settings.master_id}-S{state.next_number('agent')}"
         announcement = "" if agent_id in state.recovering else "Unknown agent reregistered"
         state.recovering.discard(agent_id)

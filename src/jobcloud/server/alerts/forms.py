@@ -8,7 +8,6 @@ message. The code in the body counts.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import hmac
 import json
@@ -23,6 +22,7 @@ from urllib.parse import urlencode
 from jobcloud.config import team_of
 from jobcloud.model import OF_JOBS, Alert, AlertMessage, cut
 from jobcloud.server.alerts.channels import Channel
+from jobcloud.webhooks.signatures import standard_key
 
 # The maximum number of bytes of a text. WeCom refuses longer texts, and Slack advises against them. DingTalk and Feishu
 # limit the whole request to 20,000 bytes, and JSON may need two bytes for a byte of text.
@@ -135,18 +135,8 @@ def _webhook(channel: Channel, message_id: str, message: AlertMessage, cluster: 
     headers = {**_JSON, "webhook-id": message_id, "webhook-timestamp": str(now_ms // 1000)}
     if secret := channel.secret.get_secret_value():
         text = f"{message_id}.{now_ms // 1000}.".encode() + body
-        headers["webhook-signature"] = f"v1,{_sign(key_of(secret), text)}"
+        headers["webhook-signature"] = f"v1,{_sign(standard_key(secret), text)}"
     return Request(channel.url.get_secret_value(), headers, body)
-
-
-def key_of(secret: str) -> bytes:
-    """The key of a webhook's secret."""
-    if secret.startswith("whsec_"):
-        try:
-            return base64.b64decode(secret.removeprefix("whsec_"), validate=True)
-        except binascii.Error:
-            pass
-    return secret.encode()
 
 
 def _json(alert: Alert) -> dict[str, Any]:

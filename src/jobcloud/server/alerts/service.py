@@ -20,7 +20,7 @@ import structlog
 
 from jobcloud.errors import JobcloudError, NotFound, Unavailable
 from jobcloud.messages import AlertDue, Command, ReportDelivery, ReportProblem
-from jobcloud.model import Alert, AlertMessage, Condition
+from jobcloud.model import Alert, AlertMessage, Condition, Told
 from jobcloud.scheduler.alerts import FIRST_RETRY_MS, MAX_ATTEMPTS, MAX_RETRY_MS
 from jobcloud.scheduler.retry import backoff_ms
 from jobcloud.server.alerts import delivery
@@ -74,7 +74,7 @@ class AlertService:
         cluster: str,
         now_ms: Callable[[], int],
         *,
-        clock_warnings: Callable[[], Sequence[str]] = tuple,
+        clock_warnings: Callable[[], Sequence[Told]] = tuple,
         deliver: Deliver = delivery.deliver,
     ) -> None:
         self._cluster, self._now_ms, self._deliver = cluster, now_ms, deliver
@@ -183,7 +183,7 @@ class AlertService:
                 self._watch.observe_store(health)
                 if health.leading:
                     problems = {
-                        Condition.CLOCK: "; ".join(self._clock_warnings()),
+                        Condition.CLOCK: _together(self._clock_warnings()),
                         Condition.STORE: _faults(health),
                     }
                     self._watch.report(health, problems, self._command)
@@ -251,8 +251,17 @@ def _problem(condition: Condition, text: str) -> Callable[[int], Command]:
 def _faults(health: Health) -> str:
     if not health.faults:
         return ""
-    first = health.faults[0]
-    return f"{len(health.faults)} records cannot be read or written, such as {first.path}: {first.problem}"
+    number, first = len(health.faults), health.faults[0]
+    text = f"{number} records cannot be read or written, such as {first.path}: {first.problem}"
+    return Told(text, "records", records=number, path=first.path, problem=first.problem)
+
+
+def _together(problems: Sequence[Told]) -> str:
+    """Several problems of the clock as one. Its words are those of the first, and `others` counts the others."""
+    if len(problems) < 2:
+        return problems[0] if problems else ""
+    words = problems[0].words
+    return Told("; ".join(problems), words.code, **words.parameters, others=len(problems) - 1)
 
 
 def beat(heartbeat: Heartbeat) -> str:

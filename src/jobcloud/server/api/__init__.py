@@ -5,7 +5,7 @@ from jobcloud.server.api.artifacts import create_artifacts
 from jobcloud.server.api.events import Notices
 from jobcloud.server.api.guard import Access, check_bind
 from jobcloud.server.api.ports import LogChunk, LogReader, LogRequest, Loop
-from jobcloud.server.api.services import ApiOptions, ElasticJobOptions
+from jobcloud.server.api.services import ApiOptions, ElasticJobOptions, SignIn
 
 __all__ = [
     "Access",
@@ -16,6 +16,7 @@ __all__ = [
     "LogRequest",
     "Loop",
     "Notices",
+    "SignIn",
     "check_bind",
     "create_api",
     "create_artifacts",

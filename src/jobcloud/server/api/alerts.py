@@ -9,16 +9,20 @@ from fastapi import APIRouter
 from fastapi import Query as Parameter
 from pydantic import Field
 
+from jobcloud.access.verbs import Verb
 from jobcloud.config import team_of
 from jobcloud.errors import NotFound
 from jobcloud.messages import PutSilence, RemoveSilence
 from jobcloud.model import OF_JOBS, Alert, AlertMessage, Condition, Silence
 from jobcloud.scheduler import Scheduler
 from jobcloud.scheduler.alerts import matches
+from jobcloud.server.api.authorization import AccessDep
 from jobcloud.server.api.convert import read_silence
 from jobcloud.server.api.paging import Listing, PageQuery, PageView, Place
 from jobcloud.server.api.schema import Instant, SilenceConfig, TeamFilter, View
 from jobcloud.server.api.services import JsonObject, Services, ServicesDep, json_body
+from jobcloud.server.api.snapshot import Teams
+from jobcloud.server.api.words import WordsView, words_of
 
 router = APIRouter(tags=["alerts"])
 
@@ -26,19 +30,19 @@ _ALERTS = Listing("alerts", (int, int, str, str))
 _SILENCES = Listing("silences", (int, str))
 
 
-class AlertView(View):
+class AlertView(WordsView):
     condition: Condition
     subject: str = Field(description="the key of a job, the id of an agent, or empty")
     team: str = Field(description="the team of the job; empty for an alert about something else")
     owner: str = Field(description="the label owner of the job")
-    state: Literal["open", "closed"] = Field(description="closed: its end is still to be told")
+    state: Literal["open", "closed"] = Field(description="closed: messages about its end are still to be sent")
     silenced: bool
     opened_at: Instant
     last_at: Instant = Field(description="when the condition occurred last")
     closed_at: Instant
     count: int = Field(description="how often the condition occurred")
     run_id: str
-    text: str
+    text: str = Field(description="what happened last, in English")
     channels: list[str]
     untold: list[str] = Field(description="the channels that do not know the present state yet")
 
@@ -76,7 +80,7 @@ class SilenceList(PageView):
 
 class ChannelTest(View):
     channel: str
-    problem: str = Field(description="why the channel has not taken the message; empty if it has")
+    problem: str = Field(description="why the channel has not accepted the message; empty if it has")
 
 
 class AlertQuery(PageQuery):
@@ -96,10 +100,14 @@ def _known(scheduler: Scheduler) -> _Known:
 
 
 @router.get("/alerts")
-def list_alerts(services: ServicesDep, query: Annotated[AlertQuery, Parameter()]) -> AlertList:
-    """The open alerts, and the closed ones whose end is still to be told."""
+def list_alerts(services: ServicesDep, access: AccessDep, query: Annotated[AlertQuery, Parameter()]) -> AlertList:
+    """The open alerts, and the closed ones about whose end messages are still to be sent.
+
+    Alerts about agents and the scheduler are for those who may view the cluster.
+    """
+    teams = access.shown_teams(query.team)
     known = services.loop.ask(_known)
-    views = [_alert_view(alert, known.silences) for alert in known.alerts.values()]
+    views = [_alert_view(alert, known.silences) for alert in known.alerts.values() if access.sees(_job_of(alert))]
     found = [
         view
         for view in views
@@ -109,7 +117,7 @@ def list_alerts(services: ServicesDep, query: Annotated[AlertQuery, Parameter()]
     ]
     found.sort(key=_alert_place)
     items, cursor = _ALERTS.page(found, _alert_place, query)
-    return AlertList(items=items, channels=_channel_views(services, known), next_cursor=cursor)
+    return AlertList(items=items, channels=_channel_views(services, known, teams), next_cursor=cursor)
 
 
 def _alert_place(view: AlertView) -> Place:
@@ -126,10 +134,15 @@ def test_channel(services: ServicesDep, channel: str) -> ChannelTest:
 
 
 @router.get("/silences")
-def list_silences(services: ServicesDep, query: Annotated[PageQuery, Parameter()]) -> SilenceList:
-    """The silences that have not ended, sorted by their ends."""
+def list_silences(services: ServicesDep, access: AccessDep, query: Annotated[PageQuery, Parameter()]) -> SilenceList:
+    """The silences that have not ended, sorted by their ends. Those without a team concern the whole installation."""
+    access.shown_teams()
     known = services.loop.ask(_known)
-    views = [_silence_view(name, silence) for name, silence in known.silences.items()]
+    views = [
+        _silence_view(name, silence)
+        for name, silence in known.silences.items()
+        if access.allows(Verb.VIEW, silence.team)
+    ]
     items, cursor = _SILENCES.page(sorted(views, key=_silence_place), _silence_place, query)
     return SilenceList(items=items, next_cursor=cursor)
 
@@ -139,9 +152,13 @@ def _silence_place(view: SilenceView) -> Place:
 
 
 @router.post("/silences", status_code=201, openapi_extra=json_body(SilenceConfig))
-def add_silence(services: ServicesDep, body: JsonObject) -> SilenceView:
-    """Tell nobody of some alerts for a while. Afterwards, those that are still open are told."""
+def add_silence(services: ServicesDep, access: AccessDep, body: JsonObject) -> SilenceView:
+    """Send no messages about some alerts for a while. Afterwards, those about alerts that are still open are sent.
+
+    A silence without a team needs the right in the whole installation.
+    """
     given, silence_id = read_silence(body), secrets.token_hex(4)
+    access.require(Verb.PAUSE, given.team)
 
     def made(at: int) -> Silence:
         until = at + given.for_seconds * 1_000
@@ -152,16 +169,27 @@ def add_silence(services: ServicesDep, body: JsonObject) -> SilenceView:
 
 
 @router.delete("/silences/{silence_id}", status_code=204)
-def remove_silence(services: ServicesDep, silence_id: str) -> None:
+def remove_silence(services: ServicesDep, access: AccessDep, silence_id: str) -> None:
     """End a silence."""
+    silence = services.loop.ask(lambda scheduler: scheduler.silences.get(silence_id))
+    # One answer for both, so that nobody learns of a silence that they may not see.
+    if silence is None or not access.allows(Verb.VIEW, silence.team):
+        fix = "`jobcloud alerts silences` lists them"
+        raise NotFound(f"there is no silence {silence_id[:80]}", field="id", fix=fix)
+    access.require(Verb.PAUSE, silence.team)
     services.command(lambda at: RemoveSilence(at, silence_id))
+
+
+def _job_of(alert: Alert) -> str:
+    """The job that an alert is about; "" if it is about something else, or about several jobs."""
+    return alert.subject if alert.condition in OF_JOBS else ""
 
 
 def _alert_view(alert: Alert, silences: dict[str, Silence]) -> AlertView:
     return AlertView(
         condition=alert.condition,
         subject=alert.subject,
-        team=team_of(alert.subject) if alert.condition in OF_JOBS else "",
+        team=team_of(_job_of(alert)),
         owner=alert.owner,
         state="closed" if alert.closed_ms else "open",
         silenced=any(matches(silence, alert) for silence in silences.values()),
@@ -173,20 +201,25 @@ def _alert_view(alert: Alert, silences: dict[str, Silence]) -> AlertView:
         text=alert.text,
         channels=list(alert.channels),
         untold=list(alert.untold),
+        **words_of(alert.words),
     )
 
 
-def _channel_views(services: Services, known: _Known) -> list[ChannelView]:
+def _channel_views(services: Services, known: _Known, shown: Teams) -> list[ChannelView]:
+    """The channels for all teams, and those for one of the teams that are shown."""
     waiting = {message.channel: message for message in known.messages.values()}
     found = []
     for channel in services.alerts.channels if services.alerts is not None else ():
         message = waiting.get(channel.name)
+        teams = [team for team in channel.teams if shown is None or team in shown]
+        if channel.teams and not teams:
+            continue
         found.append(
             ChannelView(
                 name=channel.name,
                 kind=channel.kind,
                 conditions=sorted(channel.conditions),
-                teams=list(channel.teams),
+                teams=teams,
                 owners=list(channel.owners),
                 attempts=message.attempts if message is not None else 0,
                 next_attempt=message.not_before_ms if message is not None else 0,

@@ -3,40 +3,106 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 import jobcloud
+from jobcloud.access.directory import EMPTY, Directory
 from jobcloud.archive.service import Archive
+from jobcloud.audit.service import Audit
 from jobcloud.errors import JobcloudError
 from jobcloud.history.elastic_job import Statistics, TraceSearch
+from jobcloud.history.notes import Notes
 from jobcloud.history.queries import Reader
-from jobcloud.server.api import ad_hoc_runs, alerts, apply, apps, attempts, cluster, jobs, logs, runs, tasks
+from jobcloud.scheduler import Scheduler
+from jobcloud.server.api import (
+    ad_hoc_runs,
+    alerts,
+    apply,
+    apps,
+    attempts,
+    calendars,
+    cluster,
+    console,
+    hooks,
+    jobs,
+    logs,
+    pools,
+    roles,
+    runs,
+    series,
+    service_accounts,
+    sessions,
+    tasks,
+    teams,
+    tokens,
+    users,
+    whoami,
+)
+from jobcloud.server.api import audit as audit_api
 from jobcloud.server.api import history as history_api
+from jobcloud.server.api import notes as notes_api
+from jobcloud.server.api import oidc as oidc_api
 from jobcloud.server.api import packages as packages_api
+from jobcloud.server.api.authorization import Authorize
+from jobcloud.server.api.certificates import Certificates
 from jobcloud.server.api.description import describe
+from jobcloud.server.api.digests import Digests
 from jobcloud.server.api.elastic_job.answers import answer
 from jobcloud.server.api.elastic_job.routes import PREFIX as ELASTIC_JOB_PREFIX
 from jobcloud.server.api.elastic_job.routes import routes as elastic_job_routes
 from jobcloud.server.api.events import Notices
 from jobcloud.server.api.follow import Followers
 from jobcloud.server.api.guard import Guard, check_bind
+from jobcloud.server.api.identities import ApiTokens, Identities, ServerToken, Sessions, Source
+from jobcloud.server.api.oidc_tokens import OidcTokens
+from jobcloud.server.api.overviews import Overviews
+from jobcloud.server.api.pages.routes import router as pages_router
 from jobcloud.server.api.ports import AlertChannels, LogReader, Loop
 from jobcloud.server.api.problems import Issue, Problem, from_error, from_status, invalid
-from jobcloud.server.api.services import ApiOptions, Services
+from jobcloud.server.api.recording import RecordedLoop, Recording, note_problem
+from jobcloud.server.api.services import ApiOptions, MissingSecrets, Services, WebhookKeys
 from jobcloud.server.api.standby import Standby
 from jobcloud.server.api.streams import refused_stream
 from jobcloud.server.api.surplus import refuse_surplus
 from jobcloud.server.clock import wall_ms
+from jobcloud.server.console.routes import router as console_router
+from jobcloud.server.identity.oidc.provider import Provider
+from jobcloud.server.identity.oidc.sign_in import SignIns
+from jobcloud.server.identity.sessions import UseNotes
 from jobcloud.server.origin import Origin
 from jobcloud.server.packages import PackageStore
 
 PREFIX = "/api/v1"
+_RESOURCES = (
+    apps, apply, packages_api, jobs, calendars, tasks, logs, runs, notes_api, ad_hoc_runs, attempts, history_api,
+    series, alerts, pools, cluster, console, users, teams, roles, service_accounts, tokens, whoami, audit_api, sessions,
+    hooks,
+)  # fmt: skip
+
+
+def _checks(prefix: str) -> list[Any]:
+    return [Depends(Authorize(prefix)), Depends(refuse_surplus)]
+
+
+def _unique_id(route: APIRoute) -> str:
+    return route.name
+
+
+@cache
+def _resource_routes() -> tuple[BaseRoute, ...]:
+    """The routes of the resources. All APIs of a process share them: FastAPI takes milliseconds to make each one."""
+    made = APIRouter(generate_unique_id_function=_unique_id)
+    for resource in _RESOURCES:
+        made.include_router(resource.router, prefix=PREFIX, dependencies=_checks(PREFIX))
+    return tuple(made.routes)
 
 
 def create_api(
@@ -46,47 +112,78 @@ def create_api(
     *,
     notices: Notices | None = None,
     followers: Followers | None = None,
+    digests: Digests | None = None,
+    overviews: Overviews | None = None,
     origin: Origin | None = None,
     read_log: LogReader | None = None,
     teardown: Callable[[], None] | None = None,
     clock: Callable[[], int] = wall_ms,
     warnings: Callable[[], Sequence[str]] = tuple,
     history: Reader | None = None,
+    notes: Notes | None = None,
     more_routes: Iterable[APIRouter] = (),
     traces: TraceSearch | None = None,
     statistics: Statistics | None = None,
     standby: Standby | None = None,
     archive: Archive | None = None,
     alert_channels: AlertChannels | None = None,
+    directory: Callable[[], Directory] = lambda: EMPTY,
+    missing_secrets: MissingSecrets | None = None,
+    webhook_keys: WebhookKeys | None = None,
+    oidc: Provider | None = None,
+    audit: Audit | None = None,
+    core: Callable[[], Scheduler | None] = lambda: None,
 ) -> FastAPI:
     """The API behind its guard. `more_routes` have their own prefix and are behind the guard too.
 
-    `standby` answers while this scheduler does not lead, if there can be another one.
+    `core` is the present scheduler, for the audit log. It is called on the scheduler's thread.
+    `standby` answers while this scheduler does not lead, if there can be another one. `oidc` is the identity provider.
 
     Raises ConfigError if the API would be open to other machines without a token.
     """
     check_bind(options.host, options.access.token)
+    access = options.access
+    server_token = ServerToken(
+        access.token,
+        metrics_token=access.metrics_token,
+        elastic_job_without_token=access.elastic_job_without_token,
+    )
+    in_browsers = Sessions(options, clock, directory, UseNotes(loop.command, clock).note)
+    sources: list[Source] = [server_token, ApiTokens(clock), in_browsers]
+    if oidc is not None:
+        sources.append(OidcTokens(oidc, clock))
+    if options.client_name is not None:
+        sources.append(Certificates(options.client_name, clock))
+    identities = Identities(sources, directory)
     app = FastAPI(
         title="jobcloud",
         version=jobcloud.__version__,
         openapi_url=f"{PREFIX}/openapi.json",
         docs_url=None,
         redoc_url=None,
-        middleware=[Middleware(Guard, access=options.access, standby=standby)],
+        middleware=[
+            Middleware(Recording, audit=audit),
+            Middleware(Guard, access=access, identities=identities, standby=standby, sessions=options.sessions),
+        ],
         separate_input_output_schemas=False,
-        generate_unique_id_function=lambda route: route.name,
+        generate_unique_id_function=_unique_id,
         redirect_slashes=False,
     )
     notices = notices or Notices()
     followers = followers or Followers(notices)
+    overviews = overviews or Overviews(loop, clock, warnings, options.machine)
+    digests = digests or Digests(notices, overviews)
     origin = origin or Origin(packages, options.urls)
+    app.state.identities = identities
     app.state.services = Services(
-        loop,
+        loop if audit is None else RecordedLoop(loop, audit, core),
         packages,
         origin,
         options,
         notices,
         followers,
+        digests,
+        overviews,
         read_log,
         teardown,
         clock,
@@ -96,18 +193,31 @@ def create_api(
         statistics,
         archive,
         alert_channels,
+        missing_secrets,
+        notes,
+        webhook_keys,
     )
-    resources = (
-        apps, apply, packages_api, jobs, tasks, logs, runs, ad_hoc_runs, attempts, history_api, alerts, cluster,
-    )  # fmt: skip
-    routers = [(resource.router, PREFIX) for resource in resources]
-    routers += [(extra, "") for extra in more_routes]
-    for router, prefix in routers:
-        app.include_router(router, prefix=prefix, dependencies=[Depends(refuse_surplus)])
+    routers = [(resource.router, PREFIX) for resource in _RESOURCES]
+    app.router.routes.extend(_resource_routes())
+    more = [(oidc_api.options_router(oidc.options if oidc is not None else None), PREFIX)]
+    if oidc is not None and oidc.options.client_id:
+        more.append((oidc_api.router(oidc, SignIns(oidc, clock)), ""))
+    more += [(extra, "") for extra in more_routes]
+    routers += more
+    for router, prefix in more:
+        app.include_router(router, prefix=prefix, dependencies=_checks(prefix))
     if options.elastic_job.enabled:
         for router in elastic_job_routes():
-            app.include_router(router, prefix=ELASTIC_JOB_PREFIX, include_in_schema=False)
+            app.include_router(
+                router,
+                prefix=ELASTIC_JOB_PREFIX,
+                include_in_schema=False,
+                dependencies=[Depends(Authorize(ELASTIC_JOB_PREFIX))],
+            )
             routers.append((router, ELASTIC_JOB_PREFIX))
+    for router in (pages_router, console_router):
+        app.include_router(router, include_in_schema=False, dependencies=[Depends(Authorize(""))])
+        routers.append((router, ""))
     app.state.routers = routers
     for kind in (Problem, JobcloudError, TimeoutError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, _answer)
@@ -126,6 +236,7 @@ def _answer(request: Request, error: Exception) -> Response:
         by_route = False
     else:
         problem = from_error(error) or Problem("internal", "The server failed to answer. Its log has the reason.")
+    note_problem(request.scope, problem)
     return refused_stream(request.scope, problem) or answer(request.scope["path"], problem, by_route=by_route)
 
 

@@ -1,24 +1,40 @@
-"""Apply: register or replace several apps and jobs, all of them or none."""
+"""Apply: register or replace several apps and jobs, with pools and calendars, all of them or none."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, Protocol, TypeVar
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from fastapi import Query as Parameter
 from fastapi.concurrency import run_in_threadpool
 from msgspec import structs
 from pydantic import Field
 
 from jobcloud import fields
+from jobcloud.access.verbs import Verb
 from jobcloud.config import App, Job
 from jobcloud.errors import Refused
 from jobcloud.messages import Apply
+from jobcloud.model import EVERY_TEAM
+from jobcloud.scheduler import Scheduler
+from jobcloud.server.api.apply_limits import (
+    AskedCalendar,
+    AskedPool,
+    CalendarItem,
+    PoolItem,
+    calendar_changes,
+    find_days,
+    read_calendar,
+    read_pool,
+    same_calendar,
+)
 from jobcloud.server.api.apps import with_stored_package
+from jobcloud.server.api.authorization import AccessDep
 from jobcloud.server.api.body import json_type, parse, read_bytes
 from jobcloud.server.api.convert import PACKAGE_SCHEME, app_config, job_config, read_app, read_job
-from jobcloud.server.api.jobs import check_code
+from jobcloud.server.api.hints import warning_header
+from jobcloud.server.api.jobs import check_code, check_secrets, code_notes
 from jobcloud.server.api.problems import MAX_ISSUES, Issue, Problem, from_refused, invalid
 from jobcloud.server.api.schema import AppConfig, Config, JobConfig, View
 from jobcloud.server.api.services import Services, ServicesDep, json_body
@@ -29,12 +45,22 @@ router = APIRouter(tags=["apps"])
 
 MAX_ITEMS = 10_000
 
+
+class _Keyed(Protocol):
+    @property
+    def key(self) -> str: ...
+
+
+KeyedT = TypeVar("KeyedT", bound=_Keyed)
 RecordT = TypeVar("RecordT", App, Job)
+_GROUPS = ("pools", "calendars", "apps", "jobs")
 
 
 class ApplyBody(Config):
-    """Apps and jobs to register or replace together."""
+    """Pools, calendars, apps and jobs to register or replace together."""
 
+    pools: list[PoolItem] = Field(default_factory=list)
+    calendars: list[CalendarItem] = Field(default_factory=list)
     apps: list[AppConfig] = Field(default_factory=list)
     jobs: list[JobConfig] = Field(default_factory=list)
 
@@ -46,7 +72,7 @@ class ChangeView(View):
 
 
 class ItemView(View):
-    kind: Literal["app", "job"]
+    kind: Literal["pool", "calendar", "app", "job"]
     key: str
     action: Literal["added", "changed", "unchanged", "removed", "left"] = Field(
         description="left: a registered job of one of the apps that the body does not name"
@@ -55,7 +81,7 @@ class ItemView(View):
 
 
 class ApplyView(View):
-    """Apps first, then jobs, then jobs that the body does not name. The first two are in the order of the body."""
+    """Pools, calendars, apps, jobs, each in the order of the body, and then jobs that the body does not name."""
 
     dry_run: bool
     items: list[ItemView]
@@ -64,7 +90,9 @@ class ApplyView(View):
 @router.post("/apply", openapi_extra=json_body(ApplyBody))
 async def apply(
     services: ServicesDep,
+    access: AccessDep,
     request: Request,
+    response: Response,
     dry_run: Annotated[
         bool, Parameter(alias="dryRun", description="check everything and change nothing; packages may be missing")
     ] = False,
@@ -72,17 +100,32 @@ async def apply(
     create: Annotated[bool, Parameter(description="refuse apps and jobs that exist")] = False,
     enabled: Annotated[bool, Parameter(description="false: new jobs do not fire until they are enabled")] = True,
 ) -> ApplyView:
-    """Register or replace apps and jobs: all of them, or none if one is refused."""
+    """Register or replace pools, calendars, apps and jobs: all of them, or none if one is refused.
+
+    A pool of all teams needs the right in the whole installation. Pools and calendars are never removed.
+    """
     body = await read_bytes(request)
     # A large body takes long to read, and the event loop serves all clients.
-    apps, jobs = await run_in_threadpool(_read, services, body)
+    asked = await run_in_threadpool(_read, services, body)
+    apps, jobs = asked.apps, asked.jobs
+    access.require_each(Verb.CONFIGURE, sorted(asked.teams() - {EVERY_TEAM}))
+    if EVERY_TEAM in asked.teams():
+        access.require(Verb.CONFIGURE)
+    calendars = await find_days(services, asked.calendars) if asked.calendars else ()
     if not dry_run:
         known = (await run_in_threadpool(services.snapshot)).apps
         for app in apps:
             if not app.package.url.startswith(PACKAGE_SCHEME) and app != known.get(app.key):
                 await apart(lambda app=app: services.origin.obtain(app.package))  # type: ignore[misc]
-    wanted = Apply(0, tuple(apps), tuple(jobs), prune, create, enabled)
-    return await run_in_threadpool(_apply, services, wanted, dry_run)
+    if any(job.secrets for job in jobs):
+        before = (await run_in_threadpool(services.snapshot)).jobs
+        await apart(lambda: check_secrets(services, [job for job in jobs if job != before.get(job.key)]))
+    pools = tuple((one.key, one.pool) for one in asked.pools)
+    wanted = Apply(0, tuple(apps), tuple(jobs), prune, create, enabled, pools=pools, calendars=calendars)
+    view = await run_in_threadpool(_apply, services, wanted, dry_run)
+    if not dry_run:
+        response.headers.update(await run_in_threadpool(_hints, services, view))
+    return view
 
 
 def _apply(services: Services, wanted: Apply, dry_run: bool) -> ApplyView:
@@ -91,7 +134,8 @@ def _apply(services: Services, wanted: Apply, dry_run: bool) -> ApplyView:
         stored = _with_packages(services, wanted.apps, dry_run)
         _check_jobs(services, snapshot, {app.key: app for app in stored}, wanted.jobs)
         made = structs.replace(wanted, at=services.clock(), apps=tuple(stored))
-        view = ApplyView(dry_run=dry_run, items=_items(snapshot, made))
+        limits = services.loop.ask(lambda scheduler: _limit_items(scheduler, made))
+        view = ApplyView(dry_run=dry_run, items=[*limits, *_items(snapshot, made)])
         if dry_run:
             services.loop.ask(lambda scheduler: scheduler.check_apply(made))
         else:
@@ -100,35 +144,63 @@ def _apply(services: Services, wanted: Apply, dry_run: bool) -> ApplyView:
     return view
 
 
-def _read(services: Services, body: bytes) -> tuple[list[App], list[Job]]:
-    """Raises Problem with the problems of all apps and jobs."""
+def _hints(services: Services, view: ApplyView) -> dict[str, str]:
+    """The header for jobs that are new or changed, or whose app is."""
+    snapshot = services.snapshot()
+    touched = {item.key for item in view.items if item.action in ("added", "changed")}
+    jobs = (snapshot.jobs.get(item.key) for item in view.items if item.kind == "job")
+    found: list[str] = []
+    for job in jobs:
+        if job is not None and touched & {job.key, job.app_key}:
+            notes = code_notes(services, job, snapshot.apps.get(job.app_key))
+            found += [f"job {job.key}: {note}" for note in notes]
+    return warning_header(found)
+
+
+class _Asked(NamedTuple):
+    """The content of a body."""
+
+    pools: list[AskedPool]
+    calendars: list[AskedCalendar]
+    apps: list[App]
+    jobs: list[Job]
+
+    def teams(self) -> set[str]:
+        return {one.team for group in self for one in group}
+
+
+def _read(services: Services, body: bytes) -> _Asked:
+    """Raises Problem with all problems that need no look at the state."""
     given = parse(body)
     if not isinstance(given, dict):
         raise Problem("malformed-json", f"The body must be a JSON object, not {json_type(given)}.")
     issues = [
-        Issue(str(name)[:200], "is not a known field", "use apps and jobs") for name in given.keys() - {"apps", "jobs"}
+        Issue(str(name)[:200], "is not a known field", f"use {', '.join(_GROUPS[:-1])} and {_GROUPS[-1]}")
+        for name in given.keys() - set(_GROUPS)
     ]
     lists: dict[str, list[Any]] = {}
-    for name in ("apps", "jobs"):
+    for name in _GROUPS:
         lists[name] = given.get(name, [])
         if not isinstance(lists[name], list):
             raise invalid([*issues, Issue(name, f"must be an array, not {json_type(lists[name])}")])
-    if (count := len(lists["apps"]) + len(lists["jobs"])) > MAX_ITEMS:
+    if (count := sum(map(len, lists.values()))) > MAX_ITEMS:
         raise invalid([Issue("", f"has {count:,} apps and jobs", f"at most {MAX_ITEMS:,}; apply the apps one by one")])
     options = services.options
+    pools = _records("pools", lists["pools"], read_pool, issues)
+    calendars = _records("calendars", lists["calendars"], read_calendar, issues)
     apps = _records("apps", lists["apps"], lambda one: read_app(one, options.urls), issues)
     jobs = _records("jobs", lists["jobs"], lambda one: read_job(one, options.job_urls), issues)
     if issues:
         raise invalid(issues)
-    return apps, jobs
+    return _Asked(pools, calendars, apps, jobs)
 
 
 def _records(
-    group: str, given: Iterable[Any], read: Callable[[Mapping[str, Any]], RecordT], issues: list[Issue]
-) -> list[RecordT]:
+    group: str, given: Iterable[Any], read: Callable[[Mapping[str, Any]], KeyedT], issues: list[Issue]
+) -> list[KeyedT]:
     """The records of one list. Adds the problems to `issues`. Each names its place in the body, and then the field."""
     found: dict[str, int] = {}
-    records: list[RecordT] = []
+    records: list[KeyedT] = []
     for index, one in enumerate(given):
         if len(issues) > MAX_ISSUES:
             break
@@ -140,6 +212,9 @@ def _records(
             record = read(one)
         except Problem as problem:
             issues += _placed(place, problem.issues)
+            continue
+        except Refused as error:
+            issues += _placed(place, from_refused(error).issues)
             continue
         if record.key in found:
             name = f"{place}.{group[:-1]}Name"
@@ -186,6 +261,27 @@ def _check_jobs(services: Services, snapshot: Snapshot, apps: Mapping[str, App],
             issues += _placed(f"jobs.{index}", from_refused(error).issues)
     if issues:
         raise invalid(issues)
+
+
+def _limit_items(scheduler: Scheduler, command: Apply) -> list[ItemView]:
+    """Pools and calendars with what would change."""
+    found = []
+    for key, pool in command.pools:
+        known = scheduler.pools.get(key)
+        pairs = zip(structs.asdict(known).items(), structs.asdict(pool).values(), strict=True) if known else ()
+        found.append(_limit("pool", key, known is not None, ((name, old, new) for (name, old), new in pairs)))
+    for calendar, _ in command.calendars:
+        before = scheduler.calendars.get(calendar.key)
+        differs = before is not None and not same_calendar(before, calendar)
+        changes = calendar_changes(before, calendar) if before is not None and differs else ()
+        found.append(_limit("calendar", calendar.key, before is not None, changes))
+    return found
+
+
+def _limit(kind: Literal["pool", "calendar"], key: str, known: bool, pairs: Iterable[tuple[str, Any, Any]]) -> ItemView:
+    changes = [ChangeView(field=name, before=old, after=new) for name, old, new in pairs if old != new]
+    action: Literal["added", "changed", "unchanged"] = "changed" if changes else "unchanged" if known else "added"
+    return ItemView(kind=kind, key=key, action=action, changes=changes)
 
 
 def _items(snapshot: Snapshot, command: Apply) -> list[ItemView]:

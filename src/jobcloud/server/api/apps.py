@@ -12,17 +12,20 @@ from fastapi import Query as Parameter
 from fastapi.concurrency import run_in_threadpool
 from pydantic import Field
 
+from jobcloud.access.verbs import Verb
 from jobcloud.config import App, Job, JobKind
 from jobcloud.errors import ConfigError, Conflict, NotFound
 from jobcloud.messages import PutApp, RemoveApp, SetAppEnabled, SetPaused
 from jobcloud.model import TaskState
 from jobcloud.scheduler import Scheduler, revisions
 from jobcloud.scheduler.launch import package_of
+from jobcloud.server.api.authorization import AccessDep
 from jobcloud.server.api.convert import PACKAGE_SCHEME, app_config, check_same_name, read_app
 from jobcloud.server.api.jobs import check_code
 from jobcloud.server.api.paging import Listing, PageQuery, PageView, config_bytes
 from jobcloud.server.api.patch import Patch, change, fresh, patch_body, patched
 from jobcloud.server.api.preconditions import SEEN, Expected, Revised, mark, shown
+from jobcloud.server.api.reasons import ReasonView, reason_view
 from jobcloud.server.api.schema import AppConfig, Instant, Key, Query, TeamFilter, View
 from jobcloud.server.api.services import JsonObject, Pausing, Services, ServicesDep, Switch, json_body
 from jobcloud.server.api.snapshot import Pausable, Snapshot, WarmExecutors, belongs, no_app
@@ -43,6 +46,7 @@ class AppView(Revised):
     jobs: list[str] = Field(description="the keys of its jobs")
     warm_executors: int = Field(description="warm executors that are up")
     executors_lacking: str = Field(description="the reason if fewer are up than configured; otherwise empty")
+    lacking: ReasonView | None = Field(description="this reason with its parameters, or null")
     config: AppConfig
 
 
@@ -61,6 +65,9 @@ class JobRollout(View):
     outdated: int = Field(description="shards that run with an earlier configuration")
     stopped: str = Field(description="the reason if the roll-out has stopped; otherwise empty")
     waiting: str = Field(description="the reason if the roll-out waits; otherwise empty")
+    because: ReasonView | None = Field(
+        description="the reason of `stopped`, otherwise that of `waiting`, with its parameters; null if both are empty"
+    )
 
 
 class RolloutView(View):
@@ -72,11 +79,13 @@ class RolloutView(View):
     jobs: list[JobRollout] = Field(description="the DAEMON jobs that are enabled")
     warm_executors: int
     executors_lacking: str
+    lacking: ReasonView | None = Field(description="the reason of `executorsLacking` with its parameters, or null")
 
 
 class VersionView(View):
     number: int
     registered_at: Instant = Field(description="null if it was registered by a build without versions")
+    registered_by: str = Field(description="the subject that registered it first; empty if it is not known")
     current: bool
     package_sha256: str
     package_size: int | None = Field(description="bytes; null if this server no longer has the package")
@@ -93,17 +102,19 @@ class RollbackQuery(Query):
 
 
 @router.get("/apps")
-def list_apps(services: ServicesDep, query: Annotated[AppQuery, Parameter()]) -> AppList:
+def list_apps(services: ServicesDep, access: AccessDep, query: Annotated[AppQuery, Parameter()]) -> AppList:
     """Apps, by key."""
+    teams = access.shown_teams(query.team)
     snapshot = services.snapshot()
-    keys = sorted(key for key in snapshot.apps if belongs(key, query.team))
+    keys = sorted(key for key in snapshot.apps if belongs(key, teams))
     found, cursor = _APPS.page(keys, lambda key: (key,), query, lambda key: config_bytes(snapshot.apps[key]))
     return AppList(items=[app_view(snapshot, key) for key in found], next_cursor=cursor)
 
 
 @router.post("/apps", status_code=201, openapi_extra=json_body(AppConfig))
-async def create_app(services: ServicesDep, body: JsonObject, response: Response) -> AppView:
+async def create_app(services: ServicesDep, access: AccessDep, body: JsonObject, response: Response) -> AppView:
     app = await run_in_threadpool(read_app, body, services.options.urls)
+    access.require(Verb.CONFIGURE, app.team)
     response.headers["Location"] = f"/api/v1/apps/{app.key}"
     view = await put_app(services, app, replace_it=False)
     mark(response, view)
@@ -135,6 +146,7 @@ def list_versions(services: ServicesDep, app: Key, query: Annotated[PageQuery, P
             VersionView(
                 number=version.number,
                 registered_at=version.at_ms,
+                registered_by=version.by,
                 current=version.app == snapshot.apps[app],
                 package_sha256=version.app.package.sha256,
                 package_size=services.packages.size(version.app.package.sha256),
@@ -294,7 +306,8 @@ def app_view(snapshot: Snapshot, key: str) -> AppView:
         paused_by=snapshot.paused_by(app=key),
         jobs=sorted(job.key for job in snapshot.jobs.values() if job.app_key == key),
         warm_executors=warm.up,
-        executors_lacking=warm.lacking,
+        executors_lacking=warm.lacking.text if warm.lacking else "",
+        lacking=reason_view(warm.lacking) if warm.lacking else None,
         config=app_config(app),
     )
 
@@ -318,6 +331,7 @@ def rollout_view(scheduler: Scheduler, key: str, at: int) -> RolloutView:
         jobs=jobs,
         warm_executors=scheduler.warm_executors(key),
         executors_lacking=lacking.text if lacking else "",
+        lacking=reason_view(lacking) if lacking else None,
     )
 
 
@@ -340,13 +354,15 @@ def _job_rollout(scheduler: Scheduler, job: Job, at: int) -> JobRollout:
         for task in tasks
     )
     reasons = () if running == job.shard_count else scheduler.explain(job.key, at).reasons
-    stopped = next((reason.text for reason in reasons if reason.code in _STOPPED), "")
-    waiting = next((reason.text for reason in reasons if reason.code != "running"), "")
+    stopped = next((reason for reason in reasons if reason.code in _STOPPED), None)
+    waiting = next((reason for reason in reasons if reason.code != "running"), None)
+    because = stopped or waiting
     return JobRollout(
         job_name=job.key,
         shards=job.shard_count,
         running=running,
         outdated=len(outdated),
-        stopped=stopped,
-        waiting=waiting,
+        stopped=stopped.text if stopped else "",
+        waiting=waiting.text if waiting else "",
+        because=reason_view(because) if because else None,
     )

@@ -1,7 +1,7 @@
-"""The artifact server: packages and the executor for agents, by content hash. Read-only, on a listener of its own.
+"""The artifact server: packages and the executor for agents, by content hash, on a listener of its own.
 
-Agents have no token, so this listener serves nothing else and lists nothing. Only a client that knows a hash gets the
-content.
+Agents have no token, so this listener lists nothing. Only a client that knows a hash gets the content. The listener
+also hands the secrets of tasks to executors (see secrets.py), and serves nothing else.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from jobcloud.config import SHA256
 from jobcloud.errors import JobcloudError
+from jobcloud.server.api.secrets import PATH as SECRETS_PATH
 from jobcloud.server.api.threads import apart
 from jobcloud.server.packages import PackageStore
 
@@ -30,11 +31,12 @@ def create_artifacts(
     packages: PackageStore,
     executor: tuple[str, Path] | None = None,
     refill: Callable[[str, str], Path | None] = lambda sha256, file: None,
+    secrets: ASGIApp | None = None,
 ) -> ASGIApp:
     """The ASGI app: `GET|HEAD /<sha256>/<file>`. `executor` is the hash and path of the executor's zip.
 
     `refill` fetches a missing package by its hash and file name, for example after a change of the leader. It may
-    block, and raise a JobcloudError.
+    block, and raise a JobcloudError. `secrets` answers requests for SECRETS_PATH; without it, there is no such path.
     """
 
     def find(sha256: str, file: str) -> Path | None:
@@ -43,18 +45,26 @@ def create_artifacts(
         path = packages.find(sha256)
         return path if path and path.name == file else None
 
-    return _Artifacts(find, refill)
+    return _Artifacts(find, refill, secrets)
 
 
 class _Artifacts:
-    def __init__(self, find: Callable[[str, str], Path | None], refill: Callable[[str, str], Path | None]) -> None:
-        self._find, self._refill = find, refill
+    def __init__(
+        self,
+        find: Callable[[str, str], Path | None],
+        refill: Callable[[str, str], Path | None],
+        secrets: ASGIApp | None,
+    ) -> None:
+        self._find, self._refill, self._secrets = find, refill, secrets
         #: the future of each package that is being fetched; all requests for the package share it
         self._refilling: dict[tuple[str, str], asyncio.Future[Path | None]] = {}
         self._turns = asyncio.Semaphore(_REFILLS_AT_ONCE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
+            return
+        if self._secrets is not None and scope["path"] == SECRETS_PATH:
+            await self._secrets(scope, receive, send)
             return
         response = await self._response(scope)
         await response(scope, receive, send)
@@ -76,7 +86,7 @@ class _Artifacts:
         if path is None:
             return Response(status_code=404)
         # The content of a hash never changes, so agents may cache it without a limit.
-        headers = {"Cache-Control": "public, max-age=31536000, immutable", "X-Content-Type-Options": "nosniff"}
+        headers = {"Cache-Control": "public, max-age=31536000, immutable"}
         return FileResponse(path, media_type="application/octet-stream", headers=headers)
 
     async def _refilled(self, sha256: str, file: str) -> Path | None:

@@ -13,6 +13,7 @@ from pydantic import Field
 
 import jobcloud
 from jobcloud import zones
+from jobcloud.access.verbs import Verb
 from jobcloud.config import team_of
 from jobcloud.errors import NotFound
 from jobcloud.messages import DrainAgent, SetPaused, UndrainAgent
@@ -21,7 +22,9 @@ from jobcloud.scheduler import explain
 from jobcloud.scheduler.executors import ExecutorState
 from jobcloud.scheduler.launch import package_of
 from jobcloud.scheduler.recovery import executor_key
+from jobcloud.server.api.authorization import AccessDep
 from jobcloud.server.api.events import REMEMBERED
+from jobcloud.server.api.health import MAX_PROBLEM, Health, health_view
 from jobcloud.server.api.paging import Listing, PageQuery, PageView
 from jobcloud.server.api.problems import Issue, Problem, invalid
 from jobcloud.server.api.schema import Amounts, Instant, Query, TeamFilter, View, amounts
@@ -33,7 +36,6 @@ router = APIRouter()
 
 _EXECUTORS = Listing("executors", (str, str, str))
 MAX_FAULTS = 100
-_MAX_PROBLEM = 500
 
 
 class DrainView(View):
@@ -56,6 +58,7 @@ class AgentView(View):
     claimed: Amounts
     whole: Amounts = Field(description="the sum of offered and claimed at the time of the last offer")
     offers: int
+    roles: list[str] = Field(description="the Mesos roles to which the offers held are allocated")
     executors: list[str]
     lost: bool = Field(description="the agent is unreachable or gone")
     tasks: int
@@ -76,6 +79,10 @@ class ClusterView(View):
     matcher: Literal["compiled", "plain"]
     version: str
     time_zones: str = Field(description="the version of the time zone database, such as 2026f")
+    team_roles: dict[str, str] = Field(
+        description="the Mesos role of each team that has one: its offers are for these teams alone, and they get no "
+        "others (`mesos.team_roles`)"
+    )
     agents: list[AgentView]
     apps: int
     jobs: int
@@ -129,18 +136,6 @@ _CONFIRMATION = {
 }
 
 
-class Health(View):
-    status: Literal["ok", "failing"]
-    leading: bool
-    connected: bool = Field(description="subscribed to a Mesos master")
-    version: str
-    problem: str = Field(description="why the status is not ok")
-    since: Instant = Field(description="the time of the first failure since the scheduler last worked")
-    recoveries: int = Field(description="how often this process has started over from the stored state")
-    faults: int = Field(description="stored records that cannot be read or written; `/cluster` names them")
-    warnings: list[str] = Field(description="problems that do not stop the scheduler, such as a clock that was wrong")
-
-
 class EventQuery(Query):
     recent: int = Field(0, ge=0, le=REMEMBERED, description="begin with so many of the newest notices")
     follow: bool = Field(True, description="false: end after the notices that are there")
@@ -156,7 +151,8 @@ def list_executors(services: ServicesDep, query: Annotated[ExecutorQuery, Parame
     """Executors, by app and agent."""
     hosts = {agent.id: agent.hostname for agent in services.agents()}
     snapshot = services.snapshot()
-    executors = sorted((one for one in snapshot.executors if belongs(one.app, query.team)), key=_executor_place)
+    teams = (query.team,) if query.team else None
+    executors = sorted((one for one in snapshot.executors if belongs(one.app, teams)), key=_executor_place)
     found, cursor = _EXECUTORS.page(executors, _executor_place, query)
     return ExecutorList(items=_executor_views(snapshot, hosts, found), next_cursor=cursor)
 
@@ -174,13 +170,14 @@ def show_cluster(services: ServicesDep) -> ClusterView:
         matcher=snapshot.matcher,
         version=jobcloud.__version__,
         time_zones=zones.version(),
+        team_roles=dict(sorted(services.team_roles().items())),
         agents=[_agent_view(agent) for agent in sorted(agents, key=lambda agent: (agent.hostname, agent.id))],
         apps=len(snapshot.apps),
         jobs=len(snapshot.jobs),
         active_tasks=sum(not task.placeholder for task in snapshot.tasks.values()),
         waiting_shards=waiting,
         faults=[
-            FaultView(path=fault.path[:_MAX_PROBLEM], problem=fault.problem[:_MAX_PROBLEM])
+            FaultView(path=fault.path[:MAX_PROBLEM], problem=fault.problem[:MAX_PROBLEM])
             for fault in services.loop.health().faults[:MAX_FAULTS]
         ],
     )
@@ -228,30 +225,30 @@ def tear_down(services: ServicesDep, body: JsonObject) -> TeardownView:
 @router.get("/events", tags=["events"], response_class=StreamingResponse)
 async def stream_events(
     services: ServicesDep,
+    access: AccessDep,
     query: Annotated[EventQuery, Parameter()],
     last_event_id: Annotated[str, Header(max_length=100)] = "",
 ) -> Response:
-    """Notices of the scheduler as server-sent events, from now on. Last-Event-ID continues a stream."""
-    events = services.notices.stream(last_event_id, query.recent, follow=query.follow)
+    """Notices of the scheduler as server-sent events, from now on. Last-Event-ID continues a stream.
+
+    Notices about apps and jobs are for those who may view the team, all others for those who may view the cluster.
+    """
+    sees = access.filter()
+    events = services.notices.stream(
+        last_event_id, query.recent, lambda notice: sees(notice.job or notice.app), follow=query.follow
+    )
     return EventStream(events, services.notices.places)
 
 
 @router.get("/health", tags=["health"], responses={503: {"model": Health}})
-async def show_health(services: ServicesDep, response: Response) -> Health:
-    """Whether the scheduler leads, is connected, and has worked since its last failure. Needs no token."""
+async def show_health(services: ServicesDep, access: AccessDep, response: Response) -> Health:
+    """Whether the scheduler leads, is connected, and has worked since its last failure. Needs no token.
+
+    The texts of problems and warnings are for those who may view the cluster. They may name hosts and files.
+    """
     health = services.loop.health()
     response.status_code = 200 if health.well else 503
-    return Health(
-        status="ok" if health.well else "failing",
-        leading=health.leading,
-        connected=health.connected,
-        version=jobcloud.__version__,
-        problem=health.problem[:_MAX_PROBLEM],
-        since=health.since_ms,
-        recoveries=health.recoveries,
-        faults=len(health.faults),
-        warnings=list(filter(None, (*services.warnings(), zones.warning()))),
-    )
+    return health_view(health, services.warnings(), detailed=access.allows(Verb.VIEW_CLUSTER))
 
 
 def _find_agent(services: Services, name: str) -> AgentView:
@@ -273,6 +270,7 @@ def _agent_view(agent: explain.AgentView) -> AgentView:
         claimed=amounts(agent.claimed),
         whole=amounts(agent.whole),
         offers=agent.offers,
+        roles=list(agent.roles),
         executors=list(agent.executors),
         lost=agent.lost,
         tasks=agent.tasks,

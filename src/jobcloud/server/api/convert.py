@@ -21,12 +21,13 @@ from jobcloud.config import (
     parse_items,
     split_key,
 )
-from jobcloud.cron import CronError, Schedule
+from jobcloud.cron import CronError, find_zone
 from jobcloud.errors import ConfigError
 from jobcloud.executor.plugins import handler_name
 from jobcloud.fields import REQUIRED, Field, fields_of, values_of
-from jobcloud.model import Terms
+from jobcloud.model import Terms, Told
 from jobcloud.scheduler import trace_context
+from jobcloud.server.api import parameters
 from jobcloud.server.api.body import json_type, parse
 from jobcloud.server.api.problems import MAX_ISSUES, Issue, Problem, invalid
 from jobcloud.server.api.rules import check_app, check_job, check_terms, unused_fields
@@ -35,7 +36,6 @@ from jobcloud.server.api.schema import (
     NOT_AD_HOC,
     AdHocConfig,
     AppConfig,
-    BackfillConfig,
     Config,
     JobConfig,
     SilenceConfig,
@@ -45,6 +45,8 @@ from jobcloud.server.urls import ALLOW_PACKAGES, UrlPolicy
 
 PACKAGE_SCHEME = "package:sha256:"
 _MAX_NAME = 64
+# The defaults of Elastic-Job 2.1.5 and 3.0. Here each shard then has a thread of its own.
+_DEFAULT_POOLS = ("default", "CPU", "com.dangdang.ddframe.job.executor.handler.impl.DefaultExecutorServiceHandler")
 
 # The names of types in errors of pydantic, and the words for users of JSON.
 _TYPES = {
@@ -119,14 +121,14 @@ def read_trigger(body: Mapping[str, Any], job: Job, traceparent: str) -> Terms:
     return _read(body, TriggerConfig, lambda config: _terms(config, job, _trace(traceparent)))
 
 
-def read_backfill(body: Mapping[str, Any]) -> BackfillConfig:
-    """Raises Problem that lists all problems."""
-    return _read(body, BackfillConfig, lambda config: config)
-
-
 def read_silence(body: Mapping[str, Any]) -> SilenceConfig:
     """Raises Problem that lists all problems."""
     return _read(body, SilenceConfig, _silence)
+
+
+def read_config(body: Mapping[str, Any], model: type[C]) -> C:
+    """A configuration without rules beyond its schema. Raises Problem that lists all problems."""
+    return _read(body, model, lambda config: config)
 
 
 def check(kind: str, body: bytes) -> None:
@@ -157,6 +159,12 @@ def ad_hoc_config(job: Job, key: str) -> AdHocConfig:
 def job_config(job: Job) -> JobConfig:
     """The JSON of a job. Registering it again changes nothing."""
     return JobConfig.model_construct(**_to_json(job, Job))
+
+
+def config_json(record: App | Job) -> str:
+    """The JSON of an app or a job as text."""
+    config: AppConfig | JobConfig = app_config(record) if isinstance(record, App) else job_config(record)
+    return config.model_dump_json(by_alias=True)
 
 
 def _to_json(record: App | Job, type_: type) -> dict[str, Any]:
@@ -266,7 +274,7 @@ def _unknown(found: list[tuple[str, list[str]]]) -> Iterable[Issue]:
         if not near and known not in listed:
             listed.append(known)
             fix = f"known fields: {', '.join(known)}"
-        yield Issue(name[:200], "is not a known field", fix)
+        yield Issue(name[:200], Told("is not a known field", "unknown_field"), fix)
     if len(found) > MAX_ISSUES:
         yield Issue("", f"{len(found) - MAX_ISSUES} more fields are not known", "leave them out")
 
@@ -284,6 +292,9 @@ def _make_harmless(value: dict[str, Any], model: type[Config], names: Iterable[s
         if name == "httpUri":
             # No URI is harmless, because the policy may refuse any. So the job gets a type that needs none.
             value.update(jobType="SCRIPT", scriptCommandLine=_HARMLESS["scriptCommandLine"])
+        if name == "triggers":
+            # A job whose only triggers are wrong does not lack a cron expression.
+            value.setdefault("cron", _HARMLESS["cron"])
 
 
 def _issues(error: ValidationError, model: type[BaseModel]) -> Iterable[Issue]:
@@ -291,13 +302,17 @@ def _issues(error: ValidationError, model: type[BaseModel]) -> Iterable[Issue]:
         name = ".".join(str(part) for part in fault["loc"])[:200]
         kind = fault["type"]
         if kind == "missing":
-            yield Issue(name, "is missing", _description(model, name))
+            yield Issue(name, Told("is missing", "value_missing"), _description(model, name))
         elif kind == "enum":
-            yield Issue(name, f"{str(fault['input'])[:80]!r} is not a valid value", f"use {fault['ctx']['expected']}")
+            value = repr(str(fault["input"])[:80])
+            problem = Told(f"{value} is not a valid value", "value_unknown", value=value)
+            yield Issue(name, problem, f"use {fault['ctx']['expected']}")
         elif kind.endswith("_type") and kind not in ("amount_type", "executors_type"):
             wanted = _TYPES.get(kind, kind.removesuffix("_type"))
             article = "an" if wanted[0] in "aeiou" else "a"
-            yield Issue(name, f"must be {article} {wanted}, not {json_type(fault['input'])}", _description(model, name))
+            kind = json_type(fault["input"])
+            problem = Told(f"must be {article} {wanted}, not {kind}", "value_type", wanted=wanted, found=kind)
+            yield Issue(name, problem, _description(model, name))
         else:
             yield Issue(name, fault["msg"])
 
@@ -340,6 +355,7 @@ def _job(config: JobConfig | AdHocConfig, policy: UrlPolicy, **fixed: Any) -> Jo
     values = _from_json(config, Job) | fixed
     values["resources"] = Resources(**values["resources"])
     values["error_handler"] = handler_name(values["error_handler"])
+    values["thread_pool"] = "" if values["thread_pool"] in _DEFAULT_POOLS else values["thread_pool"]
     if values["error_webhook"]:
         policy.check(values["error_webhook"], "jobProperties.job_exception_webhook", "https://host/path", _ALLOW_JOBS)
     if values["type"] is JobType.HTTP:
@@ -362,7 +378,10 @@ def _terms(config: TriggerConfig, job: Job, trace: str) -> Terms:
     if len(set(items)) < len(items) or (items and items[0] < 0):
         raise ConfigError("are not different numbers from 0", field="shards", fix="such as [0, 3]")
     pairs = parse_items(config.item_parameters or "", job.shard_count)
-    terms = Terms(config.parameter, tuple(sorted(pairs.items())), items, config.priority, config.key, trace=trace)
+    parameter = config.parameter
+    if job.parameter_schema and parameter is not None:
+        parameter = parameters.completed(job, parameter)
+    terms = Terms(parameter, tuple(sorted(pairs.items())), items, config.priority, config.key, trace=trace)
     check_terms(job, terms)
     return terms
 
@@ -374,9 +393,14 @@ def _check_key(key: str) -> None:
 
 def _silence(config: SilenceConfig) -> SilenceConfig:
     for field, text in (("subject", config.subject), ("owner", config.owner), ("comment", config.comment)):
-        if not text.isprintable():
-            raise ConfigError("contains a character that cannot be printed", field=field, fix="use plain text")
+        check_printable(field, text)
     return config
+
+
+def check_printable(field: str, text: str) -> None:
+    """Raises ConfigError if a text for people has control characters."""
+    if not text.isprintable():
+        raise ConfigError("contains a character that cannot be printed", field=field, fix="use plain text")
 
 
 def check_same_name(field: str, path: str, given: App | Job) -> None:
@@ -391,6 +415,6 @@ def check_same_name(field: str, path: str, given: App | Job) -> None:
 
 def _check_zone(zone: str) -> None:
     try:
-        Schedule.parse("0 0 0 * * ?", zone=zone)
+        find_zone(zone)
     except CronError as error:
         raise ConfigError(str(error), field="timeZone") from error

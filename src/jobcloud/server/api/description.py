@@ -10,17 +10,27 @@ from fastapi.openapi.utils import get_openapi
 
 from jobcloud.server.api.apply import ApplyBody
 from jobcloud.server.api.forward import READS
-from jobcloud.server.api.guard import OPEN_PATHS
+from jobcloud.server.api.guard import HOOKS, OPEN_PATHS
 from jobcloud.server.api.patch import SUFFIX, patch_schema
 from jobcloud.server.api.problems import MEDIA_TYPE, SLUGS
 from jobcloud.server.api.schema import (
     AdHocConfig,
     AppConfig,
     BackfillConfig,
+    CalendarConfig,
     JobConfig,
+    MemberConfig,
+    NoteConfig,
+    PasswordConfig,
+    PoolConfig,
     ProblemView,
+    RoleConfig,
     SilenceConfig,
+    TeamConfig,
+    TokenConfig,
     TriggerConfig,
+    UserConfig,
+    UserPatch,
 )
 from jobcloud.server.api.services import reference
 
@@ -44,7 +54,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
     components["responses"] = {str(status): _problem(status) for status in sorted({one for one, _ in SLUGS.values()})}
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
-            operation["security"] = [] if path in OPEN_PATHS else [{"token": []}]
+            operation["security"] = [] if path in OPEN_PATHS or path.startswith(HOOKS) else [{"token": []}]
             _add_responses(path, method.upper(), operation)
     return document
 
@@ -68,7 +78,7 @@ def _add_responses(path: str, method: str, operation: dict[str, Any]) -> None:
 def _problems_of(path: str, method: str, operation: dict[str, Any]) -> Iterator[int]:
     yield from _ANY
     if operation["security"]:
-        yield 401
+        yield from (401, 403)
     if "{" in path:
         yield 404
     if method not in READS:
@@ -94,6 +104,8 @@ def _add_schemas(schemas: dict[str, Any]) -> None:
         schemas.pop(unused, None)
     for model in (
         AppConfig, JobConfig, AdHocConfig, ApplyBody, TriggerConfig, BackfillConfig, SilenceConfig, ProblemView,
+        CalendarConfig, PoolConfig, TeamConfig, MemberConfig, RoleConfig, UserConfig, UserPatch, PasswordConfig,
+        TokenConfig, NoteConfig,
     ):  # fmt: skip
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas |= schema.pop("$defs", {})

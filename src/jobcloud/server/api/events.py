@@ -8,7 +8,8 @@ import json
 import secrets
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import msgspec
 
@@ -17,7 +18,9 @@ from jobcloud.server.api.schema import rfc3339
 from jobcloud.server.api.streams import Places, opening
 
 _MAX_RECEIVERS = 200
-_PING_SECONDS = 15.0
+PING_S = 15.0
+#: a sign of life for the client, and for the check of its rights
+PING = ": nothing new\n\n"
 REMEMBERED = 2000
 
 
@@ -53,8 +56,8 @@ class Notices:
 
     def last_id(self) -> str:
         """The id of the newest notice; "" if there is none."""
-        ring = self._ring
-        return f"{self._boot}-{ring[-1][0]}" if ring else ""
+        newest = self.newest()
+        return self.id_of(newest) if newest else ""
 
     def close(self) -> None:
         """End every stream."""
@@ -66,43 +69,91 @@ class Notices:
     def closed(self) -> bool:
         return self._closed
 
-    async def stream(self, last_id: str = "", recent: int = 0, *, follow: bool = True) -> AsyncGenerator[str]:
-        """Events in text/event-stream format, until closed. Without `follow`, only those that are there.
+    async def stream(
+        self,
+        last_id: str = "",
+        recent: int = 0,
+        chosen: Callable[[Publish], bool] = lambda notice: True,
+        *,
+        follow: bool = True,
+    ) -> AsyncGenerator[str]:
+        """The `chosen` events in text/event-stream format, until closed. Without `follow`, only those that are there.
 
-        Without `last_id`, they begin with the newest `recent` ones.
+        Without `last_id`, they begin with the newest `recent` ones. `chosen` is asked when an event is sent.
         """
+        with self.listening() as wake:
+            clock = asyncio.get_running_loop().time
+            seen, said = self.start(last_id, recent, chosen), clock()
+            yield opening(2_000, self.id_of(seen))
+            while (fresh := self.take(seen, wake)) is not None:
+                if fresh and seen:
+                    self.missed += max(0, fresh[0][0] - seen - 1)
+                for seen, notice in fresh:
+                    if chosen(notice):
+                        yield _event(self.id_of(seen), notice)
+                        said = clock()
+                if not follow:
+                    return
+                if not fresh:
+                    await wait(wake, said + PING_S)
+                if clock() >= said + PING_S:
+                    yield PING
+                    said = clock()
+
+    @contextmanager
+    def listening(self) -> Iterator[asyncio.Event]:
+        """An event for `take`, for as long as a receiver on the running event loop listens."""
         wake = asyncio.Event()
         with self._lock:
             self._receivers[wake] = asyncio.get_running_loop()
         try:
-            seen = self._start(last_id, recent)
-            yield opening(2_000, f"{self._boot}-{seen}")
-            while True:
-                wake.clear()
-                with self._lock:
-                    if self._closed:
-                        return
-                    fresh = [(number, notice) for number, notice in self._ring if number > seen]
-                    if not fresh:
-                        self._waiting.add(wake)
-                if fresh and seen:
-                    self.missed += max(0, fresh[0][0] - seen - 1)
-                for seen, notice in fresh:
-                    yield _event(f"{self._boot}-{seen}", notice)
-                if not follow:
-                    return
-                if not fresh and not await _wait(wake):
-                    yield ": nothing new\n\n"
+            yield wake
         finally:
             with self._lock:
                 self._waiting.discard(wake)
                 del self._receivers[wake]
 
-    def _start(self, last_id: str, recent: int) -> int:
+    def take(self, seen: int, wake: asyncio.Event) -> list[tuple[int, Publish]] | None:
+        """The kept notices behind the number `seen`, each with its number. None: the streams must end.
+
+        If there are none, the next notice sets `wake`.
+        """
+        wake.clear()
+        with self._lock:
+            if self._closed:
+                return None
+            fresh = self._behind(seen)
+            if not fresh:
+                self._waiting.add(wake)
+        return fresh
+
+    def kept(self, seen: int) -> list[tuple[int, Publish]]:
+        """The kept notices behind the number `seen`, each with its number."""
+        with self._lock:
+            return self._behind(seen)
+
+    def _behind(self, seen: int) -> list[tuple[int, Publish]]:
+        return [(number, notice) for number, notice in self._ring if number > seen]
+
+    def newest(self) -> int:
+        """The number of the newest notice; 0 if there is none."""
+        ring = self._ring
+        return ring[-1][0] if ring else 0
+
+    def id_of(self, number: int) -> str:
+        """The id of the event that has a notice."""
+        return f"{self._boot}-{number}"
+
+    def start(self, last_id: str, recent: int, chosen: Callable[[Publish], bool]) -> int:
+        """The number of the notice behind which a stream starts. `last_id` and `recent` are those of `stream`."""
         boot, _, number = last_id.partition("-")
         if boot == self._boot and number.isascii() and number.isdigit():
             return int(number[:18])
-        return max(0, self._ring[-1][0] - recent) if self._ring and not last_id else 0
+        if not self._ring or last_id:
+            return 0
+        newest = (number for number, notice in reversed(self._ring) if chosen(notice))
+        last = self._ring[-1][0]
+        return next(itertools.islice(newest, recent - 1, None), 1) - 1 if recent else last
 
     def _wake(self) -> None:
         for event in self._waiting:
@@ -111,14 +162,11 @@ class Notices:
         self._waiting.clear()
 
 
-async def _wait(event: asyncio.Event) -> bool:
-    """Wait for the event. False if the next sign of life is due first."""
-    try:
-        async with asyncio.timeout(_PING_SECONDS):
+async def wait(event: asyncio.Event, until: float) -> None:
+    """Wait for the event, at most until an instant of the event loop's clock."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout_at(until):
             await event.wait()
-    except TimeoutError:
-        return False
-    return True
 
 
 def _event(identifier: str, notice: Publish) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 
 #: marks a request that a standby has passed on, so that no other standby passes it on again
 HOP_HEADER = b"jobcloud-forwarded"
+#: the header with the id of a request: in each answer, and from a standby to the leader
+REQUEST_HEADER = b"jobcloud-request-id"
+#: the key of the id in the scope of a request
+REQUEST_ID = "jobcloud.request"
 RETRY = {"Retry-After": "2"}
 #: methods that change nothing
 READS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -44,17 +49,27 @@ _OF_CONNECTION = frozenset(
 # The standby has checked the origin; the leader would compare it with the leader's own name. The other headers could
 # tell the leader a false address of the client.
 _OF_CLIENT = frozenset(
-    {b"host", b"origin", b"expect", b"forwarded", b"x-forwarded-for", b"x-forwarded-proto", b"x-real-ip", HOP_HEADER}
-)
+    {
+        b"host", b"origin", b"expect", b"forwarded", b"x-forwarded-for", b"x-forwarded-proto", b"x-real-ip", HOP_HEADER,
+        REQUEST_HEADER,
+    }
+)  # fmt: skip
 # Headers that the standby's own server adds to each answer.
-_OF_SERVER = frozenset({b"date", b"server", b"x-content-type-options"})
+_OF_SERVER = frozenset({b"date", b"server", REQUEST_HEADER})
 
 
 class Forwarder:
-    """Passes requests on to the leader. For one event loop. `leader` is the URL of the leader's API, or ""."""
+    """Passes requests on to the leader. For one event loop. `leader` is the URL of the leader's API, or "".
 
-    def __init__(self, leader: Callable[[], str]) -> None:
+    `tls` is the context for an https URL.
+    """
+
+    def __init__(
+        self, leader: Callable[[], str], tls: Callable[[], ssl.SSLContext] = ssl.create_default_context
+    ) -> None:
         self._leader = leader
+        self._tls = tls
+        self._context: ssl.SSLContext | None = None
         self._places = Places(_MAX_FORWARDS, "wait for answers of the leader")
         self._client: httpx.AsyncClient | None = None
 
@@ -67,7 +82,7 @@ class Forwarder:
         self._places.take()
         exchange = _Exchange(scope, receive, send, address)
         try:
-            await self._watched(exchange, exchange.run(self._open_client()))
+            await self._watched(exchange, exchange.run(self._open_client(address)))
         finally:
             self._places.free()
 
@@ -88,14 +103,17 @@ class Forwarder:
                 with contextlib.suppress(asyncio.CancelledError, Exception):
                     await task
 
-    def _open_client(self) -> httpx.AsyncClient:
+    def _open_client(self, address: str) -> httpx.AsyncClient:
         import httpx
 
-        if self._client is None:
+        # A new client for a renewed certificate. Requests under way keep the old one.
+        context = self._tls() if address.startswith("https:") else None
+        if self._client is None or context is not self._context:
             # An idle connection may be closed by the leader while a request is sent. So each request has its own.
             limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
             timeout = httpx.Timeout(_SILENCE_S, connect=_CONNECT_S)
-            self._client = httpx.AsyncClient(trust_env=False, limits=limits, timeout=timeout)
+            self._client = httpx.AsyncClient(trust_env=False, limits=limits, timeout=timeout, verify=context or True)
+            self._context = context
         return self._client
 
 
@@ -147,6 +165,7 @@ class _Exchange:
         )
         headers = _without(given, _OF_CLIENT)
         headers += [(b"host", urlsplit(self.address).netloc.encode()), (HOP_HEADER, b"1"), (b"via", b"1.1 jobcloud")]
+        headers.append((REQUEST_HEADER, self._scope.get(REQUEST_ID, "").encode()))
         if not has_body:
             self._received.set()
         query = self._scope["query_string"]

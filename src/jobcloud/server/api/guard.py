@@ -1,4 +1,4 @@
-"""Checks in front of every route: host, token, origin, size and speed of bodies. Unexpected errors reveal no detail.
+"""Checks in front of every route: host, identity, origin, size and speed of bodies. Unexpected errors reveal no detail.
 
 The Host header is checked because a hostile page can point its own name at 127.0.0.1 (DNS rebinding), and so reach a
 server that listens on loopback only. The Origin header is checked because a page can send a form to any address that
@@ -8,7 +8,6 @@ the browser can reach.
 from __future__ import annotations
 
 import asyncio
-import hmac
 import logging
 import re
 from collections.abc import Callable, Iterable
@@ -17,31 +16,45 @@ from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from jobcloud.access.directory import EMPTY, Directory
 from jobcloud.errors import ConfigError
+from jobcloud.server.api.authorization import ACCESS, note_passed_on
+from jobcloud.server.api.authorization import Access as Rights
 from jobcloud.server.api.body import MAX_APPLY_BYTES, MAX_JSON_BYTES
-from jobcloud.server.api.elastic_job.access import LOGIN_PATH, is_elastic_job, is_local, token_of
+from jobcloud.server.api.elastic_job.access import LOGIN_PATH
 from jobcloud.server.api.elastic_job.answers import answer as answer_to
 from jobcloud.server.api.forward import READS
+from jobcloud.server.api.identities import DIRECTORY, PRINCIPAL, Identities, bearer_token
+from jobcloud.server.api.pages.access import is_sign_in, to_sign_in
 from jobcloud.server.api.problems import Issue, Problem, from_error
+from jobcloud.server.api.recording import note_problem
 from jobcloud.server.api.replica import answering_from
+from jobcloud.server.api.same_origin import check_change
 from jobcloud.server.api.standby import Standby
 from jobcloud.server.api.streams import refused_stream
+from jobcloud.server.api.supervision import Ended, Supervised
+from jobcloud.server.console.paths import is_console
+from jobcloud.server.identity.sessions import DEFAULT_LIMITS, SessionOptions, cookies
 from jobcloud.server.settings import is_loopback
 
 log = logging.getLogger(__name__)
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
-# Resources that need no token.
-OPEN_PATHS = frozenset({"/api/v1/health", "/api/v1/openapi.json"})
-METRICS_PATH = "/metrics"
+# Resources that need no token, in addition to the pages of the sign-in.
+OPEN_PATHS = frozenset(
+    {"/api/v1/health", "/api/v1/openapi.json", "/api/v1/sign-in", "/login/oidc", "/login/oidc/callback", "/logout/oidc"}
+)
+#: the beginning of the paths of webhooks, whose senders prove a signature in place of an identity
+HOOKS = "/api/v1/hooks/"
 UPLOAD_PATHS = frozenset({"/api/v1/packages"})
 _JSON_LIMITS = {"/api/v1/apply": MAX_APPLY_BYTES}
 # The maximum number of reads that are answered at once, and of reads that wait. An answer may need tens of megabytes.
 _READS_AT_ONCE, _MAX_WAITING = 4, 200
 # The last part of the paths of reads that are not counted: they mostly wait, and compute little.
-_PATIENT = frozenset({"events", "health", "logs", "stream"})
+# Sign-ins wait for the identity provider.
+_PATIENT = frozenset({"callback", "events", "health", "logs", "oidc", "stream"})
 # Questions to the history have turns of their own (`threads.Questions`): a database that is away must not delay others.
-_OF_HISTORY = re.compile(r"/api/v1/(history/.*|statistics)|/api/job/(events|statistics)/.*", re.DOTALL)
+_OF_HISTORY = re.compile(r"/api/v1/(history/.*|statistics|audit)|/api/job/(events|statistics)/.*", re.DOTALL)
 # For answers to requests whose body was not read to its end: its rest would precede the next request.
 _HANG_UP = {"Connection": "close"}
 
@@ -77,9 +90,18 @@ def check_bind(host: str, token: str) -> None:
 class Guard:
     """ASGI middleware around the whole API."""
 
-    def __init__(self, app: ASGIApp, access: Access, standby: Standby | None = None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        access: Access,
+        identities: Identities,
+        standby: Standby | None = None,
+        sessions: SessionOptions = DEFAULT_LIMITS,
+    ) -> None:
         self._app = app
+        self._sessions = sessions
         self._access = access
+        self._identities = identities
         self._standby = standby
         self._hosts = LOOPBACK_NAMES | {host.lower().strip("[]") for host in access.hosts}
         self._turns = asyncio.Semaphore(_READS_AT_ONCE)
@@ -97,29 +119,47 @@ class Guard:
             body = self._admit(scope, receive)
             copy = None
             if self._standby is not None and self._standby.concerns(scope):
+                await self._identities.check_given(scope, is_open=_is_open(scope))
                 copy = await self._standby.copy(scope)
                 if copy is None:
-                    await self._standby.forward(scope, body, answer)
+                    note_passed_on(scope)
+                    # The leader can check a cookie and the signature of a webhook, but not the client's certificate.
+                    has_proof = bool(cookies(scope, self._sessions.cookie)) or scope["path"].startswith(HOOKS)
+                    await self._standby.forward(scope, body, answer, has_proof=has_proof)
                     return
                 answer.more_headers.append(self._standby.age(copy))
+            directory = copy.core.directory if copy is not None else await self._directory(scope)
+            await self._identities.identify(scope, directory, is_open=_is_open(scope))
             if scope["method"] in READS and not _is_patient(scope["path"]):
                 await self._take_turn(answer)
+            scope[ACCESS] = Rights(scope[PRINCIPAL], scope[DIRECTORY])
             with answering_from(copy):
-                await self._app(scope, body, answer)
+                await self._app(scope, body, Supervised(scope, answer, self._identities))
+        except Ended:
+            log.info("a stream ended, because its sender has lost the right to it: %s", scope["path"])
         except asyncio.CancelledError:
             # The server is stopping. Without this answer, uvicorn would log a traceback for each request.
             if not answer.started:
                 stops = Problem("unavailable", "The server stops.", headers=_HANG_UP)
-                await _refuse(scope, stops)(scope, receive, send)
+                await self._refuse(scope, stops)(scope, receive, send)
         except Exception as error:
             problem = from_error(error)
             if problem is None:
                 log.exception("a request failed: %s %s", scope["method"], scope["path"])
                 problem = Problem("internal", "The server failed to answer. Its log has the reason.")
             if not answer.started:
-                await _refuse(scope, problem)(scope, receive, send)
+                await self._refuse(scope, problem)(scope, receive, send)
         finally:
             answer.start()
+
+    async def _directory(self, scope: Scope) -> Directory | None:
+        """The rights of senders, if no copy of the state answers. None: those of this scheduler. Raises Problem."""
+        if self._standby is None:
+            return None
+        # A standby answers checks of its health, and scrapes by the token for metrics, without reading the state.
+        if _is_open(scope) or await self._identities.scrapes_metrics(scope):
+            return EMPTY
+        return await self._standby.directory()
 
     async def _take_turn(self, answer: _Answer) -> None:
         """Wait for a turn, which ends when the answer starts. Raises Problem if too many other reads wait."""
@@ -135,10 +175,10 @@ class Guard:
     def _admit(self, scope: Scope, receive: Receive) -> Receive:
         """Check all headers; return a bounded `receive` for the body. Raises Problem."""
         self._check_host(_headers(scope, b"host"))
-        if scope["path"] not in OPEN_PATHS and not self._is_open(scope):
-            self._check_token(scope)
         if scope["method"] not in READS:
             self._check_origin(_headers(scope, b"origin"), _headers(scope, b"host")[0])
+            has_cookie = bool(cookies(scope, self._sessions.cookie)) and not bearer_token(scope)
+            check_change(scope, has_cookie=has_cookie, secure=self._sessions.secure)
         upload = scope["path"] in UPLOAD_PATHS
         limit = self._access.max_upload_bytes if upload else _JSON_LIMITS.get(scope["path"], MAX_JSON_BYTES)
         _check_length(_headers(scope, b"content-length"), limit)
@@ -153,38 +193,26 @@ class Guard:
             fix = "use a loopback address, or add the name to the server's hosts setting"
             raise Problem("misdirected", f"{name[:100]!r} is not a name of this server: {fix}.")
 
-    def _is_open(self, scope: Scope) -> bool:
-        """Whether a request of Elastic-Job-Cloud's API needs no token."""
-        local = self._access.elastic_job_without_token and is_elastic_job(scope["path"]) and is_local(scope)
-        return local or scope["path"] == LOGIN_PATH
-
-    def _check_token(self, scope: Scope) -> None:
-        if not self._access.token:
-            return
-        token = _bearer_token(scope)
-        if not token and is_elastic_job(scope["path"]):
-            token = token_of(scope)
-        accepted = [self._access.token]
-        if scope["path"] == METRICS_PATH and scope["method"] in READS and self._access.metrics_token:
-            accepted.append(self._access.metrics_token)
-        if not any(hmac.compare_digest(token.encode(), each.encode()) for each in accepted):
-            given = _headers(scope, b"authorization")
-            detail = "The token is wrong." if given else "Send the header 'Authorization: Bearer <token>'."
-            raise Problem("unauthenticated", detail, headers={"WWW-Authenticate": 'Bearer realm="jobcloud"'})
-
     def _check_origin(self, given: list[str], host: str) -> None:
         for origin in given:
             if origin not in self._access.origins and _place(origin) != host.lower():
                 fix = "if it is yours, add it to the server's origins setting"
                 raise Problem("forbidden-origin", f"{origin[:100]!r} is not an origin of this server: {fix}.")
 
+    def _refuse(self, scope: Scope, problem: Problem) -> ASGIApp:
+        note_problem(scope, problem)
+        page = to_sign_in(scope, problem, self._sessions)
+        return page or refused_stream(scope, problem) or answer_to(scope["path"], problem)
+
+
+def _is_open(scope: Scope) -> bool:
+    """Whether a request needs no identity."""
+    path = scope["path"]
+    return path in OPEN_PATHS or path.startswith(HOOKS) or path == LOGIN_PATH or is_sign_in(path) or is_console(path)
+
 
 def _is_patient(path: str) -> bool:
     return path.rpartition("/")[2] in _PATIENT or _OF_HISTORY.fullmatch(path) is not None
-
-
-def _refuse(scope: Scope, problem: Problem) -> ASGIApp:
-    return refused_stream(scope, problem) or answer_to(scope["path"], problem)
 
 
 class _Answer:
@@ -197,7 +225,7 @@ class _Answer:
         self._send = send
         self.started = False
         self.at_start: Callable[[], None] | None = None
-        self.more_headers = [(b"x-content-type-options", b"nosniff")]
+        self.more_headers: list[tuple[bytes, bytes]] = []
 
     def start(self) -> None:
         if self.at_start is not None:
@@ -259,13 +287,6 @@ def _too_large(limit: int) -> Problem:
 
 def _headers(scope: Scope, name: bytes) -> list[str]:
     return [value.decode("latin-1") for key, value in scope["headers"] if key == name]
-
-
-def _bearer_token(scope: Scope) -> str:
-    """The token in the one Authorization header, or ""."""
-    given = _headers(scope, b"authorization")
-    scheme, _, token = given[0].partition(" ") if len(given) == 1 else ("", "", "")
-    return token.strip() if scheme.lower() == "bearer" else ""
 
 
 def _place(origin: str) -> str | None:

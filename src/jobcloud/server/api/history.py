@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Annotated, Any, Literal, Self
 
 from fastapi import APIRouter, Response
@@ -10,10 +12,13 @@ from fastapi import Query as Parameter
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from jobcloud.access.verbs import Verb
+from jobcloud.config import team_of
 from jobcloud.errors import Unavailable
 from jobcloud.history.queries import By, Found, Quantiles, Reader, Statistics, Wanted
+from jobcloud.server.api.authorization import Access, AccessDep
 from jobcloud.server.api.paging import Listing, PageQuery, PageView
-from jobcloud.server.api.schema import GivenInstant, Instant, KeyFilter, TeamFilter, View
+from jobcloud.server.api.schema import GivenInstant, Instant, KeyFilter, Query, TeamFilter, View
 from jobcloud.server.api.services import Services, ServicesDep
 
 router = APIRouter(tags=["history"])
@@ -21,6 +26,7 @@ router = APIRouter(tags=["history"])
 _RUNS = Listing("history/runs", (str,))
 _ATTEMPTS = Listing("history/attempts", (str,))
 _EVENTS = Listing("history/events", (str,))
+_CONFIGURATIONS = Listing("history/configurations", (str,))
 _DAY_MS = 86_400_000
 RunEnd = Literal["FINISHED", "FAILED", "KILLED", "CANCELLED", "DEAD"]
 AttemptEnd = Literal["SUCCEEDED", "FAILED", "KILLED", "LOST", "NOT_STARTED", "INVALID", "REPLACED"]
@@ -76,6 +82,21 @@ class PastEvent(View):
     message: str
 
 
+class PastConfiguration(View):
+    kind: Literal["app", "job"]
+    key: str = Field(description="the key of the app or the job")
+    team: str
+    at: Instant
+    by: str = Field(description="the subject who made the change; empty if unknown")
+    revision: str = Field(description="as in the ETag of the app or the job")
+    removed: bool = Field(description="true: the app or the job was removed, and this was its last configuration")
+    config: dict[str, Any] | None = Field(description="null if it was too large to be kept")
+
+
+class PastConfigurationList(PageView):
+    items: list[PastConfiguration] = Field(description="newest first")
+
+
 class PastRunList(PageView):
     items: list[PastRun]
 
@@ -96,8 +117,9 @@ class QuantilesView(View):
     p99: float | None
 
 
-class StatisticsView(View):
-    name: str = Field(description="the job, the app or the team; empty for the total")
+class Figures(View):
+    """Figures of attempts that ended in a range of time."""
+
     attempts: int
     succeeded: int
     failed: int = Field(description="attempts that failed or that the cluster lost")
@@ -108,6 +130,10 @@ class StatisticsView(View):
     memory_mb_seconds: float = Field(description="the requested megabytes, times the duration")
 
 
+class StatisticsView(Figures):
+    name: str = Field(description="the job, the app or the team; empty for the total")
+
+
 class StatisticsList(PageView):
     by: str
     since: Instant
@@ -115,7 +141,7 @@ class StatisticsList(PageView):
     items: list[StatisticsView]
 
 
-class HistoryQuery(PageQuery):
+class FilterQuery(Query):
     team: TeamFilter = Field("", description="at most one of team, app, job and run")
     app: KeyFilter = ""
     job: KeyFilter = ""
@@ -128,17 +154,32 @@ class HistoryQuery(PageQuery):
             raise PydanticCustomError("filters", "give at most one of team, app, job and run")
         return self
 
-    def wanted(self, *, run: str = "", state: str = "") -> Wanted:
-        return Wanted(self.team, self.app, self.job, run, state, self.since or 0, self.until or 0)
+    def wanted(self, access: Access, *, run: str = "", states: Iterable[str] = ()) -> Wanted:
+        """The rows that the sender asks for, and may see. Raises Problem (forbidden)."""
+        teams = access.shown_teams(self.team or team_of(self.app or self.job or run))
+        named = self.team or self.app or self.job or run
+        return Wanted(
+            self.team, self.app, self.job, run, tuple(states), self.since or 0, self.until or 0,
+            None if named else teams,
+        )  # fmt: skip
+
+
+class HistoryQuery(FilterQuery, PageQuery):
+    pass
 
 
 class PastRunQuery(HistoryQuery):
-    state: RunEnd | None = None
+    state: list[RunEnd] = Field([], max_length=5, description="only runs in one of these states; it may be repeated")
 
 
 class PastAttemptQuery(HistoryQuery):
     run: str = Field("", max_length=500, description="only attempts of this run")
     outcome: AttemptEnd | None = None
+
+
+class ConfigurationQuery(HistoryQuery):
+    app: KeyFilter = Field("", description="only configurations of this app itself")
+    job: KeyFilter = Field("", description="only configurations of this job")
 
 
 class EventQuery(PageQuery):
@@ -150,76 +191,105 @@ class StatisticsQuery(HistoryQuery):
 
 
 @router.get("/history/runs", response_model=PastRunList)
-async def list_past_runs(services: ServicesDep, query: Annotated[PastRunQuery, Parameter()]) -> Response:
+async def list_past_runs(
+    services: ServicesDep, access: AccessDep, query: Annotated[PastRunQuery, Parameter()]
+) -> Response:
     """Ended runs, newest fire time first."""
-    wanted = query.wanted(state=query.state or "")
-    behind = _behind(_RUNS, query)
+    wanted = query.wanted(access, states=query.state)
+    behind = place_of(_RUNS, query)
 
     def ask(reader: Reader) -> PastRunList:
         rows, last = reader.runs(wanted, query.limit, behind)
-        return PastRunList(items=[_run(row) for row in rows], next_cursor=_cursor(_RUNS, last))
+        return PastRunList(items=[_run(row) for row in rows], next_cursor=cursor_of(_RUNS, last))
 
-    return await _answer(services, ask)
+    return await answer(services, ask)
 
 
 @router.get("/history/attempts", response_model=PastAttemptList)
-async def list_past_attempts(services: ServicesDep, query: Annotated[PastAttemptQuery, Parameter()]) -> Response:
+async def list_past_attempts(
+    services: ServicesDep, access: AccessDep, query: Annotated[PastAttemptQuery, Parameter()]
+) -> Response:
     """Ended attempts, newest end first."""
-    wanted = query.wanted(run=query.run, state=query.outcome or "")
-    behind = _behind(_ATTEMPTS, query)
+    wanted = query.wanted(access, run=query.run, states=filter(None, [query.outcome]))
+    behind = place_of(_ATTEMPTS, query)
 
     def ask(reader: Reader) -> PastAttemptList:
         rows, last = reader.attempts(wanted, query.limit, behind)
-        return PastAttemptList(items=[_attempt(row) for row in rows], next_cursor=_cursor(_ATTEMPTS, last))
+        return PastAttemptList(items=[_attempt(row) for row in rows], next_cursor=cursor_of(_ATTEMPTS, last))
 
-    return await _answer(services, ask)
+    return await answer(services, ask)
+
+
+@router.get("/history/configurations", response_model=PastConfigurationList)
+async def list_past_configurations(
+    services: ServicesDep, access: AccessDep, query: Annotated[ConfigurationQuery, Parameter()]
+) -> Response:
+    """The configurations of an app, of a job or of all, newest first. A removal is one of them."""
+    wanted = query.wanted(access)
+    behind = place_of(_CONFIGURATIONS, query)
+
+    def ask(reader: Reader) -> PastConfigurationList:
+        rows, last = reader.configurations(wanted, query.limit, behind)
+        items = [_configuration(row) for row in rows]
+        return PastConfigurationList(items=items, next_cursor=cursor_of(_CONFIGURATIONS, last))
+
+    return await answer(services, ask)
 
 
 @router.get("/history/events", response_model=PastEventList)
-async def list_past_events(services: ServicesDep, query: Annotated[EventQuery, Parameter()]) -> Response:
+async def list_past_events(
+    services: ServicesDep, access: AccessDep, query: Annotated[EventQuery, Parameter()]
+) -> Response:
     """The states of one attempt, oldest first."""
-    behind = _behind(_EVENTS, query)
+    access.require(Verb.VIEW, team_of(query.task))
+    behind = place_of(_EVENTS, query)
 
     def ask(reader: Reader) -> PastEventList:
         rows, last = reader.events(query.task, query.limit, behind)
-        return PastEventList(items=[_event(row) for row in rows], next_cursor=_cursor(_EVENTS, last))
+        return PastEventList(items=[_event(row) for row in rows], next_cursor=cursor_of(_EVENTS, last))
 
-    return await _answer(services, ask)
+    return await answer(services, ask)
 
 
 @router.get("/statistics", response_model=StatisticsList)
-async def show_statistics(services: ServicesDep, query: Annotated[StatisticsQuery, Parameter()]) -> Response:
+async def show_statistics(
+    services: ServicesDep, access: AccessDep, query: Annotated[StatisticsQuery, Parameter()]
+) -> Response:
     """Statistics of the attempts that ended in a range of time. Default: the last 24 hours."""
     until = query.until or services.clock()
     since = query.since or until - _DAY_MS
-    wanted = Wanted(query.team, query.app, query.job, since_ms=since, until_ms=until)
+    wanted = replace(query.wanted(access), since_ms=since, until_ms=until)
     listing = Listing(f"statistics by {query.by}", (str,))
-    behind = _behind(listing, query)
+    behind = place_of(listing, query)
 
     def ask(reader: Reader) -> StatisticsList:
         found, last = reader.statistics(query.by, wanted, query.limit, behind)
         items = [_statistics(each) for each in found]
-        return StatisticsList(by=query.by, since=since, until=until, items=items, next_cursor=_cursor(listing, last))
+        return StatisticsList(by=query.by, since=since, until=until, items=items, next_cursor=cursor_of(listing, last))
 
-    return await _answer(services, ask)
+    return await answer(services, ask)
 
 
-async def _answer(services: Services, ask: Callable[[Reader], View]) -> Response:
+async def answer(services: Services, ask: Callable[[Reader], View]) -> Response:
     """The answer to a question, made in a thread for questions. Raises Unavailable."""
     reader = services.history
     if reader is None:
-        raise Unavailable("this scheduler keeps no history", fix="set history.url, see docs/history.md")
+        raise no_history()
     text = await services.questions.ask(lambda: ask(reader).model_dump_json(by_alias=True))
     return Response(text, media_type="application/json")
 
 
-def _behind(listing: Listing, query: PageQuery) -> str:
+def no_history() -> Unavailable:
+    return Unavailable("this scheduler keeps no history", fix="set history.url, see docs/history.md")
+
+
+def place_of(listing: Listing, query: PageQuery) -> str:
     """The place in the database behind which a page begins; "" for the first page. Raises Problem."""
     place = listing.decoded(query.cursor)
     return str(place[0]) if place else ""
 
 
-def _cursor(listing: Listing, last: str) -> str:
+def cursor_of(listing: Listing, last: str) -> str:
     return listing.encoded((last,)) if last else ""
 
 
@@ -257,6 +327,19 @@ def _attempt(row: Found) -> PastAttempt:
     )
 
 
+def _configuration(row: Found) -> PastConfiguration:
+    return PastConfiguration(
+        kind=row["kind"],
+        key=row["name"],
+        team=row["team"],
+        at=row["at_ms"],
+        by=row["author"],
+        revision=row["revision"],
+        removed=bool(row["removed"]),
+        config=json.loads(row["config"]) if row["config"] else None,
+    )
+
+
 def _event(row: Found) -> PastEvent:
     return PastEvent(
         at=f"{row['creation_time']:%Y-%m-%dT%H:%M:%S.%fZ}",
@@ -269,17 +352,21 @@ def _event(row: Found) -> PastEvent:
 
 
 def _statistics(found: Statistics) -> StatisticsView:
-    return StatisticsView(
-        name=found.name,
-        attempts=found.attempts,
-        succeeded=found.succeeded,
-        failed=found.failed,
-        killed=found.killed,
-        duration=_quantiles(found.duration),
-        queued=_quantiles(found.queued),
-        cpu_seconds=round(found.cpu_seconds, 3),
-        memory_mb_seconds=round(found.memory_mb_seconds, 3),
-    )
+    return StatisticsView(name=found.name, **figures(found))
+
+
+def figures(found: Statistics) -> dict[str, Any]:
+    """The values of `Figures`."""
+    return {
+        "attempts": found.attempts,
+        "succeeded": found.succeeded,
+        "failed": found.failed,
+        "killed": found.killed,
+        "duration": _quantiles(found.duration),
+        "queued": _quantiles(found.queued),
+        "cpu_seconds": round(found.cpu_seconds, 3),
+        "memory_mb_seconds": round(found.memory_mb_seconds, 3),
+    }
 
 
 def _quantiles(found: Quantiles | None) -> QuantilesView:

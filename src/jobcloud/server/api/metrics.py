@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Response
 
-from jobcloud.server.api.guard import METRICS_PATH
+from jobcloud.server.api.identities import METRICS_PATH
 
 Scrape = Callable[[str], tuple[bytes, str]]
 """The media types that a client accepts → the body and the media type of the answer."""

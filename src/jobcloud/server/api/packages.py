@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import APIRouter, Request, Response
@@ -12,11 +13,14 @@ from pydantic import Field
 
 from jobcloud.config import SHA256, App
 from jobcloud.errors import NotFound
+from jobcloud.model import Told
+from jobcloud.server.api.authorization import Access, AccessDep
 from jobcloud.server.api.convert import PACKAGE_SCHEME
 from jobcloud.server.api.paging import Listing, PageQuery, PageView
 from jobcloud.server.api.problems import Problem
 from jobcloud.server.api.schema import View
 from jobcloud.server.api.services import Services, ServicesDep
+from jobcloud.server.api.snapshot import belongs
 from jobcloud.server.api.threads import apart
 from jobcloud.server.packages import StoredPackage, Upload
 
@@ -48,17 +52,18 @@ class PackageList(PageView):
 
 
 @router.get("/packages")
-def list_packages(services: ServicesDep, query: Annotated[PageQuery, Parameter()]) -> PackageList:
-    """Stored packages, by hash."""
-    apps = services.snapshot().apps.values()
-    found, cursor = _PACKAGES.page(services.packages.stored(), lambda sha256: (sha256,), query)
-    items = [_stored_view(services, sha256, apps) for sha256 in found]
+def list_packages(services: ServicesDep, access: AccessDep, query: Annotated[PageQuery, Parameter()]) -> PackageList:
+    """Stored packages, by hash: those of apps that the sender may view. All packages for a viewer of all teams."""
+    uses = _uses(services, access)
+    stored = (sha256 for sha256 in services.packages.stored() if uses.shows(sha256))
+    found, cursor = _PACKAGES.page(stored, lambda sha256: (sha256,), query)
+    items = [_stored_view(services, sha256, uses) for sha256 in found]
     return PackageList(items=items, max_bytes=services.packages.max_bytes, next_cursor=cursor)
 
 
 @router.get("/packages/{sha256}")
-def show_package(services: ServicesDep, sha256: str) -> StoredPackageView:
-    return _stored_view(services, sha256, services.snapshot().apps.values())
+def show_package(services: ServicesDep, access: AccessDep, sha256: str) -> StoredPackageView:
+    return _stored_view(services, sha256, _uses(services, access))
 
 
 @router.post(
@@ -104,9 +109,34 @@ def _accept(services: Services, upload: Upload, sha256: str) -> StoredPackage:
     return stored
 
 
-def _stored_view(services: Services, sha256: str, apps: Iterable[App]) -> StoredPackageView:
-    path = services.packages.find(sha256)
+@dataclass(frozen=True, slots=True)
+class _Uses:
+    """The apps that the sender may view, and the hashes of the packages of their present and earlier versions.
+
+    `hashes` is None if the sender may view all teams, and so each package.
+    """
+
+    apps: Sequence[App]
+    hashes: Set[str] | None
+
+    def shows(self, sha256: str) -> bool:
+        return self.hashes is None or sha256 in self.hashes
+
+
+def _uses(services: Services, access: Access) -> _Uses:
+    teams, snapshot = access.shown_teams(), services.snapshot()
+    apps = [app for app in snapshot.apps.values() if belongs(app.key, teams)]
+    if teams is None:
+        return _Uses(apps, None)
+    versions = (version.app for version in snapshot.app_versions.values() if version.app.team in teams)
+    return _Uses(apps, {app.package.sha256 for app in (*apps, *versions)})
+
+
+def _stored_view(services: Services, sha256: str, uses: _Uses) -> StoredPackageView:
+    """Raises NotFound, also for a package that the sender may not see: who knows a hash can run the package."""
+    path = services.packages.find(sha256) if uses.shows(sha256) else None
     if path is None:
-        raise NotFound(f"there is no package {sha256[:100]}", field="sha256", fix="upload it (POST /api/v1/packages)")
-    users = sorted(app.key for app in apps if app.package.sha256 == sha256)
+        problem = Told(f"there is no package {sha256[:100]}", "no_package", sha256=sha256[:100])
+        raise NotFound(problem, field="sha256", fix="upload it (POST /api/v1/packages)")
+    users = sorted(app.key for app in uses.apps if app.package.sha256 == sha256)
     return StoredPackageView(sha256=sha256, size=path.stat().st_size, app_url=PACKAGE_SCHEME + sha256, apps=users)

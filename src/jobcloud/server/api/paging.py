@@ -55,8 +55,12 @@ class Listing:
         place: Callable[[V], Place],
         query: PageQuery,
         size: Callable[[V], int] = lambda item: _FRAME_BYTES,
+        *,
+        falling: bool = False,
     ) -> tuple[list[V], str]:
         """The items behind the cursor, and the next cursor, or "" at the end. `items` must be sorted by `place`.
+
+        `falling`: they are sorted from the last place to the first.
 
         A page has at least one item, and at most `query.limit`. It ends once its items take MAX_PAGE_BYTES, as `size`
         counts them. A cursor names a place, not a number, so new and removed items neither repeat nor hide others.
@@ -66,7 +70,7 @@ class Listing:
         found: list[V] = []
         taken = 0
         for item in items:
-            if behind is not None and place(item) <= behind:
+            if behind is not None and (place(item) >= behind if falling else place(item) <= behind):
                 continue
             if len(found) == query.limit or taken >= MAX_PAGE_BYTES:
                 return found, self.encoded(place(found[-1]))

@@ -1,9 +1,12 @@
-"""Errors as RFC 9457 problem details: `{type, title, status, detail, errors: [{field, problem, fix}]}`."""
+"""Errors as RFC 9457 problem details: `{type, title, status, detail, errors: [{field, problem, fix}]}`.
+
+A `detail` or a `problem` that is a Told has `code` and `parameters` beside it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
@@ -12,6 +15,7 @@ from fastapi.responses import JSONResponse
 from jobcloud.errors import (
     ConfigError,
     Conflict,
+    NotAllowed,
     NotConnected,
     NotFound,
     Outdated,
@@ -20,6 +24,7 @@ from jobcloud.errors import (
     StoreFull,
     Unavailable,
 )
+from jobcloud.model import Told
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:jobcloud:problem:"
@@ -30,12 +35,13 @@ SLUGS = {
     "malformed-json": (400, "The body is not valid JSON"),
     "bad-request": (400, "The request is malformed"),
     "unauthenticated": (401, "A valid token is required"),
+    "forbidden": (403, "The sender has no right to this"),
     "forbidden-origin": (403, "Writes from this origin are refused"),
     "not-found": (404, "The resource does not exist"),
     "method-not-allowed": (405, "The resource does not have this method"),
     "timeout": (408, "The body did not arrive in time"),
     "conflict": (409, "The request conflicts with the current state"),
-    "precondition-failed": (412, "The app or the job has changed"),
+    "precondition-failed": (412, "The resource has changed"),
     "too-large": (413, "The body is too large"),
     "unsupported-media-type": (415, "The content type is not supported"),
     "misdirected": (421, "This server does not have that host name"),
@@ -50,6 +56,7 @@ SLUGS = {
 
 _REFUSALS: tuple[tuple[type[Refused], str], ...] = (
     (NotFound, "not-found"),
+    (NotAllowed, "forbidden"),
     (Outdated, "precondition-failed"),
     (Conflict, "conflict"),
     (Unavailable, "unavailable"),
@@ -93,11 +100,27 @@ class Problem(Exception):
             "title": title,
             "status": status,
             "detail": _utf8(self.detail),
-            "errors": [{name: _utf8(text) for name, text in asdict(issue).items()} for issue in self.issues],
+            **_words(self.detail),
+            "errors": [
+                {"field": _utf8(issue.field), "problem": _utf8(issue.problem), "fix": _utf8(issue.fix)}
+                | _words(issue.problem)
+                for issue in self.issues
+            ],
         }
 
     def response(self) -> JSONResponse:
         return JSONResponse(self.document(), self.status, self.headers, media_type=MEDIA_TYPE)
+
+
+def _words(text: str) -> dict[str, Any]:
+    """The code and the parameters of a sentence, if it has some."""
+    if not isinstance(text, Told):
+        return {}
+    given = text.words.parameters.items()
+    return {
+        "code": text.words.code,
+        "parameters": {name: _utf8(value) if isinstance(value, str) else value for name, value in given},
+    }
 
 
 def _utf8(text: str) -> str:

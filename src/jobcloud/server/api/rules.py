@@ -1,6 +1,7 @@
 """Rules for new configurations: everything that the executor checks, and the sizes that it can handle.
 
-The rules apply when an app or a job is registered or changed. Stored configurations of older builds need not obey them.
+The rules apply when an app or a job is registered or changed. Stored configurations of older versions need not
+obey them.
 So the rules are not in config.py, which also checks stored records.
 
 Sizes are in bytes of JSON in ASCII, the form in which tasks travel to the agent: `é` takes 6 bytes, a line feed 2.
@@ -13,10 +14,25 @@ import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from jobcloud.config import MAX_TEXT, App, Job, JobType, item_parameters, parse_shard_parameters
+from jobcloud.config import (
+    MAX_TEXT,
+    App,
+    Job,
+    JobKind,
+    JobType,
+    is_spring_xml,
+    item_parameters,
+    parse_items,
+    parse_shard_parameters,
+)
 from jobcloud.errors import ConfigError
+from jobcloud.executor import placeholders
 from jobcloud.fields import fields_of
 from jobcloud.model import Terms
+from jobcloud.ranges import MAX_PART
+from jobcloud.scheduler import places
+from jobcloud.scheduler.slots import slots_of
+from jobcloud.server.api import parameters
 
 MAX_TEXT_BYTES = MAX_TEXT
 MAX_NAME_BYTES = 500
@@ -59,34 +75,41 @@ def unused_fields(body: Mapping[str, Any]) -> list[str]:
 
 def check_app(app: App) -> None:
     """Raises ConfigError."""
+    places.check(app)
     if app.bootstrap_script:
         _check_command("bootstrapScript", app.bootstrap_script)
 
 
 def check_job(job: Job) -> None:
     """Raises ConfigError."""
-    _check_size("jobParameter", job.parameter)
+    places.check(job)
+    slots_of(job)
+    parameters.check_schema(job)
+    _check_size("jobParameter", widest(job, "jobParameter", job.parameter))
     _check_size("httpData", job.http_data)
     _check_items(job)
     if job.type is JobType.SCRIPT:
         _check_command("scriptCommandLine", job.script)
+        _check_words(job)
     elif job.type is JobType.HTTP:
-        _check_header(job.parameter, parse_shard_parameters(job.shard_parameters, job.shard_count))
+        _check_header(job, job.parameter, _own_parameters(job))
     for name, text in (("jobClass", job.job_class), ("beanName", job.bean), ("applicationContext", job.context)):
         _check_size(name, text, MAX_NAME_BYTES)
     if "\0" in job.bean:
         raise ConfigError("contains a NUL", field="beanName", fix="remove it")
     for name, path in objects_of(job):
-        if not all(part.isidentifier() for part in path.replace(":", ".").split(".")):
+        words = path.replace("$", "_").replace(":", ".").split(".")
+        if not all(word.isidentifier() for word in words) and not is_spring_xml(path):
             raise ConfigError(f"{path[:80]!r} contains a word that is no name", field=name, fix="package.module:Name")
 
 
 def check_terms(job: Job, terms: Terms) -> None:
     """Raises ConfigError if a run of the job cannot have these values in place of the job's own."""
     given = dict(terms.item_parameters)
+    of_items = {item: widest(job, "shardingItemParameters", text) for item, text in given.items()}
     sizes = {
-        "jobParameter": _json_bytes(terms.parameter or ""),
-        "shardingItemParameters": len(json.dumps(given)),
+        "jobParameter": _json_bytes(widest(job, "jobParameter", terms.parameter or "")),
+        "shardingItemParameters": len(json.dumps(of_items)),
     }
     if sum(sizes.values()) > MAX_TERMS_BYTES:
         field = max(sizes, key=lambda name: sizes[name])
@@ -96,9 +119,28 @@ def check_terms(job: Job, terms: Terms) -> None:
         if any("\0" in text for text in texts):
             raise ConfigError("contains a NUL", field=field, fix="remove it")
     if job.type is JobType.HTTP:
-        own = parse_shard_parameters(job.shard_parameters, job.shard_count)
+        own = _own_parameters(job)
         parameter = job.parameter if terms.parameter is None else terms.parameter
-        _check_header(parameter, [given.get(item, text) for item, text in enumerate(own)])
+        _check_header(job, parameter, [given.get(item, text) for item, text in enumerate(own)])
+
+
+def widest(job: Job, field: str, text: str) -> str:
+    """A text that is as long as what becomes of the text of a field at most, when placeholders are replaced.
+
+    Raises ConfigError if the job has placeholders in the field, and the text has an invalid one.
+    """
+    if field not in job.placeholders:
+        return text
+    names = set(placeholders.NAMES)
+    if field == "jobParameter":
+        names.discard("item")  # the parameter is that of all shards
+    if job.kind is JobKind.DAEMON or job.ad_hoc:
+        names.discard("previous_success")  # such a job has one run
+    try:
+        placeholders.check(text, names)
+    except ValueError as error:
+        raise ConfigError(str(error), field=field, fix="see docs/executor.md#placeholders") from error
+    return placeholders.widest(text)
 
 
 def objects_of(job: Job) -> list[tuple[str, str]]:
@@ -128,9 +170,19 @@ def _json_bytes(text: str) -> int:
 
 
 def _check_items(job: Job) -> None:
-    given = item_parameters(job.shard_parameters)
-    size = len(json.dumps(given)) if isinstance(given, dict) else _json_bytes(given)
+    given: str | Mapping[Any, str] = item_parameters(job.shard_parameters)
+    if "shardingItemParameters" in job.placeholders:
+        items = parse_items(job.shard_parameters, job.shard_count).items()
+        given = {item: widest(job, "shardingItemParameters", text) for item, text in items}
+    size = _json_bytes(given) if isinstance(given, str) else len(json.dumps(given))
     _check_bytes("shardingItemParameters", size)
+
+
+def _own_parameters(job: Job) -> tuple[str, ...]:
+    """The parameters of the job's shards; texts of the greatest length in place of the parts of a range."""
+    if job.item_range:
+        return ("9" * MAX_PART,) * job.shard_count
+    return parse_shard_parameters(job.shard_parameters, job.shard_count)
 
 
 def _check_command(field: str, line: str) -> None:
@@ -143,9 +195,16 @@ def _check_command(field: str, line: str) -> None:
         raise ConfigError("names no program", field=field, fix="begin it with a program, such as bin/report.sh")
 
 
-def _check_header(parameter: str, of_shards: Iterable[str]) -> None:
-    of_all = _json_bytes(parameter)
-    of_one = max(_json_bytes(text) for text in set(of_shards))
+def _check_words(job: Job) -> None:
+    """Placeholders are replaced in each word of the command, so their values cannot make words."""
+    if "scriptCommandLine" in job.placeholders:
+        words = shlex.split(job.script)
+        _check_size("scriptCommandLine", " ".join(widest(job, "scriptCommandLine", word) for word in words))
+
+
+def _check_header(job: Job, parameter: str, of_shards: Iterable[str]) -> None:
+    of_all = _json_bytes(widest(job, "jobParameter", parameter))
+    of_one = max(_json_bytes(widest(job, "shardingItemParameters", text)) for text in set(of_shards))
     if of_all + of_one > MAX_HEADER_BYTES:
         raise ConfigError(
             f"takes {of_all + of_one:,} bytes in the header shardingContext, with the other parameter of a shard",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from itertools import islice
 from typing import Annotated, Any, Literal, cast
 
@@ -13,16 +13,30 @@ from fastapi import APIRouter
 from fastapi import Query as Parameter
 from pydantic import Field
 
-from jobcloud.config import Job, abbreviates, is_ad_hoc, team_of
-from jobcloud.cron import MAX_LENGTH, CronError, Dialect, Fold, Gap, Schedule
+from jobcloud import triggers
+from jobcloud.access.verbs import Verb
+from jobcloud.config import (
+    DEFAULT_TEAM,
+    MAX_CALENDARS_OF_JOB,
+    ExcludedDay,
+    Job,
+    abbreviates,
+    is_ad_hoc,
+    key_of,
+    team_of,
+)
+from jobcloud.cron import MAX_LENGTH, Dialect, Fold, Gap
+from jobcloud.cron_words import Language, describe_timing
 from jobcloud.errors import ConfigError, NotFound
 from jobcloud.messages import CancelRun, Retry
-from jobcloud.model import NO_TERMS, Firing, Outcome, Shard, ShardState, Step, Terms
+from jobcloud.model import NO_TERMS, Firing, Outcome, Shard, ShardState, Step, Terms, Told
+from jobcloud.server.api.authorization import Access, AccessDep
 from jobcloud.server.api.convert import ad_hoc_config
 from jobcloud.server.api.paging import MATCH, MAX_MATCH, Listing, PageQuery, PageView, shard_bytes
-from jobcloud.server.api.schema import AdHocConfig, Instant, KeyFilter, Query, RunId, TeamFilter, View
+from jobcloud.server.api.schema import AdHocConfig, GivenInstant, Instant, KeyFilter, Query, RunId, TeamFilter, View
 from jobcloud.server.api.services import Services, ServicesDep
 from jobcloud.server.api.snapshot import Snapshot
+from jobcloud.triggers import MAX_BLACKOUTS, MAX_TRIGGERS, Days, Times, Timing
 
 router = APIRouter(tags=["runs"])
 
@@ -80,7 +94,10 @@ class RunView(RunSummary):
     shard_count: int
     shard_states: dict[str, int] = Field(description="the number of shards in each state")
     next_attempt: Instant = Field(description="when the first of the shards that wait for another attempt may start")
-    shards: list[ShardView] = Field(description="the first shards, or those behind the cursor")
+    shards: list[ShardView] = Field(
+        description="the first shards, or those behind the cursor; with `state`, only those in these states"
+    )
+    item_range: str = Field(description="the range that the shards of the run divide among themselves, or empty")
     terms: TermsView | None = Field(description="what the trigger set in place of the job's own values, or null")
     config: AdHocConfig | None = Field(description="the job of an ad-hoc run; null for other runs, and in lists")
     next_cursor: str = Field("", description='pass as "cursor" to this run for more of its shards; "" at the end')
@@ -93,7 +110,9 @@ class RunList(PageView):
 class FiringTimes(View):
     cron: str
     time_zone: str
+    words: str = Field(description="when the expression fires, as one sentence")
     times: list[Instant]
+    after_run: bool = Field(description="whether it also fires after the end of each run; these times are not known")
 
 
 _LISTED = PageQuery(limit=LISTED_SHARDS, cursor="")
@@ -102,31 +121,54 @@ _LISTED = PageQuery(limit=LISTED_SHARDS, cursor="")
 class RunQuery(PageQuery):
     job: KeyFilter = ""
     team: TeamFilter = ""
-    state: RunState | None = None
+    state: list[RunState] = Field([], max_length=7, description="only runs in one of these states; it may be repeated")
+    since: GivenInstant | None = Field(None, description="only runs that fired at this instant or later")
     match: str = Field("", max_length=MAX_MATCH, description=MATCH)
 
 
 class ShardQuery(PageQuery):
     limit: int = Field(1000, ge=1, le=1000, description="maximum number of shards")
+    state: list[RunState] = Field(
+        [], max_length=7, description="only shards in one of these states; it may be repeated"
+    )
 
 
 class CronQuery(Query):
-    cron: str = Field(max_length=MAX_LENGTH, json_schema_extra={"format": "cron"})
+    cron: str = Field(
+        "", max_length=MAX_LENGTH, json_schema_extra={"format": "cron"}, description="required without `trigger`"
+    )
+    trigger: list[str] = Field([], max_length=MAX_TRIGGERS, description="a further trigger; it may be repeated")
+    start: str = Field("", max_length=MAX_LENGTH, description="the `startTime` of the job")
+    end: str = Field("", max_length=MAX_LENGTH, description="the `endTime` of the job")
+    blackout: list[str] = Field([], max_length=MAX_BLACKOUTS, description="a blackout; it may be repeated")
+    skip_on: list[str] = Field(
+        [], alias="skipOn", max_length=MAX_CALENDARS_OF_JOB, description="a calendar; it may be repeated"
+    )
+    only_on: list[str] = Field(
+        [], alias="onlyOn", max_length=MAX_CALENDARS_OF_JOB, description="a calendar; it may be repeated"
+    )
+    on_excluded_day: ExcludedDay = Field(
+        ExcludedDay.SKIP, alias="onExcludedDay", description="`onExcludedDay` of the job"
+    )
+    team: TeamFilter = Field("", description="the team of the calendars; default: default")
     zone: str = Field("UTC", max_length=100, json_schema_extra={"format": "time-zone"})
     dialect: Dialect = Dialect.QUARTZ
     gap: Gap = Gap.RUN_AFTER
     fold: Fold = Fold.AUTO
     after: int = Field(0, ge=0, lt=1 << 45, description="milliseconds since the Unix epoch; 0: now")
     count: int = Field(5, ge=1, le=100)
+    language: Language = Field(Language.EN, description="of `words`")
 
 
 @router.get("/runs")
-def list_runs(services: ServicesDep, query: Annotated[RunQuery, Parameter()]) -> RunList:
+def list_runs(services: ServicesDep, access: AccessDep, query: Annotated[RunQuery, Parameter()]) -> RunList:
     """Runs with their shards, newest first."""
+    teams = access.shown_teams(query.team or team_of(query.job))
+    states = frozenset(query.state)
 
     def chosen(snapshot: Snapshot) -> Iterator[Firing]:
-        found = snapshot.newest_runs(query.job, query.team)
-        return (run for run in found if query.state in (None, run_state(run)) and abbreviates(query.match, run.id))
+        found = snapshot.newest_runs(query.job, teams, query.since or 0)
+        return (run for run in found if (not states or run_state(run) in states) and abbreviates(query.match, run.id))
 
     found = chosen(services.snapshot()) if query.cursor else services.first(query.limit + 1, chosen)
     items, cursor = _RUNS.page(found, lambda run: (-run.fire_ms, run.id), query, _listed_bytes)
@@ -136,20 +178,21 @@ def list_runs(services: ServicesDep, query: Annotated[RunQuery, Parameter()]) ->
 @router.get("/runs/{run_id}")
 def show_run(services: ServicesDep, run_id: RunId, query: Annotated[ShardQuery, Parameter()]) -> RunView:
     """A run with its shards, in pages."""
-    return _show_run(services, run_id, query)
+    return _show_run(services, run_id, query, frozenset(query.state))
 
 
-def _show_run(services: Services, run_id: str, query: PageQuery) -> RunView:
+def _show_run(services: Services, run_id: str, query: PageQuery, states: Set[str] = frozenset()) -> RunView:
     snapshot = services.snapshot_of_run(run_id)
     run = find_run(snapshot, run_id)
-    return _run_view(run, query, snapshot.ad_hoc.get(run.job))
+    return _run_view(run, query, snapshot.ad_hoc.get(run.job), states)
 
 
 def find_run(snapshot: Snapshot, run_id: str) -> Firing:
     """Raises NotFound."""
     run = snapshot.firings.get(run_id)
     if run is None:
-        raise NotFound(f"there is no run {run_id[:200]}", field="runId", fix="`jobcloud runs` shows all runs")
+        problem = Told(f"there is no run {run_id[:200]}", "no_run", run=run_id[:200])
+        raise NotFound(problem, field="runId", fix="`jobcloud runs` shows all runs")
     return run
 
 
@@ -172,15 +215,52 @@ def cancel_run(services: ServicesDep, run_id: RunId) -> RunView:
 
 
 @router.get("/cron/next")
-def next_firings(services: ServicesDep, query: Annotated[CronQuery, Parameter()]) -> FiringTimes:
-    """The next times of a cron expression."""
-    try:
-        schedule = Schedule.parse(query.cron, zone=query.zone, dialect=query.dialect, gap=query.gap, fold=query.fold)
-    except CronError as error:
-        raise ConfigError(str(error), field="cron") from None
-    after = query.after or services.clock()
-    times = schedule.between(after, 1 << 45, query.count)
-    return FiringTimes(cron=query.cron, time_zone=query.zone, times=list(times))
+def next_firings(services: ServicesDep, access: AccessDep, query: Annotated[CronQuery, Parameter()]) -> FiringTimes:
+    """The next fire times of a cron expression, or of all that determines those of a job, and the same in words.
+
+    Calendars need the right to view their team.
+    """
+    timing = triggers.timing(
+        query.cron, query.trigger, query.start, query.end, query.blackout,
+        zone=query.zone, dialect=query.dialect, gap=query.gap, fold=query.fold,
+    )  # fmt: skip
+    firings: Times = timing
+    if query.skip_on or query.only_on:
+        firings = _on_days(services, access, query, timing)
+    times = firings.between(query.after or services.clock(), 1 << 45, query.count)
+    words = describe_timing(
+        timing,
+        query.start,
+        query.end,
+        query.blackout,
+        query.language,
+        skip_on=query.skip_on,
+        only_on=query.only_on,
+        moved=query.on_excluded_day.value
+        if firings is not timing and query.on_excluded_day is not ExcludedDay.SKIP
+        else "",
+    )
+    return FiringTimes(
+        cron=query.cron, time_zone=query.zone, words=words, times=list(times), after_run=timing.after_run
+    )
+
+
+def _on_days(services: Services, access: Access, query: CronQuery, timing: Timing) -> Times:
+    """The fire times on the days that the calendars of a query allow. Raises ConfigError, and Problem (forbidden)."""
+    team = query.team or DEFAULT_TEAM
+    access.require(Verb.VIEW, team)
+
+    def days(field: str, names: list[str]) -> list[Days]:
+        keys = [key_of(team, name) for name in names]
+        known = services.loop.ask(lambda scheduler: [scheduler.days.get(key) for key in keys])
+        for key, found in zip(keys, known, strict=True):
+            if found is None:
+                fix = "`jobcloud calendar list` shows all"
+                raise ConfigError(f"there is no calendar {key[:200]}", field=field, fix=fix)
+        return [found for found in known if found is not None]
+
+    only = days("onlyOn", query.only_on) if query.only_on else None
+    return timing.by_calendars(days("skipOn", query.skip_on), only, query.on_excluded_day)
 
 
 def run_state(firing: Firing) -> RunState:
@@ -207,9 +287,11 @@ def _listed_bytes(firing: Firing) -> int:
     return terms + sum(map(shard_bytes, islice(firing.shards, LISTED_SHARDS)))
 
 
-def _run_view(firing: Firing, query: PageQuery, ad_hoc: Job | None = None) -> RunView:
+def _run_view(firing: Firing, query: PageQuery, ad_hoc: Job | None = None, states: Set[str] = frozenset()) -> RunView:
+    """`states`: only shards in one of these states are shown; none: all are."""
+    chosen = (numbered for numbered in enumerate(firing.shards) if not states or numbered[1].state in states)
     shards, cursor = _SHARDS.page(
-        enumerate(firing.shards), lambda numbered: (numbered[0],), query, lambda numbered: shard_bytes(numbered[1])
+        chosen, lambda numbered: (numbered[0],), query, lambda numbered: shard_bytes(numbered[1])
     )
     return RunView(
         **dict(run_summary(firing)),
@@ -217,6 +299,7 @@ def _run_view(firing: Firing, query: PageQuery, ad_hoc: Job | None = None) -> Ru
         shard_states=Counter(shard.state for shard in firing.work),
         next_attempt=0 if firing.ended_ms else _next_attempt(firing),
         shards=[shard_view(item, shard, firing.step(item)) for item, shard in shards],
+        item_range=firing.terms.range,
         terms=None if firing.terms.backfill or firing.terms.same(NO_TERMS) else _terms_view(firing.terms),
         config=ad_hoc_config(ad_hoc, firing.terms.key) if ad_hoc is not None else None,
         next_cursor=cursor,

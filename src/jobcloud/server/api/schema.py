@@ -32,12 +32,15 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
 from jobcloud import fields
+from jobcloud.access.names import MAX_TOKEN_NAME, PLACE_FORM, USER_FORM
+from jobcloud.access.verbs import Verb
 from jobcloud.config import (
     EVERY_AGENT,
     KEY_FORM,
     LABEL_FORM,
     LABEL_RULE,
     MAX_EXECUTORS,
+    MAX_FILES,
     MAX_PRIORITY,
     MAX_SHARDS,
     MAX_WAITING,
@@ -47,16 +50,17 @@ from jobcloud.config import (
     is_key,
     is_label,
     item_parameters,
+    parse_files,
     qualified,
+    stored_files,
     stored_item_parameters,
 )
 from jobcloud.fields import REQUIRED, Change, Unit
 from jobcloud.model import Condition
+from jobcloud.scheduler.accounts import MAX_SCOPE
 from jobcloud.scheduler.backfills import MAX_TIMES
+from jobcloud.server.api import parameters
 from jobcloud.server.api.body import json_type
-
-# The defaults of Elastic-Job 2.1.5 and 3.0. A job cannot choose a thread pool here: each shard has its own thread.
-THREAD_POOLS = ("default", "CPU", "com.dangdang.ddframe.job.executor.handler.impl.DefaultExecutorServiceHandler")
 
 
 def to_thousandths(value: Any) -> int:
@@ -132,6 +136,37 @@ ItemParameters = Annotated[
 ]
 
 
+def to_files(value: Any) -> str:
+    """The files of an app or a job, as an object, in their stored form."""
+    if isinstance(value, dict) and all(isinstance(text, str) for text in value.values()):
+        return stored_files(value)
+    given = "an object of other values" if isinstance(value, dict) else json_type(value)
+    raise PydanticCustomError("files_form", "must be an object of strings, not {given}", {"given": given})
+
+
+Files = Annotated[
+    str,
+    BeforeValidator(to_files),
+    PlainSerializer(parse_files),
+    WithJsonSchema({"type": "object", "additionalProperties": {"type": "string"}, "maxProperties": MAX_FILES}),
+]
+
+
+def to_parameter(value: Any) -> str:
+    """The parameter of a run: a text, or an object as text in JSON."""
+    if isinstance(value, dict):
+        return parameters.text_of(value)
+    if isinstance(value, str):
+        return value
+    problem = "must be a string or an object, not {given}"
+    raise PydanticCustomError("parameter_form", problem, {"given": json_type(value)})
+
+
+Parameter = Annotated[
+    str, BeforeValidator(to_parameter), WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "object"}]})
+]
+
+
 def to_whole(value: Any) -> Any:
     """A JSON number such as 2.0 as an integer: JSON does not distinguish it from 2. Other values stay as they are."""
     return int(value) if isinstance(value, Decimal) and value == value.to_integral_value() else value
@@ -139,6 +174,13 @@ def to_whole(value: Any) -> Any:
 
 Whole = Annotated[int, BeforeValidator(to_whole)]
 Count = Annotated[Whole, Field(ge=-(2**31), lt=2**31)]
+
+
+def _between(low: int, high: int) -> tuple[Any, ...]:
+    """A range for a Whole that may be null. pydantic's own schema has no `minimum` and `maximum` for it."""
+    return Field(ge=low, le=high), WithJsonSchema({"type": "integer", "minimum": low, "maximum": high})
+
+
 Instant = Annotated[
     int,
     PlainSerializer(rfc3339),
@@ -180,26 +222,13 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
-def check_thread_pool(name: str) -> str:
-    """Raises PydanticCustomError unless `name` is a default of Elastic-Job."""
-    if name not in THREAD_POOLS:
-        raise PydanticCustomError("thread_pool", 'is not a known thread pool: leave it out, or use "default"')
-    return name
-
-
 class _WithKey(Config):
     key: str = Field("", max_length=100, description="a name of the run: a second request with it starts nothing")
 
 
-class _ThreadPool(Config):
-    executor_service_handler: Annotated[
-        str, AfterValidator(check_thread_pool), WithJsonSchema({"enum": list(THREAD_POOLS)})
-    ] = "default"
-
-
 #: Nested objects by their JSON name: name of the schema, its description, its base.
 _GROUPS = {
-    "jobProperties": ("JobProperties", "Error handling, under Elastic-Job's names.", _ThreadPool),
+    "jobProperties": ("JobProperties", "Error handling and threads, under Elastic-Job's names.", Config),
     "distributedListener": (
         "DistributedListener",
         "A listener, called once before and once after a whole run.",
@@ -244,6 +273,8 @@ def _column(field: fields.Field) -> tuple[Any, Any]:
         type_ = {Unit.WHOLE: Count, Unit.MILLI: Amount, Unit.WHOLE_OR_EACH: Executors}[field.spec.unit]
     elif field.spec.unit is Unit.TEXT_OR_ITEMS:
         type_ = ItemParameters
+    elif field.spec.unit is Unit.FILES:
+        return Files, Field("", alias=alias, description=field.spec.text, json_schema_extra={"default": {}})
     elif type_ == tuple[str, ...]:
         limit = partial(_limit, field.spec)
         return list[str], Field(default_factory=list, alias=alias, description=field.spec.text, json_schema_extra=limit)
@@ -258,7 +289,12 @@ def _column(field: fields.Field) -> tuple[Any, Any]:
 
 
 def _limit(spec: fields.Spec, schema: dict[str, Any]) -> None:
-    """Add the range or the form of a field to its JSON schema. The record checks it, so that all errors are alike."""
+    """Add the range or the form of a field to its JSON schema. The record checks it, so that all errors are alike.
+
+    Defaults are shown in the unit of JSON.
+    """
+    if spec.unit is Unit.MILLI and isinstance(schema.get("default"), int):
+        schema["default"] = from_thousandths(schema["default"])
     if spec.high is not None and spec.unit is not Unit.WHOLE_OR_EACH:
         schema.pop("exclusiveMaximum", None)
         schema |= {"minimum": _number(spec, spec.low), "maximum": _number(spec, spec.high)}
@@ -277,8 +313,10 @@ def _number(spec: fields.Spec, number: int) -> int | float:
 NESTED: dict[str, type[Config]] = {}
 # An ad-hoc run has no fire times and no other run of its job.
 NOT_AD_HOC = fields.changing(Job, Change.TIMES) | {
+    "jitter_ms", "start_deadline_ms",
     "kind", "catch_up", "catch_up_limit", "concurrency", "concurrency_limit", "misfire", "misfire_limit",
-    "update_strategy", "max_unavailable", "independent_shards", "no_success_ms",
+    "update_strategy", "max_unavailable", "independent_shards", "no_success_ms", "expected_by", "parameter_schema",
+    "webhook_secrets", "webhook_scheme", "webhook_parameters",
 }  # fmt: skip
 if TYPE_CHECKING:
 
@@ -313,7 +351,11 @@ _CAPITALS = {
 class TriggerConfig(Config):
     """The values that one run has in place of the job's own. Each field may be left out."""
 
-    parameter: str | None = Field(None, alias="jobParameter", description="parameter of all shards")
+    parameter: Parameter | None = Field(
+        None,
+        alias="jobParameter",
+        description="parameter of all shards; with a parameterSchema, also an object",
+    )
     item_parameters: ItemParameters | None = Field(
         None,
         alias="shardingItemParameters",
@@ -322,7 +364,9 @@ class TriggerConfig(Config):
     shards: list[Count] | None = Field(
         None, min_length=1, max_length=MAX_SHARDS, description="the shards that run; default: all of them"
     )
-    priority: Whole | None = Field(None, ge=-MAX_PRIORITY, le=MAX_PRIORITY, description="default: that of the job")
+    priority: Annotated[Whole, *_between(-MAX_PRIORITY, MAX_PRIORITY)] | None = Field(
+        None, description="default: that of the job"
+    )
     key: str = Field("", max_length=100, description="a name of the run: a second trigger with it starts nothing")
 
 
@@ -356,8 +400,33 @@ class BackfillConfig(Config):
     dry_run: bool = Field(False, alias="dryRun", description="true: only list the fire times")
 
 
+_Days = Annotated[list[str], Field(max_length=1_000)]
+
+
+class CalendarConfig(Config):
+    """The days of a calendar: a list, the holidays of a country, an iCalendar file, or several of them."""
+
+    days: _Days = Field(default_factory=list, description="days and ranges: 2026-12-24, 2026-12-28/2027-01-01")
+    without: _Days = Field(default_factory=list, description="days that the calendar does not have in any case")
+    country: str = Field("", pattern="^([A-Z]{2})?$", description="its holidays: two letters of ISO 3166, such as DE")
+    subdivision: str = Field("", max_length=60, description="a part of the country, such as BY")
+    categories: list[Annotated[str, Field(max_length=40)]] = Field(
+        default_factory=list, max_length=10, description="kinds of holidays, such as public, bank or catholic"
+    )
+    weekends: bool = Field(
+        False,
+        description="true: also the weekends of the country, without those on which it works; without a country, each "
+        "Saturday and Sunday",
+    )
+    ical: str = Field("", max_length=512 << 10, description="the text of an iCalendar file (RFC 5545)")
+    until_year: Whole | None = Field(
+        None, alias="untilYear", ge=1970, le=2099, description="the last year; default: five years from now"
+    )
+    description: str = Field("", max_length=300, description="text for people")
+
+
 class SilenceConfig(Config):
-    """The alerts that nobody is told of for a while. Without a filter, all alerts."""
+    """The alerts about which no messages are sent for a while. Without a filter, all alerts."""
 
     for_seconds: Whole = Field(alias="forSeconds", ge=1, le=30 * 86_400, description="how long, in seconds")
     condition: Annotated[Condition, Lax] | None = Field(None, description="default: all conditions")
@@ -365,6 +434,113 @@ class SilenceConfig(Config):
     team: TeamFilter = Field("", description="the team of the jobs")
     owner: str = Field("", max_length=100, description="the label owner of the jobs, as a glob")
     comment: str = Field("", max_length=300, description="text for people")
+
+
+class NoteConfig(Config):
+    """A note on a run."""
+
+    text: str = Field(
+        min_length=1,
+        max_length=2_000,
+        pattern=r"^[^\u0000-\u0009\u000b-\u001f\u007f-\u009f]*$",
+        description="without control characters except line feeds",
+    )
+
+
+# Limits of a team may exceed those of one shard. Records check the same maximum when they are decoded.
+_MAX_QUOTA = 1_000_000_000
+QuotaAmount = Annotated[
+    int,
+    PlainSerializer(from_thousandths),
+    BeforeValidator(to_thousandths),
+    Field(ge=0, le=_MAX_QUOTA * 1_000),
+    WithJsonSchema({"type": "number", "minimum": 0, "maximum": _MAX_QUOTA, "multipleOf": 0.001}),
+]
+QuotaCount = Annotated[Whole, *_between(0, _MAX_QUOTA)]
+
+
+class QuotaConfig(Config):
+    """The limits of a team. null: no limit."""
+
+    cpus: QuotaAmount | None = Field(None, alias="cpuCount")
+    mem: QuotaAmount | None = Field(None, alias="memoryMB")
+    gpus: QuotaAmount | None = Field(None, alias="gpuCount")
+    jobs: QuotaCount | None = Field(None, description="registered jobs")
+    shards: QuotaCount | None = Field(None, description="attempts at the same time")
+    queue: QuotaCount | None = Field(None, description="shards that wait")
+
+
+class PoolConfig(Config):
+    """The settings of a pool."""
+
+    slots: Whole = Field(
+        ge=0, le=1_000_000, description="how many slots running shards may take at once; 0: none starts"
+    )
+    description: str = Field("", max_length=300, description="text for people")
+
+
+class TeamConfig(Config):
+    """The weight and the limits of a team."""
+
+    weight: Whole = Field(1, ge=1, le=1_000, description="the share of the cluster, in relation to teams that wait too")
+    quota: QuotaConfig = Field(default_factory=QuotaConfig.model_construct)
+
+
+class MemberConfig(Config):
+    """A role of a person, a group or a service account in a team."""
+
+    subject: str = Field(max_length=300, description="user:NAME, group:NAME or service:TEAM/NAME")
+    role: str = Field(max_length=100, description="a built-in role, or one of this installation")
+
+
+class RoleConfig(Config):
+    """A role of this installation."""
+
+    verbs: list[Annotated[Verb, Lax]] = Field(
+        min_length=1, max_length=len(Verb), json_schema_extra={"uniqueItems": True}
+    )
+
+
+class UserConfig(Config):
+    """A new user."""
+
+    name: str = Field(pattern=USER_FORM)
+    password: str = Field("", max_length=1_000, description="empty: the user cannot sign in by a password")
+
+
+class UserPatch(Config):
+    """A change of a user."""
+
+    disabled: bool = Field(description="true: the user is signed out, and the user's tokens do not work")
+
+
+class PasswordConfig(Config):
+    """A new password of a user."""
+
+    password: str = Field(max_length=1_000)
+    current_password: str = Field("", alias="currentPassword", max_length=1_000, description="for one's own password")
+
+
+class GrantConfig(Config):
+    """A role in a team, or in the whole installation if the team is `*`."""
+
+    team: str = Field(pattern=PLACE_FORM)
+    role: str = Field(max_length=100)
+
+
+class TokenConfig(Config):
+    """A new token. Without a scope, it has all roles of its subject."""
+
+    name: str = Field(min_length=1, max_length=MAX_TOKEN_NAME, description="for people")
+    subject: str = Field("", max_length=300, description="service:TEAM/NAME; empty: the sender")
+    scope: list[GrantConfig] = Field(
+        default_factory=list,
+        max_length=MAX_SCOPE,
+        description="the only roles that the token has; each one of the subject",
+    )
+    expires_seconds: Annotated[Whole, *_between(1, 3_660 * 86_400)] | None = Field(
+        None, alias="expiresSeconds", description="the lifetime; default: 90 days"
+    )
 
 
 def json_name(name: str) -> str:
@@ -403,9 +579,13 @@ def amounts(resources: Resources) -> Amounts:
 
 
 class FieldIssue(View):
+    """`code` and `parameters` tell the problem in other languages. Not all problems have them."""
+
     field: str
     problem: str
     fix: str
+    code: str = ""
+    parameters: dict[str, str | int | float] = {}
 
 
 class ProblemView(View):
@@ -415,4 +595,6 @@ class ProblemView(View):
     title: str
     status: int = Field(ge=400, le=599)
     detail: str
+    code: str = ""
+    parameters: dict[str, str | int | float] = {}
     errors: list[FieldIssue]

@@ -3,30 +3,40 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 from fastapi import Depends, Header, Request
+from msgspec import structs
 from starlette.convertors import Convertor, register_url_convertor
 
 from jobcloud.archive.service import Archive
-from jobcloud.config import DELIMITER, Job
+from jobcloud.config import DELIMITER
 from jobcloud.errors import JobcloudError
 from jobcloud.history.elastic_job import Statistics, TraceSearch
+from jobcloud.history.notes import Notes
 from jobcloud.history.queries import Reader
-from jobcloud.messages import Command
-from jobcloud.scheduler import Scheduler
+from jobcloud.messages import Apply, Command, PutApp, PutJob, RemoveApp, RemoveJob
+from jobcloud.scheduler import Scheduler, fit
 from jobcloud.scheduler.explain import AgentView, Explanation
 from jobcloud.server.api.body import read_object, read_object_or_nothing
+from jobcloud.server.api.certificates import NameOf
+from jobcloud.server.api.digests import Digests
 from jobcloud.server.api.events import Notices
 from jobcloud.server.api.follow import Followers
 from jobcloud.server.api.guard import Access
+from jobcloud.server.api.overviews import Overviews
 from jobcloud.server.api.ports import AlertChannels, LogReader, Loop
+from jobcloud.server.api.recording import sender
 from jobcloud.server.api.snapshot import Snapshot, TooMany, take, take_of_jobs, take_of_run, view
 from jobcloud.server.api.threads import Questions
 from jobcloud.server.clock import wall_ms
+from jobcloud.server.identity.links import Links
+from jobcloud.server.identity.sessions import DEFAULT_LIMITS, SessionOptions
+from jobcloud.server.identity.sign_in_limits import SignInLimits
+from jobcloud.server.identity.webhook_limits import WebhookLimits
 from jobcloud.server.origin import Origin
 from jobcloud.server.packages import PackageStore, referenced
 from jobcloud.server.urls import UrlPolicy
@@ -36,8 +46,7 @@ T = TypeVar("T")
 
 # How many runs and shards the scheduler's thread looks at for one answer. This takes less than a millisecond.
 _MAX_SHARDS = 5_000
-# A snapshot of more jobs than this costs more than a snapshot of everything.
-_MAX_JOBS = 200
+_WITH_AUTHOR = (Apply, PutApp, PutJob, RemoveApp, RemoveJob)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +58,23 @@ class ElasticJobOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class SignIn:
+    """The ways to sign in that the page offers, in addition to one-time links.
+
+    `single_sign_on` is the name of the identity provider; "" if there is none.
+    """
+
+    password: bool = True
+    single_sign_on: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ApiOptions:
     """Options of the API. `host` is the address that it will be bound to.
 
-    `urls` lists the hosts that packages may come from, `job_urls` those that HTTP jobs may call.
+    `urls` lists the hosts that packages may come from, `job_urls` those that HTTP jobs may call. `client_name` is the
+    part of a client's certificate that names the client; None: certificates prove no identity. `machine` is the host
+    name of this machine.
     """
 
     host: str = "127.0.0.1"
@@ -60,13 +82,28 @@ class ApiOptions:
     urls: UrlPolicy = field(default_factory=UrlPolicy)
     job_urls: UrlPolicy = field(default_factory=UrlPolicy)
     elastic_job: ElasticJobOptions = ElasticJobOptions()
+    sessions: SessionOptions = DEFAULT_LIMITS
+    sign_in: SignIn = SignIn()
+    client_name: NameOf | None = None
+    machine: str = ""
+
+    @property
+    def server_token(self) -> str:
+        return self.access.token
+
+
+WebhookKeys: TypeAlias = Callable[[str, Sequence[str]], tuple[list[bytes], list[str]]]
+"""As `keys_of` for a team and the names of secrets."""
+MissingSecrets: TypeAlias = Callable[[Iterable[tuple[str, str]]], list[tuple[str, str]]]
+"""Finds the (team, name) of secrets that certainly do not exist."""
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """`history`, `traces` and `statistics` are None without a history, `archive` without an archive of logs.
+    """`history`, `notes`, `traces` and `statistics` are None without a history, `archive` without an archive of logs.
 
-    `alerts` is None without channels. Routes ask the history in threads of `questions`.
+    `alerts` is None without channels, `missing_secrets` and `webhook_keys` without a source of secrets. Routes ask the
+    history in threads of `questions`.
     """
 
     loop: Loop
@@ -75,6 +112,8 @@ class Services:
     options: ApiOptions
     notices: Notices
     followers: Followers
+    digests: Digests
+    overviews: Overviews
     read_log: LogReader | None = None
     teardown: Callable[[], None] | None = None
     clock: Callable[[], int] = wall_ms
@@ -84,18 +123,47 @@ class Services:
     statistics: Statistics | None = None
     archive: Archive | None = None
     alerts: AlertChannels | None = None
+    missing_secrets: MissingSecrets | None = None
+    notes: Notes | None = None
+    webhook_keys: WebhookKeys | None = None
     questions: Questions = field(default_factory=Questions)
+    sign_in_limits: SignInLimits = field(default_factory=SignInLimits)
+    #: takes turns of its own, because each check of a password computes for long
+    password_checks: Questions = field(default_factory=lambda: Questions(1, 16, of="the check of passwords"))
+    #: takes turns of its own, because each starts a process that computes for long
+    calendar_reads: Questions = field(default_factory=lambda: Questions(1, 8, of="the reader of calendars"))
+    #: takes turns of its own, because the source of secrets may be slow
+    webhook_checks: Questions = field(default_factory=lambda: Questions(4, 32, of="the check of webhooks"))
+    webhook_limits: WebhookLimits = field(default_factory=WebhookLimits)
+    links: Links = field(default_factory=Links)
+
+    @property
+    def sessions(self) -> SessionOptions:
+        return self.options.sessions
+
+    @property
+    def server_token(self) -> str:
+        return self.options.server_token
 
     def command(self, make: Callable[[int], Command]) -> int:
-        """Carry out a command. Returns the instant for which it was made. Raises the errors of `Loop.command`."""
-        given: list[int] = []
+        """Carry out a command. Returns the instant for which it was made. Raises the errors of `Loop.command`.
+
+        The author of a change of apps and jobs is the sender of the request.
+        """
+        made: list[Command] = []
+        # The loop makes the command on its own thread, which knows no sender.
+        author = sender()
 
         def at(instant: int) -> Command:
-            given.append(instant)
-            return make(instant)
+            command = make(instant)
+            made.append(structs.replace(command, author=author) if isinstance(command, _WITH_AUTHOR) else command)
+            return made[-1]
 
         self.loop.command(at)
-        return given[-1] if given else 0
+        if not made:
+            return 0
+        self.links.carried_out(made[-1])
+        return made[-1].at
 
     def snapshot(self) -> Snapshot:
         now = self.clock()
@@ -119,15 +187,9 @@ class Services:
         """A snapshot of one job."""
         return self.loop.ask(lambda scheduler: take_of_jobs(scheduler, [job]))
 
-    def snapshot_of_jobs(self, wanted: Callable[[Job], bool]) -> Snapshot:
-        """A snapshot that has at least the wanted jobs."""
-        now = self.clock()
-
-        def take_few(scheduler: Scheduler) -> Snapshot:
-            keys = [key for key, job in scheduler.jobs.items() if wanted(job)]
-            return take_of_jobs(scheduler, keys) if len(keys) <= _MAX_JOBS else take(scheduler, now)
-
-        return self.loop.ask(take_few)
+    def snapshot_of_some(self, jobs: Sequence[str]) -> Snapshot:
+        """A snapshot of those of some jobs that exist. Its cost grows with their number and that of their runs."""
+        return self.loop.ask(lambda scheduler: take_of_jobs(scheduler, jobs))
 
     def snapshot_of_run(self, run_id: str) -> Snapshot:
         """A snapshot of one run and its job. It is empty if there is no such run."""
@@ -140,6 +202,10 @@ class Services:
     def agents(self) -> list[AgentView]:
         return self.loop.ask(lambda scheduler: scheduler.agents())
 
+    def team_roles(self) -> Mapping[str, str]:
+        """Team → the Mesos role whose offers are for this team alone."""
+        return self.loop.ask(lambda scheduler: scheduler.cluster.team_roles)
+
     def framework_id(self) -> str:
         return self.loop.ask(lambda scheduler: scheduler.framework_id)
 
@@ -147,6 +213,14 @@ class Services:
         """The reasons why a job's shards run or wait, and its next fire time. Raises NotFound."""
         now = self.clock()
         return self.loop.ask(lambda scheduler: (scheduler.explain(job, now), scheduler.next_firing(job)))
+
+    def fit(self, job: str, shards: int) -> fit.Fit:
+        """How many of `shards` further shards of a job fit now; 0: as many as a run has. Raises NotFound.
+
+        The scheduler's thread copies the free resources. The rest happens in the thread of the caller.
+        """
+        now = self.clock()
+        return fit.answer(self.loop.ask(lambda scheduler: scheduler.fit_question(job, shards, now)))
 
     def collect_packages(self) -> None:
         """Remove packages that are no longer in use. The caller must hold `packages.guard`.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias, TypeVar
 
@@ -13,16 +13,20 @@ from jobcloud.model import AppVersion, Attempt, Backfill, Executor, Firing, JobS
 from jobcloud.scheduler import Scheduler
 from jobcloud.scheduler.attempts import Attempts, fits
 from jobcloud.scheduler.executors import ExecutorState
+from jobcloud.scheduler.reason import Reason
+from jobcloud.scheduler.refusals import no_job
 
 T = TypeVar("T")
 Pausable: TypeAlias = Literal["job", "app", "cluster"]
+#: None: all teams
+Teams: TypeAlias = Collection[str] | None
 
 
 class WarmExecutors(NamedTuple):
     """The number of an app's warm executors that are up, and the reason if more are wanted."""
 
     up: int = 0
-    lacking: str = ""
+    lacking: Reason | None = None
 
 
 @dataclass(frozen=True)
@@ -68,19 +72,24 @@ class Snapshot:
             keys["job"] = pause_key(job=job)
         return [what for what, key in reversed(keys.items()) if key in self.pauses]
 
-    def runs(self, job: str = "", team: str = "") -> list[Firing]:
-        """The runs of a job, of a team's jobs, or of all jobs, newest first."""
-        return list(self.newest_runs(job, team))
+    def runs(self, job: str = "", teams: Teams = None) -> list[Firing]:
+        """The runs of a job, of some teams' jobs, or of all jobs, newest first."""
+        return list(self.newest_runs(job, teams))
 
-    def newest_runs(self, job: str = "", team: str = "") -> Iterator[Firing]:
-        """As `runs`, one after another. Raises TooMany if `max_shards` is not enough."""
+    def newest_runs(self, job: str = "", teams: Teams = None, since_ms: int = 0) -> Iterator[Firing]:
+        """As `runs`, one after another, of those that fired at `since_ms` or later.
+
+        Raises TooMany if `max_shards` is not enough.
+        """
         seen = 0
-        for _, run_id in self.newest:
+        for minus_ms, run_id in self.newest:
+            if -minus_ms < since_ms:
+                return
             firing = self.firings[run_id]
             seen += 1 + len(firing.shards)
             if self.max_shards and seen > self.max_shards:
                 raise TooMany
-            if job in ("", firing.job) and belongs(firing.job, team):
+            if job in ("", firing.job) and belongs(firing.job, teams):
                 yield firing
 
     def earlier(self, firing: Firing, item: int) -> list[Attempt]:
@@ -114,13 +123,13 @@ class Snapshot:
     def job(self, key: str) -> Job:
         """A registered job. Raises NotFound."""
         if key not in self.jobs:
-            raise NotFound(f"there is no job {key[:200]}", field="jobName", fix="`jobcloud job list` shows all jobs")
+            raise NotFound(no_job(key[:200]), field="jobName", fix="`jobcloud job list` shows all jobs")
         return self.jobs[key]
 
 
-def belongs(key: str, team: str) -> bool:
-    """Whether an app or a job belongs to a team; "" stands for all teams."""
-    return not team or team_of(key) == team
+def belongs(key: str, teams: Teams) -> bool:
+    """Whether an app or a job belongs to one of some teams."""
+    return teams is None or team_of(key) in teams
 
 
 class TooMany(Exception):
@@ -223,8 +232,7 @@ def _matcher(scheduler: Scheduler) -> Literal["compiled", "plain"]:
 
 
 def _warm_executors(scheduler: Scheduler, app: str, at: int) -> WarmExecutors:
-    lacking = scheduler.lacking_executors(app, at)
-    return WarmExecutors(scheduler.warm_executors(app), lacking.text if lacking else "")
+    return WarmExecutors(scheduler.warm_executors(app), scheduler.lacking_executors(app, at))
 
 
 def no_app(key: str) -> NotFound:

@@ -4,45 +4,63 @@ from __future__ import annotations
 
 import asyncio
 import re
+import ssl
 from collections.abc import Callable
 
 from starlette.types import Message, Receive, Scope, Send
 
+from jobcloud.access.directory import Directory
 from jobcloud.errors import StoreError
+from jobcloud.server.api.certificates import has_certificate_only
 from jobcloud.server.api.forward import HOP_HEADER, RETRY, Forwarder
 from jobcloud.server.api.problems import Problem
 from jobcloud.server.api.replica import Copy, Replica
+from jobcloud.server.console.paths import is_console
 
 #: the header of an answer from the stored state: the age of the state, in milliseconds
 AGE_HEADER = b"jobcloud-standby-age-ms"
 # How long a reader waits for a copy of the state.
 _COPY_S = 30.0
 # A standby answers these requests without a copy: they concern this process, the history, or no state at all.
-_OWN = re.compile(r"/metrics|/api/v1/(health|openapi\.json|cron/next|statistics|history/[^/]+)")
+_OWN = re.compile(r"/metrics|/api/v1/(health|openapi\.json|cron/next|sign-in|statistics(/series)?|history/[^/]+)")
+# Fire times on the days of calendars need the state.
+_WITH_CALENDARS = re.compile(rb"(?:^|&)(skipOn|onlyOn)=")
+_OWN_READS = re.compile(r"/api/v1/runs/[^/]+/notes")
 # These reads need stored data only. All others need the memory of the leader, such as offers, or files of agents.
 _STORED = re.compile(
-    r"/api/v1/((apps|jobs)(/[^/]+)?|tasks|runs(/[^/]+(/shards/[^/]+(/attempts)?)?)?)"
+    r"/api/v1/((apps|jobs|calendars)(/[^/]+)?|cron/next|tasks|runs(/[^/]+(/shards/[^/]+(/attempts)?)?)?)"
 )  # fmt: skip
+_CRON = "/api/v1/cron/next"
 _READS = frozenset({"GET", "HEAD"})
 
 
 class Standby:
     """Answers requests while this scheduler is on standby. For one event loop.
 
-    `waits` is False once this scheduler leads. `leader` is the URL of the leader's API, or "".
+    `waits` is False once this scheduler leads. `leader` is the URL of the leader's API, or "". `tls` is the context for
+    an https URL.
     """
 
-    def __init__(self, waits: Callable[[], bool], leader: Callable[[], str], replica: Replica) -> None:
+    def __init__(
+        self,
+        waits: Callable[[], bool],
+        leader: Callable[[], str],
+        replica: Replica,
+        tls: Callable[[], ssl.SSLContext] = ssl.create_default_context,
+    ) -> None:
         self._waits = waits
         self._leader = leader
         self._replica = replica
-        self._forward = Forwarder(leader)
+        self._forward = Forwarder(leader, tls)
         #: when the leader last answered a write that was passed on, by the clock of `replica`
         self._written_at = float("-inf")
 
     def concerns(self, scope: Scope) -> bool:
         """Whether a request needs the state while this scheduler is on standby."""
-        return self._waits() and _OWN.fullmatch(scope["path"]) is None
+        path = scope["path"]
+        own = _OWN.fullmatch(path) or (_OWN_READS.fullmatch(path) if scope["method"] in _READS else None)
+        stored = path == _CRON and _WITH_CALENDARS.search(scope["query_string"]) is not None
+        return self._waits() and not is_console(path) and (own is None or stored)
 
     async def copy(self, scope: Scope) -> Copy | None:
         """The copy of the state that answers a read; None if the leader has to answer it.
@@ -60,6 +78,23 @@ class Standby:
             if self._leader():
                 return None
             since = self._replica.monotonic()
+        return await self._copy(since)
+
+    async def directory(self) -> Directory | None:
+        """The rights of senders, for a request that does not concern the state; None while this scheduler leads.
+
+        Raises Problem if the stored state cannot be read.
+        """
+        if not self._waits():
+            return None
+        if (copy := await self._copy(self._written_at)) is None:
+            raise Problem(
+                "unavailable", "The rights of the sender cannot be read from the stored state.", headers=RETRY
+            )
+        return copy.core.directory
+
+    async def _copy(self, since: float) -> Copy | None:
+        """A copy that is not older than `since`, by the clock of the replica; None if the store does not answer."""
         try:
             async with asyncio.timeout(_COPY_S):
                 # Other requests wait for the same future, so this request must not cancel it.
@@ -67,8 +102,16 @@ class Standby:
         except (StoreError, TimeoutError):
             return None
 
-    async def forward(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let the leader answer. Raises Problem."""
+    async def forward(self, scope: Scope, receive: Receive, send: Send, *, has_proof: bool = False) -> None:
+        """Let the leader answer. Raises Problem, also for a client that only a certificate identifies.
+
+        `has_proof`: the request has the cookie of a session, or is for a webhook, whose signature counts. It counts in
+        place of a certificate. The leader sees the certificate of this scheduler, and not that of the client.
+        """
+        if has_certificate_only(scope) and not has_proof:
+            detail = "This scheduler is on standby, and cannot prove to the leader whose certificate this is"
+            fix = f"Send the request to the leader at {self._leader() or 'its address'}, or send a token."
+            raise Problem("forbidden", f"{detail}. {fix}")
         if scope["method"] in _READS:
             await self._forward(scope, receive, send)
             return

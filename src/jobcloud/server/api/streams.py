@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from jobcloud.server.api.problems import Problem
 
-_MEDIA_TYPE = "text/event-stream"
+MEDIA_TYPE = "text/event-stream"
 # Problems that end by themselves.
 _PASSING = frozenset({"too-many", "unavailable"})
 _RETRY_S = 5
@@ -52,15 +52,15 @@ class Places:
 def refused_stream(scope: Scope, problem: Problem) -> Response | None:
     """The refusal of a stream, for a client that accepts streams; None if the status has to tell the problem.
 
-    The event `refused` has the problem document. `retry` is the time after which the client connects again.
+    The event `problem` has the problem document. `retry` is the time after which the client connects again.
     """
-    if problem.slug not in _PASSING or _MEDIA_TYPE not in _header(scope, b"accept"):
+    if problem.slug not in _PASSING or MEDIA_TYPE not in _header(scope, b"accept"):
         return None
     last_id = _header(scope, b"last-event-id")
     wait_ms = int(problem.headers.get("Retry-After", _RETRY_S)) * 1_000
     start = opening(wait_ms, last_id if _ID.fullmatch(last_id) else "")
-    refusal = f"event: refused\ndata: {json.dumps(problem.document())}\n\n"
-    return Response(start + refusal, media_type=_MEDIA_TYPE, headers=_HEADERS | problem.headers)
+    refusal = f"event: problem\ndata: {json.dumps(problem.document())}\n\n"
+    return Response(start + refusal, media_type=MEDIA_TYPE, headers=_HEADERS | problem.headers)
 
 
 def opening(retry_ms: int, last_id: str) -> str:
@@ -79,7 +79,7 @@ class EventStream(StreamingResponse):
     """A stream that takes a place until it ends. Raises Problem if no place is free."""
 
     def __init__(self, events: AsyncGenerator[str], places: Places) -> None:
-        super().__init__(events, media_type=_MEDIA_TYPE, headers=_HEADERS)
+        super().__init__(events, media_type=MEDIA_TYPE, headers=_HEADERS)
         places.take()
         self._events, self._places = events, places
 

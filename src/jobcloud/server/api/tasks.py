@@ -13,14 +13,15 @@ from pydantic import Field
 from jobcloud.config import DELIMITER, abbreviates, team_of
 from jobcloud.errors import NotFound
 from jobcloud.messages import ForgetTask, KillTask, Publish
-from jobcloud.model import Attempt, Firing, Shard, ShardState, Task, TaskName, TaskState
+from jobcloud.model import Attempt, Firing, Shard, ShardState, Task, TaskName, TaskState, Told
 from jobcloud.server.api.attempts import end_state
+from jobcloud.server.api.authorization import AccessDep
 from jobcloud.server.api.paging import MATCH, MAX_MATCH, Listing, PageQuery, PageView, shard_bytes
 from jobcloud.server.api.problems import Issue, invalid
 from jobcloud.server.api.runs import result_of
 from jobcloud.server.api.schema import Amounts, Instant, KeyFilter, TaskId, TeamFilter, View, amounts
 from jobcloud.server.api.services import ServicesDep
-from jobcloud.server.api.snapshot import Snapshot
+from jobcloud.server.api.snapshot import Snapshot, Teams
 
 router = APIRouter(tags=["tasks"])
 
@@ -119,14 +120,15 @@ class Row(NamedTuple):
 
 
 @router.get("/tasks")
-def list_tasks(services: ServicesDep, query: Annotated[TaskQuery, Parameter()]) -> TaskList:
+def list_tasks(services: ServicesDep, access: AccessDep, query: Annotated[TaskQuery, Parameter()]) -> TaskList:
     """The last attempt of each shard, newest run first."""
     if query.state and query.state.lower() not in _STATES:
         raise invalid([Issue("state", f"{query.state[:80]!r} is not a state of tasks", f"use {', '.join(_STATES)}")])
+    teams = access.shown_teams(query.team or team_of(query.job or query.app))
     active = query.state.lower() == "active" or query.state.upper() in TaskState.__members__
 
     def chosen(snapshot: Snapshot) -> Iterator[Row]:
-        return (row for row in _rows(snapshot, query.job, query.team, active=active) if _matches(row, query))
+        return (row for row in _rows(snapshot, query.job, teams, active=active) if _matches(row, query))
 
     found = chosen(services.snapshot()) if query.cursor else services.first(query.limit + 1, chosen)
     items, cursor = _TASKS.page(found, lambda row: row.place, query, lambda row: shard_bytes(row.shard))
@@ -180,12 +182,13 @@ def _find_row(snapshot: Snapshot, task_id: str) -> Row:
     for row in chain(_rows(snapshot, job), _earlier_rows(snapshot, job, task_id)):
         if row.id == task_id:
             return row
-    raise NotFound(f"there is no task {task_id[:300]}", field="taskId", fix="`jobcloud tasks` shows all tasks")
+    problem = Told(f"there is no task {task_id[:300]}", "no_task", task=task_id[:300])
+    raise NotFound(problem, field="taskId", fix="`jobcloud tasks` shows all tasks")
 
 
-def _rows(snapshot: Snapshot, job: str = "", team: str = "", *, active: bool = False) -> Iterator[Row]:
+def _rows(snapshot: Snapshot, job: str = "", teams: Teams = None, *, active: bool = False) -> Iterator[Row]:
     """The last attempt of every shard that had one, newest run first. `active`: only attempts that have not ended."""
-    for firing in snapshot.newest_runs(job, team):
+    for firing in snapshot.newest_runs(job, teams):
         if active and firing.ended_ms:
             continue
         app = _app_of(snapshot, firing)

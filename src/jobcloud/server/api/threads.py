@@ -23,27 +23,30 @@ async def apart(fn: Callable[[], T]) -> T:
 
 
 class Questions:
-    """Threads for questions to a database that may be slow or away: a few at once, while some others wait a little.
+    """Threads for questions to a server that may be slow or away: a few at once, while some others wait a little.
 
-    Used by one event loop.
+    Used by one event loop. `of` names the database, or another part that answers slowly.
     """
 
-    def __init__(self, at_once: int = 4, waiting: int = 32, patience_s: float = 5.0) -> None:
+    def __init__(
+        self, at_once: int = 4, waiting: int = 32, patience_s: float = 5.0, *, of: str = "the history"
+    ) -> None:
         self._turns = asyncio.Semaphore(at_once)
         self._free = at_once + waiting
         self._patience_s = patience_s
+        self._of = of
 
     async def ask(self, fn: Callable[[], T]) -> T:
         """Call `fn` in a thread of its own. Raises Unavailable if there is no thread for it in time."""
         if not self._free:
-            raise _busy()
+            raise self._busy()
         self._free -= 1
         try:
             try:
                 async with asyncio.timeout(self._patience_s):
                     await self._turns.acquire()
             except TimeoutError:
-                raise _busy() from None
+                raise self._busy() from None
             try:
                 return await apart(fn)
             finally:
@@ -51,6 +54,5 @@ class Questions:
         finally:
             self._free += 1
 
-
-def _busy() -> Unavailable:
-    return Unavailable("the history answers too many other questions", fix="try again in a few seconds")
+    def _busy(self) -> Unavailable:
+        return Unavailable(f"{self._of} answers too many other questions", fix="try again in a few seconds")

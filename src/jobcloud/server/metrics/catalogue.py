@@ -42,6 +42,14 @@ FAMILIES = (
     Family("jobcloud_http_requests_total", "counter", "Answers of the API.", ("method", "route", "status")),
     Family("jobcloud_packages", "gauge", "Stored packages of apps."),
     Family("jobcloud_packages_bytes", "gauge", "The size of all stored packages together."),
+    Family(
+        "jobcloud_tls_certificate_expiry_timestamp_seconds", "gauge",
+        "When the certificate that a listener uses expires.", ("listener",),
+    ),
+    Family(
+        "jobcloud_tls_reloads_total", "counter", "Changed certificates: taken over (ok), or not usable (failed).",
+        ("listener", "result"),
+    ),
     # clock and time zones
     Family("jobcloud_clock_offset_seconds", "gauge", "The clock of the machine minus the time of the scheduler."),
     Family("jobcloud_clock_jumps_total", "counter", "How often the clock of the machine was set or has jumped."),
@@ -80,7 +88,7 @@ FAMILIES = (
     Family("jobcloud_tasks", "gauge", "Tasks, without those of warm executors.", ("state",), core=True),
     Family(
         "jobcloud_queue_shards", "gauge",
-        "Shards that wait: ready (for resources only), or blocked (for a retry, a listener or an earlier run).",
+        "Shards that wait: ready (for resources only), or blocked (for a retry, a listener, a run or a quota).",
         ("state",), core=True,
     ),
     Family("jobcloud_queue_oldest_age_seconds", "gauge", "How long the oldest ready shard has waited.", core=True),
@@ -93,6 +101,15 @@ FAMILIES = (
         "From the instant at which a run was due to the launch of the first attempt of each shard.",
     ),
     Family("jobcloud_attempts_lost_total", "counter", "Attempts that the cluster lost.", ("reason",)),
+    # teams
+    Family(
+        "jobcloud_team_used", "gauge",
+        "What a team uses or has: cpus, mem (MB), gpus, shards (attempts), queue (shards that wait), jobs.",
+        ("team", "resource"), core=True,
+    ),
+    Family("jobcloud_team_quota", "gauge", "The limits of a team's quota.", ("team", "resource"), core=True),
+    Family("jobcloud_team_held_runs", "gauge", "Runs whose shards wait for room in the quota.", ("team",), core=True),
+    Family("jobcloud_team_share", "gauge", "A team's dominant share of the cluster, 0 to 1.", ("team",), core=True),
     # jobs
     Family("jobcloud_runs_started_total", "counter", "Runs that were due, or started again by an operator.", _JOB),
     Family("jobcloud_runs_ended_total", "counter", "Ended runs, by the state of their worst shard.", (*_JOB, "state")),

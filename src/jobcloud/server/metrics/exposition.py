@@ -22,6 +22,7 @@ from jobcloud.errors import JobcloudError, StoreError
 from jobcloud.model import Task, TaskState
 from jobcloud.scheduler import Scheduler
 from jobcloud.scheduler.queue import Depth
+from jobcloud.scheduler.quotas import LIMITED, TeamUsage
 from jobcloud.server.clock import Clock
 from jobcloud.server.loop import Health
 from jobcloud.server.metrics.catalogue import FAMILIES, Family, Kind
@@ -35,6 +36,7 @@ from jobcloud.server.metrics.tally import (
     Owner,
     Tally,
 )
+from jobcloud.server.tls import ServerTls
 from jobcloud.tracing.service import SpanCounts
 
 log = structlog.get_logger(__name__)
@@ -49,6 +51,10 @@ _KINDS: dict[Kind, Callable[..., Metric]] = {
     "histogram": HistogramMetricFamily,
 }
 _AGENT_STATES = ("up", "closed", "lost")
+_LISTENERS = ("http", "artifacts")
+# The maximum number of teams with series of their own: the first ones by name.
+_MAX_TEAMS = 100
+_COUNTED = ("shards", "queue", "jobs")
 
 Value: TypeAlias = float | Histogram
 Sample: TypeAlias = tuple[str, tuple[str, ...], Value]
@@ -72,7 +78,7 @@ class Sources:
 
     `packages` returns the number of stored packages and their bytes, `missed` the number of notices that slow receivers
     have missed, `spans` the spans of OpenTelemetry that were sent and dropped. `archive` is None without an archive of
-    logs.
+    logs. `listeners` are those with TLS.
     """
 
     loop: Loop
@@ -82,6 +88,7 @@ class Sources:
     missed: Callable[[], int]
     archive: Archive | None = None
     spans: Callable[[], SpanCounts] = SpanCounts
+    listeners: Sequence[ServerTls] = ()
 
 
 class _View(NamedTuple):
@@ -98,6 +105,7 @@ class _View(NamedTuple):
     executors: int
     drains: int
     offers: int
+    teams: list[TeamUsage]
 
 
 def _view(core: Scheduler, at: int) -> _View:
@@ -116,6 +124,7 @@ def _view(core: Scheduler, at: int) -> _View:
         executors=len(core.executors),
         drains=len(core.drains),
         offers=cluster.held,
+        teams=[core.team_usage(team) for team in core.teams_in_use()[:_MAX_TEAMS]],
     )
 
 
@@ -195,6 +204,13 @@ class Metrics(Collector):
         for (method, route), answers in tally.requests.items():
             for status in STATUS_CLASSES:
                 yield "jobcloud_http_requests_total", (method, route, status), answers[status]
+        with_tls = {tls.section: tls for tls in sources.listeners}
+        for section, tls in with_tls.items():
+            yield "jobcloud_tls_certificate_expiry_timestamp_seconds", (section,), tls.expires_ms() / 1_000
+        for section in _LISTENERS:
+            counts = with_tls[section].counts() if section in with_tls else (0, 0)
+            for result, number in zip(("ok", "failed"), counts, strict=True):
+                yield "jobcloud_tls_reloads_total", (section, result), number
         try:
             packages, size = sources.packages()
         except StoreError as error:
@@ -243,11 +259,25 @@ class Metrics(Collector):
         yield "jobcloud_queue_oldest_age_seconds", (), age
         refused = Counter(view.refused)
         yield from _by_label("jobcloud_jobs_refused", {reason: refused[reason] for reason in REFUSAL_REASONS})
+        for usage in view.teams:
+            yield from _of_team(usage)
         skipped: dict[Owner, int] = defaultdict(int, {OTHER: 0})
         for key, number in view.skipped:
             skipped[self._tally.owner(key)] += number
         for owner, number in skipped.items():
             yield "jobcloud_firings_skipped_total", owner, number
+
+
+def _of_team(usage: TeamUsage) -> Iterator[Sample]:
+    """The samples of a team. A resource without a limit has none in the family of quotas."""
+    used = {name: getattr(usage.resources, name) / 1_000 for name in LIMITED}
+    used |= {name: getattr(usage, name) for name in _COUNTED}
+    for name, amount in used.items():
+        yield "jobcloud_team_used", (usage.team, name), amount
+        if (limit := getattr(usage.quota, name)) is not None:
+            yield "jobcloud_team_quota", (usage.team, name), limit / 1_000 if name in LIMITED else limit
+    yield "jobcloud_team_held_runs", (usage.team,), usage.held_runs
+    yield "jobcloud_team_share", (usage.team,), usage.share
 
 
 def _of_job(counts: JobCounts) -> Iterator[Sample]:

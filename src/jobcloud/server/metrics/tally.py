@@ -35,7 +35,7 @@ assert {*ATTEMPT_STATES, *LOST_REASONS} == _STATE_OF_END.keys(), "every end has 
 RUN_STATES = tuple(str(state) for state in ShardState if state.ended)
 _SUCCESS, _FAILURES = "FINISHED", ("FAILED", "DEAD")
 #: what a job may lack
-REFUSAL_REASONS = (*DIMENSIONS, "never")
+REFUSAL_REASONS = (*DIMENSIONS, "never", "constraints")
 STORE_FAILURES = ("fenced", "full", "other")
 DROP_REASONS = ("slow_listener", "sink_failed")
 #: upper bounds of the histograms' buckets, in seconds

@@ -136,6 +136,66 @@ def environment(ctx):
     return sorted(name for name in os.environ if name.startswith("MESOS_EXECUTOR_AUTH"))
 
 
+def variables(ctx):
+    return {name: os.environ[name] for name in ("REGION", "LEVEL", "OPTIONS") if name in os.environ}
+
+
+def prints_variables(ctx):
+    print(json.dumps(variables(ctx)))
+
+
+def files_in(folder):
+    found = {}
+    for parent, folders, names in os.walk(folder):
+        for name in folders + names:
+            path = os.path.join(parent, name)
+            with open(path) if name in names else open(os.devnull) as file:
+                found[os.path.relpath(path, folder)] = [oct(os.stat(path).st_mode & 0o777), file.read()]
+    return found
+
+
+def reads_files(ctx):
+    print(
+        json.dumps(
+            {
+                "folder": ctx.files,
+                "variable": os.environ.get("JOBCLOUD_FILES"),
+                "mode": oct(os.stat(ctx.files).st_mode & 0o777),
+                "files": files_in(ctx.files),
+            }
+        ),
+        flush=True,
+    )
+
+
+def reads_files_until_killed(ctx):
+    reads_files(ctx)
+    wait_for_kill(ctx)
+
+
+class ReadsFiles(FiringListener):
+    def before_firing(self, ctx):
+        reads_files(ctx)
+
+
+class PrintsVariables(FiringListener):
+    def before_firing(self, ctx):
+        prints_variables(ctx)
+
+
+def parameters(ctx):
+    return [ctx.job_parameter, ctx.sharding_parameter]
+
+
+def prints_parameter(ctx):
+    print(ctx.job_parameter, flush=True)
+
+
+class Prints(FiringListener):
+    def before_firing(self, ctx):
+        print(json.dumps([ctx.job_parameter, ctx.sharding_parameters]))
+
+
 def forks(ctx):
     pid = os.fork()
     if pid == 0:

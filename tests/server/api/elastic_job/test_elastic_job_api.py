@@ -64,6 +64,17 @@ def test_new_job_gets_the_time_zone_of_the_setting(ej: Client, loop: FakeLoop) -
     assert loop.scheduler.jobs["foo_job"].zone == "Asia/Shanghai"
 
 
+def test_item_parameters_that_only_elastic_job_takes_become_the_value_that_it_uses(ej: Client, loop: FakeLoop) -> None:
+    answer = ej.post("job/register", json=old_job(shardingTotalCount=2, shardingItemParameters="0=a,0=b,7=x,"))
+    assert answer.status_code == 204, answer.text
+    (job,) = loop.scheduler.jobs.values()
+    assert job.shard_parameters == "0=b"
+    assert "shardingItemParameters" in answer.headers["warning"]
+    refused = ej.post("job/register", json=old_job(jobName="other", shardingItemParameters="0="))
+    assert refused.status_code == 500
+    assert "is not an item=value pair" in refused.text
+
+
 def test_update_keeps_the_fields_that_elastic_job_lacks(ej: Client, api: Client, loop: FakeLoop) -> None:
     given = job_body(
         timeZone="Europe/Berlin", concurrency="allow", jobProperties={"job_exception_handler": "ignore"}, misfire=True

@@ -5,9 +5,9 @@ import java.io.FileOutputStream;
 import java.io.IOException;
 import java.io.OutputStream;
 import java.io.PrintStream;
+import java.io.UnsupportedEncodingException;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
-import java.nio.file.StandardCopyOption;
 import java.security.MessageDigest;
 import java.security.NoSuchAlgorithmException;
 
@@ -22,8 +22,18 @@ final class Output extends OutputStream {
         this.before = before;
     }
 
+    /** A stream that is never closed, because all shards share it. */
     PrintStream stream() {
-        return new PrintStream(this, true, StandardCharsets.UTF_8);
+        try {
+            return new PrintStream(this, true, "UTF-8") {
+                @Override
+                public void close() {
+                    flush();
+                }
+            };
+        } catch (UnsupportedEncodingException error) {
+            throw new IllegalStateException(error);
+        }
     }
 
     /** Sends the output of this thread, and of threads that it starts, to a file. */
@@ -31,12 +41,26 @@ final class Output extends OutputStream {
         logs.set(new Log(file));
     }
 
-    /** Ends that when the thread's shard has ended. */
+    /** The log of this thread, or null. */
+    Log log() {
+        return logs.get();
+    }
+
+    /** Sends the output of this thread to a log of another thread, or to none if it is null. */
+    void join(Log log) {
+        if (log == null) {
+            logs.remove();
+        } else {
+            logs.set(log);
+        }
+    }
+
+    /** Ends the log of this thread. Later output of threads that the shard has started goes to the worker's own stream. */
     void leave() {
         Log log = logs.get();
         logs.remove();
         if (log != null) {
-            log.close();
+            log.end();
         }
     }
 
@@ -48,10 +72,8 @@ final class Output extends OutputStream {
     @Override
     public void write(byte[] bytes, int from, int count) {
         Log log = logs.get();
-        if (log == null) {
+        if (log == null || !log.write(bytes, from, count)) {
             before.write(bytes, from, count);
-        } else {
-            log.write(bytes, from, count);
         }
     }
 
@@ -82,18 +104,23 @@ final class Output extends OutputStream {
      * A file and its predecessor. The name is the offset of the file's first byte in the stream, the same as in
      * jobcloud.executor.output. A full disk does not make the job fail.
      */
-    private static final class Log {
+    static final class Log {
 
         private final File file;
         private FileOutputStream out;
         private long before;
         private long size;
+        private boolean ended;
 
         Log(File file) {
             this.file = file;
         }
 
-        synchronized void write(byte[] bytes, int from, int count) {
+        /** False if the log has ended. */
+        synchronized boolean write(byte[] bytes, int from, int count) {
+            if (ended) {
+                return false;
+            }
             try {
                 while (count > 0) {
                     if (out == null) {
@@ -109,8 +136,14 @@ final class Output extends OutputStream {
                     count -= some;
                 }
             } catch (IOException full) {
-                return;
+                return true;
             }
+            return true;
+        }
+
+        synchronized void end() {
+            ended = true;
+            close();
         }
 
         private void open() throws IOException {
@@ -135,7 +168,7 @@ final class Output extends OutputStream {
             open();
         }
 
-        synchronized void close() {
+        private void close() {
             try {
                 if (out != null) {
                     out.close();

@@ -13,13 +13,13 @@ from jobcloud.config import SEPARATOR
 from jobcloud.errors import NotFound
 from jobcloud.model import cut
 from jobcloud.server.api.elastic_job.access import is_elastic_job, speaks_version_3
+from jobcloud.server.api.hints import warning_header, warning_text
 from jobcloud.server.api.problems import Problem
 
 log = logging.getLogger(__name__)
 
 #: problems that 2.1.5 and 3.0.x answer with status 500
 _FAILURES = frozenset({"malformed-json", "invalid", "not-found", "conflict", "precondition-failed"})
-_MAX_WARNING = 1_000
 
 
 def done(request: Request, notes: Sequence[str] = (), *, version_3: bool = False) -> Response:
@@ -78,11 +78,9 @@ def own(name: str, kind: str) -> str:
 def _warning(request: Request, notes: Sequence[str]) -> dict[str, str]:
     if not notes:
         return {}
-    text = cut("; ".join(notes), _MAX_WARNING).encode("ascii", "backslashreplace").decode()[:_MAX_WARNING]
     place = cut(request.url.path, 300)
-    log.warning("%s %s of an Elastic-Job client: %s", request.method, place, text)
-    quoted = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ").replace("\r", " ").replace("\t", " ")
-    return {"Warning": f'299 jobcloud "{quoted}"'}
+    log.warning("%s %s of an Elastic-Job client: %s", request.method, place, warning_text(notes))
+    return warning_header(notes)
 
 
 def _without_nulls(value: Any) -> Any:

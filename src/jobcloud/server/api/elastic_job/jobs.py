@@ -12,8 +12,8 @@ from jobcloud.elastic_job.conversion import (
     JOB_FIELDS,
     KEEP_ZONE,
     Json,
-    is_java_class,
     is_job_of_3,
+    java_code,
     short,
     translate_job,
     translate_job_of_3,
@@ -28,14 +28,14 @@ from jobcloud.server.api.convert import job_config, read_job
 from jobcloud.server.api.elastic_job.access import speaks_version_3
 from jobcloud.server.api.elastic_job.answers import done, is_own, missing, own, shown
 from jobcloud.server.api.elastic_job.bodies import Given, Name
-from jobcloud.server.api.jobs import check_code
+from jobcloud.server.api.jobs import check_code, code_notes
 from jobcloud.server.api.rules import unused_fields
 from jobcloud.server.api.services import Services, ServicesDep
 
 router = APIRouter()
 
 # The fields that a change through this API replaces: all fields of Elastic-Job-Cloud except the handlers. A job keeps
-# its handlers, because the conversion knows only their defaults.
+# those that are not given, because a client that gives the defaults may not know about them.
 _REPLACED = JOB_FIELDS - {"jobProperties"}
 
 
@@ -44,7 +44,7 @@ def register_job(request: Request, services: ServicesDep, given: Given) -> Respo
     notes: list[str] = []
     job = _read(services, given, None, notes)
     services.command(lambda at: PutJob(at, job))
-    return done(request, notes)
+    return done(request, notes + code_notes(services, job, services.snapshot().apps.get(job.app_key)))
 
 
 @router.put("/job/update")
@@ -58,7 +58,7 @@ def update_job(request: Request, services: ServicesDep, given: Given) -> Respons
     job = _read(services, given, known, notes)
     expected = (revisions.of_record(known),) if known is not None else None
     services.command(lambda at: PutJob(at, job, replace=True, expected=expected))
-    return done(request, notes)
+    return done(request, notes + code_notes(services, job, services.snapshot().apps.get(job.app_key)))
 
 
 @router.delete("/job/deregister")
@@ -140,6 +140,8 @@ def _read(services: Services, given: Json, known: Job | None, notes: list[str]) 
     kept = {name: value for name, value in present.items() if name not in replaced}
     for useless in unused_fields(kept | config):
         kept.pop(useless, None)
+    if "jobProperties" in config:
+        config["jobProperties"] = (kept.get("jobProperties") or {}) | config["jobProperties"]
     job = read_job(kept | config, services.options.job_urls)
     _check_worker(services, job, of_3=of_3 and known is None)
     check_code(services, job, services.snapshot().apps.get(job.app_key))
@@ -157,10 +159,11 @@ def _check_worker(services: Services, job: Job, *, of_3: bool) -> None:
             field="jobClass",
             fix="give jobType and jobClass, or give the app a bootstrapScript that starts a worker: docs/executor.md",
         )
-    if is_java_class({"jobClass": job.job_class}):
+    if java := java_code({"jobClass": job.job_class, "applicationContext": job.context}):
+        field, name = java
         raise ConfigError(
-            f"{short(job.job_class)} is a Java class, and the app {job.app} has no worker for Java",
-            field="jobClass",
+            f"{short(name)} is for Java, and the app {job.app} has no worker for Java",
+            field=field,
             fix="give the app a bootstrapScript that starts one: docs/executor.md",
         )
 

@@ -48,7 +48,7 @@ def running(snapshot: Snapshot) -> list[Task]:
     found = []
     for task in snapshot.tasks.values():
         firing = snapshot.firings.get(task.firing_id)
-        if firing is not None and belongs(task.job, DEFAULT_TEAM) and not firing.step(task.item):
+        if firing is not None and belongs(task.job, (DEFAULT_TEAM,)) and not firing.step(task.item):
             found.append(task)
     return sorted(found, key=lambda task: (task.job, task.item, task.id))
 
@@ -67,7 +67,7 @@ def _context(task: Task) -> dict[str, Any]:
 def _waiting(snapshot: Snapshot) -> Iterator[tuple[Firing, int, Shard]]:
     """The waiting shards of the team's runs, sorted by job. The oldest run of a job comes first."""
     for firing in sorted(snapshot.firings.values(), key=lambda firing: (firing.job, firing.fire_ms, firing.id)):
-        if not firing.ended_ms and belongs(firing.job, DEFAULT_TEAM):
+        if not firing.ended_ms and belongs(firing.job, (DEFAULT_TEAM,)):
             for item, shard in enumerate(firing.work):
                 if shard.state is ShardState.WAITING:
                     yield firing, item, shard

@@ -3,7 +3,7 @@ package shop.jobs;
 import java.io.IOException;
 import java.io.UncheckedIOException;
 import java.nio.file.Files;
-import java.nio.file.Path;
+import java.nio.file.Paths;
 import java.nio.file.StandardOpenOption;
 import java.util.HashMap;
 
@@ -12,7 +12,7 @@ public class Warmed extends HashMap<String, Object> {
 
     public Warmed() {
         try {
-            Files.writeString(Path.of("built"), "x", StandardOpenOption.CREATE, StandardOpenOption.APPEND);
+            Files.write(Paths.get("built"), new byte[] {'x'}, StandardOpenOption.CREATE, StandardOpenOption.APPEND);
         } catch (IOException error) {
             throw new UncheckedIOException(error);
         }

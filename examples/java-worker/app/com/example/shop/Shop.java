@@ -2,11 +2,12 @@ package com.example.shop;
 
 import com.dangdang.ddframe.job.api.ShardingContext;
 import com.dangdang.ddframe.job.api.simple.SimpleJob;
+import java.util.Collections;
 import java.util.Map;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.function.Supplier;
 
-/** applicationContext "com.example.shop.Shop": created once per worker. A Spring container would be started here. */
+/** applicationContext "com.example.shop.Shop": created once per worker. */
 public class Shop implements Supplier<Map<String, SimpleJob>>, AutoCloseable {
 
     private static final AtomicInteger MADE = new AtomicInteger();
@@ -15,7 +16,7 @@ public class Shop implements Supplier<Map<String, SimpleJob>>, AutoCloseable {
     public Map<String, SimpleJob> get() {
         int number = MADE.incrementAndGet();
         AtomicInteger runs = new AtomicInteger();
-        return Map.of("counting", (ShardingContext context) ->
+        return Collections.singletonMap("counting", (ShardingContext context) ->
                 System.out.println("context " + number + ", run " + runs.incrementAndGet()));
     }
 

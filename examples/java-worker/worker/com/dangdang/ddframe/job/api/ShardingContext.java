@@ -1,53 +1,12 @@
 package com.dangdang.ddframe.job.api;
 
-/** One shard of a run, with the getters of Elastic-Job 2.1.5. */
-public final class ShardingContext {
+import jobcloud.worker.ShardContext;
 
-    private final String jobName;
-    private final String taskId;
-    private final int shardingTotalCount;
-    private final String jobParameter;
-    private final int shardingItem;
-    private final String shardingParameter;
+/** One shard of a run, with the getters of Elastic-Job 2.1.5. */
+public final class ShardingContext extends ShardContext {
 
     public ShardingContext(String jobName, String taskId, int shardingTotalCount, String jobParameter,
             int shardingItem, String shardingParameter) {
-        this.jobName = jobName;
-        this.taskId = taskId;
-        this.shardingTotalCount = shardingTotalCount;
-        this.jobParameter = jobParameter;
-        this.shardingItem = shardingItem;
-        this.shardingParameter = shardingParameter;
-    }
-
-    public String getJobName() {
-        return jobName;
-    }
-
-    public String getTaskId() {
-        return taskId;
-    }
-
-    public int getShardingTotalCount() {
-        return shardingTotalCount;
-    }
-
-    public String getJobParameter() {
-        return jobParameter;
-    }
-
-    public int getShardingItem() {
-        return shardingItem;
-    }
-
-    public String getShardingParameter() {
-        return shardingParameter;
-    }
-
-    @Override
-    public String toString() {
-        return "ShardingContext(jobName=" + jobName + ", taskId=" + taskId + ", shardingTotalCount=" + shardingTotalCount
-                + ", jobParameter=" + jobParameter + ", shardingItem=" + shardingItem
-                + ", shardingParameter=" + shardingParameter + ")";
+        super(jobName, taskId, shardingTotalCount, jobParameter, shardingItem, shardingParameter);
     }
 }

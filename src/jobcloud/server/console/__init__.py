@@ -1,0 +1,1 @@
+"""The console: pages for browsers, which read and act through the public API alone."""

@@ -1,0 +1,20 @@
+// The pages by the first part of their path. The server has the same names in console/paths.py.
+export const PAGES = {
+  overview: () => import("../pages/overview.js"),
+  alerts: () => import("../pages/alerts.js"),
+  apps: () => import("../pages/apps.js"),
+  audit: () => import("../pages/audit.js"),
+  calendars: () => import("../pages/calendars.js"),
+  cluster: () => import("../pages/cluster.js"),
+  events: () => import("../pages/events.js"),
+  executors: () => import("../pages/executors.js"),
+  jobs: () => import("../pages/jobs.js"),
+  packages: () => import("../pages/packages.js"),
+  queue: () => import("../pages/queue.js"),
+  runs: () => import("../pages/runs.js"),
+  secrets: () => import("../pages/secrets.js"),
+  statistics: () => import("../pages/statistics.js"),
+  teams: () => import("../pages/teams.js"),
+  tokens: () => import("../pages/tokens.js"),
+  users: () => import("../pages/users.js"),
+};

@@ -1,0 +1,170 @@
+// Why something waits, in words: the sentences of the API's reasons by code and case, with their parameters.
+import {instantText, language, texts} from "./i18n.js";
+import {causeWord, word} from "./words.js";
+
+const t = texts({
+  en: {
+    app_disabled: "app {app} is disabled", job_disabled: "the job is disabled",
+    paused_job: "the job is paused since {since}: it starts nothing until it is resumed",
+    paused_app: "app {app} is paused since {since}: it starts nothing until it is resumed",
+    paused_cluster: "everything is paused since {since}: it starts nothing until it is resumed",
+    fault: "{message}",
+    clock: "it does not fire before {until}: the clock was ahead when its fire times were handled. `jobcloud job enable {job}` lets it fire from now on",
+    calendar: "calendar {calendar} is known until {day} only: later days count as days that it does not have. Send all its sources again with `jobcloud calendar put`",
+    calendar_missing: "it does not fire: there is no calendar {calendars}. `jobcloud calendar put` makes one",
+    quota: "quota of team {team}: {used} of {most} {limit} used",
+    quota_never: "quota of team {team}: {used} of {most} {limit} used, and a start needs {needed}: the quota never has room for it",
+    quota_executor: "quota of team {team}: {used} of {most} {limit} used; a start also needs an executor ({executor}), because no agent with free resources runs one of this app",
+    pool: "pool {pool}: {used} of {most} slots are used",
+    pool_several: "pool {pool}: {used} of {most} slots are used, and a shard needs {needed}",
+    pool_kept: "pool {pool}: {used} of {most} slots are used; the others are kept for a shard that is ahead and needs more of them",
+    pool_never: "pool {pool}: {used} of {most} slots are used, and a shard needs {needed}: the pool never has room for it",
+    gang: "all {shards} shards start together, and {fits} fit now",
+    gang_held: "all {shards} shards start together, and {fits} fit now; room is held back for them",
+    gang_never: "all {shards} shards start together, and all agents seen so far hold at most {most}, even if they were empty",
+    gang_quota: "all {shards} shards start together and need {needed} {limit}: the quota of team {team} is {most}, used are {used}",
+    gang_slots: "all {shards} shards start together and need {needed} slots of pool {pool}: it has {most}, used are {used}",
+    gang_behind: "room is held back for {run}, whose shards start together",
+    pool_closed: "pool {pool} has no slots: no shard that names it starts", pool_missing: "there is no pool {pool}",
+    unreachable: "{shards} of its shards are on unreachable agents, such as {host}, and may run there",
+    unreachable_wait: "{shards} of its shards are on unreachable agents, such as {host}, and may run there; partitionPolicy is wait: if you know that one is dead, use `jobcloud task forget`",
+    rollout_stopped: "the roll-out has stopped because shard {item} does not run well: {message}; {outdated} of the job's {shards} shards run with an earlier configuration",
+    no_message: "it has failed, and has not yet run for a minute since then",
+    rolling: "{outdated} of the job's {shards} shards run with an earlier configuration; {down} are down, and the roll-out takes at most {most} down at once",
+    dead: "{runs} of its runs have shards that have used up their attempts, the last is {run}",
+    start_failed: "executors of app {app} do not start ({failures} in a row): {message}; the next one is tried soon",
+    start_failed_trial: "executors of app {app} do not start ({failures} in a row): {message}; one task is being tried",
+    executors: "app {app} has {up} of {wanted} warm executors{why}",
+    executors_full: "app {app} has {up} of {wanted} warm executors: no further agent with an offer has room for one",
+    executors_lost: "app {app} has {up} of {wanted} warm executors: the last one was lost or could not start{why}",
+    not_due: "no firing is due now", not_due_never: "no firing is due, now or later",
+    not_due_ended: "the ad-hoc run has ended",
+    running: "all shards of {run} are placed", running_listener: "the listener {step} {run} is being called",
+    disconnected: "there is no connection to a Mesos master",
+    no_offers: "no offer is held; offers have been requested",
+    no_offers_role: "no offer of the Mesos role {role} is held; offers have been requested",
+    not_offered: "{shards} more would fit on {agents} agents whose resources are not offered now",
+    back_off: "shard {item} waits: {message}{waiting}",
+    back_off_failed: "shard {item} waits for attempt {next}: {failure}{waiting}",
+    avoided: "kept away from {hosts}: attempts were lost there",
+    avoided_failures: "agent {host} is avoided after {failures} failures there",
+    short: "{agents} of {considered} agents have too little {resource}: asked {asked}, best available {available}",
+    never: "no agent seen so far could take a shard even if it were empty",
+    constraints_full: "no agent that meets its constraints has room",
+    constraints: "{agents} agents, of which fail: {failing}",
+    constraints_short: "{agents} agents, of which fail: {failing}; too little is available on: {lacking}",
+    drained: "{agents} agents are being drained and get no new tasks",
+    last_run: "the last run, {run}: {what} is {state}: {message}{failed}",
+    last_run_failed: "the last run, {run}: {what} is {state}: {failure}{failed}",
+    backfill: "{times} fire times wait for its backfill",
+    exclusive: "{agents} agents run shards of jobs with `exclusive host` and take no others",
+    after_end: "the next run by @after fires {seconds} s after the end of {run}",
+    about_to_start: "it is about to be placed",
+    shard: "shard {item}", listener: "its listener, called {step} the run,", before: "before", after: "after",
+    failure: "attempt {attempt}{place} {end}{why}", place: " on {host}", why: ": {text}",
+    others_wait: "; {n} other shards wait too", others_failed: "; {n} other shards did not succeed",
+    end_SUCCEEDED: "succeeded", end_FAILED: "failed", end_KILLED: "was killed", end_LOST: "was lost",
+    end_NOT_STARTED: "did not start", end_INVALID: "was refused by Mesos", end_REPLACED: "was given up",
+    cpus: "cpus", mem: "mem", disk: "disk", gpus: "gpus", ports: "ports", shards: "shards at once", jobs: "jobs",
+    queue: "queue",
+  },
+  zh: {
+    app_disabled: "应用 {app} 已禁用", job_disabled: "作业已禁用",
+    paused_job: "作业自 {since} 起已暂停：恢复之前不会启动任何内容",
+    paused_app: "应用 {app} 自 {since} 起已暂停：恢复之前不会启动任何内容",
+    paused_cluster: "自 {since} 起已全部暂停：恢复之前不会启动任何内容",
+    fault: "调度器处理时出错：{message}",
+    clock: "{until} 之前不会触发：处理触发时间时系统时钟超前。执行 `jobcloud job enable {job}` 可让作业从现在起触发",
+    calendar: "日历 {calendar} 只知道到 {day} 为止的日期：之后的日期视为不在日历中。请用 `jobcloud calendar put` 重新提交其全部来源",
+    calendar_missing: "作业不会触发：日历 {calendars} 不存在。执行 `jobcloud calendar put` 可创建",
+    quota: "团队 {team} 的配额：{limit}已用 {used}，上限 {most}",
+    quota_never: "团队 {team} 的配额：{limit}已用 {used}，上限 {most}，而启动需要 {needed}：该配额永远不够",
+    quota_executor: "团队 {team} 的配额：{limit}已用 {used}，上限 {most}；启动还需要一个执行器（{executor}），因为有空闲资源的节点上没有此应用的执行器",
+    pool: "资源池 {pool}：已用 {used} 个槽位，共 {most} 个",
+    pool_several: "资源池 {pool}：已用 {used} 个槽位，共 {most} 个，而一个分片需要 {needed} 个",
+    pool_kept: "资源池 {pool}：已用 {used} 个槽位，共 {most} 个；其余的留给排在前面、需要更多槽位的分片",
+    pool_never: "资源池 {pool}：已用 {used} 个槽位，共 {most} 个，而一个分片需要 {needed} 个：该资源池永远不够",
+    gang: "全部 {shards} 个分片一起启动，现在只放得下 {fits} 个",
+    gang_held: "全部 {shards} 个分片一起启动，现在只放得下 {fits} 个；正在为它们预留空间",
+    gang_never: "全部 {shards} 个分片一起启动，而目前已知的所有节点即使空闲也最多放得下 {most} 个",
+    gang_quota: "全部 {shards} 个分片一起启动，{limit}需要 {needed}：团队 {team} 的配额为 {most}，已用 {used}",
+    gang_slots: "全部 {shards} 个分片一起启动，需要资源池 {pool} 的 {needed} 个槽位：共 {most} 个，已用 {used} 个",
+    gang_behind: "正在为 {run} 预留空间，它的所有分片一起启动",
+    pool_closed: "资源池 {pool} 没有槽位：使用它的分片不会启动", pool_missing: "没有资源池 {pool}",
+    unreachable: "{shards} 个分片位于失联的节点上（例如 {host}），可能仍在那里运行",
+    unreachable_wait: "{shards} 个分片位于失联的节点上（例如 {host}），可能仍在那里运行；partitionPolicy 为 wait：如确知某个任务已不存在，请用 `jobcloud task forget`",
+    rollout_stopped: "发布已停止，因为分片 {item} 运行不正常：{message}；作业的 {shards} 个分片中有 {outdated} 个仍使用较早的配置",
+    no_message: "它曾失败，此后尚未持续运行满一分钟",
+    rolling: "作业的 {shards} 个分片中有 {outdated} 个仍使用较早的配置；{down} 个已停止，发布过程最多同时停止 {most} 个",
+    dead: "有 {runs} 个运行的分片用完了尝试次数，最近的是 {run}",
+    start_failed: "应用 {app} 的执行器无法启动（连续 {failures} 次）：{message}；稍后再次尝试",
+    start_failed_trial: "应用 {app} 的执行器无法启动（连续 {failures} 次）：{message}；正在用一个任务试启动",
+    executors: "应用 {app} 的 {wanted} 个预热执行器中有 {up} 个在运行{why}",
+    executors_full: "应用 {app} 的 {wanted} 个预热执行器中有 {up} 个在运行：有报价的其他节点都放不下",
+    executors_lost: "应用 {app} 的 {wanted} 个预热执行器中有 {up} 个在运行：最近一个已丢失或无法启动{why}",
+    not_due: "目前没有到期的触发", not_due_never: "现在和以后都没有触发",
+    not_due_ended: "该临时运行已结束",
+    running: "{run} 的所有分片均已安排", running_listener: "正在调用 {run} 的{step}监听器",
+    disconnected: "未连接到 Mesos master",
+    no_offers: "当前没有资源报价，已请求新的报价",
+    no_offers_role: "当前没有 Mesos 角色 {role} 的资源报价，已请求新的报价",
+    not_offered: "另有 {shards} 个可放在 {agents} 个目前没有报价的节点上",
+    back_off: "分片 {item} 等待中：{message}{waiting}",
+    back_off_failed: "分片 {item} 等待第 {next} 次尝试：{failure}{waiting}",
+    avoided: "避开节点 {hosts}：有尝试在那里丢失",
+    avoided_failures: "避开节点 {host}：在那里失败了 {failures} 次",
+    short: "{considered} 个节点中有 {agents} 个的{resource}不足：需要 {asked}，最多可用 {available}",
+    never: "目前见过的节点即使空闲也容纳不下一个分片",
+    constraints_full: "满足约束的节点都没有空闲资源",
+    constraints: "共 {agents} 个节点，不满足条件的有：{failing}",
+    constraints_short: "共 {agents} 个节点，不满足条件的有：{failing}；资源不足的有：{lacking}",
+    drained: "{agents} 个节点正在排空，不接受新任务",
+    last_run: "上次运行 {run}：{what}{state}：{message}{failed}",
+    last_run_failed: "上次运行 {run}：{what}{state}：{failure}{failed}",
+    backfill: "回填中有 {times} 个触发时间在等待",
+    exclusive: "{agents} 个节点正被配置了 `exclusive host` 的作业独占，不接受其他分片",
+    after_end: "@after 的下一次运行在 {run} 结束 {seconds} 秒后触发",
+    about_to_start: "即将安排",
+    shard: "分片 {item} ", listener: "运行{step}调用的监听器", before: "前", after: "后",
+    failure: "第 {attempt} 次尝试{place}{end}{why}", place: "（主机 {host}）", why: "：{text}",
+    others_wait: "；另有 {n} 个分片也在等待", others_failed: "；另有 {n} 个分片未成功",
+    end_SUCCEEDED: "成功", end_FAILED: "失败", end_KILLED: "被终止", end_LOST: "丢失",
+    end_NOT_STARTED: "未启动", end_INVALID: "被 Mesos 拒绝", end_REPLACED: "已放弃",
+    cpus: " CPU ", mem: "内存（MB）", disk: "磁盘（MB）", gpus: " GPU ", ports: "端口", shards: "同时运行的分片", jobs: "作业数",
+    queue: "等待的分片",
+  },
+});
+
+/** ": CAUSE: MESSAGE" of what is given of both. */
+const why = parts => parts.filter(Boolean).map(text => t("why", {text})).join("");
+
+/** The parameters of a reason in words. */
+function inWords({code, parameters: given}) {
+  const step = given.step && t(given.step);
+  const others = key => given.others > 0 ? t(key, {n: given.others}) : "";
+  return {
+    ...given, step, since: given.since && instantText(given.since), until: given.until && instantText(given.until),
+    limit: given.limit && t(given.limit), resource: given.resource && t(given.resource),
+    state: given.state && word(given.state), why: why([given.message]),
+    message: given.message || (code === "rollout_stopped" ? t("no_message") : ""),
+    what: step ? t("listener", {step}) : t("shard", {item: String(given.item)}),
+    waiting: others("others_wait"), failed: others("others_failed"),
+    failure: given.end && t("failure", {
+      attempt: given.attempt, place: given.host ? t("place", given) : "", end: t(`end_${given.end}`),
+      why: why([given.cause && causeWord(given.cause), given.message]),
+    }),
+  };
+}
+
+function sentence(reason) {
+  if (!reason) return t("about_to_start");
+  const key = reason.case ? `${reason.code}_${reason.case}` : reason.code;
+  return t.has(key) ? t(key, inWords(reason)) : reason.text;
+}
+
+/** A reason as a sentence; null: the job is about to start. A reason that this console does not know is in English. */
+export function reasonText(reason) {
+  const text = sentence(reason);
+  // A sentence in Chinese may begin with the name of a run.
+  return language === "en" ? text.charAt(0).toUpperCase() + text.slice(1) : text;
+}

@@ -1,0 +1,2 @@
+// A new job.
+export {NewJob as default} from "./form.js";

@@ -1,0 +1,4 @@
+package shop.jobs;
+
+public class NotAJob {
+}
