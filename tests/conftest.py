@@ -150,15 +150,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return Units(config, log)
 
 
-# A browser under load sometimes loses a race that the test did not foresee. Such a test runs once more, and the closing
-# lines of pytest name it.
-_BROWSER_AGAIN = pytest.mark.flaky(reruns=1)
-
-
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.get_closest_marker("browser") is not None:
-            item.add_marker(_BROWSER_AGAIN)
     if hasattr(config, "workerinput"):
         rank = {file: number for number, file in enumerate(_LONGEST_FIRST)}
         items.sort(key=lambda item: rank.get(item.nodeid.partition("::")[0], len(rank)))

@@ -270,7 +270,7 @@ def run_tests_on(module: Path) -> int:
 
     assert CompiledMatcher is mutant.Matcher
     wanted = "random_placements or TestHistories or engines_agree or gathered_scores or executors_that_start"
-    options = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-profile=no_shrinking"]
+    options = ["-x", "-q", "--reruns=0", "-p", "no:cacheprovider", "--hypothesis-profile=no_shrinking"]
     return pytest.main([*options, "tests/match/test_match_props.py", "-k", wanted])
 
 

@@ -649,6 +649,7 @@ def noticed_by_unit_tests(folder: Path, *mutations: Mutation) -> str:
         "pytest",
         "-x",
         "-q",
+        "--reruns=0",
         "-p",
         "no:cacheprovider",
         "-m",
