@@ -73,6 +73,27 @@ def test_rolled_back_placement_leaves_no_trace() -> None:
     assert cluster.place([ONE], 10)[0] is not None
 
 
+def test_room_of_other_placements_stays_taken_after_a_rollback() -> None:
+    cluster = cluster_with(make_offer("o1", cpus=4))
+    first, second, third = cluster.place([ONE] * 3, 10)
+    assert first is not None
+    cluster.rollback(first)
+    assert [placement and placement.agent_id for placement in cluster.place([ONE] * 2, 10)] == ["a1", None]
+    assert second is not None
+    assert third is not None
+
+
+def test_rollback_after_the_offers_were_taken_makes_no_room() -> None:
+    cluster = cluster_with(make_offer("o1", cpus=2))
+    placement = cluster.place([ONE], 10)[0]
+    assert placement is not None
+    cluster.take_offers("a1")
+    assert cluster.place([ONE], 10) == [None]
+    cluster.rollback(placement)
+    assert cluster.place([ONE], 10) == [None]
+    cluster.validate()
+
+
 def test_rehearsal_claims_nothing() -> None:
     cluster = cluster_with(make_offer("o1", cpus=2))
     assert cluster.rehearse([ONE, ONE]) == ["a1", None]

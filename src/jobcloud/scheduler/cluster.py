@@ -608,8 +608,16 @@ class Cluster:
         self._claims[task_id] = placement
 
     def rollback(self, placement: Placement) -> None:
-        """Release the claim of a placement that has no task."""
-        self._release(placement)
+        """Release the claim of a placement that has no task.
+
+        The agent's offers have not changed. If the matcher counted them again, it would forget the other claims of this
+        cycle that have no task yet.
+        """
+        entry = self.agents[placement.agent_id]
+        self._leave(entry.slot, placement.tenant)
+        self._released.append(placement.release_id)
+        if not entry.offers:
+            self._stale[entry.slot] = entry  # they were taken meanwhile
 
     def claim(self, task_id: str, agent_id: str, request: Request, tenant: Tenant = _SHARD) -> None:
         """Claim resources for a task that already runs."""
