@@ -8,8 +8,9 @@ Each of the three stages improves the result of the stage before.
 2. The whole hosts of the configuration LP, if a solver is installed.
 3. Improvement: tasks without a host eject others that may find room elsewhere (`_pack.Packer.improve`).
 
-Limits count work instead of time, so the same input gives the same answer unless the time runs out. A task is untried
-if the time ran out before a host was searched for the task. There may be room for it.
+Limits count work instead of time, so the same input gives the same answer, unless the time runs out or one search of
+the solver takes longer than its own limit of a few seconds. A task is untried if the time ran out before a host was
+searched for the task. There may be room for it.
 """
 
 from __future__ import annotations
