@@ -93,7 +93,7 @@ def analyse(database: Database) -> None:
 
 
 def plan(database: Database, statement: Select[Any]) -> str:
-    """What the database says about how it runs a statement."""
+    """The plan of a statement, in the words of the database."""
     # `text` doubles the signs again.
     sql = str(statement.compile(database.engine, compile_kwargs={"literal_binds": True})).replace("%%", "%")
     explain = {"sqlite": "EXPLAIN QUERY PLAN", "postgresql": "EXPLAIN", "mariadb": "EXPLAIN"}[database.kind]

@@ -74,8 +74,8 @@ MAX_VARIABLES = 100
 # Of all variables of an app or a job together, in JSON in ASCII.
 MAX_ENVIRONMENT_BYTES = 16_384
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
-# Variables that the agent, the executor or the dynamic loader sets or obeys before any code of the app runs. A library
-# path does no more than the package may do itself, and database drivers need it.
+# Variables that the agent or the executor sets, or that the dynamic loader or Python obeys before any code of the app
+# runs. `LD_LIBRARY_PATH` is allowed: it can do nothing that the package cannot do, and database drivers need it.
 _RESERVED_VARIABLE = re.compile(
     r"(JOBCLOUD|MESOS|LIBPROCESS|GLIBC)_.*|LD_(?!LIBRARY_PATH$).*|GCONV_PATH|PYTHONHOME|TRACEPARENT"
 )
@@ -1119,7 +1119,7 @@ class Job:
     gang_start: bool = described(
         False,
         "gangStart",
-        "whether the shards of a run start together: all of them, or none while some find no room",
+        "true: the shards of a run start together; while one of them finds no room, none of them starts",
         change=Change.NONE,
         see="placement.md#gang-start",
     )

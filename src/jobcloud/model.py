@@ -46,7 +46,7 @@ Parameter: TypeAlias = str | int | float
 
 
 class Words(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """What tells a sentence in other languages: its code, and its parameters by name.
+    """The facts that tell a sentence in any language: its code, and its parameters by name.
 
     Lengths of time are in seconds. Instants are in RFC 3339, in UTC. The parameters of a code never change: a sentence
     with other parameters gets a new code.
@@ -550,7 +550,7 @@ class Pause(msgspec.Struct, frozen=True, gc=False):
 
 
 class CalendarSource(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """What the days of a calendar were made from: a list, the holidays of a country, an iCalendar file, or several.
+    """The sources of the days of a calendar: a list, the holidays of a country, an iCalendar file, or several.
 
     `days` and `without` are entries such as `2026-12-24`. `ical_sha256` is the hash of the file. `until_year` is the
     last year that was asked for.
@@ -607,7 +607,7 @@ def version_key(app: str, number: int) -> str:
 
 
 class Condition(StrEnum):
-    """What an alert is about. Its subject is a job, an agent or the scheduler itself."""
+    """The problem that an alert reports. Its subject is a job, an agent or the scheduler itself."""
 
     RUN_DEAD = "run_dead"
     RUN_FAILED = "run_failed"

@@ -1,4 +1,4 @@
-"""What monitoring and the Mesos command line read. Recorded on a real Mesos 1.11, and holds on both clusters."""
+"""The answers that monitoring and the Mesos command line read. Recorded on Mesos 1.11, and valid on both clusters."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ def java(request: pytest.FixtureRequest) -> bool:
 
 
 def of_language(java: bool, printed: str) -> str:
-    """What listeners print. Those of Elastic-Job do not learn of the job's error."""
+    """The output of listeners in a language. Those of Elastic-Job do not learn of the job's error."""
     return re.sub(r"after \w+ ", "after ", printed) if java else printed
 
 

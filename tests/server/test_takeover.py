@@ -75,7 +75,7 @@ def recorded(name: str, build: str = FIRST) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """What a build stored, in one kind of store."""
+    """The records that a build stored, in one kind of store."""
 
     build: str
     store: Store

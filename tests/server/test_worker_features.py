@@ -1,4 +1,4 @@
-"""What the worker of an app can do for a job."""
+"""The features of the worker of an app, which a job may need."""
 
 from __future__ import annotations
 

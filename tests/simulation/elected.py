@@ -1,4 +1,4 @@
-"""What the simulated ZooKeeper and etcd have in common: time on a network, and the store of an elected process."""
+"""The common parts of the simulated ZooKeeper and etcd: time on a network, and the store of an elected process."""
 
 from __future__ import annotations
 

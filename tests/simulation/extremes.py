@@ -1,4 +1,4 @@
-"""What extreme histories have beyond the others: limits of sizes, state that goes back, and clocks that were wrong.
+"""The additions of extreme histories to the others: limits of sizes, state that goes back, and clocks that were wrong.
 
 A store refuses large records, and the master large calls. A wide job fails in all of its shards with messages of the
 largest size. The state is restored from a backup. The limits are smaller than real ones, so that histories stay quick.

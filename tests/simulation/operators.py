@@ -152,7 +152,7 @@ def _set_paused(at: int, key: str, *, paused: bool) -> SetPaused:
 
 
 def _terms(b: int) -> Terms:
-    """What one trigger in three sets. A key names one run, so the same trigger may come again."""
+    """The terms of a trigger: one in three has some. A key names one run, so the same trigger may come again."""
     if b % 3:
         return Terms()
     items = ((), (0,), (0, 1))[b // 3 % 3]
@@ -765,7 +765,7 @@ class Operators:
     # ---- expectations ---------------------------------------------------------------------------------------
 
     def expectations(self) -> Expectations:
-        """What may be expected of the present state, should it come back."""
+        """The expectations of the present state, in case it comes back."""
         before = {key: list(values) for key, values in self._may_be.items()}
         for asked in self._asked:
             self._doubt(asked)

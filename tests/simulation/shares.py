@@ -8,7 +8,7 @@ room for s and an executor. Two things are promised:
 
 - *No room is left.* No agent keeps room for s.
 - *No room went to others first.* In a turn of s, all shards of T ahead of s have had their turns. So other teams got
-  room before s only while their shares were at most that of T. What they got on an agent beyond that is no room for s.
+  room before s only while their shares were at most that of T. Resources that they got beyond that are no room for s.
 
 The share of T is counted with all that T got in the cycle, and with all shards that may have been ahead of s and found
 no place. The share of another team is counted without all that it got in the cycle.
@@ -173,7 +173,7 @@ class Cycle:
         return decided
 
     def _got_late(self, other: str, got: Sequence[Resources], share: float) -> Resources:
-        """What a team certainly got on an agent after its share was larger than `share`."""
+        """The resources that a team certainly got on an agent after its share was larger than `share`."""
         least = self._least_of(other)
         total, all_of_it = self.core.cluster._total, _sum(got)
         if self._share(other, least) > share + _EQUAL:
@@ -190,7 +190,7 @@ class Cycle:
         return [one for teams in self.got.values() for one in teams.get(team, ())]
 
     def _perhaps_ahead(self, firing: Firing, item: int) -> Iterator[Resources]:
-        """What shards of the same team need that may have had turns before this shard and found no place.
+        """The needs of shards of the same team that may have had turns before this shard and found no place.
 
         A shard with the same need would have found a place in the room of this one. A shard that had no room anywhere
         before the cycle takes no turn.
@@ -220,7 +220,7 @@ class Cycle:
         return all(limit is None or amount <= limit for limit, amount in (*rows, (found.quota.shards, attempts)))
 
     def _need(self, firing: Firing, place: Place) -> Resources:
-        """What a shard needs on an agent: an executor too, unless one of its app runs there."""
+        """The resources that a shard needs on an agent: also for an executor, unless one of its app runs there."""
         job = self.core.jobs[firing.job]
         known = self.core._executors.on(place[0], self.core._state.plan_of(job.app_key))
         key = executor_key(place[0], known.id) if known is not None else ""

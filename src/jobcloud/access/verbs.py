@@ -8,7 +8,10 @@ from types import MappingProxyType
 
 
 class Verb(StrEnum):
-    """What a request does. The first part concerns a team's apps, jobs and runs, the second part the installation."""
+    """A permission, which each request needs.
+
+    The first ones concern the apps, jobs and runs of a team, the others the installation.
+    """
 
     VIEW = "view"  # apps, jobs, runs, their history, events and alerts
     READ_LOGS = "read-logs"

@@ -74,7 +74,7 @@ class Days(enum.Enum):
 
 
 class Change(enum.Enum):
-    """What happens to times that a change of the clock skips or repeats, if the form of the times does not tell it."""
+    """A fact about times that a change of the clock skips or repeats, if the form of the times does not tell it."""
 
     GAP_RUNS = "gap_runs"
     GAP_SKIPS = "gap_skips"
@@ -190,7 +190,7 @@ def _days(month_days: Values, weekdays: Values, either: bool) -> Days:
 
 
 def _changes(clock: Every | Times | Within, table: Mapping[str, Any]) -> list[Change]:
-    """What the form of the times does not tell about changes of the clock.
+    """The facts about changes of the clock that the form of the times does not tell.
 
     A reader expects that repeated work (`_is_repeated`) follows the clock, and that fixed times fire once.
     """

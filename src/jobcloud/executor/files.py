@@ -1,4 +1,4 @@
-"""The files of an app and its jobs: each attempt gets a folder of its own in the sandbox."""
+"""The field `files` of an app and its jobs: each attempt gets a folder of its own with these files, in the sandbox."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shutil
 import uuid
 from typing import Dict, Mapping
 
-#: the variable of scripts and of workers with one shard that has the path of the folder
+#: the variable that gives the path of the folder to a script, and to a worker with one shard
 FILES = "JOBCLOUD_FILES"
 _ROOT = "files"
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -16,12 +16,12 @@ _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def variable_of(folder: str) -> Dict[str, str]:
-    """The variable of a process with the path of its folder; none if it has no files."""
+    """The variable of a process that has the path of its folder. Empty if `folder` is "", because it has no files."""
     return {FILES: folder} if folder else {}
 
 
 def merged(of_app: Mapping[str, str], of_job: Mapping[str, str]) -> Dict[str, str]:
-    """The files of an attempt. A file of the job replaces those of the app that cannot exist beside it."""
+    """The files of an attempt. A file of the job replaces each file of the app that cannot exist together with it."""
     taken = {folder for path in of_job for folder in _folders(path)}
     kept = {
         path: text
@@ -50,7 +50,7 @@ def write_files(folder: int, files: Mapping[str, str]) -> None:
 
 
 def _enter(name: str, inside: int) -> int:
-    """Open a folder below another one. It is made if it is missing. Raises OSError, also if it is a link."""
+    """Open a folder below another one, and make it if it is missing. Raises OSError, also if it is a link."""
     with contextlib.suppress(FileExistsError):
         os.mkdir(name, 0o700, dir_fd=inside)
     return os.open(name, _FOLDER, dir_fd=inside)
@@ -92,7 +92,7 @@ class JobFiles:
         return self._of_tasks.get(task_id, "")
 
     def remove(self, task_id: str) -> None:
-        """Remove the folder of a task with all that is in it. Links in it are removed, and not followed."""
+        """Remove the folder of a task with all that is in it. Links in it are removed, but not followed."""
         path = self._of_tasks.pop(task_id, "")
         if path:
             shutil.rmtree(path, ignore_errors=True)

@@ -40,7 +40,7 @@ class Means:
 
 @dataclass(slots=True)
 class Step:
-    """What is known of `at` ≤ instant < `until`.
+    """The known facts about `at` ≤ instant < `until`.
 
     `outcomes`: attempts by outcome. `runs`: by state. `shards`: those of the runs, by state. None: the history does not
     reach back so far. `means` is None without a sample.

@@ -1,8 +1,8 @@
 """Ranges of numbers or dates, which the shards of a run divide among themselves.
 
-The text of a range is `FIRST..LAST`. Both ends belong to it. They are whole numbers, or dates such as `2026-01-31`, or
-dates relative to the fire time of the run. docs/job-configuration.md describes the form for users. Dates are days of a
-calendar without times, so clock changes do not matter.
+The text of a range is `FIRST..LAST`. Both ends belong to the range. They are whole numbers, or dates such as
+`2026-01-31`, or dates relative to the fire time of the run. docs/job-configuration.md describes the form for users.
+Dates are days of the calendar without times, so clock changes do not matter.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from datetime import UTC, date, datetime, tzinfo
 from functools import lru_cache
 from typing import NamedTuple
 
-#: characters of the text of a range
+#: the most characters of the text of a range
 MAX_TEXT = 100
 #: the most days and months before or after the fire time
 MAX_DAYS, MAX_MONTHS = 3_660, 60
@@ -20,11 +20,12 @@ _NUMBER = re.compile(r"0|-?[1-9][0-9]{0,17}")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _RELATIVE = re.compile(r"\{fire_time(?P<form>:[^{}]*)?\}(?P<shifts>([+-][0-9]{1,4}[dm])*)")
 _SHIFT = re.compile(r"([+-][0-9]+)([dm])")
-# The two formats of the placeholder: the date itself, and the first day of its month.
+# The two formats of `{fire_time}`: the day of the fire time, and the first day of its month.
 _DAY, _MONTH = "%Y-%m-%d", "%Y-%m-01"
-#: characters of the text of a part at most
+#: the most characters of the text of a part
 MAX_PART = 2 * len("-999999999999999999") + len("..")
-# These years have a time of eight years without a leap year in the middle, which no time of ten years exceeds.
+# 2100 is no leap year, so the years from 2097 to 2103 have no leap day. Ranges of months in these years are the
+# shortest. The fire times of such ranges are in the years below.
 _FEW_LEAP_YEARS = range(2088, 2106)
 
 
@@ -45,14 +46,20 @@ class Range(NamedTuple):
         return self.last - self.first + 1
 
     def part(self, item: int, count: int) -> Range:
-        """Part `item` of `count` parts, which follow each other. The first ones are larger by one if it must be."""
+        """Part `item` of `count` parts, which follow each other. If sizes must differ, the first ones are larger by 1.
+
+        A part is empty, with `last` below `first`, if there are more parts than numbers.
+        """
         least, larger = divmod(self.size, count)
         first = self.first + item * least + min(item, larger)
         return self._replace(first=first, last=first + least - (item >= larger))
 
 
 class _End(NamedTuple):
-    """`form`: "" for an end that `value` gives, else the day from which `months` and `days` are counted."""
+    """An end of a range. If `form` is "", the end is `value`: a number, or the ordinal of a day.
+
+    Otherwise `form` is the format of `{fire_time}`, and the end is `months` and `days` after the day that it gives.
+    """
 
     value: int = 0
     form: str = ""
@@ -76,16 +83,22 @@ class Ends(NamedTuple):
     dates: bool
 
     def on(self, day: date) -> Range:
-        """The range of a run with a fire time on this day. Raises ValueError or OverflowError outside of 1 to 9999."""
+        """The range of a run with a fire time on this day.
+
+        Raises ValueError or OverflowError if a day is outside of the years 1 to 9999.
+        """
         return Range(self.first.at(day), self.last.at(day), self.dates)
 
     def at(self, fire_ms: int, zone: tzinfo) -> Range:
-        """The range of a run. `fire_ms`: its fire time in ms since 1970; its day is that of `zone`."""
+        """The range of a run with the fire time `fire_ms`, in ms since 1970, whose day is that in `zone`.
+
+        Raises as `on` does.
+        """
         return self.on(datetime.fromtimestamp(fire_ms // 1000, UTC).astimezone(zone).date())
 
     @property
     def least(self) -> int:
-        """The size that each range has at least; negative or 0 if a range may be empty."""
+        """The size of the smallest range that these ends can give. Negative or 0 if a range may be empty."""
         months = range(1, 13) if self.first.form == _MONTH else (1,)
         years = _FEW_LEAP_YEARS if self.first.form == _MONTH else (2026,)
         return min(self.on(date(year, month, 1)).size for year in years for month in months)

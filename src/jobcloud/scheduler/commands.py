@@ -599,7 +599,7 @@ def _exists(kind: str, key: str) -> Conflict:
 
 
 def _place(job: Job) -> tuple[object, ...]:
-    """What decides where the shards of a job may start, and whether they may."""
+    """The fields that decide whether, and on which agents, the shards of a job may start."""
     return job.constraints, job.preferences, job.pools, job.gang_start
 
 

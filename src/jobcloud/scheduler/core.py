@@ -418,7 +418,7 @@ class Scheduler:
         return self._firings.dead_by_job()
 
     def team_usage(self, team: str) -> TeamUsage:
-        """What a team uses of its quota and of the cluster, and what it waits for. The team need not have a record."""
+        """The use of its quota and of the cluster by a team, and its waiting work. The team need not have a record."""
         return self._quotas.usage(team)
 
     def pool_uses(self, key: str = "") -> list[PoolUse]:
@@ -458,7 +458,7 @@ class Scheduler:
         return self._explainer.explain(name, at)
 
     def fit_question(self, name: str, wanted: int, at: int) -> fit.Question:
-        """What `fit.answer` needs to tell whether `wanted` further shards of a job fit. Claims nothing.
+        """The input of `fit.answer`, which tells whether `wanted` further shards of a job fit. Claims nothing.
 
         `wanted` = 0 means as many shards as a run of the job has. Raises NotFound.
         """

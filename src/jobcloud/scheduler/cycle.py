@@ -437,7 +437,8 @@ class Cycle(Part):
             team: self._requested(rows, starting, refused, hopeless, held, avoiding, at)
             for team, rows in eligible.items()
         }
-        #: how many shards found room for a request of which a gang found too little; later gangs find at most as much
+        #: request of a gang that found too little room → how many of its shards found some. A later gang with the same
+        #: request does not find more
         most: dict[Request, int] = {}
 
         def has_room(entry: queue.Entry | queue.Gang, request: Request) -> bool:
@@ -452,7 +453,7 @@ class Cycle(Part):
             return True
 
         def may_start(entry: queue.Entry, request: Request) -> bool:
-            """Whether the trial of its app admits a shard that waited for slots when it was looked at first."""
+            """Whether the trial of its app admits a shard that lacked slots when `_requested` returned it."""
             if entry not in self._untried:
                 return True
             self._untried.discard(entry)
@@ -465,7 +466,7 @@ class Cycle(Part):
         gang_lacks_limits = (lambda gang, fits: self._gangs.lacks_limits(gang, fits, at)) if waits else None
         turns = self._turns(wanted, has_room, warm, held, may_start, gang_lacks_limits)
         left, size = self._state.policy.cycle_limit, _FIRST_PART
-        #: the jobs that had found no room before room was held back for a gang
+        #: the jobs that found no room before room was held back for a gang; None: no room is held back
         before: set[str] | None = None
         # Far more shards may wait than there is room for, so they are placed in parts. If a part finds no room for a
         # request, later parts skip the shards with the same request.
@@ -515,7 +516,7 @@ class Cycle(Part):
     def _place_gang(
         self, turns: Turns, gang: queue.Gang, request: Request, most: dict[Request, int]
     ) -> list[Placement]:
-        """Place all shards of a gang. Returns [] if one of them has no place, or its executor no room in the quota.
+        """Place all shards of a gang. Returns [] if a shard has no place, or if the quota has no room for an executor.
 
         The limit of a cycle does not apply, because it could exclude a gang for ever.
         """
@@ -532,7 +533,7 @@ class Cycle(Part):
         return []
 
     def _fitting(self, gang: queue.Gang, request: Request) -> int:
-        """How many shards of a gang have room now."""
+        """The number of shards of a gang that have room now."""
         found = [one for one in self._state.cluster.place([request] * len(gang.items), -1) if one is not None]
         for placement in found:
             self._state.cluster.rollback(placement)
@@ -625,7 +626,7 @@ class Cycle(Part):
                     yield entry, own
 
     def _gang(self, firing_id: str, items: Sequence[int], shards: int, starting: set[str]) -> queue.Gang | None:
-        """The gang of a firing. None: some of its shards may not start yet.
+        """The gang of a firing. None: some of its shards may not start yet, or another trial of its app starts.
 
         If the circuit breaker of the app allows one task to start, one gang may start instead.
         """

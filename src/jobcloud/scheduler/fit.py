@@ -33,7 +33,7 @@ _NO_ROOM: Final = Refusal(0, 0, 0, 0, 0, NOTHING, NOTHING, None, could_ever_fit=
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What `answer` needs, copied from the scheduler.
+    """The input of `answer`, copied from the scheduler.
 
     `most`: how many of the `wanted` shards have slots in the pools of the job, and `short`: why not all.
     `held`: why the job starts nothing now, whatever is free. `role`: the Mesos role of its team, or "".

@@ -1,16 +1,16 @@
 """Gang start: the shards of a run start together or not at all, and room is held back for a gang that waits for long.
 
-A gang is the waiting shards of a run of a job with `gangStart`, as long as no shard of the run has started. The cycle
-places a gang in one decision (see cycle.py). Once the run has started, each of its shards is started again alone.
+If a job has `gangStart`, the waiting shards of each of its runs are a gang, until a shard of the run has been launched.
+The cycle places a gang in one decision (see cycle.py). Later attempts of these shards start one by one.
 
-Small shards could take each room that becomes free, so that a wide gang never starts. Therefore a gang that has found
-too little room for `Policy.gang_age_ms` gets a *hold*: nothing behind it in the order starts on an agent that could
-take one of its shards, and unused offers are kept. If the quota of its team or a pool has too little room, nothing
-behind it in its team starts. One gang at a time has a hold, so two gangs cannot wait for each other's room. A hold ends
-when the gang starts or waits no longer, and after `Policy.gang_hold_ms` at the latest. Then no gang has a hold for as
-long as this one lasted, and this gang must wait for `gang_age_ms` again, so that other gangs get a hold before. A gang
-that could not start if nothing else ran gets no hold, and its age begins again. Ages and holds are not
-stored: a new leader counts from its first cycle.
+Small shards could take all room as soon as it becomes free, and a wide gang would never start. Therefore a gang that
+has found too little room for `Policy.gang_age_ms` gets a *hold*: no shard behind it in the order starts on an agent
+that could take a shard of the gang, and unused offers are kept. If the quota of its team or a pool has too little room,
+no shard behind it in its team starts. Only one gang at a time has a hold, so two gangs cannot wait for each other's
+room. A hold ends when the gang starts or no longer waits, and after `Policy.gang_hold_ms` at the latest. Then no gang
+has a hold for as long as this one lasted. After this pause, the gang must wait for `gang_age_ms` again, so that other
+gangs get a hold first. A gang gets no hold if it could not start even if nothing else ran. If all agents are too small
+for it, its age also begins again. Ages and holds are not stored: a new leader counts from its first cycle.
 """
 
 from __future__ import annotations
@@ -36,7 +36,11 @@ from jobcloud.scheduler.timetable import utc
 
 @dataclass(slots=True)
 class Waiting:
-    """A gang that did not start when it was last looked at. `fits`: how many of its `shards` found room then."""
+    """A gang that did not start in the last cycle that tried it. `fits`: how many of its `shards` found room then.
+
+    If its quota or a pool had too little room, `fits` is the number of shards that were counted before the quota was
+    full, or 0 if no place was tried.
+    """
 
     since: int
     shards: int
@@ -44,7 +48,10 @@ class Waiting:
 
 
 class Hold(NamedTuple):
-    """`for_team`: the hold is about a quota or a pool, so it keeps back other shards of the team, but no agents."""
+    """The hold of a gang, from `since` to `until` at the latest.
+
+    `for_team`: the gang lacks quota or slots, so the hold stops later shards of its team, and keeps no agents free.
+    """
 
     firing_id: str
     since: int
@@ -66,7 +73,8 @@ class Gangs(Part):
         self._rest_until = 0
         #: job → the gang behind which its shards waited in the last cycle
         self.behind: dict[str, str] = {}
-        #: whether this cycle has compared a gang with all agents, which takes milliseconds with thousands of agents
+        #: whether this cycle has compared a gang with all agents. One comparison with thousands of agents takes
+        #: milliseconds
         self._compared = False
 
     def restore(self, at: int) -> None:
@@ -79,7 +87,7 @@ class Gangs(Part):
         return bool(self._jobs)
 
     def together(self, firing: Firing) -> int:
-        """How many waiting shards of a firing start together. 0: its shards start one by one."""
+        """The number of waiting shards of a firing that start together. 0: its shards start one by one."""
         if firing.job not in self._jobs:
             return 0
         if any(shard.attempt or shard.execution is not Execution.READY for shard in firing.work):
@@ -93,7 +101,7 @@ class Gangs(Part):
         self._compared = False
 
     def finds_no_room(self, gang: Gang, fits: int, at: int) -> bool:
-        """Only `fits` shards of a gang fit now. Returns whether it has the hold."""
+        """Note that only `fits` shards of a gang fit now. Perhaps begin its hold. Returns whether it has the hold."""
         waiting = self._note(gang, at)
         waiting.fits = fits
         if self._compared or not self._may_hold(gang, at):
@@ -107,21 +115,24 @@ class Gangs(Part):
         return self._has_hold(gang)
 
     def lacks_limits(self, gang: Gang, fits: int, at: int) -> bool:
-        """The quota of its team or a pool has room for `fits` shards of a gang. Returns whether it has the hold."""
+        """Note that a quota or a pool has too little room for a gang. Perhaps begin its hold.
+
+        `fits`: see `Waiting`. Returns whether the gang has the hold.
+        """
         self._note(gang, at).fits = fits
         if self._may_hold(gang, at) and self._limits_suffice(gang):
             self._begin(gang, at, for_team=True)
         return self._has_hold(gang)
 
     def _limits_suffice(self, gang: Gang) -> bool:
-        """Whether quota and pools have room for a gang with one executor once the others have ended."""
+        """Whether the quota suffices for the gang with one executor, and the pools for the gang and DAEMON shards."""
         job = self._state.jobs[self._state.firings[gang.firing_id].job]
         need, executor = self._state.group_of(job.key).times(len(gang.items)), self._state.request(job).executor
         fits = self._quotas.ever_fits(need.team, need.resources.plus(executor), len(gang.items))
         return fits and self._pools.ever_fits(need)
 
     def note_behind(self, jobs: AbstractSet[str]) -> None:
-        """Shards of these jobs found no room after room was held back for a gang."""
+        """Note the jobs whose shards found no room after room was held back for a gang."""
         if self.hold is not None:
             self.behind |= dict.fromkeys(jobs, self.hold.firing_id)
 
@@ -139,14 +150,14 @@ class Gangs(Part):
 
     def _begin(self, gang: Gang, at: int, *, for_team: bool) -> None:
         self.hold = Hold(gang.firing_id, at, at + self._state.policy.gang_hold_ms, for_team)
-        self._state.new_work = True  # ask for the offers that were declined: from now on, all are kept
+        self._state.new_work = True  # ask again for the offers that were declined, because all are kept from now on
 
     def _end_hold(self, at: int) -> None:
         if self.hold is None:
             return
         self._rest_until = at + max(0, at - self.hold.since)
         if (waiting := self._waiting.get(self.hold.firing_id)) is not None:
-            waiting.since = self._rest_until  # after the rest, other gangs that have waited for long come first
+            waiting.since = self._rest_until  # other gangs that have waited for long get a hold first
         self.hold = None
         self._state.request_cycle()
 
@@ -176,7 +187,7 @@ class Gangs(Part):
             self.forget(firing.id, at)
 
     def forget(self, firing_id: str, at: int) -> None:
-        """A gang starts, or waits no longer."""
+        """Forget a gang that starts or no longer waits."""
         if self._waiting.pop(firing_id, None) and self.hold is not None and self.hold.firing_id == firing_id:
             self._end_hold(at)
 
@@ -216,7 +227,7 @@ class Gangs(Part):
             )  # fmt: skip
 
     def _why(self, job: Job, firing_id: str, waiting: Waiting) -> Iterator[Reason]:
-        """Why a gang does not start, with numbers."""
+        """The reasons why a gang does not start, with numbers."""
         shards, limited = waiting.shards, False
         together = f"all {shards} shards start together"
         scaled = self._state.group_of(job.key).times(shards)
@@ -263,7 +274,7 @@ class Gangs(Part):
 
 
 def check_parallel(job: Job, app: App) -> None:
-    """Raises ConfigError if the worker of the app on one agent could get more shards of a gang than it runs at once."""
+    """Raises ConfigError if one agent may get more shards of a gang than the worker of the app runs at once."""
     if not (job.gang_start and job.shares_worker and app.max_parallel):
         return
     limits = [rule.number for rule in own_where(job).must if isinstance(rule, Limit) and rule.attribute == HOST]

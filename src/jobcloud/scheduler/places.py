@@ -1,6 +1,6 @@
 """The agents on which the shards of a job may run, as its configuration and that of its app say.
 
-The texts are parsed here. `masks` decides which agents meet them. docs/placement.md describes the texts.
+This module parses the texts, which docs/placement.md describes. `masks` decides which agents meet them.
 """
 
 from __future__ import annotations
@@ -44,7 +44,10 @@ class Limit(NamedTuple):
 
 
 class Even(NamedTuple):
-    """A value of the attribute has at most one shard of the job more than the value with the fewest."""
+    """A shard starts only on an agent whose value of the attribute has the fewest shards of the job.
+
+    The values of all agents that the job may use are compared.
+    """
 
     attribute: str
 
@@ -53,7 +56,7 @@ class Even(NamedTuple):
 
 
 class Near(NamedTuple):
-    """A shard of another job of the team runs on the same agent (HOST), or on one with the same value."""
+    """A shard of another job of the team runs on the same agent (HOST), or on an agent with the same value."""
 
     job: str
     attribute: str
@@ -63,7 +66,7 @@ class Near(NamedTuple):
 
 
 class Exclusive(NamedTuple):
-    """No other shard runs on the agent of the job's shard."""
+    """No other shard runs on the agent of a shard of the job."""
 
     attribute: str = HOST
 
@@ -80,8 +83,8 @@ class Where:
 
     `away`: the ids of agents that are avoided.
     `soft`: an agent that fails one of these gets its penalty, in the matcher's units. `group`: the key of the job whose
-    running shards are counted, or "". `rules`: how the counted shards are divided, each with its penalty; 0 if it must
-    hold. `exclusive`: each shard needs an agent without any other shard.
+    running shards are counted, or "". `rules`: the rules about the counted shards, each with its penalty; 0 if the rule
+    must hold. `exclusive`: each shard needs an agent without any other shard.
 
     Equal conditions are equal objects. The hash is computed once, because a cycle looks up the request of each shard.
     """
@@ -127,12 +130,12 @@ class Where:
 
     @property
     def neighbours(self) -> tuple[tuple[str, str], ...]:
-        """The other jobs near which the shards run: their keys, each with the attribute."""
+        """The keys of the other jobs near which the shards run, each with the attribute."""
         return tuple((rule.job, rule.attribute) for rule, _ in self.rules if isinstance(rule, Near))
 
     @property
     def counted(self) -> Where:
-        """Without conditions: only that the shard counts."""
+        """Without any condition. The shards are counted all the same."""
         return Where((), (), self.group)
 
     def __hash__(self) -> int:
@@ -159,7 +162,7 @@ def where_of_job(job: Job, app: App) -> Where | None:
 
 @lru_cache(maxsize=65_536)
 def counting(where: Where | None, job: str) -> Where:
-    """The same conditions; and the shards of the job are counted, because another job runs near them."""
+    """The same conditions, but the shards of the job are counted, because another job runs near them."""
     if where is None:
         return Where((), (), job)
     return Where(where.hard, where.soft, job, where.rules, exclusive=where.exclusive)
@@ -187,7 +190,7 @@ class Index:
     """The attributes and jobs that the rules of all jobs name. A change of a job costs as much as the job has rules."""
 
     def __init__(self, jobs: Iterable[Job]) -> None:
-        #: job → the jobs that run near its shards, each with the attributes by which they do
+        #: job → the jobs that run near its shards, each with the attributes of its rules about this
         self.near: dict[str, dict[str, tuple[str, ...]]] = {}
         #: job → its conditions, if it has rules
         self._ruled: dict[str, Where] = {}
@@ -199,7 +202,7 @@ class Index:
             self.put(job)
 
     def put(self, job: Job) -> None:
-        """Take over the rules of a job, which may be known."""
+        """Take over the rules of a new or a changed job."""
         self.remove(job.key)
         where = own_where(job)
         if where.exclusive:

@@ -36,7 +36,10 @@ _NO_POOLS: Final[Mapping[str, Pool]] = {}
 
 
 class PoolUse(NamedTuple):
-    """A pool and its use. `used`: slots. `waiting`: shards that wait, but not for a back-off or a listener."""
+    """A pool and its use. `used`: slots. `jobs`: the number of jobs that name the pool.
+
+    `waiting`: the number of shards that wait, without those that wait for a back-off or a listener.
+    """
 
     key: str
     pool: Pool
@@ -95,9 +98,9 @@ class Pools(Part):
         self._planned: Counter[str] = Counter()
         #: slots of resident tasks; nobody knows when these tasks end
         self._resident: Counter[str] = Counter()
-        #: pool → the group for which the last cycle has kept the free slots: a shard of this group needs more slots
+        #: pool → the group of the shard that needs more slots than are free, and for which the last cycle kept them
         self._kept: dict[str, Group] = {}
-        #: pool → the group for which this cycle has kept the free slots, perhaps as the last cycle did
+        #: the same for this cycle
         self._claims: dict[str, Group] = {}
         #: pool → the jobs that name it
         self._jobs: dict[str, set[str]] = {}
@@ -176,7 +179,7 @@ class Pools(Part):
                 _subtract(self._resident, key, number)
 
     def full(self, group: Group) -> bool:
-        """Whether a cycle may pass over a group: a pool has no free slot, and none has to be kept for the group."""
+        """Whether a cycle may pass over a group: a pool has no free slot, and need not keep any for the group."""
         return any(self._free(key) <= 0 and (number == 1 or self._is_kept(key, group)) for key, number in group.slots)
 
     def lack(self, group: Group) -> bool:
@@ -184,7 +187,7 @@ class Pools(Part):
         return any(True for _ in self.shortages(group))
 
     def short(self, group: Group) -> bool:
-        """As `lack`, but kept slots count as free, because their group may have been paused since."""
+        """Like `lack`, but kept slots count as free, because their group may have been paused since."""
         return any(number > self._free(key) for key, number in group.slots)
 
     def shortages(self, group: Group, taken: Mapping[str, int] = _NONE) -> Iterator[Shortage]:
@@ -199,8 +202,8 @@ class Pools(Part):
     def _is_kept(self, key: str, group: Group) -> bool:
         """Whether the free slots of a pool are kept for another group.
 
-        Slots that the last cycle has kept are kept from other teams only. In the same team, another shard may be first
-        now.
+        Slots that the last cycle kept are kept from other teams only, because another shard of the same team may be
+        first now.
         """
         if (owner := self._claims.get(key)) is not None:
             return owner != group
@@ -245,7 +248,7 @@ class Pools(Part):
         ]  # fmt: skip
 
     def ever_fits(self, group: Group) -> bool:
-        """Whether the pools have slots for a shard of a group if only resident shards have any."""
+        """Whether the pools have enough slots for a shard of a group when only resident shards use them."""
         return all(number <= self._slots_of(key) - self._resident[key] for key, number in group.slots)
 
     def keep(self, group: Group) -> None:
@@ -262,12 +265,12 @@ class Pools(Part):
         self._kept, self._claims = dict(self._claims), {}
 
     def end_cycle(self) -> bool:
-        """Returns whether slots that the last cycle had kept are free now: this cycle did not keep them again."""
+        """Returns whether this cycle has not kept some slots again that the last cycle kept, so that they are free."""
         return not self._kept.keys() <= self._claims.keys()
 
     @contextmanager
     def rehearsal(self) -> Iterator[None]:
-        """Undo, at the end of a `with` block, the changes of the kept slots in the block."""
+        """A `with` block whose changes of the kept slots are undone at its end."""
         before = dict(self._kept), dict(self._claims)
         yield
         self._kept, self._claims = before
@@ -314,7 +317,7 @@ class Pools(Part):
         ]
 
     def room(self, job: Job, wanted: int) -> tuple[int, tuple[Reason, ...]]:
-        """The number of `wanted` further shards of a job that have slots, and the reasons if others have none."""
+        """How many of `wanted` further shards of a job have slots, and the reasons why the others have none."""
         slots = self._slots.get(job.key, ())
         most = min((max(0, self._free(key)) // number for key, number in slots), default=wanted)
         if most >= wanted:

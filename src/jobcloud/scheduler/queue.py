@@ -56,7 +56,7 @@ class Group(NamedTuple):
     slots: Slots = ()
 
     def times(self, number: int) -> Group:
-        """What a number of shards need together."""
+        """A group whose single shard needs as much as `number` shards of this group together."""
         slots = tuple((key, each * number) for key, each in self.slots)
         return Group(self.team, self.app, self.resources.times(number), slots)
 

@@ -77,7 +77,7 @@ class Lack:
 
 @dataclass(frozen=True, slots=True)
 class TeamUsage:
-    """What a team uses and what it waits for.
+    """The use of resources by a team, and its waiting work.
 
     `resources` are those of its attempts and executors, in thousandths. `shards`: the running attempts. `jobs`: the
     registered jobs. `queue`: the shards that wait. `held_runs`: the runs whose shards wait for room in the quota.
@@ -139,7 +139,7 @@ _NOTHING = Use()
 
 @dataclass(slots=True)
 class Allowance:
-    """What the quota of a team leaves for further starts, as a copy that does not follow the team.
+    """The room in the quota of a team for further starts, as a copy that does not follow the team.
 
     `quota` is None if the team has none. `used` includes what was taken from the allowance.
     """
@@ -278,7 +278,7 @@ class Quotas(Part):
     def lack_for(self, team: str, resources: Resources, shards: int, executor: Resources = NOTHING) -> Lack | None:
         """The first limit without room for a start that needs these amounts. None if there is room.
 
-        What this pass has planned already counts as used. A limit of something that the start does not need is ignored.
+        Planned shards of this pass count as used. A limit of something that the start does not need is ignored.
         """
         quota = self._limits(team)
         if quota is None:

@@ -449,7 +449,7 @@ class State:
         return self.plans[app]
 
     def request(self, job: Job) -> Request:
-        """What a shard of the job needs. Raises NotFound without its app, and ConfigError for a wrong condition."""
+        """The request of a shard of the job. Raises NotFound without its app, and ConfigError for a wrong condition."""
         found = self.plan_of(job.app_key).request(job)
         app = self.apps[job.app_key]
         if not (job.constraints or app.constraints or job.preferences or self.near):
@@ -470,7 +470,7 @@ class State:
         return None
 
     def requests(self) -> set[Request]:
-        """What the shards of all jobs need. A job whose app or conditions are damaged is left out."""
+        """The requests of the shards of all jobs. A job whose app or conditions are damaged is left out."""
         found = set()
         for job in self.jobs.values():
             with suppress(Refused):

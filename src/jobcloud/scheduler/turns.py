@@ -33,7 +33,8 @@ class Turns:
     """The shards to place in one pass of a cycle. They are taken in parts; each part is settled before the next one.
 
     A gang takes its turn as a whole, and is a part of its own. If its quota or a pool has too little room for all of
-    its shards, `gang_lacks_limits` gets the number that fits, and tells whether no later shard of the team may start.
+    its shards, `gang_lacks_limits` is called with the number of shards that were counted before the quota was full. The
+    number is 0 if no place was tried. A true answer ends the turns of the team in this pass.
 
     `waiting`: team → its shards in their order, with their requests. `group_of` returns the group of a shard.
     `has_room` tells whether some agent has room for a request. It is called at most once for each request, and never
@@ -68,7 +69,7 @@ class Turns:
         #: (agent, app) of the executors that this pass starts
         self._starting = set(starting)
         self._limited = {team for team in self._waiting if quotas.limits_starts(team)}
-        #: whether the order matters: if several teams wait, one is limited, or there are pools or gangs
+        #: whether the order matters: several teams wait, a team is limited, or there are pools or gangs
         self._shared = len(self._waiting) > 1 or bool(self._limited) or pools.exist or gang_lacks_limits is not None
         #: team → its next shard, if it was taken from `waiting` and put off until the next part
         self._next: dict[str, Wanted] = {}
@@ -78,7 +79,7 @@ class Turns:
         self._rooms: dict[Request, bool] = {}
 
     def take(self, most: int) -> list[Wanted]:
-        """The next shards, at most `most`. Empty if no shard is left."""
+        """The next shards, at most `most`, or one whole gang. Empty if no shard is left."""
         if not self._shared:
             return list(islice(chain.from_iterable(self._waiting.values()), most))
         self._look_again()
@@ -126,7 +127,10 @@ class Turns:
         return part
 
     def _takes(self, gang: Gang, request: Request, team: str) -> bool:
-        """Plan a gang if the limits have room for all of it. Otherwise keep slots for it, and perhaps end the turns."""
+        """Plan a gang and return True if the limits have room for all of it.
+
+        Otherwise keep slots for it if slots are all that it lacks, and perhaps end the turns of its team.
+        """
         group, shards = self._group_of(gang).times(len(gang.items)), len(gang.items)
         lacks_quota = self._quotas.lack_for(team, group.resources, shards) is not None
         if not lacks_quota and not self._pools.lack(group):
@@ -139,12 +143,15 @@ class Turns:
         return False
 
     def _end_turns(self, gang: Gang, fits: int) -> None:
-        """No further shard of the team of a gang starts, if the gang has waited for long."""
+        """End the turns of the team of a gang, if the gang has the hold."""
         if self._gang_lacks_limits is not None and self._gang_lacks_limits(gang, fits):
             self._waiting.pop(self._group_of(gang).team, None)
 
     def settle_gang(self, gang: Gang, request: Request, placements: Sequence[Placement]) -> bool:
-        """Plan the shards of a gang in their places. False: some have none, or the quota no room for an executor."""
+        """Plan the shards of a gang in their places.
+
+        Returns False, and plans nothing, if a shard has no place or if the quota has no room for an executor.
+        """
         whole = self._group_of(gang).times(len(gang.items))
         self._quotas.drop(whole.team, whole.resources, len(gang.items))
         self._pools.drop(whole)
@@ -164,7 +171,7 @@ class Turns:
         return True
 
     def _look_again(self) -> None:
-        """Put back the shards that waited for slots. The last part is settled now."""
+        """Put the shards that were put off for slots back at the front. The last part is settled now."""
         for entry, request in reversed(self._aside):
             team = self._group_of(entry).team
             self._waiting[team] = chain([(entry, request)], self._waiting.get(team, ()))
@@ -180,12 +187,12 @@ class Turns:
         return team not in self._limited or self._quotas.lack_for(team, request.resources, 1) is None
 
     def _hold(self, entry: Entry | Gang, request: Request) -> None:
-        """Start no shard like this one in this pass. Later shards do not get the slots that this one waits for."""
+        """Start no shard with this request and these slots in this pass, and keep the slots that it waits for."""
         self._keep_slots(entry, request)
         self._held.add((request.anywhere(), self._group_of(entry).slots))
 
     def _keep_slots(self, entry: Entry | Gang, request: Request) -> None:
-        """Keep slots of pools for a shard that waits for more of them and for nothing else."""
+        """Keep the free slots of pools for a shard that needs more of them and lacks nothing else."""
         group = self._group_of(entry)
         waits = bool(group.slots) and bool(self._pools.to_keep(group)) and self._has_quota_for(entry, request)
         if waits and self._has_room_for(entry, request):
@@ -196,7 +203,10 @@ class Turns:
         self._pools.plan(group)
 
     def _finds_no_room(self, entry: Entry | Gang, request: Request) -> bool:
-        """Whether no agent had room when this request was first seen. The agent to avoid was asked too."""
+        """Whether no agent, the one to avoid included, had room when this request was first seen.
+
+        Always False if only one team waits: then no other team needs to know it.
+        """
         return len(self._waiting) > 1 and not self._has_room_for(entry, request)
 
     def _has_room_for(self, entry: Entry | Gang, request: Request) -> bool:
@@ -210,7 +220,7 @@ class Turns:
     ) -> Iterator[tuple[Wanted, Placement | None, bool]]:
         """The shards of a part with their places.
 
-        The last value is False if the quota has no room for the shard and the executor that it may need in this place.
+        The last value is False if the quota has no room for the shard and the executor that it starts in this place.
         """
         if not self._shared:
             return zip(part, placements, [True] * len(part), strict=True)
@@ -233,14 +243,17 @@ class Turns:
         group = self._group_of(entry)
         if self._quotas.lack_for(group.team, request.resources, 1) is None:
             self._quotas.wait_for_executor(group)
-        # Shards like this one that avoid no agent may join an executor on the agent that this one avoids.
+        # Only this request is held, with the agent to avoid. The same request without it may join an executor there.
         self._held.add((request, group.slots))
         return False
 
     def _plan_in_place(
         self, entry: Entry | Gang, request: Request, agent_id: str
     ) -> tuple[Resources, set[tuple[str, str]]] | None:
-        """Plan a shard in its place. Returns what it needs, and the executor that it starts. None: no room."""
+        """Plan a shard in its place. Returns what it needs, and the executor that it starts, if any.
+
+        Returns None if the quota has no room for them.
+        """
         group, need = self._group_of(entry), request.resources
         place = agent_id, group.app
         joins = place in self._starting or self._has_executor(agent_id, group)

@@ -20,7 +20,7 @@ from jobcloud.config import OWN_ERROR_HANDLERS, Job, is_spring_xml
 from jobcloud.server.modules import UNREADABLE
 
 _JAR = re.compile(r"(lib/)?[^/]+\.jar")
-# What is read of a package: JARs of this size, bytes of all JARs, and files in all JARs.
+# The most that is read of a package: bytes of a JAR, bytes of all JARs, and files in all JARs.
 _MAX_JAR_BYTES = 64 << 20
 _MAX_JARS_BYTES = 256 << 20
 _MAX_FILES = 200_000
@@ -42,7 +42,7 @@ class _Found(NamedTuple):
 
 
 def java_notes(package: Path, job: Job) -> list[str]:
-    """What is likely to be wrong with the job, each with the field. Reads the package once, which may take seconds."""
+    """The likely problems of the job, each with the field. Reads the package once, which may take seconds."""
     found = _look(package)
     notes: list[str] = []
     if found.complete:

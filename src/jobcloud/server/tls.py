@@ -231,7 +231,7 @@ def _content(path: Path, setting: str) -> bytes:
 
 
 def _state_of(files: ServerFiles) -> tuple[tuple[int, int, int] | None, ...]:
-    """What changes when one of the files is replaced or written."""
+    """The state of the files, which changes when one of them is replaced or written."""
     return tuple(_stat(path) for path in files.paths)
 
 

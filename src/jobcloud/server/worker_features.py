@@ -35,7 +35,7 @@ class _Feature:
     used_by: Callable[[Job], bool]
 
 
-#: What a worker may be able to do, by the name in the declaration.
+#: The features that a worker may have, by their names in the declaration.
 FEATURES = {
     "DATAFLOW": _Feature("jobType", "DATAFLOW jobs", lambda job: job.type is JobType.DATAFLOW),
     "DAEMON": _Feature("jobExecutionType", "DAEMON jobs", lambda job: job.kind is JobKind.DAEMON),

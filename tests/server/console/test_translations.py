@@ -1,4 +1,4 @@
-"""What the server describes in English has Chinese words in the console: fields, kinds of refusals, ways to sign in."""
+"""The console has Chinese words for English texts of the server: fields, kinds of refusals, ways to sign in."""
 
 from __future__ import annotations
 

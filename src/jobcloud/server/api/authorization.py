@@ -213,7 +213,7 @@ RULES = _rules()
 
 
 class Rights(NamedTuple):
-    """What a sender may see: things of some teams (None: of all), and the cluster or not.
+    """The things that a sender may see: those of some teams (None: of all), and the cluster or not.
 
     Senders with equal rights get the same answers.
     """

@@ -1,4 +1,4 @@
-"""What a command changes, for the audit log: the configuration before and after it.
+"""The changes by a command, for the audit log: the configuration before and after it.
 
 `look` runs on the scheduler's thread, immediately before the core handles the command. It takes references to immutable
 records. The API's thread turns them into JSON later. Secrets, and the hashes of secrets, are left out.

@@ -1,4 +1,4 @@
-"""What a console reads: the overview, the queue, and the stream of changes."""
+"""The reads of a console: the overview, the queue, and the stream of changes."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ async def stream_changes(
     query: Annotated[EventQuery, Parameter()],
     last_event_id: Annotated[str, Header(max_length=100)] = "",
 ) -> Response:
-    """What has changed, as server-sent events: at most two a second, however many notices there are.
+    """The changes, as server-sent events: at most two a second, however many notices there are.
 
     It has the teams that the sender may view. Agents, and notices about neither an app nor a job, are for those who may
     view the cluster. Last-Event-ID continues a stream.

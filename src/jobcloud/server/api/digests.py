@@ -32,7 +32,7 @@ _RETRY_MS = 2_000
 
 @dataclass(slots=True)
 class Changes:
-    """What the notices of one team were about. The dicts are sets in the order of the notices."""
+    """The subjects of the notices of one team. The dicts are sets in the order of the notices."""
 
     jobs: dict[str, None] = field(default_factory=dict)
     runs: dict[str, None] = field(default_factory=dict)
@@ -42,7 +42,7 @@ class Changes:
 
 
 def by_team(notices: Iterable[Publish]) -> dict[str, Changes]:
-    """What notices were about, by team; "" stands for the cluster."""
+    """The subjects of notices, by team; "" stands for the cluster."""
     found: dict[str, Changes] = {}
     for notice in notices:
         key = notice.job or notice.app
@@ -183,7 +183,7 @@ class Digests:
             self._leave(console)
 
     def _since(self, start: int, rights: Rights, *, lost: bool) -> str:
-        """What a sender may see of what has changed behind the number of a notice. `lost`: there may be more."""
+        """The changes after the notice with a number, as far as a sender may see them. `lost`: there may be more."""
         notices = self._notices.kept(start)
         number = notices[-1][0] if notices else start
         lost = lost or (bool(notices) and notices[0][0] > start + 1)

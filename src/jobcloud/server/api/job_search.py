@@ -62,7 +62,7 @@ class _Facts(NamedTuple):
 
 
 def look(scheduler: Scheduler, query: JobQuery) -> _Facts:
-    """What a search needs. On the scheduler's thread, where it copies only references."""
+    """The facts that a search needs. Runs on the scheduler's thread, so it copies only references."""
     last = query.sort in ("last", "-last")
     jobs = scheduler.jobs.copy()
     for key in scheduler.ad_hoc:

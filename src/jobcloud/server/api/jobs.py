@@ -355,7 +355,7 @@ def check_code(services: Services, job: Job, app: App | None) -> None:
 
 
 def code_notes(services: Services, job: Job, app: App | None) -> list[str]:
-    """What is likely to be wrong with the code of a job that is registered nevertheless. May read a whole package."""
+    """The likely problems of the code of a job, which do not prevent its registration. May read a whole package."""
     package = None if app is None else services.packages.find(app.package.sha256)
     if app is None or package is None or job.type not in (JobType.SIMPLE, JobType.DATAFLOW):
         return []

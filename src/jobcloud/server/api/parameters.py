@@ -1,7 +1,7 @@
 """Parameters with a schema: `parameterSchema` of a job describes the JSON object that is its `jobParameter`.
 
 The schema is a bounded part of JSON Schema 2020-12: one object of scalars, without references and without keywords that
-combine schemas. docs/api.md lists the keywords. What is not among them is refused, so no keyword is ignored.
+combine schemas. docs/api.md lists the keywords. All others are refused, so no keyword is ignored.
 
 Patterns are checked by `re`, which may take exponential time. So a pattern is a sequence of characters and classes of
 characters with quantifiers: it has no groups and no alternatives. The number of ways in which its quantifiers can share

@@ -48,7 +48,7 @@ _current: ContextVar[Record | None] = ContextVar("_current", default=None)
 
 
 class Record:
-    """What the audit log tells about one request. Without a log, nothing is written."""
+    """The entry of the audit log about one request. Without a log, nothing is written."""
 
     def __init__(self, audit: Audit | None, scope: Scope, request_id: str = "", *, forwarded: bool = False) -> None:
         self._audit = audit
@@ -95,7 +95,7 @@ class Record:
                 raise _problem(error) from error
 
     def changing(self, command: Command, core: Scheduler | None) -> list[Seen]:
-        """What a command will change. Called on the scheduler's thread, so it raises nothing."""
+        """The changes that a command will make. Called on the scheduler's thread, so it raises nothing."""
         if self._audit is None or len(self._changes) >= MAX_CHANGES:
             return []
         try:

@@ -88,7 +88,7 @@ class SeriesQuery(FilterQuery):
 
 @router.get("/statistics/series", response_model=SeriesView)
 async def show_series(services: ServicesDep, access: AccessDep, query: Annotated[SeriesQuery, Parameter()]) -> Response:
-    """What ended in each step of a range of time, and means of what was registered, ran and waited.
+    """The attempts and runs that ended in each step of a range of time, and means of jobs, running and waiting work.
 
     The range is extended to whole steps. It ends now at the latest. Default: the last hour of minutes, the last day of
     hours, or the last 30 days.

@@ -49,7 +49,7 @@ class TeamList(PageView):
 
 
 class TeamUsageView(Amounts):
-    """What a team uses and what it waits for, whether or not it has an entry of its own."""
+    """The use of resources by a team, and its waiting work. The team need not have an entry of its own."""
 
     team: str
     shards: int = Field(description="attempts that run")

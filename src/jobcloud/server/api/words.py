@@ -1,4 +1,4 @@
-"""What tells the sentences of the product in other languages than English."""
+"""The facts with which a client tells the sentences of the product in another language than English."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class ProviderError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """What this program uses of the metadata. Addresses that the provider does not have are ""."""
+    """The part of the metadata that this program uses. Addresses that the provider does not have are ""."""
 
     issuer: str
     keys_url: str
