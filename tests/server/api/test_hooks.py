@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ from jobcloud.model import Pause
 from jobcloud.scheduler import Policy, Scheduler
 from jobcloud.server.api import Access, ApiOptions, create_api, hooks
 from jobcloud.server.clock import wall_ms
-from jobcloud.server.identity.webhook_limits import PER_JOB, REFUSED_PER_ADDRESS
+from jobcloud.server.identity.webhook_limits import PER_JOB, REFUSED_PER_ADDRESS, WebhookLimits
 from jobcloud.server.loop import Loop
 from jobcloud.server.packages import PackageStore
 from jobcloud.server.secrets.sources import SourceFailed
@@ -373,7 +374,10 @@ def test_flood_of_one_address_is_cut_off_and_known_senders_are_not(hooked: Hooke
     assert hooked.send(key=OLD_KEY).status_code == 429
 
 
-def test_flood_of_valid_deliveries_of_a_job_is_limited(hooked: Hooked) -> None:
+def test_flood_of_valid_deliveries_of_a_job_is_limited(hooked: Hooked, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A clock that stands still: the limit admits one more delivery each second.
+    services = replace(hooked.app.state.services, webhook_limits=WebhookLimits(lambda: 0.0))
+    monkeypatch.setattr(hooked.app.state, "services", services)
     statuses = [hooked.send(delivery="d-1").status_code for _ in range(PER_JOB.tries + 1)]
     assert statuses == [202] + [200] * (PER_JOB.tries - 1) + [429]
 
