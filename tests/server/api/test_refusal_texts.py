@@ -1,0 +1,57 @@
+"""The console tells problems and fixes of refusals in Chinese by their codes, and others in English."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from httpx import Client
+from tests.api_kit import job_body
+
+import jobcloud.server.console
+
+pytestmark = pytest.mark.skipif(shutil.which("node") is None, reason="needs Node.js: apt-get install nodejs")
+_PROBLEMS = Path(jobcloud.server.console.__file__).parent / "files" / "core" / "problems.js"
+_SCRIPT = """
+const [module, chosen, documents] = JSON.parse(process.argv[1]);
+const set = (name, value) => Object.defineProperty(globalThis, name, {value});
+set("localStorage", {getItem: () => chosen});
+set("navigator", {languages: ["en"]});
+set("document", {documentElement: {}});
+const {faultText, refusalText} = await import(module);
+console.log(JSON.stringify(documents.map(one => [
+  refusalText({...one, slug: one.type.split(":").pop(), message: one.detail}), ...one.errors.map(faultText),
+])));
+"""
+
+
+def shown(language: str, *documents: dict[str, Any]) -> list[list[str]]:
+    """The texts of each problem document in the console: the refusal, and each of its faults."""
+    given = json.dumps([_PROBLEMS.as_uri(), language, documents])
+    argv = ["node", "--input-type=module", "--eval", _SCRIPT, given]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
+    found: list[list[str]] = json.loads(done.stdout)
+    return found
+
+
+def test_problem_and_fix_are_told_in_chinese(api: Client, demo: str) -> None:
+    document = api.get("jobs/absent").json()
+    assert document["errors"][0]["fixCode"] == "shown_by"
+    assert document["errors"][0]["fixParameters"] == {"command": "jobcloud job list"}
+    assert shown("zh", document) == [["资源不存在", "没有作业 absent：`jobcloud job list` 可列出"]]
+    assert shown("en", document) == [
+        [document["detail"], "there is no job absent: `jobcloud job list` shows all jobs"]
+    ]  # fmt: skip
+
+
+def test_text_without_a_known_code_is_told_in_english(api: Client, demo: str) -> None:
+    document = api.post("jobs", json=job_body(absent=1)).json()
+    (fault,) = document["errors"]
+    fault["fixCode"] = "of_a_newer_version"
+    assert shown("zh", document) == [["请求中有无效字段", f"不是已知字段：{fault['fix']}"]]
+    del fault["code"]
+    assert shown("zh", document)[0][1] == f"is not a known field：{fault['fix']}"
