@@ -52,7 +52,7 @@ from jobcloud.scheduler.account_rules import AccountRules, is_valid
 from jobcloud.scheduler.part import Part
 from jobcloud.scheduler.state import State
 from jobcloud.sentences import Told
-from jobcloud.sentences.frequent import REMOVE_ONE, REPEAT, shown_by, use
+from jobcloud.sentences.frequent import REMOVE_ONE, REPEAT, choose, shown_by
 
 #: the maximum number of records of each kind
 LIMITS = {Kind.TEAM: 1_000, Kind.ROLE: 100, Kind.USER: 10_000, Kind.ACCESS_TOKEN: 10_000, Kind.SESSION: 10_000}
@@ -253,7 +253,7 @@ class Accounts(Part):
         unknown = [verb for verb in role.verbs if verb not in {*Verb}]
         if unknown:
             raise ConfigError(
-                f"{unknown[0][:80]!r} is no verb", field="verbs", fix=use(", ".join(Verb), "use some of ")
+                f"{unknown[0][:80]!r} is no verb", field="verbs", fix=choose(", ".join(Verb), "use some of ")
             )
         if not role.verbs or len({*role.verbs}) != len(role.verbs):
             raise ConfigError("has no verb, or one twice", field="verbs", fix=Told("name each verb once", "verb_once"))

@@ -35,7 +35,7 @@ from jobcloud.scheduler.part import Part
 from jobcloud.scheduler.reconciliation import Reconciliation
 from jobcloud.scheduler.state import State
 from jobcloud.scheduler.tasks import Tasks
-from jobcloud.sentences.frequent import shown_by, use
+from jobcloud.sentences.frequent import choose, shown_by
 
 # The interval at which drains are checked.
 _CHECK_MS = 1_000
@@ -177,7 +177,7 @@ class Drains(Part):
             )
         if len(found) > 1:
             raise Conflict(
-                f"{len(found)} agents are on {name}", field="agentId", fix=use(", ".join(found), "use an id: ")
+                f"{len(found)} agents are on {name}", field="agentId", fix=choose(", ".join(found), "use an id: ")
             )
         return found[0]
 

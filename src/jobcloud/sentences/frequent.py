@@ -54,6 +54,42 @@ def such_as(example: str, begin: str = "such as ") -> Told:
     return Told(f"{begin}{example}", "such_as", example=example)
 
 
-def use(values: str, begin: str = "use ") -> Told:
+def choose(values: str, begin: str = "use ") -> Told:
     """The valid values as a list. `begin` is the beginning in English."""
     return Told(f"{begin}{values}", "use", values=values)
+
+
+MISSING: Final = Told("is missing", "value_missing")
+
+
+def out_of_range(value: str) -> Told:
+    return Told(f"{value} is out of range", "out_of_range", value=value)
+
+
+def not_valid(value: str, what: str) -> Told:
+    """`what` completes the text in English, such as "is not a valid name"."""
+    return Told(f"{value!r} {what}", "not_valid", value=value)
+
+
+def bad_entry(number: int, what: str) -> Told:
+    """An entry of a list that must not be shown. `what` completes the text in English."""
+    return Told(f"entry {number} {what}", "bad_entry", number=number)
+
+
+def too_many(number: int, what: str) -> Told:
+    """`what`: the entries in English."""
+    return Told(f"has {number} {what}", "too_many", number=number)
+
+
+def too_big(size: int) -> Told:
+    """`size` is in bytes of JSON."""
+    return Told(f"has {size:,} bytes in JSON", "too_big", size=size)
+
+
+def twice(name: str) -> Told:
+    return Told(f"{name} is given twice", "twice", name=name)
+
+
+def of_transient(why: str) -> Told:
+    """`why` completes the text in English, after "is for TRANSIENT jobs; "."""
+    return Told(f"is for TRANSIENT jobs; {why}", "of_transient")

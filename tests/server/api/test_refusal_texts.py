@@ -55,3 +55,28 @@ def test_text_without_a_known_code_is_told_in_english(api: Client, demo: str) ->
     assert shown("zh", document) == [["请求中有无效字段", f"不是已知字段：{fault['fix']}"]]
     del fault["code"]
     assert shown("zh", document)[0][1] == f"is not a known field：{fault['fix']}"
+
+
+FAULTS: dict[str, tuple[Any, str]] = {
+    "shardingTotalCount": (2.5, "类型应为 整数，而不是 数字：请参阅字段 shardingTotalCount 的说明"),
+    "jobName": ("a b", "“a b”无效：1 至 100 个字母、数字、'_'、'-' 或 '.'；以字母、数字或 '_' 开头"),
+    "priority": (5_000, "5000 超出范围：-1000 至 1000"),
+    "cpuCount": (0.0001, "小数超过三位"),
+    "memoryMB": ("much", "类型不应为 字符串"),
+    "description": ("x" * 70_000, "超过 65,536 个字符，或含有 NUL：请缩短"),
+    "labels": ("Team", "“Team”无效：name=value；值最多 100 个字母、数字、'_'、'.'、'@'、'+' 或 '-'"),
+    "misfire": ("no", "类型应为 布尔值，而不是 字符串：请参阅字段 misfire 的说明"),
+    "placeholders": (["cron"], "“cron”无效：可用：jobParameter, shardingItemParameters, scriptCommandLine"),
+    "secrets": (
+        ["x"],
+        "第 1 项无效：KEY=secret:NAME 或 KEY=secret-file:NAME；NAME 为 1 至 32 个小写字母、数字或 '-'，以字母开头",
+    ),
+}
+
+
+def test_faults_of_the_fields_of_a_job_are_told_in_chinese(api: Client, demo: str) -> None:
+    body = job_body() | {name: value for name, (value, _) in FAULTS.items()}
+    document = api.post("jobs", json=body).json()
+    (texts,) = shown("zh", document)
+    found = {fault["field"]: text for fault, text in zip(document["errors"], texts[1:], strict=True)}
+    assert found == {name: text for name, (_, text) in FAULTS.items()}

@@ -12,7 +12,7 @@ from jobcloud.config import team_of
 from jobcloud.errors import NotFound
 from jobcloud.model import Attempt, End, Firing, ShardState, Task, changed
 from jobcloud.scheduler.attempts import attempt_of
-from jobcloud.sentences.frequent import between, use
+from jobcloud.sentences.frequent import between, choose
 from jobcloud.server.api.paging import Listing, PageQuery, PageView
 from jobcloud.server.api.runs import ShardView, find_run, result_of, shard_view
 from jobcloud.server.api.schema import Instant, Number, RunId, View
@@ -106,7 +106,7 @@ def find_attempt(snapshot: Snapshot, run_id: str, item: int, number: int) -> str
         raise NotFound(
             f"shard {item} of {run.id} has no attempt {number}",
             field="attempt",
-            fix=use(numbers, begin="the known ones are: "),
+            fix=choose(numbers, begin="the known ones are: "),
         )
     return known[number]
 

@@ -28,7 +28,7 @@ from jobcloud.fields import REQUIRED, Field, fields_of, values_of
 from jobcloud.model import Terms
 from jobcloud.scheduler import trace_context
 from jobcloud.sentences import Told
-from jobcloud.sentences.frequent import LEAVE_OUT, such_as, use
+from jobcloud.sentences.frequent import LEAVE_OUT, choose, such_as
 from jobcloud.server.api import parameters
 from jobcloud.server.api.body import json_type, parse
 from jobcloud.server.api.problems import MAX_ISSUES, Issue, Problem, invalid
@@ -275,7 +275,7 @@ def _unknown(found: list[tuple[str, list[str]]]) -> Iterable[Issue]:
         fix = _meant(lowered[near[0]]) if near else LEAVE_OUT
         if not near and known not in listed:
             listed.append(known)
-            fix = use(", ".join(known), begin="known fields: ")
+            fix = choose(", ".join(known), begin="known fields: ")
         yield Issue(name[:200], Told("is not a known field", "unknown_field"), fix)
     if len(found) > MAX_ISSUES:
         yield Issue(
@@ -314,7 +314,7 @@ def _issues(error: ValidationError, model: type[BaseModel]) -> Iterable[Issue]:
         elif kind == "enum":
             value = repr(str(fault["input"])[:80])
             problem = Told(f"{value} is not a valid value", "value_unknown", value=value)
-            yield Issue(name, problem, f"use {fault['ctx']['expected']}")
+            yield Issue(name, problem, choose(fault["ctx"]["expected"]))
         elif kind.endswith("_type") and kind not in ("amount_type", "executors_type"):
             wanted = _TYPES.get(kind, kind.removesuffix("_type"))
             article = "an" if wanted[0] in "aeiou" else "a"
@@ -322,13 +322,37 @@ def _issues(error: ValidationError, model: type[BaseModel]) -> Iterable[Issue]:
             problem = Told(f"must be {article} {wanted}, not {kind}", "value_type", wanted=wanted, found=kind)
             yield Issue(name, problem, _description(model, name))
         else:
-            yield Issue(name, fault["msg"])
+            yield Issue(name, _told(kind, fault["msg"], fault.get("ctx", {})))
+
+
+def _told(kind: str, text: str, about: Mapping[str, Any]) -> str:
+    """A fault that the schema found, with its code if it has one."""
+    match kind:
+        case "string_too_long" | "too_long":
+            return Told(text, "too_long", most=about["max_length"])
+        case "string_too_short" | "too_short":
+            return Told(text, "too_short", least=about["min_length"])
+        case "string_pattern_mismatch":
+            return Told(text, "wrong_form", pattern=about["pattern"])
+        case "greater_than_equal":
+            return Told(text, "too_small", least=about["ge"])
+        case "less_than_equal":
+            return Told(text, "too_large", most=about["le"])
+        case "amount_type" | "items_form" | "files_form" | "parameter_form":
+            return Told(text, "wrong_type", found=about["given"])
+        case "amount_digits":
+            return Told(text, "too_precise")
+        case "executors_type":
+            return Told(text, "executors_form")
+        case "executors_range":
+            return Told(text, "executors_negative")
+    return text
 
 
 def _description(model: type[BaseModel], name: str) -> str:
     for key, info in model.model_fields.items():
-        if (info.alias or key) == name:
-            return info.description or ""
+        if (info.alias or key) == name and info.description:
+            return Told(info.description, "meaning", field=name)
     return ""
 
 
