@@ -16,7 +16,7 @@ START = "<!-- table of refusals, written by make docs -->\n"
 END = "<!-- end of the table -->\n"
 _PRODUCT = Path(jobcloud.__file__).parent
 #: calls whose parameters are those of another sentence and some of their own
-PASSED_ON = {"skipped"}
+PASSED_ON = {"cron_field", "skipped"}
 
 
 def made_by_the_product() -> dict[str, set[str]]:

@@ -32,7 +32,7 @@ from jobcloud.errors import ConfigError
 from jobcloud.fields import REQUIRED, Change, Spec, Unit, check_ranges, described, spec
 from jobcloud.ranges import MAX_TEXT as MAX_RANGE
 from jobcloud.ranges import parse as parse_range
-from jobcloud.sentences import Told
+from jobcloud.sentences import Told, text_of
 from jobcloud.sentences.frequent import (
     DROP,
     GIVE_ONCE,
@@ -1592,7 +1592,7 @@ class Job:
         try:
             return Schedule.parse(self.cron, zone=self.zone, dialect=self.dialect, gap=self.gap, fold=self.fold)
         except CronError as error:
-            raise ConfigError(str(error), field="cron") from error
+            raise ConfigError(text_of(error), field="cron") from error
 
 
 def is_spring_xml(context: str) -> bool:

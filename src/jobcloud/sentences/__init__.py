@@ -30,3 +30,8 @@ class Told(str):
         told = super().__new__(cls, text)
         told.words = Words(code, parameters)
         return told
+
+
+def text_of(error: ValueError) -> str:
+    """The text of an error, which is a Told if the error was raised with one."""
+    return error.args[0] if error.args and isinstance(error.args[0], str) else str(error)

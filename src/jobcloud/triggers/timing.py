@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 from jobcloud.cron import END, CronError, Dialect, Fold, Gap, Schedule, between, find_zone
 from jobcloud.durations import parse_ms
 from jobcloud.errors import ConfigError
+from jobcloud.sentences import text_of
 from jobcloud.triggers import blackouts, wall
 from jobcloud.triggers.days import Days, Inside, Outside
 from jobcloud.triggers.shifts import Shifted
@@ -228,7 +229,7 @@ def _parse(
         try:
             return Schedule.parse(text, zone=zone, dialect=dialect, gap=gap, fold=fold)
         except CronError as error:
-            raise ConfigError(str(error), field=field) from error
+            raise ConfigError(text_of(error), field=field) from error
 
     def of_text(text: str) -> _Trigger:
         if text.startswith(_AT):
@@ -251,7 +252,7 @@ def _parse(
     try:
         clock = find_zone(zone)
     except CronError as error:
-        raise ConfigError(str(error), field="timeZone") from error
+        raise ConfigError(text_of(error), field="timeZone") from error
     first_ms = local("startTime", start) if start else 0
     last_ms = local("endTime", end) if end else (END - 1) * 1_000
     if last_ms < first_ms:

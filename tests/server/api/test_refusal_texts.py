@@ -80,3 +80,24 @@ def test_faults_of_the_fields_of_a_job_are_told_in_chinese(api: Client, demo: st
     (texts,) = shown("zh", document)
     found = {fault["field"]: text for fault, text in zip(document["errors"], texts[1:], strict=True)}
     assert found == {name: text for name, (_, text) in FAULTS.items()}
+
+
+CRONS = {
+    "0 0 25 * * ?": "cron 字段“时”的 25 不可用：应为 0 至 23 的数字",
+    "0 0 1 ? FOO *": "cron 字段“月”的 FOO 不可用：应为 1 至 12 的数字，或名称，例如 JAN",
+    "0 0/90 1 * * ?": "cron 字段“分”的 0/90 不可用：步长为 1 至 59 的数字，例如 */2",
+    "0 0 8 * * *": "cron 字段“日”的 * … * 不可用：日和星期中必须恰有一个为 ?",
+    "0 8 * *": "cron 表达式 0 8 * * 有 4 个字段；应为 6 或 7 个：秒 分 时 日 月 星期 [年]，例如 0 0/5 * * * ?",
+}
+
+
+@pytest.mark.parametrize("cron", CRONS)
+def test_error_of_a_cron_expression_is_told_in_chinese(api: Client, demo: str, cron: str) -> None:
+    document = api.post("jobs", json=job_body(cron=cron)).json()
+    assert shown("zh", document)[0][1:] == [CRONS[cron]]
+    assert shown("en", document)[0][1:] == [document["errors"][0]["problem"]]
+
+
+def test_unknown_time_zone_is_told_in_chinese(api: Client, demo: str) -> None:
+    document = api.post("jobs", json=job_body(timeZone="Mars")).json()
+    assert "未知时区 Mars；请使用 tz 数据库中的名称，例如 UTC 或 Europe/Berlin" in shown("zh", document)[0]

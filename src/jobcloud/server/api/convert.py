@@ -27,7 +27,7 @@ from jobcloud.executor.plugins import handler_name
 from jobcloud.fields import REQUIRED, Field, fields_of, values_of
 from jobcloud.model import Terms
 from jobcloud.scheduler import trace_context
-from jobcloud.sentences import Told
+from jobcloud.sentences import Told, text_of
 from jobcloud.sentences.frequent import LEAVE_OUT, choose, such_as
 from jobcloud.server.api import parameters
 from jobcloud.server.api.body import json_type, parse
@@ -457,4 +457,4 @@ def _check_zone(zone: str) -> None:
     try:
         find_zone(zone)
     except CronError as error:
-        raise ConfigError(str(error), field="timeZone") from error
+        raise ConfigError(text_of(error), field="timeZone") from error

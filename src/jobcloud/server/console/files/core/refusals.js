@@ -227,15 +227,42 @@ const TEXTS = {zh: {
   executors_form: "应为整数或 \"each\"",
   executors_negative: "不能小于 0",
   meaning: "请参阅字段 {field} 的说明",
+  cron_field: "cron 字段“{part}”的 {value} 不可用：{why}",
+  cron_fields: "cron 表达式 {value} 有 {fields} 个字段；{why}",
+  cron_step_of_names: "Quartz 忽略名称后的步长，请使用数字，写作 {example}",
+  cron_backwards: "范围颠倒；请将较小的值写在前面，或分别列出两部分",
+  cron_step: "步长为 1 至 {most} 的数字，例如 */2",
+  cron_number: "应为 {low} 至 {high} 的数字",
+  cron_number_or_name: "应为 {low} 至 {high} 的数字，或名称，例如 {example}",
+  cron_long: "cron 表达式有 {characters} 个字符，超过 {most}；请拆分为两个作业",
+  cron_ascii: "cron 表达式 {value} 含有 ASCII 以外的字符；请使用普通的数字、名称和符号",
+  cron_zone: "cron 表达式 {value} 含有 {zone}；表达式中不能有时区，请用 timeZone（--zone）指定",
+  quartz_shape: "应为 6 或 7 个：秒 分 时 日 月 星期 [年]，例如 0 0/5 * * * ?",
+  quartz_or_crontab: "应为 6 或 7 个：秒 分 时 日 月 星期 [年]，例如 0 0/5 * * * ?；如使用 crontab 的五个字段，请将 cronDialect（--dialect）设为 unix",
+  quartz_or_macro: "应为 6 或 7 个：秒 分 时 日 月 星期 [年]，例如 0 0/5 * * * ?；如使用 @daily 等宏，请将 cronDialect（--dialect）设为 unix",
+  unix_shape: "应为 5 个：分 时 日 月 星期，例如 */5 * * * *",
+  unix_or_quartz: "应为 5 个：分 时 日 月 星期，例如 */5 * * * *；如使用含秒的表达式，请将 cronDialect（--dialect）设为 quartz",
+  cron_one_day_field: "日和星期中必须恰有一个为 ?",
+  cron_question_mark: "? 只能用于日或星期；此处 * 表示所有值",
+  cron_weekday_place: "FRI#2 或 6L 这样的星期应写在第六个字段（星期）；此处请写 ?",
+  cron_last_days: "请写 L、LW、L-3 或 L-3W，即最后一天之前 0 至 30 天",
+  cron_special_days: "请写 L、LW、L-3、L-3W 或 15W，单独使用或作为列表的项",
+  cron_nth_weekday: "# 之后为 1 至 5 的一个数字，例如 FRI#2；不能使用列表",
+  cron_macro: "cron 表达式 {value} 不是宏；可用：{values}",
+  cron_quartz_signs: "?、#、L 和 W 属于以秒开头的 quartz 写法；请设置 cronDialect（--dialect），或写普通数字",
+  unsafe_zone: "时区 {zone} 因机器而异，或计入闰秒；请使用 tz 数据库中的名称，例如 UTC 或 Europe/Berlin",
+  unknown_zone: "未知时区 {zone}；请使用 tz 数据库中的名称，例如 UTC 或 Europe/Berlin",
 }};
 
 // Words in parameters that the server gives in English.
 const WORDS = {zh: {
   "whole number": "整数", float: "数字", string: "字符串", boolean: "布尔值", array: "列表", object: "对象",
-  "an object of other values": "含其他值的对象", "a number": "数字", "a string": "字符串", "a boolean": "布尔值", "an array": "列表", "an object": "对象",
+  "an object of other values": "含其他值的对象",
+  "a number": "数字", "a string": "字符串", "a boolean": "布尔值", "an array": "列表", "an object": "对象",
+  seconds: "秒", minutes: "分", hours: "时", "day of month": "日", month: "月", "day of week": "星期", year: "年",
 }};
 // The parameters that may have such words.
-const WORDED = ["wanted", "found"];
+const WORDED = ["wanted", "found", "part"];
 
 const isHere = code => Object.hasOwn(TEXTS[language], code);
 
@@ -248,5 +275,7 @@ export function told(text, code, parameters) {
   if (!isHere(code)) return sentence(text, code, parameters);
   const given = {...parameters};
   for (const name of WORDED) if (name in given) given[name] = WORDS[language][given[name]] ?? given[name];
+  // A part of the sentence is a sentence too, whose parameters are there.
+  if ("why" in given) given.why = told("", given.why, {...parameters, why: undefined});
   return filled(TEXTS[language][code], given);
 }
