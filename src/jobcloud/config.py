@@ -1261,10 +1261,11 @@ class Job:
             raise ConfigError(problem, field="expectedBy", fix=LEAVE_OUT)
         try:
             if len(self.expected_by) > _MAX_EXPECTED:
-                raise ValueError(f"is longer than {_MAX_EXPECTED} characters; write MON-FRI 06:00")
+                text = f"is longer than {_MAX_EXPECTED} characters; write MON-FRI 06:00"
+                raise ValueError(Told(text, "too_long", most=_MAX_EXPECTED))
             parse_expected(self.expected_by)
         except ValueError as error:
-            raise ConfigError(str(error), field="expectedBy") from None
+            raise ConfigError(text_of(error), field="expectedBy") from None
 
     def _check_times(self) -> None:
         if self.kind is JobKind.DAEMON:
@@ -1460,7 +1461,7 @@ class Job:
         try:
             least = parse_range(self.item_range).least
         except ValueError as error:
-            raise ConfigError(str(error), field=name) from None
+            raise ConfigError(text_of(error), field=name) from None
         if least < self.shard_count:
             fix = Told(f"lower shardingTotalCount to at most {least}, or widen the range", "widen_range", least=least)
             problem = Told(

@@ -101,3 +101,19 @@ def test_error_of_a_cron_expression_is_told_in_chinese(api: Client, demo: str, c
 def test_unknown_time_zone_is_told_in_chinese(api: Client, demo: str) -> None:
     document = api.post("jobs", json=job_body(timeZone="Mars")).json()
     assert "未知时区 Mars；请使用 tz 数据库中的名称，例如 UTC 或 Europe/Berlin" in shown("zh", document)[0]
+
+
+TIMES = {
+    "startTime": ("soon", "soon 不是 1970 至 2099 年间的时间；请写 2026-12-24T18:00"),
+    "blackouts": (["26:00-27:00"], "26:00 不是一天中的时刻；请写 00:00 至 24:00"),
+    "triggers": (["@every 1ms"], "“1ms”无效：1s 至 366d 的整数秒，例如 @every 90m"),
+    "expectedBy": ("noon", "noon 不是一天中的时刻；请写 06:00，或星期和时刻，例如 MON-FRI 06:00"),
+    "shardingItemRange": ("1-9", "1-9 没有两端；请写 FIRST..LAST，例如 1..1000"),
+}
+
+
+@pytest.mark.parametrize("name", TIMES)
+def test_fault_of_times_and_ranges_is_told_in_chinese(api: Client, demo: str, name: str) -> None:
+    value, text = TIMES[name]
+    document = api.post("jobs", json=job_body() | {name: value}).json()
+    assert shown("zh", document)[0][1:] == [text]
