@@ -76,6 +76,7 @@ docs: $(VENV)/.server ## Write the generated documents anew
 	$(BIN)/python tools/state_pictures.py
 	$(BIN)/python tools/field_tables.py
 	$(BIN)/python tools/right_tables.py
+	$(BIN)/python tools/sentence_tables.py
 
 .PHONY: vendor pictures
 pictures: $(VENV)/.tests ## Take the pictures of the console in docs/pictures (apt-get install chromium)

@@ -32,6 +32,23 @@ from jobcloud.errors import ConfigError
 from jobcloud.fields import REQUIRED, Change, Spec, Unit, check_ranges, described, spec
 from jobcloud.ranges import MAX_TEXT as MAX_RANGE
 from jobcloud.ranges import parse as parse_range
+from jobcloud.sentences import Told, text_of
+from jobcloud.sentences.frequent import (
+    DROP,
+    GIVE_ONCE,
+    LEAVE_OUT,
+    MISSING,
+    at_most,
+    bad_entry,
+    between,
+    choose,
+    not_valid,
+    of_transient,
+    such_as,
+    too_big,
+    too_many,
+    twice,
+)
 from jobcloud.triggers import MAX_BLACKOUTS, MAX_TRIGGERS, Days, Times, parse_expected, timing
 from jobcloud.triggers import delay_ms as delay_of
 
@@ -221,7 +238,11 @@ def is_label(text: str) -> bool:
 def check_team(field: str, team: str) -> None:
     """Raises ConfigError if a text cannot be the name of a team."""
     if not is_label(team):
-        raise ConfigError(f"{team[:80]!r} is not a valid name of a team", field=field, fix=f"use {LABEL_RULE}")
+        raise ConfigError(
+            not_valid(team[:80], "is not a valid name of a team"),
+            field=field,
+            fix=Told(f"use {LABEL_RULE}", "label_rule", most=MAX_LABEL),
+        )
 
 
 class Resources(NamedTuple):
@@ -365,7 +386,9 @@ class Package:
     def __post_init__(self) -> None:
         if not SHA256.fullmatch(self.sha256):
             raise ConfigError(
-                f"{self.sha256[:80]!r} is not a SHA-256", field="packageSha256", fix="give 64 lower-case hex digits"
+                not_valid(self.sha256[:80], "is not a SHA-256"),
+                field="packageSha256",
+                fix=Told("give 64 lower-case hex digits", "hex_digits"),
             )
 
 
@@ -1176,32 +1199,44 @@ class Job:
 
     def _check_ad_hoc(self) -> None:
         if self.kind is JobKind.DAEMON:
-            raise ConfigError("an ad-hoc run must end", field="jobExecutionType", fix="register the DAEMON job")
+            raise ConfigError(
+                Told("an ad-hoc run must end", "ad_hoc_ends"),
+                field="jobExecutionType",
+                fix=Told("register the DAEMON job", "register_daemon"),
+            )
         for name, given in (("cron", self.cron), *self._times_of_transient_jobs()):
             if given:
-                raise ConfigError("an ad-hoc run fires once", field=name, fix="leave it out")
+                raise ConfigError(Told("an ad-hoc run fires once", "ad_hoc_once"), field=name, fix=LEAVE_OUT)
         if self.no_success_ms:
-            raise ConfigError("an ad-hoc run has no other run", field="noSuccessSeconds", fix="leave it out")
+            raise ConfigError(
+                Told("an ad-hoc run has no other run", "ad_hoc_alone"), field="noSuccessSeconds", fix=LEAVE_OUT
+            )
         if self.expected_by:
-            raise ConfigError("an ad-hoc run has no other run", field="expectedBy", fix="leave it out")
+            raise ConfigError(Told("an ad-hoc run has no other run", "ad_hoc_alone"), field="expectedBy", fix=LEAVE_OUT)
         if not _AD_HOC.fullmatch(self.ad_hoc):
-            raise ConfigError(f"{self.ad_hoc[:80]!r} is not the suffix of an ad-hoc job", field="jobName")
+            raise ConfigError(not_valid(self.ad_hoc[:80], "is not the suffix of an ad-hoc job"), field="jobName")
 
     def _check_webhook(self) -> None:
         if self.kind is JobKind.DAEMON or self.ad_hoc:
-            problem = "is for registered TRANSIENT jobs; nothing else can be triggered"
-            raise ConfigError(problem, field="webhookSecrets", fix="leave it out")
+            problem = Told("is for registered TRANSIENT jobs; nothing else can be triggered", "webhook_kind")
+            raise ConfigError(problem, field="webhookSecrets", fix=LEAVE_OUT)
         if not self.webhook_secrets:
             field = "webhookParameters" if self.webhook_parameters else "webhookScheme"
-            fix = "name the secret with the key in webhookSecrets"
-            raise ConfigError("is for jobs with a webhook", field=field, fix=fix)
+            fix = Told("name the secret with the key in webhookSecrets", "webhook_secret")
+            raise ConfigError(Told("is for jobs with a webhook", "webhook_only"), field=field, fix=fix)
         if len(self.webhook_secrets) > MAX_WEBHOOK_KEYS or len(set(self.webhook_secrets)) < len(self.webhook_secrets):
-            fix = f"at most {MAX_WEBHOOK_KEYS} different ones"
-            raise ConfigError("has too many entries, or one twice", field="webhookSecrets", fix=fix)
+            fix = at_most(MAX_WEBHOOK_KEYS, " different ones")
+            raise ConfigError(
+                Told("has too many entries, or one twice", "many_or_twice"), field="webhookSecrets", fix=fix
+            )
         for number, name in enumerate(self.webhook_secrets, 1):
             if not is_label(name):
                 # The entry itself is not shown, because it may be a key by mistake.
-                raise ConfigError(f"entry {number} is no name of a secret", field="webhookSecrets", fix=LABEL_RULE)
+                raise ConfigError(
+                    bad_entry(number, "is no name of a secret"),
+                    field="webhookSecrets",
+                    fix=Told(LABEL_RULE, "label_rule", most=MAX_LABEL),
+                )
         parse_webhook_parameters(self.webhook_parameters)
 
     def _times_of_transient_jobs(self) -> tuple[tuple[str, object], ...]:
@@ -1222,61 +1257,86 @@ class Job:
         if not self.expected_by:
             return
         if self.kind is JobKind.DAEMON:
-            problem = "is for TRANSIENT jobs; the run of a DAEMON job does not end"
-            raise ConfigError(problem, field="expectedBy", fix="leave it out")
+            problem = of_transient("the run of a DAEMON job does not end")
+            raise ConfigError(problem, field="expectedBy", fix=LEAVE_OUT)
         try:
             if len(self.expected_by) > _MAX_EXPECTED:
-                raise ValueError(f"is longer than {_MAX_EXPECTED} characters; write MON-FRI 06:00")
+                text = f"is longer than {_MAX_EXPECTED} characters; write MON-FRI 06:00"
+                raise ValueError(Told(text, "too_long", most=_MAX_EXPECTED))
             parse_expected(self.expected_by)
         except ValueError as error:
-            raise ConfigError(str(error), field="expectedBy") from None
+            raise ConfigError(text_of(error), field="expectedBy") from None
 
     def _check_times(self) -> None:
         if self.kind is JobKind.DAEMON:
             for name, given in self._times_of_transient_jobs():
                 if given:
-                    problem = "is for TRANSIENT jobs; the shards of a DAEMON job follow `cron` alone"
-                    raise ConfigError(problem, field=name, fix="leave it out")
+                    problem = of_transient("the shards of a DAEMON job follow `cron` alone")
+                    raise ConfigError(problem, field=name, fix=LEAVE_OUT)
         for name, given in (("skipOn", self.skip_on), ("onlyOn", self.only_on)):
             if len(given) > MAX_CALENDARS_OF_JOB:
-                raise ConfigError(f"has {len(given)} entries", field=name, fix=f"at most {MAX_CALENDARS_OF_JOB}")
+                raise ConfigError(too_many(len(given), "entries"), field=name, fix=at_most(MAX_CALENDARS_OF_JOB))
             for calendar in given:
                 check_name(name, calendar)
         if self.on_excluded_day is not ExcludedDay.SKIP and not self.calendars:
-            fix = "name calendars in skipOn or onlyOn, or leave it out"
-            raise ConfigError("is for jobs with calendars", field="onExcludedDay", fix=fix)
+            fix = Told("name calendars in skipOn or onlyOn, or leave it out", "name_calendars")
+            raise ConfigError(Told("is for jobs with calendars", "calendars_only"), field="onExcludedDay", fix=fix)
         self.times()
         if self.delay_ms and self.on_excluded_day is not ExcludedDay.SKIP:
-            fix = "leave it out: a run of @after waits for the next open day"
-            raise ConfigError("does not fit @after, which has no wall time", field="onExcludedDay", fix=fix)
+            fix = Told("leave it out: a run of @after waits for the next open day", "after_waits")
+            raise ConfigError(
+                Told("does not fit @after, which has no wall time", "not_after"), field="onExcludedDay", fix=fix
+            )
         if 0 < self.start_deadline_ms <= self.jitter_ms:
-            fix = "lower jitterSeconds, or raise the deadline"
-            raise ConfigError("is not longer than jitterSeconds", field="startDeadlineSeconds", fix=fix)
+            fix = Told("lower jitterSeconds, or raise the deadline", "raise_deadline")
+            raise ConfigError(
+                Told("is not longer than jitterSeconds", "short_deadline"), field="startDeadlineSeconds", fix=fix
+            )
 
     def _check_type(self) -> None:
         if self.type is JobType.SCRIPT:
             if not self.script.strip():
-                raise ConfigError("a SCRIPT job needs a command", field="scriptCommandLine", fix='e.g. "bin/report.sh"')
+                raise ConfigError(
+                    Told("a SCRIPT job needs a command", "script_needed"),
+                    field="scriptCommandLine",
+                    fix=such_as('"bin/report.sh"', "e.g. "),
+                )
             check_text("scriptCommandLine", self.script)
         elif self.type is JobType.HTTP:
             self._check_http()
         elif not self.job_class and not self.bean:
-            raise ConfigError("is missing", field="jobClass", fix='name the class as "package.module:Class"')
+            raise ConfigError(
+                MISSING, field="jobClass", fix=Told('name the class as "package.module:Class"', "class_form")
+            )
         if self.job_class and not _CLASS.fullmatch(self.job_class):
-            problem = f"{self.job_class[:80]!r} names neither a Python object nor a Java class"
-            raise ConfigError(problem, field="jobClass", fix='use "package.module:Name" or "com.example.Outer$Inner"')
+            problem = not_valid(self.job_class[:80], "names neither a Python object nor a Java class")
+            raise ConfigError(
+                problem, field="jobClass", fix=choose('"package.module:Name" or "com.example.Outer$Inner"')
+            )
         if self.context and not (_CLASS.fullmatch(self.context) or is_spring_xml(self.context)):
-            problem = f"{self.context[:80]!r} names neither an object nor an XML file in the class path"
-            fix = 'use "package.module:Name", or for Spring "classpath:beans.xml", without ".."'
+            problem = not_valid(self.context[:80], "names neither an object nor an XML file in the class path")
+            fix = Told('use "package.module:Name", or for Spring "classpath:beans.xml", without ".."', "context_form")
             raise ConfigError(problem, field="applicationContext", fix=fix)
         if self.bean and not self.context:
-            raise ConfigError("is required with beanName", field="applicationContext", fix="set it, or drop beanName")
+            raise ConfigError(
+                Told("is required with beanName", "context_needed"),
+                field="applicationContext",
+                fix=Told("set it, or drop beanName", "context_or_bean"),
+            )
 
     def _check_http(self) -> None:
         if not _URI.fullmatch(self.http_uri):
-            raise ConfigError("is not an http(s) URI", field="httpUri", fix='e.g. "https://orders.example.org/settle"')
+            raise ConfigError(
+                Told("is not an http(s) URI", "no_uri"),
+                field="httpUri",
+                fix=such_as('"https://orders.example.org/settle"', "e.g. "),
+            )
         if not _CONTENT_TYPE.fullmatch(self.http_content_type):
-            raise ConfigError("is not a media type", field="httpContentType", fix='e.g. "application/json"')
+            raise ConfigError(
+                Told("is not a media type", "no_media_type"),
+                field="httpContentType",
+                fix=such_as('"application/json"', "e.g. "),
+            )
         check_text("httpData", self.http_data)
 
     def _check_listeners(self) -> None:
@@ -1288,86 +1348,128 @@ class Job:
             named.append(("jobProperties.executor_service_handler", self.thread_pool))
         for where, name in named:
             if not _PLUGIN.fullmatch(name) or len(name) > MAX_PLUGIN_NAME:
-                fix = 'use an entry point\'s name, "package.module:Class" or a Java class'
-                raise ConfigError(f"{name[:80]!r} does not name a plug-in", field=where, fix=fix)
+                fix = Told('use an entry point\'s name, "package.module:Class" or a Java class', "plugin_form")
+                raise ConfigError(not_valid(name[:80], "does not name a plug-in"), field=where, fix=fix)
         if len(self.listeners) > MAX_LISTENERS:
-            raise ConfigError(f"has {len(self.listeners)} names", field="listener", fix=f"at most {MAX_LISTENERS}")
+            raise ConfigError(too_many(len(self.listeners), "names"), field="listener", fix=at_most(MAX_LISTENERS))
         if self.type in _OWN_PROCESS:
-            without = f"a {self.type} job has no worker that could call it"
+            without = Told(f"a {self.type} job has no worker that could call it", "no_worker", type=str(self.type))
             if self.listeners:
-                raise ConfigError(without, field="listener", fix="leave it out, or use distributedListener")
+                raise ConfigError(
+                    without, field="listener", fix=Told("leave it out, or use distributedListener", "use_distributed")
+                )
             if self.error_handler not in OWN_ERROR_HANDLERS:
-                raise ConfigError(without, field=handler, fix=f"use {', '.join(OWN_ERROR_HANDLERS)}")
+                raise ConfigError(without, field=handler, fix=choose(", ".join(OWN_ERROR_HANDLERS)))
             if self.thread_pool:
-                raise ConfigError(without, field="jobProperties.executor_service_handler", fix="leave it out")
+                raise ConfigError(without, field="jobProperties.executor_service_handler", fix=LEAVE_OUT)
         if self.firing_listener and self.kind is JobKind.DAEMON:
-            problem = "the shards of a DAEMON job do not share a run"
+            problem = Told("the shards of a DAEMON job do not share a run", "no_common_run")
             raise ConfigError(
-                problem, field="distributedListener", fix="use listener, which is called before and after each shard"
+                problem,
+                field="distributedListener",
+                fix=Told("use listener, which is called before and after each shard", "use_listener"),
             )
         if (self.error_handler == "webhook") != bool(self.error_webhook):
             problem = (
-                "is required by the handler webhook" if not self.error_webhook else "is for the handler webhook only"
+                Told("is for the handler webhook only", "handler_webhook_only")
+                if self.error_webhook
+                else Told("is required by the handler webhook", "handler_webhook_needs")
             )
-            raise ConfigError(problem, field="jobProperties.job_exception_webhook", fix="give both or neither")
+            raise ConfigError(
+                problem,
+                field="jobProperties.job_exception_webhook",
+                fix=Told("give both or neither", "both_or_neither"),
+            )
 
     def _check_secrets(self) -> None:
         if len(self.secrets) > MAX_SECRETS:
-            raise ConfigError(f"has {len(self.secrets)} entries", field="secrets", fix=f"at most {MAX_SECRETS}")
+            raise ConfigError(too_many(len(self.secrets), "entries"), field="secrets", fix=at_most(MAX_SECRETS))
         uses = parse_secrets(self.secrets)
         if not uses or self.type is not JobType.HTTP:
             for key in (use.key for use in uses if not use.file and not _VARIABLE.fullmatch(use.key)):
-                fix = "letters, digits and '_'; JOBCLOUD_ and MESOS_ are reserved"
-                raise ConfigError(f"{key!r} cannot be the name of a variable", field="secrets", fix=fix)
+                fix = Told("letters, digits and '_'; JOBCLOUD_ and MESOS_ are reserved", "variable_rule")
+                raise ConfigError(
+                    Told(f"{key!r} cannot be the name of a variable", "no_variable", key=key), field="secrets", fix=fix
+                )
             return
         for use in uses:
             if use.file or not _HEADER.fullmatch(use.key):
-                problem = f"{use.key!r} cannot be a header with a secret of an HTTP job"
-                raise ConfigError(problem, field="secrets", fix="such as Authorization=secret:api-token")
+                problem = Told(f"{use.key!r} cannot be a header with a secret of an HTTP job", "no_header", key=use.key)
+                raise ConfigError(problem, field="secrets", fix=such_as("Authorization=secret:api-token"))
         if not self.http_uri.startswith("https://") and not _LOOPBACK_URI.fullmatch(self.http_uri):
-            raise ConfigError("would be sent without TLS", field="secrets", fix="use an httpUri with https")
+            raise ConfigError(
+                Told("would be sent without TLS", "without_tls"),
+                field="secrets",
+                fix=Told("use an httpUri with https", "use_https"),
+            )
 
     def _check_environment(self) -> None:
         variables = parse_environment(self.environment)
         if self.type is JobType.HTTP:
-            raise ConfigError("an HTTP job runs no code of the app", field="environment", fix="leave it out")
+            raise ConfigError(
+                Told("an HTTP job runs no code of the app", "http_no_code"), field="environment", fix=LEAVE_OUT
+            )
         if self.shares_worker:
-            fix = 'use isolation "process", or set the variables for all jobs in the environment of the app'
-            raise ConfigError("would be that of all shards of the worker", field="environment", fix=fix)
+            fix = Told(
+                'use isolation "process", or set the variables for all jobs in the environment of the app',
+                "isolate_or_app",
+            )
+            raise ConfigError(
+                Told("would be that of all shards of the worker", "worker_environment"), field="environment", fix=fix
+            )
         for use in parse_secrets(self.secrets):
             if use.key in variables:
-                raise ConfigError(f"{use.key} is also the key of a secret", field="environment", fix="rename one")
+                raise ConfigError(
+                    Told(f"{use.key} is also the key of a secret", "key_of_secret", key=use.key),
+                    field="environment",
+                    fix=Told("rename one", "rename_one"),
+                )
 
     def _check_files(self) -> None:
         parse_files(self.files)
         if self.type is JobType.HTTP:
-            raise ConfigError("an HTTP job runs no code of the app", field="files", fix="leave it out")
+            raise ConfigError(Told("an HTTP job runs no code of the app", "http_no_code"), field="files", fix=LEAVE_OUT)
 
     def _check_placeholders(self) -> None:
         for name in self.placeholders:
             if name not in WITH_PLACEHOLDERS:
-                fix = f"use {', '.join(WITH_PLACEHOLDERS)}"
-                raise ConfigError(f"{name[:80]!r} is no field with placeholders", field="placeholders", fix=fix)
+                fix = choose(", ".join(WITH_PLACEHOLDERS))
+                raise ConfigError(not_valid(name[:80], "is no field with placeholders"), field="placeholders", fix=fix)
         if len(set(self.placeholders)) < len(self.placeholders):
-            raise ConfigError("names a field twice", field="placeholders", fix="name it once")
+            raise ConfigError(
+                Told("names a field twice", "field_twice"), field="placeholders", fix=Told("name it once", "give_once")
+            )
         if self.type is not JobType.SCRIPT and "scriptCommandLine" in self.placeholders:
-            raise ConfigError(f"a {self.type} job has no scriptCommandLine", field="placeholders", fix="leave it out")
+            raise ConfigError(
+                Told(f"a {self.type} job has no scriptCommandLine", "no_script", type=str(self.type)),
+                field="placeholders",
+                fix=LEAVE_OUT,
+            )
 
     def _check_item_range(self) -> None:
         name = "shardingItemRange"
         if self.kind is JobKind.DAEMON:
-            problem = "is for TRANSIENT jobs; the shards of a DAEMON job divide no work of a run"
-            raise ConfigError(problem, field=name, fix="leave it out")
+            problem = of_transient("the shards of a DAEMON job divide no work of a run")
+            raise ConfigError(problem, field=name, fix=LEAVE_OUT)
         if self.shard_parameters.strip():
-            fix = "leave out one of them"
-            raise ConfigError("gives the shards other parameters than shardingItemParameters", field=name, fix=fix)
+            fix = Told("leave out one of them", "leave_one_out")
+            raise ConfigError(
+                Told("gives the shards other parameters than shardingItemParameters", "two_parameters"),
+                field=name,
+                fix=fix,
+            )
         try:
             least = parse_range(self.item_range).least
         except ValueError as error:
-            raise ConfigError(str(error), field=name) from None
+            raise ConfigError(text_of(error), field=name) from None
         if least < self.shard_count:
-            fix = f"lower shardingTotalCount to at most {least}, or widen the range"
-            problem = f"may have only {least} numbers or days, which are too few for {self.shard_count} shards"
+            fix = Told(f"lower shardingTotalCount to at most {least}, or widen the range", "widen_range", least=least)
+            problem = Told(
+                f"may have only {least} numbers or days, which are too few for {self.shard_count} shards",
+                "few_numbers",
+                least=least,
+                shards=self.shard_count,
+            )
             raise ConfigError(problem, field=name, fix=fix)
 
     def _check_limits(self) -> None:
@@ -1379,20 +1481,20 @@ class Job:
         for name, limit in limits:
             if limit and self.shares_worker:
                 raise ConfigError(
-                    "would limit all shards of the worker together", field=name, fix='use isolation "process"'
+                    Told("would limit all shards of the worker together", "worker_limit"),
+                    field=name,
+                    fix=Told('use isolation "process"', "isolate"),
                 )
 
     def _check_overlap(self) -> None:
         if self.kind is JobKind.DAEMON and self.concurrency is not Concurrency.FORBID:
-            raise ConfigError(
-                "is for TRANSIENT jobs; runs of a DAEMON job never overlap", field="concurrency", fix="drop it"
-            )
+            raise ConfigError(of_transient("runs of a DAEMON job never overlap"), field="concurrency", fix=DROP)
 
     def _check_updates(self) -> None:
         if self.kind is JobKind.DAEMON:
             if self.gang_start:
-                problem = "is for TRANSIENT jobs; the shards of a DAEMON job start and are replaced one by one"
-                raise ConfigError(problem, field="gangStart", fix="leave it out")
+                problem = of_transient("the shards of a DAEMON job start and are replaced one by one")
+                raise ConfigError(problem, field="gangStart", fix=LEAVE_OUT)
             return
         for name, given in (
             ("updateStrategy", self.update_strategy is not UpdateStrategy.ROLLING),
@@ -1401,7 +1503,9 @@ class Job:
         ):
             if given:
                 raise ConfigError(
-                    "is for DAEMON jobs; the shards of a TRANSIENT run have one version", field=name, fix="drop it"
+                    Told("is for DAEMON jobs; the shards of a TRANSIENT run have one version", "of_daemon"),
+                    field=name,
+                    fix=DROP,
                 )
 
     def _check_repeats(self) -> None:
@@ -1411,9 +1515,9 @@ class Job:
         ):
             if max_ms < delay_ms:
                 raise ConfigError(
-                    f"is less than {name}DelaySeconds",
+                    Told(f"is less than {name}DelaySeconds", "less_than", other=f"{name}DelaySeconds"),
                     field=f"{name}MaxDelaySeconds",
-                    fix="raise the maximum, or lower the delay",
+                    fix=Told("raise the maximum, or lower the delay", "raise_maximum"),
                 )
 
     @property
@@ -1485,11 +1589,11 @@ class Job:
     def schedule(self) -> Schedule:
         """The parsed cron expression. Raises ConfigError."""
         if not self.cron:
-            raise ConfigError("is missing", field="cron", fix="give an expression, such as 0 0 8 * * ?")
+            raise ConfigError(MISSING, field="cron", fix=such_as("0 0 8 * * ?", "give an expression, such as "))
         try:
             return Schedule.parse(self.cron, zone=self.zone, dialect=self.dialect, gap=self.gap, fold=self.fold)
         except CronError as error:
-            raise ConfigError(str(error), field="cron") from error
+            raise ConfigError(text_of(error), field="cron") from error
 
 
 def is_spring_xml(context: str) -> bool:
@@ -1500,23 +1604,33 @@ def is_spring_xml(context: str) -> bool:
 def check_name(field: str, name: str) -> None:
     """Raises ConfigError if a name cannot be part of an id, a path and a URL."""
     if not _NAME.fullmatch(name) or DELIMITER in name:
-        raise ConfigError(f"{name[:120]!r} is not a valid name", field=field, fix=f"use {_NAME_RULE}")
+        raise ConfigError(
+            not_valid(name[:120], "is not a valid name"), field=field, fix=Told(f"use {_NAME_RULE}", "name_rule")
+        )
 
 
 def check_text(field: str, text: str) -> None:
     """Raises ConfigError if a text is too long to store, or contains a NUL."""
     if len(text) > MAX_TEXT or "\0" in text:
-        raise ConfigError(f"is longer than {MAX_TEXT} characters or contains a NUL", field=field, fix="shorten it")
+        raise ConfigError(
+            Told(f"is longer than {MAX_TEXT} characters or contains a NUL", "long_or_nul", most=MAX_TEXT),
+            field=field,
+            fix=Told("shorten it", "shorten_it"),
+        )
 
 
 def _check_list(field: str, entries: tuple[str, ...]) -> None:
     """Raises ConfigError if a list about the placement of shards is too long. The scheduler checks what it says."""
     if len(entries) > MAX_CONSTRAINTS:
-        raise ConfigError(f"has {len(entries)} entries", field=field, fix=f"at most {MAX_CONSTRAINTS}")
+        raise ConfigError(too_many(len(entries), "entries"), field=field, fix=at_most(MAX_CONSTRAINTS))
     for number, entry in enumerate(entries, 1):
         if len(entry.encode(errors="replace")) > MAX_CONSTRAINT_BYTES or not entry.isprintable():
-            fix = f"at most {MAX_CONSTRAINT_BYTES} bytes, all of them printable"
-            raise ConfigError(f"entry {number} is too long or contains a control character", field=field, fix=fix)
+            fix = Told(
+                f"at most {MAX_CONSTRAINT_BYTES} bytes, all of them printable",
+                "printable_bytes",
+                most=MAX_CONSTRAINT_BYTES,
+            )
+            raise ConfigError(bad_entry(number, "is too long or contains a control character"), field=field, fix=fix)
 
 
 def _check_command(field: str, line: str) -> None:
@@ -1524,7 +1638,11 @@ def _check_command(field: str, line: str) -> None:
     try:
         shlex.split(line)
     except ValueError as error:
-        raise ConfigError(f"cannot be split into words: {error}", field=field, fix="close the quotes") from error
+        raise ConfigError(
+            Told(f"cannot be split into words: {error}", "no_words", problem=str(error)),
+            field=field,
+            fix=Told("close the quotes", "close_quotes"),
+        ) from error
 
 
 def check_resources(resources: Resources, least: Resources = NOTHING) -> None:
@@ -1545,7 +1663,9 @@ def item_parameters(text: str) -> str | dict[str, str]:
         items = {str(key): value.encode().decode() for key, value in given.items()}
     except (ValueError, AttributeError, RecursionError) as error:
         raise ConfigError(
-            "is not an object from items to texts", field="shardingItemParameters", fix='e.g. {"0": "Berlin"}'
+            Told("is not an object from items to texts", "no_item_object"),
+            field="shardingItemParameters",
+            fix=such_as('{"0": "Berlin"}', "e.g. "),
         ) from error
     return items
 
@@ -1567,9 +1687,9 @@ def _pairs(text: str) -> Iterator[tuple[str, str]]:
         key, sign, value = (part.strip() for part in pair.partition("="))
         if not sign or "=" in value:
             raise ConfigError(
-                f"{pair[:80]!r} is not an item=value pair",
+                not_valid(pair[:80], "is not an item=value pair"),
                 field="shardingItemParameters",
-                fix='e.g. "0=Berlin,1=Paris", or an object such as {"0": "a=b,c"}',
+                fix=such_as('"0=Berlin,1=Paris", or an object such as {"0": "a=b,c"}', "e.g. "),
             )
         yield key, value
 
@@ -1579,24 +1699,36 @@ def parse_environment(entries: tuple[str, ...]) -> Mapping[str, str]:
     """The variables in `("REGION=eu",)`. Raises ConfigError that names the invalid one."""
     field = "environment"
     if len(entries) > MAX_VARIABLES:
-        raise ConfigError(f"has {len(entries)} variables", field=field, fix=f"at most {MAX_VARIABLES}")
+        raise ConfigError(too_many(len(entries), "variables"), field=field, fix=at_most(MAX_VARIABLES))
     if (size := len(json.dumps(entries))) > MAX_ENVIRONMENT_BYTES:
-        fix = f"at most {MAX_ENVIRONMENT_BYTES:,} bytes; put large values into a file of the package"
-        raise ConfigError(f"has {size:,} bytes in JSON", field=field, fix=fix)
+        fix = Told(
+            f"at most {MAX_ENVIRONMENT_BYTES:,} bytes; put large values into a file of the package",
+            "shorten",
+            most=MAX_ENVIRONMENT_BYTES,
+        )
+        raise ConfigError(too_big(size), field=field, fix=fix)
     found: dict[str, str] = {}
     for number, entry in enumerate(entries, 1):
         name, sign, value = entry.partition("=")
         # The value is not shown, because it may be a secret by mistake.
         if not sign or not _VARIABLE_NAME.fullmatch(name):
-            fix = "such as REGION=eu; a name has letters, digits and '_', and begins with no digit"
-            raise ConfigError(f"entry {number} is not NAME=value", field=field, fix=fix)
+            fix = Told(
+                "such as REGION=eu; a name has letters, digits and '_', and begins with no digit", "environment_form"
+            )
+            raise ConfigError(bad_entry(number, "is not NAME=value"), field=field, fix=fix)
         if _RESERVED_VARIABLE.fullmatch(name):
-            raise ConfigError(f"{name} cannot be set", field=field, fix=_RESERVED_RULE)
+            raise ConfigError(
+                Told(f"{name} cannot be set", "reserved", name=name),
+                field=field,
+                fix=Told(_RESERVED_RULE, "reserved_rule"),
+            )
         if name in found:
-            raise ConfigError(f"{name} is given twice", field=field, fix="give it once")
+            raise ConfigError(twice(name), field=field, fix=GIVE_ONCE)
         if not value.isprintable() or value != value.rstrip():
-            problem = f"the value of {name} has a control character or ends with a space"
-            raise ConfigError(problem, field=field, fix="a value is one line; put others into a file of the package")
+            problem = Told(f"the value of {name} has a control character or ends with a space", "bad_value", name=name)
+            raise ConfigError(
+                problem, field=field, fix=Told("a value is one line; put others into a file of the package", "one_line")
+            )
         found[name] = value
     return found
 
@@ -1611,25 +1743,39 @@ def parse_files(text: str) -> Mapping[str, str]:
     except (ValueError, RecursionError):
         given, size = None, 0
     if not isinstance(given, dict) or not all(isinstance(one, str) for one in given.values()):
-        fix = 'e.g. {"conf/app.properties": "region=eu"}'
-        raise ConfigError("is not an object from paths to texts", field=field, fix=fix)
+        fix = such_as('{"conf/app.properties": "region=eu"}', "e.g. ")
+        raise ConfigError(Told("is not an object from paths to texts", "no_file_object"), field=field, fix=fix)
     if len(given) > MAX_FILES:
-        raise ConfigError(f"has {len(given)} files", field=field, fix=f"at most {MAX_FILES}")
+        raise ConfigError(too_many(len(given), "files"), field=field, fix=at_most(MAX_FILES))
     if size > MAX_FILES_BYTES:
-        fix = f"at most {MAX_FILES_BYTES:,} bytes; put larger files into the package"
-        raise ConfigError(f"has {size:,} bytes in JSON", field=field, fix=fix)
+        fix = Told(
+            f"at most {MAX_FILES_BYTES:,} bytes; put larger files into the package", "shorten", most=MAX_FILES_BYTES
+        )
+        raise ConfigError(too_big(size), field=field, fix=fix)
     folders: set[str] = set()
     for path, content in given.items():
         if len(path) > MAX_FILE_PATH or not _FILE_PATH.fullmatch(path):
-            problem = f"{path[:80]!r} is no path of a file"
-            raise ConfigError(problem, field=field, fix=f"{_FILE_PATH_RULE}; at most {MAX_FILE_PATH} characters")
+            problem = not_valid(path[:80], "is no path of a file")
+            raise ConfigError(
+                problem,
+                field=field,
+                fix=Told(f"{_FILE_PATH_RULE}; at most {MAX_FILE_PATH} characters", "path_rule", most=MAX_FILE_PATH),
+            )
         # The text is not shown, because it may have a secret by mistake.
         if "\0" in content or not _is_unicode(content):
-            raise ConfigError(f"{path} has a NUL or a half of a character", field=field, fix="files are text in UTF-8")
+            raise ConfigError(
+                Told(f"{path} has a NUL or a half of a character", "file_nul", path=path),
+                field=field,
+                fix=Told("files are text in UTF-8", "utf8"),
+            )
         parts = path.split("/")
         folders.update("/".join(parts[:end]) for end in range(1, len(parts)))
     for path in sorted(folders & given.keys()):
-        raise ConfigError(f"{path} is a file and also the folder of another", field=field, fix="rename one")
+        raise ConfigError(
+            Told(f"{path} is a file and also the folder of another", "file_and_folder", path=path),
+            field=field,
+            fix=Told("rename one", "rename_one"),
+        )
     return given
 
 
@@ -1662,11 +1808,11 @@ def parse_secrets(entries: tuple[str, ...]) -> tuple[SecretUse, ...]:
         parts = _SECRET_USE.fullmatch(entry)
         if parts is None:
             # The entry itself is not shown, because it may be a secret by mistake.
-            fix = f"KEY=secret:NAME or KEY=secret-file:NAME; NAME is {LABEL_RULE}"
-            raise ConfigError(f"entry {number} refers to no secret", field="secrets", fix=fix)
+            fix = Told(f"KEY=secret:NAME or KEY=secret-file:NAME; NAME is {LABEL_RULE}", "secret_form", most=MAX_LABEL)
+            raise ConfigError(bad_entry(number, "refers to no secret"), field="secrets", fix=fix)
         key, form, name = parts.groups()
         if key.lower() in found:
-            raise ConfigError(f"{key} is given twice", field="secrets", fix="names may not differ in case only")
+            raise ConfigError(twice(key), field="secrets", fix=Told("names may not differ in case only", "case_only"))
         found[key.lower()] = SecretUse(key, name, form == "secret-file")
     return tuple(found.values())
 
@@ -1676,15 +1822,15 @@ def parse_webhook_parameters(entries: tuple[str, ...]) -> Mapping[str, tuple[str
     """Parameter → the steps of the JSON Pointer to its value. Raises ConfigError that names the invalid entry."""
     field = "webhookParameters"
     if len(entries) > MAX_WEBHOOK_PARAMETERS:
-        raise ConfigError(f"has {len(entries)} entries", field=field, fix=f"at most {MAX_WEBHOOK_PARAMETERS}")
+        raise ConfigError(too_many(len(entries), "entries"), field=field, fix=at_most(MAX_WEBHOOK_PARAMETERS))
     found: dict[str, tuple[str, ...]] = {}
     for number, entry in enumerate(entries, 1):
         parts = _WEBHOOK_PARAMETER.fullmatch(entry) if entry.isprintable() else None
         if parts is None or len(parts[2]) > MAX_POINTER:
-            fix = "NAME=POINTER, such as branch=/ref or first=/commits/0/id"
-            raise ConfigError(f"entry {number} is no parameter with a JSON Pointer", field=field, fix=fix)
+            fix = Told("NAME=POINTER, such as branch=/ref or first=/commits/0/id", "pointer_form")
+            raise ConfigError(bad_entry(number, "is no parameter with a JSON Pointer"), field=field, fix=fix)
         if parts[1] in found:
-            raise ConfigError(f"{parts[1]} is given twice", field=field, fix="give it once")
+            raise ConfigError(twice(parts[1]), field=field, fix=GIVE_ONCE)
         steps = parts[2].split("/")[1:]
         found[parts[1]] = tuple(step.replace("~1", "/").replace("~0", "~") for step in steps)
     return found
@@ -1696,13 +1842,19 @@ def parse_labels(text: str) -> Mapping[str, str]:
     found: dict[str, str] = {}
     parts = [part.strip() for part in text.split(",")] if text.strip() else []
     if len(parts) > MAX_LABELS:
-        raise ConfigError(f"{len(parts)} labels are given", field="labels", fix=f"at most {MAX_LABELS}")
+        raise ConfigError(
+            Told(f"{len(parts)} labels are given", "too_many", number=len(parts)),
+            field="labels",
+            fix=at_most(MAX_LABELS),
+        )
     for part in parts:
         if not _LABEL_PAIR.fullmatch(part):
-            raise ConfigError(f"{part[:80]!r} is not a label", field="labels", fix=_LABEL_PAIR_RULE)
+            raise ConfigError(
+                not_valid(part[:80], "is not a label"), field="labels", fix=Told(_LABEL_PAIR_RULE, "label_form")
+            )
         name, _, value = part.partition("=")
         if name in found:
-            raise ConfigError(f"label {name} is given twice", field="labels")
+            raise ConfigError(Told(f"label {name} is given twice", "twice", name=name), field="labels")
         found[name] = value
     return found
 
@@ -1725,12 +1877,18 @@ def parse_items(text: str, count: int) -> dict[int, str]:
     given = item_parameters(text)
     for key, value in given.items() if isinstance(given, dict) else _pairs(given):
         if not key.isascii() or not key.isdigit():
-            raise ConfigError(f"{key[:80]!r} is not an item", field=field, fix=f"items are 0 to {count - 1}")
+            raise ConfigError(
+                not_valid(key[:80], "is not an item"), field=field, fix=between("0", str(count - 1), "items are ")
+            )
         check_text(field, value)
         item = int(key[:9])
         if item >= count or len(key) > 9:
-            raise ConfigError(f"item {key[:20]} is out of range", field=field, fix=f"items are 0 to {count - 1}")
+            raise ConfigError(
+                Told(f"item {key[:20]} is out of range", "out_of_range", value=key[:20]),
+                field=field,
+                fix=between("0", str(count - 1), "items are "),
+            )
         if item in found:
-            raise ConfigError(f"item {item} is given twice", field=field)
+            raise ConfigError(Told(f"item {item} is given twice", "twice", name=str(item)), field=field)
         found[item] = value
     return found

@@ -27,6 +27,7 @@ from zoneinfo import ZoneInfo
 from croniter import CroniterBadDateError, croniter
 
 from jobcloud import zones
+from jobcloud.sentences import Told
 
 MAX_LENGTH: Final = 256
 FIRST_YEAR: Final = 1970
@@ -192,7 +193,7 @@ def _item(field: _Field, item: str) -> Iterator[int]:
     start_text, dash, stop_text = span.partition("-")
     if slash and field.quartz and not field.names.keys().isdisjoint((start_text, stop_text)):
         example = "2-6/2 for MON-FRI/2" if "MON" in field.names else "1-6/2 for JAN-JUN/2"
-        raise _bad(field, item, f"Quartz ignores a step after names, so use numbers; write {example}")
+        raise _bad(field, item, _numbers_for(example))
     start = _number(field, item, start_text)
     if not dash:
         return iter(range(start, field.high + 1, step) if slash else (start,))
@@ -201,14 +202,16 @@ def _item(field: _Field, item: str) -> Iterator[int]:
         return iter(range(start, stop + 1, step))
     if not field.wraps:
         why = "" if field.quartz else ", and Debian's cron would never fire at it"
-        raise _bad(field, item, f"the range runs backwards{why}; put the smaller value first, or list both parts")
+        text = f"the range runs backwards{why}; put the smaller value first, or list both parts"
+        raise _bad(field, item, Told(text, "cron_backwards"))
     size = field.high - field.low + 1
     return ((value - field.low) % size + field.low for value in range(start, stop + size + 1, step))
 
 
 def _step(field: _Field, item: str, text: str) -> int:
     if not text.isdigit() or len(text) > _LONGEST_STEP or not 1 <= int(text) <= field.step:
-        raise _bad(field, item, f"a step is a number from 1 to {field.step}, as in */2")
+        fix = Told(f"a step is a number from 1 to {field.step}, as in */2", "cron_step", most=field.step)
+        raise _bad(field, item, fix)
     return int(text)
 
 
@@ -217,49 +220,57 @@ def _number(field: _Field, item: str, text: str) -> int:
         return field.names[text]
     if text.isdigit() and len(text) <= 4 and field.low <= int(text) <= field.high:
         return int(text)
-    names = f" or a name such as {next(iter(field.names))}" if field.names else ""
-    raise _bad(field, item, f"expected a number from {field.low} to {field.high}{names}")
+    low, high, name = field.low, field.high, next(iter(field.names), "")
+    fix = Told(f"expected a number from {low} to {high}", "cron_number", low=str(low), high=str(high))
+    if name:
+        names = f"{fix} or a name such as {name}"
+        fix = Told(names, "cron_number_or_name", low=str(low), high=str(high), example=name)
+    raise _bad(field, item, fix)
 
 
-def _bad(field: _Field, text: str, fix: str) -> CronError:
-    return CronError(f"cron field {field.name}: {text!r} is not usable: {fix}")
+def _numbers_for(example: str) -> Told:
+    text = f"Quartz ignores a step after names, so use numbers; write {example}"
+    return Told(text, "cron_step_of_names", example=example)
 
 
-def _split(text: str, counts: tuple[int, ...], shape: str) -> list[str]:
+def _bad(field: _Field, text: str, fix: Told) -> CronError:
+    problem = f"cron field {field.name}: {text!r} is not usable: {fix}"
+    return CronError(
+        Told(problem, "cron_field", part=field.name, value=text, why=fix.words.code, **fix.words.parameters)
+    )
+
+
+def _split(text: str, counts: tuple[int, ...], shape: Told) -> list[str]:
     """The fields in upper case. Raises CronError if their number is not one of `counts`; `shape` is the fix."""
     if not isinstance(text, str):
         raise CronError(f"cron expression: expected text, got {type(text).__name__}; write it in quotes")
     if len(text) > MAX_LENGTH:
-        raise CronError(f"cron expression: {len(text)} characters, more than {MAX_LENGTH}; split it into two jobs")
+        problem = f"cron expression: {len(text)} characters, more than {MAX_LENGTH}; split it into two jobs"
+        raise CronError(Told(problem, "cron_long", characters=len(text), most=MAX_LENGTH))
     if not text.isascii():
-        raise CronError(
-            f"cron expression: {text!r} contains characters outside ASCII; use plain digits, names and signs"
-        )
+        problem = f"cron expression: {text!r} contains characters outside ASCII; use plain digits, names and signs"
+        raise CronError(Told(problem, "cron_ascii", value=text))
     fields = text.upper().replace("\t", " ").split(" ")
     fields = [field for field in fields if field]
     zone = next((one for one in fields if one.startswith(("CRON_TZ=", "TZ="))), "")
     if zone:
         fix = "a cron expression holds no time zone; give it as timeZone (--zone), and leave it out here"
-        raise CronError(f"cron expression: {text!r} contains {zone[:80]}; {fix}")
+        problem = f"cron expression: {text!r} contains {zone[:80]}; {fix}"
+        raise CronError(Told(problem, "cron_zone", value=text, zone=zone[:80]))
     if len(fields) not in counts:
         count = "1 field" if len(fields) == 1 else f"{len(fields)} fields"
-        raise CronError(f"cron expression: {text!r} has {count}; write {shape}")
+        problem = f"cron expression: {text!r} has {count}; write {shape}"
+        raise CronError(Told(problem, "cron_fields", value=text, fields=len(fields), why=shape.words.code))
     return fields
 
 
 def _quartz_rules(text: str) -> _Rules:
-    shape = "6 or 7: seconds minutes hours day-of-month month day-of-week [year], such as 0 0/5 * * * ?"
-    if isinstance(text, str):
-        words = text.split()
-        if len(words) == 5:
-            shape += "; for the five fields of crontab, set cronDialect (--dialect) to unix"
-        if len(words) == 1 and text.strip().lower() in _MACROS:
-            shape += "; for macros such as @daily, set cronDialect (--dialect) to unix"
-    fields = _split(text, (6, 7), shape)
+    fields = _split(text, (6, 7), _quartz_shape(text))
     seconds, minutes, hours, days, months, weekdays = fields[:6]
     _check_places(fields)
     if (days == "?") == (weekdays == "?"):
-        raise _bad(_MONTH_DAYS, f"{days} … {weekdays}", "exactly one of day of month and day of week must be ?")
+        fix = Told("exactly one of day of month and day of week must be ?", "cron_one_day_field")
+        raise _bad(_MONTH_DAYS, f"{days} … {weekdays}", fix)
     if weekdays == "?":
         month_days, specials = _quartz_days(days)
     else:
@@ -280,6 +291,25 @@ def _quartz_rules(text: str) -> _Rules:
     )
 
 
+def _quartz_shape(text: str) -> Told:
+    shape = "6 or 7: seconds minutes hours day-of-month month day-of-week [year], such as 0 0/5 * * * ?"
+    words = text.split() if isinstance(text, str) else []
+    if len(words) == 5:
+        other = f"{shape}; for the five fields of crontab, set cronDialect (--dialect) to unix"
+        return Told(other, "quartz_or_crontab")
+    if len(words) == 1 and words[0].lower() in _MACROS:
+        return Told(f"{shape}; for macros such as @daily, set cronDialect (--dialect) to unix", "quartz_or_macro")
+    return Told(shape, "quartz_shape")
+
+
+def _unix_shape(text: str) -> Told:
+    shape = "5: minutes hours day-of-month month day-of-week, such as */5 * * * *"
+    if isinstance(text, str) and len(text.split()) in (6, 7):
+        other = f"{shape}; for expressions with seconds, set cronDialect (--dialect) to quartz"
+        return Told(other, "unix_or_quartz")
+    return Told(shape, "unix_shape")
+
+
 def _all(field: _Field) -> tuple[int, ...]:
     return tuple(range(field.low, field.high + 1))
 
@@ -288,9 +318,11 @@ def _check_places(fields: Sequence[str]) -> None:
     """Raises CronError with a hint if a sign of the day fields stands in another field of the Quartz dialect."""
     for part, text in zip((_SECONDS, _MINUTES, _HOURS), fields, strict=False):
         if "?" in text:
-            raise _bad(part, text, "? stands only in day of month or day of week; * means every value here")
+            fix = Told("? stands only in day of month or day of week; * means every value here", "cron_question_mark")
+            raise _bad(part, text, fix)
     if "#" in fields[3] or (fields[3] != "L" and _LAST_WEEKDAY.fullmatch(fields[3])):
-        fix = "a weekday such as FRI#2 or 6L belongs in the day of week, the sixth field; write ? here"
+        text = "a weekday such as FRI#2 or 6L belongs in the day of week, the sixth field; write ? here"
+        fix = Told(text, "cron_weekday_place")
         raise _bad(_MONTH_DAYS, fields[3], fix)
 
 
@@ -316,11 +348,13 @@ def _special_day(text: str) -> SpecialDay | None:
         offset = text[1:].removesuffix("W")
         number = offset.removeprefix("-")
         if offset and not (offset != number and number.isdigit() and len(number) <= 2 and int(number) <= 30):
-            raise _bad(_MONTH_DAYS, text, "write L, LW, L-3 or L-3W, 0 to 30 days before the last")
+            fix = Told("write L, LW, L-3 or L-3W, 0 to 30 days before the last", "cron_last_days")
+            raise _bad(_MONTH_DAYS, text, fix)
         return SpecialDay(DayKind.LAST_WORKDAY if workday else DayKind.LAST, n=int(number or 0))
     if text.endswith("W"):
         return SpecialDay(DayKind.NEAREST_WORKDAY, n=_number(_MONTH_DAYS, text, text[:-1]))
-    raise _bad(_MONTH_DAYS, text, "write L, LW, L-3, L-3W or 15W, alone or as items of a list")
+    fix = Told("write L, LW, L-3, L-3W or 15W, alone or as items of a list", "cron_special_days")
+    raise _bad(_MONTH_DAYS, text, fix)
 
 
 def _special_weekday(text: str) -> SpecialDay | None:
@@ -328,9 +362,10 @@ def _special_weekday(text: str) -> SpecialDay | None:
     day, sign, nth = text.partition("#")
     if sign:
         if nth not in {"1", "2", "3", "4", "5"}:
-            raise _bad(
-                _QUARTZ_WEEKDAYS, text, "# is followed by one number from 1 to 5, as in FRI#2; lists are not possible"
+            fix = Told(
+                "# is followed by one number from 1 to 5, as in FRI#2; lists are not possible", "cron_nth_weekday"
             )
+            raise _bad(_QUARTZ_WEEKDAYS, text, fix)
         return SpecialDay(DayKind.NTH_WEEKDAY, int(nth), _number(_QUARTZ_WEEKDAYS, text, day) - 1)
     if text.endswith("L") and text != "L":
         return SpecialDay(DayKind.LAST_WEEKDAY, weekday=_number(_QUARTZ_WEEKDAYS, text, text[:-1]) - 1)
@@ -340,16 +375,19 @@ def _special_weekday(text: str) -> SpecialDay | None:
 def _unix_rules(text: str) -> _Rules:
     macro = text.strip().lower() if isinstance(text, str) else ""
     if macro.startswith("@") and macro not in _MACROS:
-        raise CronError(f"cron expression: {text[:40]!r} is not a macro; write one of {', '.join(_MACROS)}")
-    shape = "5: minutes hours day-of-month month day-of-week, such as */5 * * * *"
-    if isinstance(text, str) and len(text.split()) in (6, 7):
-        shape += "; for expressions with seconds, set cronDialect (--dialect) to quartz"
-    minutes, hours, days, months, weekdays = fields = _split(_MACROS.get(macro, text), (5,), shape)
+        known = ", ".join(_MACROS)
+        problem = f"cron expression: {text[:40]!r} is not a macro; write one of {known}"
+        raise CronError(Told(problem, "cron_macro", value=text[:40], values=known))
+    minutes, hours, days, months, weekdays = fields = _split(_MACROS.get(macro, text), (5,), _unix_shape(text))
     for part, value in zip(_UNIX, fields, strict=True):
         foreign = any(sign in value for sign in ("?#" if part.names else "?#LW"))
         if foreign or (part is _UNIX[4] and _LAST_WEEKDAY.fullmatch(value)):
-            fix = "?, #, L and W belong to the quartz dialect, which has seconds first; set cronDialect (--dialect)"
-            raise _bad(part, value, f"{fix}, or write plain numbers")
+            fix = Told(
+                "?, #, L and W belong to the quartz dialect, which has seconds first; set cronDialect (--dialect), or "
+                "write plain numbers",
+                "cron_quartz_signs",
+            )
+            raise _bad(part, value, fix)
     return _Rules(
         seconds=(0,),
         minutes=_values(_UNIX[0], minutes),
@@ -450,13 +488,18 @@ def find_zone(name: str) -> ZoneInfo:
     """The time zone of a name. Raises CronError."""
     fix = "use a name of the tz database, such as UTC or Europe/Berlin"
     if not isinstance(name, str) or not name.isascii() or len(name) > 64:
-        raise CronError(f"zone: {str(name)[:64]!r} is unknown; {fix}")
+        raise CronError(_unknown_zone(str(name)[:64], fix))
     if name.startswith(("right/", "posix/")) or name in {"localtime", "posixrules", "Factory"}:
-        raise CronError(f"zone: {name!r} differs between machines, or counts leap seconds; {fix}")
+        problem = f"zone: {name!r} differs between machines, or counts leap seconds; {fix}"
+        raise CronError(Told(problem, "unsafe_zone", zone=name))
     try:
         return zones.zone(name)
     except LookupError:
-        raise CronError(f"zone: {name!r} is unknown; {fix}") from None
+        raise CronError(_unknown_zone(name, fix)) from None
+
+
+def _unknown_zone(name: str, fix: str) -> Told:
+    return Told(f"zone: {name!r} is unknown; {fix}", "unknown_zone", zone=name)
 
 
 def between(next_after: Callable[[int], int | None], after_ms: int, until_ms: int, limit: int) -> tuple[int, ...]:

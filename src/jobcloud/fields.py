@@ -18,6 +18,8 @@ from operator import attrgetter
 from typing import Any, Final, NamedTuple, TypeVar, get_type_hints
 
 from jobcloud.errors import ConfigError
+from jobcloud.sentences import Told
+from jobcloud.sentences.frequent import between, out_of_range
 
 T = TypeVar("T")
 
@@ -96,16 +98,21 @@ class Spec:
     def check(self, number: int) -> None:
         """Raises ConfigError if a number in Python's unit is not valid."""
         if self.high is not None and not self.low <= number <= self.high:
-            raise ConfigError(f"{self.unit.text(number)} is out of range", field=self.name, fix=self.range())
+            fix = between(*self._ends())
+            raise ConfigError(out_of_range(self.unit.text(number)), field=self.name, fix=fix)
         if number % self.step:
-            raise ConfigError(f"{self.unit.text(number)} is not a whole number", field=self.name)
+            text = self.unit.text(number)
+            raise ConfigError(Told(f"{text} is not a whole number", "no_whole_number", value=text), field=self.name)
 
     def range(self, separator: str = "") -> str:
         """The valid numbers, in JSON's unit; "" if there is no range."""
         if self.high is None:
             return ""
+        return " to ".join(self._ends(separator))
+
+    def _ends(self, separator: str = "") -> tuple[str, str]:
         low = max(self.low, 0) if self.unit is Unit.WHOLE_OR_EACH else self.low
-        return f"{self.unit.text(low, separator)} to {self.unit.text(self.high, separator)}"
+        return self.unit.text(low, separator), self.unit.text(self.high or 0, separator)
 
 
 def spec(name: str, text: str, **about: Any) -> Mapping[str, Spec]:

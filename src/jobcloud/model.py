@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from itertools import chain
-from typing import Annotated, NamedTuple, Self, TypeAlias, overload
+from typing import Annotated, NamedTuple, TypeAlias, overload
 
 import msgspec
 
 from jobcloud.config import DELIMITER, MAX_PRIORITY, MAX_SHARDS, Amount, App, Resources
+from jobcloud.sentences import Words
 
 # Ranges are checked when a record is decoded, so that one corrupt record cannot affect others.
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
@@ -40,32 +41,6 @@ def cut(text: str, most: int = MAX_MESSAGE_BYTES) -> str:
         return text
     clean = _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text[:most])
     return clean.encode(errors="replace")[:most].decode(errors="ignore")
-
-
-Parameter: TypeAlias = str | int | float
-
-
-class Words(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """The facts that tell a sentence in any language: its code, and its parameters by name.
-
-    Lengths of time are in seconds. Instants are in RFC 3339, in UTC. The parameters of a code never change: a sentence
-    with other parameters gets a new code.
-    """
-
-    code: str
-    parameters: dict[str, Parameter] = {}
-
-
-class Told(str):
-    """A sentence in English, with its `words`. Texts that are made from it are plain texts."""
-
-    __slots__ = ("words",)
-    words: Words
-
-    def __new__(cls, text: str, code: str, **parameters: Parameter) -> Self:
-        told = super().__new__(cls, text)
-        told.words = Words(code, parameters)
-        return told
 
 
 class Cause(StrEnum):

@@ -33,11 +33,12 @@ from jobcloud.messages import (
     Tick,
     Trigger,
 )
-from jobcloud.model import Alert, AlertMessage, Condition, Silence, Told, Words, alert_key
+from jobcloud.model import Alert, AlertMessage, Condition, Silence, alert_key
 from jobcloud.ports import MAX_RECORD_BYTES
 from jobcloud.scheduler import alerts
 from jobcloud.scheduler.state import AlertChannel, Policy
 from jobcloud.scheduler.timetable import rfc3339
+from jobcloud.sentences import Told, Words
 from jobcloud.server.records import encode
 
 OPS = AlertChannel("ops")

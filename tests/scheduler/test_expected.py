@@ -16,9 +16,10 @@ from jobcloud import zones
 from jobcloud.config import JobKind
 from jobcloud.errors import ConfigError
 from jobcloud.messages import Kind, PutJob, RemoveJob, SetJobEnabled, SetPaused, Trigger
-from jobcloud.model import Alert, Condition, Words, alert_key
+from jobcloud.model import Alert, Condition, alert_key
 from jobcloud.scheduler import alerts
 from jobcloud.scheduler.state import AlertChannel
+from jobcloud.sentences import Words
 from jobcloud.server.api.body import parse
 from jobcloud.server.api.convert import read_job
 from jobcloud.server.records import encode

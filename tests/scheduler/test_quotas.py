@@ -26,8 +26,9 @@ from jobcloud.messages import (
     Topic,
     Trigger,
 )
-from jobcloud.model import Quota, ShardState, Team, Words
+from jobcloud.model import Quota, ShardState, Team
 from jobcloud.scheduler import queue
+from jobcloud.sentences import Words
 
 CPU = 1_000
 EXECUTOR = Resources(cpus=CPU, mem=128_000)

@@ -48,12 +48,12 @@ from jobcloud.model import (
     TaskState,
     Team,
     User,
-    Words,
     changed,
     shards_of,
     untried,
 )
 from jobcloud.ports import StoredFault, StoredRecords
+from jobcloud.sentences import Words
 from jobcloud.server.records import Unreadable, decode, encode, restore
 
 APP = App("app", Package("http://host/p.zip", "a" * 64), resources=Resources(500, 64_000, 0, 0, 1000))

@@ -31,8 +31,9 @@ from jobcloud.archive.s3 import S3LogStore, S3Options
 from jobcloud.archive.stores import Away, DirectoryStore, LogStore, Stored
 from jobcloud.errors import NotFound, Unavailable
 from jobcloud.messages import AttemptTraced
-from jobcloud.model import End, Firing, Told
+from jobcloud.model import End, Firing
 from jobcloud.scheduler.attempts import Attempts, attempt_of
+from jobcloud.sentences import Told
 
 log = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from jobcloud.audit.heads import Exporter
 from jobcloud.audit.limits import Windows
 from jobcloud.audit.log import DEFAULT_LIMITS, Limits, Log
 from jobcloud.errors import StoreError, StoreFull, Unavailable
-from jobcloud.model import Told
+from jobcloud.sentences import Told
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,8 @@ from jobcloud.history.samples import Sample
 from jobcloud.history.spool import Spool
 from jobcloud.history.writer import Writer, WriterState
 from jobcloud.messages import AttemptTraced, ConfigTraced, RunTraced
-from jobcloud.model import Firing, Told
+from jobcloud.model import Firing
+from jobcloud.sentences import Told
 
 #: in the data directory, if the database has no URL
 FILE_NAME = "history.db"

@@ -12,6 +12,8 @@ from datetime import UTC, date, datetime, tzinfo
 from functools import lru_cache
 from typing import NamedTuple
 
+from jobcloud.sentences import Told
+
 #: the most characters of the text of a range
 MAX_TEXT = 100
 #: the most days and months before or after the fire time
@@ -108,20 +110,22 @@ class Ends(NamedTuple):
 def parse(text: str) -> Ends:
     """The ends in the text of a range. Raises ValueError, whose text completes "the range …"."""
     if len(text) > MAX_TEXT:
-        raise ValueError(f"has more than {MAX_TEXT} characters")
+        raise ValueError(Told(f"has more than {MAX_TEXT} characters", "too_long", most=MAX_TEXT))
     first, dots, last = text.partition("..")
     if not dots:
-        raise ValueError(f"{text[:40]!r} has no two ends; write FIRST..LAST, such as 1..1000")
+        problem = f"{text[:40]!r} has no two ends; write FIRST..LAST, such as 1..1000"
+        raise ValueError(Told(problem, "range_ends", value=text[:40]))
     ends = _end(first), _end(last)
     kinds = {_kind(end, given) for end, given in zip(ends, (first, last), strict=True)}
     if len(kinds) > 1:
-        raise ValueError(
+        problem = (
             f"{text[:80]!r} has ends of two kinds, so that its size would vary; give two numbers, two dates, "
             "or two ends with the same {fire_time}"
         )
+        raise ValueError(Told(problem, "range_kinds", value=text[:80]))
     found = Ends(*ends, dates=kinds != {"number"})
     if found.least < 1:
-        raise ValueError(f"{text[:80]!r} ends before it begins")
+        raise ValueError(Told(f"{text[:80]!r} ends before it begins", "range_order", value=text[:80]))
     return found
 
 
@@ -142,23 +146,26 @@ def _end(text: str) -> _End:
         try:
             return _End(date.fromisoformat(text).toordinal())
         except ValueError:
-            raise ValueError(f"{text!r} is no day of the calendar") from None
+            raise ValueError(Told(f"{text!r} is no day of the calendar", "no_day", value=text)) from None
     found = _RELATIVE.fullmatch(text)
     if found is None:
-        raise ValueError(
+        problem = (
             f"{text[:40]!r} is neither a whole number of at most 18 digits, nor a date such as 2026-01-31, "
             "nor a date such as {fire_time}-7d"
         )
+        raise ValueError(Told(problem, "range_end", value=text[:40], example="{fire_time}-7d"))
     form = (found["form"] or f":{_DAY}")[1:]
     if form not in (_DAY, _MONTH):
-        raise ValueError(f"{form[:40]!r} is no form of a date here; use {_DAY} or {_MONTH}")
+        problem = f"{form[:40]!r} is no form of a date here; use {_DAY} or {_MONTH}"
+        raise ValueError(Told(problem, "range_form", value=form[:40], day=_DAY, month=_MONTH))
     shifts = {"d": 0, "m": 0}
     for amount, unit in _SHIFT.findall(found["shifts"]):
         shifts[unit] += int(amount)
     if abs(shifts["d"]) > MAX_DAYS or abs(shifts["m"]) > MAX_MONTHS:
-        raise ValueError(f"{text[:40]!r} is too far away; at most {MAX_DAYS}d and {MAX_MONTHS}m are allowed")
+        problem = f"{text[:40]!r} is too far away; at most {MAX_DAYS}d and {MAX_MONTHS}m are allowed"
+        raise ValueError(Told(problem, "range_shift", value=text[:40], days=MAX_DAYS, months=MAX_MONTHS))
     if shifts["m"] and form != _MONTH:
-        raise ValueError(
-            f"{text[:40]!r} counts months from a day; write {{fire_time:{_MONTH}}} for the first of a month"
-        )
+        example = f"{{fire_time:{_MONTH}}}"
+        problem = f"{text[:40]!r} counts months from a day; write {example} for the first of a month"
+        raise ValueError(Told(problem, "range_months", value=text[:40], example=example))
     return _End(form=form, months=shifts["m"], days=shifts["d"])

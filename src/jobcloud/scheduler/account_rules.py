@@ -11,6 +11,8 @@ from jobcloud.access.names import service_of, user_subject
 from jobcloud.access.verbs import Verb
 from jobcloud.errors import Conflict, NotAllowed, NotFound
 from jobcloud.model import EVERY_TEAM, AccessToken, Grant, Principal, Role, Team, User, changed
+from jobcloud.sentences import Told
+from jobcloud.sentences.frequent import shown_by
 
 
 class AccountRules:
@@ -95,7 +97,7 @@ class AccountRules:
         holder = Principal(token.subject)
         grants = self._directory.grants_of(token.subject)
         if not grants:
-            fix = "add it to a team"
+            fix = Told("add it to a team", "add_to_team")
             raise Conflict(
                 f"{token.subject} has no role of its own, and a token cannot use the roles of its holder's groups",
                 fix=fix,
@@ -123,7 +125,9 @@ class AccountRules:
         if self._directory.allows(by, Verb.MANAGE_ACCESS) or (service is not None and self.manages(by, service[0])):
             return
         if by.subject != token.subject:
-            raise NotFound(f"there is no token {token.id[:80]}", field="id", fix="`jobcloud token list` names them")
+            raise NotFound(
+                f"there is no token {token.id[:80]}", field="id", fix=shown_by("jobcloud token list", "names them")
+            )
         if by.scope is not None and by.token_id not in self._ancestors(token):
             text = (
                 "without manage-access, a token with a scope revokes only itself and the tokens that were made with it"

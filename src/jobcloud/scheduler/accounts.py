@@ -45,13 +45,14 @@ from jobcloud.model import (
     Role,
     Session,
     Team,
-    Told,
     User,
     changed,
 )
 from jobcloud.scheduler.account_rules import AccountRules, is_valid
 from jobcloud.scheduler.part import Part
 from jobcloud.scheduler.state import State
+from jobcloud.sentences import Told
+from jobcloud.sentences.frequent import REMOVE_ONE, REPEAT, choose, shown_by
 
 #: the maximum number of records of each kind
 LIMITS = {Kind.TEAM: 1_000, Kind.ROLE: 100, Kind.USER: 10_000, Kind.ACCESS_TOKEN: 10_000, Kind.SESSION: 10_000}
@@ -103,9 +104,9 @@ class Accounts(Part):
             if known is None:
                 raise self._unknown(kind, key)
             problem = Told(f"the {_NAMES[kind]} {key} has changed meanwhile", "changed_since", name=key)
-            raise Outdated(problem, fix="read it again, then repeat")
+            raise Outdated(problem, fix=REPEAT)
         if known is None and kind is not Kind.SESSION and len(self._tables[kind]) >= LIMITS[kind]:
-            raise Conflict(f"there are {LIMITS[kind]:,} records of the kind {_NAMES[kind]}", fix="remove one first")
+            raise Conflict(f"there are {LIMITS[kind]:,} records of the kind {_NAMES[kind]}", fix=REMOVE_ONE)
         match record:
             case Team():
                 self._check_team(event.by, self._state.teams.get(key), record)
@@ -139,7 +140,7 @@ class Accounts(Part):
         if record is None:
             raise self._unknown(event.kind, event.key)
         if isinstance(record, AccessToken) and event.by is not None:
-            raise Conflict(f"the token {record.id} cannot be removed", field="id", fix="revoke it")
+            raise Conflict(f"the token {record.id} cannot be removed", field="id", fix=Told("revoke it", "revoke_it"))
         match record:
             case Team():
                 self._check_unused_team(record)
@@ -166,7 +167,7 @@ class Accounts(Part):
         check_service(event.subject)
         self._rules.check_service(event.by, event.subject)
         if event.subject not in self._subjects():
-            fix = "`jobcloud service list` names them"
+            fix = shown_by("jobcloud service list", "names them")
             raise NotFound(f"there is no {event.subject[:80]}", field="service", fix=fix)
         self._forget([event.subject])
         self._tell(event.at, f"{event.subject} was removed", event.by)
@@ -192,10 +193,12 @@ class Accounts(Part):
         if key in self._state.access_tokens:
             return
         if not self._admins():
-            fix = "add one: `jobcloud user add NAME`, `jobcloud team member add '*' user:NAME admin`"
+            fix = Told(
+                "add one: `jobcloud user add NAME`, `jobcloud team member add '*' user:NAME admin`", "add_first_admin"
+            )
             raise Conflict("without the server's token, nobody would be an admin of this installation", fix=fix)
         if len(self._state.access_tokens) >= LIMITS[Kind.ACCESS_TOKEN]:
-            raise Conflict("there are too many tokens", fix="wait until some have expired")
+            raise Conflict("there are too many tokens", fix=Told("wait until some have expired", "wait_expiry"))
         revoked = AccessToken(key, "server", event.hash, SERVER_SUBJECT, event.at, revoked_ms=event.at)
         self._state.put(Kind.ACCESS_TOKEN, key, revoked)
         self._end_sessions(SERVER_SUBJECT)
@@ -223,7 +226,9 @@ class Accounts(Part):
     def _check_team(self, by: Principal | None, known: Team | None, team: Team) -> None:
         check_place(team.name, "name")
         if len(team.members) > MAX_MEMBERS:
-            raise Conflict(f"a team has at most {MAX_MEMBERS} members", field="members", fix="use a group")
+            raise Conflict(
+                f"a team has at most {MAX_MEMBERS} members", field="members", fix=Told("use a group", "use_group")
+            )
         old = {*(known.members if known is not None else ())}
         for member in team.members:
             if member not in old:
@@ -237,26 +242,28 @@ class Accounts(Part):
             unset = Team(team.name)
             if not any((team.quota, team.weight) == (one.quota, one.weight) for one in (known or unset, unset)):
                 problem = "a quota or a weight of the whole installation has no effect"
-                raise Conflict(problem, field="team", fix="name a team")
+                raise Conflict(problem, field="team", fix=Told("name a team", "name_team"))
             self._check_admin_left(by, members=team.members)
 
     def _check_role(self, by: Principal | None, known: Role | None, role: Role) -> None:
         check_role(role.name)
         if role.name in ROLES:
             problem = Told(f"{role.name} is a built-in role", "builtin_role", role=role.name)
-            raise Conflict(problem, field="name", fix="choose another name")
+            raise Conflict(problem, field="name", fix=Told("choose another name", "other_name"))
         unknown = [verb for verb in role.verbs if verb not in {*Verb}]
         if unknown:
-            raise ConfigError(f"{unknown[0][:80]!r} is no verb", field="verbs", fix=f"use some of {', '.join(Verb)}")
+            raise ConfigError(
+                f"{unknown[0][:80]!r} is no verb", field="verbs", fix=choose(", ".join(Verb), "use some of ")
+            )
         if not role.verbs or len({*role.verbs}) != len(role.verbs):
-            raise ConfigError("has no verb, or one twice", field="verbs", fix="name each verb once")
+            raise ConfigError("has no verb, or one twice", field="verbs", fix=Told("name each verb once", "verb_once"))
         self._rules.check_role(by, known, role)
         self._check_admin_left(by, role=role)
 
     def _check_user(self, by: Principal | None, known: User | None, user: User) -> None:
         check_user(user.name)
         if user.password and not is_local_user(user.name):
-            fix = "leave it out: the person signs in at the identity provider"
+            fix = Told("leave it out: the person signs in at the identity provider", "no_password")
             raise ConfigError(f"cannot be set for {user.name[:80]}", field="password", fix=fix)
         self._rules.check_user(by, known, user)
         if user.disabled:
@@ -267,7 +274,7 @@ class Accounts(Part):
     ) -> AccessToken:
         check_token_name(token.name)
         if len(token.scope) > MAX_SCOPE:
-            raise ConfigError(f"has more than {MAX_SCOPE} roles", field="scope", fix="use fewer")
+            raise ConfigError(f"has more than {MAX_SCOPE} roles", field="scope", fix=Told("use fewer", "use_fewer"))
         for team, role in token.scope:
             check_place(team, "scope")
             if not self._is_role(role):
@@ -290,19 +297,23 @@ class Accounts(Part):
         if not token.expires_ms:
             return min(latest, at + TOKEN_MS)
         if not at < token.expires_ms <= latest:
-            fix = f"at most {(latest - at) // 1000} seconds: tokens.max_lifetime, and the end of the present token"
+            most = (latest - at) // 1000
+            text = f"at most {most} seconds: tokens.max_lifetime, and the end of the present token"
+            fix = Told(text, "token_lifetime", most=most)
             raise ConfigError("is out of range", field="expiresSeconds", fix=fix)
         return token.expires_ms
 
     def _check_unused_team(self, team: Team) -> None:
         if team.name == EVERY_TEAM:
-            raise Conflict("the installation cannot be removed", field="name", fix="remove its members")
+            raise Conflict(
+                "the installation cannot be removed", field="name", fix=Told("remove its members", "remove_members")
+            )
         for kind, keys in (("app", self._state.apps), ("job", self._state.jobs)):
             for key in keys:
                 if team_of(key) == team.name:
                     text = f"the team {team.name} still has the {kind} {key}"
                     problem = Told(text, "team_has", team=team.name, name=key)
-                    raise Conflict(problem, field="name", fix="remove it first")
+                    raise Conflict(problem, field="name", fix=Told("remove it first", "remove_it"))
 
     def _check_unused_role(self, role: Role, at: int) -> None:
         members = (f"{member.subject} in {team.name}" for team in self._state.teams.values() for member in team.members
@@ -332,7 +343,7 @@ class Accounts(Part):
             return
         if not self._admins(members=members, role=role, without=without):
             problem = Told("nobody else is an admin of this installation", "last_admin")
-            raise Conflict(problem, fix="add another admin first")
+            raise Conflict(problem, fix=Told("add another admin first", "add_admin"))
 
     def _admins(
         self, *, members: tuple[Member, ...] | None = None, role: Role | None = None, without: str = ""
@@ -398,7 +409,8 @@ class Accounts(Part):
         if len(theirs) - len(ended) >= MAX_TOKENS_EACH:
             text = f"{new.subject} has {MAX_TOKENS_EACH} valid tokens"
             raise Conflict(
-                Told(text, "many_tokens", subject=new.subject, tokens=MAX_TOKENS_EACH), fix="revoke one first"
+                Told(text, "many_tokens", subject=new.subject, tokens=MAX_TOKENS_EACH),
+                fix=Told("revoke one first", "revoke_one"),
             )
         if len(theirs) >= MAX_TOKENS_LISTED:
             oldest = min(ended, key=lambda token: (token.revoked_ms or token.expires_ms, token.id))
@@ -434,7 +446,9 @@ class Accounts(Part):
     def _unknown(self, kind: Kind, key: str) -> NotFound:
         name = _NAMES[kind]
         field = "id" if kind in (Kind.ACCESS_TOKEN, Kind.SESSION) else "name"
-        return NotFound(f"there is no {name} {key[:80]}", field=field, fix=f"`jobcloud {name} list` names them")
+        return NotFound(
+            f"there is no {name} {key[:80]}", field=field, fix=shown_by(f"jobcloud {name} list", "names them")
+        )
 
     def _tell(self, at: int, text: str, by: Principal | None) -> None:
         self._state.publish(at, Topic.CONFIG, text + (f" by {by.subject}" if by is not None else ""))
@@ -446,4 +460,4 @@ def key_of(record: AccessRecord) -> str:
 
 
 def _no_role(name: str) -> NotFound:
-    return NotFound(f"there is no role {name[:80]!r}", field="role", fix="`jobcloud role list` names them")
+    return NotFound(f"there is no role {name[:80]!r}", field="role", fix=shown_by("jobcloud role list", "names them"))

@@ -31,8 +31,6 @@ from jobcloud.model import (
     Firing,
     ShardState,
     Silence,
-    Told,
-    Words,
     alert_key,
     changed,
     cut,
@@ -41,6 +39,8 @@ from jobcloud.scheduler.part import Part
 from jobcloud.scheduler.retry import backoff_ms
 from jobcloud.scheduler.state import AlertChannel, State
 from jobcloud.scheduler.timetable import rfc3339, utc
+from jobcloud.sentences import Told, Words
+from jobcloud.sentences.frequent import CHANNELS_FILE, shown_by
 from jobcloud.triggers import end_of_day, parse_expected
 
 #: the maximum number of alerts; beyond it, one alert for each condition stands for all further subjects
@@ -498,10 +498,12 @@ class Alerts(Part):
     def put_silence(self, event: PutSilence) -> None:
         """Raises Conflict."""
         if not self._channels:
-            fix = "name a file of channels in the setting alerts.channels_file"
+            fix = CHANNELS_FILE
             raise Conflict(Told("no channel for alerts is configured", "no_channels"), fix=fix)
         if len(self._state.silences) >= MAX_SILENCES and event.id not in self._state.silences:
-            raise Conflict(f"there are {MAX_SILENCES} silences", fix="delete one first, or use a glob")
+            raise Conflict(
+                f"there are {MAX_SILENCES} silences", fix=Told("delete one first, or use a glob", "silence_room")
+            )
         self._state.put(Kind.SILENCE, event.id, event.silence)
         self._file_all(event.at)
 
@@ -509,7 +511,9 @@ class Alerts(Part):
         """Raises NotFound."""
         if event.id not in self._state.silences:
             raise NotFound(
-                f"there is no silence {event.id[:80]}", field="id", fix="`jobcloud alerts silences` lists them"
+                f"there is no silence {event.id[:80]}",
+                field="id",
+                fix=shown_by("jobcloud alerts silences", "lists them"),
             )
         self._end_silence(event.id, event.at)
 

@@ -12,13 +12,15 @@ from collections.abc import Iterable, Set
 from jobcloud.config import MAX_PRIORITY, Job, JobKind
 from jobcloud.errors import Conflict
 from jobcloud.messages import BackfillJob, CancelBackfill, Kind, Topic
-from jobcloud.model import Backfill, Cause, Firing, Terms, Told, changed
+from jobcloud.model import Backfill, Cause, Firing, Terms, changed
 from jobcloud.scheduler.firings import Firings
 from jobcloud.scheduler.part import Part
 from jobcloud.scheduler.quotas import Quotas, shards_of_run
 from jobcloud.scheduler.refusals import job_off
 from jobcloud.scheduler.state import State
 from jobcloud.scheduler.timetable import latest, latest_ones, utc
+from jobcloud.sentences import Told
+from jobcloud.sentences.frequent import ENABLE, at_most, done_by
 from jobcloud.triggers import Times
 
 #: the maximum number of fire times that wait for one job, and of jobs for which fire times wait
@@ -61,7 +63,7 @@ def check(job: Job) -> None:
         raise Conflict(Told(text, "resident_backfill", job=job.key), field="jobName")
     if job.fires_after_runs_only:
         problem = f"job {job.key} fires after the ends of its runs alone (@after): it has no fire times to make up for"
-        raise Conflict(problem, field="jobName", fix=f"`jobcloud job trigger {job.key}` makes a run")
+        raise Conflict(problem, field="jobName", fix=done_by(f"jobcloud job trigger {job.key}", "makes a run"))
 
 
 class Backfills(Part):
@@ -78,7 +80,7 @@ class Backfills(Part):
         job = self._state.job(event.job)
         check(job)
         if not self._state.enabled(job.key):
-            raise Conflict(job_off(job.key), field="jobName", fix="enable it first")
+            raise Conflict(job_off(job.key), field="jobName", fix=ENABLE)
         before = self._state.backfills.get(job.key, Backfill(()))
         known = fire_times(self._firings.known(job.key), before)
         until = min(event.at, self._state.job_states[job.key].considered_ms)
@@ -88,9 +90,13 @@ class Backfills(Part):
         if len(before.times) + len(times) > MAX_TIMES:
             text = f"{len(before.times)} fire times of job {job.key} wait for a backfill already"
             problem = Told(text, "backfill_waits", times=len(before.times), job=job.key)
-            raise Conflict(problem, field="limit", fix=f"at most {MAX_TIMES} may wait; let them run first")
+            raise Conflict(problem, field="limit", fix=at_most(MAX_TIMES, " may wait; let them run first"))
         if not before.times and len(self._state.backfills) >= MAX_JOBS:
-            raise Conflict(f"{MAX_JOBS} jobs have a backfill", field="jobName", fix="let one of them end first")
+            raise Conflict(
+                f"{MAX_JOBS} jobs have a backfill",
+                field="jobName",
+                fix=Told("let one of them end first", "let_one_end"),
+            )
         self._state.put(Kind.BACKFILL, job.key, Backfill((*before.times, *times), event.at_once))
         text = f"backfill: {len(times)} fire times from {utc(min(times))} to {utc(max(times))} wait for their runs"
         self._state.publish(event.at, Topic.CONFIG, text, job=job.key)

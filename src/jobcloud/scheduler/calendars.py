@@ -14,11 +14,13 @@ from jobcloud.config import Job, team_of
 from jobcloud.cron import find_zone
 from jobcloud.errors import ConfigError, Conflict, NotFound, Outdated
 from jobcloud.messages import PutCalendar, RemoveCalendar, Topic
-from jobcloud.model import Calendar, Firing, Told, changed
+from jobcloud.model import Calendar, Firing, changed
 from jobcloud.scheduler.part import Part
 from jobcloud.scheduler.reason import Reason
 from jobcloud.scheduler.state import State
 from jobcloud.scheduler.timetable import Timetable
+from jobcloud.sentences import Told
+from jobcloud.sentences.frequent import READ_AGAIN, shown_by
 from jobcloud.triggers import wall
 
 #: the most calendars of one team, and of all teams
@@ -53,7 +55,7 @@ class Calendars(Part):
         calendar = changed(event.calendar, changed_ms=event.at)
         known = self._state.calendars.get(calendar.key)
         if event.before is not None and event.before != known:
-            raise Outdated(f"calendar {calendar.key} was changed meanwhile", field="If-Match", fix="read it again")
+            raise Outdated(f"calendar {calendar.key} was changed meanwhile", field="If-Match", fix=READ_AGAIN)
         self.check_number({calendar.key})
         if known is not None and changed(known, changed_ms=event.at) == calendar:
             return
@@ -71,7 +73,8 @@ class Calendars(Part):
             of_team = sum(team_of(key) == team for key in self._state.calendars)
             if of_team + number > MAX_OF_TEAM or len(self._state.calendars) + more.total() > MAX_CALENDARS:
                 problem = f"there are {of_team} calendars of team {team}, and {len(self._state.calendars)} of all teams"
-                fix = f"remove one; at most {MAX_OF_TEAM} of a team, and {MAX_CALENDARS} of all"
+                text = f"remove one; at most {MAX_OF_TEAM} of a team, and {MAX_CALENDARS} of all"
+                fix = Told(text, "calendar_room", team=MAX_OF_TEAM, all=MAX_CALENDARS)
                 raise Conflict(problem, field="calendar", fix=fix)
 
     def remove(self, event: RemoveCalendar) -> None:
@@ -82,7 +85,11 @@ class Calendars(Part):
             named = _list(users)
             text = f"calendar {event.calendar} is in use by {named}"
             problem = Told(text, "calendar_used", calendar=event.calendar, users=named)
-            raise Conflict(problem, field="calendar", fix="take it out of skipOn and onlyOn of these jobs first")
+            raise Conflict(
+                problem,
+                field="calendar",
+                fix=Told("take it out of skipOn and onlyOn of these jobs first", "unname_calendar"),
+            )
         self._state.delete_calendar(event.calendar)
         self._state.publish(event.at, Topic.CONFIG, f"calendar {event.calendar} is removed")
 
@@ -91,7 +98,7 @@ class Calendars(Part):
         for field, names in (("skipOn", job.skip_on), ("onlyOn", job.only_on)):
             for key in job.calendars:
                 if key not in self._state.calendars and key not in more and key.rpartition(":")[2] in names:
-                    fix = "`jobcloud calendar list` shows all; `jobcloud calendar put` makes one"
+                    fix = shown_by("jobcloud calendar list", "shows all; `jobcloud calendar put` makes one")
                     raise ConfigError(f"there is no calendar {key}", field=field, fix=fix)
 
     def users(self, calendar: str) -> tuple[str, ...]:
@@ -169,7 +176,7 @@ class Calendars(Part):
 
 def no_calendar(key: str) -> NotFound:
     problem = Told(f"there is no calendar {key[:200]}", "no_calendar", calendar=key[:200])
-    return NotFound(problem, field="calendar", fix="`jobcloud calendar list` shows all")
+    return NotFound(problem, field="calendar", fix=shown_by("jobcloud calendar list", "shows all"))
 
 
 def _end_of(calendar: Calendar) -> str:

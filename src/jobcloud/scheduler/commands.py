@@ -39,7 +39,6 @@ from jobcloud.model import (
     Step,
     Task,
     TaskName,
-    Told,
     changed,
     pause_key,
 )
@@ -56,6 +55,17 @@ from jobcloud.scheduler.rollouts import Rollouts
 from jobcloud.scheduler.state import State
 from jobcloud.scheduler.tasks import Tasks, lost
 from jobcloud.scheduler.timetable import AHEAD_MS, REVIVED_MS, Timetable
+from jobcloud.sentences import Told
+from jobcloud.sentences.frequent import (
+    ENABLE,
+    OTHER_KEY,
+    REGISTER,
+    REGISTER_APP,
+    REPEAT_CHANGE,
+    between,
+    done_by,
+    shown_by,
+)
 
 _MAY_BE_PUT_BACK = frozenset({ShardState.DEAD, ShardState.FAILED, ShardState.KILLED})
 
@@ -113,7 +123,7 @@ class Commands(Part):
         if known is not None and not event.replace:
             raise _exists("app", app.key)
         if known is None and event.replace:
-            raise NotFound(no_app(app.key), field="appName", fix="register it first")
+            raise NotFound(no_app(app.key), field="appName", fix=REGISTER)
         _check_revision(known, event.expected)
         if app == known:
             return
@@ -142,7 +152,7 @@ class Commands(Part):
             raise ConfigError(
                 f"makes the description of the app's executor {len(plan.spec)} bytes long; "
                 f"it may have at most {launch.MAX_SPEC_BYTES}",
-                field="bootstrapScript", fix="put the script and the files into the package",
+                field="bootstrapScript", fix=Told("put the script and the files into the package", "script_in_package"),
             )  # fmt: skip
         return plan
 
@@ -154,10 +164,12 @@ class Commands(Part):
         running = sum(bool(job.ad_hoc and self._state.queue.unfinished(job.key)) for job in jobs)
         if registered and not event.jobs:
             problem = Told(f"app {event.app} has {registered} jobs", "app_has_jobs", app=event.app, jobs=registered)
-            raise Conflict(problem, field="appName", fix="remove them first, or ask for both")
+            raise Conflict(problem, field="appName", fix=Told("remove them first, or ask for both", "remove_jobs"))
         if running and not event.jobs:
             text = f"{running} ad-hoc runs of app {event.app} have not ended"
-            raise Conflict(text, field="appName", fix="cancel them first, or remove the app with its jobs")
+            raise Conflict(
+                text, field="appName", fix=Told("cancel them first, or remove the app with its jobs", "cancel_runs")
+            )
         self._state.delete(Kind.APP, event.app)
         self._versions.forget(event.app)
         self._state.plans.pop(event.app, None)
@@ -199,7 +211,7 @@ class Commands(Part):
         for job in event.jobs:
             if job.app_key not in apps:
                 problem = f"there is no app {job.app_key} for job {job.key}"
-                raise NotFound(problem, field="appName", fix="register the app first")
+                raise NotFound(problem, field="appName", fix=REGISTER_APP)
         pools, calendars = dict(event.pools), {one.key for one, _ in event.calendars}
         self._pools.check_number(pools.keys())
         self._calendars.check_number(calendars)
@@ -245,9 +257,9 @@ class Commands(Part):
         if known is not None and not event.replace:
             raise _exists("job", job.key)
         if known is None and event.replace:
-            raise NotFound(no_job(job.key), field="jobName", fix="register it first")
+            raise NotFound(no_job(job.key), field="jobName", fix=REGISTER)
         if job.app_key not in self._state.apps:
-            raise NotFound(no_app(job.app_key), field="appName", fix="register the app first")
+            raise NotFound(no_app(job.app_key), field="appName", fix=REGISTER_APP)
         _check_revision(known, event.expected)
         if job == known:
             return
@@ -311,10 +323,10 @@ class Commands(Part):
         if key and (known := self._firings.with_key(job.key, key)) is not None:
             if not known.terms.same(event.terms):
                 problem = Told(f"{known.id} was triggered with this key and other values", "key_used", run=known.id)
-                raise Conflict(problem, field="key", fix="choose another key")
+                raise Conflict(problem, field="key", fix=OTHER_KEY)
             return
         if not self._state.enabled(job.key):
-            raise Conflict(job_off(job.key), field="jobName", fix="enable it first")
+            raise Conflict(job_off(job.key), field="jobName", fix=ENABLE)
         _check_items(job, "shards", event.terms.items)
         _check_items(job, "shardingItemParameters", [item for item, _ in event.terms.item_parameters])
         self._check_waiting(job.key, "jobName")
@@ -326,7 +338,7 @@ class Commands(Part):
         waiting = len(self._state.queue.unfinished(job))
         if waiting >= self._state.policy.max_waiting:
             problem = Told(f"{waiting} runs of job {job} have not ended", "runs_waiting", runs=waiting, job=job)
-            raise Conflict(problem, field=field, fix="let them end first")
+            raise Conflict(problem, field=field, fix=Told("let them end first", "let_end"))
 
     def _remove_job(self, job: Job, at: int, author: str) -> None:
         # The records are deleted first. Otherwise a resident job would start its cancelled shards again.
@@ -441,7 +453,7 @@ class Commands(Part):
         firing = self._state.firings.get(firing_id)
         if firing is None:
             problem = Told(f"there is no run {firing_id}", "no_run", run=firing_id)
-            raise NotFound(problem, field="runId", fix="`jobcloud runs` lists them")
+            raise NotFound(problem, field="runId", fix=shown_by("jobcloud runs", "lists them"))
         return firing
 
     def cancel_run(self, event: CancelRun) -> None:
@@ -449,11 +461,11 @@ class Commands(Part):
         firing = self._firing(event.firing_id)
         if firing.ended_ms:
             problem = Told(f"{firing.id} has ended", "run_over", run=firing.id)
-            raise Conflict(problem, field="runId", fix="`jobcloud runs --state ACTIVE` lists others")
+            raise Conflict(problem, field="runId", fix=shown_by("jobcloud runs --state ACTIVE", "lists others"))
         if firing.cause is Cause.DAEMON:
             text = f"job {firing.job} is resident: its run cannot be cancelled"
             problem = Told(text, "resident_cancel", job=firing.job)
-            raise Conflict(problem, field="runId", fix=f"`jobcloud job disable {firing.job}` stops it")
+            raise Conflict(problem, field="runId", fix=done_by(f"jobcloud job disable {firing.job}", "stops it"))
         text = "the run is cancelled by an operator"
         self._state.publish(event.at, Topic.FIRED, text, job=firing.job, firing_id=firing.id)
         self._tasks.cancel_firing(firing, event.at, "an operator cancelled the run")
@@ -463,16 +475,18 @@ class Commands(Part):
         job = self._state.jobs.get(firing.job)
         if job is None:
             problem = Told(f"job {firing.job} was removed", "job_removed", job=firing.job)
-            raise Conflict(problem, field="runId", fix="register it again")
+            raise Conflict(problem, field="runId", fix=Told("register it again", "register_again"))
         new_run = f"`jobcloud job trigger {job.key}` makes a new run"
         if job.kind is JobKind.DAEMON:
             text = f"job {job.key} is resident: its shards start again by themselves"
             problem = Told(text, "resident_retry", job=job.key)
-            raise Conflict(problem, field="runId", fix=f"`jobcloud explain {job.key}` shows why a shard does not run")
+            raise Conflict(
+                problem, field="runId", fix=shown_by(f"jobcloud explain {job.key}", "shows why a shard does not run")
+            )
         if firing.cause is Cause.DAEMON:
             raise Conflict(f"job {job.key} was resident in {firing.id}", field="runId", fix=new_run)
         if not self._state.enabled(job.key):
-            raise Conflict(job_off(job.key), field="runId", fix="enable it first")
+            raise Conflict(job_off(job.key), field="runId", fix=ENABLE)
         if len(firing.work) != job.shard_count or firing.stepped != bool(job.firing_listener):
             raise Conflict(
                 f"the shards or the listener of job {job.key} have changed since the run: the job has "
@@ -481,9 +495,13 @@ class Commands(Part):
             )  # fmt: skip
         if not firing.ended_ms and not self._state.wanted(firing):
             problem = Told(f"{firing.id} is being ended", "run_ending", run=firing.id)
-            raise Conflict(problem, field="runId", fix="wait until it has ended")
+            raise Conflict(problem, field="runId", fix=Told("wait until it has ended", "wait_end"))
         if firing.stepped and firing.shards[-1].state is ShardState.ACTIVE:
-            raise Conflict(f"the listener is being called after {firing.id}", field="runId", fix="wait for its end")
+            raise Conflict(
+                f"the listener is being called after {firing.id}",
+                field="runId",
+                fix=Told("wait for its end", "wait_end"),
+            )
         return job
 
     def _failed_shards(self, firing: Firing, item: int | None) -> dict[int, Shard]:
@@ -493,7 +511,7 @@ class Commands(Part):
         """
         if item is not None and not 0 <= item < len(firing.work):
             problem = Told(f"{firing.id} has no shard {item}", "no_shard", run=firing.id, item=item)
-            raise NotFound(problem, field="item", fix=f"0 to {len(firing.work) - 1}")
+            raise NotFound(problem, field="item", fix=between("0", str(len(firing.work) - 1)))
         failed = {
             number: shard
             for number, shard in enumerate(firing.shards)
@@ -512,7 +530,9 @@ class Commands(Part):
                 problem = Told(text, "shard_not_failed", item=item, run=firing.id)
             else:
                 problem = Told(f"no shard of {firing.id} has failed", "run_not_failed", run=firing.id)
-            raise Conflict(problem, field="runId", fix="only DEAD, FAILED and KILLED shards can be put back")
+            raise Conflict(
+                problem, field="runId", fix=Told("only DEAD, FAILED and KILLED shards can be put back", "retry_states")
+            )
         return failed
 
     def kill_task(self, event: KillTask) -> None:
@@ -525,12 +545,12 @@ class Commands(Part):
         if firing.cause is Cause.DAEMON:
             raise Conflict(
                 f"no task runs: shard {item} of resident job {firing.job} waits, and starts again by itself",
-                field="taskId", fix=f"`jobcloud job disable {firing.job}` stops the job",
+                field="taskId", fix=done_by(f"jobcloud job disable {firing.job}", "stops the job"),
             )  # fmt: skip
         if not _is_its_turn(firing, item):
             raise Conflict(
                 "no task runs: this part of the run waits for another part to end", field="taskId",
-                fix=f"`jobcloud run cancel {firing.id}` ends the run",
+                fix=done_by(f"jobcloud run cancel {firing.id}", "ends the run"),
             )  # fmt: skip
         text = "an operator ended the shard while it waited for its next attempt"
         ended = changed(
@@ -555,9 +575,10 @@ class Commands(Part):
         """End a task as lost, because an operator knows that it no longer runs."""
         task = self._running(event.task_id)
         if not event.force and self._tasks.confirmed(task):
+            fix = Told("end it with `jobcloud kill`, or use force if you know that it no longer runs", "kill_or_force")
             raise Conflict(
                 f"Mesos says that {task.id} is {task.state}", field="taskId",
-                fix="end it with `jobcloud kill`, or use force if you know that it no longer runs",
+                fix=fix,
             )  # fmt: skip
         self._tasks.end(task, lost(task, "an operator declared it lost"), event.at)
 
@@ -585,17 +606,17 @@ def _check_revision(known: App | Job | None, expected: tuple[str, ...] | None) -
         return
     kind, key = "app" if isinstance(known, App) else "job", known.key
     problem = Told(f"{kind} {key} has changed since you read it", "changed_since", name=key)
-    raise Outdated(problem, field=f"{kind}Name", fix="read it again and repeat your change")
+    raise Outdated(problem, field=f"{kind}Name", fix=REPEAT_CHANGE)
 
 
 def _not_running(task_id: str) -> NotFound:
     problem = Told(f"no task {task_id} is running", "no_task_runs", task=task_id)
-    return NotFound(problem, field="taskId", fix="`jobcloud tasks` lists them")
+    return NotFound(problem, field="taskId", fix=shown_by("jobcloud tasks", "lists them"))
 
 
 def _exists(kind: str, key: str) -> Conflict:
     problem = Told(f"{kind} {key} exists", "exists", name=key)
-    return Conflict(problem, field=f"{kind}Name", fix="update it, or choose another name")
+    return Conflict(problem, field=f"{kind}Name", fix=Told("update it, or choose another name", "update_or_rename"))
 
 
 def _place(job: Job) -> tuple[object, ...]:
@@ -607,4 +628,4 @@ def _check_items(job: Job, field: str, items: Sequence[int]) -> None:
     """Raises ConfigError for an item that the job does not have."""
     if items and max(items) >= job.shard_count:
         problem = f"job {job.key} has no shard {max(items)}"
-        raise ConfigError(problem, field=field, fix=f"its shards are 0 to {job.shard_count - 1}")
+        raise ConfigError(problem, field=field, fix=between("0", str(job.shard_count - 1), "its shards are "))

@@ -65,7 +65,7 @@ from jobcloud.messages import (
     UndrainAgent,
     UseSecrets,
 )
-from jobcloud.model import Firing, ShardState, Told
+from jobcloud.model import Firing, ShardState
 from jobcloud.scheduler import fit, invariants
 from jobcloud.scheduler.accounts import Accounts
 from jobcloud.scheduler.ad_hoc_runs import AdHocRuns
@@ -100,6 +100,7 @@ from jobcloud.scheduler.timeouts import Timeouts
 from jobcloud.scheduler.timetable import Timetable
 from jobcloud.scheduler.traces import Traces
 from jobcloud.scheduler.warm_executors import WarmExecutors
+from jobcloud.sentences import Told
 from jobcloud.triggers import Days
 
 

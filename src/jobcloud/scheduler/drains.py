@@ -35,6 +35,7 @@ from jobcloud.scheduler.part import Part
 from jobcloud.scheduler.reconciliation import Reconciliation
 from jobcloud.scheduler.state import State
 from jobcloud.scheduler.tasks import Tasks
+from jobcloud.sentences.frequent import choose, shown_by
 
 # The interval at which drains are checked.
 _CHECK_MS = 1_000
@@ -171,9 +172,13 @@ class Drains(Part):
             return name
         found = [entry.id for entry in agents.values() if entry.hostname == name and not entry.lost]
         if not found:
-            raise NotFound(f"no agent {name[:200]} is known", field="agentId", fix="`jobcloud cluster` lists them")
+            raise NotFound(
+                f"no agent {name[:200]} is known", field="agentId", fix=shown_by("jobcloud cluster", "lists them")
+            )
         if len(found) > 1:
-            raise Conflict(f"{len(found)} agents are on {name}", field="agentId", fix=f"use an id: {', '.join(found)}")
+            raise Conflict(
+                f"{len(found)} agents are on {name}", field="agentId", fix=choose(", ".join(found), "use an id: ")
+            )
         return found[0]
 
     # ----------------------------------------------------------------------------------------------------- time

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from jobcloud.config import Job, JobKind, Resources
-from jobcloud.model import Drain, End, Firing, Parameter, Shard, ShardState, Window, cut, pause_key
+from jobcloud.model import Drain, End, Firing, Shard, ShardState, Window, cut, pause_key
 from jobcloud.scheduler.attempts import end_of
 from jobcloud.scheduler.cycle import Cycle
 from jobcloud.scheduler.firings import Firings
@@ -15,6 +15,7 @@ from jobcloud.scheduler.part import Hooks
 from jobcloud.scheduler.reason import Reason, amount
 from jobcloud.scheduler.state import State
 from jobcloud.scheduler.timetable import Timetable, rfc3339, utc
+from jobcloud.sentences import Parameter
 
 # The codes of the reasons that do not depend on a due firing, the most important first.
 _STANDING = (

@@ -11,13 +11,14 @@ from collections.abc import Iterable, Mapping, Sized
 from typing import NamedTuple
 
 from jobcloud.config import Job
-from jobcloud.model import End, Firing, Parameter, Task
+from jobcloud.model import End, Firing, Task
 from jobcloud.scheduler.cluster import Request
 from jobcloud.scheduler.part import Part
 from jobcloud.scheduler.places import away_from
 from jobcloud.scheduler.reason import Reason
 from jobcloud.scheduler.state import State
 from jobcloud.scheduler.status import Ending
+from jobcloud.sentences import Parameter
 
 # The failures on this number of agents are remembered of a job. A job that fails on more is at fault itself.
 _MAX_AGENTS = 5

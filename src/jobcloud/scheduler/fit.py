@@ -17,10 +17,10 @@ from typing import Final
 
 from jobcloud.config import DIMENSIONS, NOTHING, Resources
 from jobcloud.match import Nearest, Refusal
-from jobcloud.model import Parameter
 from jobcloud.scheduler.cluster import Counted, Request, Room, Rooms
 from jobcloud.scheduler.quotas import LIMITED, Allowance, Lack
 from jobcloud.scheduler.reason import Reason, condition_reasons, exclusive_reason, refusal_reasons
+from jobcloud.sentences import Parameter
 
 #: One question looks at most at this number of agents with offers, and at this number of agents without offers.
 MAX_AGENTS: Final = 5_000

@@ -23,7 +23,7 @@ from typing import NamedTuple
 from jobcloud.config import App, Job
 from jobcloud.errors import ConfigError
 from jobcloud.match.constraints import HOST
-from jobcloud.model import Execution, Firing, Parameter, ShardState
+from jobcloud.model import Execution, Firing, ShardState
 from jobcloud.scheduler.part import Part
 from jobcloud.scheduler.places import Limit, own_where
 from jobcloud.scheduler.pools import Pools
@@ -32,6 +32,7 @@ from jobcloud.scheduler.quotas import LIMITED, Quotas
 from jobcloud.scheduler.reason import Reason, amount
 from jobcloud.scheduler.state import State
 from jobcloud.scheduler.timetable import utc
+from jobcloud.sentences import Parameter, Told
 
 
 @dataclass(slots=True)
@@ -281,5 +282,6 @@ def check_parallel(job: Job, app: App) -> None:
     most = min([job.shard_count, *limits])
     if most > app.max_parallel:
         problem = f"a worker of app {app.key} runs at most {app.max_parallel} shards at once (maxParallel), not {most}"
-        fix = f"raise maxParallel, or add the constraint `at most {app.max_parallel} per host`"
+        text = f"raise maxParallel, or add the constraint `at most {app.max_parallel} per host`"
+        fix = Told(text, "gang_parallel", most=app.max_parallel)
         raise ConfigError(problem, field="gangStart", fix=fix)

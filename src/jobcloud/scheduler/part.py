@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 
 from jobcloud.config import Job
 from jobcloud.messages import SendFailed
-from jobcloud.model import Firing, Task, Told
+from jobcloud.model import Firing, Task
 from jobcloud.scheduler.reason import Reason
 from jobcloud.scheduler.state import State
 from jobcloud.scheduler.status import Ending
+from jobcloud.sentences import Told
 
 
 class Part:

@@ -14,6 +14,8 @@ from typing import Final, NamedTuple
 from jobcloud.config import MAX_SHARDS, App, Job, key_of, team_of
 from jobcloud.errors import ConfigError
 from jobcloud.match.constraints import HOST, Constraint, ConstraintError, Op, parse
+from jobcloud.sentences import Told
+from jobcloud.sentences.frequent import at_most, between
 
 _MAX_WEIGHT: Final = 100
 # In the matcher's units, 2**20 is the whole capacity of an agent. With 20 preferences of the largest weight, the sum
@@ -240,7 +242,7 @@ class Index:
             found = found - _attributes(self._ruled.get(key, _NOTHING)) + _attributes(where)
         if len(found) > MAX_ATTRIBUTES:
             problem = f"the rules of all jobs would count shards by {len(found)} attributes"
-            fix = f"at most {MAX_ATTRIBUTES}: use an attribute of other jobs"
+            fix = at_most(MAX_ATTRIBUTES, ": use an attribute of other jobs")
             raise ConfigError(problem, field="constraints", fix=fix)
 
     def _check_neighbours(self, new: dict[str, Where]) -> None:
@@ -252,7 +254,11 @@ class Index:
             for rule in where.must:
                 if isinstance(rule, Near) and rule.attribute == HOST and rule.job in exclusive:
                     problem = f"{rule} of job {key} finds no agent, because {rule.job} has {Exclusive()}"
-                    raise ConfigError(problem, field="constraints", fix="drop one of them, or use `near JOB per zone`")
+                    raise ConfigError(
+                        problem,
+                        field="constraints",
+                        fix=Told("drop one of them, or use `near JOB per zone`", "near_per_zone"),
+                    )
 
 
 def _attributes(where: Where) -> Counter[str]:
@@ -279,29 +285,33 @@ def check(record: App | Job) -> None:
     where = _where(record.constraints, record.preferences if isinstance(record, Job) else (), record.key)
     if (where.rules or where.exclusive) and isinstance(record, App):
         problem = f"{where.rules[0][0] if where.rules else Exclusive()} counts the shards of one job"
-        raise ConfigError(problem, field="constraints", fix="give it to the jobs of the app")
+        raise ConfigError(problem, field="constraints", fix=Told("give it to the jobs of the app", "give_to_jobs"))
     _check_rules(where)
 
 
 def _check_rules(where: Where) -> None:
     rules = [rule for rule, _ in where.rules]
     if len(rules) > _MAX_RULES:
-        raise ConfigError(f"has {len(rules)} rules", field="constraints", fix=f"at most {_MAX_RULES} with preferences")
+        raise ConfigError(f"has {len(rules)} rules", field="constraints", fix=at_most(_MAX_RULES, " with preferences"))
     for number, rule in enumerate(where.must):
         same = (other for other in where.must[:number] if type(other) is type(rule) and not isinstance(other, Near))
         if any(rule.attribute == other.attribute for other in same):
-            raise ConfigError(f"{rule} is the second one for {rule.attribute}", field="constraints", fix="keep one")
+            raise ConfigError(
+                f"{rule} is the second one for {rule.attribute}", field="constraints", fix=Told("keep one", "keep_one")
+            )
     for rule in rules if where.exclusive else ():
         if rule.attribute == HOST:
             problem = f"{rule} has no meaning with {Exclusive()}, which allows no other shard"
-            raise ConfigError(problem, field="constraints", fix="drop one of them")
+            raise ConfigError(problem, field="constraints", fix=Told("drop one of them", "drop_one"))
     for rule in rules:
         if isinstance(rule, Near) and rule.job == where.group:
-            raise ConfigError(f"{rule} names the job itself", field="constraints", fix="name another job")
+            raise ConfigError(
+                f"{rule} names the job itself", field="constraints", fix=Told("name another job", "name_other_job")
+            )
         fixed = next((one for one in where.hard if one.op is Op.EQUALS and one.attribute == rule.attribute), None)
         if fixed is not None and isinstance(rule, Even):
             problem = f"{rule} has no meaning with {fixed}, which allows one value"
-            raise ConfigError(problem, field="constraints", fix="drop one of them")
+            raise ConfigError(problem, field="constraints", fix=Told("drop one of them", "drop_one"))
 
 
 @lru_cache(maxsize=65_536)
@@ -322,7 +332,7 @@ def _where(constraints: tuple[str, ...], preferences: tuple[str, ...] = (), grou
             soft.append((one, weight))
         elif isinstance(one, Exclusive):
             problem = f"{one} is no preference, because it also keeps others away"
-            raise ConfigError(problem, field="preferences", fix="put it into `constraints`")
+            raise ConfigError(problem, field="preferences", fix=Told("put it into `constraints`", "put_constraints"))
         else:
             rules[_of_team(one, group), weight] = None
     return Where(tuple(hard), tuple(soft), group if rules else "", tuple(rules), exclusive=exclusive)
@@ -338,7 +348,7 @@ def _weighted(text: str) -> tuple[Constraint | Rule, int]:
     found = _WEIGHTED.fullmatch(text)
     weight, text = (int(found[1]), found[2]) if found else (1, text)
     if not 1 <= weight <= _MAX_WEIGHT:
-        raise ConfigError(f"{weight} is no weight", field="preferences", fix=f"1 to {_MAX_WEIGHT}")
+        raise ConfigError(f"{weight} is no weight", field="preferences", fix=between("1", str(_MAX_WEIGHT)))
     return _parsed("preferences", text), weight * _UNIT
 
 
@@ -346,7 +356,7 @@ def _parsed(field: str, text: str) -> Constraint | Rule:
     text = text.strip()
     if limit := _AT_MOST.fullmatch(text):
         if not 1 <= int(limit[1]) <= MAX_SHARDS:
-            raise ConfigError(f"{text!r} has no valid number", field=field, fix=f"1 to {MAX_SHARDS}")
+            raise ConfigError(f"{text!r} has no valid number", field=field, fix=between("1", str(MAX_SHARDS)))
         return Limit(int(limit[1]), limit[2])
     if near := _NEAR.fullmatch(text):
         return Near(near[1], near[2] or HOST)

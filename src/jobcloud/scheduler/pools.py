@@ -21,13 +21,15 @@ from typing import Final, NamedTuple
 from jobcloud.config import Job
 from jobcloud.errors import ConfigError, Conflict, NotFound, Outdated
 from jobcloud.messages import Kind, PutPool, RemovePool, Topic
-from jobcloud.model import Firing, Parameter, Pool, Slots, Task, Told
+from jobcloud.model import Firing, Pool, Slots, Task
 from jobcloud.scheduler.part import Part
 from jobcloud.scheduler.queue import Group
 from jobcloud.scheduler.reason import Reason
 from jobcloud.scheduler.slots import slots_of
 from jobcloud.scheduler.state import State
 from jobcloud.scheduler.status import Ending
+from jobcloud.sentences import Parameter, Told
+from jobcloud.sentences.frequent import READ_AGAIN, done_by, shown_by
 
 MAX_POOLS: Final = 10_000
 _NEVER: Final = ("missing", "closed", "never")
@@ -119,7 +121,7 @@ class Pools(Part):
         """Create or change a pool. Raises Conflict or Outdated."""
         key, known = event.key, self._state.pools.get(event.key)
         if event.before is not None and event.before != known:
-            raise Outdated(f"pool {key} was changed meanwhile", field="If-Match", fix="read it again")
+            raise Outdated(f"pool {key} was changed meanwhile", field="If-Match", fix=READ_AGAIN)
         self.check_number({key})
         if event.pool == known:
             return
@@ -131,13 +133,13 @@ class Pools(Part):
         """Remove a pool. Raises NotFound, Outdated, or Conflict if jobs name it."""
         known = self.pool(event.key)
         if event.before is not None and event.before != known:
-            raise Outdated(f"pool {event.key} was changed meanwhile", field="If-Match", fix="read it again")
+            raise Outdated(f"pool {event.key} was changed meanwhile", field="If-Match", fix=READ_AGAIN)
         named = self._jobs.get(event.key, ())
         # An ad-hoc run that has ended does not prevent the removal of a pool.
         if jobs := sorted(job for job in named if job not in self._state.ad_hoc or self._state.queue.unfinished(job)):
             text = f"pool {event.key} is named by {len(jobs)} jobs, for example {jobs[0]}"
             problem = Told(text, "pool_used", pool=event.key, jobs=len(jobs), job=jobs[0])
-            raise Conflict(problem, field="pool", fix="take the pool out of these jobs first")
+            raise Conflict(problem, field="pool", fix=Told("take the pool out of these jobs first", "unname_pool"))
         self._state.delete(Kind.POOL, event.key)
         self._state.publish(event.at, Topic.CONFIG, f"pool {event.key} is removed")
 
@@ -146,7 +148,7 @@ class Pools(Part):
         more = sum(key not in self._state.pools for key in keys)
         if more and len(self._state.pools) + more > MAX_POOLS:
             problem = f"there are {len(self._state.pools)} pools already, of at most {MAX_POOLS}"
-            raise Conflict(problem, field="pool", fix="remove one that no job names")
+            raise Conflict(problem, field="pool", fix=Told("remove one that no job names", "remove_unused_pool"))
 
     def check(self, job: Job, more: Mapping[str, Pool] = _NO_POOLS) -> None:
         """Raises ConfigError if the job names a pool that does not exist, or that is too small for its gang.
@@ -157,11 +159,11 @@ class Pools(Part):
             pool = more.get(key) or self._state.pools.get(key)
             if pool is None:
                 problem = f"there is no pool {key} for job {job.key}"
-                raise ConfigError(problem, field="pools", fix=f"`jobcloud pool set {key} SLOTS` makes it")
+                raise ConfigError(problem, field="pools", fix=done_by(f"jobcloud pool set {key} SLOTS", "makes it"))
             needed = number * job.shard_count
             if job.gang_start and 0 < pool.slots < needed:
                 problem = f"all {job.shard_count} shards start together and need {needed} slots of pool {key}"
-                fix = "give the pool more slots, or leave gangStart out"
+                fix = Told("give the pool more slots, or leave gangStart out", "more_slots")
                 raise ConfigError(f"{problem}, which has {pool.slots}", field="gangStart", fix=fix)
 
     # ------------------------------------------------------------------------------------------------- slots
@@ -301,7 +303,9 @@ class Pools(Part):
     def pool(self, key: str) -> Pool:
         """Raises NotFound."""
         if key not in self._state.pools:
-            raise NotFound(f"there is no pool {key[:200]}", field="pool", fix="`jobcloud pool list` names them")
+            raise NotFound(
+                f"there is no pool {key[:200]}", field="pool", fix=shown_by("jobcloud pool list", "names them")
+            )
         return self._state.pools[key]
 
     def uses(self, only: str = "") -> list[PoolUse]:

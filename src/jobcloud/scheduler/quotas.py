@@ -15,13 +15,14 @@ from itertools import chain
 from jobcloud.config import NOTHING, Job, Resources, team_of
 from jobcloud.errors import Conflict
 from jobcloud.fields import Unit
-from jobcloud.model import EVERY_TEAM, Executor, Firing, Parameter, Quota, Task, Terms, Told
+from jobcloud.model import EVERY_TEAM, Executor, Firing, Quota, Task, Terms
 from jobcloud.scheduler.cluster import amounts
 from jobcloud.scheduler.part import Part
 from jobcloud.scheduler.queue import Group, cached_team_of
 from jobcloud.scheduler.reason import Reason, amount
 from jobcloud.scheduler.state import State
 from jobcloud.scheduler.status import Ending
+from jobcloud.sentences import Parameter, Told
 
 #: the resources that a quota limits
 LIMITED = ("cpus", "mem", "gpus")

@@ -9,7 +9,7 @@ from typing import Final
 from jobcloud.config import DIMENSIONS
 from jobcloud.fields import Unit
 from jobcloud.match import Refusal
-from jobcloud.model import Parameter
+from jobcloud.sentences import Parameter
 
 # How an attempt ended, in the parameters of a reason.
 _FAILURE = ("attempt", "host", "end", "cause", "message")

@@ -14,6 +14,7 @@ from jobcloud.model import Task
 from jobcloud.scheduler.part import Part
 from jobcloud.scheduler.state import State
 from jobcloud.scheduler.status import Ending
+from jobcloud.sentences.frequent import TRY_SOON
 
 
 class Reconciliation(Part):
@@ -52,7 +53,7 @@ class Reconciliation(Part):
     def reconcile(self, event: ReconcileTasks) -> None:
         """Raises Unavailable if no master is connected."""
         if not self._state.connected:
-            raise Unavailable("no Mesos master is connected", fix="try again in a few seconds")
+            raise Unavailable("no Mesos master is connected", fix=TRY_SOON)
         self.pending = dict.fromkeys(self._state.tasks) if event.explicit else {}
         self._wait_ms = self._state.policy.reconcile_first_ms
         self._reconcile(event.at)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jobcloud.model import Told
+from jobcloud.sentences import Told
 
 
 def no_app(key: str) -> Told:

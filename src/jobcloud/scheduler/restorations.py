@@ -12,12 +12,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sized
 
 from jobcloud.messages import Kind, Topic
-from jobcloud.model import Cause, Execution, Firing, Shard, ShardState, Task, TaskState, Told, changed
+from jobcloud.model import Cause, Execution, Firing, Shard, ShardState, Task, TaskState, changed
 from jobcloud.scheduler.firings import Firings
 from jobcloud.scheduler.part import Part
 from jobcloud.scheduler.state import State
 from jobcloud.scheduler.status import Ending
 from jobcloud.scheduler.timetable import rfc3339, utc
+from jobcloud.sentences import Told
 
 _WARNED_MS = 86_400_000
 _NOT_SEEN_TO_RUN = (TaskState.STORED, TaskState.STAGING)

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence, Sized
 
 from jobcloud.config import Job, JobKind
 from jobcloud.messages import Topic
-from jobcloud.model import Firing, Parameter, Shard, ShardState, Task, TaskState, Told
+from jobcloud.model import Firing, Shard, ShardState, Task, TaskState
 from jobcloud.scheduler import revisions
 from jobcloud.scheduler.firings import FEWER, Firings
 from jobcloud.scheduler.part import Hooks, Part
@@ -22,6 +22,7 @@ from jobcloud.scheduler.retry import PROVEN_MS
 from jobcloud.scheduler.state import State
 from jobcloud.scheduler.status import Ending
 from jobcloud.scheduler.tasks import Tasks
+from jobcloud.sentences import Parameter, Told
 
 # A task in these states was not seen to run, so its end makes no further shard unavailable.
 _NOT_YET = (TaskState.STORED, TaskState.STAGING, TaskState.STARTING)

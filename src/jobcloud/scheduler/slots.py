@@ -9,6 +9,7 @@ from typing import Final
 from jobcloud.config import MAX_SHARDS, Job, key_of
 from jobcloud.errors import ConfigError
 from jobcloud.model import EVERY_TEAM, Slots
+from jobcloud.sentences import Told
 
 _ENTRY: Final = re.compile(r"(?:([0-9]{1,9}) +of +)?((?:\*:)?[A-Za-z0-9_][A-Za-z0-9_.-]{0,99})")
 _FIX: Final = "such as `orders-db`, a pool of the team; `*:orders-db`, one of all teams; or `2 of orders-db`"
@@ -29,6 +30,6 @@ def slots_in(entries: tuple[str, ...], team: str) -> Slots:
             raise ConfigError(f"{text[:80]!r} names no pool", field="pools", fix=_FIX)
         key = entry[2] if entry[2].startswith(EVERY_TEAM) else key_of(team, entry[2])
         if key in found:
-            raise ConfigError(f"names {entry[2]} twice", field="pools", fix="name each pool once")
+            raise ConfigError(f"names {entry[2]} twice", field="pools", fix=Told("name each pool once", "pool_once"))
         found[key] = number
     return tuple(sorted(found.items()))

@@ -40,6 +40,8 @@ from jobcloud.scheduler.launch import Artifacts, ExecutorPlan
 from jobcloud.scheduler.recovery import Stored, differences, recover, shard_key, with_starts
 from jobcloud.scheduler.refusals import no_app, no_job
 from jobcloud.scheduler.slots import slots_of
+from jobcloud.sentences import Told
+from jobcloud.sentences.frequent import shown_by
 from jobcloud.triggers import Days, Times, parse_days
 
 
@@ -401,15 +403,17 @@ class State:
     def app(self, key: str) -> App:
         """Raises NotFound."""
         if key not in self.apps:
-            raise NotFound(no_app(key), field="appName", fix="`jobcloud app list` names them")
+            raise NotFound(no_app(key), field="appName", fix=shown_by("jobcloud app list", "names them"))
         return self.apps[key]
 
     def job(self, key: str) -> Job:
         """A registered job. Raises NotFound."""
         if key in self.ad_hoc:
-            raise NotFound(f"{key} is an ad-hoc run", field="jobName", fix="name a registered job")
+            raise NotFound(
+                f"{key} is an ad-hoc run", field="jobName", fix=Told("name a registered job", "registered_job")
+            )
         if key not in self.jobs:
-            raise NotFound(no_job(key), field="jobName", fix="`jobcloud job list` names them")
+            raise NotFound(no_job(key), field="jobName", fix=shown_by("jobcloud job list", "names them"))
         return self.jobs[key]
 
     def jobs_of(self, app: str) -> list[Job]:

@@ -21,7 +21,6 @@ from jobcloud.model import (
     Cause,
     Firing,
     Outcome,
-    Parameter,
     ShardState,
     Task,
     TaskName,
@@ -40,6 +39,7 @@ from jobcloud.scheduler.reconciliation import Reconciliation
 from jobcloud.scheduler.recovery import executor_key
 from jobcloud.scheduler.state import State
 from jobcloud.scheduler.status import End, Ending
+from jobcloud.sentences import Parameter
 from jobcloud.wire import RESULT_BYTES, is_flat
 
 # An unreachable task that is due for replacement, but unconfirmed, is checked again after this time.

@@ -10,7 +10,7 @@ from itertools import islice
 from jobcloud.config import CatchUp, Concurrency, Job, JobKind
 from jobcloud.fields import Unit
 from jobcloud.messages import Topic
-from jobcloud.model import ABSENT, NO_TERMS, Cause, Firing, Terms, Told
+from jobcloud.model import ABSENT, NO_TERMS, Cause, Firing, Terms
 from jobcloud.scheduler.firings import Firings
 from jobcloud.scheduler.part import Hooks, Part
 from jobcloud.scheduler.quotas import Quotas, shards_of_run
@@ -18,6 +18,7 @@ from jobcloud.scheduler.reason import Reason, amount
 from jobcloud.scheduler.retry import dice
 from jobcloud.scheduler.state import State
 from jobcloud.scheduler.tasks import Tasks
+from jobcloud.sentences import Told
 from jobcloud.triggers import Shifted, Times, Timing
 
 # If the last handled fire time of a job is later than now by more than this, users are warned, and `jobcloud job

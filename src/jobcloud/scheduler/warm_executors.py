@@ -13,7 +13,7 @@ from itertools import count, islice
 from typing import NamedTuple
 
 from jobcloud.config import EVERY_AGENT, NOTHING, PLACEHOLDER, App, Job
-from jobcloud.model import Execution, Firing, Parameter, Task, TaskName, TaskState, content_of, placeholder_job
+from jobcloud.model import Execution, Firing, Task, TaskName, TaskState, content_of, placeholder_job
 from jobcloud.scheduler import retry
 from jobcloud.scheduler.circuit_breakers import CircuitBreakers
 from jobcloud.scheduler.cluster import AgentEntry, Placement, Request
@@ -28,6 +28,7 @@ from jobcloud.scheduler.sharding import contexts_of
 from jobcloud.scheduler.state import State
 from jobcloud.scheduler.status import Ending
 from jobcloud.scheduler.tasks import Tasks
+from jobcloud.sentences import Parameter
 
 # The names of the contexts that a placeholder builds take at most this number of bytes in its record.
 _CONTEXTS_BYTES = 100_000

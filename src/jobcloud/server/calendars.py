@@ -28,6 +28,8 @@ import msgspec
 from jobcloud.cron import LAST_YEAR
 from jobcloud.errors import ConfigError, Unavailable
 from jobcloud.model import CalendarSource
+from jobcloud.sentences import Told
+from jobcloud.sentences.frequent import at_most, between
 from jobcloud.triggers import MAX_DAYS, Days, parse_days
 from jobcloud.triggers.days import days_of
 
@@ -69,10 +71,14 @@ def read_days(source: CalendarSource, ical: str, year: int, *, deadline_s: float
     Raises ConfigError, which names the field, and Unavailable if the server lacks a library.
     """
     if not (source.days or source.country or source.weekends or ical):
-        raise ConfigError("is missing", field="days", fix="give days, country, weekends, ical, or several of them")
+        raise ConfigError(
+            "is missing",
+            field="days",
+            fix=Told("give days, country, weekends, ical, or several of them", "calendar_sources"),
+        )
     last = source.until_year or year + YEARS
     if not year <= last <= year + MAX_YEARS:
-        raise ConfigError(f"{last} is out of range", field="untilYear", fix=f"{year} to {year + MAX_YEARS}")
+        raise ConfigError(f"{last} is out of range", field="untilYear", fix=between(str(year), str(year + MAX_YEARS)))
     days, without = (_listed(name, entries) for name, entries in (("days", source.days), ("without", source.without)))
     found = set(_ordinals(days))
     years, libraries = range(year - 1, last + 1), ""
@@ -90,9 +96,13 @@ def read_days(source: CalendarSource, ical: str, year: int, *, deadline_s: float
         known, libraries = min(known, answer["known"]), answer["libraries"]
     found.difference_update(_ordinals(without))
     if not found:
-        raise ConfigError("the calendar has no day", field="days", fix="name at least one day that is not in `without`")
+        raise ConfigError(
+            "the calendar has no day",
+            field="days",
+            fix=Told("name at least one day that is not in `without`", "calendar_day"),
+        )
     if len(found) > MAX_DAYS:
-        raise ConfigError(f"gives {len(found)} days", field="untilYear", fix=f"at most {MAX_DAYS}: choose fewer years")
+        raise ConfigError(f"gives {len(found)} days", field="untilYear", fix=at_most(MAX_DAYS, ": choose fewer years"))
     return Found(days_of(found), f"{known}-12-31", libraries)
 
 
@@ -132,7 +142,7 @@ def _ask_child(asked: Mapping[str, Any], deadline_s: float) -> dict[str, Any]:
         shown = child.stderr.decode(errors="replace").strip().rpartition("\n")[2][:200]
         raise ConfigError(f"cannot be read: {shown}", field=field, fix=_SMALLER) from None
     if "lacks" in answer:
-        fix = "install jobcloud[server] on the scheduler's machine"
+        fix = Told("install jobcloud[server] on the scheduler's machine", "install_server")
         raise Unavailable(f"the scheduler has no library {answer['lacks']}", fix=fix)
     if "problem" in answer:
         raise ConfigError(answer["problem"], field=answer["field"], fix=answer["fix"])

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import structlog
 
-from jobcloud.model import Told
+from jobcloud.sentences import Told
 
 log = structlog.get_logger(__name__)
 

@@ -22,7 +22,7 @@ from cryptography import x509
 from pydantic_core import PydanticCustomError
 
 from jobcloud.errors import ConfigError
-from jobcloud.model import Told
+from jobcloud.sentences import Told
 from jobcloud.server.settings import read_private
 
 log = structlog.get_logger(__name__)

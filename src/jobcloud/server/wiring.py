@@ -62,11 +62,12 @@ from jobcloud.history.samples import Sample
 from jobcloud.history.service import History, HistoryOptions
 from jobcloud.match import CompiledMatcher, PlainMatcher
 from jobcloud.messages import UseSecrets
-from jobcloud.model import Task, Told
+from jobcloud.model import Task
 from jobcloud.ports import LastingStore, Leadership, Sink, Store, TlsFiles
 from jobcloud.scheduler import Policy, Scheduler, revisions
 from jobcloud.scheduler.launch import Artifacts
 from jobcloud.scheduler.state import MakeMatcher
+from jobcloud.sentences import Told
 from jobcloud.server import epochs, logs
 from jobcloud.server.alerts.channels import load as load_channels
 from jobcloud.server.alerts.service import AlertService

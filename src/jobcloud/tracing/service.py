@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from jobcloud.errors import ConfigError
 from jobcloud.messages import AttemptTraced, RunTraced
-from jobcloud.model import Told
+from jobcloud.sentences import Told
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan

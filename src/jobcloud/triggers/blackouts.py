@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import TypeAlias
 from zoneinfo import ZoneInfo
 
+from jobcloud.sentences import Told
 from jobcloud.triggers import wall
 
 _DAY = 86_400
@@ -65,10 +66,11 @@ def parse(text: str, zone: ZoneInfo) -> Blackout:
     parts = text.upper().split()
     span = _SPAN.fullmatch(parts[-1]) if parts else None
     if not 1 <= len(parts) <= 2 or (len(parts) == 2 and span is None):
-        raise ValueError(f"{text[:60]!r} is not a blackout; {_FIX}")
+        raise ValueError(Told(f"{text[:60]!r} is not a blackout; {_FIX}", "no_blackout", value=text[:60]))
     start, end = (second_of_day(span[1]), second_of_day(span[2])) if span else (0, _DAY)
     if start in (_DAY, end):
-        raise ValueError(f"{text[:60]!r} has no time between its ends; {_FIX}")
+        problem = f"{text[:60]!r} has no time between its ends; {_FIX}"
+        raise ValueError(Told(problem, "empty_blackout", value=text[:60]))
     days = weekdays("MON-SUN" if span and len(parts) == 1 else parts[0])
     return Weekly(days, start, end if end > start else end + _DAY)
 
@@ -81,9 +83,10 @@ def _period(text: str, zone: ZoneInfo) -> Period:
     elif slash:
         begins, ends = wall.parse_local(first), wall.parse_local(last)
     else:
-        raise ValueError(f"{text[:60]!r} has no end; {_FIX}")
+        raise ValueError(Told(f"{text[:60]!r} has no end; {_FIX}", "no_end", value=text[:60]))
     if ends <= begins:
-        raise ValueError(f"{text[:60]!r} ends before it begins; put the earlier time first")
+        problem = f"{text[:60]!r} ends before it begins; put the earlier time first"
+        raise ValueError(Told(problem, "ends_early", value=text[:60]))
     return Period(wall.instant_ms(begins, zone) // 1_000, wall.instant_ms(ends, zone) // 1_000)
 
 
@@ -91,7 +94,8 @@ def second_of_day(text: str) -> int:
     """The second of a time such as `06:00`. Raises ValueError."""
     hour, minute = map(int, text.split(":"))
     if hour > 24 or minute > 59 or (hour == 24 and minute):
-        raise ValueError(f"{text!r} is not a time of the day; write 00:00 to 24:00")
+        problem = f"{text!r} is not a time of the day; write 00:00 to 24:00"
+        raise ValueError(Told(problem, "no_time_of_day", value=text))
     return hour * 3_600 + minute * 60
 
 
@@ -101,7 +105,8 @@ def weekdays(text: str) -> tuple[int, ...]:
     for part in text.split(","):
         first, *rest = part.split("-")
         if len(rest) > 1 or not {first, *rest} <= set(_WEEKDAYS):
-            raise ValueError(f"{part[:40]!r} is not a weekday or a range of weekdays; {_FIX}")
+            problem = f"{part[:40]!r} is not a weekday or a range of weekdays; {_FIX}"
+            raise ValueError(Told(problem, "no_weekday", value=part[:40]))
         begin = _WEEKDAYS.index(first)
         found.update((begin + n) % 7 for n in range((_WEEKDAYS.index(rest[-1] if rest else first) - begin) % 7 + 1))
     return tuple(sorted(found))

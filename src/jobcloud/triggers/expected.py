@@ -8,6 +8,7 @@ from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 from jobcloud.cron import END, LAST_YEAR
+from jobcloud.sentences import Told
 from jobcloud.triggers import blackouts, wall
 
 _DAY_S = 86_400
@@ -52,7 +53,8 @@ def parse_expected(text: str) -> Expected:
         if second == _DAY_S:
             raise ValueError
     except ValueError:
-        raise ValueError(f"{text[:60]!r} is not a time of the day; {_FIX}") from None
+        problem = f"{text[:60]!r} is not a time of the day; {_FIX}"
+        raise ValueError(Told(problem, "expected_form", value=text[:60])) from None
     return Expected(days, second)
 
 

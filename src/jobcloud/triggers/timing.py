@@ -11,6 +11,8 @@ from zoneinfo import ZoneInfo
 from jobcloud.cron import END, CronError, Dialect, Fold, Gap, Schedule, between, find_zone
 from jobcloud.durations import parse_ms
 from jobcloud.errors import ConfigError
+from jobcloud.sentences import Told, text_of
+from jobcloud.sentences.frequent import MISSING, at_most, not_valid, such_as, too_many
 from jobcloud.triggers import blackouts, wall
 from jobcloud.triggers.days import Days, Inside, Outside
 from jobcloud.triggers.shifts import Shifted
@@ -204,9 +206,10 @@ def timing(
     """
     for name, texts, most in (("triggers", triggers, MAX_TRIGGERS), ("blackouts", excluded, MAX_BLACKOUTS)):
         if len(texts) > most:
-            raise ConfigError(f"has {len(texts)} entries", field=name, fix=f"at most {most}")
+            raise ConfigError(too_many(len(texts), "entries"), field=name, fix=at_most(most))
         if any(len(text) > _MAX_TEXT for text in texts):
-            raise ConfigError("has an entry that is too long", field=name, fix=f"at most {_MAX_TEXT} characters each")
+            problem = Told("has an entry that is too long", "long_entry")
+            raise ConfigError(problem, field=name, fix=at_most(_MAX_TEXT, " characters each"))
     return _parse(cron, tuple(triggers), start, end, tuple(excluded), zone, dialect, gap, fold)
 
 
@@ -224,11 +227,12 @@ def _parse(
 ) -> Timing:
     def of_cron(text: str, field: str) -> Schedule:
         if field == "cron" and text.startswith((_EVERY, _AT, _AFTER)):
-            raise ConfigError(f"{text[:80]!r} is a trigger", field=field, fix="write it in `triggers` (--trigger)")
+            fix = Told("write it in `triggers` (--trigger)", "write_in_triggers")
+            raise ConfigError(Told(f"{text[:80]!r} is a trigger", "is_trigger", value=text[:80]), field=field, fix=fix)
         try:
             return Schedule.parse(text, zone=zone, dialect=dialect, gap=gap, fold=fold)
         except CronError as error:
-            raise ConfigError(str(error), field=field) from error
+            raise ConfigError(text_of(error), field=field) from error
 
     def of_text(text: str) -> _Trigger:
         if text.startswith(_AT):
@@ -246,26 +250,29 @@ def _parse(
         try:
             return wall.instant_ms(wall.parse_local(text), clock)
         except ValueError as error:
-            raise ConfigError(str(error), field=field) from None
+            raise ConfigError(text_of(error), field=field) from None
 
     try:
         clock = find_zone(zone)
     except CronError as error:
-        raise ConfigError(str(error), field="timeZone") from error
+        raise ConfigError(text_of(error), field="timeZone") from error
     first_ms = local("startTime", start) if start else 0
     last_ms = local("endTime", end) if end else (END - 1) * 1_000
     if last_ms < first_ms:
-        raise ConfigError("is before startTime", field="endTime", fix="put the earlier time first")
+        fix = Told("put the earlier time first", "earlier_first")
+        raise ConfigError(Told("is before startTime", "before_start"), field="endTime", fix=fix)
     found: list[_Trigger] = [of_cron(cron, "cron")] if cron else []
     found += [of_text(text) for text in triggers]
     if sum(isinstance(trigger, After) for trigger in found) > 1:
-        raise ConfigError("has @after twice", field="triggers", fix="keep the one with the shorter delay")
+        fix = Told("keep the one with the shorter delay", "shorter_delay")
+        raise ConfigError(Told("has @after twice", "after_twice"), field="triggers", fix=fix)
     if not found:
-        raise ConfigError("is missing", field="cron", fix="give an expression, such as 0 0 8 * * ?, or `triggers`")
+        fix = such_as("0 0 8 * * ?, or `triggers`", "give an expression, such as ")
+        raise ConfigError(MISSING, field="cron", fix=fix)
     try:
         windows = tuple(blackouts.parse(text, clock) for text in excluded)
     except ValueError as error:
-        raise ConfigError(str(error), field="blackouts") from None
+        raise ConfigError(text_of(error), field="blackouts") from None
     return Timing(tuple(found), first_ms, last_ms, windows, clock)
 
 
@@ -280,6 +287,6 @@ def _period(text: str, kind: str) -> int:
     period = parse_ms(text, "triggers", bare=False)
     if not 1_000 <= period <= _MAX_PERIOD_MS or period % 1_000:
         what = "delay" if kind == _AFTER else "period"
-        fix = f"whole seconds, from 1s to 366d, such as {kind}90m"
-        raise ConfigError(f"{text[:80]!r} is not the {what} of a trigger", field="triggers", fix=fix)
+        fix = Told(f"whole seconds, from 1s to 366d, such as {kind}90m", "period_form", example=f"{kind}90m")
+        raise ConfigError(not_valid(text[:80], f"is not the {what} of a trigger"), field="triggers", fix=fix)
     return period

@@ -7,6 +7,7 @@ from datetime import datetime, tzinfo
 from zoneinfo import ZoneInfo
 
 from jobcloud.cron import FIRST_YEAR, LAST_YEAR, change_after
+from jobcloud.sentences import Told
 
 _LOCAL = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(:[0-9]{2})?", re.ASCII)
 
@@ -18,7 +19,8 @@ def parse_local(text: str) -> datetime:
             return found
     except ValueError:
         pass
-    raise ValueError(f"{text[:40]!r} is not a time of the years {FIRST_YEAR} to {LAST_YEAR}; write 2026-12-24T18:00")
+    problem = f"{text[:40]!r} is not a time of the years {FIRST_YEAR} to {LAST_YEAR}; write 2026-12-24T18:00"
+    raise ValueError(Told(problem, "no_local_time", value=text[:40], first=str(FIRST_YEAR), last=str(LAST_YEAR)))
 
 
 def instant_ms(local: datetime, zone: ZoneInfo) -> int:

@@ -20,9 +20,10 @@ from tests.core_world import POLICY
 from jobcloud.adapters.memory import MemoryServer
 from jobcloud.errors import NotFound, Unavailable
 from jobcloud.messages import AlertDue, Command, ReportDelivery, ReportProblem
-from jobcloud.model import Alert, AlertMessage, Condition, Told, Words
+from jobcloud.model import Alert, AlertMessage, Condition
 from jobcloud.ports import StoredFault
 from jobcloud.scheduler import Policy
+from jobcloud.sentences import Told, Words
 from jobcloud.server.alerts.channels import Channel, Channels, Heartbeat
 from jobcloud.server.alerts.delivery import Result
 from jobcloud.server.alerts.service import STORE_PATIENCE_MS, AlertService, Watch, beat

@@ -1,8 +1,7 @@
-"""The console has a text in each language for each sentence that has a code: skipped firings, alerts, warnings."""
+"""The console tells each sentence that has a code: skipped firings, alerts, warnings, refusals."""
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,59 +15,51 @@ from tests.alert_kit import make_channel
 from tests.api_kit import ARTIFACTS
 from tests.browser_kit import needs_browser
 from tests.console_kit import Stage, kept, ready, staged, watched
+from tools.sentence_tables import PATH, described, made_by_the_product, updated
 
-import jobcloud
 import jobcloud.server.console
 from jobcloud.messages import AgentLost, ReportProblem
-from jobcloud.model import EVERY_TEAM, Condition, Told, Words, changed
+from jobcloud.model import EVERY_TEAM, Condition, changed
 from jobcloud.scheduler import Policy, Scheduler, Stored
+from jobcloud.sentences import Told, Words
 from jobcloud.server.wiring import CLEAR_TEXT
 
-_PRODUCT = Path(jobcloud.__file__).parent
-_CATALOGUE = Path(jobcloud.server.console.__file__).parent / "files" / "core" / "sentences.js"
-_API = Path(__file__).parents[3] / "docs" / "api.md"
+_CORE = Path(jobcloud.server.console.__file__).parent / "files" / "core"
+_CATALOGUE = _CORE / "sentences.js"
+_REFUSALS = _CORE / "refusals.js"
 # Parts of sentences that the console makes of several parameters.
 _COMPOSED = {"run_ended": {"what": {"item", "step"}, "message": {"message", "cause"}}}
-# Calls whose parameters are those of another sentence and some of their own.
-_PASSED_ON = {"skipped"}
 # Texts of the console's own, which are parts of sentences.
 _PARTS = {"state", "comma", "item", "step_before", "step_after", "no_message", "not_yet_well", "of", "others"}
 
 
+def texts_of(block: str) -> dict[str, str]:
+    """Key → text, of a part of a module."""
+    return dict(re.findall(r"^ +(\w+): \"((?:[^\"\\]|\\.)*)\"", block.replace('", ', '",\n    '), re.MULTILINE))
+
+
 def catalogue() -> dict[str, dict[str, str]]:
-    """Language → key → text."""
-    text = _CATALOGUE.read_text()
-    blocks = re.findall(r"^  (en|zh): \{\n(.*?)^  \},", text, re.DOTALL | re.MULTILINE)
-    return {name: dict(re.findall(r"(\w+): \"((?:[^\"\\]|\\.)*)\"", block)) for name, block in blocks}
+    """Language → key → text, of the sentences that are no refusals."""
+    blocks = re.findall(r"^  (en|zh): \{\n(.*?)^  \},", _CATALOGUE.read_text(), re.DOTALL | re.MULTILINE)
+    return {name: texts_of(block) for name, block in blocks}
 
 
-def made_by_the_product() -> dict[str, set[str]]:
-    """Code → the names of its parameters, from the calls that make sentences."""
-    found: dict[str, set[str]] = {}
-    for path in sorted(_PRODUCT.rglob("*.py")):
-        for call in ast.walk(ast.parse(path.read_text())):
-            if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.func.id != "Told":
-                continue
-            place, code = f"{path.name}:{call.lineno}", call.args[1]
-            if not isinstance(code, ast.Constant):
-                assert path.name == "service.py", f"{place}: the code must be a literal"
-                continue  # an alert about several problems has the code of the first
-            names = {one.arg for one in call.keywords if one.arg}
-            passed_on = len(names) < len(call.keywords)
-            assert passed_on == (code.value in _PASSED_ON), f"{place}: name all parameters"
-            assert found.setdefault(str(code.value), names) == names, f"{place}: a code has one set of parameters"
-    return found
+def told_refusals() -> dict[str, str]:
+    """Code → text in Chinese, of the sentences of refusals. English texts are those of the server."""
+    return texts_of(_REFUSALS.read_text().split("TEXTS = {zh: {\n", 1)[1].split("\n}};", 1)[0])
 
 
 MADE = made_by_the_product()
+REFUSALS = MADE.keys() - described(PATH.read_text()).keys()
 
 
 def test_sentences_of_all_kinds_are_found() -> None:
-    assert {"misfire", "skipped", "run_ended", "clock_jumped", "audit_size", "time_zones"} <= MADE.keys()
+    assert {"misfire", "skipped", "run_ended", "clock_jumped", "audit_size", "time_zones"} <= MADE.keys() - REFUSALS
     assert {code for code in MADE if not MADE[code]} >= {"misfire", "clear_text"}
+    assert {"no_job", "leave_out", "shown_by"} <= REFUSALS
 
 
-@pytest.mark.parametrize("code", MADE)
+@pytest.mark.parametrize("code", sorted(MADE.keys() - REFUSALS))
 def test_sentence_has_a_text_with_its_parameters_in_each_language(code: str) -> None:
     texts = catalogue()
     assert texts.keys() == {"en", "zh"}
@@ -80,16 +71,24 @@ def test_sentence_has_a_text_with_its_parameters_in_each_language(code: str) -> 
         assert language == "en" or re.search(r"[\u4e00-\u9fff]", found[code]), code
 
 
-def test_catalogue_has_no_further_texts() -> None:
+@pytest.mark.parametrize("code", sorted(REFUSALS))
+def test_refusal_has_a_chinese_text_with_its_parameters(code: str) -> None:
+    text = told_refusals()[code]
+    assert set(re.findall(r"\{(\w+)\}", text)) == MADE[code]
+    assert re.search(r"[\u4e00-\u9fff]", text)
+
+
+def test_catalogues_have_no_further_texts() -> None:
     for found in catalogue().values():
-        assert found.keys() == MADE.keys() | _PARTS | {"skipped_one", "others_one"}
+        assert found.keys() == (MADE.keys() - REFUSALS) | _PARTS | {"skipped_one", "others_one"}
+    assert told_refusals().keys() == REFUSALS
 
 
 def test_document_of_the_api_names_all_sentences_and_parameters() -> None:
-    section = _API.read_text().split("## Sentences\n")[1].split("\n## ")[0]
-    rows = re.findall(r"^\| `(\w+)` \| (.*?) \| (.*?) \|$", section, re.MULTILINE)
-    told = {code: set(re.findall(r"`(\w+)`", names)) for code, _, names in rows}
-    assert told == MADE
+    page = PATH.read_text()
+    assert updated(page) == page, "run `make docs`"
+    for code, names in described(page).items():
+        assert names == MADE[code], code
 
 
 # ------------------------------------------------------------------------------------------------- in a browser

@@ -62,7 +62,6 @@ def test_refusals_and_ways_to_sign_in_are_told_in_chinese(tmp_path: Path) -> Non
 
 @needs_browser
 def test_faults_of_a_form_and_missing_rights_are_told_in_chinese(tmp_path: Path) -> None:
-    """A fault without a code is told in English."""
     with staged(tmp_path) as stage, chromium() as browser:
         stage.add_app()
         stage.add_job("hello", cron="0 0 0 1 1 ? 2090")
@@ -75,7 +74,7 @@ def test_faults_of_a_form_and_missing_rights_are_told_in_chinese(tmp_path: Path)
             page.get_by_label(re.compile(r"\bmemoryMB\b")).fill("-1")
             page.get_by_role("button", name="检查并查看变更").click()
             expect(page.get_by_text("类型应为 整数，而不是 字符串")).to_be_visible()
-            expect(page.get_by_text("-1 is out of range")).to_be_visible()
+            expect(page.get_by_text("-1 超出范围")).to_be_visible()
             page.goto(f"{stage.url}/jobs/hello")
             page.get_by_role("button", name="触发").click()
             stage.call("POST", "jobs/hello/disable")

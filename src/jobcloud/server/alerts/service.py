@@ -20,9 +20,10 @@ import structlog
 
 from jobcloud.errors import JobcloudError, NotFound, Unavailable
 from jobcloud.messages import AlertDue, Command, ReportDelivery, ReportProblem
-from jobcloud.model import Alert, AlertMessage, Condition, Told
+from jobcloud.model import Alert, AlertMessage, Condition
 from jobcloud.scheduler.alerts import FIRST_RETRY_MS, MAX_ATTEMPTS, MAX_RETRY_MS
 from jobcloud.scheduler.retry import backoff_ms
+from jobcloud.sentences import Told
 from jobcloud.server.alerts import delivery
 from jobcloud.server.alerts.channels import Channel, Channels, Heartbeat
 from jobcloud.server.alerts.delivery import SECONDS, Deliver, Result

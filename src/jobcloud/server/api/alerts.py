@@ -16,6 +16,7 @@ from jobcloud.messages import PutSilence, RemoveSilence
 from jobcloud.model import OF_JOBS, Alert, AlertMessage, Condition, Silence
 from jobcloud.scheduler import Scheduler
 from jobcloud.scheduler.alerts import matches
+from jobcloud.sentences.frequent import CHANNELS_FILE, shown_by
 from jobcloud.server.api.authorization import AccessDep
 from jobcloud.server.api.convert import read_silence
 from jobcloud.server.api.paging import Listing, PageQuery, PageView, Place
@@ -128,7 +129,7 @@ def _alert_place(view: AlertView) -> Place:
 def test_channel(services: ServicesDep, channel: str) -> ChannelTest:
     """Send a test message to a channel, from this scheduler."""
     if services.alerts is None:
-        fix = "name a file of channels in the setting alerts.channels_file"
+        fix = CHANNELS_FILE
         raise NotFound(f"there is no channel {channel[:80]}", field="channel", fix=fix)
     return ChannelTest(channel=channel, problem=services.alerts.test(channel))
 
@@ -174,7 +175,7 @@ def remove_silence(services: ServicesDep, access: AccessDep, silence_id: str) ->
     silence = services.loop.ask(lambda scheduler: scheduler.silences.get(silence_id))
     # One answer for both, so that nobody learns of a silence that they may not see.
     if silence is None or not access.allows(Verb.VIEW, silence.team):
-        fix = "`jobcloud alerts silences` lists them"
+        fix = shown_by("jobcloud alerts silences", "lists them")
         raise NotFound(f"there is no silence {silence_id[:80]}", field="id", fix=fix)
     access.require(Verb.PAUSE, silence.team)
     services.command(lambda at: RemoveSilence(at, silence_id))

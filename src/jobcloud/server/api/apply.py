@@ -18,6 +18,7 @@ from jobcloud.errors import Refused
 from jobcloud.messages import Apply
 from jobcloud.model import EVERY_TEAM
 from jobcloud.scheduler import Scheduler
+from jobcloud.sentences import Told
 from jobcloud.server.api.apply_limits import (
     AskedCalendar,
     AskedPool,
@@ -252,7 +253,7 @@ def _check_jobs(services: Services, snapshot: Snapshot, apps: Mapping[str, App],
         if job == snapshot.jobs.get(job.key) and app == snapshot.apps.get(job.app_key):
             continue
         if app is None:
-            fix = "register the app first, or add it to this request"
+            fix = Told("register the app first, or add it to this request", "register_app_here")
             issues.append(Issue(f"jobs.{index}.appName", f"there is no app {job.app_key}", fix))
             continue
         try:

@@ -15,6 +15,7 @@ from jobcloud.access.names import PLACE_FORM
 from jobcloud.config import DEFAULT_TEAM, check_name, check_team, key_of
 from jobcloud.errors import ConfigError
 from jobcloud.model import EVERY_TEAM, Calendar, CalendarSource, Pool
+from jobcloud.sentences.frequent import LEAVE_ONE_OUT
 from jobcloud.server.api.calendars import record_of, source_in
 from jobcloud.server.api.convert import check_printable, read_config
 from jobcloud.server.api.problems import Issue, from_refused, invalid
@@ -104,7 +105,7 @@ async def find_days(services: Services, asked: Sequence[AskedCalendar]) -> tuple
                 found.append((structs.replace(before[0], description=given.description), before[1]))
             continue
         if given.ical_sha256 not in ("", source.ical_sha256):
-            issues.append(Issue(f"{place}.icalSha256", "is not the hash of `ical`", "leave one of them out"))
+            issues.append(Issue(f"{place}.icalSha256", "is not the hash of `ical`", LEAVE_ONE_OUT))
             continue
         read += bool(given.country or given.ical)
         if read > MAX_READ:

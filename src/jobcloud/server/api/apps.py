@@ -19,6 +19,8 @@ from jobcloud.messages import PutApp, RemoveApp, SetAppEnabled, SetPaused
 from jobcloud.model import TaskState
 from jobcloud.scheduler import Scheduler, revisions
 from jobcloud.scheduler.launch import package_of
+from jobcloud.sentences import Told
+from jobcloud.sentences.frequent import UPLOAD
 from jobcloud.server.api.authorization import AccessDep
 from jobcloud.server.api.convert import PACKAGE_SCHEME, app_config, check_same_name, read_app
 from jobcloud.server.api.jobs import check_code
@@ -194,14 +196,16 @@ def _earlier(services: Services, snapshot: Snapshot, key: str, number: int) -> A
     sha256 = found.app.package.sha256
     if found.app.package.url.startswith(PACKAGE_SCHEME) and services.packages.find(sha256) is None:
         problem = f"this server no longer has the package of version {found.number}, {sha256}"
-        raise Conflict(problem, field="version", fix="upload it again (`jobcloud app update`)")
+        raise Conflict(problem, field="version", fix=Told("upload it again (`jobcloud app update`)", "upload_again"))
     for job in snapshot.jobs.values():
         if job.app_key == key:
             try:
                 check_code(services, job, found.app)
             except ConfigError as error:
                 problem = f"version {found.number} does not fit job {job.key}: {error.field}: {error.problem}"
-                raise Conflict(problem, field="version", fix="change or remove the job first") from error
+                raise Conflict(
+                    problem, field="version", fix=Told("change or remove the job first", "change_job")
+                ) from error
     return found.app
 
 
@@ -291,7 +295,7 @@ def with_stored_package(services: Services, app: App) -> App:
     if not app.package.url.startswith(PACKAGE_SCHEME):
         return app
     problem = f"there is no package {app.package.sha256}"
-    raise ConfigError(problem, field="appURL", fix="upload it first (POST /api/v1/packages)")
+    raise ConfigError(problem, field="appURL", fix=UPLOAD)
 
 
 def app_view(snapshot: Snapshot, key: str) -> AppView:

@@ -12,6 +12,7 @@ from jobcloud.config import team_of
 from jobcloud.errors import NotFound
 from jobcloud.model import Attempt, End, Firing, ShardState, Task, changed
 from jobcloud.scheduler.attempts import attempt_of
+from jobcloud.sentences.frequent import between, choose
 from jobcloud.server.api.paging import Listing, PageQuery, PageView
 from jobcloud.server.api.runs import ShardView, find_run, result_of, shard_view
 from jobcloud.server.api.schema import Instant, Number, RunId, View
@@ -103,7 +104,9 @@ def find_attempt(snapshot: Snapshot, run_id: str, item: int, number: int) -> str
     if number not in known:
         numbers = ", ".join(map(str, sorted(known))) or "none"
         raise NotFound(
-            f"shard {item} of {run.id} has no attempt {number}", field="attempt", fix=f"the known ones are: {numbers}"
+            f"shard {item} of {run.id} has no attempt {number}",
+            field="attempt",
+            fix=choose(numbers, begin="the known ones are: "),
         )
     return known[number]
 
@@ -123,7 +126,7 @@ def _find_shard(snapshot: Snapshot, run_id: str, item: int) -> Firing:
     """The run with this shard. Raises NotFound."""
     run = find_run(snapshot, run_id)
     if not 0 <= item < len(run.shards):
-        raise NotFound(f"{run.id} has no shard {item}", field="item", fix=f"0 to {len(run.shards) - 1}")
+        raise NotFound(f"{run.id} has no shard {item}", field="item", fix=between("0", str(len(run.shards) - 1)))
     return run
 
 

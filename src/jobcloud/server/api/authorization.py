@@ -16,7 +16,7 @@ from starlette.types import Scope
 from jobcloud.access.directory import Directory, Principal
 from jobcloud.access.verbs import Verb
 from jobcloud.config import DEFAULT_TEAM, qualified, team_of
-from jobcloud.model import Told
+from jobcloud.sentences import Told
 from jobcloud.server.api.forward import READS
 from jobcloud.server.api.problems import Problem
 from jobcloud.server.api.recording import record_of

@@ -22,6 +22,7 @@ from jobcloud.scheduler import explain
 from jobcloud.scheduler.executors import ExecutorState
 from jobcloud.scheduler.launch import package_of
 from jobcloud.scheduler.recovery import executor_key
+from jobcloud.sentences.frequent import TRY_LATER
 from jobcloud.server.api.authorization import AccessDep
 from jobcloud.server.api.events import REMEMBERED
 from jobcloud.server.api.health import MAX_PROBLEM, Health, health_view
@@ -255,7 +256,7 @@ def _find_agent(services: Services, name: str) -> AgentView:
     """Raises NotFound if the agent has not been offered since this leader took over."""
     found = next((agent for agent in services.agents() if name in (agent.id, agent.hostname)), None)
     if found is None:
-        raise NotFound(f"agent {name[:200]} has made no offer yet", field="agentId", fix="try again later")
+        raise NotFound(f"agent {name[:200]} has made no offer yet", field="agentId", fix=TRY_LATER)
     return _agent_view(found)
 
 

@@ -25,8 +25,10 @@ from jobcloud.cron import CronError, find_zone
 from jobcloud.errors import ConfigError
 from jobcloud.executor.plugins import handler_name
 from jobcloud.fields import REQUIRED, Field, fields_of, values_of
-from jobcloud.model import Terms, Told
+from jobcloud.model import Terms
 from jobcloud.scheduler import trace_context
+from jobcloud.sentences import Told, text_of
+from jobcloud.sentences.frequent import LEAVE_OUT, choose, such_as
 from jobcloud.server.api import parameters
 from jobcloud.server.api.body import json_type, parse
 from jobcloud.server.api.problems import MAX_ISSUES, Issue, Problem, invalid
@@ -104,7 +106,7 @@ def read_ad_hoc_run(body: Mapping[str, Any], policy: UrlPolicy, traceparent: str
         return _job(config, policy, **fixed), Terms(key=config.key, trace=_trace(traceparent))
 
     names = [field.spec.name for field in fields_of(Job) if field.name in NOT_AD_HOC and field.spec.name in given]
-    issues += [Issue(name, "has no meaning for an ad-hoc run", "leave it out") for name in names]
+    issues += [Issue(name, "has no meaning for an ad-hoc run", LEAVE_OUT) for name in names]
     return _read({name: value for name, value in given.items() if name not in names}, AdHocConfig, build, issues)
 
 
@@ -112,7 +114,7 @@ def _used(body: Mapping[str, Any]) -> tuple[dict[str, Any], list[Issue]]:
     """The fields of a job that have a meaning for its type, and the other fields as issues."""
     unused = unused_fields(body)
     problem = f"has no meaning for a job of type {body.get('jobType')}"
-    issues = [Issue(name, problem, "leave it out") for name in unused]
+    issues = [Issue(name, problem, LEAVE_OUT) for name in unused]
     return {name: value for name, value in body.items() if name not in unused}, issues
 
 
@@ -270,13 +272,19 @@ def _unknown(found: list[tuple[str, list[str]]]) -> Iterable[Issue]:
         last = name.rpartition(".")[2].lower()[:_MAX_NAME]
         lowered = {key.lower(): key for key in known}
         near = difflib.get_close_matches(last, lowered, n=1, cutoff=0.6)
-        fix = f"did you mean {lowered[near[0]]!r}?" if near else "leave it out"
+        fix = _meant(lowered[near[0]]) if near else LEAVE_OUT
         if not near and known not in listed:
             listed.append(known)
-            fix = f"known fields: {', '.join(known)}"
+            fix = choose(", ".join(known), begin="known fields: ")
         yield Issue(name[:200], Told("is not a known field", "unknown_field"), fix)
     if len(found) > MAX_ISSUES:
-        yield Issue("", f"{len(found) - MAX_ISSUES} more fields are not known", "leave them out")
+        yield Issue(
+            "", f"{len(found) - MAX_ISSUES} more fields are not known", Told("leave them out", "leave_them_out")
+        )
+
+
+def _meant(name: str) -> Told:
+    return Told(f"did you mean {name!r}?", "did_you_mean", name=name)
 
 
 def _top(name: str) -> str:
@@ -306,7 +314,7 @@ def _issues(error: ValidationError, model: type[BaseModel]) -> Iterable[Issue]:
         elif kind == "enum":
             value = repr(str(fault["input"])[:80])
             problem = Told(f"{value} is not a valid value", "value_unknown", value=value)
-            yield Issue(name, problem, f"use {fault['ctx']['expected']}")
+            yield Issue(name, problem, choose(fault["ctx"]["expected"]))
         elif kind.endswith("_type") and kind not in ("amount_type", "executors_type"):
             wanted = _TYPES.get(kind, kind.removesuffix("_type"))
             article = "an" if wanted[0] in "aeiou" else "a"
@@ -314,13 +322,37 @@ def _issues(error: ValidationError, model: type[BaseModel]) -> Iterable[Issue]:
             problem = Told(f"must be {article} {wanted}, not {kind}", "value_type", wanted=wanted, found=kind)
             yield Issue(name, problem, _description(model, name))
         else:
-            yield Issue(name, fault["msg"])
+            yield Issue(name, _told(kind, fault["msg"], fault.get("ctx", {})))
+
+
+def _told(kind: str, text: str, about: Mapping[str, Any]) -> str:
+    """A fault that the schema found, with its code if it has one."""
+    match kind:
+        case "string_too_long" | "too_long":
+            return Told(text, "too_long", most=about["max_length"])
+        case "string_too_short" | "too_short":
+            return Told(text, "too_short", least=about["min_length"])
+        case "string_pattern_mismatch":
+            return Told(text, "wrong_form", pattern=about["pattern"])
+        case "greater_than_equal":
+            return Told(text, "too_small", least=about["ge"])
+        case "less_than_equal":
+            return Told(text, "too_large", most=about["le"])
+        case "amount_type" | "items_form" | "files_form" | "parameter_form":
+            return Told(text, "wrong_type", found=about["given"])
+        case "amount_digits":
+            return Told(text, "too_precise")
+        case "executors_type":
+            return Told(text, "executors_form")
+        case "executors_range":
+            return Told(text, "executors_negative")
+    return text
 
 
 def _description(model: type[BaseModel], name: str) -> str:
     for key, info in model.model_fields.items():
-        if (info.alias or key) == name:
-            return info.description or ""
+        if (info.alias or key) == name and info.description:
+            return Told(info.description, "meaning", field=name)
     return ""
 
 
@@ -338,14 +370,16 @@ def _package(policy: UrlPolicy, url: str, sha256: str) -> Package:
         uploaded = url.removeprefix(PACKAGE_SCHEME)
         if not SHA256.fullmatch(uploaded):
             raise ConfigError(
-                "does not name a SHA-256", field="appURL", fix="64 lower-case hex digits follow package:sha256:"
+                "does not name a SHA-256",
+                field="appURL",
+                fix=Told("64 lower-case hex digits follow package:sha256:", "sha256_form"),
             )
         if sha256 not in ("", uploaded):
-            raise ConfigError("differs from the hash in appURL", field="packageSha256", fix="leave it out")
+            raise ConfigError("differs from the hash in appURL", field="packageSha256", fix=LEAVE_OUT)
         return Package(url, uploaded)
     policy.check(url, "appURL", f"{PACKAGE_SCHEME}<hex>, or an http(s) URL", ALLOW_PACKAGES)
     if not sha256:
-        fix = "give the SHA-256 of the package, so that the fetched file can be verified"
+        fix = Told("give the SHA-256 of the package, so that the fetched file can be verified", "give_sha256")
         raise ConfigError("is missing", field="packageSha256", fix=fix)
     return Package(url, sha256)
 
@@ -376,7 +410,7 @@ def _terms(config: TriggerConfig, job: Job, trace: str) -> Terms:
     _check_key(config.key)
     items = tuple(sorted(config.shards or ()))
     if len(set(items)) < len(items) or (items and items[0] < 0):
-        raise ConfigError("are not different numbers from 0", field="shards", fix="such as [0, 3]")
+        raise ConfigError("are not different numbers from 0", field="shards", fix=such_as("[0, 3]"))
     pairs = parse_items(config.item_parameters or "", job.shard_count)
     parameter = config.parameter
     if job.parameter_schema and parameter is not None:
@@ -388,7 +422,11 @@ def _terms(config: TriggerConfig, job: Job, trace: str) -> Terms:
 
 def _check_key(key: str) -> None:
     if not key.isprintable():
-        raise ConfigError("contains a character that cannot be printed", field="key", fix="use letters and digits")
+        raise ConfigError(
+            "contains a character that cannot be printed",
+            field="key",
+            fix=Told("use letters and digits", "letters_digits"),
+        )
 
 
 def _silence(config: SilenceConfig) -> SilenceConfig:
@@ -400,7 +438,9 @@ def _silence(config: SilenceConfig) -> SilenceConfig:
 def check_printable(field: str, text: str) -> None:
     """Raises ConfigError if a text for people has control characters."""
     if not text.isprintable():
-        raise ConfigError("contains a character that cannot be printed", field=field, fix="use plain text")
+        raise ConfigError(
+            "contains a character that cannot be printed", field=field, fix=Told("use plain text", "plain_text")
+        )
 
 
 def check_same_name(field: str, path: str, given: App | Job) -> None:
@@ -417,4 +457,4 @@ def _check_zone(zone: str) -> None:
     try:
         find_zone(zone)
     except CronError as error:
-        raise ConfigError(str(error), field="timeZone") from error
+        raise ConfigError(text_of(error), field="timeZone") from error

@@ -9,7 +9,7 @@ from pydantic import Field
 
 import jobcloud
 from jobcloud import zones
-from jobcloud.model import Told
+from jobcloud.sentences import Told
 from jobcloud.server.api import ports
 from jobcloud.server.api.schema import Instant, View
 from jobcloud.server.api.words import WordsView, words_of

@@ -16,6 +16,7 @@ from jobcloud.access.verbs import Verb
 from jobcloud.config import team_of
 from jobcloud.errors import Unavailable
 from jobcloud.history.queries import By, Found, Quantiles, Reader, Statistics, Wanted
+from jobcloud.sentences import Told
 from jobcloud.server.api.authorization import Access, AccessDep
 from jobcloud.server.api.paging import Listing, PageQuery, PageView
 from jobcloud.server.api.schema import GivenInstant, Instant, KeyFilter, Query, TeamFilter, View
@@ -280,7 +281,9 @@ async def answer(services: Services, ask: Callable[[Reader], View]) -> Response:
 
 
 def no_history() -> Unavailable:
-    return Unavailable("this scheduler keeps no history", fix="set history.url, see docs/history.md")
+    return Unavailable(
+        "this scheduler keeps no history", fix=Told("set history.url, see docs/history.md", "history_url")
+    )
 
 
 def place_of(listing: Listing, query: PageQuery) -> str:

@@ -14,10 +14,12 @@ from jobcloud.access.verbs import Verb
 from jobcloud.config import App, Job, JobKind, JobType, parse_labels, parse_secrets, team_of
 from jobcloud.errors import ConfigError
 from jobcloud.messages import BackfillJob, CancelBackfill, PutJob, RemoveJob, SetJobEnabled, SetPaused, Trigger
-from jobcloud.model import Cause, Firing, ShardState, Terms, Told
+from jobcloud.model import Cause, Firing, ShardState, Terms
 from jobcloud.scheduler import backfills, revisions
 from jobcloud.scheduler.explain import Explanation
 from jobcloud.scheduler.fit import Fit
+from jobcloud.sentences import Told
+from jobcloud.sentences.frequent import such_as
 from jobcloud.server.api.authorization import AccessDep
 from jobcloud.server.api.convert import check_same_name, job_config, read_config, read_job, read_trigger
 from jobcloud.server.api.hints import warning_header
@@ -289,7 +291,7 @@ def backfill_job(services: ServicesDep, job: Key, body: JsonObject) -> BackfillV
     config = snapshot.job(job)
     until = min(now if given.to is None else given.to, now, snapshot.states[job].considered_ms)
     if given.to is not None and given.from_ > given.to:
-        raise ConfigError("is later than `to`", field="from", fix="exchange them")
+        raise ConfigError("is later than `to`", field="from", fix=Told("exchange them", "exchange"))
     newest_first = given.order == "newest"
     backfills.check(config)
     schedule = config.times(services.loop.ask(lambda scheduler: scheduler.days_of(config)))
@@ -343,14 +345,18 @@ def check_code(services: Services, job: Job, app: App | None) -> None:
     for field, name in objects_of(job):
         if "$" in name:
             problem = f"{name[:200]} is a Java class, and the app {app.key} has no worker for Java"
-            raise ConfigError(problem, field=field, fix="give the app a bootstrapScript that starts one: docs/java.md")
+            raise ConfigError(
+                problem,
+                field=field,
+                fix=Told("give the app a bootstrapScript that starts one: docs/java.md", "java_worker"),
+            )
         if "." not in name and ":" not in name:
-            raise ConfigError(f"{name[:80]!r} names no module", field=field, fix="package.module:Name")
+            raise ConfigError(f"{name[:80]!r} names no module", field=field, fix=such_as("package.module:Name", ""))
         if package is not None and (problem := missing_object(package, name)):
             raise ConfigError(
                 f"{name[:200]} is not in the package of app {app.key}: {problem}",
                 field=field,
-                fix="correct the name, or update the app first",
+                fix=Told("correct the name, or update the app first", "correct_or_update"),
             )
 
 
@@ -378,12 +384,15 @@ def check_secrets(services: Services, jobs: Iterable[Job]) -> None:
     if not named_in:
         return
     if services.missing_secrets is None:
-        fix = "set secrets.directory, secrets.environment_prefix or secrets.vault_url in the settings of the scheduler"
+        fix = Told(
+            "set secrets.directory, secrets.environment_prefix or secrets.vault_url in the settings of the scheduler",
+            "secrets_setting",
+        )
         field = next(iter(named_in.values()))
         raise ConfigError(Told("the scheduler has no source of secrets", "no_secrets"), field=field, fix=fix)
     if missing := services.missing_secrets(named_in):
         named = ", ".join(f"{name} (team {team})" for team, name in missing[:5])
-        fix = "correct the name, or add the secret to the source of the scheduler"
+        fix = Told("correct the name, or add the secret to the source of the scheduler", "add_secret")
         problem = Told(f"there is no secret {named}", "no_secret", secrets=named)
         raise ConfigError(problem, field=named_in[missing[0]], fix=fix)
 

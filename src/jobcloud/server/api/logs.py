@@ -14,6 +14,7 @@ from pydantic import Field
 
 from jobcloud.errors import NotFound, Unavailable
 from jobcloud.executor.output import TIMES_BYTES, TIMES_SUFFIX
+from jobcloud.sentences.frequent import LEAVE_ONE_OUT
 from jobcloud.server.api.attempts import find_attempt
 from jobcloud.server.api.follow import Source, Time, decode, parse_times, times_of_lines
 from jobcloud.server.api.ports import LogChunk, LogRequest
@@ -268,9 +269,9 @@ def _archived_only(archived: str, query: LogQuery, task_id: str) -> _Wanted:
 def _range(query: LogQuery) -> tuple[int, int]:
     """The offset and the limit in bytes. Raises Problem."""
     if query.tail and query.offset:
-        raise invalid([Issue("tail", "cannot be combined with an offset", "leave one of them out")])
+        raise invalid([Issue("tail", "cannot be combined with an offset", LEAVE_ONE_OUT)])
     if query.since is not None and (query.tail or query.offset):
-        raise invalid([Issue("since", "cannot be combined with a tail or an offset", "leave one of them out")])
+        raise invalid([Issue("since", "cannot be combined with a tail or an offset", LEAVE_ONE_OUT)])
     return (-_MAX_BYTES, _MAX_BYTES) if query.tail else (query.offset, query.limit)
 
 

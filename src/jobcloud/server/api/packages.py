@@ -13,7 +13,7 @@ from pydantic import Field
 
 from jobcloud.config import SHA256, App
 from jobcloud.errors import NotFound
-from jobcloud.model import Told
+from jobcloud.sentences import Told
 from jobcloud.server.api.authorization import Access, AccessDep
 from jobcloud.server.api.convert import PACKAGE_SCHEME
 from jobcloud.server.api.paging import Listing, PageQuery, PageView
@@ -137,6 +137,6 @@ def _stored_view(services: Services, sha256: str, uses: _Uses) -> StoredPackageV
     path = services.packages.find(sha256) if uses.shows(sha256) else None
     if path is None:
         problem = Told(f"there is no package {sha256[:100]}", "no_package", sha256=sha256[:100])
-        raise NotFound(problem, field="sha256", fix="upload it (POST /api/v1/packages)")
+        raise NotFound(problem, field="sha256", fix=Told("upload it (POST /api/v1/packages)", "upload_package"))
     users = sorted(app.key for app in uses.apps if app.package.sha256 == sha256)
     return StoredPackageView(sha256=sha256, size=path.stat().st_size, app_url=PACKAGE_SCHEME + sha256, apps=users)

@@ -14,6 +14,7 @@ from pydantic import Field
 from jobcloud.config import App, Job
 from jobcloud.fields import values_of
 from jobcloud.model import Shard
+from jobcloud.sentences import Told
 from jobcloud.server.api.problems import Issue, Problem, invalid
 from jobcloud.server.api.schema import Query, View
 
@@ -109,4 +110,6 @@ def config_bytes(record: App | Job) -> int:
 
 
 def _no_cursor() -> Problem:
-    return invalid([Issue("cursor", "is not a cursor of this list", "pass nextCursor of the previous page")])
+    return invalid(
+        [Issue("cursor", "is not a cursor of this list", Told("pass nextCursor of the previous page", "next_cursor"))]
+    )

@@ -20,7 +20,7 @@ from typing import Any
 
 from jobcloud.config import MAX_PARAMETER_SCHEMA, Job
 from jobcloud.errors import ConfigError
-from jobcloud.model import Told
+from jobcloud.sentences import Told
 from jobcloud.server.api.body import json_type, parse
 from jobcloud.server.api.problems import Problem
 
@@ -57,7 +57,11 @@ def check_schema(job: Job) -> None:
         return
     if PARAMETER in job.placeholders:
         problem = "is a JSON object, whose braces are no placeholders"
-        raise ConfigError(problem, field=PARAMETER, fix=f"drop it from placeholders, or drop {SCHEMA}")
+        raise ConfigError(
+            problem,
+            field=PARAMETER,
+            fix=Told(f"drop it from placeholders, or drop {SCHEMA}", "drop_placeholder", other=SCHEMA),
+        )
     schema = _parsed(job.parameter_schema)
     # Runs at a fire time get this text as it is, without the defaults.
     _checked(schema, job.parameter, frozenset(schema.get("required", ())))

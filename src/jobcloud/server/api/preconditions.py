@@ -15,6 +15,7 @@ from typing import Annotated, NamedTuple
 from fastapi import Depends, Header, Request, Response
 from pydantic import Field, WithJsonSchema
 
+from jobcloud.sentences.frequent import LEAVE_OUT
 from jobcloud.server.api.problems import Issue, Problem
 from jobcloud.server.api.schema import View
 
@@ -72,7 +73,7 @@ def _tags(request: Request, name: str) -> list[_Tag] | None:
             raise Problem("bad-request", f"{name} is malformed.", [Issue(name, "is not a list of entity tags", fix)])
         found.append(_Tag(match[2], bool(match[1])))
     if name in request.headers and not found:
-        raise Problem("bad-request", f"{name} is empty.", [Issue(name, "has no entity tag", "leave it out")])
+        raise Problem("bad-request", f"{name} is empty.", [Issue(name, "has no entity tag", LEAVE_OUT)])
     return found
 
 

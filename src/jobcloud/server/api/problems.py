@@ -1,6 +1,7 @@
 """Errors as RFC 9457 problem details: `{type, title, status, detail, errors: [{field, problem, fix}]}`.
 
-A `detail` or a `problem` that is a Told has `code` and `parameters` beside it.
+A `detail` or a `problem` that is a Told has `code` and `parameters` beside it. A `fix` that is one has `fixCode` and
+`fixParameters`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from jobcloud.errors import (
     StoreFull,
     Unavailable,
 )
-from jobcloud.model import Told
+from jobcloud.sentences import Told
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:jobcloud:problem:"
@@ -104,6 +105,7 @@ class Problem(Exception):
             "errors": [
                 {"field": _utf8(issue.field), "problem": _utf8(issue.problem), "fix": _utf8(issue.fix)}
                 | _words(issue.problem)
+                | _words(issue.fix, "fixCode", "fixParameters")
                 for issue in self.issues
             ],
         }
@@ -112,14 +114,14 @@ class Problem(Exception):
         return JSONResponse(self.document(), self.status, self.headers, media_type=MEDIA_TYPE)
 
 
-def _words(text: str) -> dict[str, Any]:
-    """The code and the parameters of a sentence, if it has some."""
+def _words(text: str, code: str = "code", parameters: str = "parameters") -> dict[str, Any]:
+    """The code and the parameters of a sentence under these names, if it has some."""
     if not isinstance(text, Told):
         return {}
     given = text.words.parameters.items()
     return {
-        "code": text.words.code,
-        "parameters": {name: _utf8(value) if isinstance(value, str) else value for name, value in given},
+        code: text.words.code,
+        parameters: {name: _utf8(value) if isinstance(value, str) else value for name, value in given},
     }
 
 
@@ -164,7 +166,7 @@ def invalid(issues: Iterable[Issue]) -> Problem:
     more = f"; and {len(found) - 1} more" if len(found) > 1 else ""
     if len(found) > MAX_ISSUES + 1:
         rest = f"{len(found) - MAX_ISSUES} more fields are invalid"
-        found[MAX_ISSUES:] = [Issue("", rest, "correct the others first")]
+        found[MAX_ISSUES:] = [Issue("", rest, Told("correct the others first", "correct_others"))]
     return Problem("invalid", f"{where}{first.problem}{f' ({first.fix})' if first.fix else ''}{more}", found)
 
 

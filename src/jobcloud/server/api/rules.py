@@ -32,6 +32,8 @@ from jobcloud.model import Terms
 from jobcloud.ranges import MAX_PART
 from jobcloud.scheduler import places
 from jobcloud.scheduler.slots import slots_of
+from jobcloud.sentences import Told
+from jobcloud.sentences.frequent import shorten, such_as
 from jobcloud.server.api import parameters
 
 MAX_TEXT_BYTES = MAX_TEXT
@@ -96,11 +98,13 @@ def check_job(job: Job) -> None:
     for name, text in (("jobClass", job.job_class), ("beanName", job.bean), ("applicationContext", job.context)):
         _check_size(name, text, MAX_NAME_BYTES)
     if "\0" in job.bean:
-        raise ConfigError("contains a NUL", field="beanName", fix="remove it")
+        raise ConfigError("contains a NUL", field="beanName", fix=Told("remove it", "remove_nul"))
     for name, path in objects_of(job):
         words = path.replace("$", "_").replace(":", ".").split(".")
         if not all(word.isidentifier() for word in words) and not is_spring_xml(path):
-            raise ConfigError(f"{path[:80]!r} contains a word that is no name", field=name, fix="package.module:Name")
+            raise ConfigError(
+                f"{path[:80]!r} contains a word that is no name", field=name, fix=such_as("package.module:Name", "")
+            )
 
 
 def check_terms(job: Job, terms: Terms) -> None:
@@ -113,11 +117,11 @@ def check_terms(job: Job, terms: Terms) -> None:
     }
     if sum(sizes.values()) > MAX_TERMS_BYTES:
         field = max(sizes, key=lambda name: sizes[name])
-        fix = f"shorten the parameters of the run to at most {MAX_TERMS_BYTES:,} bytes together"
+        fix = shorten(MAX_TERMS_BYTES, "the parameters of the run", " together")
         raise ConfigError(f"has {sizes[field]:,} bytes in JSON", field=field, fix=fix)
     for field, texts in (("jobParameter", [terms.parameter or ""]), ("shardingItemParameters", given.values())):
         if any("\0" in text for text in texts):
-            raise ConfigError("contains a NUL", field=field, fix="remove it")
+            raise ConfigError("contains a NUL", field=field, fix=Told("remove it", "remove_nul"))
     if job.type is JobType.HTTP:
         own = _own_parameters(job)
         parameter = job.parameter if terms.parameter is None else terms.parameter
@@ -139,7 +143,9 @@ def widest(job: Job, field: str, text: str) -> str:
     try:
         placeholders.check(text, names)
     except ValueError as error:
-        raise ConfigError(str(error), field=field, fix="see docs/executor.md#placeholders") from error
+        raise ConfigError(
+            str(error), field=field, fix=Told("see docs/executor.md#placeholders", "see_placeholders")
+        ) from error
     return placeholders.widest(text)
 
 
@@ -161,7 +167,7 @@ def _check_size(field: str, text: str, limit: int = MAX_TEXT_BYTES) -> None:
 
 def _check_bytes(field: str, size: int, limit: int = MAX_TEXT_BYTES) -> None:
     if size > limit:
-        fix = f"shorten it to at most {limit:,} bytes; characters that are not ASCII take 6 or 12 bytes each"
+        fix = shorten(limit, "it", "; characters that are not ASCII take 6 or 12 bytes each")
         raise ConfigError(f"has {size:,} bytes in JSON", field=field, fix=fix)
 
 
@@ -190,9 +196,13 @@ def _check_command(field: str, line: str) -> None:
     try:
         words = shlex.split(line)
     except ValueError as error:
-        raise ConfigError(f"cannot be split into words: {error}", field=field, fix="close the quotes") from error
+        raise ConfigError(
+            f"cannot be split into words: {error}", field=field, fix=Told("close the quotes", "close_quotes")
+        ) from error
     if not words or not words[0]:
-        raise ConfigError("names no program", field=field, fix="begin it with a program, such as bin/report.sh")
+        raise ConfigError(
+            "names no program", field=field, fix=Told("begin it with a program, such as bin/report.sh", "name_program")
+        )
 
 
 def _check_words(job: Job) -> None:
@@ -209,5 +219,5 @@ def _check_header(job: Job, parameter: str, of_shards: Iterable[str]) -> None:
         raise ConfigError(
             f"takes {of_all + of_one:,} bytes in the header shardingContext, with the other parameter of a shard",
             field="jobParameter" if of_all >= of_one else "shardingItemParameters",
-            fix=f"shorten both to at most {MAX_HEADER_BYTES:,} bytes together, or send the data as httpData",
+            fix=shorten(MAX_HEADER_BYTES, "both", " together, or send the data as httpData"),
         )

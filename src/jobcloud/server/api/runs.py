@@ -29,7 +29,9 @@ from jobcloud.cron import MAX_LENGTH, Dialect, Fold, Gap
 from jobcloud.cron_words import Language, describe_timing
 from jobcloud.errors import ConfigError, NotFound
 from jobcloud.messages import CancelRun, Retry
-from jobcloud.model import NO_TERMS, Firing, Outcome, Shard, ShardState, Step, Terms, Told
+from jobcloud.model import NO_TERMS, Firing, Outcome, Shard, ShardState, Step, Terms
+from jobcloud.sentences import Told
+from jobcloud.sentences.frequent import shown_by
 from jobcloud.server.api.authorization import Access, AccessDep
 from jobcloud.server.api.convert import ad_hoc_config
 from jobcloud.server.api.paging import MATCH, MAX_MATCH, Listing, PageQuery, PageView, shard_bytes
@@ -192,7 +194,7 @@ def find_run(snapshot: Snapshot, run_id: str) -> Firing:
     run = snapshot.firings.get(run_id)
     if run is None:
         problem = Told(f"there is no run {run_id[:200]}", "no_run", run=run_id[:200])
-        raise NotFound(problem, field="runId", fix="`jobcloud runs` shows all runs")
+        raise NotFound(problem, field="runId", fix=shown_by("jobcloud runs", "shows all runs"))
     return run
 
 
@@ -255,7 +257,7 @@ def _on_days(services: Services, access: Access, query: CronQuery, timing: Timin
         known = services.loop.ask(lambda scheduler: [scheduler.days.get(key) for key in keys])
         for key, found in zip(keys, known, strict=True):
             if found is None:
-                fix = "`jobcloud calendar list` shows all"
+                fix = shown_by("jobcloud calendar list", "shows all")
                 raise ConfigError(f"there is no calendar {key[:200]}", field=field, fix=fix)
         return [found for found in known if found is not None]
 

@@ -579,13 +579,18 @@ def amounts(resources: Resources) -> Amounts:
 
 
 class FieldIssue(View):
-    """`code` and `parameters` tell the problem in other languages. Not all problems have them."""
+    """`code` and `parameters` tell the problem in other languages, and `fixCode` and `fixParameters` tell the fix.
+
+    Not all problems and fixes have them.
+    """
 
     field: str
     problem: str
     fix: str
     code: str = ""
     parameters: dict[str, str | int | float] = {}
+    fix_code: str = ""
+    fix_parameters: dict[str, str | int | float] = {}
 
 
 class ProblemView(View):

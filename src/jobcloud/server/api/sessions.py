@@ -15,6 +15,7 @@ from jobcloud.errors import Conflict, NotFound
 from jobcloud.messages import EndSessions, Kind, RemoveAccess
 from jobcloud.model import Session
 from jobcloud.scheduler.account_rules import AccountRules
+from jobcloud.sentences import Told
 from jobcloud.server.api.authorization import Access, AccessDep
 from jobcloud.server.api.identities import DIRECTORY, SESSION
 from jobcloud.server.api.paging import Listing, PageQuery, PageView, Place
@@ -108,7 +109,7 @@ def make_link(
             raise NotFound(f"there is no user {query.user[:80]!r} who may sign in", field="user")
         AccountRules(directory).check_sign_in(sender, subject)
     elif sender.scope is not None or not may_sign_in(subject, directory, services):
-        raise Conflict(f"{subject} cannot sign in to a browser", field="user", fix="name a user")
+        raise Conflict(f"{subject} cannot sign in to a browser", field="user", fix=Told("name a user", "name_user"))
     since = user.created_ms if user is not None else 0
     code, link = services.links.make(subject, sender, services.clock(), since)
     return LinkView(path=f"/login/link#{code}", subject=subject, expires_at=link.expires_ms)

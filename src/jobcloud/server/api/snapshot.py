@@ -15,6 +15,7 @@ from jobcloud.scheduler.attempts import Attempts, fits
 from jobcloud.scheduler.executors import ExecutorState
 from jobcloud.scheduler.reason import Reason
 from jobcloud.scheduler.refusals import no_job
+from jobcloud.sentences.frequent import shown_by
 
 T = TypeVar("T")
 Pausable: TypeAlias = Literal["job", "app", "cluster"]
@@ -123,7 +124,7 @@ class Snapshot:
     def job(self, key: str) -> Job:
         """A registered job. Raises NotFound."""
         if key not in self.jobs:
-            raise NotFound(no_job(key[:200]), field="jobName", fix="`jobcloud job list` shows all jobs")
+            raise NotFound(no_job(key[:200]), field="jobName", fix=shown_by("jobcloud job list", "shows all jobs"))
         return self.jobs[key]
 
 
@@ -236,4 +237,6 @@ def _warm_executors(scheduler: Scheduler, app: str, at: int) -> WarmExecutors:
 
 
 def no_app(key: str) -> NotFound:
-    return NotFound(f"there is no app {key[:200]}", field="appName", fix="`jobcloud app list` shows all apps")
+    return NotFound(
+        f"there is no app {key[:200]}", field="appName", fix=shown_by("jobcloud app list", "shows all apps")
+    )

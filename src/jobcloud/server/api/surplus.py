@@ -13,6 +13,8 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from jobcloud.sentences import Told
+from jobcloud.sentences.frequent import LEAVE_OUT
 from jobcloud.server.api.forward import READS
 from jobcloud.server.api.problems import Issue, invalid
 
@@ -26,13 +28,13 @@ async def refuse_surplus(request: Request) -> None:
     if not any(_is_model(field) for field in fields.values()):
         unknown = [name for name in request.query_params if name not in fields]
         if unknown:
-            raise invalid(Issue(name[:200], "is not a known parameter", "leave it out") for name in unknown)
+            raise invalid(Issue(name[:200], "is not a known parameter", LEAVE_OUT) for name in unknown)
     for condition in () if request.method in READS else ("if-match", "if-none-match"):
         if condition in request.headers and condition not in _headers(route.dependant):
             fix = "leave it out; the replacement, change and removal of an app or a job, and a rollback, take If-Match"
             raise invalid([Issue(condition, "is not taken by this request", fix)])
     if not _takes_body(route) and _may_have_body(request) and await request.body():
-        raise invalid([Issue("body", "is not expected by this route", "send no body")])
+        raise invalid([Issue("body", "is not expected by this route", Told("send no body", "no_body"))])
 
 
 def _parameters(dependant: Dependant) -> Iterator[tuple[str, FieldInfo]]:

@@ -13,7 +13,9 @@ from pydantic import Field
 from jobcloud.config import DELIMITER, abbreviates, team_of
 from jobcloud.errors import NotFound
 from jobcloud.messages import ForgetTask, KillTask, Publish
-from jobcloud.model import Attempt, Firing, Shard, ShardState, Task, TaskName, TaskState, Told
+from jobcloud.model import Attempt, Firing, Shard, ShardState, Task, TaskName, TaskState
+from jobcloud.sentences import Told
+from jobcloud.sentences.frequent import shown_by
 from jobcloud.server.api.attempts import end_state
 from jobcloud.server.api.authorization import AccessDep
 from jobcloud.server.api.paging import MATCH, MAX_MATCH, Listing, PageQuery, PageView, shard_bytes
@@ -183,7 +185,7 @@ def _find_row(snapshot: Snapshot, task_id: str) -> Row:
         if row.id == task_id:
             return row
     problem = Told(f"there is no task {task_id[:300]}", "no_task", task=task_id[:300])
-    raise NotFound(problem, field="taskId", fix="`jobcloud tasks` shows all tasks")
+    raise NotFound(problem, field="taskId", fix=shown_by("jobcloud tasks", "shows all tasks"))
 
 
 def _rows(snapshot: Snapshot, job: str = "", teams: Teams = None, *, active: bool = False) -> Iterator[Row]:

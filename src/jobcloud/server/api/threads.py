@@ -13,6 +13,7 @@ from typing import TypeVar
 from anyio import CapacityLimiter, to_thread
 
 from jobcloud.errors import Unavailable
+from jobcloud.sentences.frequent import TRY_SOON
 
 T = TypeVar("T")
 
@@ -55,4 +56,4 @@ class Questions:
             self._free += 1
 
     def _busy(self) -> Unavailable:
-        return Unavailable(f"{self._of} answers too many other questions", fix="try again in a few seconds")
+        return Unavailable(f"{self._of} answers too many other questions", fix=TRY_SOON)

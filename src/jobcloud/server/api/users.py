@@ -13,8 +13,10 @@ from jobcloud.access.names import USER_FORM, user_subject
 from jobcloud.access.verbs import Verb
 from jobcloud.errors import ConfigError, NotFound
 from jobcloud.messages import Kind, PutAccess, RemoveAccess
-from jobcloud.model import Told, User, changed
+from jobcloud.model import User, changed
 from jobcloud.scheduler import Scheduler
+from jobcloud.sentences import Told
+from jobcloud.sentences.frequent import shown_by
 from jobcloud.server.api.authorization import AccessDep
 from jobcloud.server.api.convert import read_config
 from jobcloud.server.api.paging import Listing, PageQuery, PageView
@@ -99,7 +101,11 @@ async def set_password(
     if own and not services.sign_in_limits.admit(user, request.client.host if request.client is not None else ""):
         raise Problem("too-many", "There were too many tries. Wait a minute.", headers={"Retry-After": "60"})
     if own and not await services.password_checks.ask(lambda: passwords.verify(known.password, given.current_password)):
-        raise ConfigError("is not the present password", field="currentPassword", fix="or let an admin set a new one")
+        raise ConfigError(
+            "is not the present password",
+            field="currentPassword",
+            fix=Told("or let an admin set a new one", "admin_password"),
+        )
     new = changed(known, password=await _hash(services, given.password, user))
 
     def change() -> None:
@@ -129,7 +135,7 @@ def _known(services: Services, name: str) -> User:
 def _user(scheduler: Scheduler, name: str) -> User:
     if name not in scheduler.directory.users:
         problem = Told(f"there is no user {name[:80]}", "no_user", user=name[:80])
-        raise NotFound(problem, field="user", fix="`jobcloud user list` names them")
+        raise NotFound(problem, field="user", fix=shown_by("jobcloud user list", "names them"))
     return scheduler.directory.users[name]
 
 

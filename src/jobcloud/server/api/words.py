@@ -7,7 +7,7 @@ from typing import TypedDict
 import msgspec
 from pydantic import Field
 
-from jobcloud.model import Parameter, Told, Words
+from jobcloud.sentences import Parameter, Told, Words
 from jobcloud.server.api.schema import View
 
 _CODE = "the code of the sentence; empty if it has none, such as in a record of an older version"

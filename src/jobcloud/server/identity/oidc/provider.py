@@ -22,7 +22,7 @@ import httpx
 import structlog
 from joserfc.jwk import Key
 
-from jobcloud.model import Told
+from jobcloud.sentences import Told
 from jobcloud.server.identity.oidc import tokens
 from jobcloud.server.identity.oidc.metadata import WELL_KNOWN, Metadata, ProviderError, read_keys, read_metadata
 from jobcloud.server.identity.oidc.tokens import BadSignature, Claims, Header, KeyUnknown

@@ -19,6 +19,12 @@ export function setLanguage(name) {
   location.reload();
 }
 
+/** A text with values in place of the names in braces. */
+export const filled = (text, values) => text.replace(/\{(\w+)\}/g, (all, name) => {
+  const value = values[name] ?? all;
+  return typeof value === "number" ? number(value) : value;
+});
+
 /**
  * The texts of one module: `{en: {key: "text with {name}"}, zh: {…}}`. Returns a function that gives the text of a key,
  * with values in place of the names. If `n` is 1 and the key `KEY_one` exists, its text is used. Throws an error if a
@@ -37,10 +43,7 @@ export function texts(catalogues) {
   const t = (key, values = {}) => {
     const text = values.n === 1 && `${key}_one` in own ? own[`${key}_one`] : own[key];
     if (text === undefined) throw new Error(`there is no text ${key}`);
-    return text.replace(/\{(\w+)\}/g, (whole, name) => {
-      const value = values[name] ?? whole;
-      return typeof value === "number" ? number(value) : value;
-    });
+    return filled(text, values);
   };
   t.has = key => key in own;
   return t;

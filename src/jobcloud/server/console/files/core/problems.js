@@ -1,9 +1,9 @@
 // Refusals of the API in words.
 import {language} from "./i18n.js";
-import {knows, sentence} from "./sentences.js";
+import {isTold, told} from "./refusals.js";
 
-// The server describes refusals in English, with codes for the frequent ones. These are the titles of their kinds in
-// other languages.
+// The server describes refusals in English, with codes for many of them. These are the titles of their kinds in other
+// languages.
 const TITLES = {zh: {
   "malformed-json": "请求体不是有效的 JSON",
   "bad-request": "请求格式不正确",
@@ -26,13 +26,10 @@ const TITLES = {zh: {
   "storage-full": "存储空间已满",
 }};
 
-/** Whether the text of a refusal, or of one of its faults, is told in the language of the reader by its code. */
-const isTold = ({code}) => language !== "en" && knows(code);
-
-/** What is wrong with a field, in the language of the reader if it is known there, and the fix. */
-export function faultText(fault) {
-  const text = isTold(fault) ? sentence(fault.problem, fault.code, fault.parameters) : fault.problem;
-  return fault.fix ? `${text}${language === "zh" ? "：" : ": "}${fault.fix}` : text;
+/** What is wrong with a field, and the fix, both in the language of the reader if they are known there. */
+export function faultText({problem, code, parameters, fix, fixCode, fixParameters}) {
+  const text = told(problem, code, parameters);
+  return fix ? `${text}${language === "zh" ? "：" : ": "}${told(fix, fixCode, fixParameters)}` : text;
 }
 
 /**
@@ -42,7 +39,7 @@ export function faultText(fault) {
 export function refusalText({slug, message, title, code, parameters, errors = []}) {
   const titles = TITLES[language] ?? {};
   if (!Object.hasOwn(titles, slug)) return message || title;
-  if (isTold({code})) return `${titles[slug]}：${sentence(message, code, parameters)}`;
-  if (errors.length > 0 && errors.every(isTold)) return titles[slug];
+  if (isTold(code)) return `${titles[slug]}：${told(message, code, parameters)}`;
+  if (errors.length > 0 && errors.every(one => isTold(one.code))) return titles[slug];
   return message && message !== title ? `${titles[slug]}：${message}` : titles[slug];
 }

@@ -1,5 +1,5 @@
-// Sentences of the API by their codes: why firings were skipped, what alerts tell, warnings of the health, refusals.
-import {durationText, instantText, language, texts} from "./i18n.js";
+// Sentences of the API by their codes: why firings were skipped, what alerts tell, warnings of the health.
+import {durationText, instantText, texts} from "./i18n.js";
 import {causeWord, word} from "./words.js";
 
 const t = texts({
@@ -46,51 +46,6 @@ const t = texts({
     calendar_ends: "calendar {calendar}, which {jobs} jobs use, is known until {day} only: later days count as days that it does not have. Send all its sources again with `jobcloud calendar put`",
     calendar_missing: "calendar {calendar} is missing, so {jobs} jobs do not fire",
     calendars_more: "{calendars} more calendars end soon or are missing",
-    no_app: "there is no app {app}",
-    no_job: "there is no job {job}",
-    no_run: "there is no run {run}",
-    no_task: "there is no task {task}",
-    no_task_runs: "no task {task} is running",
-    no_shard: "{run} has no shard {item}",
-    no_user: "there is no user {user}",
-    no_package: "there is no package {sha256}",
-    no_calendar: "there is no calendar {calendar}",
-    no_secret: "there is no secret {secrets}",
-    no_secrets: "the scheduler has no source of secrets",
-    no_channels: "no channel for alerts is configured",
-    no_parameter: "is no parameter of the job",
-    no_right: "{subject} has no role with the verb {verb} in this installation.",
-    no_right_in_team: "{subject} has no role with the verb {verb} in the team {team}.",
-    no_right_anywhere: "{subject} has no role with the verb {verb} in any team.",
-    exists: "{name} exists",
-    taken_name: "there is {name} already",
-    changed_since: "{name} has changed meanwhile",
-    app_has_jobs: "app {app} has {jobs} jobs",
-    team_has: "the team {team} still has {name}",
-    role_used: "the role {role} is used by {users}",
-    calendar_used: "calendar {calendar} is in use by {users}",
-    pool_used: "pool {pool} is named by {jobs} jobs, for example {job}",
-    builtin_role: "{role} is a built-in role",
-    last_admin: "nobody else is an admin of this installation",
-    many_tokens: "{subject} has {tokens} valid tokens",
-    job_off: "job {job} or its app is disabled",
-    job_removed: "job {job} was removed",
-    jobs_quota: "quota of team {team}: it has {jobs} of {most} jobs, and {more} would be added",
-    runs_waiting: "{runs} runs of job {job} have not ended",
-    backfill_waits: "{times} fire times of job {job} wait for a backfill already",
-    key_used: "{run} was triggered with this key and other values",
-    resident_trigger: "job {job} is resident: it cannot be triggered",
-    resident_cancel: "job {job} is resident: its run cannot be cancelled",
-    resident_retry: "job {job} is resident: its shards start again by themselves",
-    resident_backfill: "job {job} is resident: it has no runs to make up for",
-    run_over: "{run} has ended",
-    run_ending: "{run} is being ended",
-    run_not_failed: "no shard of {run} has failed",
-    shard_not_failed: "shard {item} of {run} has not failed",
-    value_missing: "is missing",
-    value_unknown: "{value} is not a valid value",
-    value_type: "must be of the type {wanted}, not {found}",
-    unknown_field: "is not a known field",
     state: "{n} {word}", comma: ", ", item: "shard {item}", step_before: "its call before", step_after: "its call after", no_message: "no message",
     not_yet_well: "it has failed, and has not yet run for a minute since then",
     of: "{of}: {text}", others: "{text}; {n} other problems of the clock", others_one: "{text}; one other problem of the clock",
@@ -138,51 +93,6 @@ const t = texts({
     calendar_ends: "日历 {calendar}（有 {jobs} 个作业使用）只知道到 {day} 为止的日期：之后的日期视为不在日历中。请用 `jobcloud calendar put` 重新提交其全部来源",
     calendar_missing: "缺少日历 {calendar}，因此有 {jobs} 个作业不触发",
     calendars_more: "另有 {calendars} 个日历即将到期或缺失",
-    no_app: "没有应用 {app}",
-    no_job: "没有作业 {job}",
-    no_run: "没有运行 {run}",
-    no_task: "没有任务 {task}",
-    no_task_runs: "没有正在运行的任务 {task}",
-    no_shard: "{run} 没有分片 {item}",
-    no_user: "没有用户 {user}",
-    no_package: "没有程序包 {sha256}",
-    no_calendar: "没有日历 {calendar}",
-    no_secret: "没有密钥 {secrets}",
-    no_secrets: "调度器没有密钥来源",
-    no_channels: "未配置告警渠道",
-    no_parameter: "不是该作业的参数",
-    no_right: "{subject} 在本系统中没有含 {verb} 权限的角色。",
-    no_right_in_team: "{subject} 在团队 {team} 中没有含 {verb} 权限的角色。",
-    no_right_anywhere: "{subject} 在任何团队中都没有含 {verb} 权限的角色。",
-    exists: "{name} 已存在",
-    taken_name: "{name} 已存在",
-    changed_since: "{name} 已被他人更改",
-    app_has_jobs: "应用 {app} 还有 {jobs} 个作业",
-    team_has: "团队 {team} 仍有 {name}",
-    role_used: "角色 {role} 正在使用：{users}",
-    calendar_used: "日历 {calendar} 正在使用：{users}",
-    pool_used: "资源池 {pool} 被 {jobs} 个作业引用，例如 {job}",
-    builtin_role: "{role} 是内置角色",
-    last_admin: "没有其他人是本系统的管理员",
-    many_tokens: "{subject} 已有 {tokens} 个有效令牌",
-    job_off: "作业 {job} 或其应用已禁用",
-    job_removed: "作业 {job} 已被删除",
-    jobs_quota: "团队 {team} 的配额：已有 {jobs} 个作业，上限 {most}，还要增加 {more} 个",
-    runs_waiting: "作业 {job} 有 {runs} 个运行未结束",
-    backfill_waits: "作业 {job} 已有 {times} 个触发时间等待回填",
-    key_used: "{run} 已用此键触发，但取值不同",
-    resident_trigger: "作业 {job} 是常驻作业，不能触发",
-    resident_cancel: "作业 {job} 是常驻作业，其运行不能取消",
-    resident_retry: "作业 {job} 是常驻作业，其分片会自行重新启动",
-    resident_backfill: "作业 {job} 是常驻作业，没有可回填的运行",
-    run_over: "{run} 已结束",
-    run_ending: "{run} 正在结束",
-    run_not_failed: "{run} 没有失败的分片",
-    shard_not_failed: "{run} 的分片 {item} 没有失败",
-    value_missing: "缺少此项",
-    value_unknown: "{value} 不是有效值",
-    value_type: "类型应为 {wanted}，而不是 {found}",
-    unknown_field: "不是已知字段",
     state: "{n} 个{word}", comma: "，", item: "分片 {item}", step_before: "运行前的监听器调用", step_after: "运行后的监听器调用", no_message: "没有消息",
     not_yet_well: "它曾失败，此后尚未持续运行满一分钟",
     of: "{of}：{text}", others: "{text}；另有 {n} 个时钟问题", others_one: "{text}；另有 1 个时钟问题",
@@ -191,20 +101,12 @@ const t = texts({
 
 const INSTANTS = ["first", "due", "since", "until", "own", "restored", "taken", "at"];
 const SPANS = ["seconds", "left"];
-// The types of values, which the server names in English.
-const TYPES = {zh: {
-  "whole number": "整数", float: "数字", string: "字符串", boolean: "布尔值", array: "列表", object: "对象",
-  "a number": "数字", "a string": "字符串", "a boolean": "布尔值", "an array": "列表", "an object": "对象",
-}};
 
 /** The parameters of a sentence in words. */
 function inWords(code, given) {
   const found = {...given, n: given.firings};
   for (const name of INSTANTS) if (given[name]) found[name] = instantText(given[name]);
   for (const name of SPANS) if (name in given) found[name] = durationText(given[name] * 1_000);
-  if (code === "value_type") {
-    for (const name of ["wanted", "found"]) found[name] = TYPES[language]?.[given[name]] ?? given[name];
-  }
   if (code === "skipped" && t.has(given.why)) found.why = t(given.why, inWords(given.why, given));
   if (code === "rollout_stopped") found.message = given.message || t("not_yet_well");
   if (code === "run_ended") {
