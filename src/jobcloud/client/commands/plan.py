@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -183,6 +184,7 @@ def plan(
     with plan_report.progress_bar() as progress:
         found = _hosts(ctx, hosts)
         found, asked = _demand(ctx, demand, when, found, progress)
+        asked = replace(asked, notes=(*found.notes, *asked.notes))
         problem = planning.problem_of(found, asked)
         failures = tuple(questions.fail) if questions.fail else (1,)
         # The names in a table of tasks are names that the user has chosen, not keys of jobs.
