@@ -24,6 +24,7 @@ from typing import Any, Final, NamedTuple, NoReturn, TextIO
 from jobcloud.errors import ConfigError
 from jobcloud.match.constraints import HOST, ConstraintError
 from jobcloud.planning.amounts import Amount, BadAmount, column_of, parse
+from jobcloud.planning.nodes import DIMENSIONS, MAX_CHARACTERS, read_nodes
 from jobcloud.planning.rules import Rules, parse_rules
 
 #: The maximum of rows in a table, and of tasks or hosts in total. Equal tasks or hosts may share a row with a count.
@@ -104,9 +105,12 @@ class BadTable(ConfigError):
 
 
 def read_hosts(path: Path) -> HostTable:
-    """The hosts of a CSV file ("-": standard input). Raises BadTable if the file is invalid."""
+    """The hosts of a file: CSV, or JSON (see `nodes`). "-": standard input. Raises BadTable or BadNodes."""
     table = _Table(path, aliases=True)
     with table.opened() as file:
+        if (start := table.json(file)) is not None:
+            found, left_out = read_nodes(start, table.name)
+            return HostTable(table.name, DIMENSIONS, [HostRow(*n, 1, 0.0, 1) for n in found], left_out)
         rows = [row for cells in table.cells(file) if (row := table.host(cells))]
     table.finish(sum(row.copies for row in rows), "hosts")
     return HostTable(table.name, table.dimensions, rows, tuple(table.notes("down")))
@@ -162,6 +166,7 @@ class _Table:
         self.columns: dict[str, int] = {}
         self._attributes: dict[str, int] = {}
         self._seen: set[str] = set()
+        self._first = ""
         self._rows_of_job: Counter[str] = Counter()
         self._numbers: dict[tuple[str, str, int], Amount] = {}
         self._bare: dict[str, int] = {}
@@ -180,11 +185,19 @@ class _Table:
         except OSError as error:
             raise BadTable(f"cannot be read: {error.strerror}", field=self.name, fix="name a CSV file") from error
 
+    def json(self, file: TextIO) -> str | None:
+        """The whole text if it begins as JSON, otherwise None."""
+        try:
+            self._first = next(file, "")
+            return self._first + file.read(MAX_CHARACTERS) if self._first.lstrip()[:1] in ("{", "[") else None
+        except UnicodeDecodeError as error:
+            raise self._not_utf_8(error) from error
+
     def cells(self, file: TextIO) -> Iterator[list[str]]:
         """The cells of each row. Rows with a wrong number of cells are noted as errors and left out."""
         reader = csv.reader(file, strict=True)
         try:
-            first = next(file, "")
+            first = self._first or next(file, "")
             separator = max(_SEPARATORS, key=first.count)
             reader = csv.reader(chain((first,), file), strict=True, delimiter=separator)
             self._header([name.strip() for name in next(reader, [])])

@@ -26,7 +26,9 @@ _TIME, _QUESTIONS, _OUTPUT = "Time: the plan is for the peak of the demand", "Qu
 class HostOptions(NamedTuple):
     hosts: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="CSV file of hosts, or - for standard input.", rich_help_panel=_HOSTS),
+        typer.Option(
+            metavar="FILE", help="File of hosts, CSV or JSON, or - for standard input.", rich_help_panel=_HOSTS
+        ),
     ] = None
     host: Annotated[
         list[str] | None,
