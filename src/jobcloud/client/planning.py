@@ -184,7 +184,7 @@ def demand_of_table(path: Path, capacity: Callable[[tuple[str, ...]], Sequence[i
     this total, in any of the dimensions.
     """
     table: TaskTable = read_tasks(path)
-    kinds = [TaskKind(row.job, row.amounts, row.copies, row.rules) for row in table.rows]
+    kinds = [TaskKind(row.job, row.amounts, row.copies, row.rules, name=row.id) for row in table.rows]
     if not any(row.arrive_s or row.leave_s is not None for row in table.rows):
         return Demand(table.source, table.dimensions, tuple(kinds), notes=table.notes)
     timeline = load(row_spans(table.rows, kinds), len(table.dimensions))

@@ -60,7 +60,7 @@ class HostRow(NamedTuple):
 
     def each(self) -> list[str]:
         """The names of the row's hosts."""
-        return _each(self.id, self.copies)
+        return each_name(self.id, self.copies)
 
 
 class TaskRow(NamedTuple):
@@ -77,7 +77,7 @@ class TaskRow(NamedTuple):
 
     def each(self) -> list[str]:
         """The names of the row's tasks."""
-        return _each(self.id, self.copies)
+        return each_name(self.id, self.copies)
 
 
 @dataclass(frozen=True, slots=True)
@@ -441,7 +441,8 @@ class _Table:
         return f"{self.name}, line {self.line}" + (f", column {column}" if column else "")
 
 
-def _each(ident: str, count: int) -> list[str]:
+def each_name(ident: str, count: int) -> list[str]:
+    """The names of `count` equal hosts or tasks."""
     return [ident] if count == 1 else [f"{ident}#{i}" for i in range(count)]
 
 

@@ -152,7 +152,7 @@ class OutputOptions(NamedTuple):
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Write a CSV file with the columns job and host: the host of each task.",
+            help="Write a CSV file with the columns job, task and host: the host of each task.",
             rich_help_panel=_OUTPUT,
         ),
     ] = None
@@ -200,7 +200,7 @@ def plan(
     else:
         plan_report.show(made, asked, time.zone)
     if output.placement:
-        plan_report.write_placement(made, output.placement)
+        plan_report.write_placement(made, asked, output.placement)
     if output.plot:
         plot.draw(made, output.plot, planning.load_of(asked, problem), time.zone)
     if not made.fits:
