@@ -144,7 +144,7 @@ def _totals(axes: Any, plan: Plan) -> None:
     names = [d for d in range(len(plan.problem.dimensions)) if plan.capacity[d] > 0]
     total: Floats = plan.capacity[names].astype(np.float64)
     tight = _label(plan.problem.dimensions[names[int((plan.used[names] / total).argmax())]]) if names else ""
-    axes.set_title(f"Use of the total capacity; the tightest: {tight}" if tight else "Use of the total capacity")
+    axes.set_title(f"Total use, tightest: {tight[:14]}" if tight else "Total use")
     used, stranded = plan.used[names] / total * 100, plan.stranded[names] / total * 100
     free = np.maximum(0, 100 - used - stranded)
     places = np.arange(len(names))[::-1]
