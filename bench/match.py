@@ -5,8 +5,9 @@
 
 The columns are those of `jobcloud plan` (docs/planning.md): id, cpus, mem_mb, and any of disk_mb, net_mbps, gpus,
 ports (hosts: or port_beg and port_end), count, attr_NAME (hosts), constraint (tasks). A dimension counts if any task
-requests it. Between two jobs, the constraint anti:JOB<=N works only with N = 0, because the matcher has no rule for
-other limits; `jobcloud plan` supports all. F is a name, or weights in 1024ths: align=512,pack=512.
+requests it. Tasks cannot have times (arrive_s, leave_s). Between two jobs, the constraint anti:JOB<=N works only with
+N = 0, because the matcher has no rule for other limits; `jobcloud plan` supports all. F is a name, or weights in
+1024ths: align=512,pack=512.
 
 native_seconds: one match() on a loaded matcher. api_seconds: from the rows as Python objects to a list of (task id,
 host id or None), with all objects made anew. Both are medians of --repeat.
@@ -227,6 +228,9 @@ def host_rows(table: HostTable, dimensions: tuple[str, ...]) -> list[HostRow]:
 def read_tasks(path: Path) -> Demand:
     """Raises BadTable."""
     table = read_task_table(path)
+    if timed_row := next((row for row in table.rows if row.arrive_s or row.leave_s is not None), None):
+        where = f"{table.source}, line {timed_row.line}, column arrive_s, leave_s"
+        raise BadTable("is not empty, but all tasks run at once here", field=where, fix="use jobcloud plan")
     used = tuple(name for d, name in enumerate(table.dimensions) if any(row.amounts[d] for row in table.rows))
     dimensions = used or ("cpus",)
     foes = _foes(table)

@@ -60,12 +60,21 @@ def test_json_and_placement_agree_and_respect_capacity(folder: Path, capsys: pyt
     assert (found["fits"], found["tasks"], found["peak"]) == (True, 100, None)
     with out.open() as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 100
+    assert len(rows) == len({row["task"] for row in rows}) == 100
     for host in {row["host"] for row in rows}:
         jobs = [row["job"] for row in rows if row["host"] == host]
         assert jobs.count("report") <= 8
         assert 4 * jobs.count("report") + jobs.count("settle") <= 64
         assert 8_192 * jobs.count("report") + 16_384 * jobs.count("settle") <= 262_144
+
+
+def test_placement_names_each_task_of_equal_and_unequal_rows(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "tasks.csv").write_text("id,job,cpus,mem_mb,disk_mb\na,j,1,1,0\nb,k,1,1,0\nc,j,2,1,0\nd,j,1,1,0\n")
+    tables = ("--hosts", folder / "hosts.csv", "--tasks", folder / "tasks.csv")
+    plan(capsys, *tables, "--placement", folder / "placed.csv")
+    with (folder / "placed.csv").open() as file:
+        rows = {(row["job"], row["task"]) for row in csv.DictReader(file)}
+    assert rows == {("j", "a"), ("k", "b"), ("j", "c"), ("j", "d")}
 
 
 def test_demand_that_does_not_fit_exits_with_1_and_the_reason(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -78,6 +78,7 @@ def test_churn_rounds_end_and_start_tasks(tmp_path: Path) -> None:
     [
         ({"hosts": HOSTS, "tasks": "id,cpus\nt,1\n"}, "tasks.csv, line 1, column mem_mb"),
         ({"hosts": HOSTS, "tasks": "id,cpus,mem_mb,gpus\nt,1,1,1\n"}, "hosts.csv, column gpus"),
+        ({"hosts": HOSTS, "tasks": "id,cpus,mem_mb,arrive_s\nt,1,1,0\nu,1,1,5\n"}, "line 3, column arrive_s, leave_s"),
         ({"hosts": HOSTS, "tasks": "id,cpus,mem_mb,constraint\nt,1,1,anti:u<=2\n"}, "anti:u<=2 is not 0"),
         (
             {"hosts": HOSTS, "fill": "id,host,cpus,mem_mb\nf,nowhere,1,1\n", "churn": "iter,op,id,cpus,mem_mb\n"},

@@ -72,6 +72,35 @@ def test_refused_tasks_have_reasons() -> None:
     assert plan.needs[0].unsuitable == 3
 
 
+def test_refusals_show_all_digits() -> None:
+    problem = build(
+        ["mem"], [HostKind("h", (4_398_046_511_103_999,), {}, 1)], [TaskKind("a", (4_398_046_511_104_000,), 1)]
+    )
+    plan = make_plan(problem, QUICK)
+    assert plan.refused[0].reason == "larger than any host: 4,398,046,511,104 mem of at most 4,398,046,511,103.999"
+
+
+def test_no_legend_covers_data_and_the_tightest_resource_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mpl = pytest.importorskip("matplotlib.figure")
+    problem = build(["cpus", "mem_mb"], hosts(2), [TaskKind("a", (1_000, 8_000), 2)])
+    kind = problem.task_kinds[0]
+    times = load([Span(0, 5, kind), Span(3, 9, kind)], 2)
+    boxes: list[tuple[Any, Any]] = []
+
+    def measured(figure: Any, *_: Any, **__: Any) -> None:
+        figure.canvas.draw()
+        axes = [one for one in figure.axes if one.get_legend()]
+        boxes.extend((one.get_window_extent(), one.get_legend().get_window_extent()) for one in axes)
+        assert any("tightest: memory" in one.get_title("left") for one in axes)
+
+    monkeypatch.setattr(mpl.Figure, "savefig", measured)
+    plot.draw(make_plan(problem, QUICK), tmp_path / "p.png", times)
+    assert len(boxes) == 3
+    assert all(legend.y1 < data.y0 for data, legend in boxes)
+
+
 def _zone(value: str) -> Constraint:
     return parse(f"zone == {value}")
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import os
 import sys
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from jobcloud import zones
 from jobcloud.client import render
@@ -18,8 +19,9 @@ from jobcloud.client.planning import Demand
 from jobcloud.errors import ConfigError
 from jobcloud.planning import plan as plans
 from jobcloud.planning.packing import Progress
-from jobcloud.planning.plan import Need, Plan, host_names, task_jobs
+from jobcloud.planning.plan import Need, Plan, host_names
 from jobcloud.planning.problem import Problem
+from jobcloud.planning.tables import each_name
 
 _MAX_ROWS: Final = 30
 
@@ -69,17 +71,37 @@ def solver_silenced() -> Iterator[None]:
         os.close(nowhere)
 
 
-def write_placement(plan: Plan, path: Path) -> None:
-    """Write the host of each task as CSV (job, host); the host of an unplaced task is empty. Raises ConfigError."""
+def write_placement(plan: Plan, demand: Demand, path: Path) -> None:
+    """Write the host of each task as CSV (job, task, host). The host of an unplaced task is empty.
+
+    Raises ConfigError if the file cannot be written.
+    """
     names = host_names(plan.problem, plan.packing)
     try:
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            writer.writerow(("job", "host"))
-            pairs = zip(task_jobs(plan.problem), plan.packing.host_of.tolist(), strict=True)
-            writer.writerows((job, names[host] if host >= 0 else "") for job, host in pairs)
+            writer.writerow(("job", "task", "host"))
+            tasks = zip(_task_names(plan.problem, demand), plan.packing.host_of.tolist(), strict=True)
+            writer.writerows((job, task, names[host] if host >= 0 else "") for (job, task), host in tasks)
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror}", field="--placement") from error
+
+
+def _task_names(problem: Problem, demand: Demand) -> Iterator[tuple[str, str]]:
+    """The job and the name of each task, in the order of `Packing.host_of`. Equal tasks of a job may change names."""
+    at = [demand.dimensions.index(name) for name in problem.dimensions]
+    names = defaultdict[Any, list[str]](list)
+    numbers = Counter[str]()
+    for kind in demand.kinds:
+        key = kind.job, tuple(kind.request[d] for d in at), kind.rules.attributes, kind.shared
+        if kind.name:
+            names[key] += each_name(kind.name, kind.copies)
+        else:
+            names[key] += [f"{kind.job}#{numbers[kind.job] + n}" for n in range(kind.copies)]
+            numbers[kind.job] += kind.copies
+    for kind in problem.task_kinds:
+        for job, _ in kind.parts or ((kind.job, kind.copies),):
+            yield from ((job, name) for name in names[job, kind.request, kind.rules.attributes, kind.shared])
 
 
 def show(plan: Plan, demand: Demand, zone: str) -> None:

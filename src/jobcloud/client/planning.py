@@ -40,13 +40,14 @@ class Hosts:
     """Hosts from a table, from types, or of the running cluster.
 
     The amounts are in thousandths, in the order of `dimensions`. `how_many`: the kinds are types of hosts, and the plan
-    calculates how many hosts of each type are needed.
+    calculates how many hosts of each type are needed. `notes`: sentences about what was read differently, or left out.
     """
 
     source: str
     dimensions: tuple[str, ...]
     kinds: tuple[HostKind, ...]
     how_many: bool = False
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +121,7 @@ class JobSet:
 def hosts_of_table(path: Path, *, how_many: bool = False) -> Hosts:
     table: HostTable = read_hosts(path)
     kinds = (HostKind(row.id, row.amounts, row.attributes, row.copies, row.price) for row in table.rows)
-    return Hosts(table.source, table.dimensions, tuple(kinds), how_many)
+    return Hosts(table.source, table.dimensions, tuple(kinds), how_many, table.notes)
 
 
 def hosts_of_types(texts: Sequence[str]) -> Hosts:
@@ -130,7 +131,7 @@ def hosts_of_types(texts: Sequence[str]) -> Hosts:
     dimensions = tuple(dict.fromkeys(names))
     kinds: list[HostKind] = []
     for one, text in zip(found, texts, strict=True):
-        amounts = tuple(parse_amount(one.get(name, "0"), f"--host, {name}") for name in dimensions)
+        amounts = tuple(parse_amount(one.get(name, "0"), f"--host, {name}", name) for name in dimensions)
         name = one.get("name", text if len(text) < 60 else f"type {len(kinds) + 1}")
         attributes = {key.removeprefix("attr_"): value for key, value in one.items() if key.startswith("attr_")}
         price = parse_amount(one.get("price", "0"), "--host, price") / 1_000
@@ -183,12 +184,13 @@ def demand_of_table(path: Path, capacity: Callable[[tuple[str, ...]], Sequence[i
     this total, in any of the dimensions.
     """
     table: TaskTable = read_tasks(path)
-    kinds = [TaskKind(row.job, row.amounts, row.copies, row.rules) for row in table.rows]
+    kinds = [TaskKind(row.job, row.amounts, row.copies, row.rules, name=row.id) for row in table.rows]
     if not any(row.arrive_s or row.leave_s is not None for row in table.rows):
-        return Demand(table.source, table.dimensions, tuple(kinds))
+        return Demand(table.source, table.dimensions, tuple(kinds), notes=table.notes)
     timeline = load(row_spans(table.rows, kinds), len(table.dimensions))
     peak = timeline.peak(capacity(table.dimensions))
-    return Demand(table.source, table.dimensions, tuple(timeline.at(peak)), load=timeline, peak_ms=peak, of_table=True)
+    asked = tuple(timeline.at(peak))
+    return Demand(table.source, table.dimensions, asked, load=timeline, peak_ms=peak, of_table=True, notes=table.notes)
 
 
 def demand_of_jobs(

@@ -264,7 +264,7 @@ def _too_few(problem: Problem, needs: Sequence[Need], packing: Packing) -> str:
         return ""
     bound, hosts = needs[0].found.bound, len(packing.hosts)
     return (
-        f"no placement can fit: at least {bound.hosts} hosts are needed ({bound.how}), there are {hosts}"
+        f"no placement can fit: at least {bound.hosts:,} hosts are needed ({bound.how}), there are {hosts:,}"
         if bound.hosts > hosts
         else ""
     )
@@ -323,7 +323,7 @@ def _reason(problem: Problem, packing: Packing, free: Int64s, kind: int, *, exac
     largest = problem.capacity[allowed]
     if not (need <= largest).all(axis=1).any():
         lacking = [
-            f"{need[d] / 1_000:.12g} {name} of at most {largest[:, d].max() / 1_000:.12g}"
+            f"{_digits(need[d])} {name} of at most {_digits(largest[:, d].max())}"
             for d, name in enumerate(problem.dimensions)
             if need[d] > largest[:, d].max()
         ]
@@ -339,6 +339,11 @@ def _reason(problem: Problem, packing: Packing, free: Int64s, kind: int, *, exac
     if ruled:
         parts.append(f"rules about other tasks exclude {ruled}")
     return f"no room on any of {len(hosts)} hosts: {', '.join(parts)}", True
+
+
+def _digits(thousandths: int | np.int64) -> str:
+    whole, rest = divmod(int(thousandths), 1_000)
+    return f"{whole:,}" + (f".{rest:03}".rstrip("0") if rest else "")
 
 
 def _stranded(problem: Problem, packing: Packing, free: Int64s) -> Int64s:
@@ -382,7 +387,7 @@ def _failures(problem: Problem, packing: Packing, question: Question, seconds: f
     shares = 1 - packing.free(problem) / np.maximum(problem.capacity[packing.hosts], 1)
     fullest = np.argsort(-shares.max(axis=1, initial=0.0), kind="stable")
     groups: list[tuple[str, Int64s]] = [
-        ("the fullest host" if count == 1 else f"the {count} fullest hosts", fullest[:count])
+        ("the fullest host" if count == 1 else f"the {count:,} fullest hosts", fullest[:count])
         for count in sorted(set(question.failures))
         if 0 < count <= len(fullest)
     ]

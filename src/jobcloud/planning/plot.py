@@ -136,14 +136,15 @@ def _hosts(axes: Any, plan: Plan) -> None:
     axes.set_xlabel("hosts, the fullest first (%)")
     axes.set_ylabel("in use (%)")
     axes.grid(axis="y", alpha=0.25)
-    axes.legend(frameon=False, loc="lower left")
+    axes.legend(frameon=False, ncols=2, loc="upper left", bbox_to_anchor=(0, -0.14))
 
 
 def _totals(axes: Any, plan: Plan) -> None:
     """In use, free and stranded shares by dimension."""
-    axes.set_title("Use of the total capacity")
     names = [d for d in range(len(plan.problem.dimensions)) if plan.capacity[d] > 0]
     total: Floats = plan.capacity[names].astype(np.float64)
+    tight = _label(plan.problem.dimensions[names[int((plan.used[names] / total).argmax())]]) if names else ""
+    axes.set_title(f"Total use, tightest: {tight[:14]}" if tight else "Total use")
     used, stranded = plan.used[names] / total * 100, plan.stranded[names] / total * 100
     free = np.maximum(0, 100 - used - stranded)
     places = np.arange(len(names))[::-1]
@@ -191,4 +192,4 @@ def _day(axes: Any, plan: Plan, load: Load, zone: str) -> None:
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(known.ConciseDateFormatter(locator, tz=clock, show_offset=False))
     axes.grid(alpha=0.25)
-    axes.legend(frameon=False, ncols=4, loc="upper left")
+    axes.legend(frameon=False, ncols=6, loc="upper left", bbox_to_anchor=(0, -0.1))

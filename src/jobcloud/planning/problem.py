@@ -55,7 +55,7 @@ class TaskKind:
     """Equal tasks.
 
     `shared` names an amount (an app's executor). All tasks on a host that name this amount take it once, together.
-    `parts`: the numbers of tasks by job.
+    `parts`: the numbers of tasks by job. `name`: of the row in a table, "" if there is none.
     """
 
     job: str
@@ -64,6 +64,7 @@ class TaskKind:
     rules: Rules = field(default_factory=Rules)
     shared: str = NOTHING_SHARED
     parts: tuple[Part, ...] = ()
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,35 +1,36 @@
-"""Reads hosts and tasks from CSV files, with exact amounts. Errors name file, line and column.
+"""Reads hosts and tasks from CSV files. Errors name file, line and column.
 
-The columns id, cpus and mem_mb are required. Columns disk_mb, net_mbps, gpus, ports or with any other name give further
-resources, as numbers. A column count says how many equal hosts or tasks a row stands for. Further columns of hosts:
-port_beg and port_end (instead of ports), attr_NAME (an attribute), price (of one host). Further columns of tasks: job
-(by default the id), constraint (see `rules`), arrive_s, leave_s (below 0: never). Amounts become int64 thousandths, the
-units of the matcher.
+Fields are separated by commas, semicolons or tabs, as in the first line. The columns id (of tasks: or job), cpus and
+mem_mb are required; common other names of columns are known. Columns disk_mb, net_mbps, gpus, ports or with any other
+name give further resources, as numbers or with a unit (see `amounts`). A column count says how many equal hosts or
+tasks a row stands for. Further columns of hosts: port_beg and port_end (instead of ports), attr_NAME (an attribute),
+price (of one host). Further columns of tasks: job (by default the id), constraint (see `rules`), arrive_s, leave_s
+(below 0: never). Amounts become int64 thousandths, the units of the matcher.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from decimal import Context, Decimal, Inexact, InvalidOperation
+from itertools import chain
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TextIO
+from typing import Any, Final, NamedTuple, NoReturn, TextIO
 
 from jobcloud.errors import ConfigError
 from jobcloud.match.constraints import HOST, ConstraintError
+from jobcloud.planning.amounts import Amount, BadAmount, column_of, parse
+from jobcloud.planning.nodes import DIMENSIONS, MAX_CHARACTERS, read_nodes
 from jobcloud.planning.rules import Rules, parse_rules
 
 #: The maximum of rows in a table, and of tasks or hosts in total. Equal tasks or hosts may share a row with a count.
 MAX_ROWS: Final = 2_000_000
 MAX_COUNT: Final = 10_000_000
 
-#: The largest amount, in the unit of its column. Its thousandths and their sums stay within the matcher's limit.
-MAX_NUMBER: Final = 2**42
 STDIN: Final = "-"
 
 _REQUIRED: Final = ("id", "cpus", "mem_mb")
@@ -38,8 +39,13 @@ _NOT_RESOURCES: Final = frozenset({
     "id", "job", "count", "constraint", "price", "port_beg", "port_end", "arrive_s", "leave_s",
 })  # fmt: skip
 _ATTRIBUTE: Final = "attr_"
-_EXACT: Final = Context(prec=40, traps=[Inexact])
-_NUMBER: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_SEPARATORS: Final = ",;\t"
+_BINARY: Final = {
+    b"\xff\xfe": ("UTF-16 text", "save it as UTF-8"),
+    b"\xfe\xff": ("UTF-16 text", "save it as UTF-8"),
+    b"\x1f\x8b": ("compressed by gzip", "gunzip it"),
+    b"PK": ("a workbook or a zip archive", "export the sheet as CSV"),
+}
 
 
 class HostRow(NamedTuple):
@@ -54,7 +60,7 @@ class HostRow(NamedTuple):
 
     def each(self) -> list[str]:
         """The names of the row's hosts."""
-        return _each(self.id, self.copies)
+        return each_name(self.id, self.copies)
 
 
 class TaskRow(NamedTuple):
@@ -71,21 +77,27 @@ class TaskRow(NamedTuple):
 
     def each(self) -> list[str]:
         """The names of the row's tasks."""
-        return _each(self.id, self.copies)
+        return each_name(self.id, self.copies)
 
 
 @dataclass(frozen=True, slots=True)
 class HostTable:
+    """`notes`: sentences about what was read differently from what the file says."""
+
     source: str
     dimensions: tuple[str, ...]
     rows: list[HostRow]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class TaskTable:
+    """`notes`: sentences about what was read differently from what the file says."""
+
     source: str
     dimensions: tuple[str, ...]
     rows: list[TaskRow]
+    notes: tuple[str, ...] = ()
 
 
 class BadTable(ConfigError):
@@ -93,21 +105,24 @@ class BadTable(ConfigError):
 
 
 def read_hosts(path: Path) -> HostTable:
-    """The hosts of a CSV file ("-": standard input). Raises BadTable if the file is invalid."""
-    table = _Table(path)
+    """The hosts of a file: CSV, or JSON (see `nodes`). "-": standard input. Raises BadTable or BadNodes."""
+    table = _Table(path, aliases=True)
     with table.opened() as file:
+        if (start := table.json(file)) is not None:
+            found, left_out = read_nodes(start, table.name)
+            return HostTable(table.name, DIMENSIONS, [HostRow(*n, 1, 0.0, 1) for n in found], left_out)
         rows = [row for cells in table.cells(file) if (row := table.host(cells))]
     table.finish(sum(row.copies for row in rows), "hosts")
-    return HostTable(table.name, table.dimensions, rows)
+    return HostTable(table.name, table.dimensions, rows, tuple(table.notes("down")))
 
 
 def read_tasks(path: Path) -> TaskTable:
     """The tasks of a CSV file ("-": standard input). Raises BadTable if the file is invalid."""
-    table = _Table(path)
+    table = _Table(path, aliases=True, by_job=True)
     with table.opened() as file:
         rows = [row for cells in table.cells(file) if (row := table.task(cells))]
     table.finish(sum(row.copies for row in rows), "tasks")
-    return TaskTable(table.name, table.dimensions, rows)
+    return TaskTable(table.name, table.dimensions, rows, tuple(table.notes("up")))
 
 
 def read_table(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
@@ -119,35 +134,15 @@ def read_table(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict
     table.finish(1, "")
 
 
-def parse_amount(text: str, field: str) -> int:
-    """A number as int thousandths. Raises BadTable if it is invalid."""
-    problem, fix, thousandths = _thousandths(text, 1_000)
-    if problem:
-        raise BadTable(problem, field=field, fix=fix or "digits, with a point before decimals")
-    return thousandths
-
-
-def _thousandths(text: str, scale: int) -> tuple[str, str, int]:
-    """Returns (the problem or "", the fix or "" if it depends on the column, the number in whole `scale`-ths)."""
-    # Decimal itself also reads 1_000, digits of any script, and "Infinity".
-    if not _NUMBER.fullmatch(text):
-        return f"{text!r:.60} is not a number", "", 0
+def parse_amount(text: str, field: str, column: str = "") -> int:
+    """A number, or an amount with a unit of the column, as int thousandths. Raises BadTable if it is invalid."""
     try:
-        number = Decimal(text)
-    except InvalidOperation:  # an exponent beyond what Decimal holds
-        return f"{text!r:.60} is out of range", f"at most {MAX_NUMBER:,}", 0
-    if number < 0:
-        return f"{text!r:.60} is negative", "0 or more", 0
-    if number > MAX_NUMBER:
-        return f"{text!r:.60} is out of range", f"at most {MAX_NUMBER:,}", 0
-    try:
-        scaled = _EXACT.multiply(number, Decimal(scale))
-    except Inexact:
-        scaled = Decimal("0.5")
-    if scaled != scaled.to_integral_value():
-        fix = "at most three decimals" if scale == 1_000 else "a whole number"
-        return f"{text!r:.60} has too many decimals", fix, 0
-    return "", "", int(scaled)
+        amount = parse(text, column)
+    except BadAmount as error:
+        raise BadTable(error.problem, field=field, fix=error.fix or "digits, with a point before decimals") from error
+    if amount.rounded:
+        raise BadTable(f"{text!r:.60} has too many decimals", field=field, fix="at most three decimals")
+    return amount.thousandths
 
 
 class _Fault(Exception):
@@ -157,18 +152,28 @@ class _Fault(Exception):
 class _Table:
     """A file that is being read. Rows often repeat in such files, so equal cells are parsed once."""
 
-    def __init__(self, path: Path, required: tuple[str, ...] = _REQUIRED) -> None:
+    def __init__(
+        self, path: Path, required: tuple[str, ...] = _REQUIRED, *, aliases: bool = False, by_job: bool = False
+    ) -> None:
+        """`aliases`: common other names of columns are known. `by_job`: the ids may come from the column job."""
         self.path = path
         self._required = required
+        self._aliases = aliases
+        self._by_job = by_job
         self.name = "standard input" if str(path) == STDIN else str(path)
         self.dimensions: tuple[str, ...] = ()
         self.line = 1
         self.columns: dict[str, int] = {}
         self._attributes: dict[str, int] = {}
         self._seen: set[str] = set()
-        self._numbers: dict[tuple[str, int], int] = {}
+        self._first = ""
+        self._rows_of_job: Counter[str] = Counter()
+        self._numbers: dict[tuple[str, str, int], Amount] = {}
+        self._bare: dict[str, int] = {}
+        self._rounded = 0
+        self._instant_tasks = 0
         self._all_but_names: Callable[[list[str]], Any] = tuple
-        self._known: dict[Any, tuple[tuple[int, ...], Rules, int, float, float | None]] = {}
+        self._known: dict[Any, tuple[tuple[tuple[int, ...], Rules, int, float, float | None], int]] = {}
         self._faults: list[BadTable] = []
 
     def opened(self) -> TextIO:
@@ -180,27 +185,60 @@ class _Table:
         except OSError as error:
             raise BadTable(f"cannot be read: {error.strerror}", field=self.name, fix="name a CSV file") from error
 
+    def json(self, file: TextIO) -> str | None:
+        """The whole text if it begins as JSON, otherwise None."""
+        try:
+            self._first = next(file, "")
+            return self._first + file.read(MAX_CHARACTERS) if self._first.lstrip()[:1] in ("{", "[") else None
+        except UnicodeDecodeError as error:
+            raise self._not_utf_8(error) from error
+
     def cells(self, file: TextIO) -> Iterator[list[str]]:
         """The cells of each row. Rows with a wrong number of cells are noted as errors and left out."""
         reader = csv.reader(file, strict=True)
         try:
+            first = self._first or next(file, "")
+            separator = max(_SEPARATORS, key=first.count)
+            reader = csv.reader(chain((first,), file), strict=True, delimiter=separator)
             self._header([name.strip() for name in next(reader, [])])
             for rows, cells in enumerate(reader):
                 self.line = reader.line_num
                 if rows >= MAX_ROWS:
                     fix = "give equal tasks or hosts one row with a count"
                     raise BadTable(f"there are more than {MAX_ROWS:,} rows", field=self._where(""), fix=fix)
+                if not any(map(str.strip, cells)):
+                    continue
                 if len(cells) == len(self.columns):
                     yield cells
-                elif cells:
+                else:
                     problem = f"has {len(cells)} fields; the first line has {len(self.columns)}"
-                    self._note(problem, "", "write one field per column, and texts with commas in double quotes")
+                    fix = f"write one field per column, and texts with {separator!r} in double quotes"
+                    self._note(problem, "", fix)
         except UnicodeDecodeError as error:
-            raise BadTable(
-                "is not UTF-8 text", field=f"{self.name}, after line {self.line}", fix="save it as UTF-8"
-            ) from error
+            raise self._not_utf_8(error) from error
         except csv.Error as error:
             raise BadTable(f"is not CSV: {error}", field=f"{self.name}, line {reader.line_num}") from error
+
+    def _not_utf_8(self, error: UnicodeDecodeError) -> BadTable:
+        if self.line == 1:
+            for start, (what, fix) in _BINARY.items():
+                if error.object.startswith(start):
+                    return BadTable(f"is {what}", field=self.name, fix=fix)
+        return BadTable(
+            "is not UTF-8 text, perhaps it is Windows-1252",
+            field=f"{self.name}, after line {self.line}",
+            fix="save it as UTF-8, for example with iconv -f windows-1252 -t utf-8",
+        )
+
+    def notes(self, way: str) -> Iterator[str]:
+        """What was read differently from what the file says. `way`: how amounts were rounded, up or down."""
+        if self._rounded:
+            yield (
+                f"{self.name}: {self._rounded:,} numbers have more than three decimals; amounts are rounded {way} to "
+                "thousandths"
+            )
+        if self._instant_tasks:
+            yield f"{self.name}: {self._instant_tasks:,} tasks leave when they arrive, so they do not count"
 
     def host(self, cells: list[str]) -> HostRow | None:
         try:
@@ -215,24 +253,34 @@ class _Table:
     def task(self, cells: list[str]) -> TaskRow | None:
         try:
             ident, key = self._ident(cells), self._all_but_names(cells)
-            rest = self._known.get(key)
-            if rest is None:
-                rest = self._known[key] = self._task_but_names(cells)
-            return TaskRow(ident, self._text(cells, "job") or ident, *rest, self.line)
+            known = self._known.get(key)
+            if known is None:
+                before = self._rounded
+                rest = self._task_but_names(cells)
+                self._known[key] = rest, self._rounded - before
+            else:
+                rest, rounded = known
+                self._rounded += rounded
+            row = TaskRow(ident, self._text(cells, "job") or ident, *rest, self.line)
         except _Fault:
             return None
+        if row.leave_s == row.arrive_s:
+            self._instant_tasks += row.copies
+            return None
+        return row
 
     def _task_but_names(self, cells: list[str]) -> tuple[tuple[int, ...], Rules, int, float, float | None]:
         arrive, leave = self._instant(cells, "arrive_s") or 0.0, self._instant(cells, "leave_s")
-        if leave is not None and leave <= arrive:
-            self._fault(
-                f"it leaves at {leave:.12g} but arrives at {arrive:.12g}", "leave_s", "a later time, or -1 for never"
-            )
+        if leave is not None and leave < arrive:
+            problem = f"it leaves at {_digits(leave)} but arrives at {_digits(arrive)}"
+            self._fault(problem, "leave_s", "a later time, or -1 for never")
         return self._amounts(cells), self._rules(cells), self._count(cells), arrive, leave
 
     def finish(self, count: int, what: str) -> None:
         """Raises BadTable with all noted errors, if there are any."""
-        if not self._faults and not count:
+        if not self._faults and not count and self._instant_tasks:
+            self._note("contains only tasks that leave when they arrive", "leave_s", "a later time, or -1 for never")
+        elif not self._faults and not count:
             self._note(f"contains no {what}", "", f"write a line for each of the {what} below the line of column names")
         if not self._faults and count > MAX_COUNT:
             self._note(f"{count:,} {what} are more than {MAX_COUNT:,}", "count", "plan in parts")
@@ -241,8 +289,12 @@ class _Table:
             raise BadTable(first.problem, field=first.field, fix=first.fix, others=tuple(self._faults[1:]))
 
     def _header(self, names: list[str]) -> None:
+        if self._aliases:
+            names = self._canonical(names)
         double = [name for name in names if names.count(name) > 1]
         missing = [name for name in self._required if name not in names]
+        if self._by_job and "job" in names:
+            missing = [name for name in missing if name != "id"]
         if double:
             raise BadTable("is given twice", field=f"{self.name}, line 1, column {double[0]}", fix="remove one")
         if missing:
@@ -268,10 +320,20 @@ class _Table:
         self.dimensions = tuple(dimensions)
         self._all_but_names = itemgetter(*(at for name, at in self.columns.items() if name not in ("id", "job")))
 
+    def _canonical(self, names: list[str]) -> list[str]:
+        """The names that this module uses. A column has an alias only if no other column has the name itself."""
+        found = []
+        for name in names:
+            known, bare = column_of(name)
+            if known != name and known in names:
+                known, bare = name, 1
+            found.append(known)
+            self._bare[known] = bare
+        return found
+
     def _amounts(self, cells: list[str]) -> tuple[int, ...]:
         return tuple(
-            self._number(cells, name, 1_000) if name in self.columns else self._port_range(cells)
-            for name in self.dimensions
+            self._amount(cells, name) if name in self.columns else self._port_range(cells) for name in self.dimensions
         )
 
     def _port_range(self, cells: list[str]) -> int:
@@ -283,6 +345,12 @@ class _Table:
         return (last - first + 1) * 1_000
 
     def _ident(self, cells: list[str]) -> str:
+        if "id" not in self.columns:
+            job = self._text(cells, "job")
+            if not job:
+                self._fault("is empty", "job", "every row has a job, because there is no column id")
+            self._rows_of_job[job] += 1
+            return f"{job}/{self._rows_of_job[job]}"
         ident = self._text(cells, "id")
         if not ident:
             self._fault("is empty", "id", "every row has an id of its own")
@@ -313,7 +381,6 @@ class _Table:
             return parse_rules(self._cell(cells, "constraint"))
         except ConstraintError as error:
             self._fault(str(error), "constraint", "docs/planning.md lists the constraints")
-            raise AssertionError from None  # never reached: _fault raises
 
     def _instant(self, cells: list[str], name: str) -> float | None:
         """Seconds; None if the cell is empty or below 0."""
@@ -323,19 +390,33 @@ class _Table:
 
     def _number(self, cells: list[str], name: str, scale: int) -> int:
         text = self._cell(cells, name)
-        if not text and name in _REQUIRED:
-            self._fault("is empty", name, "write 0 for nothing")
         return self._number_of(text, name, scale) if text else 0
 
     def _number_of(self, text: str, name: str, scale: int) -> int:
         """The number in whole `scale`-ths."""
-        known = self._numbers.get((text, scale))
-        if known is not None:
-            return known
-        problem, fix, number = _thousandths(text, scale)
-        if problem:
-            self._fault(problem, name, fix or self._fix_for(name))
-        return self._numbers.setdefault((text, scale), number)
+        number = self._parsed(text, "", name, 1)
+        if scale == 1 and (number.rounded or number.thousandths % 1_000):
+            self._fault(f"{text!r:.60} has too many decimals", name, "a whole number")
+        return number.thousandths * scale // 1_000
+
+    def _amount(self, cells: list[str], name: str) -> int:
+        """An amount of a resource, in thousandths."""
+        text = self._cell(cells, name)
+        if not text and name in _REQUIRED:
+            self._fault("is empty", name, "write 0 for nothing")
+        return self._parsed(text, name, name, self._bare.get(name, 1)).thousandths if text else 0
+
+    def _parsed(self, text: str, units: str, name: str, bare: int) -> Amount:
+        """`units`: the column whose units the text may have. `bare`: the factor of a number without unit."""
+        amount = self._numbers.get((text, units, bare))
+        if amount is None:
+            try:
+                amount = parse(text, units, bare=bare, down=bool(units) and not self._by_job)
+            except BadAmount as error:
+                self._fault(error.problem, name, error.fix or self._fix_for(name))
+            self._numbers[text, units, bare] = amount
+        self._rounded += amount.rounded
+        return amount
 
     @staticmethod
     def _fix_for(name: str) -> str:
@@ -347,7 +428,7 @@ class _Table:
         at = self.columns.get(name)
         return "" if at is None else cells[at].strip()
 
-    def _fault(self, problem: str, column: str, fix: str) -> None:
+    def _fault(self, problem: str, column: str, fix: str) -> NoReturn:
         self._note(problem, column, fix)
         raise _Fault
 
@@ -360,5 +441,10 @@ class _Table:
         return f"{self.name}, line {self.line}" + (f", column {column}" if column else "")
 
 
-def _each(ident: str, count: int) -> list[str]:
+def each_name(ident: str, count: int) -> list[str]:
+    """The names of `count` equal hosts or tasks."""
     return [ident] if count == 1 else [f"{ident}#{i}" for i in range(count)]
+
+
+def _digits(seconds: float) -> str:
+    return f"{seconds:.3f}".rstrip("0").rstrip(".")

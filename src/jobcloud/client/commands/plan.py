@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -25,7 +26,9 @@ _TIME, _QUESTIONS, _OUTPUT = "Time: the plan is for the peak of the demand", "Qu
 class HostOptions(NamedTuple):
     hosts: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="CSV file of hosts, or - for standard input.", rich_help_panel=_HOSTS),
+        typer.Option(
+            metavar="FILE", help="File of hosts, CSV or JSON, or - for standard input.", rich_help_panel=_HOSTS
+        ),
     ] = None
     host: Annotated[
         list[str] | None,
@@ -149,7 +152,7 @@ class OutputOptions(NamedTuple):
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Write a CSV file with the columns job and host: the host of each task.",
+            help="Write a CSV file with the columns job, task and host: the host of each task.",
             rich_help_panel=_OUTPUT,
         ),
     ] = None
@@ -183,6 +186,7 @@ def plan(
     with plan_report.progress_bar() as progress:
         found = _hosts(ctx, hosts)
         found, asked = _demand(ctx, demand, when, found, progress)
+        asked = replace(asked, notes=(*found.notes, *asked.notes))
         problem = planning.problem_of(found, asked)
         failures = tuple(questions.fail) if questions.fail else (1,)
         # The names in a table of tasks are names that the user has chosen, not keys of jobs.
@@ -196,7 +200,7 @@ def plan(
     else:
         plan_report.show(made, asked, time.zone)
     if output.placement:
-        plan_report.write_placement(made, output.placement)
+        plan_report.write_placement(made, asked, output.placement)
     if output.plot:
         plot.draw(made, output.plot, planning.load_of(asked, problem), time.zone)
     if not made.fits:
