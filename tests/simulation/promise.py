@@ -288,17 +288,17 @@ class Truth:
         if epoch < self.epoch:
             self._world.violation(f"5: {process.name} of epoch {epoch} was heard by Mesos after epoch {self.epoch}")
         if call["type"] == "ACCEPT":
-            self._accepted(call["accept"], offers)
+            self._accepted(process, call["accept"], offers)
         elif call["type"] == "KILL":
             self.asked.setdefault(call["kill"]["task_id"]["value"], self._world.now)
 
     def subscribed(self, epoch: int) -> None:
         self.epoch = max(self.epoch, epoch)
 
-    def _accepted(self, accept: dict[str, Any], offers: dict[str, OfferRecord]) -> None:
+    def _accepted(self, process: Process, accept: dict[str, Any], offers: dict[str, OfferRecord]) -> None:
         tasks = [task for operation in accept["operations"] for task in operation["launch"]["task_infos"]]
         for task in tasks:
-            self._launched(task)
+            self._launched(process, task)
         for agent in {task["agent_id"]["value"] for task in tasks}:
             self._is_exclusive(agent)
         roles = {offers[one["value"]].role for one in accept["offer_ids"] if one["value"] in offers}
@@ -325,7 +325,7 @@ class Truth:
             if len(found) > 1:
                 self._world.violation(f"32: {found} share the agent {agent_id}, exclusive are {sorted(exclusive)}")
 
-    def _launched(self, task: dict[str, Any]) -> None:
+    def _launched(self, process: Process, task: dict[str, Any]) -> None:
         task_id = task["task_id"]["value"]
         self._executor_pays(task)
         if task_id in self.launched:
@@ -341,7 +341,9 @@ class Truth:
         if attempt in self.attempts:
             self._world.violation(f"9: attempt {attempt} is launched twice")
         self.attempts[attempt] = task_id
-        if attempt[:2] in self._world.extremes.once and attempt[0] not in self._world.operators.retried:
+        # A call of a process that has died since was sent before the backup returned.
+        once = attempt[:2] in self._world.extremes.once and not process.dead
+        if once and attempt[0] not in self._world.operators.retried:
             self._world.violation(f"15: {attempt[:2]} may have run since the backup, and is repeated without failover")
         if payload["fence"] <= self.fences.get(place, 0):
             self._world.violation(f"9: the fence of {task_id} does not grow: {payload['fence']}")
