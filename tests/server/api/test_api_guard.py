@@ -190,7 +190,8 @@ def test_many_unknown_fields_are_reported_in_a_short_answer(tmp_path: Path, know
     errors = answer.json()["errors"]
     assert len(errors) == 101
     assert errors[-1]["problem"] == "19901 more fields are not known"
-    assert json.dumps(errors).count("shardingItemParameters") <= 1, "the known fields are named once"
+    fixes = " ".join(error["fix"] for error in errors)
+    assert fixes.count("shardingItemParameters") <= 1, "the known fields are named once"
     assert len(answer.content) < 40_000
 
 
