@@ -9,6 +9,8 @@ from typing import Any
 
 from jobcloud.errors import ConfigError
 from jobcloud.fields import OBJECTS
+from jobcloud.sentences import Told
+from jobcloud.sentences.frequent import not_valid, such_as
 
 UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 # The largest unit comes first, and each unit occurs once.
@@ -20,7 +22,7 @@ _SECONDS = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
 _NANO = 10**9
 # The ends of the names of fields, and the milliseconds of their unit.
 _FIELD_UNITS = {"Seconds": 1_000, "Milliseconds": 1}
-_FORM = "such as 500ms, 90s, 1h30m or 2d"
+_FORM = such_as("500ms, 90s, 1h30m or 2d")
 
 
 def parse_ms(text: str, field: str, *, bare: bool = True) -> int:
@@ -32,13 +34,14 @@ def parse_ms(text: str, field: str, *, bare: bool = True) -> int:
     if bare and _SECONDS.fullmatch(given):
         given += "s"
     if not _DURATION.fullmatch(given):
-        raise ConfigError(f"{text[:80]!r} is not a duration", field=field, fix=f"a number with a unit, {_FORM}")
+        fix = Told(f"a number with a unit, {_FORM}", "duration_form")
+        raise ConfigError(not_valid(text[:80], "is not a duration"), field=field, fix=fix)
     total, rest = divmod(
         sum(int(whole + (part or "").ljust(9, "0")) * UNITS_MS[unit] for whole, part, unit in _PART.findall(given)),
         _NANO,
     )
     if rest:
-        raise ConfigError(f"{text[:80]!r} is no whole number of milliseconds", field=field, fix=_FORM)
+        raise ConfigError(not_valid(text[:80], "is no whole number of milliseconds"), field=field, fix=_FORM)
     return total
 
 
@@ -59,8 +62,8 @@ def parse_instant(text: str, field: str, now: datetime) -> str:
             instant = datetime.fromisoformat(text)
         return instant.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     except (ValueError, OverflowError):
-        fix = "a duration before now such as 30d, 12h or 10m, or a time such as 2026-12-01T08:00"
-        raise ConfigError(f"{text[:80]!r} is not a time", field=field, fix=fix) from None
+        fix = Told("a duration before now such as 30d, 12h or 10m, or a time such as 2026-12-01T08:00", "instant_form")
+        raise ConfigError(not_valid(text[:80], "is not a time"), field=field, fix=fix) from None
 
 
 def in_numbers(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,6 +78,7 @@ def _in_number(name: str, value: Any) -> Any:
     if not unit or not isinstance(value, str):
         return value
     if value.strip().replace(".", "").isdigit():
-        raise ConfigError(f"{value[:80]!r} is a number in quotes", field=name, fix=f"remove the quotes, or {_FORM}")
+        fix = Told(f"remove the quotes, or {_FORM}", "no_quotes")
+        raise ConfigError(not_valid(value[:80], "is a number in quotes"), field=name, fix=fix)
     ms = parse_ms(value, name)
     return ms // unit if ms % unit == 0 else ms / unit

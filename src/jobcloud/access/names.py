@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 
-from jobcloud.config import LABEL_FORM, LABEL_RULE, check_team, is_label
+from jobcloud.config import LABEL_FORM, LABEL_RULE, MAX_LABEL, check_team, is_label
 from jobcloud.errors import ConfigError
 from jobcloud.model import EVERY_TEAM
+from jobcloud.sentences import Told
+from jobcloud.sentences.frequent import not_valid
 
 MAX_NAME_BYTES = 200
 MAX_TOKEN_NAME = 64
@@ -14,11 +16,12 @@ MAX_TOKEN_NAME = 64
 _USER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}|oidc(-client)?:[A-Za-z0-9._@+|:=-]{1,180}")
 USER_FORM = f"^({_USER.pattern})$"
 PLACE_FORM = rf"^\*$|{LABEL_FORM}"
-_USER_RULE = (
+_USER_RULE = Told(
     "use 1 to 100 letters, digits, '.', '_', '@', '+' or '-', the first a letter or a digit; oidc:NAME is a person of "
-    "the identity provider"
+    "the identity provider",
+    "user_rule",
 )
-_SUBJECT_RULE = "use user:NAME, group:NAME or service:TEAM/NAME"
+_SUBJECT_RULE = Told("use user:NAME, group:NAME or service:TEAM/NAME", "subject_rule")
 
 
 def user_subject(name: str) -> str:
@@ -39,7 +42,7 @@ def service_of(subject: str) -> tuple[str, str] | None:
 def check_user(name: str, field: str = "name") -> None:
     """Raises ConfigError if a user cannot have a name: a local one, or one of the identity provider."""
     if not _USER.fullmatch(name):
-        raise ConfigError(f"{name[:80]!r} is not a valid name of a user", field=field, fix=_USER_RULE)
+        raise ConfigError(not_valid(name[:80], "is not a valid name of a user"), field=field, fix=_USER_RULE)
 
 
 def is_local_user(name: str) -> bool:
@@ -50,7 +53,8 @@ def is_local_user(name: str) -> bool:
 def check_role(name: str, field: str = "name") -> None:
     """Raises ConfigError if a role cannot have a name."""
     if not is_label(name):
-        raise ConfigError(f"{name[:80]!r} is not a valid name of a role", field=field, fix=f"use {LABEL_RULE}")
+        fix = Told(f"use {LABEL_RULE}", "label_rule", most=MAX_LABEL)
+        raise ConfigError(not_valid(name[:80], "is not a valid name of a role"), field=field, fix=fix)
 
 
 def check_place(team: str, field: str = "team") -> None:
@@ -63,8 +67,8 @@ def check_service(subject: str, field: str = "subject") -> None:
     """Raises ConfigError unless a text is the subject of a service account."""
     found = service_of(subject)
     if found is None or not (found[0] == EVERY_TEAM or is_label(found[0])) or not is_label(found[1]):
-        fix = f"use service:TEAM/NAME; both names have {LABEL_RULE}"
-        raise ConfigError(f"{subject[:80]!r} is not a service account", field=field, fix=fix)
+        fix = Told(f"use service:TEAM/NAME; both names have {LABEL_RULE}", "service_rule", most=MAX_LABEL)
+        raise ConfigError(not_valid(subject[:80], "is not a service account"), field=field, fix=fix)
 
 
 def check_subject(subject: str, field: str = "subject") -> None:
@@ -76,14 +80,15 @@ def check_subject(subject: str, field: str = "subject") -> None:
     if kind == "service":
         check_service(subject, field)
     elif kind not in ("user", "group") or not _is_name(name):
-        raise ConfigError(f"{subject[:80]!r} is not a subject", field=field, fix=_SUBJECT_RULE)
+        raise ConfigError(not_valid(subject[:80], "is not a subject"), field=field, fix=_SUBJECT_RULE)
 
 
 def check_token_name(name: str) -> None:
     """Raises ConfigError if a token cannot have a name."""
     if not name.isprintable() or not 1 <= len(name.strip()) <= MAX_TOKEN_NAME or name != name.strip():
-        fix = f"use 1 to {MAX_TOKEN_NAME} printable characters, without spaces at the ends"
-        raise ConfigError(f"{name[:80]!r} is not a valid name of a token", field="name", fix=fix)
+        text = f"use 1 to {MAX_TOKEN_NAME} printable characters, without spaces at the ends"
+        fix = Told(text, "token_name_rule", most=MAX_TOKEN_NAME)
+        raise ConfigError(not_valid(name[:80], "is not a valid name of a token"), field="name", fix=fix)
 
 
 def _is_name(name: str) -> bool:

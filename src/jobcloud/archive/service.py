@@ -34,6 +34,7 @@ from jobcloud.messages import AttemptTraced
 from jobcloud.model import End, Firing
 from jobcloud.scheduler.attempts import Attempts, attempt_of
 from jobcloud.sentences import Told
+from jobcloud.sentences.frequent import TRY_LATER
 
 log = logging.getLogger(__name__)
 
@@ -239,7 +240,7 @@ class Archive:
         """A part of the log with this name, see form.read. Raises NotFound, Unavailable."""
         self._readers = readers = self._readers or CapacityLimiter(_READS)
         if readers.statistics().tasks_waiting >= _MAX_WAITING_READS or self._reading >= _MAX_STUCK_READS:
-            raise Unavailable("too many readers of archived logs wait", fix="try again later")
+            raise Unavailable(Told("too many readers of archived logs wait", "archive_busy"), fix=TRY_LATER)
         try:
             with fail_after(_READ_S):
                 return await to_thread.run_sync(
@@ -249,7 +250,8 @@ class Archive:
             problem = f"the archive did not answer within {_READ_S:g} s"
         except (Away, Unreadable) as error:
             problem = str(error)
-        raise Unavailable(f"the archived log cannot be read: {problem}", fix="check the archive, and try again later")
+        told = Told(f"the archived log cannot be read: {problem}", "archive_fails", problem=problem)
+        raise Unavailable(told, fix=Told("check the archive, and try again later", "check_archive"))
 
     def _read(self, name: str, stream: str, offset: int, limit: int) -> Piece:
         with self._lock:
@@ -263,7 +265,7 @@ class Archive:
                 with self._lock:
                     if self._index is not None:
                         self._index.remove(parts.place)
-            raise NotFound("the archived log was deleted", field="taskId") from None
+            raise NotFound(Told("the archived log was deleted", "no_archived_log"), field="taskId") from None
         except OSError as error:
             raise Away(str(error)) from error
         finally:

@@ -14,6 +14,8 @@ from jobcloud.history.opened import Opened
 from jobcloud.history.queries import Found
 from jobcloud.history.tables import attempts, notes, row_id, runs
 from jobcloud.model import cut
+from jobcloud.sentences import Told
+from jobcloud.sentences.frequent import TRY_SOON, shown_by
 
 #: notes of one run
 MAX_NOTES: Final = 100
@@ -43,7 +45,7 @@ class Notes:
                         return _add(connection, run_id, text, author, at, job)
                 except IntegrityError:
                     continue  # another writer has taken the number
-        raise Unavailable(f"too many others write notes of {run_id}", fix="try again in a few seconds")
+        raise Unavailable(Told(f"too many others write notes of {run_id}", "notes_busy", run=run_id), fix=TRY_SOON)
 
     def of(self, run: str, limit: int, behind: int = 0) -> list[Found]:
         """The notes of a run whose numbers are above `behind`, oldest first."""
@@ -58,7 +60,8 @@ def _add(connection: Connection, run_id: str, text: str, author: str, at: int, j
     known = select(func.count(), func.coalesce(func.max(notes.c.number), 0)).where(notes.c.run_id == run_id)
     count, last = connection.execute(known).one()
     if count >= MAX_NOTES:
-        raise Conflict(f"run {run_id} has {count} notes, the most that a run can have", field="runId")
+        text = f"run {run_id} has {count} notes, the most that a run can have"
+        raise Conflict(Told(text, "many_notes", run=run_id, notes=count), field="runId")
     row: dict[str, Any] = {
         "id": row_id(at, f"{run_id} {last + 1}"),
         "run_id": run_id,
@@ -78,4 +81,5 @@ def _job_of(connection: Connection, run_id: str) -> str:
         found = connection.execute(select(table.c.job).where(table.c.run_id == run_id).limit(1)).scalar()
         if found is not None:
             return str(found)
-    raise NotFound(f"there is no run {run_id[:200]}", field="runId", fix="`jobcloud history runs` shows ended runs")
+    problem = Told(f"there is no run {run_id[:200]}", "no_run", run=run_id[:200])
+    raise NotFound(problem, field="runId", fix=shown_by("jobcloud history runs", "shows ended runs"))

@@ -11,8 +11,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from jobcloud.errors import Unavailable
 from jobcloud.history.database import HEAD, Database, Unusable
-
-_LATER = "try again in a few seconds"
+from jobcloud.sentences import Told
+from jobcloud.sentences.frequent import TRY_SOON
 
 
 class Opened:
@@ -35,10 +35,11 @@ class Opened:
                 yield connection
         except SQLAlchemyError as error:
             problem = " ".join(str(getattr(error, "orig", None) or error).split())[:200]
-            fix = f"{_LATER}, or ask for a shorter range of time"
-            raise Unavailable(f"the database of the history does not answer: {problem}", fix=fix) from error
+            fix = Told("try again in a few seconds, or ask for a shorter range of time", "shorter_range")
+            text = f"the database of the history does not answer: {problem}"
+            raise Unavailable(Told(text, "no_history_database", problem=problem), fix=fix) from error
         except Unusable as error:
-            raise Unavailable(str(error), fix=_LATER) from error
+            raise Unavailable(str(error), fix=TRY_SOON) from error
 
     def _opened(self) -> Database:
         if self._database is not None:

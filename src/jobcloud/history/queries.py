@@ -22,6 +22,7 @@ from jobcloud.history.database import Database
 from jobcloud.history.opened import Opened
 from jobcloud.history.rows import FAILURES, SUCCEEDED
 from jobcloud.history.tables import attempts, audit, configurations, prefix, runs, traces
+from jobcloud.sentences import Told
 
 Found: TypeAlias = Mapping[str, Any]
 By: TypeAlias = Literal["job", "app", "team", "total"]
@@ -210,7 +211,8 @@ def _within(rows: Sequence[Row[Any]], max_bytes: int) -> list[Row[Any]]:
 
 def _check_cursor(cursor: str) -> None:
     if cursor and not _CURSOR.fullmatch(cursor):
-        raise ConfigError("is not a cursor of this server", field="cursor", fix="pass nextCursor of a page")
+        fix = Told("pass nextCursor of a page", "next_cursor")
+        raise ConfigError(Told("is not a cursor of this server", "no_cursor"), field="cursor", fix=fix)
 
 
 def _equal(table: Table, **values: str) -> list[ColumnElement[bool]]:

@@ -12,6 +12,8 @@ from sqlalchemy import ColumnElement, case
 
 from jobcloud import zones
 from jobcloud.errors import ConfigError
+from jobcloud.sentences import Told
+from jobcloud.sentences.frequent import not_valid, such_as
 
 By: TypeAlias = Literal["minute", "hour", "day"]
 MINUTE_MS: Final = 60_000
@@ -53,15 +55,14 @@ def steps_of(by: By, since: int, until: int, zone: str = "UTC") -> Steps:
     `zone` decides when days begin. Raises ConfigError if there are more than MAX_STEPS, or no such zone.
     """
     if (until - since) // _LENGTHS[by] >= MAX_STEPS:
-        raise ConfigError(
-            f"has more than {MAX_STEPS:,} steps of a {by} before the end of the range",
-            field="since",
-            fix="ask for a shorter range, or for longer steps",
-        )
+        text = f"has more than {MAX_STEPS:,} steps of a {by} before the end of the range"
+        fix = Told("ask for a shorter range, or for longer steps", "longer_steps")
+        raise ConfigError(Told(text, "many_steps", most=MAX_STEPS), field="since", fix=fix)
     try:
         days = zones.zone(zone)
     except LookupError:
-        raise ConfigError(f"{zone[:100]!r} is no time zone", field="zone", fix="such as Europe/Berlin") from None
+        problem = not_valid(zone[:100], "is no time zone")
+        raise ConfigError(problem, field="zone", fix=such_as("Europe/Berlin")) from None
     if since >= until:
         return Steps(by, ())
     if by == "day":

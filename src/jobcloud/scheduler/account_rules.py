@@ -31,12 +31,13 @@ class AccountRules:
             return
         token = self._directory.tokens.get(by.token_id)
         if (by.token_id and (token is None or not is_valid(token, at))) or self._directory.is_disabled(by.subject):
-            raise NotAllowed(f"{by.subject} is no longer signed in")
+            raise NotAllowed(Told(f"{by.subject} is no longer signed in", "signed_out", subject=by.subject))
 
     def require(self, by: Principal | None, verb: Verb = Verb.MANAGE_ACCESS) -> None:
         """The sender has a verb in the whole installation."""
         if by is not None and not self._directory.allows(by, verb):
-            raise NotAllowed(f"{by.subject} has no role with the verb {verb} in this installation")
+            text = f"{by.subject} has no role with the verb {verb} in this installation"
+            raise NotAllowed(Told(text, "no_right", subject=by.subject, verb=verb))
 
     def manages(self, by: Principal | None, team: str) -> bool:
         """Whether the sender may change the members and service accounts of a team, or of the installation."""
@@ -59,9 +60,8 @@ class AccountRules:
         own = self._directory.verbs_in(by, EVERY_TEAM)
         for verb in new.verbs:
             if verb not in own and (old is None or verb not in old.verbs):
-                raise NotAllowed(
-                    f"{by.subject} lacks the verb {verb} in this installation, so cannot give it to a role"
-                )
+                text = f"{by.subject} lacks the verb {verb} in this installation, so cannot give it to a role"
+                raise NotAllowed(Told(text, "lacks_verb_of_role", subject=by.subject, verb=verb))
 
     def check_user(self, by: Principal | None, old: User | None, new: User) -> None:
         """A person may change their own password. The caller has checked the present password."""
@@ -79,8 +79,11 @@ class AccountRules:
         """The sender may make a password or a link with which a subject signs in."""
         for grant in self._directory.grants_of(subject):
             if lacking := self._directory.lacking(by, grant):
-                has = f"{subject} has the verb {min(lacking)} in {_place(grant[0])}"
-                raise NotAllowed(f"{has}, and {by.subject} lacks it, so cannot make a sign-in for {subject}")
+                verb = min(lacking)
+                text = f"{subject} has the verb {verb} in {_place(grant[0])}, and {by.subject} lacks it"
+                told = Told(f"{text}, so cannot make a sign-in for {subject}", "more_rights", other=subject,
+                            subject=by.subject, verb=verb, team=grant[0])  # fmt: skip
+                raise NotAllowed(told)
 
     def checked_token(self, by: Principal, token: AccessToken) -> AccessToken:
         """The record of a new token, with the scope and the parent that follow from its maker.
@@ -91,23 +94,25 @@ class AccountRules:
         if service is not None and not own:
             self._require_manager(by, service[0])
         elif not own:
-            raise NotAllowed(f"{by.subject} cannot make a token for {token.subject}: only for itself and for services")
+            text = f"{by.subject} cannot make a token for {token.subject}: only for itself and for services"
+            raise NotAllowed(Told(text, "no_token_for", subject=by.subject, other=token.subject))
         elif service is None and not by.subject.startswith("user:"):
-            raise NotAllowed(f"{by.subject} cannot have tokens: make one for a user or a service account")
+            text = f"{by.subject} cannot have tokens: make one for a user or a service account"
+            raise NotAllowed(Told(text, "no_tokens", subject=by.subject))
         holder = Principal(token.subject)
         grants = self._directory.grants_of(token.subject)
         if not grants:
-            fix = Told("add it to a team", "add_to_team")
-            raise Conflict(
-                f"{token.subject} has no role of its own, and a token cannot use the roles of its holder's groups",
-                fix=fix,
-            )
+            text = f"{token.subject} has no role of its own, and a token cannot use the roles of its holder's groups"
+            problem = Told(text, "no_own_role", subject=token.subject)
+            raise Conflict(problem, fix=Told("add it to a team", "add_to_team"))
         scope = token.scope or by.scope or ()
         for grant in scope:
             if by.scope is not None and not narrows(grant, by.scope):
-                raise NotAllowed(f"the role {grant[1]} in {grant[0]} is not in the scope of the present token")
+                text = f"the role {grant[1]} in {grant[0]} is not in the scope of the present token"
+                raise NotAllowed(Told(text, "beyond_scope", role=grant[1], team=grant[0]))
             if token.scope and self._directory.lacking(holder, grant):
-                raise NotAllowed(f"{token.subject} has not all rights of the role {grant[1]} in {grant[0]}")
+                text = f"{token.subject} has not all rights of the role {grant[1]} in {grant[0]}"
+                raise NotAllowed(Told(text, "beyond_rights", subject=token.subject, role=grant[1], team=grant[0]))
         for grant in () if own else scope or grants:
             self._require_cover(by, grant)
         return changed(token, scope=scope, created_by=by.subject, parent=by.token_id)
@@ -126,13 +131,15 @@ class AccountRules:
             return
         if by.subject != token.subject:
             raise NotFound(
-                f"there is no token {token.id[:80]}", field="id", fix=shown_by("jobcloud token list", "names them")
+                Told(f"there is no token {token.id[:80]}", "no_token", token=token.id[:80]),
+                field="id",
+                fix=shown_by("jobcloud token list", "names them"),
             )
         if by.scope is not None and by.token_id not in self._ancestors(token):
             text = (
                 "without manage-access, a token with a scope revokes only itself and the tokens that were made with it"
             )
-            raise NotAllowed(text)
+            raise NotAllowed(Told(text, "revokes_own"))
 
     def sees_token(self, by: Principal, token: AccessToken) -> bool:
         """Whether a principal may see a token in the list."""
@@ -163,14 +170,18 @@ class AccountRules:
     def _require_manager(self, by: Principal | None, team: str) -> None:
         if by is not None and not self.manages(by, team):
             where = "of this installation" if team == EVERY_TEAM else f"of the team {team[:80]}"
-            raise NotAllowed(f"{by.subject} does not manage the members {where}")
+            told = Told(
+                f"{by.subject} does not manage the members {where}", "no_manager", subject=by.subject, team=team[:80]
+            )
+            raise NotAllowed(told)
 
     def _require_cover(self, by: Principal, grant: Grant) -> None:
         if lacking := self._directory.lacking(by, grant):
             team, role = grant
             verb = min(lacking)
             where = _place(team)
-            raise NotAllowed(f"{by.subject} lacks the verb {verb} of the role {role} in {where}, so cannot give it")
+            text = f"{by.subject} lacks the verb {verb} of the role {role} in {where}, so cannot give it"
+            raise NotAllowed(Told(text, "lacks_verb", subject=by.subject, verb=verb, role=role, team=team[:80]))
 
 
 def _place(team: str) -> str:

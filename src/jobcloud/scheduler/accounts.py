@@ -52,7 +52,7 @@ from jobcloud.scheduler.account_rules import AccountRules, is_valid
 from jobcloud.scheduler.part import Part
 from jobcloud.scheduler.state import State
 from jobcloud.sentences import Told
-from jobcloud.sentences.frequent import REMOVE_ONE, REPEAT, choose, shown_by
+from jobcloud.sentences.frequent import LEAVE_ONE_OUT, REMOVE_ONE, REPEAT, choose, not_valid, out_of_range, shown_by
 
 #: the maximum number of records of each kind
 LIMITS = {Kind.TEAM: 1_000, Kind.ROLE: 100, Kind.USER: 10_000, Kind.ACCESS_TOKEN: 10_000, Kind.SESSION: 10_000}
@@ -106,7 +106,8 @@ class Accounts(Part):
             problem = Told(f"the {_NAMES[kind]} {key} has changed meanwhile", "changed_since", name=key)
             raise Outdated(problem, fix=REPEAT)
         if known is None and kind is not Kind.SESSION and len(self._tables[kind]) >= LIMITS[kind]:
-            raise Conflict(f"there are {LIMITS[kind]:,} records of the kind {_NAMES[kind]}", fix=REMOVE_ONE)
+            text = f"there are {LIMITS[kind]:,} records of the kind {_NAMES[kind]}"
+            raise Conflict(Told(text, "many_records", most=LIMITS[kind], kind=_NAMES[kind]), fix=REMOVE_ONE)
         match record:
             case Team():
                 self._check_team(event.by, self._state.teams.get(key), record)
@@ -140,7 +141,8 @@ class Accounts(Part):
         if record is None:
             raise self._unknown(event.kind, event.key)
         if isinstance(record, AccessToken) and event.by is not None:
-            raise Conflict(f"the token {record.id} cannot be removed", field="id", fix=Told("revoke it", "revoke_it"))
+            problem = Told(f"the token {record.id} cannot be removed", "token_kept", token=record.id)
+            raise Conflict(problem, field="id", fix=Told("revoke it", "revoke_it"))
         match record:
             case Team():
                 self._check_unused_team(record)
@@ -168,7 +170,8 @@ class Accounts(Part):
         self._rules.check_service(event.by, event.subject)
         if event.subject not in self._subjects():
             fix = shown_by("jobcloud service list", "names them")
-            raise NotFound(f"there is no {event.subject[:80]}", field="service", fix=fix)
+            problem = Told(f"there is no {event.subject[:80]}", "no_subject", subject=event.subject[:80])
+            raise NotFound(problem, field="service", fix=fix)
         self._forget([event.subject])
         self._tell(event.at, f"{event.subject} was removed", event.by)
 
@@ -196,9 +199,11 @@ class Accounts(Part):
             fix = Told(
                 "add one: `jobcloud user add NAME`, `jobcloud team member add '*' user:NAME admin`", "add_first_admin"
             )
-            raise Conflict("without the server's token, nobody would be an admin of this installation", fix=fix)
+            text = "without the server's token, nobody would be an admin of this installation"
+            raise Conflict(Told(text, "only_server_token"), fix=fix)
         if len(self._state.access_tokens) >= LIMITS[Kind.ACCESS_TOKEN]:
-            raise Conflict("there are too many tokens", fix=Told("wait until some have expired", "wait_expiry"))
+            fix = Told("wait until some have expired", "wait_expiry")
+            raise Conflict(Told("there are too many tokens", "many_tokens_in_all"), fix=fix)
         revoked = AccessToken(key, "server", event.hash, SERVER_SUBJECT, event.at, revoked_ms=event.at)
         self._state.put(Kind.ACCESS_TOKEN, key, revoked)
         self._end_sessions(SERVER_SUBJECT)
@@ -226,9 +231,8 @@ class Accounts(Part):
     def _check_team(self, by: Principal | None, known: Team | None, team: Team) -> None:
         check_place(team.name, "name")
         if len(team.members) > MAX_MEMBERS:
-            raise Conflict(
-                f"a team has at most {MAX_MEMBERS} members", field="members", fix=Told("use a group", "use_group")
-            )
+            problem = Told(f"a team has at most {MAX_MEMBERS} members", "many_members", most=MAX_MEMBERS)
+            raise Conflict(problem, field="members", fix=Told("use a group", "use_group"))
         old = {*(known.members if known is not None else ())}
         for member in team.members:
             if member not in old:
@@ -236,13 +240,13 @@ class Accounts(Part):
                 if not self._is_role(member.role):
                     raise _no_role(member.role)
         if len({*team.members}) != len(team.members):
-            raise Conflict("a member has the same role twice", field="members")
+            raise Conflict(Told("a member has the same role twice", "role_twice"), field="members", fix=LEAVE_ONE_OUT)
         self._rules.check_team(by, known, team)
         if team.name == EVERY_TEAM:
             unset = Team(team.name)
             if not any((team.quota, team.weight) == (one.quota, one.weight) for one in (known or unset, unset)):
-                problem = "a quota or a weight of the whole installation has no effect"
-                raise Conflict(problem, field="team", fix=Told("name a team", "name_team"))
+                text = "a quota or a weight of the whole installation has no effect"
+                raise Conflict(Told(text, "installation_quota"), field="team", fix=Told("name a team", "name_team"))
             self._check_admin_left(by, members=team.members)
 
     def _check_role(self, by: Principal | None, known: Role | None, role: Role) -> None:
@@ -252,11 +256,11 @@ class Accounts(Part):
             raise Conflict(problem, field="name", fix=Told("choose another name", "other_name"))
         unknown = [verb for verb in role.verbs if verb not in {*Verb}]
         if unknown:
-            raise ConfigError(
-                f"{unknown[0][:80]!r} is no verb", field="verbs", fix=choose(", ".join(Verb), "use some of ")
-            )
+            problem = not_valid(unknown[0][:80], "is no verb")
+            raise ConfigError(problem, field="verbs", fix=choose(", ".join(Verb), "use some of "))
         if not role.verbs or len({*role.verbs}) != len(role.verbs):
-            raise ConfigError("has no verb, or one twice", field="verbs", fix=Told("name each verb once", "verb_once"))
+            problem = Told("has no verb, or one twice", "verbs_needed")
+            raise ConfigError(problem, field="verbs", fix=Told("name each verb once", "verb_once"))
         self._rules.check_role(by, known, role)
         self._check_admin_left(by, role=role)
 
@@ -264,7 +268,8 @@ class Accounts(Part):
         check_user(user.name)
         if user.password and not is_local_user(user.name):
             fix = Told("leave it out: the person signs in at the identity provider", "no_password")
-            raise ConfigError(f"cannot be set for {user.name[:80]}", field="password", fix=fix)
+            problem = Told(f"cannot be set for {user.name[:80]}", "not_for_user", user=user.name[:80])
+            raise ConfigError(problem, field="password", fix=fix)
         self._rules.check_user(by, known, user)
         if user.disabled:
             self._check_admin_left(by, without=user_subject(user.name))
@@ -274,14 +279,15 @@ class Accounts(Part):
     ) -> AccessToken:
         check_token_name(token.name)
         if len(token.scope) > MAX_SCOPE:
-            raise ConfigError(f"has more than {MAX_SCOPE} roles", field="scope", fix=Told("use fewer", "use_fewer"))
+            problem = Told(f"has more than {MAX_SCOPE} roles", "many_roles", most=MAX_SCOPE)
+            raise ConfigError(problem, field="scope", fix=Told("use fewer", "use_fewer"))
         for team, role in token.scope:
             check_place(team, "scope")
             if not self._is_role(role):
                 raise _no_role(role)
         if by is not None:
             if known is not None:
-                raise Conflict(f"there is a token {token.id} already", field="id")
+                raise Conflict(Told(f"there is a token {token.id} already", "taken_name", name=token.id), field="id")
             token = self._rules.checked_token(by, token)
             token = changed(token, expires_ms=self._end_of_token(token, at))
         if known is None:
@@ -300,14 +306,14 @@ class Accounts(Part):
             most = (latest - at) // 1000
             text = f"at most {most} seconds: tokens.max_lifetime, and the end of the present token"
             fix = Told(text, "token_lifetime", most=most)
-            raise ConfigError("is out of range", field="expiresSeconds", fix=fix)
+            value = str((token.expires_ms - at) // 1000)
+            raise ConfigError(out_of_range(value), field="expiresSeconds", fix=fix)
         return token.expires_ms
 
     def _check_unused_team(self, team: Team) -> None:
         if team.name == EVERY_TEAM:
-            raise Conflict(
-                "the installation cannot be removed", field="name", fix=Told("remove its members", "remove_members")
-            )
+            problem = Told("the installation cannot be removed", "installation_kept")
+            raise Conflict(problem, field="name", fix=Told("remove its members", "remove_members"))
         for kind, keys in (("app", self._state.apps), ("job", self._state.jobs)):
             for key in keys:
                 if team_of(key) == team.name:
@@ -446,9 +452,8 @@ class Accounts(Part):
     def _unknown(self, kind: Kind, key: str) -> NotFound:
         name = _NAMES[kind]
         field = "id" if kind in (Kind.ACCESS_TOKEN, Kind.SESSION) else "name"
-        return NotFound(
-            f"there is no {name} {key[:80]}", field=field, fix=shown_by(f"jobcloud {name} list", "names them")
-        )
+        problem = Told(f"there is no {name} {key[:80]}", "no_record", kind=name, key=key[:80])
+        return NotFound(problem, field=field, fix=shown_by(f"jobcloud {name} list", "names them"))
 
     def _tell(self, at: int, text: str, by: Principal | None) -> None:
         self._state.publish(at, Topic.CONFIG, text + (f" by {by.subject}" if by is not None else ""))
@@ -460,4 +465,5 @@ def key_of(record: AccessRecord) -> str:
 
 
 def _no_role(name: str) -> NotFound:
-    return NotFound(f"there is no role {name[:80]!r}", field="role", fix=shown_by("jobcloud role list", "names them"))
+    problem = Told(f"there is no role {name[:80]!r}", "no_role", role=name[:80])
+    return NotFound(problem, field="role", fix=shown_by("jobcloud role list", "names them"))

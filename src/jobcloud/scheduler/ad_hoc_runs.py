@@ -45,21 +45,21 @@ class AdHocRuns(Part):
         """Make a run, unless the app has one with the same key. Raises Conflict or NotFound."""
         job, app = event.job, event.job.app_key
         if app not in self._state.apps:
-            raise NotFound(f"there is no app {app}", field="appName", fix=REGISTER_APP)
+            raise NotFound(Told(f"there is no app {app}", "no_app", app=app), field="appName", fix=REGISTER_APP)
         if event.terms.key and (known := self._with_key(app, event.terms.key)) is not None:
             if not known.terms.same(event.terms) or replace(self._state.ad_hoc[known.job], ad_hoc=NEW_AD_HOC) != job:
-                problem = f"{known.id} was started with this key and another configuration"
+                text = f"{known.id} was started with this key and another configuration"
+                problem = Told(text, "key_used_otherwise", run=known.id)
                 raise Conflict(problem, field="key", fix=OTHER_KEY)
             return
         if app in self._state.disabled_apps:
-            raise Conflict(f"app {app} is disabled", field="appName", fix=ENABLE)
+            raise Conflict(Told(f"app {app} is disabled", "app_off", app=app), field="appName", fix=ENABLE)
         waiting = sum(not firing.ended_ms for firing in self._runs(app))
         if waiting >= self._state.policy.max_waiting:
-            raise Conflict(
-                f"{waiting} ad-hoc runs of app {app} have not ended",
-                field="appName",
-                fix=Told("let them end", "let_end"),
+            problem = Told(
+                f"{waiting} ad-hoc runs of app {app} have not ended", "ad_hoc_waiting", app=app, runs=waiting
             )
+            raise Conflict(problem, field="appName", fix=Told("let them end", "let_end"))
         self._quotas.check_queue(job.team, shards_of_run(job, event.terms), "appName")
         self._state.rules.check([job])
         check_parallel(job, self._state.apps[app])

@@ -501,9 +501,8 @@ class Alerts(Part):
             fix = CHANNELS_FILE
             raise Conflict(Told("no channel for alerts is configured", "no_channels"), fix=fix)
         if len(self._state.silences) >= MAX_SILENCES and event.id not in self._state.silences:
-            raise Conflict(
-                f"there are {MAX_SILENCES} silences", fix=Told("delete one first, or use a glob", "silence_room")
-            )
+            problem = Told(f"there are {MAX_SILENCES} silences", "many_silences", silences=MAX_SILENCES)
+            raise Conflict(problem, fix=Told("delete one first, or use a glob", "silence_room"))
         self._state.put(Kind.SILENCE, event.id, event.silence)
         self._file_all(event.at)
 
@@ -511,7 +510,7 @@ class Alerts(Part):
         """Raises NotFound."""
         if event.id not in self._state.silences:
             raise NotFound(
-                f"there is no silence {event.id[:80]}",
+                Told(f"there is no silence {event.id[:80]}", "no_silence", silence=event.id[:80]),
                 field="id",
                 fix=shown_by("jobcloud alerts silences", "lists them"),
             )

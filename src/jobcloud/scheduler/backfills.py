@@ -62,7 +62,8 @@ def check(job: Job) -> None:
         text = f"job {job.key} is resident: it has no runs to make up for"
         raise Conflict(Told(text, "resident_backfill", job=job.key), field="jobName")
     if job.fires_after_runs_only:
-        problem = f"job {job.key} fires after the ends of its runs alone (@after): it has no fire times to make up for"
+        text = f"job {job.key} fires after the ends of its runs alone (@after): it has no fire times to make up for"
+        problem = Told(text, "after_backfill", job=job.key)
         raise Conflict(problem, field="jobName", fix=done_by(f"jobcloud job trigger {job.key}", "makes a run"))
 
 
@@ -92,11 +93,8 @@ class Backfills(Part):
             problem = Told(text, "backfill_waits", times=len(before.times), job=job.key)
             raise Conflict(problem, field="limit", fix=at_most(MAX_TIMES, " may wait; let them run first"))
         if not before.times and len(self._state.backfills) >= MAX_JOBS:
-            raise Conflict(
-                f"{MAX_JOBS} jobs have a backfill",
-                field="jobName",
-                fix=Told("let one of them end first", "let_one_end"),
-            )
+            problem = Told(f"{MAX_JOBS} jobs have a backfill", "many_backfills", jobs=MAX_JOBS)
+            raise Conflict(problem, field="jobName", fix=Told("let one of them end first", "let_one_end"))
         self._state.put(Kind.BACKFILL, job.key, Backfill((*before.times, *times), event.at_once))
         text = f"backfill: {len(times)} fire times from {utc(min(times))} to {utc(max(times))} wait for their runs"
         self._state.publish(event.at, Topic.CONFIG, text, job=job.key)

@@ -55,7 +55,8 @@ class Calendars(Part):
         calendar = changed(event.calendar, changed_ms=event.at)
         known = self._state.calendars.get(calendar.key)
         if event.before is not None and event.before != known:
-            raise Outdated(f"calendar {calendar.key} was changed meanwhile", field="If-Match", fix=READ_AGAIN)
+            problem = Told(f"calendar {calendar.key} was changed meanwhile", "changed_since", name=calendar.key)
+            raise Outdated(problem, field="If-Match", fix=READ_AGAIN)
         self.check_number({calendar.key})
         if known is not None and changed(known, changed_ms=event.at) == calendar:
             return
@@ -72,7 +73,9 @@ class Calendars(Part):
         for team, number in more.items():
             of_team = sum(team_of(key) == team for key in self._state.calendars)
             if of_team + number > MAX_OF_TEAM or len(self._state.calendars) + more.total() > MAX_CALENDARS:
-                problem = f"there are {of_team} calendars of team {team}, and {len(self._state.calendars)} of all teams"
+                every = len(self._state.calendars)
+                text = f"there are {of_team} calendars of team {team}, and {every} of all teams"
+                problem = Told(text, "many_calendars", team=team, calendars=of_team, all=every)
                 text = f"remove one; at most {MAX_OF_TEAM} of a team, and {MAX_CALENDARS} of all"
                 fix = Told(text, "calendar_room", team=MAX_OF_TEAM, all=MAX_CALENDARS)
                 raise Conflict(problem, field="calendar", fix=fix)
@@ -99,7 +102,9 @@ class Calendars(Part):
             for key in job.calendars:
                 if key not in self._state.calendars and key not in more and key.rpartition(":")[2] in names:
                     fix = shown_by("jobcloud calendar list", "shows all; `jobcloud calendar put` makes one")
-                    raise ConfigError(f"there is no calendar {key}", field=field, fix=fix)
+                    raise ConfigError(
+                        Told(f"there is no calendar {key}", "no_calendar", calendar=key), field=field, fix=fix
+                    )
 
     def users(self, calendar: str) -> tuple[str, ...]:
         """The jobs that name a calendar."""

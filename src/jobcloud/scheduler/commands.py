@@ -149,11 +149,10 @@ class Commands(Part):
         """The plan of the app's executor. Raises ConfigError if the description of the executor is too long."""
         plan = launch.plan_executor(app, self._state.policy.artifacts)
         if len(plan.spec) > launch.MAX_SPEC_BYTES:
-            raise ConfigError(
-                f"makes the description of the app's executor {len(plan.spec)} bytes long; "
-                f"it may have at most {launch.MAX_SPEC_BYTES}",
-                field="bootstrapScript", fix=Told("put the script and the files into the package", "script_in_package"),
-            )  # fmt: skip
+            size, most = len(plan.spec), launch.MAX_SPEC_BYTES
+            text = f"makes the description of the app's executor {size} bytes long; it may have at most {most}"
+            fix = Told("put the script and the files into the package", "script_in_package")
+            raise ConfigError(Told(text, "long_description", size=size, most=most), field="bootstrapScript", fix=fix)
         return plan
 
     def remove_app(self, event: RemoveApp) -> None:
@@ -167,9 +166,9 @@ class Commands(Part):
             raise Conflict(problem, field="appName", fix=Told("remove them first, or ask for both", "remove_jobs"))
         if running and not event.jobs:
             text = f"{running} ad-hoc runs of app {event.app} have not ended"
-            raise Conflict(
-                text, field="appName", fix=Told("cancel them first, or remove the app with its jobs", "cancel_runs")
-            )
+            problem = Told(text, "ad_hoc_waiting", app=event.app, runs=running)
+            fix = Told("cancel them first, or remove the app with its jobs", "cancel_runs")
+            raise Conflict(problem, field="appName", fix=fix)
         self._state.delete(Kind.APP, event.app)
         self._versions.forget(event.app)
         self._state.plans.pop(event.app, None)
@@ -210,7 +209,7 @@ class Commands(Part):
         apps = self._state.apps.keys() | {app.key for app in event.apps}
         for job in event.jobs:
             if job.app_key not in apps:
-                problem = f"there is no app {job.app_key} for job {job.key}"
+                problem = Told(f"there is no app {job.app_key} for job {job.key}", "no_app", app=job.app_key)
                 raise NotFound(problem, field="appName", fix=REGISTER_APP)
         pools, calendars = dict(event.pools), {one.key for one, _ in event.calendars}
         self._pools.check_number(pools.keys())
@@ -476,7 +475,7 @@ class Commands(Part):
         if job is None:
             problem = Told(f"job {firing.job} was removed", "job_removed", job=firing.job)
             raise Conflict(problem, field="runId", fix=Told("register it again", "register_again"))
-        new_run = f"`jobcloud job trigger {job.key}` makes a new run"
+        new_run = done_by(f"jobcloud job trigger {job.key}", "makes a new run")
         if job.kind is JobKind.DAEMON:
             text = f"job {job.key} is resident: its shards start again by themselves"
             problem = Told(text, "resident_retry", job=job.key)
@@ -484,24 +483,21 @@ class Commands(Part):
                 problem, field="runId", fix=shown_by(f"jobcloud explain {job.key}", "shows why a shard does not run")
             )
         if firing.cause is Cause.DAEMON:
-            raise Conflict(f"job {job.key} was resident in {firing.id}", field="runId", fix=new_run)
+            problem = Told(f"job {job.key} was resident in {firing.id}", "was_resident", job=job.key, run=firing.id)
+            raise Conflict(problem, field="runId", fix=new_run)
         if not self._state.enabled(job.key):
             raise Conflict(job_off(job.key), field="runId", fix=ENABLE)
         if len(firing.work) != job.shard_count or firing.stepped != bool(job.firing_listener):
-            raise Conflict(
-                f"the shards or the listener of job {job.key} have changed since the run: the job has "
-                f"{job.shard_count} shards, the run {len(firing.work)}",
-                field="runId", fix=new_run,
-            )  # fmt: skip
+            text = f"the shards or the listener of job {job.key} have changed since the run: the job has "
+            text += f"{job.shard_count} shards, the run {len(firing.work)}"
+            problem = Told(text, "shards_changed", job=job.key, shards=job.shard_count, before=len(firing.work))
+            raise Conflict(problem, field="runId", fix=new_run)
         if not firing.ended_ms and not self._state.wanted(firing):
             problem = Told(f"{firing.id} is being ended", "run_ending", run=firing.id)
             raise Conflict(problem, field="runId", fix=Told("wait until it has ended", "wait_end"))
         if firing.stepped and firing.shards[-1].state is ShardState.ACTIVE:
-            raise Conflict(
-                f"the listener is being called after {firing.id}",
-                field="runId",
-                fix=Told("wait for its end", "wait_end"),
-            )
+            problem = Told(f"the listener is being called after {firing.id}", "listener_called", run=firing.id)
+            raise Conflict(problem, field="runId", fix=Told("wait for its end", "wait_end"))
         return job
 
     def _failed_shards(self, firing: Firing, item: int | None) -> dict[int, Shard]:
@@ -543,15 +539,14 @@ class Commands(Part):
             return
         firing, item = self._repeating(event.task_id)
         if firing.cause is Cause.DAEMON:
-            raise Conflict(
-                f"no task runs: shard {item} of resident job {firing.job} waits, and starts again by itself",
-                field="taskId", fix=done_by(f"jobcloud job disable {firing.job}", "stops the job"),
-            )  # fmt: skip
+            text = f"no task runs: shard {item} of resident job {firing.job} waits, and starts again by itself"
+            problem = Told(text, "resident_waits", item=item, job=firing.job)
+            fix = done_by(f"jobcloud job disable {firing.job}", "stops the job")
+            raise Conflict(problem, field="taskId", fix=fix)
         if not _is_its_turn(firing, item):
-            raise Conflict(
-                "no task runs: this part of the run waits for another part to end", field="taskId",
-                fix=done_by(f"jobcloud run cancel {firing.id}", "ends the run"),
-            )  # fmt: skip
+            problem = Told("no task runs: this part of the run waits for another part to end", "part_waits")
+            fix = done_by(f"jobcloud run cancel {firing.id}", "ends the run")
+            raise Conflict(problem, field="taskId", fix=fix)
         text = "an operator ended the shard while it waited for its next attempt"
         ended = changed(
             firing.shards[item], state=ShardState.KILLED, ended_ms=event.at, message=text, outcome=NO_OUTCOME, end=None
@@ -576,10 +571,8 @@ class Commands(Part):
         task = self._running(event.task_id)
         if not event.force and self._tasks.confirmed(task):
             fix = Told("end it with `jobcloud kill`, or use force if you know that it no longer runs", "kill_or_force")
-            raise Conflict(
-                f"Mesos says that {task.id} is {task.state}", field="taskId",
-                fix=fix,
-            )  # fmt: skip
+            text = f"Mesos says that {task.id} is {task.state}"
+            raise Conflict(Told(text, "task_in_mesos", task=task.id, state=task.state), field="taskId", fix=fix)
         self._tasks.end(task, lost(task, "an operator declared it lost"), event.at)
 
     def _running(self, task_id: str) -> Task:
@@ -627,5 +620,5 @@ def _place(job: Job) -> tuple[object, ...]:
 def _check_items(job: Job, field: str, items: Sequence[int]) -> None:
     """Raises ConfigError for an item that the job does not have."""
     if items and max(items) >= job.shard_count:
-        problem = f"job {job.key} has no shard {max(items)}"
+        problem = Told(f"job {job.key} has no shard {max(items)}", "no_shard_of_job", job=job.key, item=max(items))
         raise ConfigError(problem, field=field, fix=between("0", str(job.shard_count - 1), "its shards are "))

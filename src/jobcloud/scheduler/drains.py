@@ -35,6 +35,7 @@ from jobcloud.scheduler.part import Part
 from jobcloud.scheduler.reconciliation import Reconciliation
 from jobcloud.scheduler.state import State
 from jobcloud.scheduler.tasks import Tasks
+from jobcloud.sentences import Told
 from jobcloud.sentences.frequent import choose, shown_by
 
 # The interval at which drains are checked.
@@ -172,13 +173,11 @@ class Drains(Part):
             return name
         found = [entry.id for entry in agents.values() if entry.hostname == name and not entry.lost]
         if not found:
-            raise NotFound(
-                f"no agent {name[:200]} is known", field="agentId", fix=shown_by("jobcloud cluster", "lists them")
-            )
+            problem = Told(f"no agent {name[:200]} is known", "no_agent", agent=name[:200])
+            raise NotFound(problem, field="agentId", fix=shown_by("jobcloud cluster", "lists them"))
         if len(found) > 1:
-            raise Conflict(
-                f"{len(found)} agents are on {name}", field="agentId", fix=choose(", ".join(found), "use an id: ")
-            )
+            problem = Told(f"{len(found)} agents are on {name}", "several_agents", agents=len(found), host=name)
+            raise Conflict(problem, field="agentId", fix=choose(", ".join(found), "use an id: "))
         return found[0]
 
     # ----------------------------------------------------------------------------------------------------- time

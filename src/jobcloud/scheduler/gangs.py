@@ -281,7 +281,8 @@ def check_parallel(job: Job, app: App) -> None:
     limits = [rule.number for rule in own_where(job).must if isinstance(rule, Limit) and rule.attribute == HOST]
     most = min([job.shard_count, *limits])
     if most > app.max_parallel:
-        problem = f"a worker of app {app.key} runs at most {app.max_parallel} shards at once (maxParallel), not {most}"
+        text = f"a worker of app {app.key} runs at most {app.max_parallel} shards at once (maxParallel), not {most}"
+        problem = Told(text, "small_worker", app=app.key, most=app.max_parallel, shards=most)
         text = f"raise maxParallel, or add the constraint `at most {app.max_parallel} per host`"
         fix = Told(text, "gang_parallel", most=app.max_parallel)
         raise ConfigError(problem, field="gangStart", fix=fix)

@@ -15,7 +15,7 @@ from jobcloud.config import MAX_SHARDS, App, Job, key_of, team_of
 from jobcloud.errors import ConfigError
 from jobcloud.match.constraints import HOST, Constraint, ConstraintError, Op, parse
 from jobcloud.sentences import Told
-from jobcloud.sentences.frequent import at_most, between
+from jobcloud.sentences.frequent import at_most, between, not_valid, such_as, too_many
 
 _MAX_WEIGHT: Final = 100
 # In the matcher's units, 2**20 is the whole capacity of an agent. With 20 preferences of the largest weight, the sum
@@ -27,8 +27,8 @@ _AT_MOST: Final = re.compile(r"at\s+most\s+([0-9]{1,9})\s+per\s+([^\s=!<>~]+)")
 _EVENLY: Final = re.compile(r"evenly\s+over\s+([^\s=!<>~]+)")
 EXCLUSIVE: Final = re.compile(r"exclusive\s+host")
 _NEAR: Final = re.compile(r"near\s+([A-Za-z0-9_][A-Za-z0-9_.-]{0,99})(?:\s+per\s+([^\s=!<>~]+))?")
-_FORMS: Final = (
-    "such as `zone == a`, `host !~ db-*`, `cores >= 16`, `at most 1 per host`, `near cache` or `exclusive host`"
+_FORMS: Final = such_as(
+    "`zone == a`, `host !~ db-*`, `cores >= 16`, `at most 1 per host`, `near cache` or `exclusive host`"
 )
 _MAX_RULES: Final = 16  # of one class of the matcher
 #: the attributes that the rules of all jobs may name together; the matcher counts shards by this number of attributes
@@ -241,7 +241,8 @@ class Index:
         for key, where in new.items():
             found = found - _attributes(self._ruled.get(key, _NOTHING)) + _attributes(where)
         if len(found) > MAX_ATTRIBUTES:
-            problem = f"the rules of all jobs would count shards by {len(found)} attributes"
+            text = f"the rules of all jobs would count shards by {len(found)} attributes"
+            problem = Told(text, "many_attributes", attributes=len(found))
             fix = at_most(MAX_ATTRIBUTES, ": use an attribute of other jobs")
             raise ConfigError(problem, field="constraints", fix=fix)
 
@@ -253,7 +254,8 @@ class Index:
         for key, where in (*near, *((other, self._ruled[other]) for other in sorted(others))):
             for rule in where.must:
                 if isinstance(rule, Near) and rule.attribute == HOST and rule.job in exclusive:
-                    problem = f"{rule} of job {key} finds no agent, because {rule.job} has {Exclusive()}"
+                    text = f"{rule} of job {key} finds no agent, because {rule.job} has {Exclusive()}"
+                    problem = Told(text, "near_exclusive", rule=str(rule), job=key, other=rule.job)
                     raise ConfigError(
                         problem,
                         field="constraints",
@@ -284,7 +286,8 @@ def check(record: App | Job) -> None:
     """Raises ConfigError, which names the invalid condition and its correct form."""
     where = _where(record.constraints, record.preferences if isinstance(record, Job) else (), record.key)
     if (where.rules or where.exclusive) and isinstance(record, App):
-        problem = f"{where.rules[0][0] if where.rules else Exclusive()} counts the shards of one job"
+        rule = str(where.rules[0][0] if where.rules else Exclusive())
+        problem = Told(f"{rule} counts the shards of one job", "rule_of_job", rule=rule)
         raise ConfigError(problem, field="constraints", fix=Told("give it to the jobs of the app", "give_to_jobs"))
     _check_rules(where)
 
@@ -292,25 +295,27 @@ def check(record: App | Job) -> None:
 def _check_rules(where: Where) -> None:
     rules = [rule for rule, _ in where.rules]
     if len(rules) > _MAX_RULES:
-        raise ConfigError(f"has {len(rules)} rules", field="constraints", fix=at_most(_MAX_RULES, " with preferences"))
+        problem = too_many(len(rules), "rules")
+        raise ConfigError(problem, field="constraints", fix=at_most(_MAX_RULES, " with preferences"))
     for number, rule in enumerate(where.must):
         same = (other for other in where.must[:number] if type(other) is type(rule) and not isinstance(other, Near))
         if any(rule.attribute == other.attribute for other in same):
-            raise ConfigError(
-                f"{rule} is the second one for {rule.attribute}", field="constraints", fix=Told("keep one", "keep_one")
-            )
+            text = f"{rule} is the second one for {rule.attribute}"
+            problem = Told(text, "second_rule", rule=str(rule), attribute=rule.attribute)
+            raise ConfigError(problem, field="constraints", fix=Told("keep one", "keep_one"))
     for rule in rules if where.exclusive else ():
         if rule.attribute == HOST:
-            problem = f"{rule} has no meaning with {Exclusive()}, which allows no other shard"
+            text = f"{rule} has no meaning with {Exclusive()}, which allows no other shard"
+            problem = Told(text, "no_meaning_with", rule=str(rule), other=str(Exclusive()))
             raise ConfigError(problem, field="constraints", fix=Told("drop one of them", "drop_one"))
     for rule in rules:
         if isinstance(rule, Near) and rule.job == where.group:
-            raise ConfigError(
-                f"{rule} names the job itself", field="constraints", fix=Told("name another job", "name_other_job")
-            )
+            problem = Told(f"{rule} names the job itself", "names_itself", rule=str(rule))
+            raise ConfigError(problem, field="constraints", fix=Told("name another job", "name_other_job"))
         fixed = next((one for one in where.hard if one.op is Op.EQUALS and one.attribute == rule.attribute), None)
         if fixed is not None and isinstance(rule, Even):
-            problem = f"{rule} has no meaning with {fixed}, which allows one value"
+            text = f"{rule} has no meaning with {fixed}, which allows one value"
+            problem = Told(text, "no_meaning_with", rule=str(rule), other=str(fixed))
             raise ConfigError(problem, field="constraints", fix=Told("drop one of them", "drop_one"))
 
 
@@ -331,7 +336,7 @@ def _where(constraints: tuple[str, ...], preferences: tuple[str, ...] = (), grou
         if isinstance(one, Constraint):
             soft.append((one, weight))
         elif isinstance(one, Exclusive):
-            problem = f"{one} is no preference, because it also keeps others away"
+            problem = Told(f"{one} is no preference, because it also keeps others away", "no_preference", rule=str(one))
             raise ConfigError(problem, field="preferences", fix=Told("put it into `constraints`", "put_constraints"))
         else:
             rules[_of_team(one, group), weight] = None
@@ -348,7 +353,8 @@ def _weighted(text: str) -> tuple[Constraint | Rule, int]:
     found = _WEIGHTED.fullmatch(text)
     weight, text = (int(found[1]), found[2]) if found else (1, text)
     if not 1 <= weight <= _MAX_WEIGHT:
-        raise ConfigError(f"{weight} is no weight", field="preferences", fix=between("1", str(_MAX_WEIGHT)))
+        problem = Told(f"{weight} is no weight", "out_of_range", value=str(weight))
+        raise ConfigError(problem, field="preferences", fix=between("1", str(_MAX_WEIGHT)))
     return _parsed("preferences", text), weight * _UNIT
 
 
@@ -356,7 +362,7 @@ def _parsed(field: str, text: str) -> Constraint | Rule:
     text = text.strip()
     if limit := _AT_MOST.fullmatch(text):
         if not 1 <= int(limit[1]) <= MAX_SHARDS:
-            raise ConfigError(f"{text!r} has no valid number", field=field, fix=between("1", str(MAX_SHARDS)))
+            raise ConfigError(not_valid(text, "has no valid number"), field=field, fix=between("1", str(MAX_SHARDS)))
         return Limit(int(limit[1]), limit[2])
     if near := _NEAR.fullmatch(text):
         return Near(near[1], near[2] or HOST)
@@ -367,4 +373,4 @@ def _parsed(field: str, text: str) -> Constraint | Rule:
     try:
         return parse(text)
     except ConstraintError as error:
-        raise ConfigError(str(error), field=field, fix=_FORMS) from error
+        raise ConfigError(Told(str(error), "no_rule", rule=text[:200]), field=field, fix=_FORMS) from error

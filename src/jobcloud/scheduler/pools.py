@@ -121,7 +121,7 @@ class Pools(Part):
         """Create or change a pool. Raises Conflict or Outdated."""
         key, known = event.key, self._state.pools.get(event.key)
         if event.before is not None and event.before != known:
-            raise Outdated(f"pool {key} was changed meanwhile", field="If-Match", fix=READ_AGAIN)
+            raise _changed_since(key)
         self.check_number({key})
         if event.pool == known:
             return
@@ -133,7 +133,7 @@ class Pools(Part):
         """Remove a pool. Raises NotFound, Outdated, or Conflict if jobs name it."""
         known = self.pool(event.key)
         if event.before is not None and event.before != known:
-            raise Outdated(f"pool {event.key} was changed meanwhile", field="If-Match", fix=READ_AGAIN)
+            raise _changed_since(event.key)
         named = self._jobs.get(event.key, ())
         # An ad-hoc run that has ended does not prevent the removal of a pool.
         if jobs := sorted(job for job in named if job not in self._state.ad_hoc or self._state.queue.unfinished(job)):
@@ -147,7 +147,8 @@ class Pools(Part):
         """Raises Conflict if the pools and new ones with some `keys` would be too many."""
         more = sum(key not in self._state.pools for key in keys)
         if more and len(self._state.pools) + more > MAX_POOLS:
-            problem = f"there are {len(self._state.pools)} pools already, of at most {MAX_POOLS}"
+            text = f"there are {len(self._state.pools)} pools already, of at most {MAX_POOLS}"
+            problem = Told(text, "many_pools", pools=len(self._state.pools), most=MAX_POOLS)
             raise Conflict(problem, field="pool", fix=Told("remove one that no job names", "remove_unused_pool"))
 
     def check(self, job: Job, more: Mapping[str, Pool] = _NO_POOLS) -> None:
@@ -158,13 +159,15 @@ class Pools(Part):
         for key, number in slots_of(job):
             pool = more.get(key) or self._state.pools.get(key)
             if pool is None:
-                problem = f"there is no pool {key} for job {job.key}"
+                problem = Told(f"there is no pool {key} for job {job.key}", "no_pool", pool=key)
                 raise ConfigError(problem, field="pools", fix=done_by(f"jobcloud pool set {key} SLOTS", "makes it"))
             needed = number * job.shard_count
             if job.gang_start and 0 < pool.slots < needed:
-                problem = f"all {job.shard_count} shards start together and need {needed} slots of pool {key}"
+                text = f"all {job.shard_count} shards start together and need {needed} slots of pool {key}"
+                problem = Told(f"{text}, which has {pool.slots}", "few_slots", shards=job.shard_count, needed=needed,
+                               pool=key, slots=pool.slots)  # fmt: skip
                 fix = Told("give the pool more slots, or leave gangStart out", "more_slots")
-                raise ConfigError(f"{problem}, which has {pool.slots}", field="gangStart", fix=fix)
+                raise ConfigError(problem, field="gangStart", fix=fix)
 
     # ------------------------------------------------------------------------------------------------- slots
 
@@ -303,9 +306,8 @@ class Pools(Part):
     def pool(self, key: str) -> Pool:
         """Raises NotFound."""
         if key not in self._state.pools:
-            raise NotFound(
-                f"there is no pool {key[:200]}", field="pool", fix=shown_by("jobcloud pool list", "names them")
-            )
+            problem = Told(f"there is no pool {key[:200]}", "no_pool", pool=key[:200])
+            raise NotFound(problem, field="pool", fix=shown_by("jobcloud pool list", "names them"))
         return self._state.pools[key]
 
     def uses(self, only: str = "") -> list[PoolUse]:
@@ -353,6 +355,11 @@ class Pools(Part):
         named = {(key, job) for job, slots in self._slots.items() for key, _ in slots}
         filed = {(key, job) for key, jobs in self._jobs.items() for job in jobs}
         assert named == filed, f"the jobs by pool differ: {named ^ filed}"
+
+
+def _changed_since(pool: str) -> Outdated:
+    problem = Told(f"pool {pool} was changed meanwhile", "changed_since", name=pool)
+    return Outdated(problem, field="If-Match", fix=READ_AGAIN)
 
 
 def _subtract(counts: Counter[str], key: str, number: int) -> None:

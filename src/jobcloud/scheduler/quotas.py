@@ -26,7 +26,8 @@ from jobcloud.sentences import Parameter, Told
 
 #: the resources that a quota limits
 LIMITED = ("cpus", "mem", "gpus")
-_MORE = "ask an admin of the installation for a larger quota"
+_FEWER_WAIT = Told("let some of them start, or ask an admin of the installation for a larger quota", "fewer_wait")
+_FEWER_JOBS = Told("remove a job, or ask an admin of the installation for a larger quota", "fewer_jobs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,7 +367,7 @@ class Quotas(Part):
     def check_queue(self, team: str, more: int, field: str) -> None:
         """Raises Conflict if `more` shards may not wait."""
         if why := self.queue_lack(team, more):
-            raise Conflict(why, field=field, fix=f"let some of them start, or {_MORE}")
+            raise Conflict(why, field=field, fix=_FEWER_WAIT)
 
     # ------------------------------------------------------------------------------------------------- jobs
 
@@ -387,7 +388,7 @@ class Quotas(Part):
             return
         text = f"quota of team {team}: it has {number} of {quota.jobs} jobs, and {more} would be added"
         problem = Told(text, "jobs_quota", team=team, jobs=number, most=quota.jobs, more=more)
-        raise Conflict(problem, field="jobName", fix=f"remove a job, or {_MORE}")
+        raise Conflict(problem, field="jobName", fix=_FEWER_JOBS)
 
     # ------------------------------------------------------------------------------------------------- reading
 

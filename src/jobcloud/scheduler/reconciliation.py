@@ -14,6 +14,7 @@ from jobcloud.model import Task
 from jobcloud.scheduler.part import Part
 from jobcloud.scheduler.state import State
 from jobcloud.scheduler.status import Ending
+from jobcloud.sentences import Told
 from jobcloud.sentences.frequent import TRY_SOON
 
 
@@ -53,7 +54,7 @@ class Reconciliation(Part):
     def reconcile(self, event: ReconcileTasks) -> None:
         """Raises Unavailable if no master is connected."""
         if not self._state.connected:
-            raise Unavailable("no Mesos master is connected", fix=TRY_SOON)
+            raise Unavailable(Told("no Mesos master is connected", "no_master"), fix=TRY_SOON)
         self.pending = dict.fromkeys(self._state.tasks) if event.explicit else {}
         self._wait_ms = self._state.policy.reconcile_first_ms
         self._reconcile(event.at)

@@ -409,9 +409,8 @@ class State:
     def job(self, key: str) -> Job:
         """A registered job. Raises NotFound."""
         if key in self.ad_hoc:
-            raise NotFound(
-                f"{key} is an ad-hoc run", field="jobName", fix=Told("name a registered job", "registered_job")
-            )
+            problem = Told(f"{key} is an ad-hoc run", "is_ad_hoc", run=key)
+            raise NotFound(problem, field="jobName", fix=Told("name a registered job", "registered_job"))
         if key not in self.jobs:
             raise NotFound(no_job(key), field="jobName", fix=shown_by("jobcloud job list", "names them"))
         return self.jobs[key]

@@ -1,4 +1,4 @@
-"""Fixes that several parts of the product give, with their codes."""
+"""Problems and fixes that several parts of the product tell, with their codes."""
 
 from __future__ import annotations
 
@@ -60,6 +60,7 @@ def choose(values: str, begin: str = "use ") -> Told:
 
 
 MISSING: Final = Told("is missing", "value_missing")
+UNPRINTABLE: Final = Told("contains a character that cannot be printed", "unprintable")
 
 
 def out_of_range(value: str) -> Told:

@@ -29,7 +29,7 @@ from jobcloud.cron import LAST_YEAR
 from jobcloud.errors import ConfigError, Unavailable
 from jobcloud.model import CalendarSource
 from jobcloud.sentences import Told
-from jobcloud.sentences.frequent import at_most, between
+from jobcloud.sentences.frequent import MISSING, at_most, between, out_of_range
 from jobcloud.triggers import MAX_DAYS, Days, parse_days
 from jobcloud.triggers.days import days_of
 
@@ -48,7 +48,7 @@ _MAX_OUTPUT = 1 << 20
 _WEEKEND = frozenset({5, 6})
 _TOO_OFTEN = frozenset({"SECONDLY", "MINUTELY", "HOURLY"})
 _TIMES_OF_DAY = ("BYHOUR", "BYMINUTE", "BYSECOND")
-_SMALLER = "send a file with fewer events, or the days as a list"
+_SMALLER = Told("send a file with fewer events, or the days as a list", "smaller_calendar")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +72,13 @@ def read_days(source: CalendarSource, ical: str, year: int, *, deadline_s: float
     """
     if not (source.days or source.country or source.weekends or ical):
         raise ConfigError(
-            "is missing",
+            MISSING,
             field="days",
             fix=Told("give days, country, weekends, ical, or several of them", "calendar_sources"),
         )
     last = source.until_year or year + YEARS
     if not year <= last <= year + MAX_YEARS:
-        raise ConfigError(f"{last} is out of range", field="untilYear", fix=between(str(year), str(year + MAX_YEARS)))
+        raise ConfigError(out_of_range(str(last)), field="untilYear", fix=between(str(year), str(year + MAX_YEARS)))
     days, without = (_listed(name, entries) for name, entries in (("days", source.days), ("without", source.without)))
     found = set(_ordinals(days))
     years, libraries = range(year - 1, last + 1), ""
@@ -97,12 +97,13 @@ def read_days(source: CalendarSource, ical: str, year: int, *, deadline_s: float
     found.difference_update(_ordinals(without))
     if not found:
         raise ConfigError(
-            "the calendar has no day",
+            Told("the calendar has no day", "no_days"),
             field="days",
             fix=Told("name at least one day that is not in `without`", "calendar_day"),
         )
     if len(found) > MAX_DAYS:
-        raise ConfigError(f"gives {len(found)} days", field="untilYear", fix=at_most(MAX_DAYS, ": choose fewer years"))
+        problem = Told(f"gives {len(found)} days", "many_days", days=len(found))
+        raise ConfigError(problem, field="untilYear", fix=at_most(MAX_DAYS, ": choose fewer years"))
     return Found(days_of(found), f"{known}-12-31", libraries)
 
 
@@ -132,18 +133,24 @@ def _ask_child(asked: Mapping[str, Any], deadline_s: float) -> dict[str, Any]:
             argv, input=json.dumps(asked).encode(), capture_output=True, timeout=deadline_s, check=False
         )
     except subprocess.TimeoutExpired:
-        raise ConfigError(f"took longer than {deadline_s:g} s to read", field=field, fix=_SMALLER) from None
+        raise ConfigError(
+            Told(f"took longer than {deadline_s:g} s to read", "calendar_large"), field=field, fix=_SMALLER
+        ) from None
     if child.returncode < 0:
-        problem = f"took too much memory or time to read (signal {-child.returncode})"
+        text = f"took too much memory or time to read (signal {-child.returncode})"
+        problem = Told(text, "calendar_large")
         raise ConfigError(problem, field=field, fix=_SMALLER)
     try:
         answer: dict[str, Any] = json.loads(child.stdout[:_MAX_OUTPUT])
     except ValueError:
         shown = child.stderr.decode(errors="replace").strip().rpartition("\n")[2][:200]
-        raise ConfigError(f"cannot be read: {shown}", field=field, fix=_SMALLER) from None
+        raise ConfigError(
+            Told(f"cannot be read: {shown}", "calendar_fails", problem=shown), field=field, fix=_SMALLER
+        ) from None
     if "lacks" in answer:
         fix = Told("install jobcloud[server] on the scheduler's machine", "install_server")
-        raise Unavailable(f"the scheduler has no library {answer['lacks']}", fix=fix)
+        problem = Told(f"the scheduler has no library {answer['lacks']}", "no_library", library=answer["lacks"])
+        raise Unavailable(problem, fix=fix)
     if "problem" in answer:
         raise ConfigError(answer["problem"], field=answer["field"], fix=answer["fix"])
     return answer

@@ -21,6 +21,8 @@ import jobcloud
 from jobcloud.config import App, Package
 from jobcloud.errors import ConfigError, Unavailable
 from jobcloud.executor import http_job
+from jobcloud.sentences import Told
+from jobcloud.sentences.frequent import TRY_SOON
 from jobcloud.server.deadline import Deadline
 from jobcloud.server.packages import PackageStore, Upload
 from jobcloud.server.urls import ALLOW_PACKAGES, UrlPolicy
@@ -35,7 +37,7 @@ _CONNECT_S, _READ_S = 10.0, 30.0
 _MIN_INTERVAL_S = 1.0
 _CHUNK = 1 << 16
 _HEADERS = {"User-Agent": f"jobcloud/{jobcloud.__version__}", "Accept-Encoding": "identity", "Connection": "close"}
-_UPLOAD = "upload the package instead (POST /api/v1/packages)"
+_UPLOAD = Told("upload the package instead (POST /api/v1/packages)", "upload_instead")
 
 
 class Origin:
@@ -62,7 +64,8 @@ class Origin:
     def _fetch(self, asked: str, sha256: str = "") -> tuple[str, Path]:
         """Fetch the package at a URL. Returns its hash and path. If `sha256` is given, it must be the hash."""
         if not self._turns.acquire(blocking=False):
-            raise Unavailable(f"{_MAX_FETCHES} packages are being fetched already", fix="try again in a few seconds")
+            problem = Told(f"{_MAX_FETCHES} packages are being fetched already", "many_fetches", packages=_MAX_FETCHES)
+            raise Unavailable(problem, fix=TRY_SOON)
         try:
             began = time.monotonic()
             deadline = Deadline(self._timeout_s)
@@ -81,14 +84,19 @@ class Origin:
             if further is None:
                 return url
             if urlsplit(url).scheme == "https" and urlsplit(further).scheme != "https":
-                raise ConfigError(f"{url} redirects from https to {further[:200]}", field=FIELD, fix=_UPLOAD)
+                text = f"{url} redirects from https to {further[:200]}"
+                raise ConfigError(
+                    Told(text, "insecure_redirect", url=url, target=further[:200]), field=FIELD, fix=_UPLOAD
+                )
             try:
                 self._policy.check(further, FIELD, "the final address", ALLOW_PACKAGES)
             except ConfigError as error:
-                problem = f"{url} redirects to {further[:200]!r}: {error.problem}"
+                text = f"{url} redirects to {further[:200]!r}: {error.problem}"
+                problem = Told(text, "bad_redirect", url=url, target=further[:200])
                 raise ConfigError(problem, field=FIELD, fix=error.fix) from None
             url = further
-        raise ConfigError(f"redirects more than {_MAX_REDIRECTS} times", field=FIELD, fix=_UPLOAD)
+        problem = Told(f"redirects more than {_MAX_REDIRECTS} times", "many_redirects", most=_MAX_REDIRECTS)
+        raise ConfigError(problem, field=FIELD, fix=_UPLOAD)
 
     def _get(self, url: str, upload: Upload, deadline: Deadline) -> str | None:
         """Write the content to `upload`, or return the URL of a redirect."""
@@ -103,8 +111,9 @@ class Origin:
             if answer.status in _REDIRECTED:
                 return urljoin(url, answer.getheader("Location", ""))
             if answer.status != 200:
-                problem = f"{answer.status} {answer.reason[:100]}".strip() + f" from {url}"
-                raise ConfigError(problem, field=FIELD, fix="correct the URL, or upload the package instead")
+                text = f"{answer.status} {answer.reason[:100]}".strip() + f" from {url}"
+                fix = Told("correct the URL, or upload the package instead", "correct_url")
+                raise ConfigError(Told(text, "bad_status", status=answer.status, url=url), field=FIELD, fix=fix)
             self._read(url, answer, upload, deadline)
         return None
 
@@ -120,19 +129,23 @@ class Origin:
             upload.write(chunk)
         deadline.check()
         if whole is not None and got < whole:
-            raise ConfigError(f"{url} ended after {got} of {whole} bytes", field=FIELD, fix="try again")
+            text = f"{url} ended after {got} of {whole} bytes"
+            fix = Told("try again", "try_again")
+            raise ConfigError(Told(text, "ended_early", url=url, got=got, size=whole), field=FIELD, fix=fix)
 
     def _accept(self, url: str, sha256: str, upload: Upload) -> Path:
         if upload.sha256 != sha256:
-            problem = f"the content of {url} has the hash {upload.sha256}"
-            fix = "set that hash if you want to run this content; otherwise ask the owner of the server"
+            text = f"the content of {url} has the hash {upload.sha256}"
+            problem = Told(text, "content_hash", url=url, sha256=upload.sha256)
+            fix = Told(
+                "set that hash if you want to run this content; otherwise ask the owner of the server", "set_hash"
+            )
             raise ConfigError(problem, field="packageSha256", fix=fix)
         try:
             stored = upload.commit(wheel=urlsplit(url).path.endswith(".whl"))
         except ConfigError as error:
-            raise ConfigError(
-                f"the content of {url} is not a package: {error.problem}", field=FIELD, fix=error.fix
-            ) from error
+            problem = Told(f"the content of {url} is not a package: {error.problem}", "content_no_package", url=url)
+            raise ConfigError(problem, field=FIELD, fix=error.fix) from error
         path = self._store.find(stored.sha256)
         assert path is not None, "a package just stored is too young to be collected"
         return path
@@ -142,10 +155,9 @@ class Origin:
             raise http_job.Refused(f"{host} resolves to {address}, which is not public")
 
     def _too_large(self, url: str) -> ConfigError:
-        problem = f"{url} is larger than {self._store.max_bytes} bytes"
-        return ConfigError(
-            problem, field=FIELD, fix="remove files that the app does not need, or raise packages.max_bytes"
-        )
+        text, most = f"{url} is larger than {self._store.max_bytes} bytes", self._store.max_bytes
+        fix = Told("remove files that the app does not need, or raise packages.max_bytes", "fewer_files_or_more_bytes")
+        return ConfigError(Told(text, "large_download", url=url, most=most), field=FIELD, fix=fix)
 
 
 class Refill:
@@ -183,13 +195,17 @@ def _explained(url: str, deadline: Deadline) -> Iterator[None]:
     try:
         yield
     except http_job.Refused as error:
-        fix = "add its network to the server's packages.networks setting, or upload the package"
-        raise ConfigError(f"{url} cannot be fetched: {error}", field=FIELD, fix=fix) from error
+        fix = Told("add its network to the server's packages.networks setting, or upload the package", "allow_network")
+        raise ConfigError(_not_fetched(url, str(error)), field=FIELD, fix=fix) from error
     except (OSError, http.client.HTTPException, ValueError) as error:
         if deadline.over:
-            problem = f"{url} takes longer than {deadline.seconds:g} s"
-            raise ConfigError(
-                problem, field=FIELD, fix="upload the package, or raise packages.fetch_timeout"
-            ) from error
+            text = f"{url} takes longer than {deadline.seconds:g} s"
+            problem = Told(text, "slow_url", url=url, seconds=deadline.seconds)
+            fix = Told("upload the package, or raise packages.fetch_timeout", "raise_fetch_timeout")
+            raise ConfigError(problem, field=FIELD, fix=fix) from error
         reason = str(error) or type(error).__name__
-        raise ConfigError(f"{url} cannot be fetched: {reason[:300]}", field=FIELD, fix=_UPLOAD) from error
+        raise ConfigError(_not_fetched(url, reason[:300]), field=FIELD, fix=_UPLOAD) from error
+
+
+def _not_fetched(url: str, reason: str) -> Told:
+    return Told(f"{url} cannot be fetched: {reason}", "not_fetched", url=url, problem=reason)

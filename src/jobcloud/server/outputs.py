@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from jobcloud.adapters.sandbox import Output, OutputReader
 from jobcloud.archive.names import Ended
 from jobcloud.errors import JobcloudError, Unavailable
+from jobcloud.sentences import Told
+from jobcloud.sentences.frequent import TRY_SOON
 
 _KNOWN_S = 30.0
 
@@ -45,8 +47,8 @@ class AgentOutputs:
             try:
                 self._framework_id, addresses = self._where()
             except (JobcloudError, TimeoutError) as error:
-                raise Unavailable(f"the scheduler does not answer: {error}") from error
+                raise Unavailable(Told(f"the scheduler does not answer: {error}", "no_answer"), fix=TRY_SOON) from error
             self._addresses, self._asked_at = dict(addresses), now
         if not (address := self._addresses.get(agent_id, "")):
-            raise Unavailable("the address of the agent is unknown")
+            raise Unavailable(Told("the address of the agent is unknown", "no_address"), fix=TRY_SOON)
         return address

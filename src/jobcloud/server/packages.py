@@ -24,6 +24,7 @@ from types import TracebackType
 from jobcloud.config import SHA256
 from jobcloud.errors import ConfigError, StoreError, StoreFull
 from jobcloud.executor.package import PackageError, PackageInfo
+from jobcloud.sentences import Told
 from jobcloud.server.durable import sync_directory
 from jobcloud.server.inspection import inspect_apart
 
@@ -147,7 +148,8 @@ class PackageStore:
             with _disk():
                 info = self._check(incoming, wheel=wheel)
         except PackageError as error:
-            raise ConfigError(str(error), field="package", fix="pack the app again as zip, tar or tar.gz") from error
+            fix = Told("pack the app again as zip, tar or tar.gz", "pack_again")
+            raise ConfigError(str(error), field="package", fix=fix) from error
         file = f"package.{info.format}"
         with _disk():
             place = self._root / info.sha256
@@ -191,8 +193,9 @@ class Upload:
         """Raises ConfigError above the size limit, StoreError if the disk fails."""
         self._size += len(chunk)
         if self._size > self._store.max_bytes:
-            problem = f"is larger than {self._store.max_bytes} bytes"
-            raise ConfigError(problem, field="package", fix="remove files that the app does not need")
+            text, most = f"is larger than {self._store.max_bytes} bytes", self._store.max_bytes
+            fix = Told("remove files that the app does not need", "fewer_files")
+            raise ConfigError(Told(text, "large_package", most=most), field="package", fix=fix)
         self._hash.update(chunk)
         with _disk():
             self._file.write(chunk)
@@ -208,10 +211,11 @@ class Upload:
         Raises ConfigError if it is not a package, or not the expected one.
         """
         if expected_sha256 and expected_sha256 != self.sha256:
-            problem = f"has the hash {self.sha256}, not the expected one"
-            raise ConfigError(problem, field="package", fix="upload it again")
+            problem = Told(f"has the hash {self.sha256}, not the expected one", "other_hash", sha256=self.sha256)
+            raise ConfigError(problem, field="package", fix=Told("upload it again", "send_again"))
         if not self._size:
-            raise ConfigError("is empty", field="package", fix="send the archive as the body of the request")
+            fix = Told("send the archive as the body of the request", "archive_as_body")
+            raise ConfigError(Told("is empty", "empty_package"), field="package", fix=fix)
         with _disk():
             self._file.flush()
             os.fsync(self._file.fileno())

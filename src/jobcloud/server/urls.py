@@ -10,9 +10,15 @@ from urllib.parse import SplitResult, urlsplit
 
 from jobcloud.errors import ConfigError
 from jobcloud.executor.http_job import differs_by_machine, inner_address
+from jobcloud.sentences import Told
+from jobcloud.sentences.frequent import choose
 
-ALLOW_PACKAGES = "upload the package (POST /api/v1/packages), or list the host in the server's packages.hosts setting"
+ALLOW_PACKAGES = Told(
+    "upload the package (POST /api/v1/packages), or list the host in the server's packages.hosts setting",
+    "allow_packages",
+)
 _MAX_URL = 2048
+_NO_URL = Told("is not a plain URL", "no_url")
 # The only part of IPv6 with public hosts, and a part of it that is for documentation only. Old versions of Python count
 # the addresses for documentation as public.
 _UNICAST, _DOCUMENTATION = ipaddress.IPv6Network("2000::/3"), ipaddress.IPv6Network("3fff::/20")
@@ -35,19 +41,23 @@ class UrlPolicy:
         """The parts of an allowed URL. Raises ConfigError; `example` or `allow` is the fix for the user."""
         printable = url.isascii() and all("!" <= char <= "~" for char in url) and not set(url) & set("\"'\\<>`$;|")
         if not url or len(url) > _MAX_URL or not printable:
-            raise ConfigError("is not a plain URL", field=field, fix=example)
+            raise ConfigError(_NO_URL, field=field, fix=example)
         try:
             parts = urlsplit(url)
             host, _ = parts.hostname or "", parts.port
         except ValueError:
-            raise ConfigError("is not a valid URL", field=field, fix=example) from None
+            raise ConfigError(_NO_URL, field=field, fix=example) from None
         if parts.scheme not in self.schemes:
-            fix = f"{allow.partition(', or ')[0]}, or use {' or '.join(self.schemes)}"
-            raise ConfigError(f"the scheme {parts.scheme[:40]!r} is not allowed", field=field, fix=fix)
+            problem = Told(
+                f"the scheme {parts.scheme[:40]!r} is not allowed", "scheme_forbidden", scheme=parts.scheme[:40]
+            )
+            raise ConfigError(problem, field=field, fix=choose(" or ".join(self.schemes)))
         if parts.username is not None or parts.password is not None or parts.fragment:
-            raise ConfigError("contains a user, a password or a fragment", field=field, fix="leave them out")
+            problem = Told("contains a user, a password or a fragment", "url_with_user")
+            raise ConfigError(problem, field=field, fix=Told("leave them out", "leave_them_out"))
         if not _host_allowed(host, self.hosts):
-            raise ConfigError(f"the host {host[:100]!r} is not allowed", field=field, fix=allow)
+            problem = Told(f"the host {host[:100]!r} is not allowed", "host_forbidden", host=host[:100])
+            raise ConfigError(problem, field=field, fix=allow)
         return parts
 
     def may_connect(self, host: str, address: str) -> bool:

@@ -14,6 +14,8 @@ from pathlib import Path
 
 from jobcloud.config import OWN_ERROR_HANDLERS, App, Isolation, Job, JobKind, JobType, is_spring_xml
 from jobcloud.errors import ConfigError
+from jobcloud.sentences import Told
+from jobcloud.sentences.frequent import such_as
 from jobcloud.server.modules import UNREADABLE
 
 FILE_NAME = "jobcloud-worker.json"
@@ -80,9 +82,13 @@ def check_features(job: Job, worker: Worker) -> None:
     for name, feature in FEATURES.items() if in_worker else [("distributedListener", FEATURES["distributedListener"])]:
         if name not in worker.features and feature.used_by(job):
             raise ConfigError(
-                f"the app's worker, for {worker.language}, does not support {feature.what}",
+                Told(
+                    f"the app's worker, for {worker.language}, does not support {feature.what}",
+                    "worker_lacks",
+                    language=worker.language,
+                ),
                 field=feature.field,
-                fix="leave it out, or use another worker: docs/executor.md#a-worker-of-your-own",
+                fix=Told("leave it out, or use another worker: docs/executor.md#a-worker-of-your-own", "other_worker"),
             )
 
 
@@ -103,7 +109,7 @@ def _parsed(text: bytes) -> Worker:
     if isinstance(language, str) and 0 < len(language) <= 40 and language.isprintable() and isinstance(features, list):
         return Worker(language.lower(), frozenset(name for name in features if isinstance(name, str)))
     raise ConfigError(
-        f"{FILE_NAME} in the package of the app is not valid",
+        Told(f"{FILE_NAME} in the package of the app is not valid", "worker_file", file=FILE_NAME),
         field="appName",
-        fix='such as {"language": "java", "features": ["DATAFLOW"]}: docs/executor.md#a-worker-of-your-own',
+        fix=such_as('{"language": "java", "features": ["DATAFLOW"]}: docs/executor.md#a-worker-of-your-own'),
     )

@@ -24,6 +24,7 @@ from jobcloud.model import Alert, AlertMessage, Condition
 from jobcloud.scheduler.alerts import FIRST_RETRY_MS, MAX_ATTEMPTS, MAX_RETRY_MS
 from jobcloud.scheduler.retry import backoff_ms
 from jobcloud.sentences import Told
+from jobcloud.sentences.frequent import TRY_SOON, shown_by
 from jobcloud.server.alerts import delivery
 from jobcloud.server.alerts.channels import Channel, Channels, Heartbeat
 from jobcloud.server.alerts.delivery import SECONDS, Deliver, Result
@@ -115,9 +116,10 @@ class AlertService:
         """
         sender = self._senders.get(name)
         if sender is None:
-            raise NotFound(f"there is no channel {name[:80]}", field="channel", fix="`jobcloud alerts` lists them")
+            problem = Told(f"there is no channel {name[:80]}", "no_channel", channel=name[:80])
+            raise NotFound(problem, field="channel", fix=shown_by("jobcloud alerts", "lists them"))
         if not self._tests.acquire(blocking=False):
-            raise Unavailable("another test is running", fix="try again in some seconds")
+            raise Unavailable(Told("another test is running", "test_runs"), fix=TRY_SOON)
         try:
             now, result = self._now_ms(), Future[Result]()
             alert = Alert(Condition.RUN_FAILED, "test", now, "this is a test: an operator asked for it", now)

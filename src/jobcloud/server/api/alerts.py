@@ -16,6 +16,7 @@ from jobcloud.messages import PutSilence, RemoveSilence
 from jobcloud.model import OF_JOBS, Alert, AlertMessage, Condition, Silence
 from jobcloud.scheduler import Scheduler
 from jobcloud.scheduler.alerts import matches
+from jobcloud.sentences import Told
 from jobcloud.sentences.frequent import CHANNELS_FILE, shown_by
 from jobcloud.server.api.authorization import AccessDep
 from jobcloud.server.api.convert import read_silence
@@ -129,8 +130,8 @@ def _alert_place(view: AlertView) -> Place:
 def test_channel(services: ServicesDep, channel: str) -> ChannelTest:
     """Send a test message to a channel, from this scheduler."""
     if services.alerts is None:
-        fix = CHANNELS_FILE
-        raise NotFound(f"there is no channel {channel[:80]}", field="channel", fix=fix)
+        problem = Told(f"there is no channel {channel[:80]}", "no_channel", channel=channel[:80])
+        raise NotFound(problem, field="channel", fix=CHANNELS_FILE)
     return ChannelTest(channel=channel, problem=services.alerts.test(channel))
 
 
@@ -176,7 +177,8 @@ def remove_silence(services: ServicesDep, access: AccessDep, silence_id: str) ->
     # One answer for both, so that nobody learns of a silence that they may not see.
     if silence is None or not access.allows(Verb.VIEW, silence.team):
         fix = shown_by("jobcloud alerts silences", "lists them")
-        raise NotFound(f"there is no silence {silence_id[:80]}", field="id", fix=fix)
+        problem = Told(f"there is no silence {silence_id[:80]}", "no_silence", silence=silence_id[:80])
+        raise NotFound(problem, field="id", fix=fix)
     access.require(Verb.PAUSE, silence.team)
     services.command(lambda at: RemoveSilence(at, silence_id))
 

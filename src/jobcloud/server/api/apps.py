@@ -20,7 +20,7 @@ from jobcloud.model import TaskState
 from jobcloud.scheduler import Scheduler, revisions
 from jobcloud.scheduler.launch import package_of
 from jobcloud.sentences import Told
-from jobcloud.sentences.frequent import UPLOAD
+from jobcloud.sentences.frequent import UPLOAD, shown_by
 from jobcloud.server.api.authorization import AccessDep
 from jobcloud.server.api.convert import PACKAGE_SCHEME, app_config, check_same_name, read_app
 from jobcloud.server.api.jobs import check_code
@@ -37,7 +37,7 @@ router = APIRouter(tags=["apps"])
 
 _APPS = Listing("apps", (str,))
 _VERSIONS = Listing("versions", (int,))
-_LISTED = "`jobcloud app versions` lists them"
+_LISTED = shown_by("jobcloud app versions", "lists them")
 
 
 class AppView(Revised):
@@ -191,18 +191,23 @@ def _earlier(services: Services, snapshot: Snapshot, key: str, number: int) -> A
     present = next(version.number for version in versions if version.app == snapshot.apps[key])
     fits = (version for version in versions if version.number == number or (not number and version.number < present))
     if (found := next(fits, None)) is None:
-        problem = f"has no version {number}" if number else "has no earlier version"
-        raise NotFound(f"app {key} {problem}", field="version", fix=_LISTED)
+        if number:
+            problem = Told(f"app {key} has no version {number}", "no_version", app=key, version=number)
+        else:
+            problem = Told(f"app {key} has no earlier version", "no_earlier_version", app=key)
+        raise NotFound(problem, field="version", fix=_LISTED)
     sha256 = found.app.package.sha256
     if found.app.package.url.startswith(PACKAGE_SCHEME) and services.packages.find(sha256) is None:
-        problem = f"this server no longer has the package of version {found.number}, {sha256}"
+        text = f"this server no longer has the package of version {found.number}, {sha256}"
+        problem = Told(text, "no_old_package", version=found.number, sha256=sha256)
         raise Conflict(problem, field="version", fix=Told("upload it again (`jobcloud app update`)", "upload_again"))
     for job in snapshot.jobs.values():
         if job.app_key == key:
             try:
                 check_code(services, job, found.app)
             except ConfigError as error:
-                problem = f"version {found.number} does not fit job {job.key}: {error.field}: {error.problem}"
+                text = f"version {found.number} does not fit job {job.key}: {error.field}: {error.problem}"
+                problem = Told(text, "version_misfits", version=found.number, job=job.key, field=error.field)
                 raise Conflict(
                     problem, field="version", fix=Told("change or remove the job first", "change_job")
                 ) from error
@@ -294,7 +299,7 @@ def with_stored_package(services: Services, app: App) -> App:
         return replace(app, package=replace(app.package, file=path.name))
     if not app.package.url.startswith(PACKAGE_SCHEME):
         return app
-    problem = f"there is no package {app.package.sha256}"
+    problem = Told(f"there is no package {app.package.sha256}", "no_package", sha256=app.package.sha256)
     raise ConfigError(problem, field="appURL", fix=UPLOAD)
 
 

@@ -12,6 +12,7 @@ from jobcloud.config import team_of
 from jobcloud.errors import NotFound
 from jobcloud.model import Attempt, End, Firing, ShardState, Task, changed
 from jobcloud.scheduler.attempts import attempt_of
+from jobcloud.sentences import Told
 from jobcloud.sentences.frequent import between, choose
 from jobcloud.server.api.paging import Listing, PageQuery, PageView
 from jobcloud.server.api.runs import ShardView, find_run, result_of, shard_view
@@ -104,7 +105,9 @@ def find_attempt(snapshot: Snapshot, run_id: str, item: int, number: int) -> str
     if number not in known:
         numbers = ", ".join(map(str, sorted(known))) or "none"
         raise NotFound(
-            f"shard {item} of {run.id} has no attempt {number}",
+            Told(
+                f"shard {item} of {run.id} has no attempt {number}", "no_attempt", item=item, run=run.id, attempt=number
+            ),
             field="attempt",
             fix=choose(numbers, begin="the known ones are: "),
         )
@@ -126,7 +129,8 @@ def _find_shard(snapshot: Snapshot, run_id: str, item: int) -> Firing:
     """The run with this shard. Raises NotFound."""
     run = find_run(snapshot, run_id)
     if not 0 <= item < len(run.shards):
-        raise NotFound(f"{run.id} has no shard {item}", field="item", fix=between("0", str(len(run.shards) - 1)))
+        problem = Told(f"{run.id} has no shard {item}", "no_shard", run=run.id, item=item)
+        raise NotFound(problem, field="item", fix=between("0", str(len(run.shards) - 1)))
     return run
 
 

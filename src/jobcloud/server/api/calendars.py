@@ -18,6 +18,7 @@ from jobcloud.messages import PutCalendar, RemoveCalendar
 from jobcloud.model import Calendar, CalendarSource
 from jobcloud.scheduler import Scheduler
 from jobcloud.scheduler.calendars import no_calendar
+from jobcloud.sentences import Told
 from jobcloud.sentences.frequent import REPEAT
 from jobcloud.server.api.authorization import AccessDep
 from jobcloud.server.api.convert import check_printable, read_config
@@ -122,7 +123,7 @@ async def put_calendar(
         """Store the calendar. Returns whether it is new."""
         known = services.loop.ask(lambda scheduler: scheduler.calendars.get(calendar))
         if expected is not None and (known is None or _revision(known) not in expected):
-            raise Outdated(f"the calendar {calendar} has changed", fix=REPEAT)
+            raise Outdated(Told(f"the calendar {calendar} has changed", "changed_since", name=calendar), fix=REPEAT)
         services.command(lambda at: PutCalendar(at, record, found.days, known))
         return known is None
 

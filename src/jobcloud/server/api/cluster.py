@@ -22,6 +22,7 @@ from jobcloud.scheduler import explain
 from jobcloud.scheduler.executors import ExecutorState
 from jobcloud.scheduler.launch import package_of
 from jobcloud.scheduler.recovery import executor_key
+from jobcloud.sentences import Told
 from jobcloud.sentences.frequent import TRY_LATER
 from jobcloud.server.api.authorization import AccessDep
 from jobcloud.server.api.events import REMEMBERED
@@ -256,7 +257,8 @@ def _find_agent(services: Services, name: str) -> AgentView:
     """Raises NotFound if the agent has not been offered since this leader took over."""
     found = next((agent for agent in services.agents() if name in (agent.id, agent.hostname)), None)
     if found is None:
-        raise NotFound(f"agent {name[:200]} has made no offer yet", field="agentId", fix=TRY_LATER)
+        problem = Told(f"agent {name[:200]} has made no offer yet", "no_offer_yet", agent=name[:200])
+        raise NotFound(problem, field="agentId", fix=TRY_LATER)
     return _agent_view(found)
 
 

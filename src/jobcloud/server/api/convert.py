@@ -28,7 +28,7 @@ from jobcloud.fields import REQUIRED, Field, fields_of, values_of
 from jobcloud.model import Terms
 from jobcloud.scheduler import trace_context
 from jobcloud.sentences import Told, text_of
-from jobcloud.sentences.frequent import LEAVE_OUT, choose, such_as
+from jobcloud.sentences.frequent import LEAVE_OUT, MISSING, UNPRINTABLE, choose, such_as
 from jobcloud.server.api import parameters
 from jobcloud.server.api.body import json_type, parse
 from jobcloud.server.api.problems import MAX_ISSUES, Issue, Problem, invalid
@@ -60,7 +60,8 @@ _TYPES = {
     "enum_type": "string",
 }
 
-_ALLOW_JOBS = "list the host in the server's http_jobs.hosts setting"
+_ALLOW_JOBS = Told("list the host in the server's http_jobs.hosts setting", "allow_jobs")
+_URL_FORM = such_as("https://host/path", "")
 
 V = TypeVar("V")
 C = TypeVar("C", bound=Config)
@@ -370,17 +371,19 @@ def _package(policy: UrlPolicy, url: str, sha256: str) -> Package:
         uploaded = url.removeprefix(PACKAGE_SCHEME)
         if not SHA256.fullmatch(uploaded):
             raise ConfigError(
-                "does not name a SHA-256",
+                Told("does not name a SHA-256", "no_sha256"),
                 field="appURL",
                 fix=Told("64 lower-case hex digits follow package:sha256:", "sha256_form"),
             )
         if sha256 not in ("", uploaded):
-            raise ConfigError("differs from the hash in appURL", field="packageSha256", fix=LEAVE_OUT)
+            problem = Told("differs from the hash in appURL", "two_hashes")
+            raise ConfigError(problem, field="packageSha256", fix=LEAVE_OUT)
         return Package(url, uploaded)
-    policy.check(url, "appURL", f"{PACKAGE_SCHEME}<hex>, or an http(s) URL", ALLOW_PACKAGES)
+    form = Told(f"{PACKAGE_SCHEME}<hex>, or an http(s) URL", "package_url")
+    policy.check(url, "appURL", form, ALLOW_PACKAGES)
     if not sha256:
         fix = Told("give the SHA-256 of the package, so that the fetched file can be verified", "give_sha256")
-        raise ConfigError("is missing", field="packageSha256", fix=fix)
+        raise ConfigError(MISSING, field="packageSha256", fix=fix)
     return Package(url, sha256)
 
 
@@ -391,9 +394,9 @@ def _job(config: JobConfig | AdHocConfig, policy: UrlPolicy, **fixed: Any) -> Jo
     values["error_handler"] = handler_name(values["error_handler"])
     values["thread_pool"] = "" if values["thread_pool"] in _DEFAULT_POOLS else values["thread_pool"]
     if values["error_webhook"]:
-        policy.check(values["error_webhook"], "jobProperties.job_exception_webhook", "https://host/path", _ALLOW_JOBS)
+        policy.check(values["error_webhook"], "jobProperties.job_exception_webhook", _URL_FORM, _ALLOW_JOBS)
     if values["type"] is JobType.HTTP:
-        policy.check(values["http_uri"], "httpUri", "https://host/path", _ALLOW_JOBS)
+        policy.check(values["http_uri"], "httpUri", _URL_FORM, _ALLOW_JOBS)
     if "zone" in values:
         _check_zone(values["zone"])
     job = Job(**values)
@@ -410,7 +413,8 @@ def _terms(config: TriggerConfig, job: Job, trace: str) -> Terms:
     _check_key(config.key)
     items = tuple(sorted(config.shards or ()))
     if len(set(items)) < len(items) or (items and items[0] < 0):
-        raise ConfigError("are not different numbers from 0", field="shards", fix=such_as("[0, 3]"))
+        problem = Told("are not different numbers from 0", "shards_form")
+        raise ConfigError(problem, field="shards", fix=such_as("[0, 3]"))
     pairs = parse_items(config.item_parameters or "", job.shard_count)
     parameter = config.parameter
     if job.parameter_schema and parameter is not None:
@@ -423,7 +427,7 @@ def _terms(config: TriggerConfig, job: Job, trace: str) -> Terms:
 def _check_key(key: str) -> None:
     if not key.isprintable():
         raise ConfigError(
-            "contains a character that cannot be printed",
+            UNPRINTABLE,
             field="key",
             fix=Told("use letters and digits", "letters_digits"),
         )
@@ -438,9 +442,7 @@ def _silence(config: SilenceConfig) -> SilenceConfig:
 def check_printable(field: str, text: str) -> None:
     """Raises ConfigError if a text for people has control characters."""
     if not text.isprintable():
-        raise ConfigError(
-            "contains a character that cannot be printed", field=field, fix=Told("use plain text", "plain_text")
-        )
+        raise ConfigError(UNPRINTABLE, field=field, fix=Told("use plain text", "plain_text"))
 
 
 def check_same_name(field: str, path: str, given: App | Job) -> None:

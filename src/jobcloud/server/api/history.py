@@ -281,9 +281,8 @@ async def answer(services: Services, ask: Callable[[Reader], View]) -> Response:
 
 
 def no_history() -> Unavailable:
-    return Unavailable(
-        "this scheduler keeps no history", fix=Told("set history.url, see docs/history.md", "history_url")
-    )
+    problem = Told("this scheduler keeps no history", "no_history")
+    return Unavailable(problem, fix=Told("set history.url, see docs/history.md", "history_url"))
 
 
 def place_of(listing: Listing, query: PageQuery) -> str:

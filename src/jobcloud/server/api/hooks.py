@@ -22,6 +22,7 @@ from jobcloud.config import MAX_WEBHOOK_KEYS, Job, WebhookScheme, parse_webhook_
 from jobcloud.errors import Unavailable
 from jobcloud.messages import Trigger
 from jobcloud.model import Firing
+from jobcloud.sentences import Told
 from jobcloud.sentences.frequent import TRY_LATER
 from jobcloud.server.api.body import parse
 from jobcloud.server.api.convert import read_trigger
@@ -135,7 +136,7 @@ def _secrets(services: Services, team: str, names: Sequence[str]) -> tuple[list[
     except SourceFailed as error:
         if services.webhook_limits.logs():
             log.warning("the keys of webhooks cannot be read", problem=str(error))
-        raise Unavailable("the source of secrets cannot be read", fix=TRY_LATER) from None
+        raise Unavailable(Told("the source of secrets cannot be read", "secrets_fail"), fix=TRY_LATER) from None
 
 
 def _fire(services: Services, job: Job, claim: Claim, body: bytes, response: Response) -> Delivered:

@@ -19,7 +19,7 @@ from jobcloud.scheduler import backfills, revisions
 from jobcloud.scheduler.explain import Explanation
 from jobcloud.scheduler.fit import Fit
 from jobcloud.sentences import Told
-from jobcloud.sentences.frequent import such_as
+from jobcloud.sentences.frequent import not_valid, such_as
 from jobcloud.server.api.authorization import AccessDep
 from jobcloud.server.api.convert import check_same_name, job_config, read_config, read_job, read_trigger
 from jobcloud.server.api.hints import warning_header
@@ -291,7 +291,9 @@ def backfill_job(services: ServicesDep, job: Key, body: JsonObject) -> BackfillV
     config = snapshot.job(job)
     until = min(now if given.to is None else given.to, now, snapshot.states[job].considered_ms)
     if given.to is not None and given.from_ > given.to:
-        raise ConfigError("is later than `to`", field="from", fix=Told("exchange them", "exchange"))
+        raise ConfigError(
+            Told("is later than `to`", "later_than_to"), field="from", fix=Told("exchange them", "exchange")
+        )
     newest_first = given.order == "newest"
     backfills.check(config)
     schedule = config.times(services.loop.ask(lambda scheduler: scheduler.days_of(config)))
@@ -344,17 +346,25 @@ def check_code(services: Services, job: Job, app: App | None) -> None:
         return
     for field, name in objects_of(job):
         if "$" in name:
-            problem = f"{name[:200]} is a Java class, and the app {app.key} has no worker for Java"
+            text = f"{name[:200]} is a Java class, and the app {app.key} has no worker for Java"
+            problem = Told(text, "no_java_worker", name=name[:200], app=app.key)
             raise ConfigError(
                 problem,
                 field=field,
                 fix=Told("give the app a bootstrapScript that starts one: docs/java.md", "java_worker"),
             )
         if "." not in name and ":" not in name:
-            raise ConfigError(f"{name[:80]!r} names no module", field=field, fix=such_as("package.module:Name", ""))
-        if package is not None and (problem := missing_object(package, name)):
             raise ConfigError(
-                f"{name[:200]} is not in the package of app {app.key}: {problem}",
+                not_valid(name[:80], "names no module"), field=field, fix=such_as("package.module:Name", "")
+            )
+        if package is not None and (missing := missing_object(package, name)):
+            raise ConfigError(
+                Told(
+                    f"{name[:200]} is not in the package of app {app.key}: {missing}",
+                    "not_in_package",
+                    name=name[:200],
+                    app=app.key,
+                ),
                 field=field,
                 fix=Told("correct the name, or update the app first", "correct_or_update"),
             )

@@ -21,6 +21,7 @@ from typing import Any
 from jobcloud.config import MAX_PARAMETER_SCHEMA, Job
 from jobcloud.errors import ConfigError
 from jobcloud.sentences import Told
+from jobcloud.sentences.frequent import choose, such_as
 from jobcloud.server.api.body import json_type, parse
 from jobcloud.server.api.problems import Problem
 
@@ -56,7 +57,7 @@ def check_schema(job: Job) -> None:
     if not job.parameter_schema:
         return
     if PARAMETER in job.placeholders:
-        problem = "is a JSON object, whose braces are no placeholders"
+        problem = Told("is a JSON object, whose braces are no placeholders", "braces")
         raise ConfigError(
             problem,
             field=PARAMETER,
@@ -84,7 +85,9 @@ def _checked(schema: Mapping[str, Any], given: str, required: Set[str]) -> dict[
     """The object of a text. Raises ConfigError."""
     value = _read(given, PARAMETER) if given.strip() else {}
     if not isinstance(value, dict):
-        raise ConfigError(f"must be an object, not {json_type(value)}", field=PARAMETER, fix=_known(schema))
+        found = json_type(value)
+        problem = Told(f"must be an object, not {found}", "value_type", wanted="an object", found=found)
+        raise ConfigError(problem, field=PARAMETER, fix=_known(schema))
     faults = list(_faults(schema, value, required))
     if faults:
         faults[0].others = tuple(faults[1:20])
@@ -172,8 +175,8 @@ def _described(wanted: Mapping[str, Any]) -> str:
     return str(wanted.get("description") or wanted.get("title") or "")[:300]
 
 
-def _known(schema: Mapping[str, Any]) -> str:
-    return f"parameters: {', '.join(schema.get('properties', {})) or 'none'}"[:500]
+def _known(schema: Mapping[str, Any]) -> Told:
+    return choose(f"{', '.join(schema.get('properties', {})) or 'none'}"[:500], "parameters: ")
 
 
 # ---- the schema itself -----------------------------------------------------------------------------------------------
@@ -247,7 +250,8 @@ def _read(text: str, field: str) -> Any:
         return parse(text.encode())
     except (Problem, UnicodeError) as error:
         problem = error.detail if isinstance(error, Problem) else "is not Unicode"
-        raise ConfigError(f"is no JSON: {problem}", field=field, fix='such as {"day": "2026-12-24"}') from error
+        told = Told(f"is no JSON: {problem}", "no_json", problem=problem)
+        raise ConfigError(told, field=field, fix=such_as('{"day": "2026-12-24"}')) from error
 
 
 @lru_cache(maxsize=256)

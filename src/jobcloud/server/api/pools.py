@@ -17,6 +17,7 @@ from jobcloud.errors import NotFound, Outdated
 from jobcloud.messages import PutPool, RemovePool
 from jobcloud.model import EVERY_TEAM, Pool
 from jobcloud.scheduler.pools import PoolUse
+from jobcloud.sentences import Told
 from jobcloud.sentences.frequent import REPEAT, shown_by
 from jobcloud.server.api.authorization import AccessDep
 from jobcloud.server.api.convert import check_printable, read_config
@@ -136,7 +137,7 @@ def _known(services: Services, key: str, expected: tuple[str, ...] | None) -> Po
     """The present pool. Raises Outdated if it has none of the expected revisions."""
     known = services.loop.ask(lambda scheduler: scheduler.pools.get(key))
     if expected is not None and (known is None or _revision(known) not in expected):
-        raise Outdated(f"the pool {key} has changed", fix=REPEAT)
+        raise Outdated(Told(f"the pool {key} has changed", "changed_since", name=key), fix=REPEAT)
     return known
 
 
@@ -144,7 +145,8 @@ def _shown(services: Services, key: str) -> PoolView:
     """Raises NotFound."""
     known = services.loop.ask(lambda scheduler: scheduler.pool_uses(key))
     if not known:
-        raise NotFound(f"there is no pool {key}", field="pool", fix=shown_by("jobcloud pool list", "names them"))
+        problem = Told(f"there is no pool {key}", "no_pool", pool=key)
+        raise NotFound(problem, field="pool", fix=shown_by("jobcloud pool list", "names them"))
     return _view(known[0])
 
 

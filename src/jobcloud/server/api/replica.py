@@ -21,6 +21,7 @@ from jobcloud.errors import StoreError, Unavailable
 from jobcloud.messages import Command
 from jobcloud.ports import LastingStore
 from jobcloud.scheduler import Scheduler
+from jobcloud.sentences import Told
 from jobcloud.sentences.frequent import TRY_SOON
 from jobcloud.server import records
 from jobcloud.server.api.ports import Health, Loop
@@ -160,7 +161,8 @@ class ReplicatedLoop:
 
     def command(self, make: Callable[[int], Command], timeout: float = 10.0) -> None:
         if _answering.get() is not None:
-            raise Unavailable("no leader here: this scheduler is on standby", fix=TRY_SOON)
+            problem = Told("no leader here: this scheduler is on standby", "on_standby")
+            raise Unavailable(problem, fix=TRY_SOON)
         self._loop.command(make, timeout)
 
     def ask(self, fn: Callable[[Scheduler], T], timeout: float = 5.0) -> T:

@@ -20,6 +20,7 @@ from jobcloud.errors import NotFound, Outdated
 from jobcloud.messages import Kind, PutAccess, RemoveAccess
 from jobcloud.model import Role
 from jobcloud.scheduler import Scheduler
+from jobcloud.sentences import Told
 from jobcloud.sentences.frequent import REPEAT, shown_by
 from jobcloud.server.api.authorization import AccessDep
 from jobcloud.server.api.convert import read_config
@@ -63,9 +64,8 @@ def show_role(services: ServicesDep, role: RoleName, request: Request) -> Respon
 
     def known(scheduler: Scheduler) -> RoleView:
         if role not in ROLES and role not in scheduler.directory.roles:
-            raise NotFound(
-                f"there is no role {role[:80]}", field="role", fix=shown_by("jobcloud role list", "shows all roles")
-            )
+            problem = Told(f"there is no role {role[:80]}", "no_role", role=role[:80])
+            raise NotFound(problem, field="role", fix=shown_by("jobcloud role list", "shows all roles"))
         return _view(scheduler.directory, role)
 
     return shown(request, services.loop.ask(known))
@@ -88,7 +88,7 @@ async def put_role(
         """Store the role. Returns whether it is new."""
         known = services.loop.ask(lambda scheduler: scheduler.directory.roles.get(role))
         if expected is not None and (known is None or _revision(_sorted(known.verbs)) not in expected):
-            raise Outdated(f"the role {role} has changed", fix=REPEAT)
+            raise Outdated(Told(f"the role {role} has changed", "changed_since", name=role), fix=REPEAT)
         # Without a precondition, the role is replaced whatever it is by then.
         before = known if expected is not None else None
         services.command(lambda at: PutAccess(at, record, before=before, by=access.principal))

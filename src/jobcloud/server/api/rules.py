@@ -33,7 +33,7 @@ from jobcloud.ranges import MAX_PART
 from jobcloud.scheduler import places
 from jobcloud.scheduler.slots import slots_of
 from jobcloud.sentences import Told
-from jobcloud.sentences.frequent import shorten, such_as
+from jobcloud.sentences.frequent import not_valid, shorten, such_as, too_big
 from jobcloud.server.api import parameters
 
 MAX_TEXT_BYTES = MAX_TEXT
@@ -44,6 +44,8 @@ MAX_TERMS_BYTES = 16_384
 # (LimitRequestFieldSize), nginx of 8 KiB (large_client_header_buffers). The other fields take less than 1,190 bytes.
 MAX_HEADER_BYTES = 7_000
 
+_NUL = Told("contains a NUL", "has_nul")
+_REMOVE_NUL = Told("remove it", "remove_nul")
 _IN_WORKER = frozenset({JobType.SIMPLE, JobType.DATAFLOW})
 # A field of a job → the types of jobs that use the field.
 _USED_BY = {
@@ -98,13 +100,12 @@ def check_job(job: Job) -> None:
     for name, text in (("jobClass", job.job_class), ("beanName", job.bean), ("applicationContext", job.context)):
         _check_size(name, text, MAX_NAME_BYTES)
     if "\0" in job.bean:
-        raise ConfigError("contains a NUL", field="beanName", fix=Told("remove it", "remove_nul"))
+        raise ConfigError(_NUL, field="beanName", fix=_REMOVE_NUL)
     for name, path in objects_of(job):
         words = path.replace("$", "_").replace(":", ".").split(".")
         if not all(word.isidentifier() for word in words) and not is_spring_xml(path):
-            raise ConfigError(
-                f"{path[:80]!r} contains a word that is no name", field=name, fix=such_as("package.module:Name", "")
-            )
+            problem = not_valid(path[:80], "contains a word that is no name")
+            raise ConfigError(problem, field=name, fix=such_as("package.module:Name", ""))
 
 
 def check_terms(job: Job, terms: Terms) -> None:
@@ -118,10 +119,10 @@ def check_terms(job: Job, terms: Terms) -> None:
     if sum(sizes.values()) > MAX_TERMS_BYTES:
         field = max(sizes, key=lambda name: sizes[name])
         fix = shorten(MAX_TERMS_BYTES, "the parameters of the run", " together")
-        raise ConfigError(f"has {sizes[field]:,} bytes in JSON", field=field, fix=fix)
+        raise ConfigError(too_big(sizes[field]), field=field, fix=fix)
     for field, texts in (("jobParameter", [terms.parameter or ""]), ("shardingItemParameters", given.values())):
         if any("\0" in text for text in texts):
-            raise ConfigError("contains a NUL", field=field, fix=Told("remove it", "remove_nul"))
+            raise ConfigError(_NUL, field=field, fix=_REMOVE_NUL)
     if job.type is JobType.HTTP:
         own = _own_parameters(job)
         parameter = job.parameter if terms.parameter is None else terms.parameter
@@ -143,9 +144,9 @@ def widest(job: Job, field: str, text: str) -> str:
     try:
         placeholders.check(text, names)
     except ValueError as error:
-        raise ConfigError(
-            str(error), field=field, fix=Told("see docs/executor.md#placeholders", "see_placeholders")
-        ) from error
+        problem = Told(str(error), "bad_placeholder", problem=str(error))
+        fix = Told("see docs/executor.md#placeholders", "see_placeholders")
+        raise ConfigError(problem, field=field, fix=fix) from error
     return placeholders.widest(text)
 
 
@@ -168,7 +169,7 @@ def _check_size(field: str, text: str, limit: int = MAX_TEXT_BYTES) -> None:
 def _check_bytes(field: str, size: int, limit: int = MAX_TEXT_BYTES) -> None:
     if size > limit:
         fix = shorten(limit, "it", "; characters that are not ASCII take 6 or 12 bytes each")
-        raise ConfigError(f"has {size:,} bytes in JSON", field=field, fix=fix)
+        raise ConfigError(too_big(size), field=field, fix=fix)
 
 
 def _json_bytes(text: str) -> int:
@@ -196,13 +197,11 @@ def _check_command(field: str, line: str) -> None:
     try:
         words = shlex.split(line)
     except ValueError as error:
-        raise ConfigError(
-            f"cannot be split into words: {error}", field=field, fix=Told("close the quotes", "close_quotes")
-        ) from error
+        problem = Told(f"cannot be split into words: {error}", "no_words", problem=str(error))
+        raise ConfigError(problem, field=field, fix=Told("close the quotes", "close_quotes")) from error
     if not words or not words[0]:
-        raise ConfigError(
-            "names no program", field=field, fix=Told("begin it with a program, such as bin/report.sh", "name_program")
-        )
+        fix = Told("begin it with a program, such as bin/report.sh", "name_program")
+        raise ConfigError(Told("names no program", "no_program"), field=field, fix=fix)
 
 
 def _check_words(job: Job) -> None:
@@ -217,7 +216,11 @@ def _check_header(job: Job, parameter: str, of_shards: Iterable[str]) -> None:
     of_one = max(_json_bytes(widest(job, "shardingItemParameters", text)) for text in set(of_shards))
     if of_all + of_one > MAX_HEADER_BYTES:
         raise ConfigError(
-            f"takes {of_all + of_one:,} bytes in the header shardingContext, with the other parameter of a shard",
+            Told(
+                f"takes {of_all + of_one:,} bytes in the header shardingContext, with the other parameter of a shard",
+                "large_header",
+                size=of_all + of_one,
+            ),
             field="jobParameter" if of_all >= of_one else "shardingItemParameters",
             fix=shorten(MAX_HEADER_BYTES, "both", " together, or send the data as httpData"),
         )

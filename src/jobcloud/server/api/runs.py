@@ -258,7 +258,8 @@ def _on_days(services: Services, access: Access, query: CronQuery, timing: Timin
         for key, found in zip(keys, known, strict=True):
             if found is None:
                 fix = shown_by("jobcloud calendar list", "shows all")
-                raise ConfigError(f"there is no calendar {key[:200]}", field=field, fix=fix)
+                problem = Told(f"there is no calendar {key[:200]}", "no_calendar", calendar=key[:200])
+                raise ConfigError(problem, field=field, fix=fix)
         return [found for found in known if found is not None]
 
     only = days("onlyOn", query.only_on) if query.only_on else None

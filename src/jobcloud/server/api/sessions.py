@@ -88,7 +88,7 @@ def end_session(services: ServicesDep, access: AccessDep, session_id: str) -> No
     """End a session."""
     session = services.loop.ask(lambda scheduler: scheduler.directory.sessions.get(session_id))
     if session is None or not _may_end(access, session.subject):
-        raise NotFound(f"there is no session {session_id[:80]}", field="sessionId")
+        raise NotFound(Told(f"there is no session {session_id[:80]}", "no_session"), field="sessionId")
     services.command(lambda at: RemoveAccess(at, Kind.SESSION, session.id))
 
 
@@ -106,10 +106,12 @@ def make_link(
     user = directory.user_of(subject)
     if query.user:
         if user is None or user.disabled:
-            raise NotFound(f"there is no user {query.user[:80]!r} who may sign in", field="user")
+            problem = Told(f"there is no user {query.user[:80]!r} who may sign in", "no_sign_in", user=query.user[:80])
+            raise NotFound(problem, field="user")
         AccountRules(directory).check_sign_in(sender, subject)
     elif sender.scope is not None or not may_sign_in(subject, directory, services):
-        raise Conflict(f"{subject} cannot sign in to a browser", field="user", fix=Told("name a user", "name_user"))
+        problem = Told(f"{subject} cannot sign in to a browser", "no_browser", subject=subject)
+        raise Conflict(problem, field="user", fix=Told("name a user", "name_user"))
     since = user.created_ms if user is not None else 0
     code, link = services.links.make(subject, sender, services.clock(), since)
     return LinkView(path=f"/login/link#{code}", subject=subject, expires_at=link.expires_ms)

@@ -15,6 +15,7 @@ from jobcloud.scheduler.attempts import Attempts, fits
 from jobcloud.scheduler.executors import ExecutorState
 from jobcloud.scheduler.reason import Reason
 from jobcloud.scheduler.refusals import no_job
+from jobcloud.sentences import Told
 from jobcloud.sentences.frequent import shown_by
 
 T = TypeVar("T")
@@ -237,6 +238,5 @@ def _warm_executors(scheduler: Scheduler, app: str, at: int) -> WarmExecutors:
 
 
 def no_app(key: str) -> NotFound:
-    return NotFound(
-        f"there is no app {key[:200]}", field="appName", fix=shown_by("jobcloud app list", "shows all apps")
-    )
+    problem = Told(f"there is no app {key[:200]}", "no_app", app=key[:200])
+    return NotFound(problem, field="appName", fix=shown_by("jobcloud app list", "shows all apps"))

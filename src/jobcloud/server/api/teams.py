@@ -18,6 +18,7 @@ from jobcloud.config import DEFAULT_TEAM
 from jobcloud.errors import NotFound, Outdated
 from jobcloud.messages import Kind, PutAccess, RemoveAccess
 from jobcloud.model import EVERY_TEAM, Member, Principal, Quota, Team, changed
+from jobcloud.sentences import Told
 from jobcloud.sentences.frequent import REPEAT, done_by, shown_by
 from jobcloud.server.api.authorization import AccessDep
 from jobcloud.server.api.convert import read_config
@@ -154,9 +155,8 @@ async def remove_member(
         }
         if not gone:
             role = f" with the role {query.role[:80]}" if query.role else ""
-            raise NotFound(
-                f"{query.subject[:80]} is no member{role}", field="subject", fix=shown_by("jobcloud team show TEAM", "")
-            )
+            problem = Told(f"{query.subject[:80]} is no member{role}", "no_member", subject=query.subject[:80])
+            raise NotFound(problem, field="subject", fix=shown_by("jobcloud team show TEAM", ""))
         return changed(known, members=tuple(member for member in known.members if member not in gone))
 
     made, _ = await _change(services, access.principal, team, expected, removed)
@@ -184,7 +184,7 @@ async def _change(
         if known is None and not (create or name in (EVERY_TEAM, DEFAULT_TEAM)):
             raise _unknown(name)
         if expected is not None and (known is None or _revision(known) not in expected):
-            raise Outdated(f"the team {name} has changed", fix=REPEAT)
+            raise Outdated(Told(f"the team {name} has changed", "changed_since", name=name), fix=REPEAT)
         new = make(known or Team(name))
         if new != known:
             services.command(lambda at: PutAccess(at, new, create=known is None, before=known, by=by))
@@ -202,7 +202,8 @@ def _known(services: Services, name: str) -> Team:
 
 
 def _unknown(name: str) -> NotFound:
-    return NotFound(f"there is no team {name[:80]}", field="team", fix=done_by("jobcloud team set TEAM", "creates it"))
+    problem = Told(f"there is no team {name[:80]}", "no_team", team=name[:80])
+    return NotFound(problem, field="team", fix=done_by("jobcloud team set TEAM", "creates it"))
 
 
 def _marked(response: Response, team: Team) -> TeamView:

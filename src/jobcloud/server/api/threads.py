@@ -13,6 +13,7 @@ from typing import TypeVar
 from anyio import CapacityLimiter, to_thread
 
 from jobcloud.errors import Unavailable
+from jobcloud.sentences import Told
 from jobcloud.sentences.frequent import TRY_SOON
 
 T = TypeVar("T")
@@ -56,4 +57,4 @@ class Questions:
             self._free += 1
 
     def _busy(self) -> Unavailable:
-        return Unavailable(f"{self._of} answers too many other questions", fix=TRY_SOON)
+        return Unavailable(Told(f"{self._of} answers too many other questions", "too_busy"), fix=TRY_SOON)

@@ -15,6 +15,7 @@ from jobcloud.errors import NotFound
 from jobcloud.messages import PutAccess, RevokeServerToken, RevokeToken
 from jobcloud.model import SERVER_SUBJECT, AccessToken
 from jobcloud.scheduler.account_rules import AccountRules, is_valid
+from jobcloud.sentences import Told
 from jobcloud.server.api.authorization import AccessDep
 from jobcloud.server.api.convert import read_config
 from jobcloud.server.api.paging import Listing, PageQuery, PageView, Place
@@ -112,7 +113,7 @@ def revoke_token(
     server = _server_token(services)
     if token_id == SERVER_ID:
         if server is None:
-            raise NotFound("the server has no token", field="id")
+            raise NotFound(Told("the server has no token", "no_server_token"), field="id")
         services.command(lambda at: RevokeServerToken(at, server.hash, access.principal))
     else:
         services.command(lambda at: RevokeToken(at, token_id, access.principal))

@@ -102,7 +102,7 @@ async def set_password(
         raise Problem("too-many", "There were too many tries. Wait a minute.", headers={"Retry-After": "60"})
     if own and not await services.password_checks.ask(lambda: passwords.verify(known.password, given.current_password)):
         raise ConfigError(
-            "is not the present password",
+            Told("is not the present password", "wrong_password"),
             field="currentPassword",
             fix=Told("or let an admin set a new one", "admin_password"),
         )

@@ -15,6 +15,8 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from argon2.profiles import RFC_9106_LOW_MEMORY
 
 from jobcloud.errors import ConfigError
+from jobcloud.sentences import Told
+from jobcloud.sentences.frequent import LEAVE_OUT, UNPRINTABLE
 
 MIN_CHARACTERS, MAX_BYTES = 12, 256
 # Limits for stored hashes, which a restored backup may bring. They allow stronger parameters than ours.
@@ -32,13 +34,16 @@ def check(text: str, name: str = "", field: str = "password") -> None:
     """
     plain = _normal(text)
     if len(plain) < MIN_CHARACTERS:
-        raise ConfigError(f"has fewer than {MIN_CHARACTERS} characters", field=field, fix="use a longer password")
+        problem = Told(f"has fewer than {MIN_CHARACTERS} characters", "short_password", least=MIN_CHARACTERS)
+        raise ConfigError(problem, field=field, fix=Told("use a longer password", "longer_password"))
     if len(plain.encode()) > MAX_BYTES:
-        raise ConfigError(f"has more than {MAX_BYTES} bytes in UTF-8", field=field, fix="use a shorter password")
+        problem = Told(f"has more than {MAX_BYTES} bytes in UTF-8", "long_password", most=MAX_BYTES)
+        raise ConfigError(problem, field=field, fix=Told("use a shorter password", "shorter_password"))
     if any(unicodedata.category(char) == "Cc" for char in plain):
-        raise ConfigError("contains a control character", field=field, fix="leave it out")
+        raise ConfigError(UNPRINTABLE, field=field, fix=LEAVE_OUT)
     if len({*plain}) < 4 or (name and plain.casefold().replace(name.casefold(), "") == ""):
-        raise ConfigError("is too easy to guess", field=field, fix="use several words")
+        problem = Told("is too easy to guess", "easy_password")
+        raise ConfigError(problem, field=field, fix=Told("use several words", "several_words"))
 
 
 def hash_password(text: str) -> str:

@@ -23,6 +23,7 @@ from jobcloud.access.names import is_local_user
 from jobcloud.errors import ConfigError, JobcloudError, NotAllowed
 from jobcloud.messages import Command, NoteSessions, PutAccess
 from jobcloud.model import SERVER_SUBJECT, Session
+from jobcloud.sentences import Told
 
 log = logging.getLogger(__name__)
 
@@ -89,8 +90,10 @@ def start_session(
     """
     options, groups = services.sessions, tuple(groups)
     if len(groups) > MAX_GROUPS or any(len(group) > MAX_GROUP_LENGTH for group in groups):
-        problem = f"the sign-in names more than {MAX_GROUPS} groups, or one of more than {MAX_GROUP_LENGTH} characters"
-        raise ConfigError(problem, field="groups", fix="let the identity provider send only the groups of this server")
+        text = f"the sign-in names more than {MAX_GROUPS} groups, or one of more than {MAX_GROUP_LENGTH} characters"
+        problem = Told(text, "many_groups", most=MAX_GROUPS, longest=MAX_GROUP_LENGTH)
+        fix = Told("let the identity provider send only the groups of this server", "send_fewer_groups")
+        raise ConfigError(problem, field="groups", fix=fix)
     secret = tokens.make(tokens.SESSION_PREFIX, secrets.token_bytes(38))
 
     def made(at: int) -> Session:
@@ -100,7 +103,7 @@ def start_session(
 
     def begun(at: int) -> PutAccess:
         if not proven():
-            raise NotAllowed(f"{subject} was changed during the sign-in")
+            raise NotAllowed(Told(f"{subject} was changed during the sign-in", "changed_in_sign_in", subject=subject))
         return PutAccess(at, made(at), create=True)
 
     at = services.command(begun)
