@@ -715,7 +715,7 @@ class Job:
         CatchUp.SKIP,
         "catchUp",
         "rule for missed firings, such as those due while no scheduler led; `skip`: none runs; "
-        "`once`: one run for all; `all`: the last ones run",
+        "`once`: one run for all; `all`: the last `catchUpLimit` of them run",
         change=Change.NONE,
         see="#overlap-overload-and-gaps",
     )
