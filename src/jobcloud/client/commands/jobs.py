@@ -229,7 +229,7 @@ def revert(
     ctx: typer.Context,
     job: JobName,
     revision: Annotated[
-        str, typer.Argument(metavar="REVISION", help="From `jobcloud job history`; the beginning is enough.")
+        str, typer.Argument(metavar="REVISION", help="The revision, from `jobcloud job history`, or its beginning.")
     ],
     as_json: AsJson = False,
 ) -> None:
@@ -415,7 +415,10 @@ def webhook(
         Path | None, typer.Option(metavar="FILE|-", help="Body of the delivery; -: standard input. Default: {}.")
     ] = None,
     delivery: Annotated[
-        str, typer.Option("--id", metavar="ID", help="Id of the delivery. A repeated one starts nothing. Default: new.")
+        str,
+        typer.Option(
+            "--id", metavar="ID", help="Id of the delivery. A second one with this id starts nothing. Default: new."
+        ),
     ] = "",
     as_json: AsJson = False,
 ) -> None:
