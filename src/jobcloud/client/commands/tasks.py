@@ -117,7 +117,7 @@ def logs(
 
     The task's standard error is printed to standard error.
 
-    With --timestamps, --run or --app, all output is printed to standard output, and each line begins with out or err.
+    With --timestamps, --run or --app, all output is printed to standard output, and each line is marked out or err.
     """
     from jobcloud.client import logs as output
 
