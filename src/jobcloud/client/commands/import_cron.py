@@ -62,7 +62,11 @@ def import_cron(
             with out.open("x", encoding="utf-8") as file:
                 file.write(text)
         except OSError as error:
-            raise ConfigError(f"{out} cannot be written: {error.strerror}", field="--out") from error
+            raise ConfigError(
+                f"{out} cannot be written: {error.strerror}",
+                field="--out",
+                fix="name a new file in a writable directory",
+            ) from error
     render.show(report.document(dry_run=dry_run, options=options), render.imported_cron, as_json=as_json)
     if report.refused:
         raise typer.Exit(Exit.REFUSED)

@@ -239,7 +239,9 @@ def revert(
         found = client.past("configurations", _KEPT, job=key)
         config = found[_place(found, revision, key)]["config"]
         if config is None:
-            raise ConfigError(f"the configuration {revision} was too large to be kept", field="REVISION")
+            raise ConfigError(
+                f"the configuration {revision} was too large to be kept", field="REVISION", fix="choose another one"
+            )
         before = client.job(key)
         killing = _killing(client, before)
         after = client.update_job(key, config, before["revision"])
