@@ -715,7 +715,7 @@ class Job:
         CatchUp.SKIP,
         "catchUp",
         "rule for missed firings, such as those due while no scheduler led; `skip`: none runs; "
-        "`once`: one run for all; `all`: the last ones run",
+        "`once`: one run for all; `all`: the last `catchUpLimit` of them run",
         change=Change.NONE,
         see="#overlap-overload-and-gaps",
     )
@@ -1854,7 +1854,7 @@ def parse_labels(text: str) -> Mapping[str, str]:
             )
         name, _, value = part.partition("=")
         if name in found:
-            raise ConfigError(Told(f"label {name} is given twice", "twice", name=name), field="labels")
+            raise ConfigError(Told(f"label {name} is given twice", "twice", name=name), field="labels", fix=GIVE_ONCE)
         found[name] = value
     return found
 
@@ -1889,6 +1889,6 @@ def parse_items(text: str, count: int) -> dict[int, str]:
                 fix=between("0", str(count - 1), "items are "),
             )
         if item in found:
-            raise ConfigError(Told(f"item {item} is given twice", "twice", name=str(item)), field=field)
+            raise ConfigError(Told(f"item {item} is given twice", "twice", name=str(item)), field=field, fix=GIVE_ONCE)
         found[item] = value
     return found

@@ -212,7 +212,10 @@ def test_error_in_a_table_is_reported_with_file_line_and_column(
         (("--host", "attr_=x,cpus=1", "--tasks", "tasks.csv"), "not a host type"),
         (("--hosts", "-", "--tasks", "-"), "both are standard input"),
         (("--host", "cpus=9,mem_mb=9", "--tasks", "tasks.csv", "--placement", "none/p.csv"), "there is no directory"),
-        (("--host", "cpus=9,mem_mb=9", "--tasks", "tasks.csv", "--placement", "."), "cannot be written"),
+        (
+            ("--host", "cpus=9,mem_mb=9", "--tasks", "tasks.csv", "--placement", "."),
+            "cannot be written (name a file in a writable directory)",
+        ),
         (("--host", "cpus=many", "--tasks", "tasks.csv"), "--host, cpus"),
         (("--host", "cpus=1,mem_mb=1", "--tasks", "tasks.csv", "--plot", "out.gif"), "unknown ending"),
         (("--host", "cpus=1,mem_mb=1", "--tasks", "tasks.csv", "--zone", "Mars/Olympus"), "--zone"),

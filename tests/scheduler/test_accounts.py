@@ -194,6 +194,7 @@ def test_record_out_of_bounds_is_refused(office: Office, record: Any, kind: type
     with pytest.raises(kind) as error:
         office.put(record, SERVER)
     assert error.value.field == field
+    assert error.value.fix
 
 
 def test_change_of_a_record_that_has_changed_is_refused(office: Office) -> None:
@@ -209,7 +210,7 @@ def test_role_in_use_is_not_removed(office: Office) -> None:
     office.put(Role("caller", ("trigger",)), ANN)
     office.add("web", "user:joe", "caller", BOB)
     token = office.token(BOB, scope=(("web", "caller"),))
-    users = f"used by user:joe in web, {token.via}"
+    users = f"used by user:joe in web, {token.via} .`jobcloud team member rm` takes it"
     refused(office, Conflict, RemoveAccess(office.at, Kind.ROLE, "caller", ANN), users)
     office.put(changed(office.directory.teams["web"], members=(Member("user:bob", "admin"),)), BOB)
     office.desk.do(RevokeToken(office.at, token.token_id, BOB))

@@ -613,6 +613,7 @@ def test_wrong_labels_are_refused(labels: str) -> None:
     with pytest.raises(ConfigError) as refused:
         make_job(labels=labels)
     assert refused.value.field == "labels"
+    assert refused.value.fix
 
 
 # ------------------------------------------------------------------------------------------------- silences

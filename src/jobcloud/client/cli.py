@@ -182,7 +182,7 @@ def root(
         typer.Option(
             metavar="FILE",
             envvar="JOBCLOUD_CERT_FILE",
-            help="PEM file with your certificate, by which the server knows you.",
+            help="PEM file with a certificate that identifies you to the server.",
         ),
     ] = "",
     key_file: Annotated[

@@ -62,7 +62,9 @@ def read(path: Path) -> Document:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}", field=str(path)) from error
+        raise ConfigError(
+            f"cannot be read: {error.strerror}", field=str(path), fix="check the path and its permissions"
+        ) from error
     return parse(data, str(path))
 
 
@@ -86,7 +88,7 @@ def parse(data: bytes, name: str, form: str = "") -> Document:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"is not valid TOML: {error}", field=name) from error
     except RecursionError as error:
-        raise ConfigError(f"is nested more than {MAX_DEPTH} deep", field=name) from error
+        raise ConfigError(f"is nested more than {MAX_DEPTH} deep", field=name, fix="flatten it") from error
     _check_values(document)
     return document
 

@@ -292,7 +292,11 @@ def _run_script(job: Mapping[str, Any], ctx: ShardingContext) -> LocalRun:
         try:
             code = subprocess.run(argv, env=fitting(argv, env), check=False).returncode
         except OSError as error:
-            raise ConfigError(f"cannot start {argv[0]!r}: {error.strerror}", field="scriptCommandLine") from error
+            raise ConfigError(
+                f"cannot start {argv[0]!r}: {error.strerror}",
+                field="scriptCommandLine",
+                fix="name an executable, such as ./run.sh",
+            ) from error
     return LocalRun(ctx.sharding_item, code, failed=code != 0)
 
 

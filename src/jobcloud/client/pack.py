@@ -184,7 +184,9 @@ def _manifest(app: Path) -> Document | None:
     try:
         contents = {name: data for name in MANIFESTS if (data := _from_archive(app, name)) is not None}
     except OSError as error:
-        raise ConfigError(f"cannot be read: {error}", field=str(app)) from error
+        raise ConfigError(
+            f"cannot be read: {error}", field=str(app), fix="check the path and its permissions"
+        ) from error
     if len(contents) > 1:
         raise ConfigError(f"{app} has {' and '.join(contents)}", field=str(app), fix="keep one manifest")
     return next((documents.parse(data, f"{app}/{name}") for name, data in contents.items()), None)

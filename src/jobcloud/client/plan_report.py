@@ -84,7 +84,11 @@ def write_placement(plan: Plan, demand: Demand, path: Path) -> None:
             tasks = zip(_task_names(plan.problem, demand), plan.packing.host_of.tolist(), strict=True)
             writer.writerows((job, task, names[host] if host >= 0 else "") for (job, task), host in tasks)
     except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error.strerror}", field="--placement") from error
+        raise ConfigError(
+            f"{path} cannot be written: {error.strerror}",
+            field="--placement",
+            fix="name a file in a writable directory",
+        ) from error
 
 
 def _task_names(problem: Problem, demand: Demand) -> Iterator[tuple[str, str]]:

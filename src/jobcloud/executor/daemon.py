@@ -307,8 +307,8 @@ class Executor(Listener):
         except SecretsError as error:
             problem = str(error)
         except Exception as error:
-            # Without the text of the error, which may contain an answer.
-            problem = f"the scheduler cannot be asked: {type(error).__name__}"
+            # The text of the error is left out, because it may contain the answer, and so a secret.
+            problem = f"cannot ask the scheduler for them: {type(error).__name__}"
         self._loop.post(self._on_secrets, task, values, problem)
 
     def _on_secrets(self, task: _Task, values: Mapping[str, bytes], problem: str) -> None:

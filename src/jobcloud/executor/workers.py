@@ -1,6 +1,6 @@
-"""The daemon's part of the work with workers. The daemon is the main process of the executor (docs/executor.md).
+"""The workers, as the daemon sees them. The daemon is the main process of the executor (docs/executor.md).
 
-The daemon starts workers on demand, sends them orders, and replaces lost workers.
+It starts workers on demand, sends them orders, and replaces lost workers.
 
 The shards of an app share one worker. To kill a shard, the daemon asks the shard to stop. If the shard does not stop
 within the grace period, its worker is retired: the worker gets no new shards. The daemon kills a retired worker as soon

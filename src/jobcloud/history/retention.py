@@ -1,7 +1,7 @@
 """Deletes the oldest rows: by age, by number in total and per job, and by the size of the database.
 
-Entries of the audit log have a limit by age of their own. Configurations have the limit by age, and one by number for
-each app and job; the newest one of an app or a job that is not removed stays. Rows are deleted a few hundred at a time,
+Entries of the audit log have an age limit of their own. Configurations have the common age limit, and a limit by number
+for each app and each job. The configuration in force stays, whatever its age. Rows are deleted a few hundred at a time,
 each time in a transaction of its own, so that nobody waits for long. Limits by number count attempts. Runs, traces and
 notes that are older than the oldest remaining attempt are deleted too.
 """
@@ -63,7 +63,7 @@ class Retention:
     def run(self, database: Database, pressed: Callable[[], bool]) -> None:
         """Delete what is over the limits, at most every ten minutes.
 
-        `pressed()`: many new rows wait to be written. Then it stops early, and goes on at the next call.
+        `pressed()`: many new rows wait to be written. Then the deletion stops early, and the next call continues it.
         """
         now = self._now_ms()
         if self._next_ms - _INTERVAL_MS <= now < self._next_ms:
@@ -115,7 +115,7 @@ def _delete_configurations(database: Database, bound: str, pressed: Callable[[],
         if pressed():
             return False
         with database.engine.begin() as connection:
-            # Those in force stay, so each step begins behind the one before it.
+            # Configurations in force stay, so each step begins behind the last id of the step before it.
             old = select(configurations.c.id).where(configurations.c.id > seen, configurations.c.id < bound, over)
             ids = connection.execute(old.order_by(configurations.c.id).limit(STEP)).scalars().all()
             if ids:
@@ -228,8 +228,8 @@ def _keep_size(database: Database, limit: int, pressed: Callable[[], bool]) -> b
     return True
 
 
-# Of a table, its indexes and its long values, without the maps that a vacuum adds: a database that a vacuum has just
-# seen would look as if it had outgrown its size.
+# The bytes of a table, of its indexes and of its long values. The maps that a vacuum adds are left out: with them, the
+# tables would seem to grow when a vacuum runs.
 _POSTGRESQL_SIZE = text(
     "WITH parts AS (SELECT oid FROM pg_class WHERE oid = to_regclass(:name)"
     " UNION SELECT reltoastrelid FROM pg_class WHERE oid = to_regclass(:name))"

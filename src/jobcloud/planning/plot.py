@@ -71,7 +71,11 @@ def draw(plan: Plan, path: Path, load: Load | None = None, zone: str = "UTC") ->
         try:
             _save(figure, path, plan)
         except OSError as error:
-            raise ConfigError(f"{path} cannot be written: {error.strerror}", field="--plot") from error
+            raise ConfigError(
+                f"{path} cannot be written: {error.strerror}",
+                field="--plot",
+                fix="name a file in a writable directory",
+            ) from error
 
 
 def _save(figure: Any, path: Path, plan: Plan) -> None:

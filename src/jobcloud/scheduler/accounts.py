@@ -52,7 +52,16 @@ from jobcloud.scheduler.account_rules import AccountRules, is_valid
 from jobcloud.scheduler.part import Part
 from jobcloud.scheduler.state import State
 from jobcloud.sentences import Told
-from jobcloud.sentences.frequent import LEAVE_ONE_OUT, REMOVE_ONE, REPEAT, choose, not_valid, out_of_range, shown_by
+from jobcloud.sentences.frequent import (
+    GIVE_ONCE,
+    REMOVE_ONE,
+    REPEAT,
+    choose,
+    done_by,
+    not_valid,
+    out_of_range,
+    shown_by,
+)
 
 #: the maximum number of records of each kind
 LIMITS = {Kind.TEAM: 1_000, Kind.ROLE: 100, Kind.USER: 10_000, Kind.ACCESS_TOKEN: 10_000, Kind.SESSION: 10_000}
@@ -99,7 +108,8 @@ class Accounts(Part):
         kind, key = KINDS_OF_ACCESS[type(record)], key_of(record)
         known = self._tables[kind].get(key)
         if event.create and known is not None:
-            raise Conflict(Told(f"there is a {_NAMES[kind]} {key} already", "taken_name", name=key), field="name")
+            problem = Told(f"there is a {_NAMES[kind]} {key} already", "taken_name", name=key)
+            raise Conflict(problem, field="name", fix="choose another name")
         if event.before is not None and event.before != known:
             if known is None:
                 raise self._unknown(kind, key)
@@ -240,7 +250,7 @@ class Accounts(Part):
                 if not self._is_role(member.role):
                     raise _no_role(member.role)
         if len({*team.members}) != len(team.members):
-            raise Conflict(Told("a member has the same role twice", "role_twice"), field="members", fix=LEAVE_ONE_OUT)
+            raise Conflict(Told("a member has the same role twice", "role_twice"), field="members", fix=GIVE_ONCE)
         self._rules.check_team(by, known, team)
         if team.name == EVERY_TEAM:
             unset = Team(team.name)
@@ -330,7 +340,8 @@ class Accounts(Part):
             more = f" and {len(users) - 10} more" if len(users) > 10 else ""
             named = f"{', '.join(users[:10])}{more}"
             problem = Told(f"the role {role.name} is used by {named}", "role_used", role=role.name, users=named)
-            raise Conflict(problem, field="name")
+            fix = done_by("jobcloud team member rm", "takes it from a member, `jobcloud token revoke` from a token")
+            raise Conflict(problem, field="name", fix=fix)
 
     def _check_admin_left(
         self,

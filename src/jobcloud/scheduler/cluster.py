@@ -120,10 +120,10 @@ class Room(NamedTuple):
 
 
 class Counted(NamedTuple):
-    """The running shards of a job by one of its rules.
+    """The running shards of a job, counted for one of its rules.
 
-    `counts`: the shards by value of the attribute, also 0 for the values of agents that the job may use. `value_of`:
-    the value of each agent; None if it has none.
+    `counts`: the number of shards by value of the attribute; 0 for a value without shards, if the job may use an agent
+    with this value. `value_of`: the value of each agent; None if it has none.
     """
 
     rule: PlaceRule
@@ -155,7 +155,7 @@ _Silent: TypeAlias = tuple[str, str, Resources, NDArray[np.int64]]
 
 @dataclass(frozen=True, slots=True)
 class Rooms:
-    """The data from which the rooms of agents are computed, in any thread. It holds references.
+    """The data from which any thread computes the rooms of agents. It holds references, so it is cheap to make.
 
     `cordoned`: the number of agents that get no new tasks. `exclusive`: the number of other agents that do not take the
     request because of an exclusive shard. `complete`: whether no agent was left out.
@@ -252,7 +252,7 @@ class Cluster:
         self._exclusive_on: Counter[int] = Counter()
         #: slots on which the matcher places nothing, because their room is held back for a gang
         self._kept: set[int] = set()
-        #: slots for which the matcher may not know whether they have exclusive shards or are kept
+        #: slots that may differ from the matcher: they got or lost exclusive shards, or were kept or no longer kept
         self._unlocked: set[int] = set()
         #: (agent id, executor id) → the request that the executor reserves, and its release id
         self._reservations: dict[tuple[str, str], tuple[Request, int]] = {}
@@ -537,7 +537,7 @@ class Cluster:
         """The rooms on at most `most` agents with offers and `most_silent` agents without. Claims nothing.
 
         Agents that fail the conditions of the request are left out. Only offers that `team` may use count; "" stands
-        for each team without a role. Without offers, the matcher is asked about each agent.
+        for each team without a role. The matcher is asked about each agent without offers, which takes time.
         """
         self.count_group(self.group_of_team(team))
         self._refresh()
@@ -575,7 +575,7 @@ class Cluster:
         self._kept |= kept
 
     def keep_no_room(self) -> None:
-        """End what `keep_room` began."""
+        """Let tasks be placed again on the agents that `keep_room` kept."""
         self._unlocked |= self._kept
         self._kept = set()
 
@@ -633,7 +633,7 @@ class Cluster:
         self.claim(task_id, known.agent_id, request, known.tenant)
 
     def claim_if_free(self, entry: AgentEntry, request: Request) -> Placement | None:
-        """Place the request of a placeholder on this agent, also beside an exclusive shard. None if it has no room."""
+        """Place the request of a placeholder on this agent, also next to an exclusive shard. None without room."""
         self._refresh()
         if request.where is not None and not self._masks.allows(entry.slot, request.where):
             return None
@@ -705,7 +705,7 @@ class Cluster:
         return self._masks.version
 
     def allows(self, agent_id: str, where: Where) -> bool:
-        """Whether an agent may meet the conditions. The attributes of an agent are known once it was offered."""
+        """Whether an agent may meet the conditions. True if its attributes are not known yet."""
         entry = self.agents.get(agent_id)
         return entry is None or not entry.seen_ms or self._masks.allows(entry.slot, where)
 

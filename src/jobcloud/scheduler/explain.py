@@ -127,7 +127,7 @@ class Explainer:
         self._cycle = cycle
 
     def headline(self, name: str, at: int) -> Reason | None:
-        """The first reason of `explain`, for less work. None: the job is about to be placed. Raises NotFound."""
+        """The first reason of `explain`, with less work. None: the job is about to be placed. Raises NotFound."""
         job, queue = self._state.ad_hoc.get(name) or self._state.job(name), self._state.queue
         running = queue.running(name)
         head = next((firing for firing in running if queue.startable(firing.id)), running[0] if running else None)
@@ -144,7 +144,7 @@ class Explainer:
         return Explanation(name, sum(waiting.values()), active, behind, tuple(self._reasons(job, head, at)))
 
     def held(self, job: Job, at: int) -> tuple[Reason, ...]:
-        """Why nothing of a job may start now, whatever is free."""
+        """The reasons why no shard of a job may start now, even if agents have room."""
         standing = [reason for reasons in self._hooks.reasons for reason in reasons(job, None, at)]
         return (*self._held_by_configuration(job), *(reason for reason in standing if reason.code in _HOLDING))
 

@@ -38,10 +38,8 @@ def backoff_ms(failures: int, first_ms: int, max_ms: int) -> int:
 def retry_ms(job: Job, retries: int, seed: str) -> int:
     """The wait before the `retries`-th retry: the back-off plus a jitter.
 
-    The jitter is at most `retry_jitter` thousandths of the back-off.
-
-    The jitter is derived from `seed`. So the same events give the same waits, and shards that failed together start
-    again at different times.
+    The jitter is at most `retry_jitter` thousandths of the back-off. It is derived from `seed`. So the same events give
+    the same waits, and shards that failed together start again at different times.
     """
     wait = backoff_ms(retries, job.retry_delay_ms, job.retry_most_ms)
     return wait + (wait * job.retry_jitter * dice(f"{seed}/{retries}") // 1000 >> 32)

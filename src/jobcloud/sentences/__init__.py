@@ -1,4 +1,4 @@
-"""Sentences that clients can tell in other languages: a text in English, with a code and parameters."""
+"""Sentences that clients can translate: an English text with a code and parameters."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Parameter: TypeAlias = str | int | float
 
 
 class Words(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """The facts that tell a sentence in any language: its code, and its parameters by name.
+    """The facts of a sentence: its code, and its parameters by name. They suffice to write it in any language.
 
     Lengths of time are in seconds. Instants are in RFC 3339, in UTC. The parameters of a code never change: a sentence
     with other parameters gets a new code.
@@ -21,7 +21,7 @@ class Words(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class Told(str):
-    """A sentence in English, with its `words`. Texts that are made from it are plain texts."""
+    """A sentence in English, with its `words`. A text that is made from it, for example by `+`, has no `words`."""
 
     __slots__ = ("words",)
     words: Words

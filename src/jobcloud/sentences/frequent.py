@@ -25,7 +25,7 @@ CHANNELS_FILE: Final = Told("name a file of channels in the setting alerts.chann
 
 
 def shown_by(command: str, what: str) -> Told:
-    """The command that shows what may be named. `what` completes the text in English, such as "names them"."""
+    """The command that shows the valid names. `what` completes the text in English, such as "names them"."""
     return Told(f"`{command}` {what}".rstrip(), "shown_by", command=command)
 
 
@@ -35,7 +35,7 @@ def done_by(command: str, what: str) -> Told:
 
 
 def between(low: str, high: str, begin: str = "") -> Told:
-    """The ends are numbers in the form in which people write them. `begin` is the beginning in English."""
+    """A range. `low` and `high` are numbers as people write them. `begin` is the beginning of the text in English."""
     return Told(f"{begin}{low} to {high}", "between", low=low, high=high)
 
 
@@ -50,12 +50,12 @@ def shorten(most: int, whose: str, end: str = "") -> Told:
 
 
 def such_as(example: str, begin: str = "such as ") -> Told:
-    """`begin` is the beginning in English."""
+    """`begin` is the beginning of the text in English."""
     return Told(f"{begin}{example}", "such_as", example=example)
 
 
 def choose(values: str, begin: str = "use ") -> Told:
-    """The valid values as a list. `begin` is the beginning in English."""
+    """The valid values, as a list. `begin` is the beginning of the text in English."""
     return Told(f"{begin}{values}", "use", values=values)
 
 
@@ -73,12 +73,12 @@ def not_valid(value: str, what: str) -> Told:
 
 
 def bad_entry(number: int, what: str) -> Told:
-    """An entry of a list that must not be shown. `what` completes the text in English."""
+    """A wrong entry of a list, by its number: its text may be a secret. `what` completes the text in English."""
     return Told(f"entry {number} {what}", "bad_entry", number=number)
 
 
 def too_many(number: int, what: str) -> Told:
-    """`what`: the entries in English."""
+    """`what` names the entries in English."""
     return Told(f"has {number} {what}", "too_many", number=number)
 
 

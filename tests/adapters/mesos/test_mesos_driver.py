@@ -1248,6 +1248,7 @@ def test_wrong_setting_is_refused_by_name(change: dict[str, Any], field: str) ->
     with pytest.raises(ConfigError) as refused:
         MesosDriver(MesosSettings(**{"master": "a:5050", **change}))
     assert refused.value.field == field
+    assert refused.value.fix
     assert "pass" not in str(refused.value) or "password" in str(refused.value)
 
 

@@ -87,7 +87,7 @@ def test_parameters_of_shards_are_shown_as_they_were_registered(api: Client, loo
         ({"2": "x"}, "item 2 is out of range"),
         ({"x": "x"}, "'x' is not an item"),
         ({"-1": "x"}, "'-1' is not an item"),
-        ({"0": "x", "00": "y"}, "item 0 is given twice"),
+        ({"0": "x", "00": "y"}, "item 0 is given twice | give it once"),
         ({"0": 7}, "an object of other values"),
         ({"0": None}, "an object of other values"),
         ({"0": "a\0b"}, "NUL"),

@@ -505,7 +505,9 @@ def test_session_is_ended_by_its_owner_or_an_admin(app: Any, ann: httpx.Client) 
     sign_in(bob, "bob")
     ids = {item["subject"]: item["id"] for item in bob.get("/api/v1/sessions").json()["items"]}
     refused = ann.delete(f"/api/v1/sessions/{ids['user:bob']}", headers=SCRIPT)
-    assert issues(refused, "not-found") == {"sessionId": f"there is no session {ids['user:bob']} | "}
+    assert issues(refused, "not-found") == {
+        "sessionId": f"there is no session {ids['user:bob']} | `jobcloud session list` shows all"
+    }
     assert ann.delete("/api/v1/sessions?subject=user:bob", headers=SCRIPT).status_code == 403
     assert bob.get("/account").status_code == 200
     assert bob.delete(f"/api/v1/sessions/{ids['user:ann']}", headers=SCRIPT).status_code == 204

@@ -74,6 +74,8 @@ _MAX_IN_FLIGHT = 256
 _STOP_S = 5.0
 _TEARDOWN_S = 20.0
 _DATE_S = 2.0
+_CA_PEM = "name a PEM file that the scheduler can read"
+_PEM = f"{_CA_PEM}, and a key without a password"
 _CAPABILITIES = ("MULTI_ROLE", "PARTITION_AWARE", "RESERVATION_REFINEMENT", "TASK_KILLING_STATE")
 
 
@@ -491,16 +493,19 @@ def _own_user() -> str:
     try:
         return getpass.getuser()
     except (OSError, KeyError) as error:
-        raise ConfigError("is required, because this process has no user name", field="mesos.user") from error
+        raise ConfigError(
+            "is required, because this process has no user name", field="mesos.user", fix="set it"
+        ) from error
 
 
 def _authorization(settings: MesosSettings) -> str:
     if settings.secret and not settings.principal:
-        raise ConfigError("is required with a secret", field="mesos.principal")
+        raise ConfigError("is required with a secret", field="mesos.principal", fix="set it")
     if not settings.secret:
         return ""
     if ":" in settings.principal:
-        raise ConfigError("must not contain a colon: HTTP Basic authentication ends it there", field="mesos.principal")
+        problem = "must not contain a colon: HTTP Basic authentication ends it there"
+        raise ConfigError(problem, field="mesos.principal", fix="use another principal")
     return "Basic " + base64.b64encode(f"{settings.principal}:{settings.secret}".encode()).decode()
 
 
@@ -511,11 +516,13 @@ def _tls_context(tls: TlsFiles | None) -> ssl.SSLContext | None:
     try:
         context = ssl.create_default_context(cafile=tls.ca_file or None)
     except OSError as error:
-        raise ConfigError(f"{tls.ca_file!r} cannot be used: {error}", field="mesos.tls.ca_file") from error
+        raise ConfigError(f"{tls.ca_file!r} cannot be used: {error}", field="mesos.tls.ca_file", fix=_CA_PEM) from error
     if tls.cert_file:
         try:
             # Without a password, OpenSSL would ask for it on the terminal.
             context.load_cert_chain(tls.cert_file, tls.key_file or None, password="")
         except OSError as error:
-            raise ConfigError(f"{tls.cert_file!r} cannot be used: {error}", field="mesos.tls.cert_file") from error
+            raise ConfigError(
+                f"{tls.cert_file!r} cannot be used: {error}", field="mesos.tls.cert_file", fix=_PEM
+            ) from error
     return context

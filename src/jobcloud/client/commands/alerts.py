@@ -34,7 +34,9 @@ def silence(
     subject: Annotated[
         str, typer.Argument(metavar="[SUBJECT]", help="A job as [TEAM:]NAME, an agent's id, or a glob. Default: all.")
     ] = "",
-    duration: Annotated[str, typer.Option("--for", metavar="DURATION", help="Such as 30m or 2h; 1s to 30d.")] = "1h",
+    duration: Annotated[
+        str, typer.Option("--for", metavar="DURATION", help="Length of the silence, such as 30m; 1s to 30d.")
+    ] = "1h",
     condition: Annotated[str, typer.Option(help="Only alerts with this condition, such as late.")] = "",
     owner: Annotated[str, typer.Option(help="Only alerts of jobs of this owner; a glob is allowed.")] = "",
     comment: Annotated[str, typer.Option(help="Text for people.")] = "",

@@ -94,7 +94,7 @@ def update(
 
 @commands.command("versions")
 def versions(ctx: typer.Context, app: AppName, as_json: AsJson = False) -> None:
-    """List the versions of an app that are kept: when and by whom they were registered, and the executors with them."""
+    """List the kept versions of an app: when and by whom they were registered, and which executors run them."""
     with connect(ctx) as client:
         render.show(client.versions(key_of(ctx, app, "app")), render.versions, as_json=as_json)
 
@@ -105,7 +105,9 @@ def rollback(
     app: AppName,
     version: Annotated[
         int,
-        typer.Argument(min=0, metavar="[VERSION]", help="Its number. Default: the one before the present."),
+        typer.Argument(
+            min=0, metavar="[VERSION]", help="Number of the version. Default: the version before the present one."
+        ),
     ] = 0,
     wait: Wait = True,
     timeout: Timeout = "0",

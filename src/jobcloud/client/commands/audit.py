@@ -107,7 +107,7 @@ def verify_log(
     ],
     heads: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FILE", help="File with exported heads, or the log of a syslog server. May be repeated."),
+        typer.Option(metavar="FILE", help="File with exported heads, or the log of a syslog server. Repeatable."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

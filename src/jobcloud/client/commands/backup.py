@@ -49,7 +49,7 @@ def restore(
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Replace the state by a backup. Refused while a scheduler leads. The previous state is saved to a file."""
+    """Replace the state with a backup. Refused while a scheduler leads. The previous state is saved to a file."""
     with server_libraries():
         from jobcloud.server import state_commands
 

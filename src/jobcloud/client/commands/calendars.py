@@ -37,22 +37,25 @@ def put(
     ctx: typer.Context,
     calendar: Name,
     day: Annotated[
-        list[str] | None, typer.Option(help="A day or a range of days, such as 2026-12-28/2027-01-01. May be repeated.")
+        list[str] | None, typer.Option(help="A day or a range of days, such as 2026-12-28/2027-01-01. Repeatable.")
     ] = None,
     without: Annotated[
-        list[str] | None, typer.Option(help="A day that the calendar does not have in any case. May be repeated.")
+        list[str] | None, typer.Option(help="A day to leave out, such as a holiday on which you work. Repeatable.")
     ] = None,
     country: Annotated[str, typer.Option(help="The holidays of this country, such as DE.")] = "",
     subdivision: Annotated[str, typer.Option(help="A part of the country, such as BY.")] = "",
     category: Annotated[
-        list[str] | None, typer.Option(help="A kind of holidays, such as public or bank. May be repeated.")
+        list[str] | None, typer.Option(help="A kind of holidays, such as public or bank. Repeatable.")
     ] = None,
     weekends: Annotated[bool, typer.Option("--weekends", help="Also the weekends of the country.")] = False,
     ical: Annotated[Path | None, typer.Option(help="An iCalendar file (.ics).")] = None,
     until: Annotated[int | None, typer.Option(help="The last year. Default: five years from now.")] = None,
     description: Annotated[str, typer.Option(help="Text for people.")] = "",
     revision: Annotated[
-        str, typer.Option(metavar="REVISION", help="Only if the calendar has this revision, from `calendar show`.")
+        str,
+        typer.Option(
+            metavar="REVISION", help="Refuse the change unless the calendar has this revision, from `calendar show`."
+        ),
     ] = "",
     as_json: AsJson = False,
 ) -> None:

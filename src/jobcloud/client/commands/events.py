@@ -18,14 +18,14 @@ def events(
     app: Annotated[str, typer.Option(metavar="APP", help="Only notices about this app itself.")] = "",
     topic: Annotated[str, typer.Option(help="Only this topic, such as fired, ended, done, fault or config.")] = "",
     limit: Annotated[
-        int, typer.Option(min=0, max=2_000, help="Begin with at most so many of the newest notices of the server.")
+        int, typer.Option(min=0, max=2_000, help="Maximum number of remembered notices, the newest ones.")
     ] = 50,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with each new notice, until Ctrl-C.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show what happens: firings, launches, ends, faults, changes. The server remembers the newest 2,000 notices.
 
-    With --follow, the command continues after the server was away for at most 30 s.
+    With --follow, the command continues if the server is away for at most 30 s.
     """
     wanted = {"jobName": key_of(ctx, job), "appName": key_of(ctx, app, "app"), "topic": topic.lower()}
     wanted["team"] = "" if job or app else team_of(ctx)

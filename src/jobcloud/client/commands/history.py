@@ -47,7 +47,7 @@ def list_attempts(
     app: App = "",
     run: Annotated[str, typer.Option(metavar="RUN", help="Only attempts of this run.")] = "",
     outcome: Annotated[
-        str, typer.Option(help="Only this end: SUCCEEDED, FAILED, KILLED, LOST, NOT_STARTED, INVALID or REPLACED.")
+        str, typer.Option(help="Only this outcome: SUCCEEDED, FAILED, KILLED, LOST, NOT_STARTED, INVALID or REPLACED.")
     ] = "",
     since: Since = "",
     until: Until = "",

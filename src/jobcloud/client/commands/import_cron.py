@@ -36,7 +36,7 @@ def import_cron(
     ] = Form.AUTO,
     zone: Annotated[str, typer.Option(help="Time zone of schedules that name none.")] = "UTC",
     rename: Annotated[
-        list[str] | None, typer.Option(metavar="OLD=NEW", help="Rename a job of the report. Repeatable.")
+        list[str] | None, typer.Option(metavar="OLD=NEW", help="Another name for a job of the report. Repeatable.")
     ] = None,
     cpus: Annotated[float, typer.Option(min=0.001, max=4096, help="CPUs of each job.")] = 0.1,
     memory_mb: Annotated[float, typer.Option(min=1, max=67_108_864, help="Memory of each job in MB.")] = 64,
@@ -62,7 +62,11 @@ def import_cron(
             with out.open("x", encoding="utf-8") as file:
                 file.write(text)
         except OSError as error:
-            raise ConfigError(f"{out} cannot be written: {error.strerror}", field="--out") from error
+            raise ConfigError(
+                f"{out} cannot be written: {error.strerror}",
+                field="--out",
+                fix="name a new file in a writable directory",
+            ) from error
     render.show(report.document(dry_run=dry_run, options=options), render.imported_cron, as_json=as_json)
     if report.refused:
         raise typer.Exit(Exit.REFUSED)

@@ -99,4 +99,6 @@ def _digest(path: Path | None) -> str:
     try:
         return path.read_text().strip() if path else ""
     except (OSError, UnicodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}", field="--auth-file") from error
+        raise ConfigError(
+            f"{path} cannot be read: {error}", field="--auth-file", fix="name a readable text file"
+        ) from error

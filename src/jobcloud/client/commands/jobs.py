@@ -229,7 +229,7 @@ def revert(
     ctx: typer.Context,
     job: JobName,
     revision: Annotated[
-        str, typer.Argument(metavar="REVISION", help="From `jobcloud job history`; the beginning is enough.")
+        str, typer.Argument(metavar="REVISION", help="The revision, from `jobcloud job history`, or its beginning.")
     ],
     as_json: AsJson = False,
 ) -> None:
@@ -239,7 +239,9 @@ def revert(
         found = client.past("configurations", _KEPT, job=key)
         config = found[_place(found, revision, key)]["config"]
         if config is None:
-            raise ConfigError(f"the configuration {revision} was too large to be kept", field="REVISION")
+            raise ConfigError(
+                f"the configuration {revision} was too large to be kept", field="REVISION", fix="choose another one"
+            )
         before = client.job(key)
         killing = _killing(client, before)
         after = client.update_job(key, config, before["revision"])
@@ -415,7 +417,10 @@ def webhook(
         Path | None, typer.Option(metavar="FILE|-", help="Body of the delivery; -: standard input. Default: {}.")
     ] = None,
     delivery: Annotated[
-        str, typer.Option("--id", metavar="ID", help="Id of the delivery. A repeated one starts nothing. Default: new.")
+        str,
+        typer.Option(
+            "--id", metavar="ID", help="Id of the delivery. A second one with this id starts nothing. Default: new."
+        ),
     ] = "",
     as_json: AsJson = False,
 ) -> None:

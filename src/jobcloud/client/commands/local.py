@@ -85,12 +85,12 @@ def next_firings(
     ] = Dialect.QUARTZ,
     count: Annotated[int, typer.Option(min=1, max=1000, help="Number of fire times.")] = 5,
     trigger: Annotated[
-        list[str] | None, typer.Option(help="A further trigger, such as '@every 90m'. May be repeated.")
+        list[str] | None, typer.Option(help="A further trigger, such as '@every 90m'. Repeatable.")
     ] = None,
     start: Annotated[str, typer.Option(help="No fire time before this time, such as 2026-12-01T06:00.")] = "",
     end: Annotated[str, typer.Option(help="No fire time after this time.")] = "",
     blackout: Annotated[
-        list[str] | None, typer.Option(help="No fire time then, such as 'MON-FRI 08:00-18:00'. May be repeated.")
+        list[str] | None, typer.Option(help="A period without fire times, such as 'MON-FRI 08:00-18:00'. Repeatable.")
     ] = None,
     skip_on: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="No fire time on the days of this calendar. Repeatable.")
@@ -99,13 +99,13 @@ def next_firings(
         list[str] | None, typer.Option(metavar="NAME", help="Fire times only on days of this calendar. Repeatable.")
     ] = None,
     on_excluded_day: Annotated[
-        ExcludedDay, typer.Option(help="What becomes of a fire time on a day that the calendars exclude.")
+        ExcludedDay, typer.Option(help="Rule for a fire time on a day that the calendars exclude.")
     ] = ExcludedDay.SKIP,
     calendar: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME=FILE",
-            help="The days of a calendar, in an iCalendar file. Default: the server is asked. Repeatable.",
+            help="The days of a calendar, in an iCalendar file. Default: the server's calendar. Repeatable.",
         ),
     ] = None,
     job: Annotated[str, typer.Option(metavar="JOB", help="The fire times of this registered job.")] = "",

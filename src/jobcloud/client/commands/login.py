@@ -22,9 +22,9 @@ Device = Annotated[
 def login(ctx: typer.Context, device: Device = False) -> None:
     """Sign in at the identity provider of the server. Later commands of this user then need no token.
 
-    A browser opens on this machine. If there is none, the command shows an address and a code for another device.
+    A browser opens on this machine. Without a browser, the command shows an address and a code for another device.
 
-    The tokens are in a file that only this user can read. They are replaced before they end.
+    The tokens are in a file that only this user can read. The command line renews them before they expire.
     """
     import time
 

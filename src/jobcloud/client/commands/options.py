@@ -109,7 +109,7 @@ def names(option: str, given: Sequence[str] | None) -> dict[str, str]:
         if not (old and sign):
             raise ConfigError(f"{text[:120]!r} is not OLD=NEW", field=option, fix="e.g. old-name=new-name")
         if old in found:
-            raise ConfigError(f"{old[:120]!r} is given twice", field=option)
+            raise ConfigError(f"{old[:120]!r} is given twice", field=option, fix="give it once")
         check_name(option, new)
         found[old] = new
     return found

@@ -27,7 +27,9 @@ def list_pools(ctx: typer.Context, as_json: AsJson = False) -> None:
 def set_pool(
     ctx: typer.Context,
     pool: PoolName,
-    slots: Annotated[int, typer.Argument(metavar="SLOTS", min=0, max=1_000_000, help="How many; 0: none starts.")],
+    slots: Annotated[
+        int, typer.Argument(metavar="SLOTS", min=0, max=1_000_000, help="Number of slots; 0: no shard starts.")
+    ],
     description: Annotated[str | None, typer.Option(help="Text for people. Default: it stays as it is.")] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -14,7 +14,7 @@ from jobcloud.client.commands.options import AsJson, Watch, team_of
 
 def queue(
     ctx: typer.Context,
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many jobs.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Maximum number of jobs.")] = 50,
     watch: Watch = False,
     as_json: AsJson = False,
 ) -> None:

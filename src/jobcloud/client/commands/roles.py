@@ -34,7 +34,8 @@ def set_role(
     role: RoleName,
     verbs: Annotated[list[str], typer.Argument(metavar="VERB...", help="All verbs of the role.")],
     revision: Annotated[
-        str, typer.Option(metavar="REVISION", help="Only if the role has this revision, from `role show`.")
+        str,
+        typer.Option(metavar="REVISION", help="Refuse the change unless the role has this revision, from `role show`."),
     ] = "",
     as_json: AsJson = False,
 ) -> None:

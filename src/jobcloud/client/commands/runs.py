@@ -84,7 +84,7 @@ def start_run(
     ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Run a job once without registering it. FILE and --set have the fields of a job, without those of fire times."""
+    """Run a job once without registering it. FILE and --set have the fields of a job, but no fire times."""
     configs = [one.config for one in read_jobs(file)] if file else [{}]
     if len(configs) > 1:
         raise ConfigError(f"{file} holds {len(configs)} jobs", field="FILE", fix="name a file with one job")
@@ -135,7 +135,7 @@ def add_note(
         str,
         typer.Argument(metavar="RUN", help="Id of the run; its beginning or end is enough for a listed run."),
     ],
-    text: Annotated[str, typer.Argument(metavar="TEXT", help="At most 2000 characters.")],
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="The note; at most 2,000 characters.")],
     as_json: AsJson = False,
 ) -> None:
     """Write a note on a run, for other people. `jobcloud run show` shows it."""

@@ -97,7 +97,7 @@ def run_scheduler(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Directory for state and packages. Without it, --zookeeper and --etcd, the state is in memory only.",
+            help="Directory for state and packages. Default: state in memory, or in ZooKeeper or etcd.",
         ),
     ] = None,
     zookeeper: Annotated[

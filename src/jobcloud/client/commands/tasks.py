@@ -89,7 +89,10 @@ class _Part(NamedTuple):
         int, typer.Option(min=0, max=10_000, help="Number of lines to print from the end; 0: all lines.")
     ] = 0
     since: Annotated[
-        str, typer.Option(metavar="TIME", help="Begin with lines of this time: 10m ago as 10m, or in ISO 8601.")
+        str,
+        typer.Option(
+            metavar="TIME", help="Begin with lines of this time: how long ago, such as 10m, or a time (ISO 8601)."
+        ),
     ] = ""
 
 
@@ -112,7 +115,9 @@ def logs(
 
     If a shard waits for its next attempt, the output of its last attempt is printed.
 
-    Standard error of the task is printed to standard error, unless each line is marked.
+    The task's standard error is printed to standard error.
+
+    With --timestamps, --run or --app, all output is printed to standard output, and each line is marked out or err.
     """
     from jobcloud.client import logs as output
 

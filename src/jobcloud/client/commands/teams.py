@@ -39,7 +39,8 @@ def set_team(
     ctx: typer.Context,
     team: Annotated[str, typer.Argument(metavar="TEAM", help="The team. '*' has no quota and no weight.")],
     weight: Annotated[
-        int | None, typer.Option(help="Share of the cluster, in relation to teams that wait too; 1 to 1000.")
+        int | None,
+        typer.Option(help="Weight: of two waiting teams, one with the double weight gets the double share; 1 to 1000."),
     ] = None,
     cpus: Annotated[str, typer.Option(metavar="N|none", help="Limit of CPUs.")] = "",
     memory_mb: Annotated[str, typer.Option(metavar="N|none", help="Limit of memory, in MB.")] = "",
@@ -74,7 +75,7 @@ def set_team(
 
 @commands.command("rm")
 def remove(ctx: typer.Context, team: TeamName, as_json: AsJson = False) -> None:
-    """Remove a team that has no apps and no jobs, with its service accounts."""
+    """Remove a team and its service accounts. Refused while the team has apps or jobs."""
     with connect(ctx) as client:
         client.remove_team(team)
     render.answer({"name": team, "removed": True}, f"team {team} is removed", as_json=as_json)

@@ -22,7 +22,7 @@ def create(
     service: Annotated[str, typer.Option(metavar="TEAM/NAME", help="Make it for a service account, not for you.")] = "",
     scope: Annotated[
         list[str] | None,
-        typer.Option(metavar="TEAM:ROLE", help="The only roles that the token has; give it again for several."),
+        typer.Option(metavar="TEAM:ROLE", help="A role that the token has, and no others. Repeatable."),
     ] = None,
     expires: Annotated[str, typer.Option(metavar="DURATION", help="Lifetime, such as 12h or 30d. Default: 90d.")] = "",
     as_json: AsJson = False,

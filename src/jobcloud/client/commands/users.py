@@ -22,7 +22,8 @@ def add(
     name: UserName,
     password_file: PasswordFile = None,
     no_password: Annotated[
-        bool, typer.Option("--no-password", help="The user cannot sign in by a password, only otherwise.")
+        bool,
+        typer.Option("--no-password", help="The user has no password: sign in at the identity provider or by a link."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -42,7 +43,7 @@ def list_users(ctx: typer.Context, as_json: AsJson = False) -> None:
 
 @commands.command("show")
 def show(ctx: typer.Context, name: UserName, as_json: AsJson = False) -> None:
-    """Show a user with the roles in teams."""
+    """Show a user, and the roles of the user in teams."""
     with connect(ctx) as client:
         render.show(client.user(name), account_tables.user, as_json=as_json)
 
@@ -66,13 +67,15 @@ def set_password(
     password_file: PasswordFile = None,
     current_file: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="A file with your present password. Default: a prompt, for your own one."),
+        typer.Option(
+            metavar="FILE", help="A file with your present password, to change your own one. Default: a prompt."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Set a password. This signs the user out everywhere else.
 
-    You may set your own password if you know the present one. An admin may set that of others.
+    You may set your own password if you know the present one. An admin may set the passwords of others.
     """
     with connect(ctx) as client:
         current = ""

@@ -63,7 +63,9 @@ def _content(path: Path) -> bytes:
         with path.open("rb") as file:
             return _bounded(file, str(path))
     except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}", field=str(path)) from error
+        raise ConfigError(
+            f"cannot be read: {error.strerror}", field=str(path), fix="check the path and its permissions"
+        ) from error
 
 
 def _bounded(file: BinaryIO, name: str) -> bytes:

@@ -76,13 +76,13 @@ class ItemView(View):
     kind: Literal["pool", "calendar", "app", "job"]
     key: str
     action: Literal["added", "changed", "unchanged", "removed", "left"] = Field(
-        description="left: a registered job of one of the apps that the body does not name"
+        description="left: a registered job that the body does not name, of an app that it names"
     )
     changes: list[ChangeView] = Field(description="the fields that differ, if the action is changed")
 
 
 class ApplyView(View):
-    """Pools, calendars, apps, jobs, each in the order of the body, and then jobs that the body does not name."""
+    """The pools, calendars, apps and jobs in the order of the body, then the registered jobs that it does not name."""
 
     dry_run: bool
     items: list[ItemView]
@@ -97,13 +97,15 @@ async def apply(
     dry_run: Annotated[
         bool, Parameter(alias="dryRun", description="check everything and change nothing; packages may be missing")
     ] = False,
-    prune: Annotated[bool, Parameter(description="remove jobs of the apps that the body does not name")] = False,
+    prune: Annotated[
+        bool, Parameter(description="remove registered jobs that the body does not name, of apps that it names")
+    ] = False,
     create: Annotated[bool, Parameter(description="refuse apps and jobs that exist")] = False,
     enabled: Annotated[bool, Parameter(description="false: new jobs do not fire until they are enabled")] = True,
 ) -> ApplyView:
     """Register or replace pools, calendars, apps and jobs: all of them, or none if one is refused.
 
-    A pool of all teams needs the right in the whole installation. Pools and calendars are never removed.
+    To set a pool of all teams, you need the right in the whole installation. Pools and calendars are never removed.
     """
     body = await read_bytes(request)
     # A large body takes long to read, and the event loop serves all clients.
@@ -171,7 +173,7 @@ class _Asked(NamedTuple):
 
 
 def _read(services: Services, body: bytes) -> _Asked:
-    """Raises Problem with all problems that need no look at the state."""
+    """Raises Problem with all problems that can be found without the state."""
     given = parse(body)
     if not isinstance(given, dict):
         raise Problem("malformed-json", f"The body must be a JSON object, not {json_type(given)}.")
@@ -185,7 +187,7 @@ def _read(services: Services, body: bytes) -> _Asked:
         if not isinstance(lists[name], list):
             raise invalid([*issues, Issue(name, f"must be an array, not {json_type(lists[name])}")])
     if (count := sum(map(len, lists.values()))) > MAX_ITEMS:
-        raise invalid([Issue("", f"has {count:,} apps and jobs", f"at most {MAX_ITEMS:,}; apply the apps one by one")])
+        raise invalid([Issue("", f"has {count:,} entries", f"at most {MAX_ITEMS:,}; apply the apps one by one")])
     options = services.options
     pools = _records("pools", lists["pools"], read_pool, issues)
     calendars = _records("calendars", lists["calendars"], read_calendar, issues)

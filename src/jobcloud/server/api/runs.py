@@ -66,7 +66,7 @@ class TermsView(View):
 
     job_parameter: str | None = Field(description="null: that of the job")
     sharding_item_parameters: dict[int, str] = Field(description="other shards have those of the job")
-    shards: list[int] = Field(description="the shards that run; empty: all of them")
+    shards: list[int] = Field(description="the shards that run; empty: all shards")
     priority: int | None = Field(description="null: that of the job")
     key: str
 
@@ -97,12 +97,12 @@ class RunView(RunSummary):
     shard_states: dict[str, int] = Field(description="the number of shards in each state")
     next_attempt: Instant = Field(description="when the first of the shards that wait for another attempt may start")
     shards: list[ShardView] = Field(
-        description="the first shards, or those behind the cursor; with `state`, only those in these states"
+        description="the first shards, or those after the cursor; with `state`, only shards in these states"
     )
     item_range: str = Field(description="the range that the shards of the run divide among themselves, or empty")
     terms: TermsView | None = Field(description="what the trigger set in place of the job's own values, or null")
     config: AdHocConfig | None = Field(description="the job of an ad-hoc run; null for other runs, and in lists")
-    next_cursor: str = Field("", description='pass as "cursor" to this run for more of its shards; "" at the end')
+    next_cursor: str = Field("", description='pass it as "cursor" to get more shards of the run; "" at the end')
 
 
 class RunList(PageView):
@@ -159,7 +159,7 @@ class CronQuery(Query):
     fold: Fold = Fold.AUTO
     after: int = Field(0, ge=0, lt=1 << 45, description="milliseconds since the Unix epoch; 0: now")
     count: int = Field(5, ge=1, le=100)
-    language: Language = Field(Language.EN, description="of `words`")
+    language: Language = Field(Language.EN, description="the language of `words`")
 
 
 @router.get("/runs")
@@ -218,9 +218,9 @@ def cancel_run(services: ServicesDep, run_id: RunId) -> RunView:
 
 @router.get("/cron/next")
 def next_firings(services: ServicesDep, access: AccessDep, query: Annotated[CronQuery, Parameter()]) -> FiringTimes:
-    """The next fire times of a cron expression, or of all that determines those of a job, and the same in words.
+    """The next fire times of a cron expression and of the other fields that set the times of a job; also in words.
 
-    Calendars need the right to view their team.
+    To name calendars, you need the right to view their team.
     """
     timing = triggers.timing(
         query.cron, query.trigger, query.start, query.end, query.blackout,
@@ -291,7 +291,7 @@ def _listed_bytes(firing: Firing) -> int:
 
 
 def _run_view(firing: Firing, query: PageQuery, ad_hoc: Job | None = None, states: Set[str] = frozenset()) -> RunView:
-    """`states`: only shards in one of these states are shown; none: all are."""
+    """`states`: only shards in one of these states are shown; empty: all shards."""
     chosen = (numbered for numbered in enumerate(firing.shards) if not states or numbered[1].state in states)
     shards, cursor = _SHARDS.page(
         chosen, lambda numbered: (numbered[0],), query, lambda numbered: shard_bytes(numbered[1])

@@ -16,6 +16,7 @@ from jobcloud.messages import EndSessions, Kind, RemoveAccess
 from jobcloud.model import Session
 from jobcloud.scheduler.account_rules import AccountRules
 from jobcloud.sentences import Told
+from jobcloud.sentences.frequent import shown_by
 from jobcloud.server.api.authorization import Access, AccessDep
 from jobcloud.server.api.identities import DIRECTORY, SESSION
 from jobcloud.server.api.paging import Listing, PageQuery, PageView, Place
@@ -88,7 +89,8 @@ def end_session(services: ServicesDep, access: AccessDep, session_id: str) -> No
     """End a session."""
     session = services.loop.ask(lambda scheduler: scheduler.directory.sessions.get(session_id))
     if session is None or not _may_end(access, session.subject):
-        raise NotFound(Told(f"there is no session {session_id[:80]}", "no_session"), field="sessionId")
+        problem = Told(f"there is no session {session_id[:80]}", "no_session")
+        raise NotFound(problem, field="sessionId", fix=shown_by("jobcloud session list", "shows all"))
     services.command(lambda at: RemoveAccess(at, Kind.SESSION, session.id))
 
 
@@ -107,7 +109,7 @@ def make_link(
     if query.user:
         if user is None or user.disabled:
             problem = Told(f"there is no user {query.user[:80]!r} who may sign in", "no_sign_in", user=query.user[:80])
-            raise NotFound(problem, field="user")
+            raise NotFound(problem, field="user", fix=shown_by("jobcloud user list", "names them"))
         AccountRules(directory).check_sign_in(sender, subject)
     elif sender.scope is not None or not may_sign_in(subject, directory, services):
         problem = Told(f"{subject} cannot sign in to a browser", "no_browser", subject=subject)
