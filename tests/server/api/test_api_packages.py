@@ -53,7 +53,7 @@ def test_package_lists_the_apps_that_use_it(api: Client, sha256: str, demo: str)
         ("http://[::ffff:127.0.0.1]/a.zip", "host"),
         ("http://169.254.169.254/a.zip", "host"),
         ("http://localhost./a.zip", "host"),
-        ("http://good.example.org:99999/a.zip", "valid URL"),
+        ("http://good.example.org:99999/a.zip", "plain URL"),
         ("http://good.example.org/a.zip;rm", "plain URL"),
         ("http://good.example.org/$(id).zip", "plain URL"),
         ("http://good.example.org/a b.zip", "plain URL"),

@@ -16,7 +16,7 @@ from argon2.profiles import RFC_9106_LOW_MEMORY
 
 from jobcloud.errors import ConfigError
 from jobcloud.sentences import Told
-from jobcloud.sentences.frequent import LEAVE_OUT, UNPRINTABLE
+from jobcloud.sentences.frequent import LEAVE_OUT
 
 MIN_CHARACTERS, MAX_BYTES = 12, 256
 # Limits for stored hashes, which a restored backup may bring. They allow stronger parameters than ours.
@@ -40,7 +40,7 @@ def check(text: str, name: str = "", field: str = "password") -> None:
         problem = Told(f"has more than {MAX_BYTES} bytes in UTF-8", "long_password", most=MAX_BYTES)
         raise ConfigError(problem, field=field, fix=Told("use a shorter password", "shorter_password"))
     if any(unicodedata.category(char) == "Cc" for char in plain):
-        raise ConfigError(UNPRINTABLE, field=field, fix=LEAVE_OUT)
+        raise ConfigError(Told("contains a control character", "unprintable"), field=field, fix=LEAVE_OUT)
     if len({*plain}) < 4 or (name and plain.casefold().replace(name.casefold(), "") == ""):
         problem = Told("is too easy to guess", "easy_password")
         raise ConfigError(problem, field=field, fix=Told("use several words", "several_words"))
