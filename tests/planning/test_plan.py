@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from jobcloud.cron import Schedule
 from jobcloud.errors import ConfigError, NotFound
 from jobcloud.match.constraints import Constraint, parse
-from jobcloud.planning import plot
+from jobcloud.planning import packing, plot
 from jobcloud.planning.demand import DAY_MS, ScheduledJob, Span, load, runs, spans
 from jobcloud.planning.jobs import executor, read_run_times, run_times_of, scheduled_job, with_exclusive
 from jobcloud.planning.packing import Packing
@@ -479,7 +480,11 @@ def test_tasks_not_tried_in_time_are_not_refused() -> None:
     assert [(u.job, u.tasks) for u in plan.untried] == [("small", 3), ("large", 2)]
     assert plan.placed == 0
     found = document(plan)
-    assert found["untried"] == [{"jobName": "small", "tasks": 3}, {"jobName": "large", "tasks": 2}]
+    why = "no host was searched in time"
+    assert found["untried"] == [
+        {"jobName": "small", "tasks": 3, "reason": why},
+        {"jobName": "large", "tasks": 2, "reason": why},
+    ]
     assert not found["needs"][0]["proven"]
     assert found["needs"][0]["untriedTasks"] > 0
     assert found["needs"][0]["unsuitableTasks"] == 1
@@ -494,6 +499,41 @@ def test_last_jobs_are_untried_among_equal_tasks() -> None:
     assert [(u.job, u.tasks) for u in plan.untried] == [("c", 2), ("d", 2)]
     assert [(f.what, f.displaced, f.homeless, f.untried) for f in plan.failures] == [("the fullest host", 2, 1, 0)]
     assert [(m.job, m.at_least) for m in plan.more] == [("c", 4)]
+
+
+def test_tasks_are_refused_only_if_it_is_proven_or_the_search_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of the two hosts has room for one task, but no total and no bound proves this."""
+    types = [HostKind("h", (10,), {}, 1), HostKind("i", (11,), {}, 1)]
+    problem = build(["cpus"], types, [TaskKind("a", (6,), 3)])
+    assert [(r.job, r.tasks) for r in make_plan(problem, QUICK).refused] == [("a", 1)]
+    monkeypatch.setattr("jobcloud.planning.packing._Clock.end", 0.0)
+    plan = make_plan(problem, QUICK)
+    assert plan.refused == ()
+    assert [(u.job, u.tasks, u.reason) for u in plan.untried] == [("a", 1, "the search for a host did not end in time")]
+    larger = make_plan(build(["cpus"], types, [TaskKind("a", (6,), 4)]), QUICK)
+    assert larger.bound_broken == "no placement can fit: the tasks need 0.024 cpus, all hosts have 0.021"
+    assert [r.tasks for r in larger.refused] == [2]
+
+
+def test_searches_share_the_time_by_the_types_that_are_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a clock that stands still, no search uses its time, so the last one gets all of it."""
+    seconds = list[float]()
+
+    def noted(search: Callable[..., Any]) -> Callable[..., Any]:
+        def noting(*args: Any, **named: Any) -> Any:
+            seconds.append(named["seconds"])
+            return search(*args, **named)
+
+        return noting
+
+    monkeypatch.setattr("jobcloud.planning.plan.fewest", noted(packing.fewest))
+    monkeypatch.setattr("jobcloud.planning.plan.place", noted(packing.place))
+    monkeypatch.setattr("time.monotonic", lambda: 0.0)
+    types = [HostKind(f"h{n}", (1_000 + n,), {}, 1) for n in range(500)]
+    make_plan(build(["cpus"], types, [TaskKind("a", (1_000,), 500)]), Question(seconds=18, failures=()))
+    assert seconds[0] == pytest.approx(6)
+    assert min(seconds) >= 1
+    assert seconds[7] == pytest.approx(18)
 
 
 def test_small_problems_are_tried_completely_in_any_time() -> None:

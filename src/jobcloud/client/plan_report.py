@@ -18,7 +18,7 @@ from jobcloud.client.http import Json
 from jobcloud.client.planning import Demand
 from jobcloud.errors import ConfigError
 from jobcloud.planning import plan as plans
-from jobcloud.planning.packing import Progress
+from jobcloud.planning.packing import UNTRIED, Progress
 from jobcloud.planning.plan import Need, Plan, host_names
 from jobcloud.planning.problem import Problem
 from jobcloud.planning.tables import each_name
@@ -137,11 +137,12 @@ def show(plan: Plan, demand: Demand, zone: str) -> None:
 
 
 def _untried_text(plan: Plan) -> str:
-    count, seconds = plan.packing.untried, plan.question.seconds
-    return (
-        f"{count:,} of {plan.problem.tasks:,} tasks were not tried within {seconds:g} seconds, so it is unknown if "
-        f"they fit; give more --seconds"
-    )
+    untried = int((plan.packing.host_of == UNTRIED).sum())
+    all_, within = f"{plan.problem.tasks:,} tasks", f"within {plan.question.seconds:g} seconds"
+    parts = [f"{untried:,} of {all_} were not tried {within}"] if untried else []
+    if unfinished := plan.packing.untried - untried:
+        parts.append(f"the search for {unfinished:,} of {all_} did not end {within}")
+    return f"{'; '.join(parts)}, so it is unknown if they fit; give more --seconds"
 
 
 def _need_text(problem: Problem, need: Need) -> str:
