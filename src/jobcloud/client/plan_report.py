@@ -19,7 +19,7 @@ from jobcloud.client.planning import Demand
 from jobcloud.errors import ConfigError
 from jobcloud.planning import plan as plans
 from jobcloud.planning.packing import UNTRIED, Progress
-from jobcloud.planning.plan import Need, Plan, host_names
+from jobcloud.planning.plan import Mix, Need, Plan, host_names
 from jobcloud.planning.problem import Problem
 from jobcloud.planning.tables import each_name
 
@@ -127,7 +127,7 @@ def show(plan: Plan, demand: Demand, zone: str) -> None:
     if plan.mix and len(plan.mix.hosts) > 1:
         hosts = " + ".join(f"{count:,} × {name}" for name, count in plan.mix.hosts)
         untried = f"; tasks not tried in time: {plan.mix.untried:,}" if plan.mix.untried else ""
-        render.say(f"mixed, each task on the cheapest type for it: {hosts}{untried}{_price(plan.mix.price)}")
+        render.say(f"mixed: {hosts}{untried}{_price(plan.mix.price)}{_cheaper(plan.mix)}")
     for note in (*plan.notes, *demand.notes):
         render.say(note)
     _show_refused(plan)
@@ -160,6 +160,13 @@ def _need_text(problem: Problem, need: Need) -> str:
         text += f", {bound.hosts - 1:,} cannot ({bound.how}); the numbers between are unproven"
     text += _price(need.price)
     return text + (f"; tasks that cannot run on this type: {need.unsuitable:,}" if need.unsuitable else "")
+
+
+def _cheaper(mix: Mix) -> str:
+    """Whether the mix may be cheaper, for types with prices."""
+    if not mix.price:
+        return ""
+    return f"; no mix is cheaper ({mix.because})" if mix.proven else f"; no mix is cheaper than {mix.at_least:,.2f}"
 
 
 def _price(price: float) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobcloud.errors import NotFound
+from jobcloud.planning.mixes import cheapest
 from jobcloud.planning.packing import UNFINISHED, UNPLACED, UNTRIED, Fewest, Packing, Progress, fewest, place
 from jobcloud.planning.problem import HostKind, Int64s, Problem
 from jobcloud.planning.verify import verify
@@ -114,19 +115,26 @@ class More:
     at_most: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Mix:
-    """Hosts of several types. Each task runs on its cheapest type. `hosts`: (type, number). `price`: for all hosts."""
+    """Hosts of several types for all tasks. `hosts`: (type, number). `price`: for all hosts, 0 if no type has a price.
 
+    No mix costs less than `at_least`; `because` is the reason in words. `proven`: whether no mix is cheaper.
+    """
+
+    packing: Packing
     hosts: tuple[tuple[str, int], ...]
     price: float
+    at_least: float
+    because: str
+    proven: bool
     unsuitable: int
     untried: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
-    """The answers. `packing` uses the existing hosts or, with `how_many`, the fewest hosts of the first type."""
+    """The answers. `packing` uses the existing hosts or, with `how_many`, those of the mix or of the only type."""
 
     problem: Problem
     question: Question
@@ -171,8 +179,10 @@ def make_plan(problem: Problem, question: Question | None = None, progress: Prog
     if several and not question.how_many:
         packing = place(problem, problem.host_list(), seconds=time_.part(several), seed=question.seed, progress=say)
     needs = tuple(_need(problem, kind, time_.part(1), question.seed, say) for kind in searched)
-    mix = _mix(problem, searched, time_.part(several), question.seed, say) if several else None
-    if question.how_many:
+    mix = _mix(problem, needs, time_.part(several), question.seed, say) if several else None
+    if mix is not None and question.how_many:
+        packing = mix.packing
+    elif question.how_many:
         packing = needs[0].found.packing if needs else _nothing(problem)
     elif packing is None:
         packing = place(problem, problem.host_list(), seconds=time_.part(1), seed=question.seed, progress=say)
@@ -264,26 +274,17 @@ def _need(problem: Problem, kind: int, seconds: float, seed: int, say: Progress 
     return Need(place_.name, kind, found, found.packing.unplaced - untried, place_.price * found.hosts, untried)
 
 
-def _mix(problem: Problem, types: Sequence[int], seconds: float, seed: int, say: Progress | None) -> Mix:
-    """Assign each task kind to its cheapest type. A task costs its largest share of a host, times the price."""
-    needs, counts = problem.needs(), problem.counts
-    costs = np.full((len(counts), len(types)), np.inf)
-    for n, kind in enumerate(types):
-        capacity = problem.capacity[kind]
-        fits = (needs <= capacity).all(axis=1) & (problem.allowed[:, kind] > 0)
-        shares = (problem.request / np.maximum(capacity, 1)).max(axis=1)
-        costs[fits, n] = (problem.host_kinds[kind].price or 1.0) * shares[fits]
-    chosen, able = costs.argmin(axis=1), np.isfinite(costs.min(axis=1))
-    hosts, price, untried = [], 0.0, 0
-    for n, kind in enumerate(types):
-        part = problem.with_counts(np.where(able & (chosen == n), counts, 0))
-        if part.tasks:
-            found = fewest(part, kind, seconds=seconds, seed=seed, progress=say)
-            verify(part, found.packing)
-            hosts.append((problem.host_kinds[kind].name, found.hosts))
-            price += found.hosts * problem.host_kinds[kind].price
-            untried += found.packing.untried
-    return Mix(tuple(hosts), price, int(counts[~able].sum()), untried)
+def _mix(problem: Problem, needs: Sequence[Need], seconds: float, seed: int, say: Progress | None) -> Mix:
+    types = [need.kind for need in needs]
+    found = cheapest(problem, types, [need.found for need in needs], seconds=seconds, seed=seed, progress=say)
+    packing = found.packing
+    verify(problem, packing)
+    counts = ((kind, int((packing.hosts == kind).sum())) for kind in types)
+    hosts = tuple((problem.host_kinds[kind].name, count) for kind, count in counts if count)
+    price = float(sum(problem.host_kinds[kind].price for kind in packing.hosts.tolist()))
+    at_least = found.bound.price if price else 0.0
+    untried = packing.untried
+    return Mix(packing, hosts, price, at_least, found.bound.how, found.proven, packing.unplaced - untried, untried)
 
 
 def _too_few(problem: Problem, needs: Sequence[Need], packing: Packing) -> str:
@@ -547,6 +548,9 @@ def document(plan: Plan) -> dict[str, Any]:
         else {
             "hosts": [{"hostType": name, "hosts": hosts} for name, hosts in plan.mix.hosts],
             "price": plan.mix.price,
+            "priceAtLeast": plan.mix.at_least,
+            "proven": plan.mix.proven,
+            "because": plan.mix.because,
             "unsuitableTasks": plan.mix.unsuitable,
             "untriedTasks": plan.mix.untried,
         },
