@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -19,13 +21,13 @@ from hypothesis import strategies as st
 from jobcloud.cron import Schedule
 from jobcloud.errors import ConfigError, NotFound
 from jobcloud.match.constraints import Constraint, parse
-from jobcloud.planning import plot
+from jobcloud.planning import mixes, packing, plot
 from jobcloud.planning.demand import DAY_MS, ScheduledJob, Span, load, runs, spans
 from jobcloud.planning.jobs import executor, read_run_times, run_times_of, scheduled_job, with_exclusive
 from jobcloud.planning.packing import Packing
 from jobcloud.planning.plan import Question, _smallest, document, host_names, make_plan, task_jobs
 from jobcloud.planning.problem import HostKind, Source, TaskKind, build, join
-from jobcloud.planning.rules import Rules
+from jobcloud.planning.rules import Rules, parse_rules
 from jobcloud.planning.tables import BadTable
 from jobcloud.planning.verify import verify
 
@@ -169,6 +171,53 @@ def test_host_types_differ_by_capacity_and_cost() -> None:
     assert plan.mix is not None
     assert dict(plan.mix.hosts) == {"small": 5, "large": 2}
     assert plan.mix.price == 800.0
+
+
+def test_mix_is_the_cheapest_and_its_price_is_proven() -> None:
+    types = [
+        HostKind("a", (32_000, 131_072_000), {"zone": "a"}, 1, 900.0),
+        HostKind("c", (64_000, 262_144_000), {"zone": "c"}, 1, 1600.0),
+    ]
+    tasks = [
+        TaskKind("w", (2_000, 8_192_000), 30),
+        TaskKind("x", (4_000, 16_384_000), 10, parse_rules("max_per_host=2")),
+        TaskKind("y", (1_000, 4_096_000), 12, parse_rules("zone=a|b")),
+        TaskKind("z", (48_000, 65_536_000), 2),
+    ]
+    plan = make_plan(build(["cpus", "mem"], types, tasks), Question(how_many=True, seconds=60))
+    assert plan.fits
+    assert plan.mix is not None
+    assert dict(plan.mix.hosts) == {"a": 3, "c": 2}
+    assert (plan.mix.price, plan.mix.at_least, plan.mix.proven) == (5_900.0, 5_900.0, True)
+    assert plan.packing is plan.mix.packing
+    found = document(plan)["mix"]
+    assert (found["price"], found["priceAtLeast"], found["proven"]) == (5_900.0, 5_900.0, True)
+
+
+mixed_task = st.tuples(st.integers(1, 8), st.integers(1, 8), st.integers(1, 4), st.sampled_from(["", "zone=a"]))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(mixed_task, min_size=1, max_size=4), st.integers(1, 9), st.integers(1, 9), st.booleans())
+def test_mix_is_never_dearer_than_single_answers_nor_cheaper_than_the_bound(
+    rows: list[tuple[int, int, int, str]], one: int, other: int, solver: bool
+) -> None:
+    types = [HostKind("a", (8, 10), {"zone": "a"}, 1, float(one)), HostKind("b", (12, 8), {}, 1, float(other))]
+    tasks = [TaskKind(f"j{n}", row[:2], row[2], parse_rules(row[3])) for n, row in enumerate(rows)]
+    problem = build(["cpus", "mem"], types, tasks)
+    with pytest.MonkeyPatch.context() as patch:
+        if not solver:
+            patch.setattr("jobcloud.planning.mixes.available", lambda: False)
+        plan = make_plan(problem, Question(how_many=True, seconds=5))
+    mix = plan.mix
+    assert mix is not None
+    assert mix.unsuitable == 0
+    assert mix.at_least <= mix.price <= sum(need.price for need in plan.needs)
+    assert all(mix.price <= need.price for need in plan.needs if not need.unsuitable)
+    verify(problem, mix.packing)
+    room = [n for n in itertools.product(range(7), repeat=2) if n[0] * one + n[1] * other < mix.at_least]
+    for a, b in room[:3]:
+        assert packing.place(problem, np.repeat(np.array([0, 1], dtype=np.int32), (a, b)), seconds=5).unplaced
 
 
 def test_executor_is_counted_once_per_host() -> None:
@@ -479,7 +528,11 @@ def test_tasks_not_tried_in_time_are_not_refused() -> None:
     assert [(u.job, u.tasks) for u in plan.untried] == [("small", 3), ("large", 2)]
     assert plan.placed == 0
     found = document(plan)
-    assert found["untried"] == [{"jobName": "small", "tasks": 3}, {"jobName": "large", "tasks": 2}]
+    why = "no host was searched in time"
+    assert found["untried"] == [
+        {"jobName": "small", "tasks": 3, "reason": why},
+        {"jobName": "large", "tasks": 2, "reason": why},
+    ]
     assert not found["needs"][0]["proven"]
     assert found["needs"][0]["untriedTasks"] > 0
     assert found["needs"][0]["unsuitableTasks"] == 1
@@ -494,6 +547,42 @@ def test_last_jobs_are_untried_among_equal_tasks() -> None:
     assert [(u.job, u.tasks) for u in plan.untried] == [("c", 2), ("d", 2)]
     assert [(f.what, f.displaced, f.homeless, f.untried) for f in plan.failures] == [("the fullest host", 2, 1, 0)]
     assert [(m.job, m.at_least) for m in plan.more] == [("c", 4)]
+
+
+def test_tasks_are_refused_only_if_it_is_proven_or_the_search_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of the two hosts has room for one task, but no total and no bound proves this."""
+    types = [HostKind("h", (10,), {}, 1), HostKind("i", (11,), {}, 1)]
+    problem = build(["cpus"], types, [TaskKind("a", (6,), 3)])
+    assert [(r.job, r.tasks) for r in make_plan(problem, QUICK).refused] == [("a", 1)]
+    monkeypatch.setattr("jobcloud.planning.packing._Clock.end", 0.0)
+    plan = make_plan(problem, QUICK)
+    assert plan.refused == ()
+    assert [(u.job, u.tasks, u.reason) for u in plan.untried] == [("a", 1, "the search for a host did not end in time")]
+    larger = make_plan(build(["cpus"], types, [TaskKind("a", (6,), 4)]), QUICK)
+    assert larger.bound_broken == "no placement can fit: the tasks need 0.024 cpus, all hosts have 0.021"
+    assert [r.tasks for r in larger.refused] == [2]
+
+
+def test_searches_share_the_time_by_the_types_that_are_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a clock that stands still, no search uses its time, so the last one gets all of it."""
+    seconds = list[float]()
+
+    def noted(search: Callable[..., Any]) -> Callable[..., Any]:
+        def noting(*args: Any, **named: Any) -> Any:
+            seconds.append(named["seconds"])
+            return search(*args, **named)
+
+        return noting
+
+    monkeypatch.setattr("jobcloud.planning.plan.fewest", noted(packing.fewest))
+    monkeypatch.setattr("jobcloud.planning.plan.place", noted(packing.place))
+    monkeypatch.setattr("jobcloud.planning.plan.cheapest", noted(mixes.cheapest))
+    monkeypatch.setattr("time.monotonic", lambda: 0.0)
+    types = [HostKind(f"h{n}", (1_000 + n,), {}, 1) for n in range(500)]
+    make_plan(build(["cpus"], types, [TaskKind("a", (1_000,), 500)]), Question(seconds=18, failures=()))
+    assert seconds[0] == pytest.approx(6)
+    assert min(seconds) >= 1
+    assert seconds[7] == pytest.approx(18)
 
 
 def test_small_problems_are_tried_completely_in_any_time() -> None:

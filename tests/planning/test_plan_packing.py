@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from jobcloud.match.constraints import parse
 from jobcloud.planning import bounds as bounding
-from jobcloud.planning import lp
-from jobcloud.planning._pack import Pricer
+from jobcloud.planning import lp, packing
+from jobcloud.planning._pack import RULES, Packer, Pricer
 from jobcloud.planning.lp import ConfigurationLp
 from jobcloud.planning.packing import UNPLACED, UNTRIED, Packing, fewest, place
 from jobcloud.planning.problem import HostKind, Problem, TaskKind, build
@@ -56,6 +56,34 @@ def holds(problem: Problem, packing: Packing) -> bool:
 @given(problems())
 def test_placed_tasks_keep_every_rule(problem: Problem) -> None:
     verify(problem, place(problem, problem.host_list(), seconds=5))
+
+
+@settings(max_examples=150, deadline=None)
+@given(problems())
+def test_placement_is_never_worse_than_first_fit_or_best_fit(problem: Problem) -> None:
+    hosts = problem.host_list()
+    answer = place(problem, hosts, seconds=0)
+    weight = packing._scarcity(problem, problem.capacity[hosts])
+    for rule in ("first", "best"):
+        packer = Packer(problem, problem.capacity[hosts], hosts, weight, 1)
+        for kind in problem.arrival.tolist():
+            packer.place(kind, RULES.index(rule))
+        assert answer.unplaced <= (packer.placement() < 0).sum()
+
+
+def test_kinds_keep_their_order_of_arrival() -> None:
+    tasks = [TaskKind(name, (amount,), 1) for name, amount in (("c", 1), ("a", 2), ("b", 3), ("a", 4))]
+    problem = build(["cpus"], [HostKind("h", (10,), {}, 1)], tasks)
+    assert problem.request[problem.arrival][:, 0].tolist() == [1, 2, 3, 4]
+
+
+def test_hosts_of_many_types_are_filled_in_any_time() -> None:
+    hosts = [HostKind(f"h{n}", (64_000_000 + n,), {}, 1) for n in range(250)]
+    amounts = np.random.default_rng(1).integers(100, 1_900_000, 15_000).tolist()
+    problem = build(["cpus"], hosts, [TaskKind(f"j{n}", (amount,), 1) for n, amount in enumerate(amounts)])
+    answer = place(problem, problem.host_list(), seconds=0)
+    verify(problem, answer)
+    assert answer.unplaced == 0
 
 
 @settings(max_examples=150, deadline=None)

@@ -18,8 +18,8 @@ from jobcloud.client.http import Json
 from jobcloud.client.planning import Demand
 from jobcloud.errors import ConfigError
 from jobcloud.planning import plan as plans
-from jobcloud.planning.packing import Progress
-from jobcloud.planning.plan import Need, Plan, host_names
+from jobcloud.planning.packing import UNTRIED, Progress
+from jobcloud.planning.plan import Mix, Need, Plan, host_names
 from jobcloud.planning.problem import Problem
 from jobcloud.planning.tables import each_name
 
@@ -131,7 +131,7 @@ def show(plan: Plan, demand: Demand, zone: str) -> None:
     if plan.mix and len(plan.mix.hosts) > 1:
         hosts = " + ".join(f"{count:,} × {name}" for name, count in plan.mix.hosts)
         untried = f"; tasks not tried in time: {plan.mix.untried:,}" if plan.mix.untried else ""
-        render.say(f"mixed, each task on the cheapest type for it: {hosts}{untried}{_price(plan.mix.price)}")
+        render.say(f"mixed: {hosts}{untried}{_price(plan.mix.price)}{_cheaper(plan.mix)}")
     for note in (*plan.notes, *demand.notes):
         render.say(note)
     _show_refused(plan)
@@ -141,11 +141,12 @@ def show(plan: Plan, demand: Demand, zone: str) -> None:
 
 
 def _untried_text(plan: Plan) -> str:
-    count, seconds = plan.packing.untried, plan.question.seconds
-    return (
-        f"{count:,} of {plan.problem.tasks:,} tasks were not tried within {seconds:g} seconds, so it is unknown if "
-        f"they fit; give more --seconds"
-    )
+    untried = int((plan.packing.host_of == UNTRIED).sum())
+    all_, within = f"{plan.problem.tasks:,} tasks", f"within {plan.question.seconds:g} seconds"
+    parts = [f"{untried:,} of {all_} were not tried {within}"] if untried else []
+    if unfinished := plan.packing.untried - untried:
+        parts.append(f"the search for {unfinished:,} of {all_} did not end {within}")
+    return f"{'; '.join(parts)}, so it is unknown if they fit; give more --seconds"
 
 
 def _need_text(problem: Problem, need: Need) -> str:
@@ -163,6 +164,13 @@ def _need_text(problem: Problem, need: Need) -> str:
         text += f", {bound.hosts - 1:,} cannot ({bound.how}); the numbers between are unproven"
     text += _price(need.price)
     return text + (f"; tasks that cannot run on this type: {need.unsuitable:,}" if need.unsuitable else "")
+
+
+def _cheaper(mix: Mix) -> str:
+    """Whether the mix may be cheaper, for types with prices."""
+    if not mix.price:
+        return ""
+    return f"; no mix is cheaper ({mix.because})" if mix.proven else f"; no mix is cheaper than {mix.at_least:,.2f}"
 
 
 def _price(price: float) -> str:

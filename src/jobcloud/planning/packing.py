@@ -3,14 +3,15 @@
 Each of the three stages improves the result of the stage before.
 
 1. Constructive heuristics (Panigrahy and others, Heuristics for Vector Bin Packing, 2011). Either each task goes to the
-   host that suits it best (dot product or best fit), or each host gets the tasks that suit it best (dot product or L2,
-   bin-centric). If there are too many kinds and hosts, a moving window limits the choice.
+   host that suits it best (first fit, best fit or dot product; in the order of arrival or by size), or each host gets
+   the tasks that suit it best (dot product or L2, bin-centric). If there are too many kinds and hosts, a moving window
+   limits the choice.
 2. The whole hosts of the configuration LP, if a solver is installed.
 3. Improvement: tasks without a host eject others that may find room elsewhere (`_pack.Packer.improve`).
 
 Limits count work instead of time, so the same input gives the same answer, unless the time runs out or one search of
 the solver takes longer than its own limit of a few seconds. A task is untried if the time ran out before a host was
-searched for the task. There may be room for it.
+searched for the task, and unfinished if the time ran out before stage 3 ended. There may be room for both.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from jobcloud.planning.problem import Floats, Int32s, Int64s, Problem
 #: (the current stage, the share of the time that has passed, 0 to 1)
 Progress: TypeAlias = Callable[[str, float], None]
 
-_DOT, _L2, _BEST = RULES.index("dot"), RULES.index("l2"), RULES.index("best")
+_FIRST, _BEST, _DOT, _L2 = (RULES.index(name) for name in ("first", "best", "dot", "l2"))
 _BY_WINDOW: Final = -1
 _CHUNK: Final = 250
 _LOOKS_A_CHUNK: Final = 4_000_000
@@ -46,18 +47,19 @@ _MAX_PAIRS: Final = 300_000_000
 _WINDOWS: Final = (64, 1_024)
 _WINDOWED_PAIRS: Final = 100_000_000
 #: This many (kind, host) pairs are tried even if the time is over, so that small problems are never left untried.
-_SURE_LOOKS: Final = 2_000_000
+_SURE_LOOKS: Final = 20_000_000
 
 UNPLACED: Final = -1
 UNTRIED: Final = -2
+UNFINISHED: Final = -3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Packing:
     """An answer.
 
-    `hosts` int32[H]: the kind of each host. `host_of` int32[tasks]: the host of each task, UNPLACED if there is no
-    room, UNTRIED if the time was over before a host was searched.
+    `hosts` int32[H]: the kind of each host. `host_of` int32[tasks]: the host of each task, UNPLACED if no search finds
+    room, UNTRIED if the time was over before a host was searched, UNFINISHED if it was over during a search.
     """
 
     hosts: Int32s
@@ -70,7 +72,8 @@ class Packing:
 
     @property
     def untried(self) -> int:
-        return int((self.host_of == UNTRIED).sum())
+        """The number of tasks for which the time was over before all searches ended."""
+        return int((self.host_of < UNPLACED).sum())
 
     @property
     def used(self) -> int:
@@ -98,8 +101,8 @@ class Packing:
     def without(self, hosts: Int64s) -> Packing:
         """The same packing without some hosts. The tasks of these hosts become unplaced."""
         kept = np.setdiff1d(np.arange(len(self.hosts)), hosts)
-        number = np.full(len(self.hosts) + 2, UNPLACED, dtype=np.int32)
-        number[UNTRIED] = UNTRIED
+        number = np.full(len(self.hosts) + 3, UNPLACED, dtype=np.int32)
+        number[UNTRIED], number[UNFINISHED] = UNTRIED, UNFINISHED
         number[kept] = np.arange(len(kept), dtype=np.int32)
         return Packing(self.hosts[kept], number[self.host_of])
 
@@ -173,7 +176,9 @@ def place(
     `start`: a packing with hosts for some tasks. Without `move`, these tasks stay, and the others use the free room.
     """
     clock = _Clock(seconds, progress)
-    return _place(problem, hosts, clock, clock.end if move else 0.0, seed, start)
+    begun = _first_packing(problem, hosts, clock) if start is None else None
+    found = begun or _filled(problem, hosts, clock, seed, start)
+    return _improved(problem, found, clock, clock.end, seed) if move else found
 
 
 def fewest(
@@ -205,12 +210,56 @@ def fewest(
 def _place(
     problem: Problem, hosts: Int32s, clock: _Clock, until: float, seed: int, start: Packing | None = None
 ) -> Packing:
+    return _improved(problem, _filled(problem, hosts, clock, seed, start), clock, until, seed)
+
+
+def _first_packing(problem: Problem, hosts: Int32s, clock: _Clock) -> Packing | None:
+    """The best packing of the rules of the matcher, in the order of arrival and by size.
+
+    The first one is complete, unless the time is over. None if there are too many kinds and hosts.
+    """
+    if not len(hosts) or int((problem.counts > 0).sum()) * len(hosts) > _MAX_PAIRS:
+        return None
+    orders = _orders(problem, problem.capacity[hosts])
+    weight = _scarcity(problem, problem.capacity[hosts])
+    kinds, able = problem.kind_of_tasks(), _able(problem, hosts)
+    best, looks = None, 0
+    for order in orders:
+        for rule in (_FIRST, _BEST, _DOT):
+            clock.say("first packings")
+            packer = Packer(problem, problem.capacity[hosts], hosts, weight, 1)
+            waiting = np.zeros(len(problem.task_kinds), dtype=np.bool_)
+            for n, kind in enumerate(order.tolist()):
+                if clock.cuts_off(looks):
+                    waiting[order[n:]] = True
+                    break
+                packer.place(kind, rule)
+                looks += len(hosts)
+            host_of = packer.placement()
+            untried = (waiting & able)[kinds] & (host_of < 0)
+            found = Packing(hosts, np.where(untried, np.int32(UNTRIED), host_of))
+            if best is None or (found.unplaced, found.used) < (best.unplaced, best.used):
+                best = found
+            if clock.cuts_off(looks):
+                return best
+    return best
+
+
+def _orders(problem: Problem, capacity: Int64s) -> tuple[Int32s, Int32s]:
+    """The kinds with tasks, in the order of arrival and by size, the largest first."""
+    size = _sizes(problem, capacity, _scarcity(problem, capacity))
+    some = problem.counts > 0
+    arrival, by_size = problem.arrival, np.argsort(-size, kind="stable").astype(np.int32)
+    return arrival[some[arrival]], by_size[some[by_size]]
+
+
+def _filled(problem: Problem, hosts: Int32s, clock: _Clock, seed: int, start: Packing | None) -> Packing:
+    """Put the tasks without a host on free hosts, the largest first, each on the host that suits it best."""
     if not len(hosts) or not problem.tasks:
-        return start or Packing(hosts, np.full(problem.tasks, -1, dtype=np.int32))
+        return start or Packing(hosts, np.full(problem.tasks, UNPLACED, dtype=np.int32))
     capacity = problem.capacity[hosts]
     weight = _scarcity(problem, capacity)
-    size = _sizes(problem, capacity, weight)
-    order = np.argsort(-size, kind="stable")
+    order = np.argsort(-_sizes(problem, capacity, weight), kind="stable")
     packer = Packer(problem, capacity, hosts, weight, seed)
     if start is not None:
         packer.assign(np.ascontiguousarray(start.host_of, dtype=np.int32))
@@ -224,7 +273,7 @@ def _place(
             break
         packer.place(int(kind), _DOT)
         waiting[kind] = False
-    host_of = _improved(problem, hosts, packer, size, clock, until)
+    host_of = packer.placement()
     # A task that fits no empty host needs no search. It is not untried, but has no room.
     untried = (waiting & _able(problem, hosts))[kinds] & (host_of < 0)
     return Packing(hosts, np.where(untried, np.int32(UNTRIED), host_of))
@@ -261,24 +310,39 @@ def _able(problem: Problem, hosts: Int32s) -> NDArray[np.bool_]:
     return able
 
 
-def _improved(problem: Problem, hosts: Int32s, packer: Packer, size: Floats, clock: _Clock, until: float) -> Int32s:
-    """The best placement that ejection finds: its tasks without a host have the smallest total size."""
-    kinds = problem.kind_of_tasks()
-    waiting = np.flatnonzero((packer.placement() < 0) & _able(problem, hosts)[kinds])
+def _improved(problem: Problem, found: Packing, clock: _Clock, until: float, seed: int) -> Packing:
+    """The best packing that ejection finds: of those with the fewest tasks without a host, the one with the smallest.
+
+    If the time is over before the search ends, tasks without a host are unfinished.
+    """
+    hosts, kinds = found.hosts, problem.kind_of_tasks()
+    able = _able(problem, hosts)[kinds]
+    waiting = np.flatnonzero((found.host_of < 0) & able)
+    if not len(waiting):
+        return found
+    capacity = problem.capacity[hosts]
+    weight = _scarcity(problem, capacity)
+    size = _sizes(problem, capacity, weight)
+    packer = Packer(problem, capacity, hosts, weight, seed)
+    packer.assign(np.ascontiguousarray(found.host_of, dtype=np.int32))
     pool: Int32s = waiting[np.argsort(size[kinds[waiting]], kind="stable")].astype(np.int32)
-    best, least = packer.placement(), float(size[kinds[pool]].sum())
+    best, least, ended = found.host_of, (len(pool), float(size[kinds[pool]].sum())), True
     shuffles = _SHUFFLES if problem.tasks < _MANY_TASKS else 0
     chunk = max(10, min(_CHUNK, _LOOKS_A_CHUNK // max(problem.tasks, 1)))
     steps = min(_STEPS, _STEPS_A_TASK * problem.tasks + _CHUNK)
     for _ in range(-(-steps // chunk)):
-        if not len(pool) or time.monotonic() > until:
+        if not len(pool):
+            break
+        if time.monotonic() > until:
+            ended = False
             break
         pool = packer.improve(pool, chunk, shuffles)
-        left = float(size[kinds[pool]].sum())
+        left = len(pool), float(size[kinds[pool]].sum())
         clock.say("improving")
         if left < least:
             best, least = packer.placement(), left
-    return best
+    unfinished = (best == UNPLACED) & able & (not ended)
+    return Packing(hosts, np.where(unfinished, np.int32(UNFINISHED), best))
 
 
 def _scarcity(problem: Problem, capacity: Int64s) -> Floats:
@@ -318,18 +382,16 @@ def _constructed(problem: Problem, kind: int, bound: int, clock: _Clock) -> Pack
 
     If the time is over before the first heuristic completes, its tasks without a host are untried.
     """
-    counts, capacity = problem.counts, problem.capacity[kind]
-    tasks = int(counts.sum())
+    counts, tasks, capacity = problem.counts, problem.tasks, problem.capacity[kind]
     weight = _scarcity(problem, np.tile(capacity, (max(bound, 1), 1)))
-    size = _sizes(problem, capacity[None, :], weight)
-    order = np.argsort(-size, kind="stable").astype(np.int32)
-    order = order[counts[order] > 0]
+    arrival, by_size = _orders(problem, np.tile(capacity, (max(bound, 1), 1)))
     best: Packing | None = None
     host_limit = min(tasks, max(bound * 2, bound + 10))
     # With many kinds and many hosts, it takes too long to try every kind on every host.
-    by_host = (_DOT, _L2) if len(order) * max(bound, 1) <= _MAX_LOOKS else ()
-    rules = (_BY_WINDOW,) if len(order) * max(bound, 1) > _MAX_PAIRS else (*by_host, _BEST)
-    for rule in rules:
+    pairs = len(by_size) * max(bound, 1)
+    by_host = ((_DOT, by_size, True), (_L2, by_size, True)) if pairs <= _MAX_LOOKS else ()
+    by_task = [(rule, order, False) for rule in (_BEST, _FIRST) for order in (by_size, arrival)]
+    for rule, order, centric in ((_BY_WINDOW, by_size, False),) if pairs > _MAX_PAIRS else (*by_host, *by_task):
         clock.say("first packings")
         packing = None
         limit = host_limit
@@ -337,19 +399,21 @@ def _constructed(problem: Problem, kind: int, bound: int, clock: _Clock) -> Pack
             hosts = np.full(limit, kind, dtype=np.int32)
             packer = Packer(problem, problem.capacity[hosts], hosts, weight, 1)
             left, looks = tasks, 0
-            steps = order.tolist() if rule == _BEST else range(limit)
+            steps = range(limit) if centric else order.tolist()
             if rule == _BY_WINDOW:
                 _fill_by_window(problem, packer, hosts, weight, clock)
                 left, looks, steps = int((packer.placement() < 0).sum()), limit * _WINDOWS[0], ()
             for step in steps:
                 if not left or clock.cuts_off(looks):
                     break
-                if rule == _BEST:
-                    left -= int(counts[step]) - packer.place(step, rule)
-                    looks += limit
-                else:
+                if centric:
                     left -= packer.fill(step, order, rule, weight)
                     looks += len(order)
+                else:
+                    # Both rules open hosts in their order, so the first ones are those with tasks.
+                    tried = min(limit, int(np.count_nonzero(packer.used())) + int(counts[step]))
+                    left -= int(counts[step]) - packer.place(step, rule, tried)
+                    looks += tried
             if left == 0:
                 packing = Packing(hosts, packer.placement()).compact()
             elif clock.cuts_off(looks):

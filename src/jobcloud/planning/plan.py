@@ -10,20 +10,25 @@ import difflib
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jobcloud.errors import NotFound
-from jobcloud.planning.packing import UNPLACED, UNTRIED, Fewest, Packing, Progress, fewest, place
+from jobcloud.planning.mixes import cheapest
+from jobcloud.planning.packing import UNFINISHED, UNPLACED, UNTRIED, Fewest, Packing, Progress, fewest, place
 from jobcloud.planning.problem import HostKind, Int64s, Problem
 from jobcloud.planning.verify import verify
 
 _MAX_HOST_TYPES: Final = 6
 _MAX_MORE: Final = 100_000
 _FAIL_BY: Final = "zone"
+_WHY_UNTRIED: Final = {
+    UNTRIED: "no host was searched in time",
+    UNFINISHED: "the search for a host did not end in time",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +60,11 @@ class RefusedTasks:
 
 @dataclass(frozen=True, slots=True)
 class UntriedTasks:
-    """The tasks of a job that were not tried before the time was over. There may be room for them."""
+    """The tasks of a job for which the time was over before all searches ended. There may be room for them."""
 
     job: str
     tasks: int
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,19 +115,26 @@ class More:
     at_most: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Mix:
-    """Hosts of several types. Each task runs on its cheapest type. `hosts`: (type, number). `price`: for all hosts."""
+    """Hosts of several types for all tasks. `hosts`: (type, number). `price`: for all hosts, 0 if no type has a price.
 
+    No mix costs less than `at_least`; `because` is the reason in words. `proven`: whether no mix is cheaper.
+    """
+
+    packing: Packing
     hosts: tuple[tuple[str, int], ...]
     price: float
+    at_least: float
+    because: str
+    proven: bool
     unsuitable: int
     untried: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
-    """The answers. `packing` uses the existing hosts or, with `how_many`, the fewest hosts of the first type."""
+    """The answers. `packing` uses the existing hosts or, with `how_many`, those of the mix or of the only type."""
 
     problem: Problem
     question: Question
@@ -157,18 +170,30 @@ def make_plan(problem: Problem, question: Question | None = None, progress: Prog
     question = question or Question()
     kinds_of_more = [_kind_of_job(problem, job) for job in question.more]
     types = _types(problem)
-    share = question.seconds / (len(types) * (2 if len(types) > 1 else 1) + (0 if question.how_many else 1))
+    searched = types[:_MAX_HOST_TYPES]
     say = _said_of(progress, question.seconds)
-    needs = tuple(_need(problem, kind, share, question.seed, say) for kind in types[:_MAX_HOST_TYPES])
-    mix = _mix(problem, types[:_MAX_HOST_TYPES], share, question.seed, say) if len(types) > 1 else None
-    if question.how_many:
+    # The hosts given and the mix of types may take as long as all single types together.
+    several = len(searched) if len(searched) > 1 else 0
+    time_ = _Time(question.seconds, len(searched) + several + (0 if question.how_many else max(len(searched), 1)))
+    packing = None
+    if several and not question.how_many:
+        packing = place(problem, problem.host_list(), seconds=time_.part(several), seed=question.seed, progress=say)
+    needs = tuple(_need(problem, kind, time_.part(1), question.seed, say) for kind in searched)
+    mix = _mix(problem, needs, time_.part(several), question.seed, say) if several else None
+    if mix is not None and question.how_many:
+        packing = mix.packing
+    elif question.how_many:
         packing = needs[0].found.packing if needs else _nothing(problem)
-    else:
-        packing = place(problem, problem.host_list(), seconds=share, seed=question.seed, progress=say)
+    elif packing is None:
+        packing = place(problem, problem.host_list(), seconds=time_.part(1), seed=question.seed, progress=say)
+    broken = _too_few(problem, needs, packing) if not question.how_many else ""
+    if broken:
+        packing = replace(packing, host_of=np.where(packing.host_of == UNFINISHED, UNPLACED, packing.host_of))
+    share = question.seconds / (len(searched) + 1)
     verify(problem, packing)
     free = packing.free(problem)
     tried = _tried(problem, packing)
-    capacity = problem.capacity[packing.hosts].sum(axis=0)
+    capacity = _capacity(problem, packing)
     return Plan(
         problem,
         question,
@@ -182,9 +207,22 @@ def make_plan(problem: Problem, question: Question | None = None, progress: Prog
         used=capacity - free.sum(axis=0),
         capacity=capacity,
         stranded=_stranded(problem, packing, free),
-        bound_broken=_too_few(problem, needs, packing) if not question.how_many else "",
+        bound_broken=broken,
         notes=tuple(_notes(problem, question, packing, types)),
     )
+
+
+class _Time:
+    """Divides the time among searches by their weights. Time that a search does not use goes to the following ones."""
+
+    def __init__(self, seconds: float, weight: int) -> None:
+        self._end, self._weight = time.monotonic() + seconds, weight
+
+    def part(self, weight: int) -> float:
+        """The seconds of the next search."""
+        share = weight / max(weight, self._weight)
+        self._weight -= weight
+        return max(0.0, self._end - time.monotonic()) * share
 
 
 def _notes(problem: Problem, question: Question, packing: Packing, types: Sequence[int]) -> Iterator[str]:
@@ -236,31 +274,27 @@ def _need(problem: Problem, kind: int, seconds: float, seed: int, say: Progress 
     return Need(place_.name, kind, found, found.packing.unplaced - untried, place_.price * found.hosts, untried)
 
 
-def _mix(problem: Problem, types: Sequence[int], seconds: float, seed: int, say: Progress | None) -> Mix:
-    """Assign each task kind to its cheapest type. A task costs its largest share of a host, times the price."""
-    needs, counts = problem.needs(), problem.counts
-    costs = np.full((len(counts), len(types)), np.inf)
-    for n, kind in enumerate(types):
-        capacity = problem.capacity[kind]
-        fits = (needs <= capacity).all(axis=1) & (problem.allowed[:, kind] > 0)
-        shares = (problem.request / np.maximum(capacity, 1)).max(axis=1)
-        costs[fits, n] = (problem.host_kinds[kind].price or 1.0) * shares[fits]
-    chosen, able = costs.argmin(axis=1), np.isfinite(costs.min(axis=1))
-    hosts, price, untried = [], 0.0, 0
-    for n, kind in enumerate(types):
-        part = problem.with_counts(np.where(able & (chosen == n), counts, 0))
-        if part.tasks:
-            found = fewest(part, kind, seconds=seconds, seed=seed, progress=say)
-            verify(part, found.packing)
-            hosts.append((problem.host_kinds[kind].name, found.hosts))
-            price += found.hosts * problem.host_kinds[kind].price
-            untried += found.packing.untried
-    return Mix(tuple(hosts), price, int(counts[~able].sum()), untried)
+def _mix(problem: Problem, needs: Sequence[Need], seconds: float, seed: int, say: Progress | None) -> Mix:
+    types = [need.kind for need in needs]
+    found = cheapest(problem, types, [need.found for need in needs], seconds=seconds, seed=seed, progress=say)
+    packing = found.packing
+    verify(problem, packing)
+    counts = ((kind, int((packing.hosts == kind).sum())) for kind in types)
+    hosts = tuple((problem.host_kinds[kind].name, count) for kind, count in counts if count)
+    price = float(sum(problem.host_kinds[kind].price for kind in packing.hosts.tolist()))
+    at_least = found.bound.price if price else 0.0
+    untried = packing.untried
+    return Mix(packing, hosts, price, at_least, found.bound.how, found.proven, packing.unplaced - untried, untried)
 
 
 def _too_few(problem: Problem, needs: Sequence[Need], packing: Packing) -> str:
-    """The proof that there are too few hosts, or "". It needs a bound, and hosts of only one type."""
-    if len(needs) != 1 or needs[0].unsuitable or not packing.unplaced:
+    """The proof that there are too few hosts, or "": their total amounts, or the bound for hosts of only one type."""
+    if not packing.unplaced or not len(packing.hosts):
+        return ""
+    for name, demand, capacity in zip(problem.dimensions, problem.demand, _capacity(problem, packing), strict=True):
+        if demand > capacity and (len(needs) != 1 or needs[0].unsuitable):
+            return f"no placement can fit: the tasks need {_digits(demand)} {name}, all hosts have {_digits(capacity)}"
+    if len(needs) != 1 or needs[0].unsuitable:
         return ""
     bound, hosts = needs[0].found.bound, len(packing.hosts)
     return (
@@ -268,6 +302,11 @@ def _too_few(problem: Problem, needs: Sequence[Need], packing: Packing) -> str:
         if bound.hosts > hosts
         else ""
     )
+
+
+def _capacity(problem: Problem, packing: Packing) -> Int64s:
+    """int64[D]: the total amounts of all hosts of a packing."""
+    return np.asarray(problem.capacity[packing.hosts].sum(axis=0))
 
 
 def _nothing(problem: Problem) -> Packing:
@@ -290,16 +329,18 @@ def _refusals(problem: Problem, packing: Packing, free: Int64s, seconds: float) 
 
 
 def _untried(problem: Problem, packing: Packing) -> tuple[UntriedTasks, ...]:
-    """The untried tasks by job, most tasks first."""
-    found: Counter[str] = Counter()
-    for _, parts in _without_host(problem, packing, UNTRIED):
-        for job, tasks in parts:
-            found[job] += tasks
-    return tuple(UntriedTasks(*item) for item in sorted(found.items(), key=lambda item: (-item[1], item[0])))
+    """The untried tasks by job and reason, most tasks first."""
+    found: Counter[tuple[str, str]] = Counter()
+    for why, reason in _WHY_UNTRIED.items():
+        for _, parts in _without_host(problem, packing, why):
+            for job, tasks in parts:
+                found[job, reason] += tasks
+    ranked = sorted(found.items(), key=lambda item: (-item[1], item[0]))
+    return tuple(UntriedTasks(job, tasks, reason) for (job, reason), tasks in ranked)
 
 
 def _without_host(problem: Problem, packing: Packing, why: int) -> Iterator[tuple[int, list[tuple[str, int]]]]:
-    """The kinds with tasks that are `why` (UNPLACED or UNTRIED), and the number of such tasks by job."""
+    """The kinds with tasks that are `why` (such as UNPLACED), and the number of such tasks by job."""
     waiting = np.bincount(problem.kind_of_tasks()[packing.host_of == why], minlength=len(problem.task_kinds))
     for kind in np.flatnonzero(waiting).tolist():
         left, parts = int(waiting[kind]), []
@@ -372,7 +413,7 @@ def _tried(problem: Problem, packing: Packing) -> tuple[Problem, Packing]:
     """The problem and its packing without untried tasks, which would take room that displaced tasks need."""
     if not packing.untried:
         return problem, packing
-    kept = packing.host_of != UNTRIED
+    kept = packing.host_of >= UNPLACED
     return _of_tasks(problem, kept), Packing(packing.hosts, packing.host_of[kept])
 
 
@@ -412,7 +453,8 @@ def _failure(
     if found.unplaced > before and not found.untried:
         moved = place(problem, left.hosts, start=found, seconds=min(seconds, 5.0), seed=question.seed)
         verify(problem, moved)
-    homeless, after = (max(0, answer.unplaced - answer.untried - before) for answer in (found, moved))
+    homeless = max(0, found.unplaced - found.untried - before)
+    after = max(0, moved.unplaced - found.untried - before)
     return Failure(what, len(hosts), displaced, homeless, min(after, homeless), found.untried)
 
 
@@ -492,7 +534,7 @@ def document(plan: Plan) -> dict[str, Any]:
             {"jobName": r.job, "tasks": r.tasks, "reason": r.reason, "couldEverFit": r.could_ever_fit}
             for r in plan.refused
         ],
-        "untried": [{"jobName": u.job, "tasks": u.tasks} for u in plan.untried],
+        "untried": [{"jobName": u.job, "tasks": u.tasks, "reason": u.reason} for u in plan.untried],
         "cannot": plan.bound_broken,
         "hosts": len(plan.packing.hosts),
         "hostsUsed": plan.packing.used,
@@ -506,6 +548,9 @@ def document(plan: Plan) -> dict[str, Any]:
         else {
             "hosts": [{"hostType": name, "hosts": hosts} for name, hosts in plan.mix.hosts],
             "price": plan.mix.price,
+            "priceAtLeast": plan.mix.at_least,
+            "proven": plan.mix.proven,
+            "because": plan.mix.because,
             "unsuitableTasks": plan.mix.unsuitable,
             "untriedTasks": plan.mix.untried,
         },

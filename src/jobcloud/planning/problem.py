@@ -71,16 +71,18 @@ class TaskKind:
 class Problem:
     """The demand as arrays: K kinds of tasks sorted by job, T kinds of hosts, D dimensions, J jobs, S shared amounts.
 
-    request int64[K, D]. kind_job, kind_key int32[K] (key -1: none). shared int64[S, D]. first int32[K + 1]: kind k has
-    the tasks first[k] … first[k + 1] - 1. job_first int32[J + 1]: the same for jobs. max_per_host int32[J]: the maximum
-    for tasks of a job on one host. allowed uint8[K, T]. rules: three int32 arrays (start[J + 1], job, limit). A host
-    with a task of job j holds at most limit[n] tasks of job[n] for start[j] ≤ n < start[j + 1]. The entries of job j
-    are sorted by job[n]. back_rules: the same rules, indexed by the other job.
+    arrival int32[K]: the kinds in the order of the input. request int64[K, D]. kind_job, kind_key int32[K] (key -1:
+    none). shared int64[S, D]. first int32[K + 1]: kind k has the tasks first[k] … first[k + 1] - 1. job_first
+    int32[J + 1]: the same for jobs. max_per_host int32[J]: the maximum for tasks of a job on one host. allowed
+    uint8[K, T]. rules: three int32 arrays (start[J + 1], job, limit). A host with a task of job j holds at most
+    limit[n] tasks of job[n] for start[j] ≤ n < start[j + 1]. The entries of job j are sorted by job[n]. back_rules:
+    the same rules, indexed by the other job.
     """
 
     dimensions: tuple[str, ...]
     host_kinds: tuple[HostKind, ...]
     task_kinds: tuple[TaskKind, ...]
+    arrival: Int32s
     jobs: tuple[str, ...]
     capacity: Int64s
     request: Int64s
@@ -150,7 +152,8 @@ def build(
     merged, shared = _merge(tasks), shared or {}
     jobs = tuple(sorted({kind.job for kind in merged}))
     number = {name: n for n, name in enumerate(jobs)}
-    kinds = sorted(merged, key=lambda kind: number[kind.job])
+    order = sorted(range(len(merged)), key=lambda n: number[merged[n].job])
+    kinds = [merged[n] for n in order]
     by_name = any(c.attribute == HOST for kind in kinds for c in kind.rules.attributes)
     host_kinds = tuple(hosts) if by_name else _merge_hosts(hosts)
     names = sorted({kind.shared for kind in kinds if kind.shared})
@@ -163,6 +166,7 @@ def build(
         dimensions=tuple(dimensions),
         host_kinds=host_kinds,
         task_kinds=tuple(kinds),
+        arrival=np.argsort(order).astype(np.int32),
         jobs=jobs,
         capacity=_table([kind.capacity for kind in host_kinds], len(dimensions)),
         request=_table([kind.request for kind in kinds], len(dimensions)),
