@@ -138,7 +138,7 @@ executor-soak: $(VENV)/.tests ## Run 100,000 executions through one executor: sp
 
 # ------------------------------------------------------------------------------------------------ benchmarks
 
-.PHONY: bench bench-gate bench-stores bench-history bench-api bench-consoles bench-pages bench-end-to-end bench-dev-cluster bench-plots bench-plan bench-quality
+.PHONY: bench bench-gate bench-stores bench-start bench-history bench-api bench-consoles bench-pages bench-end-to-end bench-dev-cluster bench-plots bench-plan bench-quality
 bench: $(VENV)/.tests ## Time a scheduling cycle and the matcher
 	$(BIN)/python bench/bench_cycle.py
 	$(BIN)/python bench/bench_wide.py
@@ -161,6 +161,10 @@ bench-pages: $(VENV)/.tests ## Measure the list of 10,000 jobs in a browser, nex
 
 bench-stores: $(VENV)/.tests ## Compare the ZooKeeper and etcd stores on real servers; ARGS='--servers 3' (minutes)
 	$(BIN)/python bench/bench_stores.py $(ARGS)
+
+# ARGS="BASE ." compares two checkouts; the first is the base.
+bench-start: $(VENV)/.tests ## Measure start and memory of scheduler, commands and executor (2 minutes)
+	$(BIN)/python bench/bench_start.py $(ARGS)
 
 bench-end-to-end: $(VENV)/.tests ## Time the whole loop over HTTP to a dev cluster (15 minutes)
 	$(BIN)/python bench/bench_end_to_end.py $(ARGS)

@@ -24,11 +24,13 @@ from tests.executor_kit import task_payload
 
 from jobcloud.executor import bundle, output
 from jobcloud.executor.agent_api import Outbox
+from jobcloud.executor.job_contexts import firing_context, sharding_context
 from jobcloud.executor.ledger import MAX_WAITING_REPORTS, TERMINAL, Ledger, _RecentTexts
 from jobcloud.executor.loop import Loop
 from jobcloud.executor.outcomes import MESSAGE_CHARS, cut, small
-from jobcloud.executor.output import Pump, RotatingLog, TaskFolders, rotated, task_folder
-from jobcloud.executor.payload import PayloadError, firing_context, read_task, sharding_context
+from jobcloud.executor.output import RotatingLog, TaskFolders, rotated, task_folder
+from jobcloud.executor.payload import PayloadError, read_task
+from jobcloud.executor.pump import Pump
 from jobcloud.executor.resident import LATE_MS, Resident
 from jobcloud.executor.scripts import environment
 from jobcloud.executor.settings import SettingsError, read_settings

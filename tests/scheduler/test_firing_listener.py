@@ -8,7 +8,7 @@ import pytest
 from tests.core_world import Desk, make_app, make_job, make_offer, payload_of
 
 from jobcloud.errors import Conflict
-from jobcloud.executor.payload import firing_context
+from jobcloud.executor.job_contexts import firing_context
 from jobcloud.messages import AgentLost, KillTask, Launch, PutJob, Retry, Trigger
 from jobcloud.model import Execution, ShardState
 from jobcloud.scheduler.sharding import MAX_PARAMETERS_BYTES

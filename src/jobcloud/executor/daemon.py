@@ -23,16 +23,16 @@ from jobcloud.executor.files import JobFiles
 from jobcloud.executor.ledger import Ledger
 from jobcloud.executor.loop import Loop, Timer, log
 from jobcloud.executor.outcomes import Cause, Outcome, State, cut, describe, failed, killed
-from jobcloud.executor.output import Pump, TaskFolders
+from jobcloud.executor.output import TaskFolders
 from jobcloud.executor.payload import DEFAULT_KILL_GRACE_S, AppPayload, PayloadError, TaskPayload, read_app, read_task
 from jobcloud.executor.processes import (
     Children,
     become_subreaper,
     give_back_memory,
     share_one_heap,
-    start_warden,
     take_open_files,
 )
+from jobcloud.executor.pump import Pump
 from jobcloud.executor.resident import Resident, resident
 from jobcloud.executor.scripts import Scripts
 from jobcloud.executor.secrets import SecretFiles, SecretsError, fetch
@@ -648,13 +648,14 @@ def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def serve(settings: Settings) -> int:
-    """Run the executor and return its exit code. Call this in the process's main thread."""
+def serve(settings: Settings, family: str, warden: int) -> int:
+    """Run the executor and return its exit code. Call this in the process's main thread.
+
+    `family`: the beginning of the marks of all its processes. `warden`: the pid of its warden (warden.py).
+    """
     share_one_heap()
     open_files = take_open_files()
     become_subreaper()
-    family = uuids.uuid4().hex
-    warden = start_warden(family)
     loop = Loop()
     executor = Executor(settings, loop, Children(loop.post, family, warden, open_files))
     names: List[signal.Signals] = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]

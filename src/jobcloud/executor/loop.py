@@ -7,7 +7,6 @@ import heapq
 import itertools
 import os
 import queue
-import shutil
 import stat
 import sys
 import threading
@@ -42,6 +41,8 @@ def _make_room() -> None:
     descriptor = sys.stderr.fileno()
     state = os.fstat(descriptor)
     if stat.S_ISREG(state.st_mode) and state.st_size >= LOG_BYTES:
+        import shutil  # only the daemon's log becomes full, and workers import this module, too
+
         path = os.readlink(f"/proc/self/fd/{descriptor}")
         fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | os.O_APPEND)
         try:

@@ -3,7 +3,7 @@
 Every child of the daemon leads a session of its own and carries a mark in its environment. The daemon is a subreaper:
 when the parent of a descendant dies, the descendant becomes a child of the daemon. So the daemon finds descendants that
 have left their session, and recognizes them by the mark. When the daemon is killed, the kernel kills the daemon's
-children (PR_SET_PDEATHSIG). The warden, a small fork of the daemon, kills the descendants of these children.
+children (PR_SET_PDEATHSIG). The warden (warden.py) kills the descendants of these children.
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from dataclasses import dataclass
 from typing import Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from jobcloud.executor.loop import log
+from jobcloud.executor.warden import MARK, kill_group, kill_with_group, mark_of, parents, read, scans, stat_of
 
-MARK = "JOBCLOUD_PROCESS"
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 # Source: glibc, malloc.h; the parameter of mallopt(3).
 _M_ARENA_MAX = -8
@@ -31,13 +30,6 @@ _M_ARENA_MAX = -8
 _MAX_FILES = 65_536
 # These errors say that the machine has no room for another process. They say nothing about the program.
 _SHORTAGES = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
-# A search for processes that must end takes at most this long. On a busy machine, a killed process remains in /proc for
-# some time.
-_SEARCH_S = 2.0
-_LONGEST_PAUSE_S = 0.05
-# A scan of /proc can miss the child of a process that forks and ends during the scan. So the warden ends its search
-# only after this number of scans in a row that have found nothing.
-_CLEAN_SCANS = 3
 
 try:
     _prctl: Optional[Callable[..., int]] = ctypes.CDLL(None, use_errno=True).prctl
@@ -137,56 +129,6 @@ def _before_exec(limits: List[Tuple[int, Tuple[int, int]]]) -> Callable[[], None
     return prepare
 
 
-def start_warden(family: str) -> int:
-    """Fork the warden. When this process has ended, the warden kills all processes with marks of `family`.
-
-    Returns the warden's pid. All marks of this executor begin with `family`. Call this before there are threads. The
-    warden reads from a pipe, and only this process has the write end. So the warden waits until this process ends.
-    """
-    read, write = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            _guard(read, write, family)
-        finally:
-            os._exit(0)
-    os.close(read)
-    return pid
-
-
-def _scans() -> Iterator[None]:
-    """The scans of one search. A pause precedes each scan except the first.
-
-    The first pause is 2 ms, later ones are longer.
-    """
-    deadline = time.monotonic() + _SEARCH_S
-    pause = 0.002
-    yield
-    while time.monotonic() < deadline:
-        time.sleep(pause)
-        pause = min(2 * pause, _LONGEST_PAUSE_S)
-        yield
-
-
-def _guard(read: int, write: int, family: str) -> None:
-    os.close(write)
-    os.setsid()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for descriptor in (0, 1, 2):
-        os.dup2(nowhere, descriptor)
-    os.read(read, 1)
-    clean_scans = 0
-    for _ in _scans():
-        left = [pid for pid, _ in _parents() if _mark(pid).startswith(family + ".")]
-        clean_scans = 0 if left else clean_scans + 1
-        if clean_scans == _CLEAN_SCANS:
-            return
-        for pid in left:
-            _kill_with_group(pid)
-
-
 class Child:
     """A process that was started here. It leads a session and a process group.
 
@@ -265,18 +207,18 @@ class Children:
         with self._lock:
             if child.pid in self._children:
                 child.killed = child.killed or number == signal.SIGKILL
-                _killpg(child.pid, number)
+                kill_group(child.pid, number)
 
     def kill_all(self) -> None:
         """SIGKILL every descendant that can be found, orphans included."""
-        for _ in _scans():
+        for _ in scans():
             reaped = self._reaped_orphans
             with self._lock:
                 for pid in self._children:
-                    _killpg(pid, signal.SIGKILL)
+                    kill_group(pid, signal.SIGKILL)
                 left = [pid for pid in _own_children() if pid != self._warden and _alive(pid)]
                 for pid in left:
-                    _kill_with_group(pid)
+                    kill_with_group(pid)
             if not left and self._none_reaped_since(reaped):
                 return
 
@@ -300,7 +242,7 @@ class Children:
                 self._reap_orphan(pid)
                 return
             # The rest of the group must not outlive its leader. Until `waitpid`, the pid cannot be reused.
-            _killpg(pid, signal.SIGKILL)
+            kill_group(pid, signal.SIGKILL)
             _, status = os.waitpid(pid, 0)
             del self._children[pid]
         try:
@@ -318,16 +260,16 @@ class Children:
         When such a descendant dies, its own children become children of this process. If this happens during a scan of
         /proc, the scan may miss these children. So the scan is repeated if an orphan was reaped during the scan.
         """
-        for _ in _scans():
+        for _ in scans():
             reaped = self._reaped_orphans
             unknown = [pid for pid in _own_children() if pid not in self._children and pid != self._warden]
             # During exec and shortly before its end, a process has neither arguments nor an environment, and so no
             # mark. The arguments are read first: if a process has arguments, its mark can be read afterwards.
             unsure = {pid for pid in unknown if _without_arguments(pid)}
-            marks = {pid: _mark(pid) for pid in unknown}
+            marks = {pid: mark_of(pid) for pid in unknown}
             for pid in unknown:
                 if marks[pid].startswith(mark):
-                    _kill_with_group(pid)
+                    kill_with_group(pid)
             self._collect(unknown)
             left = any(found.startswith(mark) if found else pid in unsure for pid, found in marks.items())
             if not left and self._none_reaped_since(reaped):
@@ -350,59 +292,20 @@ class Children:
             self._reaped_orphans += 1
 
 
-def _killpg(pid: int, number: int) -> None:
-    if pid <= 1 or pid == os.getpgrp():
-        return
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, number)
-
-
-def _kill(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.kill(pid, signal.SIGKILL)
-
-
-def _kill_with_group(pid: int) -> None:
-    """Kill a process with its group, so that a child that the process has just forked is killed too."""
-    group = int((_stat(pid) or [b"", b"", b"0"])[2])
-    if group > 1:
-        _killpg(group, signal.SIGKILL)
-    _kill(pid)
-
-
 def _own_children() -> List[int]:
     """The pids of this process's children, including dead ones that were not reaped."""
     if not os.path.exists(f"/proc/self/task/{os.getpid()}/children"):
         # The kernel has no CONFIG_PROC_CHILDREN, so look up the parent of every process.
-        return [pid for pid, parent in _parents() if parent == os.getpid()]
+        return [pid for pid, parent in parents() if parent == os.getpid()]
     found: List[int] = []
     for thread in os.listdir("/proc/self/task"):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that just ended
-            found.extend(map(int, _read(f"/proc/self/task/{thread}/children").split()))
+            found.extend(map(int, read(f"/proc/self/task/{thread}/children").split()))
     return found
 
 
-def _parents() -> Iterator[Tuple[int, int]]:
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            fields = _stat(int(name))
-            if fields:
-                yield int(name), int(fields[1])
-
-
-def _stat(pid: int) -> List[bytes]:
-    """The fields of /proc/PID/stat from the state of the process on; [] if the process is gone.
-
-    The fields before them are the pid and the name of the program, which may contain any character.
-    """
-    try:
-        return _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return []
-
-
 def _alive(pid: int) -> bool:
-    return _stat(pid)[:1] not in ([], [b"Z"], [b"X"])
+    return stat_of(pid)[:1] not in ([], [b"Z"], [b"X"])
 
 
 def _without_arguments(pid: int) -> bool:
@@ -412,25 +315,9 @@ def _without_arguments(pid: int) -> bool:
     has arguments. Source: Linux, fs/proc/base.c, `environ_read` and `get_mm_cmdline`.
     """
     try:
-        return not _read(f"/proc/{pid}/cmdline")
+        return not read(f"/proc/{pid}/cmdline")
     except (FileNotFoundError, ProcessLookupError):
         return True
-
-
-def _mark(pid: int) -> str:
-    """The mark in a process's environment; "" if there is none, or if the process is ending or has ended."""
-    try:
-        for entry in _read(f"/proc/{pid}/environ").split(b"\0"):
-            if entry.startswith(MARK.encode() + b"="):
-                return entry.partition(b"=")[2].decode("utf-8", "replace")
-    except (FileNotFoundError, ProcessLookupError, PermissionError):
-        pass
-    return ""
-
-
-def _read(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return file.read()
 
 
 def oom_kills(proc: str = "/proc", groups: str = "/sys/fs/cgroup") -> int:
@@ -443,7 +330,7 @@ def oom_kills(proc: str = "/proc", groups: str = "/sys/fs/cgroup") -> int:
     """
     for path in (*_memory_groups(proc, groups), f"{proc}/vmstat"):
         with contextlib.suppress(OSError, ValueError):
-            for line in _read(path).splitlines():
+            for line in read(path).splitlines():
                 if line.startswith(b"oom_kill "):
                     return int(line.split()[1])
     return 0
@@ -451,7 +338,7 @@ def oom_kills(proc: str = "/proc", groups: str = "/sys/fs/cgroup") -> int:
 
 def _memory_groups(proc: str, groups: str) -> Iterator[str]:
     with contextlib.suppress(OSError, ValueError):
-        for line in _read(f"{proc}/self/cgroup").decode("utf-8", "replace").splitlines():
+        for line in read(f"{proc}/self/cgroup").decode("utf-8", "replace").splitlines():
             _, controllers, path = line.split(":", 2)
             if not controllers:
                 yield f"{groups}{path}/memory.events"

@@ -19,11 +19,12 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from jobcloud.executor.execution import LOADING, Execution
 from jobcloud.executor.files import variable_of
+from jobcloud.executor.job_contexts import sharding_context
 from jobcloud.executor.loop import Loop, Timer
 from jobcloud.executor.outcomes import Cause, Outcome, State, failed, killed
-from jobcloud.executor.output import Pump, RotatingLog, TaskFolders
-from jobcloud.executor.payload import sharding_context
+from jobcloud.executor.output import RotatingLog, TaskFolders
 from jobcloud.executor.processes import Child, Children, describe_exit, is_shortage, own_program
+from jobcloud.executor.pump import Pump
 from jobcloud.job import ShardingContext
 
 CONTEXT_FILE = "JOBCLOUD_SHARDING_CONTEXT_FILE"

@@ -22,10 +22,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Awaitable, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from jobcloud.executor import plugins, protocol
+from jobcloud.executor.job_contexts import firing_context, sharding_context
 from jobcloud.executor.loading import Contexts, LoadError, add_libraries, load_job
 from jobcloud.executor.outcomes import Cause, cut, describe, small
 from jobcloud.executor.output import RotatingLog, TaskFolders
-from jobcloud.executor.payload import firing_context, sharding_context
 from jobcloud.executor.plugins import ListenerError, Plugins
 from jobcloud.job import Job, JobCancelled, perform, resolve
 

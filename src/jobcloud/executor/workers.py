@@ -27,9 +27,10 @@ from jobcloud.executor.execution import LOADING, Execution
 from jobcloud.executor.files import FILES, variable_of
 from jobcloud.executor.loop import Loop, Timer, log
 from jobcloud.executor.outcomes import Cause, Outcome, State, cut, failed, killed, small
-from jobcloud.executor.output import Pump, RotatingLog, TaskFolders
+from jobcloud.executor.output import RotatingLog, TaskFolders
 from jobcloud.executor.payload import AppPayload
 from jobcloud.executor.processes import NO_LIMITS, Child, Children, Rlimits, describe_exit, is_shortage, own_program
+from jobcloud.executor.pump import Pump
 
 READY_WITHIN_S = 60.0
 # A child process of a worker may keep the worker's pipe open for this long after the worker has ended. A worker may run
