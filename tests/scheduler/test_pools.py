@@ -126,6 +126,21 @@ def test_shard_that_needs_more_slots_gets_them_before_those_behind_it() -> None:
     assert jobs_of(offer(desk)) == ["wide"]
 
 
+def test_shard_that_needs_several_slots_does_not_pass_one_ahead_when_slots_are_given_back() -> None:
+    """The shards of the first job plan both slots, find no room, and give the slots back in the same cycle."""
+    desk = desk_of(
+        make_job("huge", shard_count=2, priority=3, pools=("p",), resources=Resources(cpus=100_000, mem=32_000)),
+        make_job("one", shard_count=1, priority=2, pools=("p",)),
+        make_job("two", shard_count=1, priority=1, pools=("2 of p",)),
+        p=2,
+    )
+    trigger(desk, "two", "one", "huge")
+    started = offer(desk)
+    assert jobs_of(started) == ["one"]
+    finish(desk, *started)
+    assert jobs_of(offer(desk, "a2")) == ["two"]
+
+
 def test_shard_that_never_gets_its_slots_keeps_none_from_others() -> None:
     desk = desk_of(make_job("wide", pools=("3 of db",)), make_job("narrow", pools=("db",)), db=2)
     trigger(desk, "wide")

@@ -261,6 +261,15 @@ class Pools(Part):
         for key in self.to_keep(group):
             self._claims[key] = group
 
+    def ask_again(self, group: Group) -> None:
+        """A shard of a group gets another turn. Until then, the slots kept for it are kept from other teams only.
+
+        Shards of its own team that are ahead of it may need fewer slots.
+        """
+        for key, _ in group.slots:
+            if self._claims.get(key) == group:
+                self._kept[key] = self._claims.pop(key)
+
     def end_plan(self) -> None:
         """The plan of a pass is complete. From now on, the slots of launched tasks count as used."""
         self._planned.clear()

@@ -173,7 +173,9 @@ class Turns:
     def _look_again(self) -> None:
         """Put the shards that were put off for slots back at the front. The last part is settled now."""
         for entry, request in reversed(self._aside):
-            team = self._group_of(entry).team
+            group = self._group_of(entry)
+            team = group.team
+            self._pools.ask_again(group)
             self._waiting[team] = chain([(entry, request)], self._waiting.get(team, ()))
         self._aside.clear()
 
