@@ -20,6 +20,7 @@ from jobcloud.scheduler.gangs import check_parallel
 from jobcloud.scheduler.part import Hooks, Part
 from jobcloud.scheduler.pools import Pools
 from jobcloud.scheduler.quotas import Quotas, shards_of_run
+from jobcloud.scheduler.refusals import no_app
 from jobcloud.scheduler.state import State
 from jobcloud.sentences import Told
 from jobcloud.sentences.frequent import ENABLE, OTHER_KEY, REGISTER_APP
@@ -45,7 +46,7 @@ class AdHocRuns(Part):
         """Make a run, unless the app has one with the same key. Raises Conflict or NotFound."""
         job, app = event.job, event.job.app_key
         if app not in self._state.apps:
-            raise NotFound(Told(f"there is no app {app}", "no_app", app=app), field="appName", fix=REGISTER_APP)
+            raise NotFound(no_app(app), field="appName", fix=REGISTER_APP)
         if event.terms.key and (known := self._with_key(app, event.terms.key)) is not None:
             if not known.terms.same(event.terms) or replace(self._state.ad_hoc[known.job], ad_hoc=NEW_AD_HOC) != job:
                 text = f"{known.id} was started with this key and another configuration"

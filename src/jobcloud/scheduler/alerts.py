@@ -19,7 +19,7 @@ from fnmatch import fnmatchcase
 
 from jobcloud.config import Job, JobKind, team_of
 from jobcloud.cron import find_zone
-from jobcloud.errors import Conflict, NotFound
+from jobcloud.errors import Conflict
 from jobcloud.messages import AlertDue, Kind, PutSilence, RemoveSilence, ReportDelivery, ReportProblem, Topic
 from jobcloud.model import (
     ABSENT,
@@ -36,11 +36,12 @@ from jobcloud.model import (
     cut,
 )
 from jobcloud.scheduler.part import Part
+from jobcloud.scheduler.refusals import no_silence
 from jobcloud.scheduler.retry import backoff_ms
 from jobcloud.scheduler.state import AlertChannel, State
 from jobcloud.scheduler.timetable import rfc3339, utc
 from jobcloud.sentences import Told, Words
-from jobcloud.sentences.frequent import CHANNELS_FILE, shown_by
+from jobcloud.sentences.frequent import CHANNELS_FILE
 from jobcloud.triggers import end_of_day, parse_expected
 
 #: the maximum number of alerts; beyond it, one alert for each condition stands for all further subjects
@@ -509,11 +510,7 @@ class Alerts(Part):
     def remove_silence(self, event: RemoveSilence) -> None:
         """Raises NotFound."""
         if event.id not in self._state.silences:
-            raise NotFound(
-                Told(f"there is no silence {event.id[:80]}", "no_silence", silence=event.id[:80]),
-                field="id",
-                fix=shown_by("jobcloud alerts silences", "lists them"),
-            )
+            raise no_silence(event.id)
         self._end_silence(event.id, event.at)
 
     def _end_silence(self, silence_id: str, at: int) -> None:

@@ -12,15 +12,16 @@ from datetime import UTC
 
 from jobcloud.config import Job, team_of
 from jobcloud.cron import find_zone
-from jobcloud.errors import ConfigError, Conflict, NotFound, Outdated
+from jobcloud.errors import ConfigError, Conflict, NotFound
 from jobcloud.messages import PutCalendar, RemoveCalendar, Topic
 from jobcloud.model import Calendar, Firing, changed
+from jobcloud.scheduler import refusals
 from jobcloud.scheduler.part import Part
 from jobcloud.scheduler.reason import Reason
 from jobcloud.scheduler.state import State
 from jobcloud.scheduler.timetable import Timetable
 from jobcloud.sentences import Told
-from jobcloud.sentences.frequent import READ_AGAIN, shown_by
+from jobcloud.sentences.frequent import shown_by
 from jobcloud.triggers import wall
 
 #: the most calendars of one team, and of all teams
@@ -55,8 +56,7 @@ class Calendars(Part):
         calendar = changed(event.calendar, changed_ms=event.at)
         known = self._state.calendars.get(calendar.key)
         if event.before is not None and event.before != known:
-            problem = Told(f"calendar {calendar.key} was changed meanwhile", "changed_since", name=calendar.key)
-            raise Outdated(problem, field="If-Match", fix=READ_AGAIN)
+            raise refusals.changed_meanwhile("calendar", calendar.key)
         self.check_number({calendar.key})
         if known is not None and changed(known, changed_ms=event.at) == calendar:
             return
@@ -102,9 +102,7 @@ class Calendars(Part):
             for key in job.calendars:
                 if key not in self._state.calendars and key not in more and key.rpartition(":")[2] in names:
                     fix = shown_by("jobcloud calendar list", "shows all; `jobcloud calendar put` makes one")
-                    raise ConfigError(
-                        Told(f"there is no calendar {key}", "no_calendar", calendar=key), field=field, fix=fix
-                    )
+                    raise ConfigError(refusals.no_calendar(key), field=field, fix=fix)
 
     def users(self, calendar: str) -> tuple[str, ...]:
         """The jobs that name a calendar."""
@@ -180,8 +178,8 @@ class Calendars(Part):
 
 
 def no_calendar(key: str) -> NotFound:
-    problem = Told(f"there is no calendar {key[:200]}", "no_calendar", calendar=key[:200])
-    return NotFound(problem, field="calendar", fix=shown_by("jobcloud calendar list", "shows all"))
+    fix = shown_by("jobcloud calendar list", "shows all")
+    return NotFound(refusals.no_calendar(key[:200]), field="calendar", fix=fix)
 
 
 def _end_of(calendar: Calendar) -> str:

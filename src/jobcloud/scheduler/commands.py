@@ -50,7 +50,7 @@ from jobcloud.scheduler.gangs import check_parallel
 from jobcloud.scheduler.part import Hooks, Part
 from jobcloud.scheduler.pools import Pools
 from jobcloud.scheduler.quotas import Quotas, shards_of_run
-from jobcloud.scheduler.refusals import job_off, no_app, no_job
+from jobcloud.scheduler.refusals import job_off, no_app, no_job, no_shard
 from jobcloud.scheduler.rollouts import Rollouts
 from jobcloud.scheduler.state import State
 from jobcloud.scheduler.tasks import Tasks, lost
@@ -506,8 +506,7 @@ class Commands(Part):
         Raises NotFound, or Conflict if none has failed.
         """
         if item is not None and not 0 <= item < len(firing.work):
-            problem = Told(f"{firing.id} has no shard {item}", "no_shard", run=firing.id, item=item)
-            raise NotFound(problem, field="item", fix=between("0", str(len(firing.work) - 1)))
+            raise NotFound(no_shard(firing.id, item), field="item", fix=between("0", str(len(firing.work) - 1)))
         failed = {
             number: shard
             for number, shard in enumerate(firing.shards)

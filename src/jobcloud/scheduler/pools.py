@@ -19,17 +19,18 @@ from contextlib import contextmanager
 from typing import Final, NamedTuple
 
 from jobcloud.config import Job
-from jobcloud.errors import ConfigError, Conflict, NotFound, Outdated
+from jobcloud.errors import ConfigError, Conflict
 from jobcloud.messages import Kind, PutPool, RemovePool, Topic
 from jobcloud.model import Firing, Pool, Slots, Task
 from jobcloud.scheduler.part import Part
 from jobcloud.scheduler.queue import Group
 from jobcloud.scheduler.reason import Reason
+from jobcloud.scheduler.refusals import changed_meanwhile, no_pool
 from jobcloud.scheduler.slots import slots_of
 from jobcloud.scheduler.state import State
 from jobcloud.scheduler.status import Ending
 from jobcloud.sentences import Parameter, Told
-from jobcloud.sentences.frequent import READ_AGAIN, done_by, shown_by
+from jobcloud.sentences.frequent import done_by
 
 MAX_POOLS: Final = 10_000
 _NEVER: Final = ("missing", "closed", "never")
@@ -121,7 +122,7 @@ class Pools(Part):
         """Create or change a pool. Raises Conflict or Outdated."""
         key, known = event.key, self._state.pools.get(event.key)
         if event.before is not None and event.before != known:
-            raise _changed_since(key)
+            raise changed_meanwhile("pool", key)
         self.check_number({key})
         if event.pool == known:
             return
@@ -133,7 +134,7 @@ class Pools(Part):
         """Remove a pool. Raises NotFound, Outdated, or Conflict if jobs name it."""
         known = self.pool(event.key)
         if event.before is not None and event.before != known:
-            raise _changed_since(event.key)
+            raise changed_meanwhile("pool", event.key)
         named = self._jobs.get(event.key, ())
         # An ad-hoc run that has ended does not prevent the removal of a pool.
         if jobs := sorted(job for job in named if job not in self._state.ad_hoc or self._state.queue.unfinished(job)):
@@ -315,8 +316,7 @@ class Pools(Part):
     def pool(self, key: str) -> Pool:
         """Raises NotFound."""
         if key not in self._state.pools:
-            problem = Told(f"there is no pool {key[:200]}", "no_pool", pool=key[:200])
-            raise NotFound(problem, field="pool", fix=shown_by("jobcloud pool list", "names them"))
+            raise no_pool(key)
         return self._state.pools[key]
 
     def uses(self, only: str = "") -> list[PoolUse]:
@@ -364,11 +364,6 @@ class Pools(Part):
         named = {(key, job) for job, slots in self._slots.items() for key, _ in slots}
         filed = {(key, job) for key, jobs in self._jobs.items() for job in jobs}
         assert named == filed, f"the jobs by pool differ: {named ^ filed}"
-
-
-def _changed_since(pool: str) -> Outdated:
-    problem = Told(f"pool {pool} was changed meanwhile", "changed_since", name=pool)
-    return Outdated(problem, field="If-Match", fix=READ_AGAIN)
 
 
 def _subtract(counts: Counter[str], key: str, number: int) -> None:

@@ -1,8 +1,10 @@
-"""The texts of refusals that several parts of the scheduler and its API give."""
+"""The refusals that several parts of the scheduler and its API give, or their texts."""
 
 from __future__ import annotations
 
+from jobcloud.errors import NotFound, Outdated
 from jobcloud.sentences import Told
+from jobcloud.sentences.frequent import READ_AGAIN, REPEAT, shown_by
 
 
 def no_app(key: str) -> Told:
@@ -11,6 +13,35 @@ def no_app(key: str) -> Told:
 
 def no_job(key: str) -> Told:
     return Told(f"there is no job {key}", "no_job", job=key)
+
+
+def no_calendar(key: str) -> Told:
+    return Told(f"there is no calendar {key}", "no_calendar", calendar=key)
+
+
+def no_shard(run: str, item: int) -> Told:
+    return Told(f"{run} has no shard {item}", "no_shard", run=run, item=item)
+
+
+def no_pool(key: str) -> NotFound:
+    problem = Told(f"there is no pool {key[:200]}", "no_pool", pool=key[:200])
+    return NotFound(problem, field="pool", fix=shown_by("jobcloud pool list", "names them"))
+
+
+def no_silence(silence_id: str) -> NotFound:
+    problem = Told(f"there is no silence {silence_id[:80]}", "no_silence", silence=silence_id[:80])
+    return NotFound(problem, field="id", fix=shown_by("jobcloud alerts silences", "lists them"))
+
+
+def changed_since(kind: str, key: str) -> Outdated:
+    """The record has another revision than the sender has read."""
+    return Outdated(Told(f"the {kind} {key} has changed", "changed_since", name=key), fix=REPEAT)
+
+
+def changed_meanwhile(kind: str, key: str) -> Outdated:
+    """The record was changed between the check of its revision and the command."""
+    problem = Told(f"{kind} {key} was changed meanwhile", "changed_since", name=key)
+    return Outdated(problem, field="If-Match", fix=READ_AGAIN)
 
 
 def job_off(key: str) -> Told:

@@ -16,8 +16,9 @@ from jobcloud.messages import PutSilence, RemoveSilence
 from jobcloud.model import OF_JOBS, Alert, AlertMessage, Condition, Silence
 from jobcloud.scheduler import Scheduler
 from jobcloud.scheduler.alerts import matches
+from jobcloud.scheduler.refusals import no_silence
 from jobcloud.sentences import Told
-from jobcloud.sentences.frequent import CHANNELS_FILE, shown_by
+from jobcloud.sentences.frequent import CHANNELS_FILE
 from jobcloud.server.api.authorization import AccessDep
 from jobcloud.server.api.convert import read_silence
 from jobcloud.server.api.paging import Listing, PageQuery, PageView, Place
@@ -176,9 +177,7 @@ def remove_silence(services: ServicesDep, access: AccessDep, silence_id: str) ->
     silence = services.loop.ask(lambda scheduler: scheduler.silences.get(silence_id))
     # One answer for both, so that nobody learns of a silence that they may not see.
     if silence is None or not access.allows(Verb.VIEW, silence.team):
-        fix = shown_by("jobcloud alerts silences", "lists them")
-        problem = Told(f"there is no silence {silence_id[:80]}", "no_silence", silence=silence_id[:80])
-        raise NotFound(problem, field="id", fix=fix)
+        raise no_silence(silence_id)
     access.require(Verb.PAUSE, silence.team)
     services.command(lambda at: RemoveSilence(at, silence_id))
 

@@ -12,6 +12,7 @@ from jobcloud.config import team_of
 from jobcloud.errors import NotFound
 from jobcloud.model import Attempt, End, Firing, ShardState, Task, changed
 from jobcloud.scheduler.attempts import attempt_of
+from jobcloud.scheduler.refusals import no_shard
 from jobcloud.sentences import Told
 from jobcloud.sentences.frequent import between, choose
 from jobcloud.server.api.paging import Listing, PageQuery, PageView
@@ -129,8 +130,7 @@ def _find_shard(snapshot: Snapshot, run_id: str, item: int) -> Firing:
     """The run with this shard. Raises NotFound."""
     run = find_run(snapshot, run_id)
     if not 0 <= item < len(run.shards):
-        problem = Told(f"{run.id} has no shard {item}", "no_shard", run=run.id, item=item)
-        raise NotFound(problem, field="item", fix=between("0", str(len(run.shards) - 1)))
+        raise NotFound(no_shard(run.id, item), field="item", fix=between("0", str(len(run.shards) - 1)))
     return run
 
 

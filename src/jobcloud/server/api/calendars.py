@@ -13,13 +13,11 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import Field
 
 from jobcloud.config import check_name, split_key, team_of
-from jobcloud.errors import Outdated
 from jobcloud.messages import PutCalendar, RemoveCalendar
 from jobcloud.model import Calendar, CalendarSource
 from jobcloud.scheduler import Scheduler
 from jobcloud.scheduler.calendars import no_calendar
-from jobcloud.sentences import Told
-from jobcloud.sentences.frequent import REPEAT
+from jobcloud.scheduler.refusals import changed_since
 from jobcloud.server.api.authorization import AccessDep
 from jobcloud.server.api.convert import check_printable, read_config
 from jobcloud.server.api.paging import Listing, PageQuery, PageView
@@ -123,7 +121,7 @@ async def put_calendar(
         """Store the calendar. Returns whether it is new."""
         known = services.loop.ask(lambda scheduler: scheduler.calendars.get(calendar))
         if expected is not None and (known is None or _revision(known) not in expected):
-            raise Outdated(Told(f"the calendar {calendar} has changed", "changed_since", name=calendar), fix=REPEAT)
+            raise changed_since("calendar", calendar)
         services.command(lambda at: PutCalendar(at, record, found.days, known))
         return known is None
 

@@ -13,12 +13,10 @@ from pydantic import Field, WithJsonSchema
 
 from jobcloud.access.verbs import Verb
 from jobcloud.config import POOL_FORM, check_name, check_team, qualified, split_key
-from jobcloud.errors import NotFound, Outdated
 from jobcloud.messages import PutPool, RemovePool
 from jobcloud.model import EVERY_TEAM, Pool
 from jobcloud.scheduler.pools import PoolUse
-from jobcloud.sentences import Told
-from jobcloud.sentences.frequent import REPEAT, shown_by
+from jobcloud.scheduler.refusals import changed_since, no_pool
 from jobcloud.server.api.authorization import AccessDep
 from jobcloud.server.api.convert import check_printable, read_config
 from jobcloud.server.api.paging import Listing, PageQuery, PageView
@@ -137,7 +135,7 @@ def _known(services: Services, key: str, expected: tuple[str, ...] | None) -> Po
     """The present pool. Raises Outdated if it has none of the expected revisions."""
     known = services.loop.ask(lambda scheduler: scheduler.pools.get(key))
     if expected is not None and (known is None or _revision(known) not in expected):
-        raise Outdated(Told(f"the pool {key} has changed", "changed_since", name=key), fix=REPEAT)
+        raise changed_since("pool", key)
     return known
 
 
@@ -145,8 +143,7 @@ def _shown(services: Services, key: str) -> PoolView:
     """Raises NotFound."""
     known = services.loop.ask(lambda scheduler: scheduler.pool_uses(key))
     if not known:
-        problem = Told(f"there is no pool {key}", "no_pool", pool=key)
-        raise NotFound(problem, field="pool", fix=shown_by("jobcloud pool list", "names them"))
+        raise no_pool(key)
     return _view(known[0])
 
 

@@ -16,12 +16,13 @@ from jobcloud.access.directory import Directory
 from jobcloud.access.names import check_role
 from jobcloud.access.verbs import ROLES, Verb
 from jobcloud.config import LABEL_FORM
-from jobcloud.errors import NotFound, Outdated
+from jobcloud.errors import NotFound
 from jobcloud.messages import Kind, PutAccess, RemoveAccess
 from jobcloud.model import Role
 from jobcloud.scheduler import Scheduler
+from jobcloud.scheduler.refusals import changed_since
 from jobcloud.sentences import Told
-from jobcloud.sentences.frequent import REPEAT, shown_by
+from jobcloud.sentences.frequent import shown_by
 from jobcloud.server.api.authorization import AccessDep
 from jobcloud.server.api.convert import read_config
 from jobcloud.server.api.paging import Listing, PageQuery, PageView
@@ -88,7 +89,7 @@ async def put_role(
         """Store the role. Returns whether it is new."""
         known = services.loop.ask(lambda scheduler: scheduler.directory.roles.get(role))
         if expected is not None and (known is None or _revision(_sorted(known.verbs)) not in expected):
-            raise Outdated(Told(f"the role {role} has changed", "changed_since", name=role), fix=REPEAT)
+            raise changed_since("role", role)
         # Without a precondition, the role is replaced whatever it is by then.
         before = known if expected is not None else None
         services.command(lambda at: PutAccess(at, record, before=before, by=access.principal))

@@ -30,6 +30,7 @@ from jobcloud.cron_words import Language, describe_timing
 from jobcloud.errors import ConfigError, NotFound
 from jobcloud.messages import CancelRun, Retry
 from jobcloud.model import NO_TERMS, Firing, Outcome, Shard, ShardState, Step, Terms
+from jobcloud.scheduler.refusals import no_calendar
 from jobcloud.sentences import Told
 from jobcloud.sentences.frequent import shown_by
 from jobcloud.server.api.authorization import Access, AccessDep
@@ -258,8 +259,7 @@ def _on_days(services: Services, access: Access, query: CronQuery, timing: Timin
         for key, found in zip(keys, known, strict=True):
             if found is None:
                 fix = shown_by("jobcloud calendar list", "shows all")
-                problem = Told(f"there is no calendar {key[:200]}", "no_calendar", calendar=key[:200])
-                raise ConfigError(problem, field=field, fix=fix)
+                raise ConfigError(no_calendar(key[:200]), field=field, fix=fix)
         return [found for found in known if found is not None]
 
     only = days("onlyOn", query.only_on) if query.only_on else None

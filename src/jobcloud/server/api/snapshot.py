@@ -10,12 +10,10 @@ from jobcloud.config import App, Job, team_of
 from jobcloud.errors import NotFound
 from jobcloud.match import PlainMatcher
 from jobcloud.model import AppVersion, Attempt, Backfill, Executor, Firing, JobState, Pause, Task, pause_key
-from jobcloud.scheduler import Scheduler
+from jobcloud.scheduler import Scheduler, refusals
 from jobcloud.scheduler.attempts import Attempts, fits
 from jobcloud.scheduler.executors import ExecutorState
 from jobcloud.scheduler.reason import Reason
-from jobcloud.scheduler.refusals import no_job
-from jobcloud.sentences import Told
 from jobcloud.sentences.frequent import shown_by
 
 T = TypeVar("T")
@@ -125,7 +123,9 @@ class Snapshot:
     def job(self, key: str) -> Job:
         """A registered job. Raises NotFound."""
         if key not in self.jobs:
-            raise NotFound(no_job(key[:200]), field="jobName", fix=shown_by("jobcloud job list", "shows all jobs"))
+            raise NotFound(
+                refusals.no_job(key[:200]), field="jobName", fix=shown_by("jobcloud job list", "shows all jobs")
+            )
         return self.jobs[key]
 
 
@@ -238,5 +238,5 @@ def _warm_executors(scheduler: Scheduler, app: str, at: int) -> WarmExecutors:
 
 
 def no_app(key: str) -> NotFound:
-    problem = Told(f"there is no app {key[:200]}", "no_app", app=key[:200])
-    return NotFound(problem, field="appName", fix=shown_by("jobcloud app list", "shows all apps"))
+    fix = shown_by("jobcloud app list", "shows all apps")
+    return NotFound(refusals.no_app(key[:200]), field="appName", fix=fix)

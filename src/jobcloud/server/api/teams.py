@@ -15,11 +15,12 @@ from pydantic import Field, WithJsonSchema
 from jobcloud.access.names import PLACE_FORM, check_place
 from jobcloud.access.verbs import Verb
 from jobcloud.config import DEFAULT_TEAM
-from jobcloud.errors import NotFound, Outdated
+from jobcloud.errors import NotFound
 from jobcloud.messages import Kind, PutAccess, RemoveAccess
 from jobcloud.model import EVERY_TEAM, Member, Principal, Quota, Team, changed
+from jobcloud.scheduler.refusals import changed_since
 from jobcloud.sentences import Told
-from jobcloud.sentences.frequent import REPEAT, done_by, shown_by
+from jobcloud.sentences.frequent import done_by, shown_by
 from jobcloud.server.api.authorization import AccessDep
 from jobcloud.server.api.convert import read_config
 from jobcloud.server.api.paging import Listing, PageQuery, PageView
@@ -184,7 +185,7 @@ async def _change(
         if known is None and not (create or name in (EVERY_TEAM, DEFAULT_TEAM)):
             raise _unknown(name)
         if expected is not None and (known is None or _revision(known) not in expected):
-            raise Outdated(Told(f"the team {name} has changed", "changed_since", name=name), fix=REPEAT)
+            raise changed_since("team", name)
         new = make(known or Team(name))
         if new != known:
             services.command(lambda at: PutAccess(at, new, create=known is None, before=known, by=by))
