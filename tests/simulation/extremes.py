@@ -72,6 +72,7 @@ class Extremes:
         self._over = False
         self._awaiting: Backup | None = None  # the backup of a state that was deleted
         self.lost: set[str] = set()  # tasks launched after the backup that was restored
+        self.epoch = 0  # of the last leader that Mesos has heard before the last restore
         self.given_up: set[str] = set()  # unfinished runs of the backup whose jobs have no failover
         self.once: set[tuple[str, int]] = set()  # shards that may have run since the backup, and have no failover
 
@@ -189,6 +190,7 @@ class Extremes:
         known = {key for kind, key in backup.entries if kind == Kind.TASK}
         lost = world.truth.launched - backup.launched - known
         self.lost |= lost
+        self.epoch = world.truth.epoch
         once = {name for name, firing in backup.firings.items() if not _failover(backup, firing)}
         self.once |= {
             (name, item)

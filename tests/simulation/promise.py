@@ -340,11 +340,14 @@ class Truth:
         attempt = payload["runId"], context["shardingItem"], payload["attempt"]
         if attempt in self.attempts:
             self._world.violation(f"9: attempt {attempt} is launched twice")
-        self.attempts[attempt] = task_id
-        # A call of a process that has died since was sent before the backup returned.
-        once = attempt[:2] in self._world.extremes.once and not process.dead
-        if once and attempt[0] not in self._world.operators.retried:
-            self._world.violation(f"15: {attempt[:2]} may have run since the backup, and is repeated without failover")
+        extremes = self._world.extremes
+        if process.leader.epoch <= extremes.epoch and (Kind.TASK, task_id) not in self._world.server.entries:
+            extremes.lost.add(task_id)  # the call was sent before the backup returned
+        else:
+            self.attempts[attempt] = task_id
+            if attempt[:2] in extremes.once and attempt[0] not in self._world.operators.retried:
+                what = f"{attempt[:2]} may have run since the backup"
+                self._world.violation(f"15: {what}, and is repeated without failover")
         if payload["fence"] <= self.fences.get(place, 0):
             self._world.violation(f"9: the fence of {task_id} does not grow: {payload['fence']}")
         self.fences[place] = payload["fence"]
