@@ -126,6 +126,9 @@ def apply(stored: Stored, writes: Iterable[Write]) -> None:
         Kind.SESSION: stored.sessions,
         Kind.POOL: stored.pools,
         Kind.CALENDAR: stored.calendars,
+        Kind.WORKFLOW: stored.workflows,
+        Kind.WORKFLOW_RUN: stored.workflow_runs,
+        Kind.NODE: stored.nodes,
     }
     for write in writes:
         if isinstance(write.record, Firing):  # the record of a wide firing has no shards

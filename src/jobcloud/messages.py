@@ -30,6 +30,7 @@ from jobcloud.model import (
     Firing,
     InverseOffer,
     JobState,
+    NodeRun,
     Offer,
     Outcome,
     Pause,
@@ -45,6 +46,8 @@ from jobcloud.model import (
     Team,
     Terms,
     User,
+    Workflow,
+    WorkflowRun,
 )
 from jobcloud.triggers import Days
 
@@ -394,6 +397,36 @@ class RemovePool(msgspec.Struct, frozen=True, gc=False):
     before: Pool | None = None
 
 
+class PutWorkflow(msgspec.Struct, frozen=True, gc=False):
+    """Create or replace a workflow. If `before` is not None, refuse the command unless this is the present record."""
+
+    at: int
+    workflow: Workflow
+    before: Workflow | None = None
+
+
+class RemoveWorkflow(msgspec.Struct, frozen=True, gc=False):
+    """Remove a workflow that has no unfinished run, with its ended runs."""
+
+    at: int
+    workflow: str
+    before: Workflow | None = None
+
+
+class CancelWorkflowRun(msgspec.Struct, frozen=True, gc=False):
+    """End a run of a workflow: cancel the runs of its jobs, and start no further node."""
+
+    at: int
+    run: str
+
+
+class RetryWorkflowRun(msgspec.Struct, frozen=True, gc=False):
+    """Retry the failed and killed nodes of a run of a workflow. The nodes after them start as if for the first time."""
+
+    at: int
+    run: str
+
+
 class PutAccess(msgspec.Struct, frozen=True, gc=False):
     """Create or replace a record about identities and rights.
 
@@ -487,6 +520,10 @@ Command: TypeAlias = (
     | RemoveSilence
     | PutPool
     | RemovePool
+    | PutWorkflow
+    | RemoveWorkflow
+    | CancelWorkflowRun
+    | RetryWorkflowRun
     | PutAccess
     | RemoveAccess
     | RemoveService
@@ -544,6 +581,9 @@ class Kind(StrEnum):
     ACCESS_TOKEN = "access_token"  # noqa: S105 - token id → AccessToken
     SESSION = "session"  # session id → Session
     CALENDAR = "calendar"  # calendar key → Calendar
+    WORKFLOW = "workflow"  # workflow key → Workflow
+    WORKFLOW_RUN = "workflow_run"  # id of a workflow's run → WorkflowRun
+    NODE = "node"  # see node_key → NodeRun
 
 
 #: The names that stores use. They are in tables, because `kind.value` is a Python function call in CPython 3.11
@@ -572,6 +612,9 @@ Record: TypeAlias = (
     | Silence
     | Pool
     | Calendar
+    | Workflow
+    | WorkflowRun
+    | NodeRun
     | AccessRecord
     | str
     | bool

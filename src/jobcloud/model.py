@@ -665,6 +665,104 @@ class Pool(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     description: str = ""
 
 
+class On(StrEnum):
+    """The end of a node that lets another node start. EITHER: any end, also if the node was skipped or cancelled."""
+
+    SUCCESS = "success"
+    FAILURE = "failure"
+    EITHER = "either"
+
+
+class Join(StrEnum):
+    """Whether all or any of the conditions of a node must hold."""
+
+    ALL = "all"
+    ANY = "any"
+
+
+class After(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """A condition of a node: another node of the same workflow has ended in this way."""
+
+    node: str
+    on: On = On.SUCCESS
+
+
+class Node(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """A node of a workflow: a job, by key, and the conditions of its start. The name is unique in the workflow."""
+
+    name: str
+    job: str
+    after: tuple[After, ...] = ()
+    join: Join = Join.ALL
+
+
+class Workflow(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """A graph of jobs of one team. Each whole run of the job of the node `start` begins a run of the workflow.
+
+    `skipped`: the number of runs of this job that began none, because too many runs of the workflow had not ended.
+    """
+
+    key: str
+    nodes: tuple[Node, ...]
+    start: str
+    description: str = ""
+    changed_ms: Instant = 0
+    skipped: Count = 0
+
+
+class NodeState(StrEnum):
+    """WAITING: the conditions of the node are not decided. READY: they hold, but its job can have no further run now.
+
+    SKIPPED: the conditions can no longer hold. CANCELLED: its run was killed or cancelled, or the run of the workflow
+    was cancelled first.
+    """
+
+    WAITING = "WAITING"
+    READY = "READY"
+    RUNNING = "RUNNING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    SKIPPED = "SKIPPED"
+    CANCELLED = "CANCELLED"
+
+
+class NodeRun(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """A node that has started or ended in a run of its workflow. Other nodes have no record.
+
+    `run`: the firing of the node's job, or "" if there was none. `reason`: why the node was skipped, or failed without
+    a firing.
+    """
+
+    state: NodeState
+    run: str = ""
+    started_ms: Instant = 0
+    ended_ms: Instant = 0
+    reason: Words | None = None
+
+
+class WorkflowRun(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """A run of a workflow, with the graph that the workflow had at its begin.
+
+    `fire_ms`: the fire time of the run that began it, and of all its runs. `cancelled`: no further node starts.
+    `state`: RUNNING, SUCCEEDED, FAILED or CANCELLED.
+    """
+
+    id: str
+    workflow: str
+    nodes: tuple[Node, ...]
+    start: str
+    fire_ms: Instant
+    began_ms: Instant
+    ended_ms: Instant = 0
+    cancelled: bool = False
+    state: NodeState = NodeState.RUNNING
+
+
+def node_key(run: str, node: str) -> str:
+    """The key of the record of a node in a run of its workflow."""
+    return f"{run}/{node}"
+
+
 #: slots by the key of their pool, sorted
 Slots: TypeAlias = tuple[tuple[str, int], ...]
 #: a role in a team, or in EVERY_TEAM: (team, role)

@@ -120,6 +120,8 @@ def whole() -> tuple[Values, int]:
         Kind.TEAM: desk.stored.teams, Kind.ROLE: desk.stored.roles, Kind.USER: desk.stored.users,
         Kind.ACCESS_TOKEN: desk.stored.access_tokens, Kind.SESSION: desk.stored.sessions,
         Kind.CALENDAR: desk.stored.calendars,
+        Kind.WORKFLOW: desk.stored.workflows, Kind.WORKFLOW_RUN: desk.stored.workflow_runs,
+        Kind.NODE: desk.stored.nodes,
         Kind.RESTORATION: {"last": Restoration(desk.at - 9_000, desk.at - 5_000, settled=True)},
     }  # fmt: skip
     found = {

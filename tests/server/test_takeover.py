@@ -189,6 +189,7 @@ def test_recording_has_every_kind_of_record_and_the_states_that_matter(recording
     stored = recording.store.load()
     newer = {Kind.ATTEMPT, Kind.PAUSE, Kind.BACKFILL, Kind.AD_HOC, Kind.APP_VERSION}
     newer |= {Kind.ALERT, Kind.ALERT_MESSAGE, Kind.SILENCE, Kind.POOL, Kind.CALENDAR}
+    newer |= {Kind.WORKFLOW, Kind.WORKFLOW_RUN, Kind.NODE}
     newer |= {Kind.TEAM, Kind.ROLE, Kind.USER, Kind.ACCESS_TOKEN, Kind.SESSION}
     newer |= {Kind.SHARD} if recording.build == FIRST else set()
     assert {kind for kind in Kind if not stored.records[kind]} == {Kind.RESTORATION, *newer}

@@ -324,7 +324,7 @@ class Accounts(Part):
         if team.name == EVERY_TEAM:
             problem = Told("the installation cannot be removed", "installation_kept")
             raise Conflict(problem, field="name", fix=Told("remove its members", "remove_members"))
-        for kind, keys in (("app", self._state.apps), ("job", self._state.jobs)):
+        for kind, keys in (("app", self._state.apps), ("job", self._state.jobs), ("workflow", self._state.workflows)):
             for key in keys:
                 if team_of(key) == team.name:
                     text = f"the team {team.name} still has the {kind} {key}"

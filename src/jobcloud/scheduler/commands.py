@@ -22,6 +22,7 @@ from jobcloud.messages import (
     RemoveApp,
     RemoveJob,
     Retry,
+    RetryWorkflowRun,
     SetAppEnabled,
     SetJobEnabled,
     SetPaused,
@@ -55,6 +56,7 @@ from jobcloud.scheduler.rollouts import Rollouts
 from jobcloud.scheduler.state import State
 from jobcloud.scheduler.tasks import Tasks, lost
 from jobcloud.scheduler.timetable import AHEAD_MS, REVIVED_MS, Timetable
+from jobcloud.scheduler.workflows import Workflows
 from jobcloud.sentences import Told
 from jobcloud.sentences.frequent import (
     ENABLE,
@@ -66,8 +68,6 @@ from jobcloud.sentences.frequent import (
     done_by,
     shown_by,
 )
-
-_MAY_BE_PUT_BACK = frozenset({ShardState.DEAD, ShardState.FAILED, ShardState.KILLED})
 
 
 class Commands(Part):
@@ -85,6 +85,7 @@ class Commands(Part):
         tasks: Tasks,
         rollouts: Rollouts,
         versions: AppVersions,
+        workflows: Workflows,
     ) -> None:
         super().__init__(state)
         self._hooks = hooks
@@ -96,6 +97,7 @@ class Commands(Part):
         self._tasks = tasks
         self._rollouts = rollouts
         self._versions = versions
+        self._workflows = workflows
         #: the number of the last trace of a configuration
         self._traced = 0
 
@@ -169,6 +171,8 @@ class Commands(Part):
             problem = Told(text, "ad_hoc_waiting", app=event.app, runs=running)
             fix = Told("cancel them first, or remove the app with its jobs", "cancel_runs")
             raise Conflict(problem, field="appName", fix=fix)
+        for job in jobs:
+            self._workflows.check_unnamed(job.key)
         self._state.delete(Kind.APP, event.app)
         self._versions.forget(event.app)
         self._state.plans.pop(event.app, None)
@@ -216,7 +220,10 @@ class Commands(Part):
         self._calendars.check_number(calendars)
         changed_jobs = [job for job in event.jobs if job != self._state.jobs.get(job.key)]
         given = {app.key: app for app in event.apps}
+        for job in event.left_out(self._registered()) if event.prune else ():
+            self._workflows.check_unnamed(job.key)
         for job in changed_jobs:
+            self._workflows.check_job(job)
             check_parallel(job, given.get(job.app_key) or self._state.apps[job.app_key])
             self._calendars.check(job, calendars)
             self._pools.check(job, pools)
@@ -266,6 +273,7 @@ class Commands(Part):
         check_parallel(job, self._state.apps[job.app_key])
         self._pools.check(job)
         self._calendars.check(job)
+        self._workflows.check_job(job)
         if known is None:
             self._quotas.check_jobs(job.team, 1)
         paused = known is not None and self._state.paused(known.key)
@@ -298,6 +306,7 @@ class Commands(Part):
     def remove_job(self, event: RemoveJob) -> None:
         job = self._state.job(event.job)
         _check_revision(job, event.expected)
+        self._workflows.check_unnamed(job.key)
         self._remove_job(job, event.at, event.author)
 
     def set_job_enabled(self, event: SetJobEnabled) -> None:
@@ -440,13 +449,27 @@ class Commands(Part):
         self._quotas.check_queue(job.team, len(shards), "runId")
         changes = {item: retry.reset(shard) for item, shard in shards.items()}
         if firing.ended_ms:
-            self._firings.reopen(firing, self._state.job_states[job.key].generation, changes)
+            self._firings.reopen(firing, self._state.job_states[job.key].generation, changes, event.at)
             self._timetable.await_end(job.key)
         else:
             self._firings.put_shards(firing.id, changes, event.at)
             self._state.request_cycle()
         text = f"{len(changes)} shards are put back by an operator"
         self._state.publish(event.at, Topic.FIRED, text, job=job.key, firing_id=firing.id)
+
+    def retry_workflow_run(self, event: RetryWorkflowRun) -> None:
+        """Repeat the failed nodes of a workflow's run: their failed shards, or the whole node if it has none."""
+        firings, names = self._workflows.failed_nodes(event.run)
+        more = Counter[str]()
+        for firing in firings:
+            job = self._check_retry(firing)
+            self._check_waiting(job.key, "run")
+            more[job.team] += len(self._failed_shards(firing, None))
+        for team, shards in more.items():
+            self._quotas.check_queue(team, shards, "run")
+        for firing in firings:
+            self.retry(Retry(event.at, firing.id))
+        self._workflows.repeat(event.run, names, event.at)
 
     def _firing(self, firing_id: str) -> Firing:
         firing = self._state.firings.get(firing_id)
@@ -510,7 +533,7 @@ class Commands(Part):
         failed = {
             number: shard
             for number, shard in enumerate(firing.shards)
-            if shard.state in _MAY_BE_PUT_BACK and item in (None, number)
+            if shard.state in retry.MAY_BE_PUT_BACK and item in (None, number)
         }
         if firing.stepped and failed:
             before, after = len(firing.shards) - 2, len(firing.shards) - 1

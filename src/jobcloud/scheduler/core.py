@@ -18,6 +18,7 @@ from jobcloud.messages import (
     BackfillJob,
     CancelBackfill,
     CancelRun,
+    CancelWorkflowRun,
     Disconnected,
     DrainAgent,
     Effect,
@@ -38,6 +39,7 @@ from jobcloud.messages import (
     PutJob,
     PutPool,
     PutSilence,
+    PutWorkflow,
     ReconcileTasks,
     RemoveAccess,
     RemoveApp,
@@ -46,10 +48,12 @@ from jobcloud.messages import (
     RemovePool,
     RemoveService,
     RemoveSilence,
+    RemoveWorkflow,
     ReportDelivery,
     ReportProblem,
     Resubscribe,
     Retry,
+    RetryWorkflowRun,
     RevokeServerToken,
     RevokeToken,
     RunAdHoc,
@@ -65,7 +69,7 @@ from jobcloud.messages import (
     UndrainAgent,
     UseSecrets,
 )
-from jobcloud.model import Firing, ShardState
+from jobcloud.model import Firing, ShardState, Workflow, WorkflowRun
 from jobcloud.scheduler import fit, invariants
 from jobcloud.scheduler.accounts import Accounts
 from jobcloud.scheduler.ad_hoc_runs import AdHocRuns
@@ -100,6 +104,7 @@ from jobcloud.scheduler.timeouts import Timeouts
 from jobcloud.scheduler.timetable import Timetable
 from jobcloud.scheduler.traces import Traces
 from jobcloud.scheduler.warm_executors import WarmExecutors
+from jobcloud.scheduler.workflows import NodeView, Place, Workflows
 from jobcloud.sentences import Told
 from jobcloud.triggers import Days
 
@@ -137,6 +142,8 @@ class Scheduler:
         self.silences = state.silences
         self.pools = state.pools
         self.calendars = state.calendars
+        self.workflows = state.workflows
+        self.workflow_runs = state.workflow_runs
         #: calendar → its days
         self.days: Mapping[str, Days] = state.days
         accounts = Accounts(state)
@@ -167,9 +174,20 @@ class Scheduler:
         self._drains = Drains(state, reconciliation, self._tasks, self._cycle)
         rollouts = Rollouts(state, hooks, firings, reconciliation, self._tasks)
         versions = AppVersions(state)
+        self._workflows = workflows = Workflows(state, quotas, firings, self._tasks)
         self._alerts = Alerts(state)
         self._commands = commands = Commands(
-            state, hooks, quotas, pools, firings, self._timetable, self._calendars, self._tasks, rollouts, versions
+            state,
+            hooks,
+            quotas,
+            pools,
+            firings,
+            self._timetable,
+            self._calendars,
+            self._tasks,
+            rollouts,
+            versions,
+            workflows,
         )
         # Each hook calls the parts in this order. `restore`: a part comes after those that it needs. Only `Traces`
         # comes after `commands`, which applies the configuration. `on_tick`: work becomes due before the cycle places
@@ -182,6 +200,7 @@ class Scheduler:
             self._calendars,
             firings,
             self._backfills,
+            workflows,
             executors,
             circuit_breakers,
             self._drains,
@@ -245,6 +264,10 @@ class Scheduler:
             RemoveSilence: self._alerts.remove_silence,
             PutPool: pools.put,
             RemovePool: pools.remove,
+            PutWorkflow: workflows.put,
+            RemoveWorkflow: workflows.remove,
+            CancelWorkflowRun: workflows.cancel,
+            RetryWorkflowRun: commands.retry_workflow_run,
             PutAccess: accounts.put,
             RemoveAccess: accounts.remove,
             RemoveService: accounts.remove_service,
@@ -391,6 +414,22 @@ class Scheduler:
     def users(self, calendar: str) -> tuple[str, ...]:
         """The jobs that name a calendar."""
         return self._calendars.users(calendar)
+
+    def workflow_runs_of(self, workflow: str) -> list[WorkflowRun]:
+        """The known runs of a workflow, oldest first."""
+        return self._workflows.runs_of(workflow)
+
+    def nodes_of(self, run: WorkflowRun) -> list[NodeView]:
+        """The nodes of a run of a workflow, in the order of its graph."""
+        return list(self._workflows.nodes_of(run))
+
+    def nodes_run_by(self, run: str) -> list[Place]:
+        """The nodes of workflows that a run of a job stands for."""
+        return self._workflows.places_of(run)
+
+    def check_workflow(self, workflow: Workflow) -> None:
+        """Raises Refused if `handle` would refuse the workflow."""
+        self._workflows.check(workflow)
 
     def depth(self, at: int) -> Depth:
         """How many shards wait."""

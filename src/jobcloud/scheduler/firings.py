@@ -136,7 +136,7 @@ class Firings(Part):
             if waits_again and (attempt := attempt_of(old.shards[item])) is not None:
                 self._state.keep_attempt(old.id, item, attempt)
 
-    def reopen(self, ended: Firing, generation: int, changes: Mapping[int, Shard]) -> None:
+    def reopen(self, ended: Firing, generation: int, changes: Mapping[int, Shard], at: int) -> None:
         """Continue an ended firing. `changes` are the shards that wait again.
 
         A firing from before the job had a range gets one now, and keeps it from now on.
@@ -152,6 +152,8 @@ class Firings(Part):
                     del kept[firing.job]
         self._keep_attempts(ended, changes)
         self._add(firing, changes)
+        for hook in self._hooks.run_reopened:
+            hook(firing, at)
 
     def task_changed(self, before: Task, task: Task, at: int) -> None:
         """Record when a shard started. The task's record stores this instant, so the firing need not be saved."""

@@ -66,6 +66,9 @@ class Part:
     def run_ended(self, firing: Firing, at: int) -> None:
         """All shards of a firing have ended. The firing may be deleted already, because of a limit."""
 
+    def run_reopened(self, firing: Firing, at: int) -> None:
+        """An operator has put shards of an ended firing into the queue again."""
+
     def firings_skipped(self, job: Job, text: Told, number: int, missed: bool, at: int) -> None:
         """Firings of a job are skipped. `missed`: they were not handled in time. `text` describes all of them."""
 
@@ -133,6 +136,7 @@ class Hooks:
         self.task_ended: tuple[Callable[[Task, Ending, int], None], ...] = ()
         self.run_added: tuple[Callable[[Firing, int], None], ...] = ()
         self.run_ended: tuple[Callable[[Firing, int], None], ...] = ()
+        self.run_reopened: tuple[Callable[[Firing, int], None], ...] = ()
         self.firings_skipped: tuple[Callable[[Job, Told, int, bool, int], None], ...] = ()
         self.rollout_checked: tuple[Callable[[str, Told | None, int], None], ...] = ()
         self.agent_lost: tuple[Callable[[str, int], None], ...] = ()

@@ -26,6 +26,7 @@ from jobcloud.model import (
     Executor,
     Firing,
     JobState,
+    NodeRun,
     Pause,
     Pool,
     Restoration,
@@ -38,6 +39,8 @@ from jobcloud.model import (
     Task,
     Team,
     User,
+    Workflow,
+    WorkflowRun,
     changed,
     replaced,
     tried,
@@ -93,6 +96,10 @@ class Stored:
     sessions: dict[str, Session] = field(default_factory=dict)
     pools: dict[str, Pool] = field(default_factory=dict)
     calendars: dict[str, Calendar] = field(default_factory=dict)
+    workflows: dict[str, Workflow] = field(default_factory=dict)
+    workflow_runs: dict[str, WorkflowRun] = field(default_factory=dict)
+    #: the nodes that have started or ended, by key
+    nodes: dict[str, NodeRun] = field(default_factory=dict)
 
 
 def executor_key(agent_id: str, executor_id: str) -> str:
@@ -134,6 +141,7 @@ def recover(stored: Stored, at: int) -> Stored:
         pools=dict(stored.pools),
         teams=dict(stored.teams), roles=dict(stored.roles), users=dict(stored.users),
         access_tokens=dict(stored.access_tokens), sessions=dict(stored.sessions), calendars=dict(stored.calendars),
+        workflows=dict(stored.workflows), workflow_runs=dict(stored.workflow_runs), nodes=dict(stored.nodes),
     )  # fmt: skip
     for name in whole.jobs:
         known = AD_HOC_STATE if name in stored.ad_hoc else stored.job_states.get(name)
@@ -388,7 +396,7 @@ def numbers_used(stored: Stored, epoch: int) -> int:
     Ended placeholder tasks leave no record, so their numbers are unknown. A server is not affected: it raises the epoch
     before it makes a new core.
     """
-    ids = [*stored.tasks, *stored.firings, *stored.alert_messages]
+    ids = [*stored.tasks, *stored.firings, *stored.alert_messages, *stored.workflow_runs]
     ids += (shard.task_id for firing in stored.firings.values() for shard in firing.shards)
     ids += (shard.task_id for shard in stored.shards.values() if shard is not None)
     number = re.compile(rf"[-@~]{epoch}-([0-9]{{1,15}})(\.run)?(@[a-z][a-z0-9-]*)?$")

@@ -33,6 +33,16 @@ def no_silence(silence_id: str) -> NotFound:
     return NotFound(problem, field="id", fix=shown_by("jobcloud alerts silences", "lists them"))
 
 
+def no_workflow(key: str) -> NotFound:
+    problem = Told(f"there is no workflow {key[:200]}", "no_workflow", workflow=key[:200])
+    return NotFound(problem, field="workflow", fix=shown_by("jobcloud workflow list", "names them"))
+
+
+def no_workflow_run(run: str) -> NotFound:
+    problem = Told(f"there is no run {run[:300]} of a workflow", "no_workflow_run", run=run[:300])
+    return NotFound(problem, field="run", fix=shown_by("jobcloud workflow runs", "lists them"))
+
+
 def changed_since(kind: str, key: str) -> Outdated:
     """The record has another revision than the sender has read."""
     return Outdated(Told(f"the {kind} {key} has changed", "changed_since", name=key), fix=REPEAT)

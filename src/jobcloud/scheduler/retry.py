@@ -17,6 +17,9 @@ ALONE_AFTER = 2
 # For this time after its back-off, a shard avoids the agent on which its last attempt was lost.
 AVOID_MS = 60_000
 
+# An operator may put shards in these states into the queue again.
+MAY_BE_PUT_BACK = frozenset({ShardState.DEAD, ShardState.FAILED, ShardState.KILLED})
+
 _SUCCEEDED = End.SUCCEEDED
 
 _FINAL = {

@@ -148,8 +148,8 @@ class State:
 
     The tables are `apps`, `jobs`, `ad_hoc`, `job_states`, `disabled_apps`, `firings`, `attempts`, `tasks`, `executors`,
     `drains`, `backfills`, `pauses`, `app_versions`, `alerts`, `alert_messages`, `silences`, `teams`, `roles`, `users`,
-    `access_tokens`, `sessions`, `calendars`, `framework_id` and `restoration`. `jobs` and `job_states` include ad-hoc
-    jobs. Every part reads the tables. Only the methods of this class change them, together with the write set. So no
+    `access_tokens`, `sessions`, `calendars`, `workflows`, `workflow_runs`, `nodes`, `framework_id` and `restoration`.
+    `jobs` and `job_states` include ad-hoc jobs. Every part reads the tables. Only the methods of this class change them, together with the write set. So no
     change can be lost at a change of leader. The write set and the effects are those of the event that is being
     handled. `flush` returns both.
     """
@@ -187,6 +187,10 @@ class State:
         self.access_tokens = whole.access_tokens
         self.sessions = whole.sessions
         self.calendars = whole.calendars
+        self.workflows = whole.workflows
+        self.workflow_runs = whole.workflow_runs
+        #: the nodes of the runs of workflows that have started or ended, by key
+        self.nodes = whole.nodes
         #: calendar → its days
         self.days: dict[str, Days] = {key: parse_days(found.days) for key, found in whole.calendars.items()}
         self._tables: dict[Kind, dict[str, Any]] = {
@@ -209,6 +213,9 @@ class State:
             Kind.ACCESS_TOKEN: self.access_tokens,
             Kind.SESSION: self.sessions,
             Kind.CALENDAR: self.calendars,
+            Kind.WORKFLOW: self.workflows,
+            Kind.WORKFLOW_RUN: self.workflow_runs,
+            Kind.NODE: self.nodes,
         }
         self.connected = False
         self.cluster = Cluster(matcher(len(DIMENSIONS)), policy.team_roles)

@@ -44,6 +44,7 @@ from jobcloud.model import (
     Firing,
     Instant,
     JobState,
+    NodeRun,
     Pause,
     Pool,
     Restoration,
@@ -55,6 +56,8 @@ from jobcloud.model import (
     Team,
     Terms,
     User,
+    Workflow,
+    WorkflowRun,
     alert_key,
     shards_of,
     untried,
@@ -99,6 +102,9 @@ _TYPES: dict[Kind, type] = {
     Kind.ACCESS_TOKEN: AccessToken,
     Kind.SESSION: Session,
     Kind.CALENDAR: Calendar,
+    Kind.WORKFLOW: Workflow,
+    Kind.WORKFLOW_RUN: WorkflowRun,
+    Kind.NODE: NodeRun,
 }
 assert set(_TYPES) == set(Kind), "every kind of record needs a type"
 
@@ -316,6 +322,9 @@ def restore(stored: StoredRecords) -> Restored:
         access_tokens=_only(AccessToken, readable[Kind.ACCESS_TOKEN]),
         sessions=_only(Session, readable[Kind.SESSION]),
         calendars=_only(Calendar, readable[Kind.CALENDAR]),
+        workflows=_only(Workflow, readable[Kind.WORKFLOW]),
+        workflow_runs=_only(WorkflowRun, readable[Kind.WORKFLOW_RUN]),
+        nodes=_only(NodeRun, readable[Kind.NODE]),
         faults=faults,
     )
 
@@ -376,9 +385,9 @@ def _readable(
 def _own_key(record: Record) -> str | None:
     """The key implied by the record's fields; None if there is none."""
     match record:
-        case App() | Job() | Calendar():
+        case App() | Job() | Calendar() | Workflow():
             return record.key
-        case Firing() | Task() | AccessToken() | Session():
+        case Firing() | Task() | AccessToken() | Session() | WorkflowRun():
             return record.id
         case Team() | Role() | User():
             return record.name
