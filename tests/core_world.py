@@ -153,7 +153,8 @@ def copy_of(stored: Stored) -> Stored:
                   dict(stored.app_versions), dict(stored.alerts), dict(stored.alert_messages),
                   dict(stored.silences), dict(stored.teams), dict(stored.roles), dict(stored.users),
                   dict(stored.access_tokens), dict(stored.sessions), dict(stored.pools),
-                  dict(stored.calendars))  # fmt: skip
+                  dict(stored.calendars), dict(stored.workflows), dict(stored.workflow_runs),
+                  dict(stored.nodes))  # fmt: skip
 
 
 class CountingMatcher:

@@ -17,6 +17,7 @@ from jobcloud.config import App, CatchUp, Isolation, Job, JobKind, JobType, Pack
 from jobcloud.messages import Kind, Record
 from jobcloud.model import (
     AccessToken,
+    After,
     Alert,
     AlertMessage,
     AppVersion,
@@ -32,7 +33,12 @@ from jobcloud.model import (
     Executor,
     Firing,
     JobState,
+    Join,
     Member,
+    Node,
+    NodeRun,
+    NodeState,
+    On,
     Outcome,
     Pause,
     Pool,
@@ -48,6 +54,8 @@ from jobcloud.model import (
     TaskState,
     Team,
     User,
+    Workflow,
+    WorkflowRun,
     changed,
     shards_of,
     untried,
@@ -79,6 +87,7 @@ TASK = Task(
 EXECUTOR = Executor("exec", "agent", "app", (Share("ports", 2000, ranges=((31000, 31001),)),), "{}", 7)
 ATTEMPT = Attempt(1, "t0", "agent", "host", "exec", Execution.READY, End.LOST, 3, 4, "gone", Outcome("", "7"))
 ALERT = Alert(Condition.LATE, "job", 5, "it is late", 6, 7, 2, "job.1", "alice", ("ops", "web"), ("web",))
+NODES = (Node("first", "web:a"), Node("second", "web:b", (After("first", On.EITHER),), Join.ANY))
 SAMPLES: list[tuple[Kind, str, Record]] = [
     (Kind.APP, "app", APP),
     (Kind.JOB, "job", JOB),
@@ -113,6 +122,9 @@ SAMPLES: list[tuple[Kind, str, Record]] = [
     ),
     (Kind.SILENCE, "s1", Silence(5, 7, Condition.LATE, "j*", comment="a known problem")),
     (Kind.POOL, "*:db", Pool(5, "the database of orders")),
+    (Kind.WORKFLOW, "web:etl", Workflow("web:etl", NODES, "first", "orders", 5, 1)),
+    (Kind.WORKFLOW_RUN, "web:etl.r-1-1", WorkflowRun("web:etl.r-1-1", "web:etl", NODES, "first", 5, 6, 7, True)),
+    (Kind.NODE, "web:etl.r-1-1/second", NodeRun(NodeState.SKIPPED, ended_ms=7, reason=Words("node_skipped"))),
 ]
 
 

@@ -149,16 +149,18 @@ def _check_cycles(nodes: Sequence[Node]) -> None:
             missing[follower] -= 1
             if not missing[follower]:
                 free.append(follower)
-    stuck = {name for name, number in missing.items() if number}
+    stuck = {name: number for name, number in missing.items() if number}
     if not stuck:
         return
     # Each of these nodes comes after another one of them. So the way back meets a node twice.
-    path: dict[str, int] = {}
-    name = min(stuck)
+    path: dict[str, None] = {}
+    name = next(iter(stuck))
     while name not in path:
-        path[name] = len(path)
+        path[name] = None
         name = next(after.node for after in graph.nodes[name].after if after.node in stuck)
-    cycle = [*path][path[name] :][::-1]
+    back = [*path][[*path].index(name) :]
+    place = back.index(next(one for one in stuck if one in back)) + 1
+    cycle = [*back[place:], *back[:place]][::-1]
     shown = [*cycle[:_NAMED], "…"] if len(cycle) > _NAMED else [*cycle, cycle[0]]
     text = " → ".join(shown)
     problem = Told(f"is a cycle: {text}", "workflow_cycle", path=text, nodes=len(cycle))
