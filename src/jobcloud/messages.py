@@ -406,7 +406,7 @@ class PutWorkflow(msgspec.Struct, frozen=True, gc=False):
 
 
 class RemoveWorkflow(msgspec.Struct, frozen=True, gc=False):
-    """Remove a workflow that has no unfinished run, with its ended runs."""
+    """Remove a workflow. Its runs that have begun go on."""
 
     at: int
     workflow: str

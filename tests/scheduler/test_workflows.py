@@ -435,17 +435,19 @@ def test_a_node_fails_if_its_job_was_removed_meanwhile() -> None:
     assert states(desk) == {"extract": "SUCCEEDED", "transform": "FAILED", "load": "SKIPPED"}
 
 
-def test_a_workflow_with_unfinished_runs_is_not_removed() -> None:
+@pytest.mark.parametrize("restarted", [False, True])
+def test_the_runs_of_a_removed_workflow_go_on_and_are_forgotten_at_their_end(restarted: bool) -> None:
     desk = make_desk(*CHAIN)
     run = begin(desk)
-    with pytest.raises(Conflict, match="1 runs of workflow etl have not ended"):
-        desk.do(RemoveWorkflow(desk.at, "etl"))
-    desk.do(CancelWorkflowRun(desk.at, run.id))
-    desk.run_until_idle()
     desk.do(RemoveWorkflow(desk.at, "etl"))
-    assert (desk.stored.workflows, desk.stored.workflow_runs, desk.stored.nodes) == ({}, {}, {})
+    if restarted:
+        desk.restart()
+    end(desk, "extract")
     desk.do(Trigger(desk.at, "extract"))
-    assert not desk.stored.workflow_runs
+    end(desk, "transform")
+    assert list(desk.stored.workflow_runs) == [run.id], "a further run of the job begins none"
+    end(desk, "load")
+    assert (desk.stored.workflows, desk.stored.workflow_runs, desk.stored.nodes) == ({}, {}, {})
 
 
 def test_a_change_that_was_made_for_another_version_is_refused() -> None:

@@ -112,7 +112,7 @@ EXPECTED_BY = "00:01"
 BEFORE_EXPECTED_MS = 55_000  # the clock at the start of a history with such jobs; many have no success by then
 ABSENT: Any = None
 # Commands after which nothing has a value that can be expected of a later leader.
-_WITHOUT_MARK = frozenset({"trigger", "task", "backfill", "ad_hoc", "silence", "problem", "right", "calendar"})
+_WITHOUT_MARK = frozenset({"trigger", "task", "backfill", "ad_hoc", "silence", "problem", "right", "calendar", "flow"})
 _RIGHTS = {
     Kind.TEAM: "teams", Kind.ROLE: "roles", Kind.USER: "users", Kind.ACCESS_TOKEN: "access_tokens",
     Kind.SESSION: "sessions",
@@ -228,7 +228,7 @@ class Operators:
         elif kind == "update":
             self.put_job(1 + a % 2 * 3, b, replace=True)
         elif kind == "remove_job":
-            self._ask(("job", job), ABSENT, lambda at: RemoveJob(at, job))
+            self.ask(("job", job), ABSENT, lambda at: RemoveJob(at, job))
         elif kind == "remove_app":
             self.remove_app(app)
         elif kind == "app_mark":
@@ -237,7 +237,7 @@ class Operators:
             self._mark(("job_mark", job), lambda at, on: SetJobEnabled(at, job, on), b)
         elif kind == "pause_mark":
             key = (pause_key(job=job), pause_key(job=job), pause_key(app=app), pause_key())[b % 4]
-            self._ask(("pause_mark", key), True, lambda at: _set_paused(at, key, paused=True))
+            self.ask(("pause_mark", key), True, lambda at: _set_paused(at, key, paused=True))
             self._close(a, b)
             if b % 5:  # most pauses end by themselves
                 self._world.later(500 + b % 9_000, self.resume, key)
@@ -256,6 +256,10 @@ class Operators:
             self._close(a, b)
         elif kind == "pool":
             self._change_pool(a, b)
+        elif kind == "workflow":
+            numbers = (0, 2, 3, 5) if not self._world.plan.teams else ((0, 2), (3, 5))[a % 2]
+            jobs = [self._key("j", number) for number in numbers]
+            self._world.promise.flows.act([*jobs[a % len(jobs) :], *jobs[: a % len(jobs)]], a, b)
         elif kind == "quota":
             self._put_team(a, b)
         elif kind == "burst":
@@ -287,7 +291,7 @@ class Operators:
                 task_id = tasks[a % len(tasks)]
                 self.killed.add(task_id)
                 self.by_hand.add(task_id)
-                self._ask(("task", task_id), ABSENT, lambda at: KillTask(at, task_id))
+                self.ask(("task", task_id), ABSENT, lambda at: KillTask(at, task_id))
 
     def _use_secrets(self, a: int) -> None:
         """The executor of a task that is about to start asks for its secrets, and somebody else too, a while later."""
@@ -297,19 +301,22 @@ class Operators:
             task = tasks[a % len(tasks)]
             for later in (0, 1 + a % 3_000):
                 key = ("task", f"{task.id} {later}")
-                self._world.later(later, self._ask, key, ABSENT, lambda at: UseSecrets(at, task.id, task.agent_id))
+                self._world.later(later, self.ask, key, ABSENT, lambda at: UseSecrets(at, task.id, task.agent_id))
 
     def _backfill(self, job: str, b: int) -> None:
         """Fill in the fire times of some seconds before and after the start of the history."""
         if b % 4 == 0:
-            self._ask(("backfill", job), ABSENT, lambda at: CancelBackfill(at, job))
+            self.ask(("backfill", job), ABSENT, lambda at: CancelBackfill(at, job))
             return
-        self._ask(("backfill", job), ABSENT, lambda at: BackfillJob(at, job, _seconds(at, b), 1 + b % 2))
+        self.ask(("backfill", job), ABSENT, lambda at: BackfillJob(at, job, _seconds(at, b), 1 + b % 2))
         if b % 3 == 0:
             self._world.later(300, self._backfill, job, 0)
 
+    def trigger(self, job: str) -> None:
+        self._trigger(job, Terms())
+
     def _trigger(self, job: str, terms: Terms) -> None:
-        self._ask(("trigger", job), ABSENT, lambda at: Trigger(at, job, terms))
+        self.ask(("trigger", job), ABSENT, lambda at: Trigger(at, job, terms))
 
     def pools_of(self, team: str, a: int, b: int) -> tuple[str, ...]:
         """The pools of a job: none, one or two, and sometimes several slots."""
@@ -325,13 +332,13 @@ class Operators:
         return ("*:p0", "*:p1", *(key_of(team, "own") for team in teams))
 
     def put_pool(self, key: str, slots: int) -> None:
-        self._ask(("pool", key), Pool(slots), lambda at: PutPool(at, key, Pool(slots)))
+        self.ask(("pool", key), Pool(slots), lambda at: PutPool(at, key, Pool(slots)))
 
     def _change_pool(self, a: int, b: int) -> None:
         """Give a pool few slots, or try to remove it, which is refused if it is used. Later, give it many slots."""
         key = self.pools[a % len(self.pools)]
         if b % 6 == 5:
-            self._ask(("pool", key), ABSENT, lambda at: RemovePool(at, key))
+            self.ask(("pool", key), ABSENT, lambda at: RemovePool(at, key))
         else:
             self.put_pool(key, (0, 1, 2, 3, 5)[b % 5])
         self._world.later(2_000 + b % 8_000, self.put_pool, key, ROOMY)
@@ -377,7 +384,7 @@ class Operators:
             self._world.later(b % 4_000, self._world.start_process)
 
     def _put(self, team: Team) -> None:
-        self._ask(("right", team.name), ABSENT, lambda at: PutAccess(at, team))
+        self.ask(("right", team.name), ABSENT, lambda at: PutAccess(at, team))
 
     def _change_rights(self, a: int, b: int) -> None:
         """Add a role, a user with a token and a session, a service account with a token, and sometimes an admin.
@@ -399,7 +406,7 @@ class Operators:
             return PutAccess(at, made[number])
 
         for number in range(5 + b % 2):
-            self._world.later(number, self._ask, ("right", f"{name}{number}"), ABSENT, lambda at, n=number: put(at, n))
+            self._world.later(number, self.ask, ("right", f"{name}{number}"), ABSENT, lambda at, n=number: put(at, n))
         changes: list[tuple[int, Callable[[int], Command]]] = [
             (b % 1_000, lambda at: NoteSessions(at, (f"s{name}",))),
             (b % 3_000, lambda at: EndSessions(at, subject)),
@@ -409,7 +416,7 @@ class Operators:
             (1 + b % 9_000, lambda at: RemoveAccess(at, Kind.USER, name)),
         ]
         for later, make in changes:
-            self._world.later(10 + later, self._ask, ("right", f"{name}-"), ABSENT, make)
+            self._world.later(10 + later, self.ask, ("right", f"{name}-"), ABSENT, make)
 
     def rights(self, leader: Process) -> list[tuple[Kind, str]]:
         """The records about rights of a leader. A team without limits and members is none."""
@@ -425,10 +432,10 @@ class Operators:
 
         leader = self._world.leader()
         if leader is not None and (kind, key) in self.rights(leader):
-            self._ask(("right", key), ABSENT, made)
+            self.ask(("right", key), ABSENT, made)
 
     def remove_team(self, name: str) -> None:
-        self._ask(("right", name), ABSENT, lambda at: RemoveAccess(at, Kind.TEAM, name))
+        self.ask(("right", name), ABSENT, lambda at: RemoveAccess(at, Kind.TEAM, name))
 
     def _run_ad_hoc(self, app: str, a: int, b: int, shards: int = 0, cpus: int = 200) -> None:
         """Start an ad-hoc run of an app. One in three has a key."""
@@ -441,19 +448,19 @@ class Operators:
             gang_start=self._world.plan.gangs and not shards and (a + b) % 4 > 0,
         )  # fmt: skip
         terms = Terms(key=f"k{a}" if b % 3 == 0 else "")
-        self._ask(("ad_hoc", job.name), ABSENT, lambda at: RunAdHoc(at, job, terms))
+        self.ask(("ad_hoc", job.name), ABSENT, lambda at: RunAdHoc(at, job, terms))
 
     def _silence(self, a: int, b: int) -> None:
         """Silence alerts that no promise is about, and end the silence. Report a problem of the clock, and its end."""
         key, until = f"s{a % 3}", 1 + b % 20_000
         silence = ("silence", key)
-        self._ask(
+        self.ask(
             silence, ABSENT, lambda at: PutSilence(at, key, Silence(at, at + until, Condition.STORE, comment="known"))
         )
         self._world.later(1 + b % 9_000, self.end_silence, key)
         for later, text in ((0, "the clock is wrong"), (1 + b % 7_000, "")):
             report = functools.partial(self._report_clock, text)
-            self._world.later(later, self._ask, ("problem", "clock"), ABSENT, report)
+            self._world.later(later, self.ask, ("problem", "clock"), ABSENT, report)
 
     def _close(self, a: int, b: int) -> None:
         """Close this day for the jobs of a team that name its calendar, and open it again after a while."""
@@ -465,10 +472,10 @@ class Operators:
         self._world.later(1 + b % 5_000, self.remove_calendar, spare)
 
     def end_silence(self, key: str) -> None:
-        self._ask(("silence", key), ABSENT, lambda at: RemoveSilence(at, key))
+        self.ask(("silence", key), ABSENT, lambda at: RemoveSilence(at, key))
 
     def remove_calendar(self, key: str) -> None:
-        self._ask(("calendar", key), ABSENT, lambda at: RemoveCalendar(at, key))
+        self.ask(("calendar", key), ABSENT, lambda at: RemoveCalendar(at, key))
 
     def _put_calendar(self, key: str, day: int) -> None:
         """Set a calendar of one day: 0 is this one."""
@@ -476,23 +483,23 @@ class Operators:
             return
         name = (wall.local_time(self._world.now // 1_000, UTC) + timedelta(day)).date().isoformat()
         made = Calendar(key, (name,), "2099-12-31")
-        self._ask(("calendar", key), ABSENT, lambda at: PutCalendar(at, made, parse_days((name,))))
+        self.ask(("calendar", key), ABSENT, lambda at: PutCalendar(at, made, parse_days((name,))))
 
     @staticmethod
     def _report_clock(text: str, at: int) -> ReportProblem:
         return ReportProblem(at, Condition.CLOCK, text)
 
     def resume(self, key: str) -> None:
-        self._ask(("pause_mark", key), False, lambda at: _set_paused(at, key, paused=False))
+        self.ask(("pause_mark", key), False, lambda at: _set_paused(at, key, paused=False))
 
     def drain(self, agent_id: str, ms: int) -> None:
-        self._ask(("drain_mark", agent_id), True, lambda at: DrainAgent(at, agent_id, at + ms))
+        self.ask(("drain_mark", agent_id), True, lambda at: DrainAgent(at, agent_id, at + ms))
 
     def undrain(self, agent_id: str) -> None:
-        self._ask(("drain_mark", agent_id), False, lambda at: UndrainAgent(at, agent_id))
+        self.ask(("drain_mark", agent_id), False, lambda at: UndrainAgent(at, agent_id))
 
     def reconcile(self, explicit: bool) -> None:
-        self._ask(("task", "all"), ABSENT, lambda at: ReconcileTasks(at, explicit))
+        self.ask(("task", "all"), ABSENT, lambda at: ReconcileTasks(at, explicit))
 
     def forget(self, a: int, b: int) -> None:
         """Declare a task dead: an unreachable one, or by mistake any other."""
@@ -502,7 +509,7 @@ class Operators:
         if found := away or tasks:
             task_id = found[a % len(found)].id
             self.forgotten.add(task_id)
-            self._ask(("task", task_id), ABSENT, lambda at: ForgetTask(at, task_id, force=b % 4 == 0))
+            self.ask(("task", task_id), ABSENT, lambda at: ForgetTask(at, task_id, force=b % 4 == 0))
 
     def retry(self, a: int, b: int) -> None:
         """Retry the failed shards of a run, all or one; by mistake any run."""
@@ -514,7 +521,7 @@ class Operators:
             self.retried.add(run.id)
             self._widen_range(run.job)
             item = None if b % 2 else b % len(run.work)
-            self._ask(("retry", run.id), ABSENT, lambda at: Retry(at, run.id, item))
+            self.ask(("retry", run.id), ABSENT, lambda at: Retry(at, run.id, item))
 
     def _widen_range(self, key: str) -> None:
         """Change the range of a job, so that a run that is put back was made with another one."""
@@ -522,7 +529,7 @@ class Operators:
         job = leader.core.jobs.get(key) if leader is not None else None
         if job is not None and job.item_range:
             wider = replace(job, item_range=f"1..{int(job.item_range.rpartition('.')[2]) + 4}")
-            self._ask(("job", key), wider, lambda at: PutJob(at, wider, replace=True))
+            self.ask(("job", key), wider, lambda at: PutJob(at, wider, replace=True))
 
     def cancel(self, a: int) -> None:
         """Cancel a run, most often one that has not ended."""
@@ -531,7 +538,7 @@ class Operators:
         if found := [run for run in runs if not run.ended_ms and run.cause is not Cause.DAEMON] or runs:
             run = found[a % len(found)].id
             self.cancelled.add(run)
-            self._ask(("cancel", run), ABSENT, lambda at: CancelRun(at, run))
+            self.ask(("cancel", run), ABSENT, lambda at: CancelRun(at, run))
 
     def _repeating(self) -> list[str]:
         """The last tasks of shards that wait for another attempt."""
@@ -547,7 +554,7 @@ class Operators:
         app = App(name, Package("http://h/p.zip", package), team=team, resources=need, idle_timeout_ms=5_000,
                   executors=(0, 0, 1, EVERY_AGENT)[version],
                   constraints=("zone != c",) if self._world.plan.places and version == 3 else ())  # fmt: skip
-        self._ask(("app", key), app, lambda at: PutApp(at, app, replace))
+        self.ask(("app", key), app, lambda at: PutApp(at, app, replace))
 
     def put_job(self, a: int, b: int, replace: bool) -> None:
         daemon = a % 6 in (1, 4)
@@ -578,7 +585,7 @@ class Operators:
         if job.partition is PartitionPolicy.REPLACE:
             self.replacing.add(key)
         whole = b % 11 == 10
-        self._ask(("job", key), job, lambda at: Apply(at, (), (job,)) if whole else PutJob(at, job, replace))
+        self.ask(("job", key), job, lambda at: Apply(at, (), (job,)) if whole else PutJob(at, job, replace))
 
     def _times_of(self, b: int) -> dict[str, Any]:
         """Further triggers, a blackout of some seconds, a calendar, a jitter or a deadline."""
@@ -611,17 +618,17 @@ class Operators:
             job_class="shop:Job", context="shop:beans", shard_count=SHARDS, parameter="p" * PARAMETER_BYTES,
             failover_attempts=30, retry_count=1, retry_delay_ms=1_000, kill_grace_ms=1_000,
         )  # fmt: skip
-        self._ask(("job", WIDE), job, lambda at: PutJob(at, job))
+        self.ask(("job", WIDE), job, lambda at: PutJob(at, job))
 
     def trigger_wide(self) -> None:
-        self._ask(("trigger", WIDE), ABSENT, lambda at: Trigger(at, WIDE))
+        self.ask(("trigger", WIDE), ABSENT, lambda at: Trigger(at, WIDE))
 
     def put_too_large(self) -> None:
         job = Job(
             TOO_LARGE, "a0", JobKind.TRANSIENT, JobType.SIMPLE, "0 0 5 1 1 ?", resources=Resources(20, 4_000),
             job_class="shop:Job", shard_count=1, parameter="p" * (RECORD_BYTES + 1_000),
         )  # fmt: skip
-        self._ask(("job", TOO_LARGE), job, lambda at: PutJob(at, job))
+        self.ask(("job", TOO_LARGE), job, lambda at: PutJob(at, job))
 
     def _update_of(self, b: int) -> dict[str, Any]:
         """The fields that make another version of a resident, and its update strategy."""
@@ -633,21 +640,21 @@ class Operators:
 
     def remove_app(self, name: str) -> None:
         if not self._pending_on(name):
-            self._ask(("app", name), ABSENT, lambda at: RemoveApp(at, name, jobs=True))
+            self.ask(("app", name), ABSENT, lambda at: RemoveApp(at, name, jobs=True))
 
     def _pending_on(self, app: str) -> bool:
         """Remove jobs and their app one at a time, so that the expected state is known."""
         return any(asked.key[0] in ("job", "job_mark", "app_mark", "app") for asked in self._asked)
 
     def _mark(self, key: tuple[str, str], make: Any, b: int) -> None:
-        self._ask(key, b % 2 == 0, lambda at: make(at, b % 2 == 1))
+        self.ask(key, b % 2 == 0, lambda at: make(at, b % 2 == 1))
         if b % 2 == 0:  # most disabled things are enabled again
-            self._world.later(500 + b % 9_000, lambda: self._ask(key, False, lambda at: make(at, True)))
+            self._world.later(500 + b % 9_000, lambda: self.ask(key, False, lambda at: make(at, True)))
 
     def enable(self, job: str) -> None:
-        self._ask(("job_mark", job), False, lambda at: SetJobEnabled(at, job, True))
+        self.ask(("job_mark", job), False, lambda at: SetJobEnabled(at, job, True))
 
-    def _ask(self, key: tuple[str, str], after: Any, make: Any) -> None:
+    def ask(self, key: tuple[str, str], after: Any, make: Any) -> None:
         process = self._world.someone()
         if process is None or any(asked.key == key for asked in self._asked):
             return

@@ -89,6 +89,13 @@ _LEADS_TO: dict[str, str] = {
     "PutPool": "pool",
     "RemovePool": "pool",
     "pool": "pool",
+    "PutWorkflow": "workflow",
+    "RemoveWorkflow": "workflow",
+    "CancelWorkflowRun": "workflow",
+    "RetryWorkflowRun": "workflow",
+    "workflow": "workflow",
+    "workflow_run": "workflow",
+    "node": "workflow",
     "KillTask": "kill_task",
     "Kill": "kill_task",
     "UseSecrets": "kill_task",
@@ -252,6 +259,7 @@ def make_plan(seed: int) -> Plan:
     pools = seed % _POOLS_SHARE == _POOLS_REST
     if pools:
         faults += _of_pools(seed, length)
+    faults += _of_workflows(seed, length)
     if seed % ALERTED == ALERTED_REST:
         faults += _of_alerts(seed, length)
     expected = seed % ALERTED == ALERTED_REST and random.Random(f"expected {seed}").random() < 0.5
@@ -322,6 +330,16 @@ def _of_pools(seed: int, length: int) -> list[Fault]:
     kinds = dice.choices(("pool", "burst"), (4, 1), k=dice.randint(4, 9))
     return [
         Fault(dice.randrange(500, length), kind, dice.randrange(1_000_000), dice.randrange(1_000_000)) for kind in kinds
+    ]
+
+
+def _of_workflows(seed: int, length: int) -> list[Fault]:
+    """Workflows, in a third of the histories. Dice of their own keep the other faults as they are."""
+    dice = random.Random(f"workflows {seed}")
+    count = dice.choice((0, 0, 0, 0, 3, 7))
+    return [
+        Fault(dice.randrange(500, length), "workflow", dice.randrange(1_000_000), dice.randrange(1_000_000))
+        for _ in range(count)
     ]
 
 

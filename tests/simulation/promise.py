@@ -60,6 +60,9 @@
 35. Of a run with gang start, all shards are launched for the first time in one cycle, and stored in one write.
 36. The shards of a run with a range have parts without a gap and an overlap, whose sizes differ by at most one. All
     attempts of a shard have the same part.
+37. A run of a workflow loses no node. No node starts before its conditions hold, starts after a cancellation, or gets
+    two runs. The start of a node is stored together with its run, and its end together with the end of this run. Each
+    whole run of the job of a start node begins a run of the workflow, in the same write.
 """
 
 from __future__ import annotations
@@ -109,6 +112,7 @@ from jobcloud.triggers import Days, Timing, parse_days
 from jobcloud.triggers.timing import MAX_COUNTED
 
 from . import shares
+from .flows import Flows
 from .operators import AT_ONCE, EXCLUSIVE, LIMIT_MS, REPLACING
 from .plan import ALERTED, ALERTED_REST, LARGEST_CALL, MAX_ENDED_SHARDS
 from .shares import attempts_of, rank, team_of_task, used_by
@@ -442,6 +446,7 @@ class Promise:
         self.failures: dict[tuple[int, str], dict[str, list[int]]] = {}
         self.exclusive: set[str] = set()  # tasks whose jobs named `exclusive host` when they were launched
         self.slots: dict[str, Slots] = {}  # task → slots that its job named when it was launched
+        self.flows = Flows(world)
         self._restored = False  # from a backup, which may contain alerts that the channel knows
 
     # ---- the store -------------------------------------------------------------------------------------------
@@ -457,7 +462,7 @@ class Promise:
             if kind is Kind.TASK and isinstance(record, Task) and record.kill_ms:
                 made = (one for one in decoded.values() if isinstance(one, Firing) and not one.ended_ms)
                 replaced = any(one.job == record.job and one.id != record.firing_id for one in made)
-                cancelled = record.firing_id in self._world.operators.cancelled
+                cancelled = record.firing_id in self._world.operators.cancelled or self.flows.cancels(record.firing_id)
                 if cancelled or (record.job in REPLACING and replaced) or not self._wanted(record):
                     self.unwanted.add(record.id)
         self._tasks_written(before, decoded)
@@ -468,6 +473,7 @@ class Promise:
             self._firing_written(key, self._whole(key), decoded)
         for key in [key for kind, key in decoded if kind is Kind.FIRING and key not in known and key in self.firings]:
             self._after_run(self.firings[key], known, decoded)
+        self.flows.written(before, decoded, known)
         self._messages_written(decoded)
         self._jobs_written(before, decoded)
         for key in [key for kind, key in decoded if kind is Kind.JOB]:  # the new configuration may not fail
@@ -539,6 +545,7 @@ class Promise:
     def older_state(self) -> None:
         """A backup was restored. It may contain alerts that were told since, and runs that have begun since."""
         self._restored = True
+        self.flows.older_state()
         self._world.truth.last_successes.clear()
         self._world.truth.parts.clear()
         self._recorded.clear()

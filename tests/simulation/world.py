@@ -42,7 +42,7 @@ _OCCASIONS = frozenset(
 )  # fmt: skip
 _OPERATORS = frozenset({"put_app", "put_job", "remove_job", "remove_app", "app_mark", "job_mark", "trigger", "update",
                                                 "kill_task", "drain", "forget", "retry", "cancel",
-                        "pause_mark", "backfill", "ad_hoc", "silence", "quota", "burst", "access", "pool",
+                        "pause_mark", "backfill", "ad_hoc", "silence", "quota", "burst", "access", "pool", "workflow",
                         "contest"})  # fmt: skip
 
 
@@ -336,8 +336,11 @@ class World:
         self._heal()
         self._give_back()
         self._revive()
+        self._clear("workflows", lambda leader: leader.core.workflows, self.promise.flows.remove)
         due_until = self.clock()
-        self.history.settled_ms = self._until(lambda p: self.promise.unsettled(p, due_until), SETTLE_MS, "6: ")
+        self.history.settled_ms = self._until(
+            lambda p: self.promise.unsettled(p, due_until) or self.promise.flows.unsettled(p), SETTLE_MS, "6: "
+        )
         for app in self.operators.apps:
             self._remove(app)
         self._remove_calendars()

@@ -149,9 +149,9 @@ class State:
     The tables are `apps`, `jobs`, `ad_hoc`, `job_states`, `disabled_apps`, `firings`, `attempts`, `tasks`, `executors`,
     `drains`, `backfills`, `pauses`, `app_versions`, `alerts`, `alert_messages`, `silences`, `teams`, `roles`, `users`,
     `access_tokens`, `sessions`, `calendars`, `workflows`, `workflow_runs`, `nodes`, `framework_id` and `restoration`.
-    `jobs` and `job_states` include ad-hoc jobs. Every part reads the tables. Only the methods of this class change them,
-    together with the write set. So no change can be lost at a change of leader. The write set and the effects are those
-    of the event that is being handled. `flush` returns both.
+    `jobs` and `job_states` include ad-hoc jobs. Every part reads the tables. Only the methods of this class change
+    them, together with the write set. So no change can be lost at a change of leader. The write set and the effects are
+    those of the event that is being handled. `flush` returns both.
     """
 
     def __init__(self, policy: Policy, stored: Stored, epoch: int, at: int, matcher: MakeMatcher) -> None:

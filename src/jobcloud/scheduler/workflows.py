@@ -39,7 +39,7 @@ from jobcloud.scheduler.state import State
 from jobcloud.scheduler.tasks import Tasks
 from jobcloud.scheduler.workflow_graph import Graph, Verdict, check, graph_of, outcome, verdict
 from jobcloud.sentences import Told, Words
-from jobcloud.sentences.frequent import REGISTER, REMOVE_ONE, done_by, shown_by
+from jobcloud.sentences.frequent import REGISTER, REMOVE_ONE, shown_by
 
 MAX_WORKFLOWS: Final = 10_000
 # The time between two looks at the jobs whose ready nodes could not start.
@@ -329,7 +329,7 @@ class Workflows(Part):
     # ------------------------------------------------------------------------------------------------- commands
 
     def put(self, event: PutWorkflow) -> None:
-        """Create or change a workflow. Runs that have begun keep their graph. Raises ConfigError, Conflict, NotFound."""
+        """Create or change a workflow. Runs that have begun keep their graph. Raises ConfigError and Conflict."""
         workflow, known = event.workflow, self._state.workflows.get(event.workflow.key)
         _check_before(event.before, known, workflow.key)
         self.check(workflow)
@@ -359,15 +359,12 @@ class Workflows(Part):
             raise Conflict(problem, field="workflow", fix=REMOVE_ONE)
 
     def remove(self, event: RemoveWorkflow) -> None:
-        """Remove a workflow with its ended runs. Raises NotFound, Outdated, or Conflict while a run has not ended."""
+        """Remove a workflow. Its runs that have begun go on, and are forgotten at their end.
+
+        Raises NotFound or Outdated.
+        """
         known = self.workflow(event.workflow)
         _check_before(event.before, known, known.key)
-        unfinished = [run for run in self._runs.get(known.key, ()) if run in self._open]
-        if unfinished:
-            text = f"{len(unfinished)} runs of workflow {known.key} have not ended, for example {unfinished[0]}"
-            problem = Told(text, "workflow_runs", workflow=known.key, runs=len(unfinished), run=unfinished[0])
-            fix = done_by(f"jobcloud workflow cancel {unfinished[0]}", "cancels this one")
-            raise Conflict(problem, field="workflow", fix=fix)
         self._unname(known)
         self._state.delete(Kind.WORKFLOW, known.key)
         self._prune(known.key)
@@ -453,10 +450,10 @@ class Workflows(Part):
         if run.ended_ms or run.cancelled:
             run = changed(run, ended_ms=0, cancelled=False, state=NodeState.RUNNING)
             self._state.put(Kind.WORKFLOW_RUN, run_id, run)
-        for name in {behind for name in names for behind in graph.reachable(name)}:
-            self._unready(graph.nodes[name].job, Place(run_id, name))
-            if self._state_of(run_id, name) is NodeState.SKIPPED:
-                self._state.delete(Kind.NODE, node_key(run_id, name))
+        for behind in {behind for name in names for behind in graph.reachable(name)}:
+            self._unready(graph.nodes[behind].job, Place(run_id, behind))
+            if self._state_of(run_id, behind) is NodeState.SKIPPED:
+                self._state.delete(Kind.NODE, node_key(run_id, behind))
         found = [self._state.nodes.get(node_key(run_id, name)) for name in graph.nodes]
         self._open[run_id] = sum(node is None or not node.ended_ms for node in found)
         self._advance(run_id, graph.nodes, at)
@@ -549,7 +546,8 @@ class Workflows(Part):
             found = nodes[node.name]
             if found is not None and found.state is NodeState.RUNNING:
                 firing = self._state.firings.get(found.run)
-                assert firing is not None and not firing.ended_ms, f"{node.name} of {run.id} runs without a firing"
+                assert firing is not None, f"{node.name} of {run.id} runs without a firing"
+                assert not firing.ended_ms, f"{node.name} of {run.id} runs, and {firing.id} has ended"
             elif found is None and not run.cancelled:
                 ready = Place(run.id, node.name) in self._ready.get(node.job, ())
                 holds = verdict(node, state_of)[0]

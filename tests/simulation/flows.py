@@ -1,0 +1,215 @@
+"""Workflows in a history: the operators' commands, and promise 37.
+
+The checks read the stored records alone. They decide with rules of their own when a node may start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from jobcloud.messages import CancelWorkflowRun, Kind, PutWorkflow, RemoveWorkflow, RetryWorkflowRun
+from jobcloud.model import After, Cause, Firing, Join, Node, NodeRun, NodeState, On, ShardState, Workflow, WorkflowRun
+from jobcloud.server import records
+
+if TYPE_CHECKING:
+    from .promise import Entries
+    from .schedulers import Process
+    from .world import World
+
+_GOOD = {
+    On.SUCCESS: {"SUCCEEDED"},
+    On.FAILURE: {"FAILED"},
+    On.EITHER: {"SUCCEEDED", "FAILED", "SKIPPED", "CANCELLED"},
+}
+_OVER = _GOOD[On.EITHER]
+
+
+def shape(jobs: list[str], b: int) -> tuple[Node, ...]:
+    """A graph of jobs. The first of them starts it."""
+    first, second, third = jobs[0], jobs[b % len(jobs)], jobs[-1]
+    start = Node("start", first)
+    return (
+        (start, Node("then", second, (After("start"),)), Node("last", third, (After("then"),))),
+        (
+            start, Node("left", second, (After("start"),)), Node("right", third, (After("start"),)),
+            Node("both", second, (After("left"), After("right"))),
+            Node("any", third, (After("left"), After("right", On.FAILURE)), Join.ANY),
+        ),
+        (
+            start, Node("free", third), Node("alarm", second, (After("start", On.FAILURE),)),
+            Node("clean", third, (After("alarm", On.EITHER), After("free", On.EITHER))),
+        ),
+        (start, Node("again", first, (After("start", On.EITHER),))),
+    )[b % 4]  # fmt: skip
+
+
+class Flows:
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._retried: set[str] = set()  # runs of workflows
+        #: (run, node) → its firings
+        self._firings: dict[tuple[str, str], set[str]] = {}
+
+    # ---- operators -------------------------------------------------------------------------------------------
+
+    def act(self, jobs: list[str], a: int, b: int) -> None:
+        """Set a workflow of some jobs and remove it after a while; or cancel or retry a run."""
+        leader, ask = self._world.leader(), self._world.operators.ask
+        runs = sorted(leader.core.workflow_runs) if leader is not None else []
+        if b % 5 < 2 and runs:
+            run = runs[a % len(runs)]
+            if b % 5:
+                ask(("flow", run), None, lambda at: CancelWorkflowRun(at, run))
+            else:
+                self._retry(run)
+            return
+        key = f"w{a % 2}" if ":" not in jobs[0] else f"{jobs[0].partition(':')[0]}:w"
+        made = Workflow(key, shape(jobs, b), "start")
+        ask(("flow", key), None, lambda at: PutWorkflow(at, made))
+        self._world.operators.trigger(jobs[0])
+        self._world.later(1_000 + b % 9_000, self.remove, key)
+
+    def _retry(self, run: str) -> None:
+        self._retried.add(run)
+        for place, firings in self._firings.items():
+            if place[0] == run:
+                self._world.operators.retried |= firings
+        self._world.operators.ask(("flow", run), None, lambda at: RetryWorkflowRun(at, run))
+
+    def remove(self, key: str) -> None:
+        self._world.operators.ask(("flow", key), None, lambda at: RemoveWorkflow(at, key))
+
+    # ---- the store -------------------------------------------------------------------------------------------
+
+    def older_state(self) -> None:
+        """A backup was restored."""
+        self._firings.clear()
+
+    def written(self, before: Entries, batch: Mapping[Any, Any], known: set[str]) -> None:
+        """A write has succeeded. `known`: the firings that were stored before it."""
+        for (kind, key), record in batch.items():
+            if isinstance(record, NodeRun):
+                self._node_written(key, record, before, batch)
+            elif isinstance(record, WorkflowRun) and record.ended_ms:
+                self._run_ended(record)
+            elif kind is Kind.FIRING and key in self._world.promise.firings:
+                firing = self._world.promise.firings[key]
+                if key not in known:
+                    self._begun(firing, before, batch)
+                if firing.ended_ms and record is not None:
+                    self._is_told(firing)
+
+    def _node_written(self, key: str, node: NodeRun, before: Entries, batch: Mapping[Any, Any]) -> None:
+        run_id, _, name = key.rpartition("/")
+        run, old = self._read(Kind.WORKFLOW_RUN, run_id), _decode(before, Kind.NODE, key)
+        if not isinstance(run, WorkflowRun):
+            self._broken(f"{key} is stored without its run")
+            return
+        config = next(one for one in run.nodes if one.name == name)
+        if node.state is NodeState.RUNNING and (old is None or old.state is not NodeState.RUNNING):
+            self._world.history.happened["start of a node"] += 1
+            self._started(run, config, node, batch)
+        elif node.state is NodeState.SKIPPED:
+            self._world.history.happened["skip of a node"] += 1
+            if self._holds(run, config) is not False:
+                self._broken(f"{key} is skipped, and its conditions may hold")
+        elif node.state is NodeState.SUCCEEDED:
+            firing = self._world.promise.firings.get(node.run)
+            if firing is not None and firing.ended_ms and firing.worst is not ShardState.FINISHED:
+                self._broken(f"{key} succeeded, and {firing.id} ended {firing.worst}")
+
+    def _started(self, run: WorkflowRun, config: Node, node: NodeRun, batch: Mapping[Any, Any]) -> None:
+        place, operators = (run.id, config.name), self._world.operators
+        if (Kind.FIRING, node.run) not in batch:
+            self._broken(f"{place} starts, and its run {node.run} is not stored with it")
+        if run.cancelled:
+            self._broken(f"{place} starts, and its run is cancelled")
+        firings = self._firings.setdefault(place, set())
+        allowed = run.id in self._retried or node.run in operators.retried
+        if firings and not allowed:
+            self._broken(f"{place} starts with {node.run}, and had {firings}")
+        if config.name != run.start and self._holds(run, config) is not True and not allowed:
+            self._broken(f"{place} starts before its conditions hold")
+        firings.add(node.run)
+
+    def _holds(self, run: WorkflowRun, config: Node) -> bool | None:
+        states = [(after, self._state(run, after.node)) for after in config.after]
+        held = [None if state not in _OVER else state in _GOOD[after.on] for after, state in states]
+        if config.join is Join.ALL:
+            return False if False in held else None if None in held else True
+        return True if True in held or not held else None if None in held else False
+
+    def _state(self, run: WorkflowRun, name: str) -> str:
+        found = self._read(Kind.NODE, f"{run.id}/{name}")
+        return str(found.state) if isinstance(found, NodeRun) else ""
+
+    def _begun(self, firing: Firing, before: Entries, batch: Mapping[Any, Any]) -> None:
+        """A whole run of the job of a start node begins a run of each workflow, in the same write."""
+        if firing.terms.items or firing.cause is Cause.DAEMON or self._nodes_of(firing.id, but_starts=True):
+            return
+        for kind, key in self._world.server.entries:
+            workflow = self._read(Kind.WORKFLOW, key) if kind == Kind.WORKFLOW else None
+            if not isinstance(workflow, Workflow) or (Kind.WORKFLOW, key) in batch or (kind, key) not in before:
+                continue
+            starts = [one.job for one in workflow.nodes if one.name == workflow.start]
+            began = [one for one in batch.values() if isinstance(one, WorkflowRun) and one.workflow == key]
+            if starts == [firing.job] and not any(one.fire_ms == firing.fire_ms for one in began):
+                self._broken(f"{firing.id} begins no run of {key}")
+
+    def _is_told(self, firing: Firing) -> None:
+        """The end of a run is stored together with the end of its node."""
+        for key, node in self._nodes_of(firing.id):
+            if node.state is NodeState.RUNNING:
+                self._broken(f"{firing.id} has ended, and {key} has not")
+
+    def _run_ended(self, run: WorkflowRun) -> None:
+        states = {one.name: self._state(run, one.name) for one in run.nodes}
+        self._world.history.happened["end of a workflow"] += 1
+        if not run.cancelled and (left := [name for name, state in states.items() if state not in _OVER]):
+            self._broken(f"{run.id} has ended, and {left} have not")
+        worst = next((one for one in ("FAILED", "CANCELLED") if one in states.values()), "SUCCEEDED")
+        wanted = "CANCELLED" if run.cancelled and worst != "FAILED" else worst
+        if run.state != wanted:
+            self._broken(f"{run.id} is {run.state}, and its nodes are {states}")
+
+    def cancels(self, firing_id: str) -> bool:
+        """Whether the run of a workflow was cancelled to which a firing belongs."""
+        keys = (key.rpartition("/")[0] for key, _ in self._nodes_of(firing_id))
+        runs = (self._read(Kind.WORKFLOW_RUN, key) for key in keys)
+        return any(isinstance(run, WorkflowRun) and run.cancelled for run in runs)
+
+    def _nodes_of(self, firing_id: str, *, but_starts: bool = False) -> list[tuple[str, NodeRun]]:
+        """The stored nodes of a firing."""
+        name, found = firing_id.encode(), []
+        for (kind, key), value in self._world.server.entries.items():
+            if kind == Kind.NODE and name in value:
+                node = records.decode(Kind.NODE, key, value)
+                if isinstance(node, NodeRun) and node.run == firing_id:
+                    run_id, _, own = key.rpartition("/")
+                    run = self._read(Kind.WORKFLOW_RUN, run_id)
+                    if not (but_starts and isinstance(run, WorkflowRun) and run.start == own):
+                        found.append((key, node))
+        return found
+
+    def _read(self, kind: Kind, key: str) -> Any:
+        return _decode(self._world.server.entries, kind, key)
+
+    def _broken(self, text: str) -> None:
+        self._world.violation(f"37: {text}")
+
+    # ---- at the end ------------------------------------------------------------------------------------------
+
+    def unsettled(self, process: Process) -> str:
+        """A run of a workflow that still has to end, or ""."""
+        core = process.core
+        for run in core.workflow_runs.values():
+            if not run.ended_ms:
+                states = {one.name: str(one.state) for one in core.nodes_of(run)}
+                return f"{run.id} has not ended: {states}"
+        return ""
+
+
+def _decode(entries: Entries, kind: Kind, key: str) -> Any:
+    value = entries.get((kind, key))
+    return records.decode(kind, key, value) if value is not None else None
