@@ -202,9 +202,10 @@ class SetJobEnabled(msgspec.Struct, frozen=True, gc=False):
 class Apply(msgspec.Struct, frozen=True, gc=False):
     """Register or replace several apps and jobs: all of them, or none. No key occurs twice.
 
-    `pools`, by key, and `calendars`, with their days, are set first, so the jobs may name them. `prune`: remove the
-    jobs that `left_out` names. The command changes no other app or job. `create`: refuse apps and jobs that exist.
-    `enabled` False: new jobs do not fire until they are enabled. `by`: as in `PutApp`.
+    `pools`, by key, and `calendars`, with their days, are set first, so the jobs may name them. `workflows` are set
+    last, because they name jobs. `prune`: remove the jobs that `left_out` names. The command changes no other app or
+    job. `create`: refuse apps and jobs that exist. `enabled` False: new jobs do not fire until they are enabled. `by`:
+    as in `PutApp`.
     """
 
     at: int
@@ -216,6 +217,7 @@ class Apply(msgspec.Struct, frozen=True, gc=False):
     author: str = ""
     pools: tuple[tuple[str, Pool], ...] = ()
     calendars: tuple[tuple[Calendar, Days], ...] = ()
+    workflows: tuple[Workflow, ...] = ()
 
     def left_out(self, known: Iterable[Job]) -> list[Job]:
         """The known jobs that the command does not name, of all apps that the command or one of its jobs names."""

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.core_world import POLICY, Desk, make_app, make_job, make_offer
 
-from jobcloud.config import JobKind
+from jobcloud.config import Job, JobKind
 from jobcloud.errors import ConfigError, Conflict, NotFound, Outdated
 from jobcloud.messages import (
     Apply,
@@ -424,6 +424,43 @@ def test_a_job_of_a_workflow_is_neither_removed_nor_made_resident() -> None:
             desk.do(command)
     desk.do(RemoveWorkflow(desk.at, "etl"))
     desk.do(RemoveApp(desk.at, "shop", jobs=True))
+
+
+def test_workflows_are_applied_together_with_the_jobs_that_they_name() -> None:
+    desk = make_desk(*CHAIN)
+    new = Workflow("new", (node("first"), node("extract", "first")), "first")
+    shorter = Workflow("etl", CHAIN[:2], "extract")
+    resident = make_job("load", kind=JobKind.DAEMON)
+    others = make_job("first"), make_job("extract"), make_job("transform")
+    desk.do(Apply(desk.at, (), (resident, *others), workflows=(new, shorter)))
+    assert [one.name for one in desk.scheduler.workflows["etl"].nodes] == ["extract", "transform"]
+    desk.do(Trigger(desk.at, "first"))
+    assert desk.scheduler.workflow_runs_of("new")
+    desk.do(Apply(desk.at, (), (make_job("first"), make_job("extract"), make_job("transform")), prune=True))
+    with pytest.raises(Conflict, match="new has a node of job first"):
+        desk.do(Apply(desk.at, (), (make_job("extract"), make_job("transform")), prune=True, workflows=(shorter,)))
+    assert "first" in desk.scheduler.jobs
+
+
+@pytest.mark.parametrize(
+    ("jobs", "prune", "workflow", "problem"),
+    [
+        ((), False, Workflow("w", (node("missing"),), "missing"), "there is no job missing"),
+        ((make_job("extract"),), True, Workflow("etl", CHAIN, "extract"), "there is no job transform"),
+        ((make_job("load", kind=JobKind.DAEMON),), False, Workflow("etl", CHAIN, "extract"), "job load is resident"),
+        ((make_job("new"),), False, Workflow("w", (node("new", "new"),), "new"), "is a cycle: new → new"),
+    ],
+)
+def test_an_apply_with_a_wrong_workflow_changes_nothing(
+    jobs: tuple[Job, ...], prune: bool, workflow: Workflow, problem: str
+) -> None:
+    desk = make_desk(*CHAIN)
+    before = dict(desk.stored.jobs), dict(desk.stored.workflows)
+    command = Apply(desk.at, (), jobs, prune, workflows=(workflow,))
+    for attempt in (desk.scheduler.check_apply, desk.do):
+        with pytest.raises(ConfigError, match=problem):
+            attempt(command)
+    assert (desk.stored.jobs, desk.stored.workflows) == before
 
 
 def test_a_node_fails_if_its_job_was_removed_meanwhile() -> None:

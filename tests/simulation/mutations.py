@@ -30,7 +30,8 @@ UNIT_TESTS = (
                      "mass_loss", "retry", "call_sizes", "circuit_breakers", "scheduler_weaknesses", "record_sizes",
                      "restorations", "roles", "teams", "wide_firings", "wrong_clock", "triggers", "pauses", "backfills",
                      "attempts", "ad_hoc_runs", "alerts", "quotas", "turns", "scheduler_times", "team_roles", "places",
-                     "spread", "near", "failing_agents", "pools", "previous_success", "gangs")
+                     "spread", "near", "failing_agents", "pools", "previous_success", "gangs", "workflows",
+                     "workflow_graph")
     ),
     *(f"tests/server/test_{name}.py"
       for name in ("clock", "epochs", "held_back", "loop", "loop_leadership", "records")),
@@ -94,6 +95,44 @@ class Verdict:
 
 
 MUTATIONS: tuple[Mutation, ...] = (
+    Mutation(
+        "a node starts after a failure of the one before", "scheduler/workflow_graph.py",
+        "On.SUCCESS: state is NodeState.SUCCEEDED", "On.SUCCESS: state is not NodeState.SKIPPED",
+    ),
+    Mutation(
+        "a node starts with the first of its conditions", "scheduler/workflow_graph.py",
+        "Verdict.HOLDS if all(held) else Verdict.OPEN", "Verdict.HOLDS if any(held) or not held else Verdict.OPEN",
+    ),
+    Mutation(
+        "the start of a node is not stored", "scheduler/workflows.py",
+        "        self._state.put(Kind.NODE, place.key, NodeRun(NodeState.RUNNING, firing.id, at))\n",
+        "        self._state.nodes[place.key] = NodeRun(NodeState.RUNNING, firing.id, at)\n",
+    ),
+    Mutation(
+        "a new leader forgets the nodes that are ready", "scheduler/workflows.py",
+        "            self._advance(run.id, graph_of(run.nodes).nodes, at)\n\n    def on_tick",
+        "            self._finish(run.id, at)\n\n    def on_tick",
+        also=(("scheduler/workflows.py", "holds is (Verdict.HOLDS if ready else Verdict.OPEN)", "holds"),),
+    ),
+    Mutation(
+        "a cancelled run starts the nodes that were ready", "scheduler/workflows.py",
+        "            self._unready(node.job, Place(run.id, node.name))\n        for running",
+        "            pass\n        for running",
+    ),
+    Mutation(
+        "a workflow whose failure was handled succeeds", "scheduler/workflow_graph.py",
+        "    if NodeState.FAILED in found:\n", "    if found == {NodeState.FAILED}:\n",
+    ),
+    Mutation(
+        "some runs by time begin no run of a workflow", "scheduler/workflows.py",
+        "firing.terms.items or firing.cause is Cause.DAEMON or",
+        "firing.terms.items or firing.cause is not Cause.TRIGGER or",
+    ),
+    Mutation(
+        "a retried node leaves the nodes behind it skipped", "scheduler/workflows.py",
+        "            if self._state_of(run_id, behind) is NodeState.SKIPPED:\n",
+        "            if self._state_of(run_id, behind) is NodeState.READY:\n",
+    ),
     Mutation(
         "deadlines of runs are lost with a leader", "scheduler/deadlines.py",
         "        for firing in self._state.firings.values():\n            self._watch(firing)\n",

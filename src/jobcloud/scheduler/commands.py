@@ -19,6 +19,7 @@ from jobcloud.messages import (
     PutCalendar,
     PutJob,
     PutPool,
+    PutWorkflow,
     RemoveApp,
     RemoveJob,
     Retry,
@@ -220,10 +221,9 @@ class Commands(Part):
         self._calendars.check_number(calendars)
         changed_jobs = [job for job in event.jobs if job != self._state.jobs.get(job.key)]
         given = {app.key: app for app in event.apps}
-        for job in event.left_out(self._registered()) if event.prune else ():
-            self._workflows.check_unnamed(job.key)
+        removed = [job.key for job in event.left_out(self._registered())] if event.prune else []
+        self._workflows.check_all(event.workflows, {job.key: job for job in event.jobs}, removed)
         for job in changed_jobs:
-            self._workflows.check_job(job)
             check_parallel(job, given.get(job.app_key) or self._state.apps[job.app_key])
             self._calendars.check(job, calendars)
             self._pools.check(job, pools)
@@ -249,12 +249,15 @@ class Commands(Part):
             self._pools.put(PutPool(event.at, key, pool))
         for calendar, days in event.calendars:
             self._calendars.put(PutCalendar(event.at, calendar, days))
+        self._workflows.let_go(event.workflows)
         for job in event.left_out(self._registered()) if event.prune else ():
             self._remove_job(job, event.at, event.author)
         for app in event.apps:
             self.put_app(PutApp(event.at, app, app.key in self._state.apps, author=event.author))
         for job in event.jobs:
             self.put_job(PutJob(event.at, job, job.key in self._state.jobs, event.enabled, author=event.author))
+        for workflow in event.workflows:
+            self._workflows.put(PutWorkflow(event.at, workflow))
 
     # ------------------------------------------------------------------------------------------------- jobs
 

@@ -11,7 +11,7 @@ visits only the nodes that follow.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set, Sized
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
@@ -42,6 +42,8 @@ from jobcloud.sentences import Told, Words
 from jobcloud.sentences.frequent import REGISTER, REMOVE_ONE, shown_by
 
 MAX_WORKFLOWS: Final = 10_000
+_NO_JOBS: Final[Mapping[str, Job]] = {}
+_NAMED_NOWHERE: Final[Mapping[str, None]] = {}
 # The time between two looks at the jobs whose ready nodes could not start.
 _AGAIN_MS = 1_000
 _WHY_CANCELLED = "the run of its workflow was cancelled"
@@ -343,20 +345,42 @@ class Workflows(Part):
         text = f"workflow {made.key} is {'changed' if known else 'registered'}"
         self._state.publish(event.at, Topic.CONFIG, text)
 
-    def check(self, workflow: Workflow) -> None:
-        """Raises ConfigError for a wrong graph or job, and Conflict for too many workflows."""
+    def check(self, workflow: Workflow, jobs: Mapping[str, Job] = _NO_JOBS, removed: Collection[str] = ()) -> None:
+        """Raises ConfigError for a wrong graph or job, and Conflict for too many workflows.
+
+        `jobs` are about to be set, by key, and those of `removed` are about to be removed.
+        """
         check(workflow.nodes, workflow.start)
         for number, node in enumerate(workflow.nodes):
-            job, field = self._state.jobs.get(node.job), f"nodes.{number}.job"
-            if job is None or job.ad_hoc:
+            job, field = jobs.get(node.job) or self._state.jobs.get(node.job), f"nodes.{number}.job"
+            if job is None or job.ad_hoc or job.key in removed:
                 raise ConfigError(no_job(node.job), field=field, fix=REGISTER)
             if job.kind is JobKind.DAEMON:
                 problem = Told(f"job {job.key} is resident: its runs do not end", "resident_node", job=job.key)
                 raise ConfigError(problem, field=field, fix=Told("name a TRANSIENT job", "name_transient"))
+        self._check_number({workflow.key})
+
+    def _check_number(self, keys: Set[str]) -> None:
+        """Raises Conflict if the workflows and new ones with some `keys` would be too many."""
         known = len(self._state.workflows)
-        if workflow.key not in self._state.workflows and known >= MAX_WORKFLOWS:
+        if (more := len(keys - self._state.workflows.keys())) and known + more > MAX_WORKFLOWS:
             problem = Told(f"there are {known} workflows already", "many_workflows", workflows=known)
             raise Conflict(problem, field="workflow", fix=REMOVE_ONE)
+
+    def check_all(self, workflows: Sequence[Workflow], jobs: Mapping[str, Job], removed: Sequence[str]) -> None:
+        """Raises Refused if these workflows, or jobs that are set or removed before, are wrong. See `check`."""
+        for workflow in workflows:
+            self.check(workflow, jobs, removed)
+        self._check_number(keys := {workflow.key for workflow in workflows})
+        for key in (*removed, *(job.key for job in jobs.values() if job.kind is JobKind.DAEMON)):
+            self.check_unnamed(key, keys)
+
+    def let_go(self, workflows: Iterable[Workflow]) -> None:
+        """Let former versions of workflows that are about to be set name no job."""
+        for workflow in workflows:
+            known = self._state.workflows.get(workflow.key)
+            if known is not None and not same(known, workflow):
+                self._unname(known)
 
     def remove(self, event: RemoveWorkflow) -> None:
         """Remove a workflow. Its runs that have begun go on, and are forgotten at their end.
@@ -375,9 +399,9 @@ class Workflows(Part):
         if job.kind is JobKind.DAEMON:
             self.check_unnamed(job.key)
 
-    def check_unnamed(self, job: str) -> None:
-        """Raises Conflict if a workflow names the job."""
-        if named := self._named.get(job):
+    def check_unnamed(self, job: str, but: Set[str] = frozenset()) -> None:
+        """Raises Conflict if a workflow names the job, apart from some."""
+        if named := self._named.get(job, _NAMED_NOWHERE).keys() - but:
             first = min(named)
             text = f"workflow {first} has a node of job {job}"
             problem = Told(text, "job_in_workflow", workflow=first, job=job)
