@@ -472,6 +472,14 @@ def test_a_node_fails_if_its_job_was_removed_meanwhile() -> None:
     assert states(desk) == {"extract": "SUCCEEDED", "transform": "FAILED", "load": "SKIPPED"}
 
 
+def test_the_last_run_of_a_removed_workflow_can_be_cancelled() -> None:
+    desk = make_desk(*CHAIN)
+    run = begin(desk)
+    desk.do(RemoveWorkflow(desk.at, "etl"))
+    desk.do(CancelWorkflowRun(desk.at, run.id))
+    assert desk.stored.workflow_runs == {}
+
+
 @pytest.mark.parametrize("restarted", [False, True])
 def test_the_runs_of_a_removed_workflow_go_on_and_are_forgotten_at_their_end(restarted: bool) -> None:
     desk = make_desk(*CHAIN)

@@ -146,7 +146,7 @@ class Flows:
 
     def _begun(self, firing: Firing, before: Entries, batch: Mapping[Any, Any]) -> None:
         """A whole run of the job of a start node begins a run of each workflow, in the same write."""
-        if firing.terms.items or firing.cause is Cause.DAEMON or self._nodes_of(firing.id, but_starts=True):
+        if firing.terms.items or firing.cause is Cause.DAEMON or self._follows(firing.id, before):
             return
         for kind, key in self._world.server.entries:
             workflow = self._read(Kind.WORKFLOW, key) if kind == Kind.WORKFLOW else None
@@ -179,17 +179,23 @@ class Flows:
         runs = (self._read(Kind.WORKFLOW_RUN, key) for key in keys)
         return any(isinstance(run, WorkflowRun) and run.cancelled for run in runs)
 
-    def _nodes_of(self, firing_id: str, *, but_starts: bool = False) -> list[tuple[str, NodeRun]]:
+    def _follows(self, firing_id: str, before: Entries) -> bool:
+        """Whether a firing is a node of a run that had begun, or no start node."""
+        for key, _ in self._nodes_of(firing_id):
+            run_id, _, name = key.rpartition("/")
+            run = self._read(Kind.WORKFLOW_RUN, run_id)
+            if (Kind.WORKFLOW_RUN, run_id) in before or (isinstance(run, WorkflowRun) and run.start != name):
+                return True
+        return False
+
+    def _nodes_of(self, firing_id: str) -> list[tuple[str, NodeRun]]:
         """The stored nodes of a firing."""
         name, found = firing_id.encode(), []
         for (kind, key), value in self._world.server.entries.items():
             if kind == Kind.NODE and name in value:
                 node = records.decode(Kind.NODE, key, value)
                 if isinstance(node, NodeRun) and node.run == firing_id:
-                    run_id, _, own = key.rpartition("/")
-                    run = self._read(Kind.WORKFLOW_RUN, run_id)
-                    if not (but_starts and isinstance(run, WorkflowRun) and run.start == own):
-                        found.append((key, node))
+                    found.append((key, node))
         return found
 
     def _read(self, kind: Kind, key: str) -> Any:
@@ -201,12 +207,13 @@ class Flows:
     # ---- at the end ------------------------------------------------------------------------------------------
 
     def unsettled(self, process: Process) -> str:
-        """A run of a workflow that still has to end, or ""."""
+        """A run of a workflow that still has to end, or "". A node of a disabled job waits."""
         core = process.core
         for run in core.workflow_runs.values():
-            if not run.ended_ms:
-                states = {one.name: str(one.state) for one in core.nodes_of(run)}
-                return f"{run.id} has not ended: {states}"
+            nodes = core.nodes_of(run)
+            held = any(one.state is NodeState.READY and not core.enabled(one.job) for one in nodes)
+            if not run.ended_ms and not held:
+                return f"{run.id} has not ended: {[(one.name, str(one.state), one.reason) for one in nodes]}"
         return ""
 
 

@@ -213,7 +213,9 @@ class Workflows(Part):
 
     def run_ended(self, firing: Firing, at: int) -> None:
         for place in list(self._places.get(firing.id, ())):
-            if self._state.nodes[place.key].state is NodeState.RUNNING:
+            # The end of another run may have deleted the oldest run of its workflow.
+            node = self._state.nodes.get(place.key)
+            if node is not None and node.state is NodeState.RUNNING:
                 self._end(place, _end_of(firing), at)
         self._look_at(firing.job)
 
@@ -423,7 +425,8 @@ class Workflows(Part):
         for running in [node.run for node in found if node is not None and node.state is NodeState.RUNNING]:
             if len(self._places[running]) == 1:  # no other workflow waits for it
                 self._tasks.cancel_firing(self._state.firings[running], event.at, _WHY_CANCELLED)
-        self._finish(run.id, event.at)
+        if run.id in self._open:  # none of them was waiting
+            self._finish(run.id, event.at)
 
     def failed_nodes(self, run_id: str) -> tuple[list[Firing], list[str]]:
         """What a retry of a run repeats: firings with failed shards, and the nodes that need a new firing.
