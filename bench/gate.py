@@ -1,4 +1,4 @@
-"""Checks the matcher's speed, as ratios of one run, and its work, as counts. Fails if either got worse.
+"""Checks the matcher's speed, as ratios of one run, and its work and that of workflows, as counts. Fails on a loss.
 
     python bench/gate.py [--quick] [--json]
 
@@ -25,7 +25,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench import workloads
+from bench import bench_workflows, workloads
 from bench.numpy_scan import NumpyScan
 
 from jobcloud.match import CompiledMatcher, vector_path
@@ -107,6 +107,9 @@ def main() -> int:
             print(_line(row))
     figures = life_cycle()
     faults += check_life_cycle(figures) + check_growth(rows)
+    counts = bench_workflows.figures()
+    figures |= counts
+    faults += bench_workflows.faults(counts)
     if arguments.json:
         print(json.dumps({"path": vector_path(), "rows": [asdict(r) for r in rows], "faults": faults} | figures))
     else:

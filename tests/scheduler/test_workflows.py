@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from bench import bench_workflows
 from tests.core_world import POLICY, Desk, make_app, make_job, make_offer
 
 from jobcloud.config import Job, JobKind
@@ -516,6 +517,12 @@ def test_a_waiting_node_has_no_record_and_is_not_visited() -> None:
     assert len(desk.stored.nodes) == 2
     assert desk.scheduler.next_wake(desk.at) != desk.at
     assert desk.scheduler.indexes()["ready nodes"] == {}
+
+
+def test_waiting_nodes_add_nothing_to_a_cycle_and_others_nothing_to_an_end() -> None:
+    found = bench_workflows.figures(runs=50)
+    assert bench_workflows.faults(found) == []
+    assert found["cycle_calls"] > 100
 
 
 def test_the_largest_records_fit_into_every_store() -> None:
