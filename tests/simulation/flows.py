@@ -55,10 +55,10 @@ class Flows:
 
     def act(self, jobs: list[str], a: int, b: int) -> None:
         """Set a workflow of some jobs and remove it after a while; or cancel or retry a run."""
-        leader, ask = self._world.leader(), self._world.operators.ask
-        runs = sorted(leader.core.workflow_runs) if leader is not None else []
-        if b % 5 < 2 and runs:
-            run = runs[a % len(runs)]
+        ask = self._world.operators.ask
+        found = self._runs(NodeState.READY if b % 5 else NodeState.FAILED)
+        if b % 5 < 2 and found:
+            run = found[a % len(found)]
             if b % 5:
                 ask(("flow", run), None, lambda at: CancelWorkflowRun(at, run))
             else:
@@ -68,13 +68,29 @@ class Flows:
         made = Workflow(key, shape(jobs, b), "start")
         ask(("flow", key), None, lambda at: PutWorkflow(at, made))
         self._world.operators.trigger(jobs[0])
-        self._world.later(1_000 + b % 9_000, self.remove, key)
+        self._world.later((15_000 if b % 3 == 1 else 1_000) + b % 9_000, self.remove, key)
+        if b % 3 == 0:  # a node waits for its job, and something happens to its run
+            self._world.later(500 + b % 1_500, self._world.operators.hold, made.nodes[-1].job, 2_000 + b % 6_000)
+            self._world.later(2_000 + b % 6_000, self.act, jobs, a, b - b % 5 + 1)
+        elif b % 3 == 1:
+            for later in (4_000, 9_000):
+                self._world.later(later + b % 4_000, self.act, jobs, a, b - b % 5)
+
+    def _runs(self, state: NodeState) -> list[str]:
+        """The runs with a node in a state, or else all runs."""
+        leader = self._world.leader()
+        if leader is None:
+            return []
+        known = sorted(leader.core.workflow_runs)
+        nodes = {key: leader.core.nodes_of(leader.core.workflow_runs[key]) for key in known}
+        return [key for key in known if state in [one.state for one in nodes[key]]] or known
 
     def _retry(self, run: str) -> None:
         self._retried.add(run)
-        for place, firings in self._firings.items():
-            if place[0] == run:
-                self._world.operators.retried |= firings
+        leader = self._world.leader()
+        known = leader.core.workflow_runs.get(run) if leader is not None else None
+        if leader is not None and known is not None:
+            self._world.operators.retried |= {one.run for one in leader.core.nodes_of(known) if one.run}
         self._world.operators.ask(("flow", run), None, lambda at: RetryWorkflowRun(at, run))
 
     def remove(self, key: str) -> None:
@@ -132,6 +148,8 @@ class Flows:
         if config.name != run.start and self._holds(run, config) is not True and not allowed:
             self._broken(f"{place} starts before its conditions hold")
         firings.add(node.run)
+        if run.id in self._retried:  # the operator's request may reach a leader now
+            operators.retried.add(node.run)
 
     def _holds(self, run: WorkflowRun, config: Node) -> bool | None:
         states = [(after, self._state(run, after.node)) for after in config.after]
@@ -168,6 +186,9 @@ class Flows:
         self._world.history.happened["end of a workflow"] += 1
         if not run.cancelled and (left := [name for name, state in states.items() if state not in _OVER]):
             self._broken(f"{run.id} has ended, and {left} have not")
+        for node in run.nodes:
+            if states[node.name] == "SKIPPED" and self._holds(run, node) is not False:
+                self._broken(f"{run.id} has ended, and {node.name} is skipped without a reason: {states}")
         worst = next((one for one in ("FAILED", "CANCELLED") if one in states.values()), "SUCCEEDED")
         wanted = "CANCELLED" if run.cancelled and worst != "FAILED" else worst
         if run.state != wanted:

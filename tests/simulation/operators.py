@@ -489,6 +489,12 @@ class Operators:
     def _report_clock(text: str, at: int) -> ReportProblem:
         return ReportProblem(at, Condition.CLOCK, text)
 
+    def hold(self, job: str, ms: int) -> None:
+        """Pause a job for a while."""
+        key = pause_key(job=job)
+        self.ask(("pause_mark", key), True, lambda at: _set_paused(at, key, paused=True))
+        self._world.later(ms, self.resume, key)
+
     def resume(self, key: str) -> None:
         self.ask(("pause_mark", key), False, lambda at: _set_paused(at, key, paused=False))
 
