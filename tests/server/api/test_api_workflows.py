@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from httpx import Client
-from tests.api_kit import FakeLoop, issues, job_body
+from tests.api_kit import ARTIFACTS, FakeLoop, app_body, client_of, issues, job_body, make_api, package_bytes
 
-from jobcloud.messages import RemoveWorkflow
+from jobcloud.messages import CancelWorkflowRun, PutWorkflow, RemoveWorkflow
+from jobcloud.model import Workflow
+from jobcloud.scheduler import Policy, Scheduler, Stored
 from jobcloud.scheduler.workflow_graph import MAX_NODES
 from jobcloud.sentences import Words
 from jobcloud.server.api.changes import change_of, look
@@ -248,3 +252,26 @@ def test_audit_log_tells_the_changes_of_a_workflow(api: Client, loop: FakeLoop, 
     assert (change.command, change.key, change.after) == ("RemoveWorkflow", "etl", None)
     assert change.before is not None
     assert [node["name"] for node in change.before["nodes"]] == list(_NAMES)
+    known = loop.scheduler.workflows[etl]
+    (seen,) = look(PutWorkflow(loop.now, Workflow("etl", known.nodes, "extract", "new")), loop.scheduler)
+    assert (change_of(seen).before, change_of(seen).after) == ({}, {"description": "new"})
+    assert [one.key for one in look(CancelWorkflowRun(loop.now, "etl.1"), loop.scheduler)] == ["etl.1"]
+
+
+def test_skipped_run_is_counted_and_changes_no_revision(tmp_path: Path) -> None:
+    loop = FakeLoop()
+    loop.scheduler = Scheduler(replace(Policy(ARTIFACTS), max_waiting=1), Stored(), epoch=1, at=loop.now)
+    loop.subscribe()
+    api = client_of(make_api(tmp_path, loop))
+    sha256 = api.post("packages", content=package_bytes()).json()["sha256"]
+    assert api.post("apps", json=app_body(sha256)).status_code == 201
+    for name in _NAMES[:2]:
+        body = job_body(name, cron="0 0 0 1 1 ?", shardingTotalCount=1)
+        assert api.post("jobs", json=body).status_code == 201
+    made = api.put("workflows/etl", json={"nodes": _GRAPH[:2]}).json()
+    run = begin(api)
+    end(loop)
+    loop.offer("last")
+    assert begin(api) == run
+    shown = api.get("workflows/etl").json()
+    assert (shown["skipped"], shown["revision"]) == (1, made["revision"])

@@ -126,7 +126,10 @@ def _changes(command: Command, core: Scheduler) -> Iterator[tuple[str, Record | 
         case RemovePool(key=key):
             yield key, core.pools.get(key), None
         case PutWorkflow(workflow=workflow):
-            yield workflow.key, core.workflows.get(workflow.key), workflow
+            present = core.workflows.get(workflow.key)
+            if present is not None:
+                workflow = structs.replace(workflow, changed_ms=present.changed_ms, skipped=present.skipped)
+            yield workflow.key, present, workflow
         case RemoveWorkflow(workflow=key):
             yield key, core.workflows.get(key), None
         case DrainAgent(agent=agent, deadline_ms=deadline, reason=reason):
