@@ -18,7 +18,7 @@ _PLACES = {
     Of.INSTALLATION: "in the installation",
     Of.SOMEWHERE: "in any team",
     Of.DEFAULT: "in the team `default`",
-    Of.PATH: "in the team of the app, job, calendar, run or task",
+    Of.PATH: "in the team of the app, job, calendar, workflow, run or task",
     Of.FILTERED: "in any team; the answer has only teams with this right",
     Of.CHECKED: "in each team that the request concerns",
 }

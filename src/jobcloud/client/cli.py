@@ -50,6 +50,7 @@ from jobcloud.client.commands import (
     tokens,
     users,
     whoami,
+    workflows,
 )
 from jobcloud.client.commands.exit_codes import Exit
 from jobcloud.client.commands.options import GlobalOptions
@@ -62,7 +63,7 @@ _START, _APPS, _RUNS, _CLUSTER, _TOOLS = "Start a server", "Apps and jobs", "Run
 _ACCESS = "Access"
 PANELS = {
     _START: ("dev", "scheduler", "backup", "restore", "state"),
-    _APPS: ("app", "job", "calendar", "pause", "resume", "apply", "export", "run-local"),
+    _APPS: ("app", "job", "workflow", "calendar", "pause", "resume", "apply", "export", "run-local"),
     _RUNS: (
         "runs",
         "run",
@@ -219,6 +220,12 @@ cli.add_typer(
 
 cli.add_typer(apps.commands, name="app", rich_help_panel=_APPS, help="Apps: packages of code, with their jobs.")
 cli.add_typer(jobs.commands, name="job", rich_help_panel=_APPS, help="Jobs: code of an app, a schedule and shards.")
+cli.add_typer(
+    workflows.commands,
+    name="workflow",
+    rich_help_panel=_APPS,
+    help="Workflows: which job runs after which, and the runs of these graphs.",
+)
 cli.command("apply", rich_help_panel=_APPS)(apply.apply)
 cli.command("export", rich_help_panel=_APPS)(apply.export)
 cli.add_typer(

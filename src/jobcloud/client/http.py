@@ -323,6 +323,35 @@ class Client:
     def remove_calendar(self, key: str) -> None:
         self._send("DELETE", f"calendars/{_part(key)}")
 
+    def workflows(self, team: str = "") -> list[Json]:
+        """The workflows of a team, or of all that the sender sees."""
+        return self._items("workflows", team=team)
+
+    def workflow(self, key: str) -> Json:
+        return self._json("GET", f"workflows/{_part(key)}")
+
+    def put_workflow(self, key: str, config: Json, revision: str = "") -> Json:
+        """Create or change a workflow. With a revision, only if it is the present one."""
+        return self._json("PUT", f"workflows/{_part(key)}", json=config, headers=_if_match(revision))
+
+    def remove_workflow(self, key: str) -> None:
+        self._send("DELETE", f"workflows/{_part(key)}")
+
+    def workflow_runs(self, key: str, limit: int, state: Sequence[str] = ()) -> list[Json]:
+        """At most `limit` runs of a workflow, the newest first."""
+        return self._pages(f"workflows/{_part(key)}/runs", limit, {"state": tuple(state)})
+
+    def workflow_run(self, run_id: str) -> Json:
+        """A run of a workflow with its nodes."""
+        return self._json("GET", f"workflow-runs/{_part(run_id)}")
+
+    def cancel_workflow_run(self, run_id: str) -> Json:
+        return self._json("POST", f"workflow-runs/{_part(run_id)}/cancel")
+
+    def retry_workflow_run(self, run_id: str) -> Json:
+        """Repeat the failed nodes of a run of a workflow."""
+        return self._json("POST", f"workflow-runs/{_part(run_id)}/retry")
+
     def silences(self) -> list[Json]:
         items: list[Json] = self._json("GET", "silences", params={"limit": 1_000})["items"]
         return items

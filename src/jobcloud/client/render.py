@@ -29,6 +29,7 @@ _LEAST_LAST, _LEAST_NAME, _LEAST_INNER = 10, 24, 6
 _TIME = len(".20260101T000000Z")
 _COLOURS = {
     "FINISHED": "green",
+    "SUCCEEDED": "green",
     "RUNNING": "cyan",
     "ACTIVE": "cyan",
     "WAITING": "yellow",

@@ -94,3 +94,17 @@ def twice(name: str) -> Told:
 def of_transient(why: str) -> Told:
     """`why` completes the text in English, after "is for TRANSIENT jobs; "."""
     return Told(f"is for TRANSIENT jobs; {why}", "of_transient")
+
+
+def runs_waiting(runs: int, job: str) -> Told:
+    return Told(f"{runs} runs of job {job} have not ended", "runs_waiting", runs=runs, job=job)
+
+
+def shards_waiting(team: str, waiting: int, most: int, more: int) -> Told:
+    """The quota of a team has no room for `more` shards that wait."""
+    text = f"quota of team {team}: {waiting} of {most} shards wait already, and {more} would be added"
+    return Told(text, "queue_quota", team=team, waiting=waiting, most=most, more=more)
+
+
+def resident_node(job: str) -> Told:
+    return Told(f"job {job} is resident: its runs do not end", "resident_node", job=job)

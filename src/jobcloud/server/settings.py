@@ -616,7 +616,9 @@ class Scheduling(_Section):
     reconcile_interval: Positive = Field(
         default=timedelta(minutes=15), description="how often all tasks are reconciled with Mesos, e.g. 15m"
     )
-    history: int = Field(default=50, ge=1, le=10_000, description="ended runs kept per job, 1 to 10000")
+    history: int = Field(
+        default=50, ge=1, le=10_000, description="ended runs kept per job and per workflow, 1 to 10000"
+    )
     coalesce: Annotated[Duration, _between(timedelta(0), timedelta(seconds=1))] = Field(
         default=timedelta(milliseconds=3),
         description="how long events gather before one write, 0ms to 1s; under load up to seven times as long",

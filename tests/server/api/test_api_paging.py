@@ -39,6 +39,7 @@ LISTS = [
     "teams",
     "tokens",
     "users",
+    "workflows",
 ]
 
 
@@ -78,9 +79,8 @@ def test_every_list_takes_a_cursor(api: Client) -> None:
             assert {"limit", "cursor"} <= taken, path
             assert "nextCursor" in schemas[name]["properties"], path
             lists.append(path.removeprefix("/api/v1/"))
-    assert sorted(lists) == sorted(
-        [*LISTS, "apps/{app}/versions", "runs/{run_id}/shards/{item}/attempts", "runs/{run_id}/notes"]
-    )
+    inner = ["apps/{app}/versions", "runs/{run_id}/shards/{item}/attempts", "runs/{run_id}/notes"]
+    assert sorted(lists) == sorted([*LISTS, *inner, "workflows/{workflow}/runs"])
 
 
 @pytest.mark.parametrize("path", LISTS)

@@ -69,6 +69,7 @@ _OWN_RULES = {
     "PUT /api/v1/calendars/{calendar}": "days are dates, countries and files are known, the name is that of a job",
     "POST /api/v1/silences": "texts that can be printed",
     "PUT /api/v1/pools/{pool}": "texts that can be printed",
+    "PUT /api/v1/workflows/{workflow}": "nodes and jobs are known, no cycle",
     "POST /api/v1/teams/{team}/members": "the subject has one of three forms",
     "DELETE /api/v1/teams/{team}/members": "as for POST",
     "POST /api/v1/users": "passwords are not too easy to guess",

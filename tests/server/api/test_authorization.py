@@ -111,6 +111,14 @@ DELETE /api/v1/roles/{role} | cluster manage-access
 GET /api/v1/tokens | signed-in
 POST /api/v1/tokens | own
 DELETE /api/v1/tokens/{token_id} | own
+GET /api/v1/workflows | any view
+GET /api/v1/workflows/{workflow} | alpha view
+PUT /api/v1/workflows/{workflow} | alpha configure
+DELETE /api/v1/workflows/{workflow} | alpha configure
+GET /api/v1/workflows/{workflow}/runs | alpha view
+GET /api/v1/workflow-runs/{run} | alpha view
+POST /api/v1/workflow-runs/{run}/cancel | alpha control-runs
+POST /api/v1/workflow-runs/{run}/retry | alpha control-runs
 GET /api/v1/audit | cluster read-audit
 GET /metrics | cluster read-metrics
 GET /api/v1/health | open
@@ -334,7 +342,12 @@ class World:
         tables = (dict(directory.teams), dict(directory.tokens), dict(directory.users), dict(directory.sessions))
         packages = self.app.state.services.packages.stored()
         scheduler = self.loop.scheduler
-        others = dict(scheduler.silences), dict(scheduler.pools)
+        others = (
+            dict(scheduler.silences),
+            dict(scheduler.pools),
+            dict(scheduler.workflows),
+            dict(scheduler.workflow_runs),
+        )
         return snapshot, tables, packages, len(self.loop.effects), list(self.torn), others
 
 
@@ -381,6 +394,7 @@ BODIES: dict[str, Any] = {
     "GET /api/v1/changes": {"params": {"follow": "false", "recent": "2000"}},
     "POST /api/v1/silences": body({"forSeconds": 60, "team": "alpha"}),
     "PUT /api/v1/pools/{pool}": body({"slots": 2}),
+    "PUT /api/v1/workflows/{workflow}": body({"nodes": [{"job": "step"}], "description": "new"}),
     "POST /api/v1/framework/teardown": body({"confirm": "framework-1"}),
     "POST /api/login": body({"username": "u", "password": SERVER_TOKEN}),
     "POST /api/app": lambda world: body(app_body(world.names["sha256"], "old", appCacheEnable=True)),
@@ -467,10 +481,12 @@ def _make_world(folder: Path, **more: Any) -> World:
             ConfigTraced(loop.now, loop.scheduler.jobs[f"{prefix}hello"], 1, f"user:{team}"),
         ], DESCRIBE))  # fmt: skip
     database.close()
+    for team in TEAMS:
+        _add_workflows(world, server, team)
     assert server.post("silences", json={"forSeconds": 600, "comment": "of the cluster"}).status_code == 201
     loop.feed(AgentLost(loop.now, "agent-of-cluster"))
     of_alpha = world.of_team["alpha"]
-    world.ended = {"run_id": of_alpha["failed"], "task_id": of_alpha["ended"]}
+    world.ended = {"run_id": of_alpha["failed"], "task_id": of_alpha["ended"], "run": of_alpha["cancelled"]}
     world.names = of_alpha | {
         "item": "0", "attempt": "1", "channel": "ops", "agent": "agent-of-alpha", "period": "online",
         "switch": "disable", "pausing": "pause", "team": "alpha", "user": "ann", "role": "helper", "name": "ci",
@@ -479,6 +495,23 @@ def _make_world(folder: Path, **more: Any) -> World:
     }  # fmt: skip
     _add_people(world)
     return world
+
+
+def _add_workflows(world: World, server: httpx.Client, team: str) -> None:
+    """Add a workflow without a run, and one with a cancelled run and an unfinished one."""
+    prefix = "" if team == "default" else f"{team}:"
+    app = app_body(world.of_team[team]["sha256"], "steps", team=team)
+    assert server.post("apps", json=app).status_code == 201
+    assert server.post("jobs", json=job_body("step", "steps", team=team, cron="0 0 0 1 1 ?")).status_code == 201
+    runs = []
+    assert server.put(f"workflows/{prefix}busy", json={"nodes": [{"job": "step"}]}).status_code == 201
+    for _ in range(2):
+        assert server.post(f"jobs/{prefix}step/trigger").status_code == 202
+        runs.append(server.get(f"workflows/{prefix}busy/runs").json()["items"][0]["id"])
+        if len(runs) == 1:
+            assert server.post(f"workflow-runs/{runs[0]}/cancel").json()["state"] == "CANCELLED"
+    assert server.put(f"workflows/{prefix}idle", json={"nodes": [{"job": "step"}]}).status_code == 201
+    world.of_team[team] |= {"workflow": f"{prefix}idle", "cancelled": runs[0], "run": runs[1]}
 
 
 def _add_people(world: World) -> None:
@@ -695,6 +728,7 @@ def test_team_that_the_sender_may_not_see_is_refused_as_a_filter(shared: World) 
         "history/configurations",
         "statistics",
         "statistics/series",
+        "workflows",
     ):
         assert shared.ask(path, viewer, params={"team": "beta"}).status_code == 200
         for team in ("alpha", "no-such-team"):
@@ -717,6 +751,8 @@ def test_answer_does_not_tell_whether_a_thing_of_another_team_exists(shared: Wor
         ("runs", of_alpha["run_id"], "alpha:none.1@test"),
         ("tasks", of_alpha["task_id"], "alpha:none@-@0@-@READY@-@a@-@1"),
         ("packages", of_alpha["sha256"], "0" * 64),
+        ("workflows", "alpha:idle", "alpha:none"),
+        ("workflow-runs", of_alpha["run"], "alpha:none.1-1"),
     ):
         found = [shared.ask(f"{path}/{name}", viewer) for name in (known, unknown)]
         assert len({answer.status_code for answer in found}) == 1

@@ -45,6 +45,7 @@ from jobcloud.server.api import (
     tokens,
     users,
     whoami,
+    workflows,
 )
 from jobcloud.server.api import audit as audit_api
 from jobcloud.server.api import history as history_api
@@ -83,8 +84,8 @@ from jobcloud.server.packages import PackageStore
 PREFIX = "/api/v1"
 _RESOURCES = (
     apps, apply, packages_api, jobs, calendars, tasks, logs, runs, notes_api, ad_hoc_runs, attempts, history_api,
-    series, alerts, pools, cluster, console, users, teams, roles, service_accounts, tokens, whoami, audit_api, sessions,
-    hooks,
+    series, alerts, pools, workflows, cluster, console, users, teams, roles, service_accounts, tokens, whoami,
+    audit_api, sessions, hooks,
 )  # fmt: skip
 
 

@@ -31,7 +31,7 @@ class Of(Enum):
     INSTALLATION = auto()
     SOMEWHERE = auto()  # the right in any team is enough
     DEFAULT = auto()  # the team `default`, the only one that clients of Elastic-Job know
-    PATH = auto()  # the first parameter of the path is the key of an app or a job, or the id of a run or a task
+    PATH = auto()  # the first parameter of the path is the key of an app, a job …, or the id of a run or a task
     FILTERED = auto()  # needs the right in any team; the answer leaves out all other teams
     SIGNED = auto()  # no identity: the route checks the signature of the request
     CHECKED = auto()  # needs the right in any team; the route finds the teams and calls `Access.require`
@@ -148,6 +148,14 @@ def _rules() -> dict[tuple[str, str], Rule]:
         "GET /pools/{pool}": Rule(checked, see),
         "PUT /pools/{pool}": Rule(checked, configure),
         "DELETE /pools/{pool}": Rule(checked, configure),
+        "GET /workflows": Rule(filtered, see),
+        "GET /workflows/{workflow}": Rule(path, see),
+        "PUT /workflows/{workflow}": Rule(path, configure),
+        "DELETE /workflows/{workflow}": Rule(path, configure),
+        "GET /workflows/{workflow}/runs": Rule(path, see),
+        "GET /workflow-runs/{run}": Rule(path, see),
+        "POST /workflow-runs/{run}/cancel": Rule(path, control),
+        "POST /workflow-runs/{run}/retry": Rule(path, control),
         "GET /audit": Rule(every, Verb.READ_AUDIT),
         "GET /executors": Rule(every, cluster),
         "GET /cluster": Rule(every, cluster),

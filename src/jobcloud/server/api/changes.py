@@ -28,29 +28,31 @@ from jobcloud.messages import (
     PutJob,
     PutPool,
     PutSilence,
+    PutWorkflow,
     RemoveAccess,
     RemoveApp,
     RemoveCalendar,
     RemoveJob,
     RemovePool,
     RemoveSilence,
+    RemoveWorkflow,
     RunAdHoc,
     SetAppEnabled,
     SetJobEnabled,
     SetPaused,
     UndrainAgent,
 )
-from jobcloud.model import AccessToken, Calendar, Drain, Pool, Session, Silence, pause_key
+from jobcloud.model import AccessToken, Calendar, Drain, Pool, Session, Silence, Workflow, pause_key
 from jobcloud.scheduler import Scheduler
 from jobcloud.scheduler.accounts import KINDS_OF_ACCESS, key_of
 from jobcloud.server.api.convert import app_config, job_config
 
-Record: TypeAlias = App | Job | AccessRecord | Silence | Calendar | Pool | Drain | Mapping[str, Any]
+Record: TypeAlias = App | Job | AccessRecord | Silence | Calendar | Pool | Workflow | Drain | Mapping[str, Any]
 #: changes of one command that the audit log tells one by one
 MAX_CHANGES: Final = 1_000
 _SECRETS: Final = frozenset({"hash", "password"})
 #: the fields of commands that name what they concern
-_NAMES: Final = ("job", "app", "calendar", "task_id", "firing_id", "agent", "id", "key", "subject")
+_NAMES: Final = ("job", "app", "calendar", "task_id", "firing_id", "agent", "workflow", "run", "id", "key", "subject")
 
 
 class Seen(NamedTuple):
@@ -123,6 +125,13 @@ def _changes(command: Command, core: Scheduler) -> Iterator[tuple[str, Record | 
             yield key, core.pools.get(key), pool
         case RemovePool(key=key):
             yield key, core.pools.get(key), None
+        case PutWorkflow(workflow=workflow):
+            present = core.workflows.get(workflow.key)
+            if present is not None:
+                workflow = structs.replace(workflow, changed_ms=present.changed_ms, skipped=present.skipped)
+            yield workflow.key, present, workflow
+        case RemoveWorkflow(workflow=key):
+            yield key, core.workflows.get(key), None
         case DrainAgent(agent=agent, deadline_ms=deadline, reason=reason):
             drained: Mapping[str, Any] = {"agent_id": agent, "deadline_ms": deadline, "reason": reason}
             yield agent, core.drains.get(agent), drained

@@ -31,6 +31,7 @@ from jobcloud.server.api.schema import (
     TriggerConfig,
     UserConfig,
     UserPatch,
+    WorkflowConfig,
 )
 from jobcloud.server.api.services import reference
 
@@ -105,7 +106,7 @@ def _add_schemas(schemas: dict[str, Any]) -> None:
     for model in (
         AppConfig, JobConfig, AdHocConfig, ApplyBody, TriggerConfig, BackfillConfig, SilenceConfig, ProblemView,
         CalendarConfig, PoolConfig, TeamConfig, MemberConfig, RoleConfig, UserConfig, UserPatch, PasswordConfig,
-        TokenConfig, NoteConfig,
+        TokenConfig, NoteConfig, WorkflowConfig,
     ):  # fmt: skip
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas |= schema.pop("$defs", {})

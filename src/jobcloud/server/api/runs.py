@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Set
+from collections.abc import Iterable, Iterator, Set
 from itertools import islice
 from typing import Annotated, Any, Literal, cast
 
@@ -31,6 +31,7 @@ from jobcloud.errors import ConfigError, NotFound
 from jobcloud.messages import CancelRun, Retry
 from jobcloud.model import NO_TERMS, Firing, Outcome, Shard, ShardState, Step, Terms
 from jobcloud.scheduler.refusals import no_calendar
+from jobcloud.scheduler.workflows import Place
 from jobcloud.sentences import Told
 from jobcloud.sentences.frequent import shown_by
 from jobcloud.server.api.authorization import Access, AccessDep
@@ -93,6 +94,13 @@ class ShardView(View):
     result: Any = Field(description="the return value of the job, or null")
 
 
+class PlaceView(View):
+    """A node in a run of its workflow."""
+
+    run: str = Field(description="the id of the run of the workflow")
+    node: str
+
+
 class RunView(RunSummary):
     shard_count: int
     shard_states: dict[str, int] = Field(description="the number of shards in each state")
@@ -103,6 +111,7 @@ class RunView(RunSummary):
     item_range: str = Field(description="the range that the shards of the run divide among themselves, or empty")
     terms: TermsView | None = Field(description="what the trigger set in place of the job's own values, or null")
     config: AdHocConfig | None = Field(description="the job of an ad-hoc run; null for other runs, and in lists")
+    workflow_nodes: list[PlaceView] = Field(description="the nodes of workflows that have this run; empty in lists")
     next_cursor: str = Field("", description='pass it as "cursor" to get more shards of the run; "" at the end')
 
 
@@ -187,7 +196,8 @@ def show_run(services: ServicesDep, run_id: RunId, query: Annotated[ShardQuery, 
 def _show_run(services: Services, run_id: str, query: PageQuery, states: Set[str] = frozenset()) -> RunView:
     snapshot = services.snapshot_of_run(run_id)
     run = find_run(snapshot, run_id)
-    return _run_view(run, query, snapshot.ad_hoc.get(run.job), states)
+    places = services.loop.ask(lambda scheduler: scheduler.nodes_run_by(run_id))
+    return _run_view(run, query, snapshot.ad_hoc.get(run.job), states, places)
 
 
 def find_run(snapshot: Snapshot, run_id: str) -> Firing:
@@ -290,7 +300,13 @@ def _listed_bytes(firing: Firing) -> int:
     return terms + sum(map(shard_bytes, islice(firing.shards, LISTED_SHARDS)))
 
 
-def _run_view(firing: Firing, query: PageQuery, ad_hoc: Job | None = None, states: Set[str] = frozenset()) -> RunView:
+def _run_view(
+    firing: Firing,
+    query: PageQuery,
+    ad_hoc: Job | None = None,
+    states: Set[str] = frozenset(),
+    places: Iterable[Place] = (),
+) -> RunView:
     """`states`: only shards in one of these states are shown; empty: all shards."""
     chosen = (numbered for numbered in enumerate(firing.shards) if not states or numbered[1].state in states)
     shards, cursor = _SHARDS.page(
@@ -305,6 +321,7 @@ def _run_view(firing: Firing, query: PageQuery, ad_hoc: Job | None = None, state
         item_range=firing.terms.range,
         terms=None if firing.terms.backfill or firing.terms.same(NO_TERMS) else _terms_view(firing.terms),
         config=ad_hoc_config(ad_hoc, firing.terms.key) if ad_hoc is not None else None,
+        workflow_nodes=[PlaceView(run=place.run, node=place.node) for place in places],
         next_cursor=cursor,
     )
 

@@ -56,9 +56,10 @@ from jobcloud.config import (
     stored_item_parameters,
 )
 from jobcloud.fields import REQUIRED, Change, Unit
-from jobcloud.model import Condition
+from jobcloud.model import Condition, Join, On
 from jobcloud.scheduler.accounts import MAX_SCOPE
 from jobcloud.scheduler.backfills import MAX_TIMES
+from jobcloud.scheduler.workflow_graph import MAX_NODES
 from jobcloud.server.api import parameters
 from jobcloud.server.api.body import json_type
 
@@ -475,6 +476,45 @@ class PoolConfig(Config):
 
     slots: Whole = Field(
         ge=0, le=1_000_000, description="how many slots running shards may take at once; 0: none starts"
+    )
+    description: str = Field("", max_length=300, description="text for people")
+
+
+class AfterConfig(Config):
+    """A condition of a node: the end of another node of the workflow."""
+
+    node: str = Field(max_length=100)
+    on: Annotated[On, Lax] = Field(
+        On.SUCCESS, description="how the other node must end; either: in any way, also skipped or cancelled"
+    )
+
+
+def to_after(value: Any) -> Any:
+    """A condition from JSON, where a text names the other node, which must succeed."""
+    return {"node": value} if isinstance(value, str) else value
+
+
+class NodeConfig(Config):
+    """A node of a workflow: a job, and the conditions of its start."""
+
+    name: str = Field("", max_length=100, description="unique in the workflow; default: the name of the job")
+    job: str = Field(max_length=100, description="the name of a TRANSIENT job of the workflow's team")
+    after: list[Annotated[AfterConfig, BeforeValidator(to_after, json_schema_input_type=str | AfterConfig)]] = Field(
+        default_factory=list,
+        max_length=MAX_NODES,
+        description="the conditions of the start; a text is the name of a node that must succeed",
+    )
+    join: Annotated[Join, Lax] = Field(Join.ALL, description="whether all conditions must hold, or any of them")
+
+
+class WorkflowConfig(Config):
+    """The nodes of a workflow."""
+
+    nodes: list[NodeConfig] = Field(min_length=1, max_length=MAX_NODES)
+    start: str = Field(
+        "",
+        max_length=100,
+        description="the node whose runs begin the runs of the workflow; default: the only node without a condition",
     )
     description: str = Field("", max_length=300, description="text for people")
 

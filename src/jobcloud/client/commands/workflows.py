@@ -1,0 +1,141 @@
+"""`jobcloud workflow`: which job of a team runs after which."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jobcloud.client import render
+from jobcloud.client.commands.connection import connect
+from jobcloud.client.commands.exit_codes import Exit
+from jobcloud.client.commands.options import AsJson, Limit, Watch, states, team_of
+
+commands = typer.Typer(no_args_is_help=True)
+Name = Annotated[str, typer.Argument(metavar="WORKFLOW", help="The workflow, as [TEAM:]NAME.")]
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="Id of the run, as `jobcloud workflow runs` shows it.")]
+
+
+@commands.command("set")
+def set_workflows(
+    ctx: typer.Context,
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="File in YAML, TOML or JSON.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Create or change the workflow of a file, or the workflows in its list `workflows`, one after the other.
+
+    If one is refused, those before it stay set. Runs that have begun keep their nodes.
+    """
+    from jobcloud.client import workflow_files
+
+    given = workflow_files.read(file, team_of(ctx))
+    with connect(ctx) as client:
+        if as_json:
+            render.show_json(list(workflow_files.send(client, given)))
+            return
+        for made in workflow_files.send(client, given):
+            render.say(f"workflow {made['workflow']} has {len(made['nodes'])} nodes and starts with {made['start']}")
+
+
+@commands.command("list")
+def list_workflows(ctx: typer.Context, as_json: AsJson = False) -> None:
+    """List the workflows, with the state of their newest runs."""
+    from jobcloud.client import workflow_tables
+
+    with connect(ctx) as client:
+        render.show(client.workflows(team_of(ctx)), workflow_tables.workflows, as_json=as_json)
+
+
+@commands.command("show")
+def show(ctx: typer.Context, workflow: Name, as_json: AsJson = False) -> None:
+    """Show a workflow with its nodes. `workflow set` takes the output of --json."""
+    from jobcloud.client import workflow_tables
+
+    with connect(ctx) as client:
+        render.show(client.workflow(_key(ctx, workflow)), workflow_tables.workflow, as_json=as_json)
+
+
+@commands.command("rm")
+def remove(ctx: typer.Context, workflow: Name, as_json: AsJson = False) -> None:
+    """Remove a workflow that has no unfinished run. Its ended runs are removed, too."""
+    key = _key(ctx, workflow)
+    with connect(ctx) as client:
+        client.remove_workflow(key)
+    render.answer({"workflow": key, "removed": True}, f"workflow {key} is removed", as_json=as_json)
+
+
+@commands.command("runs")
+def list_runs(
+    ctx: typer.Context,
+    workflow: Name,
+    state: Annotated[
+        str, typer.Option(metavar="STATE,…", help="Only these states: RUNNING, SUCCEEDED, FAILED, CANCELLED.")
+    ] = "",
+    limit: Limit = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List the newest runs of a workflow."""
+    from jobcloud.client import workflow_tables
+
+    with connect(ctx) as client:
+        found = client.workflow_runs(_key(ctx, workflow), limit, states(state))
+    render.show(found, workflow_tables.runs, as_json=as_json)
+
+
+@commands.command("run")
+def show_run(ctx: typer.Context, run: RunId, watch: Watch = False, as_json: AsJson = False) -> None:
+    """Show a run of a workflow as a tree of its nodes.
+
+    A node stands under the last of the nodes that it waits for. The column AFTER names all of them if it has several.
+    """
+    from jobcloud.client import workflow_tables
+
+    with connect(ctx) as client:
+        render.watched(lambda: client.workflow_run(run), workflow_tables.run, watch=watch, as_json=as_json)
+
+
+@commands.command("cancel")
+def cancel(ctx: typer.Context, run: RunId, as_json: AsJson = False) -> None:
+    """Cancel a run of a workflow: the runs of its nodes are cancelled, and no further node starts."""
+    with connect(ctx) as client:
+        found = client.cancel_workflow_run(run)
+    ending = found["nodeStates"].get("RUNNING", 0)
+    text = f"run {found['id']} is cancelled" + (f"; nodes that are being ended: {ending}" if ending else "")
+    render.answer(found, text, as_json=as_json)
+
+
+@commands.command("retry")
+def retry(ctx: typer.Context, run: RunId, as_json: AsJson = False) -> None:
+    """Repeat the failed and cancelled nodes of a run. Skipped nodes behind them wait again."""
+    with connect(ctx) as client:
+        found = client.retry_workflow_run(run)
+    render.answer(found, f"run {found['id']} is {found['state']}", as_json=as_json)
+
+
+@commands.command("trigger")
+def trigger(ctx: typer.Context, workflow: Name, as_json: AsJson = False) -> None:
+    """Trigger the job of the start now, which begins a run of each workflow that starts with this job."""
+    from jobcloud.config import key_of
+
+    with connect(ctx) as client:
+        known = client.workflow(_key(ctx, workflow))
+        (job,) = (node["job"] for node in known["nodes"] if node["name"] == known["start"])
+        made = client.run_state(client.trigger(key_of(known["team"], job))["id"])
+        began = [place["run"] for place in made["workflowNodes"] if place["run"].startswith(f"{known['workflow']}.")]
+        if as_json:
+            render.show_json([client.workflow_run(run) for run in began])
+        elif began:
+            render.say(f"run {began[0]} began")
+    if not began:
+        if not as_json:
+            render.complain(f"run {made['id']} began no run of the workflow: too many of its runs have not ended")
+        raise typer.Exit(Exit.REFUSED)
+
+
+def _key(ctx: typer.Context, text: str) -> str:
+    from jobcloud.config import qualified
+
+    return qualified(text, team_of(ctx))

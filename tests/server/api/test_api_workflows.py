@@ -1,0 +1,277 @@
+"""Workflows in the API: their graphs, their runs, and the reasons of nodes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from httpx import Client
+from tests.api_kit import ARTIFACTS, FakeLoop, app_body, client_of, issues, job_body, make_api, package_bytes
+
+from jobcloud.messages import CancelWorkflowRun, PutWorkflow, RemoveWorkflow
+from jobcloud.model import Workflow
+from jobcloud.scheduler import Policy, Scheduler, Stored
+from jobcloud.scheduler.workflow_graph import MAX_NODES
+from jobcloud.sentences import Words
+from jobcloud.server.api.changes import change_of, look
+from jobcloud.server.api.node_reasons import text_of
+
+_NAMES = ("extract", "transform", "load", "alarm")
+_GRAPH = [
+    {"job": "extract"},
+    {"job": "transform", "after": ["extract"]},
+    {"job": "load", "after": [{"node": "transform"}]},
+    {
+        "job": "alarm",
+        "after": [{"node": "transform", "on": "failure"}, {"node": "load", "on": "failure"}],
+        "join": "any",
+    },
+]
+
+
+@pytest.fixture
+def etl(api: Client, demo: str) -> str:
+    for name in _NAMES:
+        body = job_body(name, cron="0 0 0 1 1 ?", shardingTotalCount=1, retryCount=0)
+        assert api.post("jobs", json=body).status_code == 201
+    assert api.put("workflows/etl", json={"nodes": _GRAPH}).status_code == 201
+    return "etl"
+
+
+def begin(api: Client) -> dict[str, Any]:
+    """Trigger the start; returns the run of the workflow."""
+    assert api.post("jobs/extract/trigger").status_code == 202
+    return newest(api)
+
+
+def newest(api: Client) -> dict[str, Any]:
+    found: dict[str, Any] = api.get("workflows/etl/runs").json()["items"][0]
+    return found
+
+
+def end(loop: FakeLoop, state: str = "TASK_FINISHED") -> None:
+    """Launch the only task that can start, and end it."""
+    loop.offer(f"agent-{loop.now}")
+    (task,) = loop.tick(1_000)
+    loop.update(task, state, "broke" if state != "TASK_FINISHED" else "")
+    loop.tick(1_000)
+
+
+def states(run: dict[str, Any]) -> list[str]:
+    return [node["state"] for node in run["nodes"]]
+
+
+def test_workflow_is_made_shown_listed_and_removed(api: Client, etl: str) -> None:
+    made = api.get("workflows/etl").json()
+    assert (made["workflow"], made["team"], made["start"], made["skipped"]) == ("etl", "default", "extract", 0)
+    assert made["lastRun"] is None
+    assert [node["name"] for node in made["nodes"]] == list(_NAMES)
+    assert made["nodes"][1]["after"] == [{"node": "extract", "on": "success"}]
+    assert made["nodes"][3] == {
+        "name": "alarm", "job": "alarm", "join": "any",
+        "after": [{"node": "transform", "on": "failure"}, {"node": "load", "on": "failure"}],
+    }  # fmt: skip
+    assert api.get("workflows").json()["items"] == [made]
+    # What the API shows can be sent again, and then changes nothing.
+    again = api.put("workflows/etl", json={name: made[name] for name in ("nodes", "start", "description")})
+    assert (again.status_code, again.json()) == (200, made)
+    assert api.delete("workflows/etl").status_code == 204
+    assert "there is no workflow etl" in str(issues(api.get("workflows/etl"), "not-found"))
+    assert issues(api.delete("workflows/etl"), "not-found")
+    assert issues(api.get("workflows/etl/runs"), "not-found")
+
+
+def test_revision_of_a_workflow_does_not_change_with_its_runs(api: Client, loop: FakeLoop, etl: str) -> None:
+    first = api.get("workflows/etl")
+    begin(api)
+    second = api.get("workflows/etl", headers={"If-None-Match": first.headers["etag"]})
+    assert (second.status_code, second.json()["revision"]) == (200, first.json()["revision"])
+    tag = {"If-Match": first.headers["etag"]}
+    changed = api.put("workflows/etl", json={"nodes": _GRAPH[:2]}, headers=tag)
+    assert changed.status_code == 200
+    assert changed.json()["revision"] != first.json()["revision"]
+    assert "has changed" in str(
+        issues(api.put("workflows/etl", json={"nodes": _GRAPH}, headers=tag), "precondition-failed")
+    )
+    assert issues(api.delete("workflows/etl", headers=tag), "precondition-failed")
+    assert issues(api.put("workflows/other", json={"nodes": _GRAPH}, headers=tag), "precondition-failed")
+
+
+@pytest.mark.parametrize(
+    ("nodes", "field", "problem"),
+    [
+        ([{"job": "absent"}], "nodes.0.job", "there is no job absent"),
+        ([{"job": "beta:extract"}], "nodes.0.job", "is not a valid name"),
+        ([{"job": "extract"}, {"job": "extract"}], "nodes.1.name", "extract is given twice"),
+        ([{"job": "extract"}, {"job": "load"}], "start", "2 nodes have no condition"),
+        ([{"job": "extract", "after": ["load"]}, {"job": "load", "after": ["extract"]}], "nodes", "is a cycle"),
+        ([{"job": "extract"}, {"job": "load", "after": ["x"]}], "nodes.1.after.0", "there is no node x"),
+        ([{"job": "extract"}, {"job": "load", "after": [7]}], "nodes.1.after.0", ""),
+        ([{"job": "extract"}, {"job": "load", "after": [{"node": "x", "on": "end"}]}], "nodes.1.after.0.on", ""),
+        ([{"job": "extract", "x": 1}], "nodes.0.x", "Extra inputs are not permitted"),
+        ([], "nodes", ""),
+        ([{"job": "extract"}] * (MAX_NODES + 1), "nodes", ""),
+    ],
+)
+def test_wrong_graph_is_refused_with_its_field(
+    api: Client, etl: str, nodes: list[dict[str, Any]], field: str, problem: str
+) -> None:
+    found = issues(api.put("workflows/new", json={"nodes": nodes}))
+    assert problem in found[field]
+    assert api.get("workflows/new").status_code == 404
+
+
+def test_start_must_be_a_node_without_a_condition(api: Client, etl: str) -> None:
+    body = {"nodes": _GRAPH, "start": "load"}
+    assert "is not a node without a condition" in issues(api.put("workflows/etl", json=body))["start"]
+    assert "description" in issues(api.put("workflows/etl", json={"nodes": _GRAPH, "description": "a\tb"}))
+
+
+def test_job_of_a_workflow_cannot_be_removed(api: Client, etl: str) -> None:
+    assert "workflow etl has a node of job load" in str(issues(api.delete("jobs/load"), "conflict"))
+
+
+def test_run_shows_each_node_with_its_run(api: Client, loop: FakeLoop, etl: str) -> None:
+    run = begin(api)
+    assert (run["workflow"], run["state"], run["endedAt"]) == ("etl", "RUNNING", None)
+    shown = api.get(f"workflow-runs/{run['id']}").json()
+    assert states(shown) == ["RUNNING", "WAITING", "WAITING", "WAITING"]
+    assert shown["nodeStates"] == {"RUNNING": 1, "WAITING": 3}
+    end(loop)
+    end(loop)
+    end(loop)
+    shown = api.get(f"workflow-runs/{run['id']}").json()
+    assert states(shown) == ["SUCCEEDED", "SUCCEEDED", "SUCCEEDED", "SKIPPED"]
+    assert shown["state"] == newest(api)["state"] == api.get("workflows/etl").json()["lastRun"]["state"] == "SUCCEEDED"
+    assert shown["nodes"][3]["reason"] == {
+        "code": "node_skipped",
+        "parameters": {"node": "transform", "state": "SUCCEEDED", "on": "failure"},
+        "text": "it starts when node transform fails, and node transform is SUCCEEDED",
+    }
+    for node in shown["nodes"][:3]:
+        job_run = api.get(f"runs/{node['runId']}").json()
+        assert job_run["jobName"] == node["jobName"] == node["name"]
+        assert job_run["firedAt"] == run["firedAt"]
+        assert job_run["workflowNodes"] == [{"run": run["id"], "node": node["name"]}]
+        assert node["reason"] is None
+        assert node["startedAt"]
+        assert node["endedAt"]
+
+
+def test_ready_node_tells_why_it_cannot_start(api: Client, loop: FakeLoop, etl: str) -> None:
+    run = begin(api)
+    assert api.post("jobs/transform/disable").is_success
+    end(loop)
+    node = api.get(f"workflow-runs/{run['id']}").json()["nodes"][1]
+    assert (node["state"], node["runId"], node["startedAt"]) == ("READY", "", None)
+    assert node["reason"]["text"] == "job transform or its app is disabled"
+
+
+def test_failed_run_is_retried_from_its_failed_node(api: Client, loop: FakeLoop, etl: str) -> None:
+    run = begin(api)
+    end(loop)
+    end(loop, "TASK_FAILED")
+    end(loop)
+    path = f"workflow-runs/{run['id']}"
+    shown = api.get(path).json()
+    assert states(shown) == ["SUCCEEDED", "FAILED", "SKIPPED", "SUCCEEDED"]
+    assert shown["state"] == "FAILED"
+    again = api.post(f"{path}/retry")
+    assert again.status_code == 202
+    assert states(again.json())[:3] == ["SUCCEEDED", "RUNNING", "WAITING"]
+    end(loop)
+    end(loop)
+    assert api.get(path).json()["state"] == "SUCCEEDED"
+    assert "no node of" in str(issues(api.post(f"{path}/retry"), "conflict"))
+
+
+def test_cancelled_run_starts_no_further_node(api: Client, loop: FakeLoop, etl: str) -> None:
+    run = begin(api)
+    done = api.post(f"workflow-runs/{run['id']}/cancel")
+    assert (done.status_code, done.json()["state"], done.json()["cancelled"]) == (202, "CANCELLED", True)
+    assert set(states(done.json())) == {"CANCELLED"}
+    assert "has ended" in str(issues(api.post(f"workflow-runs/{run['id']}/cancel"), "conflict"))
+
+
+def test_workflow_with_an_unfinished_run_stays(api: Client, etl: str) -> None:
+    run = begin(api)
+    assert f"jobcloud workflow cancel {run['id']}" in str(issues(api.delete("workflows/etl"), "conflict"))
+
+
+def test_runs_come_newest_first_in_pages(api: Client, loop: FakeLoop, etl: str) -> None:
+    ids: list[str] = []
+    for _ in range(3):
+        loop.tick(1_000)
+        ids.insert(0, begin(api)["id"])
+    assert api.post(f"workflow-runs/{ids[1]}/cancel").is_success
+    first = api.get("workflows/etl/runs", params={"limit": 2}).json()
+    assert [run["id"] for run in first["items"]] == ids[:2]
+    rest = api.get("workflows/etl/runs", params={"limit": 2, "cursor": first["nextCursor"]}).json()
+    assert ([run["id"] for run in rest["items"]], rest["nextCursor"]) == (ids[2:], "")
+    found = api.get("workflows/etl/runs", params={"state": ["CANCELLED", "FAILED"]}).json()["items"]
+    assert [run["id"] for run in found] == [ids[1]]
+    assert issues(api.get("workflows/etl/runs", params={"state": "READY"}))
+    assert "no run x of a workflow" in str(issues(api.get("workflow-runs/x"), "not-found"))
+
+
+def test_list_of_workflows_is_read_by_team_and_in_pages(api: Client, etl: str) -> None:
+    for name in ("a", "b"):
+        assert api.put(f"workflows/{name}", json={"nodes": _GRAPH}).status_code == 201
+    first = api.get("workflows", params={"limit": 2}).json()
+    rest = api.get("workflows", params={"cursor": first["nextCursor"]}).json()
+    assert [one["workflow"] for one in (*first["items"], *rest["items"])] == ["a", "b", "etl"]
+    assert len(api.get("workflows", params={"team": "default"}).json()["items"]) == 3
+    assert api.get("workflows", params={"team": "beta"}).json()["items"] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (Words("node_run_lost", {"run": "a.1"}), "its run a.1 no longer has a record"),
+        (Words("no_job", {"job": "a"}), "there is no job a"),
+        (Words("resident_node", {"job": "a"}), "job a is resident: its runs do not end"),
+        (Words("job_fault", {"job": "a"}), "the stored record of job a cannot be read"),
+        (Words("job_paused", {"job": "a"}), "job a, its app or everything is paused"),
+        (Words("runs_waiting", {"runs": 9, "job": "a"}), "9 runs of job a have not ended"),
+        (
+            Words("queue_quota", {"team": "t", "waiting": 8, "most": 9, "more": 2}),
+            "quota of team t: 8 of 9 shards wait already, and 2 would be added",
+        ),
+        (Words("of_a_newer_version", {}), "of_a_newer_version"),
+    ],
+)
+def test_reason_of_a_node_is_told_in_english(words: Words, text: str) -> None:
+    assert text_of(words) == text
+
+
+def test_audit_log_tells_the_changes_of_a_workflow(api: Client, loop: FakeLoop, etl: str) -> None:
+    (seen,) = look(RemoveWorkflow(loop.now, etl), loop.scheduler)
+    change = change_of(seen)
+    assert (change.command, change.key, change.after) == ("RemoveWorkflow", "etl", None)
+    assert change.before is not None
+    assert [node["name"] for node in change.before["nodes"]] == list(_NAMES)
+    known = loop.scheduler.workflows[etl]
+    (seen,) = look(PutWorkflow(loop.now, Workflow("etl", known.nodes, "extract", "new")), loop.scheduler)
+    assert (change_of(seen).before, change_of(seen).after) == ({}, {"description": "new"})
+    assert [one.key for one in look(CancelWorkflowRun(loop.now, "etl.1"), loop.scheduler)] == ["etl.1"]
+
+
+def test_skipped_run_is_counted_and_changes_no_revision(tmp_path: Path) -> None:
+    loop = FakeLoop()
+    loop.scheduler = Scheduler(replace(Policy(ARTIFACTS), max_waiting=1), Stored(), epoch=1, at=loop.now)
+    loop.subscribe()
+    api = client_of(make_api(tmp_path, loop))
+    sha256 = api.post("packages", content=package_bytes()).json()["sha256"]
+    assert api.post("apps", json=app_body(sha256)).status_code == 201
+    for name in _NAMES[:2]:
+        body = job_body(name, cron="0 0 0 1 1 ?", shardingTotalCount=1)
+        assert api.post("jobs", json=body).status_code == 201
+    made = api.put("workflows/etl", json={"nodes": _GRAPH[:2]}).json()
+    run = begin(api)
+    end(loop)
+    loop.offer("last")
+    assert begin(api) == run
+    shown = api.get("workflows/etl").json()
+    assert (shown["skipped"], shown["revision"]) == (1, made["revision"])
