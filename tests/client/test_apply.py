@@ -393,3 +393,43 @@ def test_wrong_pool_or_calendar_is_named_with_its_line(shell: Shell) -> None:
     assert "pool orders-db: slots: " in err
     assert re.search(r"jobcloud\.yaml:\d+: pool", err)
     assert shell.loop.scheduler.pools == {}
+
+
+WORKFLOWS = """
+workflows:
+- workflowName: etl
+  nodes:
+  - job: hello
+  - {job: alarm, after: [{node: hello, on: failure}]}
+  - {job: load, name: last, after: [hello, alarm], join: any}
+"""
+
+
+def test_workflows_of_a_manifest_are_applied_exported_and_applied_again(shell: Shell) -> None:
+    more = "".join(JOB.replace("hello\n", f"{name}\n", 1) for name in ("alarm", "load"))
+    app = shell.app(text=APP + more + WORKFLOWS)
+    assert "+ workflow etl\n" in shell("apply", "-f", app)[1]
+    assert [node.name for node in shell.loop.scheduler.workflows["etl"].nodes] == ["hello", "alarm", "last"]
+    for options in ((), ("--app", "demo")):
+        code, out, err = shell("export", *options)
+        assert code == 0, err
+        assert documents.parse(out.encode(), "a.yaml").value["workflows"] == [
+            {
+                "workflowName": "etl",
+                "nodes": [
+                    {"job": "hello"},
+                    {"job": "alarm", "after": [{"node": "hello", "on": "failure"}]},
+                    {"job": "load", "name": "last", "after": ["hello", "alarm"], "join": "any"},
+                ],
+            }
+        ]
+        (shell.folder / "all.yaml").write_text(out)
+        assert "nothing to change" in shell("apply", "-f", shell.folder / "all.yaml")[1]
+
+
+def test_a_wrong_workflow_of_a_manifest_is_named_with_its_line(shell: Shell) -> None:
+    app = shell.app(text=APP + WORKFLOWS)
+    code, _, err = shell("apply", "-f", app)
+    assert code == 1
+    assert f"{app}/jobcloud.yaml:21: workflow etl: nodes.1.job: there is no job alarm" in err
+    assert shell.loop.scheduler.apps == {}

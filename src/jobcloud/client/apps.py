@@ -35,8 +35,8 @@ from jobcloud.executor.wheels import distribution
 
 _ARCHIVE = re.compile(r"\.(zip|tar|tgz|tar\.\w+)$")
 _WHEEL = ".whl"
-_PLACE = re.compile(r"(pools|calendars|apps|jobs)\.(\d+)(?:\.(.*))?")
-_LAYOUT = "write one app as `app`, or several as `apps`; and `jobs`, `pools` and `calendars`"
+_PLACE = re.compile(r"(pools|calendars|apps|jobs|workflows)\.(\d+)(?:\.(.*))?")
+_LAYOUT = "write one app as `app`, or several as `apps`; and `jobs`, `pools`, `calendars` and `workflows`"
 
 Sent = Callable[[str, int, int], None]
 """Is told of an upload: the file, the bytes sent so far, all bytes."""
@@ -48,12 +48,12 @@ def _silent(*_: object) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An app or a job to register, or a pool or a calendar to set, and its place in a file.
+    """An app or a job to register, or a pool, a calendar or a workflow to set, and its place in a file.
 
     `package`: the directory or archive with the app's code.
     """
 
-    kind: Literal["pool", "calendar", "app", "job"]
+    kind: Literal["pool", "calendar", "app", "job", "workflow"]
     config: Json
     document: Document | None = None
     place: Place = ()
@@ -63,7 +63,7 @@ class Entry:
     def key(self) -> str:
         return key_of(str(self.config.get("team") or DEFAULT_TEAM), str(self.config.get(f"{self.kind}Name", "")))
 
-    def where(self, *inner: str) -> str:
+    def where(self, *inner: str | int) -> str:
         """The file and line, and the name of the app or job."""
         file = f"{self.document.where(*self.place, *inner)}: " if self.document else ""
         return f"{file}{self.kind} {self.key[:160] or '(without a name)'}"
@@ -108,7 +108,7 @@ def add_app(
 def of_app(
     path: Path, *, name: str = "", team: str = "", jobs: bool = True, job_fields: Mapping[str, Any] | None = None
 ) -> list[Entry]:
-    """The app of a directory or an archive, then its jobs, and the pools and calendars of its manifest. See `add_app`.
+    """The app of a directory or an archive, then its jobs, and the other lists of its manifest. See `add_app`.
 
     Without `jobs`, only the app.
     """
@@ -121,13 +121,13 @@ def of_app(
     for index, job in enumerate(manifest.jobs if jobs else ()):
         entries.append(_job_of(manifest.app, config, job, manifest.document, index, job_fields or {}))
     if jobs and manifest.document is not None:
-        lists = {"pools": manifest.pools, "calendars": manifest.calendars}
-        entries += _limits_of(manifest.document, lists, str(config.get("team", "")))
+        lists = {"pools": manifest.pools, "calendars": manifest.calendars, "workflows": manifest.workflows}
+        entries += _others_of(manifest.document, lists, str(config.get("team", "")))
     return entries
 
 
-def _limits_of(document: Document, lists: Mapping[str, Sequence[Json]], team: str) -> Iterator[Entry]:
-    """The pools and calendars of a file. Raises ConfigError."""
+def _others_of(document: Document, lists: Mapping[str, Sequence[Json]], team: str) -> Iterator[Entry]:
+    """The pools, calendars and workflows of a file. Raises ConfigError."""
     for index, table in enumerate(lists["pools"]):
         yield Entry("pool", _with_team(dict(table), team), document, ("pools", index))
     for index, table in enumerate(lists["calendars"]):
@@ -136,6 +136,8 @@ def _limits_of(document: Document, lists: Mapping[str, Sequence[Json]], team: st
         if file is not None:
             entry.config["ical"] = _ical_text(entry, document, file)
         yield entry
+    for index, table in enumerate(lists["workflows"]):
+        yield Entry("workflow", _with_team(dict(table), team), document, ("workflows", index))
 
 
 def _ical_text(entry: Entry, document: Document, file: object) -> str:
@@ -211,7 +213,8 @@ def _of_document(document: Document, team: str) -> list[Entry]:
             config = _with_team(fields_at(document, place, table), team)
             entries.append(Entry("job", config, document, place))
     of_app = str(config.get("team", "")) if "app" in value else team
-    entries += _limits_of(document, {name: _tables(document, name) for name in ("pools", "calendars")}, of_app)
+    others = {name: _tables(document, name) for name in ("pools", "calendars", "workflows")}
+    entries += _others_of(document, others, of_app)
     for entry in entries:
         if entry.kind == "app" and "appURL" not in entry.config:
             fix = f"name the package, or put the app into {MANIFESTS[0]} in the directory with its code"
@@ -271,15 +274,20 @@ def _packed(entries: Sequence[Entry], folder: Path) -> Iterator[tuple[Entry, Pat
 
 def send(client: Client, entries: Sequence[Entry], **options: bool) -> Json:
     """One request for all entries, see `Client.apply`. Errors name the place of the app or job."""
-    kinds = ("pool", "calendar", "app", "job")
+    kinds = ("pool", "calendar", "app", "job", "workflow")
     groups = {f"{kind}s": [entry for entry in entries if entry.kind == kind] for kind in kinds}
-    pools, calendars, apps, jobs = ([entry.config for entry in group] for group in groups.values())
+    pools, calendars, apps, jobs, workflows = ([entry.config for entry in group] for group in groups.values())
     try:
-        return client.apply(apps, jobs, pools=pools, calendars=calendars, **options)
+        return client.apply(apps, jobs, pools=pools, calendars=calendars, workflows=workflows, **options)
     except NotReachable:
         raise
     except ApiError as error:
         raise ApiError(error.status, _located(error, groups)) from error
+
+
+def steps_of(field: str) -> list[str | int]:
+    """The place of a field such as `nodes.1.job`, as `Document.where` takes it."""
+    return [int(part) if part.isdecimal() else part for part in field.split(".")]
 
 
 def _located(error: ApiError, groups: Mapping[str, Sequence[Entry]]) -> Json:
@@ -289,7 +297,7 @@ def _located(error: ApiError, groups: Mapping[str, Sequence[Entry]]) -> Json:
         found = _PLACE.fullmatch(str(issue.get("field", "")))
         if found and int(found[2]) < len(groups[found[1]]):
             name = found[3] or ""
-            where = groups[found[1]][int(found[2])].where(*name.split("."))
+            where = groups[found[1]][int(found[2])].where(*steps_of(name))
             errors.append({**issue, "field": f"{where}: {name}" if name else where})
         else:
             errors.append(issue)

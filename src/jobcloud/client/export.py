@@ -1,4 +1,4 @@
-"""Pools, calendars, apps and jobs of a server as a document for `jobcloud apply`."""
+"""Pools, calendars, apps, jobs and workflows of a server as a document for `jobcloud apply`."""
 
 from __future__ import annotations
 
@@ -12,14 +12,29 @@ from jobcloud.fields import OBJECTS, REQUIRED, Field, Unit, fields_of
 
 
 def exported(
-    apps: Iterable[Json], jobs: Iterable[Json], pools: Iterable[Json] = (), calendars: Iterable[Json] = ()
+    apps: Iterable[Json],
+    jobs: Iterable[Json],
+    pools: Iterable[Json] = (),
+    calendars: Iterable[Json] = (),
+    workflows: Iterable[Json] = (),
 ) -> Json:
-    """The document of apps, jobs, pools and calendars as the API shows them."""
+    """The document of apps, jobs, pools, calendars and workflows as the API shows them."""
     limits = {"pools": [_pool(pool) for pool in pools], "calendars": [_calendar(one) for one in calendars]}
+    graphs = [_workflow(one) for one in workflows]
     return {name: group for name, group in limits.items() if group} | {
         "apps": [without_defaults(app["config"], App) for app in apps],
         "jobs": [without_defaults(job["config"], Job) for job in jobs],
+        **({"workflows": graphs} if graphs else {}),
     }
+
+
+def workflows_of(client: Client, team: str = "", jobs: Iterable[Json] | None = None) -> list[Json]:
+    """The workflows of a team, or of all teams; or those whose jobs are all among some jobs."""
+    found = client.workflows(team)
+    if jobs is None:
+        return found
+    known = {job["jobName"] for job in jobs}
+    return [one for one in found if all(key_of(one["team"], node["job"]) in known for node in one["nodes"])]
 
 
 def limits_of(client: Client, team: str = "", jobs: Iterable[Json] | None = None) -> tuple[list[Json], list[Json]]:
@@ -49,6 +64,28 @@ def _calendar(calendar: Json) -> Json:
     """A calendar of an iCalendar file has the hash of the file: the server does not keep the text."""
     team, name = split_key(calendar["calendar"])
     return _given({"calendarName": name, "team": team, **calendar["source"], "description": calendar["description"]})
+
+
+def _workflow(workflow: Json) -> Json:
+    """A workflow whose nodes have no field at its default. A condition of success is the name of the node."""
+    team, name = split_key(workflow["workflow"])
+    nodes = [
+        {
+            "job": node["job"],
+            **({"name": node["name"]} if node["name"] != node["job"] else {}),
+            **({"after": list(map(_after, node["after"]))} if node["after"] else {}),
+            **({"join": node["join"]} if node["join"] != "all" else {}),
+        }
+        for node in workflow["nodes"]
+    ]
+    first = [node["name"] for node in workflow["nodes"] if not node["after"]]
+    start = workflow["start"] if len(first) > 1 else ""
+    about = {"workflowName": name, "team": team, "description": workflow["description"], "start": start}
+    return _given(about) | {"nodes": nodes}
+
+
+def _after(after: Json) -> Json | str:
+    return str(after["node"]) if after["on"] == "success" else after
 
 
 def _given(fields: Json) -> Json:

@@ -229,6 +229,7 @@ class Client:
         *,
         pools: Sequence[Json] = (),
         calendars: Sequence[Json] = (),
+        workflows: Sequence[Json] = (),
         **options: bool,
     ) -> Json:
         """Register or replace apps and jobs, all or none: `{dryRun, items}`. Options: dryRun, prune, create, enabled.
@@ -237,8 +238,9 @@ class Client:
         """
         params = {name: str(value).lower() for name, value in options.items()}
         body = {"apps": list(apps), "jobs": list(jobs)}
-        # Older servers know neither pools nor calendars.
-        body |= {name: list(given) for name, given in (("pools", pools), ("calendars", calendars)) if given}
+        # Older servers know neither pools nor calendars nor workflows.
+        others = {"pools": pools, "calendars": calendars, "workflows": workflows}
+        body |= {name: list(given) for name, given in others.items() if given}
         return self._json("POST", "apply", params=params, json=body, timeout=_PACKAGE_S)
 
     # ------------------------------------------------------------------------------------------------------- jobs

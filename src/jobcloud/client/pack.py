@@ -38,16 +38,16 @@ MANIFEST = "jobcloud.toml"
 MANIFESTS = (MANIFEST, "jobcloud.yaml", "jobcloud.yml", "jobcloud.json")
 SKIPPED_FOLDERS = frozenset({".git", ".hg", ".svn", "__pycache__", ".venv", "venv", ".mypy_cache", ".pytest_cache"})
 SKIPPED_SUFFIXES = (".pyc", ".pyo", ".swp")
-_LAYOUT = "write [app] once, and [[jobs]] for each job, [[pools]] and [[calendars]]"
+_LAYOUT = "write [app] once, and [[jobs]] for each job, [[pools]], [[calendars]] and [[workflows]]"
 #: the sections of a manifest that are lists
-LISTS = ("pools", "calendars", "jobs")
+LISTS = ("pools", "calendars", "jobs", "workflows")
 # The earliest time that a zip can hold. The real time would change the hash.
 _NO_TIME = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """The content of a manifest: the fields of the app, and those of each job, pool and calendar, by their JSON names.
+    """The content of a manifest: the fields of the app, and those of each entry of its lists, by their JSON names.
 
     `document` is None if there is no manifest.
     """
@@ -56,6 +56,7 @@ class Manifest:
     jobs: tuple[dict[str, Any], ...] = ()
     pools: tuple[dict[str, Any], ...] = ()
     calendars: tuple[dict[str, Any], ...] = ()
+    workflows: tuple[dict[str, Any], ...] = ()
     document: Document | None = None
 
 
@@ -101,7 +102,9 @@ def read_manifest(app: Path) -> Manifest:
     if unknown:
         problem = f"{unknown[0]!r:.80} is not a known section"
         raise ConfigError(
-            problem, field=document.where(unknown[0]), fix="use [app], [[jobs]], [[pools]] and [[calendars]]"
+            problem,
+            field=document.where(unknown[0]),
+            fix="use [app], [[jobs]], [[pools]], [[calendars]] and [[workflows]]",
         )
     table = document.value.get("app", {})
     lists = {name: document.value.get(name, []) for name in LISTS}
@@ -114,6 +117,7 @@ def read_manifest(app: Path) -> Manifest:
         tuple(fields_at(document, ("jobs", index), job) for index, job in enumerate(lists["jobs"])),
         tuple(lists["pools"]),
         tuple(lists["calendars"]),
+        tuple(lists["workflows"]),
         document,
     )
 

@@ -371,8 +371,11 @@ class Workflows(Part):
 
     def check_all(self, workflows: Sequence[Workflow], jobs: Mapping[str, Job], removed: Sequence[str]) -> None:
         """Raises Refused if these workflows, or jobs that are set or removed before, are wrong. See `check`."""
-        for workflow in workflows:
-            self.check(workflow, jobs, removed)
+        for number, workflow in enumerate(workflows):
+            try:
+                self.check(workflow, jobs, removed)
+            except ConfigError as error:
+                raise ConfigError(error.problem, field=f"workflows.{number}.{error.field}", fix=error.fix) from error
         self._check_number(keys := {workflow.key for workflow in workflows})
         for key in (*removed, *(job.key for job in jobs.values() if job.kind is JobKind.DAEMON)):
             self.check_unnamed(key, keys)

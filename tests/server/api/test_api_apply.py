@@ -259,3 +259,55 @@ def test_audit_log_has_the_pools_and_calendars_that_change(api: httpx.Client, lo
     assert look(command, loop.scheduler) == []
     other = structs.replace(command, pools=(("db", Pool(3)),))
     assert look(other, loop.scheduler) == [Seen("Apply", "db", Pool(2), Pool(3))]
+
+
+def workflow_body(name: str = "etl", **fields: Any) -> dict[str, Any]:
+    return {"workflowName": name, "nodes": [{"job": "a"}, {"job": "b", "after": ["a"]}], **fields}
+
+
+def test_workflows_are_applied_together_with_the_jobs_that_they_name(
+    api: httpx.Client, loop: FakeLoop, sha256: str
+) -> None:
+    body = {
+        "apps": [app_body(sha256)], "jobs": [job_body("a"), job_body("b")], "workflows": [workflow_body()],
+    }  # fmt: skip
+    dry = api.post("apply", params={"dryRun": True}, json=body)
+    assert actions(dry)["workflow etl"] == "added"
+    assert loop.scheduler.workflows == {}
+    assert actions(api.post("apply", json=body)) == actions(dry)
+    assert loop.scheduler.workflows["etl"].start == "a"
+    assert actions(api.post("apply", json=body))["workflow etl"] == "unchanged"
+    answer = api.post("apply", json={"workflows": [workflow_body(description="orders")]})
+    [item] = answer.json()["items"]
+    assert (item["action"], item["changes"]) == (
+        "changed", [{"field": "description", "before": "", "after": "orders"}],
+    )  # fmt: skip
+
+
+def test_a_wrong_workflow_refuses_the_whole_request_and_names_its_place(
+    api: httpx.Client, loop: FakeLoop, sha256: str
+) -> None:
+    wrong: dict[str, list[dict[str, Any]]] = {
+        "workflows.0.nodes.1.job": [workflow_body(nodes=[{"job": "a"}, {"job": "missing", "after": ["a"]}])],
+        "workflows.0.nodes": [workflow_body(nodes=[{"job": "a", "after": ["b"]}, {"job": "b", "after": ["a"]}])],
+        "workflows.1.workflowName": [workflow_body(), workflow_body()],
+        "workflows.0.workflowName": [workflow_body("a b")],
+    }
+    for field, workflows in wrong.items():
+        body = {"apps": [app_body(sha256)], "jobs": [job_body("a"), job_body("b")], "workflows": workflows}
+        answer = api.post("apply", json=body)
+        assert answer.status_code in (409, 422), answer.text
+        assert field in issues(answer), answer.text
+        assert loop.scheduler.jobs == {}
+
+
+def test_the_audit_of_an_apply_has_the_workflows_that_differ(api: httpx.Client, loop: FakeLoop, sha256: str) -> None:
+    body = {"apps": [app_body(sha256)], "jobs": [job_body("a"), job_body("b")], "workflows": [workflow_body()]}
+    api.post("apply", json=body)
+    known = loop.scheduler.workflows["etl"]
+    same = structs.replace(known, changed_ms=0)
+    other = structs.replace(same, description="orders")
+    assert look(Apply(0, (), (), workflows=(same,)), loop.scheduler) == []
+    assert look(Apply(0, (), (), workflows=(other,)), loop.scheduler) == [
+        Seen("Apply", "etl", known, structs.replace(known, description="orders"))
+    ]

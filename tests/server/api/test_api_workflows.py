@@ -195,9 +195,11 @@ def test_cancelled_run_starts_no_further_node(api: Client, loop: FakeLoop, etl: 
     assert "has ended" in str(issues(api.post(f"workflow-runs/{run['id']}/cancel"), "conflict"))
 
 
-def test_workflow_with_an_unfinished_run_stays(api: Client, etl: str) -> None:
+def test_the_run_of_a_removed_workflow_goes_on(api: Client, etl: str) -> None:
     run = begin(api)
-    assert f"jobcloud workflow cancel {run['id']}" in str(issues(api.delete("workflows/etl"), "conflict"))
+    assert api.delete("workflows/etl").status_code == 204
+    assert api.get(f"workflow-runs/{run['id']}").json()["state"] == "RUNNING"
+    assert api.get("workflows/etl/runs").status_code == 404
 
 
 def test_runs_come_newest_first_in_pages(api: Client, loop: FakeLoop, etl: str) -> None:

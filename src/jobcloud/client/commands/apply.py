@@ -1,4 +1,4 @@
-"""`jobcloud apply` and `export`: all apps and jobs of files at once, with pools and calendars, and back."""
+"""`jobcloud apply` and `export`: all apps and jobs of files at once, with what belongs to them, and back."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def apply(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Register or update the apps, jobs, pools and calendars of files: all, or none if anything is wrong.
+    """Register or update the apps, jobs, pools, calendars and workflows of files: all, or none if anything is wrong.
 
     Prints what is new and each field that changes. Apps and jobs that do not differ stay as they are.
 
@@ -62,19 +62,20 @@ def export(
     form: Annotated[Form, typer.Option("--format", help="Form of the output.")] = Form.YAML,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:
-    """Print apps, jobs, pools and calendars in the form of `jobcloud apply -f`, but no fields at their default."""
+    """Print apps and jobs, with what belongs to them, as `jobcloud apply -f` reads them, but no default values."""
     from jobcloud.client import documents
-    from jobcloud.client.export import exported, limits_of
+    from jobcloud.client.export import exported, limits_of, workflows_of
 
     with connect(ctx) as client:
         found: Json
         if app:
             key = key_of(ctx, app, "app")
             jobs = client.jobs(key)
-            found = exported([client.app(key)], jobs, *limits_of(client, jobs=jobs))
+            found = exported([client.app(key)], jobs, *limits_of(client, jobs=jobs), workflows_of(client, jobs=jobs))
         else:
             of = team or team_of(ctx)
-            found = exported(client.apps(of), client.jobs(team=of), *limits_of(client, of))
+            limits, graphs = limits_of(client, of), workflows_of(client, of)
+            found = exported(client.apps(of), client.jobs(team=of), *limits, graphs)
     if as_json or form is Form.JSON:
         render.show_json(found)
     else:

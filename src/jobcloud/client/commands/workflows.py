@@ -60,7 +60,7 @@ def show(ctx: typer.Context, workflow: Name, as_json: AsJson = False) -> None:
 
 @commands.command("rm")
 def remove(ctx: typer.Context, workflow: Name, as_json: AsJson = False) -> None:
-    """Remove a workflow that has no unfinished run. Its ended runs are removed, too."""
+    """Remove a workflow. Its runs that have begun go on."""
     key = _key(ctx, workflow)
     with connect(ctx) as client:
         client.remove_workflow(key)

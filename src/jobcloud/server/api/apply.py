@@ -1,4 +1,4 @@
-"""Apply: register or replace several apps and jobs, with pools and calendars, all of them or none."""
+"""Apply: register or replace several apps and jobs, with pools, calendars and workflows, all of them or none."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Protocol, TypeVar
 from fastapi import APIRouter, Request, Response
 from fastapi import Query as Parameter
 from fastapi.concurrency import run_in_threadpool
-from msgspec import structs
+from msgspec import structs, to_builtins
 from pydantic import Field
 
 from jobcloud import fields
@@ -16,18 +16,21 @@ from jobcloud.access.verbs import Verb
 from jobcloud.config import App, Job
 from jobcloud.errors import Refused
 from jobcloud.messages import Apply
-from jobcloud.model import EVERY_TEAM
+from jobcloud.model import EVERY_TEAM, Workflow
 from jobcloud.scheduler import Scheduler
 from jobcloud.sentences import Told
 from jobcloud.server.api.apply_limits import (
     AskedCalendar,
     AskedPool,
+    AskedWorkflow,
     CalendarItem,
     PoolItem,
+    WorkflowItem,
     calendar_changes,
     find_days,
     read_calendar,
     read_pool,
+    read_workflow,
     same_calendar,
 )
 from jobcloud.server.api.apps import with_stored_package
@@ -54,16 +57,17 @@ class _Keyed(Protocol):
 
 KeyedT = TypeVar("KeyedT", bound=_Keyed)
 RecordT = TypeVar("RecordT", App, Job)
-_GROUPS = ("pools", "calendars", "apps", "jobs")
+_GROUPS = ("pools", "calendars", "apps", "jobs", "workflows")
 
 
 class ApplyBody(Config):
-    """Pools, calendars, apps and jobs to register or replace together."""
+    """Pools, calendars, apps, jobs and workflows to register or replace together."""
 
     pools: list[PoolItem] = Field(default_factory=list)
     calendars: list[CalendarItem] = Field(default_factory=list)
     apps: list[AppConfig] = Field(default_factory=list)
     jobs: list[JobConfig] = Field(default_factory=list)
+    workflows: list[WorkflowItem] = Field(default_factory=list)
 
 
 class ChangeView(View):
@@ -73,7 +77,7 @@ class ChangeView(View):
 
 
 class ItemView(View):
-    kind: Literal["pool", "calendar", "app", "job"]
+    kind: Literal["pool", "calendar", "app", "job", "workflow"]
     key: str
     action: Literal["added", "changed", "unchanged", "removed", "left"] = Field(
         description="left: a registered job that the body does not name, of an app that it names"
@@ -82,7 +86,7 @@ class ItemView(View):
 
 
 class ApplyView(View):
-    """The pools, calendars, apps and jobs in the order of the body, then the registered jobs that it does not name."""
+    """All entries in the order of the body, then the registered jobs that it does not name."""
 
     dry_run: bool
     items: list[ItemView]
@@ -103,9 +107,10 @@ async def apply(
     create: Annotated[bool, Parameter(description="refuse apps and jobs that exist")] = False,
     enabled: Annotated[bool, Parameter(description="false: new jobs do not fire until they are enabled")] = True,
 ) -> ApplyView:
-    """Register or replace pools, calendars, apps and jobs: all of them, or none if one is refused.
+    """Register or replace pools, calendars, apps, jobs and workflows: all of them, or none if one is refused.
 
-    To set a pool of all teams, you need the right in the whole installation. Pools and calendars are never removed.
+    To set a pool of all teams, you need the right in the whole installation. Pools, calendars and workflows are never
+    removed.
     """
     body = await read_bytes(request)
     # A large body takes long to read, and the event loop serves all clients.
@@ -124,7 +129,10 @@ async def apply(
         before = (await run_in_threadpool(services.snapshot)).jobs
         await apart(lambda: check_secrets(services, [job for job in jobs if job != before.get(job.key)]))
     pools = tuple((one.key, one.pool) for one in asked.pools)
-    wanted = Apply(0, tuple(apps), tuple(jobs), prune, create, enabled, pools=pools, calendars=calendars)
+    workflows = tuple(one.workflow for one in asked.workflows)
+    wanted = Apply(
+        0, tuple(apps), tuple(jobs), prune, create, enabled, pools=pools, calendars=calendars, workflows=workflows
+    )
     view = await run_in_threadpool(_apply, services, wanted, dry_run)
     if not dry_run:
         response.headers.update(await run_in_threadpool(_hints, services, view))
@@ -137,8 +145,10 @@ def _apply(services: Services, wanted: Apply, dry_run: bool) -> ApplyView:
         stored = _with_packages(services, wanted.apps, dry_run)
         _check_jobs(services, snapshot, {app.key: app for app in stored}, wanted.jobs)
         made = structs.replace(wanted, at=services.clock(), apps=tuple(stored))
-        limits = services.loop.ask(lambda scheduler: _limit_items(scheduler, made))
-        view = ApplyView(dry_run=dry_run, items=[*limits, *_items(snapshot, made)])
+        limits, workflows = services.loop.ask(
+            lambda scheduler: (_limit_items(scheduler, made), _workflow_items(scheduler, made))
+        )
+        view = ApplyView(dry_run=dry_run, items=[*limits, *_items(snapshot, made, workflows)])
         if dry_run:
             services.loop.ask(lambda scheduler: scheduler.check_apply(made))
         else:
@@ -167,6 +177,7 @@ class _Asked(NamedTuple):
     calendars: list[AskedCalendar]
     apps: list[App]
     jobs: list[Job]
+    workflows: list[AskedWorkflow]
 
     def teams(self) -> set[str]:
         return {one.team for group in self for one in group}
@@ -193,9 +204,10 @@ def _read(services: Services, body: bytes) -> _Asked:
     calendars = _records("calendars", lists["calendars"], read_calendar, issues)
     apps = _records("apps", lists["apps"], lambda one: read_app(one, options.urls), issues)
     jobs = _records("jobs", lists["jobs"], lambda one: read_job(one, options.job_urls), issues)
+    workflows = _records("workflows", lists["workflows"], read_workflow, issues)
     if issues:
         raise invalid(issues)
-    return _Asked(pools, calendars, apps, jobs)
+    return _Asked(pools, calendars, apps, jobs, workflows)
 
 
 def _records(
@@ -281,18 +293,35 @@ def _limit_items(scheduler: Scheduler, command: Apply) -> list[ItemView]:
     return found
 
 
-def _limit(kind: Literal["pool", "calendar"], key: str, known: bool, pairs: Iterable[tuple[str, Any, Any]]) -> ItemView:
+def _workflow_items(scheduler: Scheduler, command: Apply) -> list[ItemView]:
+    """Workflows with what would change."""
+    found = []
+    for workflow in command.workflows:
+        known = scheduler.workflows.get(workflow.key)
+        names = ("nodes", "start", "description")
+        pairs = [(one, _json_of(known, one), _json_of(workflow, one)) for one in names] if known is not None else []
+        found.append(_limit("workflow", workflow.key, known is not None, pairs))
+    return found
+
+
+def _json_of(workflow: Workflow, name: str) -> Any:
+    return to_builtins(getattr(workflow, name))
+
+
+def _limit(
+    kind: Literal["pool", "calendar", "workflow"], key: str, known: bool, pairs: Iterable[tuple[str, Any, Any]]
+) -> ItemView:
     changes = [ChangeView(field=name, before=old, after=new) for name, old, new in pairs if old != new]
     action: Literal["added", "changed", "unchanged"] = "changed" if changes else "unchanged" if known else "added"
     return ItemView(kind=kind, key=key, action=action, changes=changes)
 
 
-def _items(snapshot: Snapshot, command: Apply) -> list[ItemView]:
+def _items(snapshot: Snapshot, command: Apply, workflows: list[ItemView]) -> list[ItemView]:
     apps = [_item("app", app, snapshot.apps.get(app.key), app_config) for app in command.apps]
     jobs = [_item("job", job, snapshot.jobs.get(job.key), job_config) for job in command.jobs]
     left = sorted(job.key for job in command.left_out(snapshot.jobs.values()))
     action: Literal["removed", "left"] = "removed" if command.prune else "left"
-    return [*apps, *jobs, *(ItemView(kind="job", key=key, action=action, changes=[]) for key in left)]
+    return [*apps, *jobs, *workflows, *(ItemView(kind="job", key=key, action=action, changes=[]) for key in left)]
 
 
 def _item(

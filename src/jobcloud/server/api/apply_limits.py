@@ -1,4 +1,4 @@
-"""The pools and calendars in the body of `POST /apply`."""
+"""The pools, calendars and workflows in the body of `POST /apply`."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from pydantic import Field
 from jobcloud.access.names import PLACE_FORM
 from jobcloud.config import DEFAULT_TEAM, check_name, check_team, key_of
 from jobcloud.errors import ConfigError
-from jobcloud.model import EVERY_TEAM, Calendar, CalendarSource, Pool
+from jobcloud.model import EVERY_TEAM, Calendar, CalendarSource, Pool, Workflow
 from jobcloud.sentences.frequent import LEAVE_ONE_OUT
 from jobcloud.server.api.calendars import record_of, source_in
 from jobcloud.server.api.convert import check_printable, read_config
 from jobcloud.server.api.problems import Issue, from_refused, invalid
-from jobcloud.server.api.schema import CalendarConfig, PoolConfig, TeamFilter
+from jobcloud.server.api.schema import CalendarConfig, PoolConfig, TeamFilter, WorkflowConfig
 from jobcloud.server.api.services import Services
+from jobcloud.server.api.workflows import record_of as workflow_record
 from jobcloud.server.calendars import READ_DEADLINE_S, Found, read_days, source_of
 from jobcloud.triggers import Days
 
@@ -52,6 +53,13 @@ class CalendarItem(CalendarConfig):
     )
 
 
+class WorkflowItem(WorkflowConfig):
+    """A workflow to create or change."""
+
+    workflow_name: str = Field(alias="workflowName", max_length=100)
+    team: TeamFilter = Field("", description="default: default")
+
+
 class AskedPool(NamedTuple):
     key: str
     team: str
@@ -62,6 +70,12 @@ class AskedCalendar(NamedTuple):
     key: str
     team: str
     config: CalendarItem
+
+
+class AskedWorkflow(NamedTuple):
+    key: str
+    team: str
+    workflow: Workflow
 
 
 def read_pool(body: Mapping[str, Any]) -> AskedPool:
@@ -81,6 +95,15 @@ def read_calendar(body: Mapping[str, Any]) -> AskedCalendar:
     check_printable("description", given.description)
     team = given.team or DEFAULT_TEAM
     return AskedCalendar(key_of(team, given.calendar_name), team, given)
+
+
+def read_workflow(body: Mapping[str, Any]) -> AskedWorkflow:
+    """Raises Problem and ConfigError."""
+    given = read_config(body, WorkflowItem)
+    check_name("workflowName", given.workflow_name)
+    team = given.team or DEFAULT_TEAM
+    key = key_of(team, given.workflow_name)
+    return AskedWorkflow(key, team, workflow_record(key, given))
 
 
 async def find_days(services: Services, asked: Sequence[AskedCalendar]) -> tuple[tuple[Calendar, Days], ...]:

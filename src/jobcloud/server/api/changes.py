@@ -96,7 +96,7 @@ def _changes(command: Command, core: Scheduler) -> Iterator[tuple[str, Record | 
             yield key, core.apps.get(key), None
             if with_jobs:
                 yield from ((job.key, job, None) for job in core.jobs.values() if job.app_key == key)
-        case Apply(apps=apps, jobs=jobs, prune=prune, pools=pools, calendars=calendars):
+        case Apply(apps=apps, jobs=jobs, prune=prune, pools=pools, calendars=calendars, workflows=workflows):
             yield from ((key, core.pools.get(key), pool) for key, pool in pools if core.pools.get(key) != pool)
             for one, _ in calendars:
                 known = core.calendars.get(one.key)
@@ -104,6 +104,8 @@ def _changes(command: Command, core: Scheduler) -> Iterator[tuple[str, Record | 
                     yield one.key, known, one
             yield from ((app.key, core.apps.get(app.key), app) for app in apps if core.apps.get(app.key) != app)
             yield from ((job.key, core.jobs.get(job.key), job) for job in jobs if core.jobs.get(job.key) != job)
+            rows = (_workflow(core, workflow) for workflow in workflows)
+            yield from (row for row in rows if row[1] != row[2])
             if prune:
                 yield from ((job.key, job, None) for job in command.left_out(core.jobs.values()))
         case SetAppEnabled(app=key, enabled=enabled):
@@ -126,10 +128,7 @@ def _changes(command: Command, core: Scheduler) -> Iterator[tuple[str, Record | 
         case RemovePool(key=key):
             yield key, core.pools.get(key), None
         case PutWorkflow(workflow=workflow):
-            present = core.workflows.get(workflow.key)
-            if present is not None:
-                workflow = structs.replace(workflow, changed_ms=present.changed_ms, skipped=present.skipped)
-            yield workflow.key, present, workflow
+            yield _workflow(core, workflow)
         case RemoveWorkflow(workflow=key):
             yield key, core.workflows.get(key), None
         case DrainAgent(agent=agent, deadline_ms=deadline, reason=reason):
@@ -146,6 +145,14 @@ def _changes(command: Command, core: Scheduler) -> Iterator[tuple[str, Record | 
             yield subject, None, None
         case _:
             yield _name_of(command), None, None
+
+
+def _workflow(core: Scheduler, workflow: Workflow) -> tuple[str, Workflow | None, Workflow]:
+    """The change of a workflow. What the scheduler itself sets does not differ."""
+    known = core.workflows.get(workflow.key)
+    if known is not None:
+        workflow = structs.replace(workflow, changed_ms=known.changed_ms, skipped=known.skipped)
+    return workflow.key, known, workflow
 
 
 def _access(core: Scheduler, kind: Kind) -> Mapping[str, AccessRecord]:

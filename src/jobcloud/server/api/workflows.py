@@ -141,7 +141,7 @@ async def put_workflow(
     services: ServicesDep, workflow: Key, body: JsonObject, expected: Expected, response: Response
 ) -> WorkflowView:
     """Create or change a workflow. Runs that have begun keep their nodes and conditions."""
-    made = _record(workflow, read_config(body, WorkflowConfig))
+    made = record_of(workflow, read_config(body, WorkflowConfig))
 
     def attempt() -> bool:
         """Store the workflow. Returns whether it is new."""
@@ -157,7 +157,7 @@ async def put_workflow(
 
 @router.delete("/workflows/{workflow}", status_code=204)
 async def remove_workflow(services: ServicesDep, workflow: Key, expected: Expected) -> None:
-    """Remove a workflow that has no unfinished run. Its ended runs are removed, too."""
+    """Remove a workflow. Its runs that have begun go on, and are forgotten at their end."""
 
     def attempt() -> None:
         known = _known(services, workflow, expected)
@@ -206,7 +206,7 @@ def retry_workflow_run(services: ServicesDep, run: RunId) -> WorkflowRunView:
     return _shown_run(services, run)
 
 
-def _record(key: str, given: WorkflowConfig) -> Workflow:
+def record_of(key: str, given: WorkflowConfig) -> Workflow:
     """The record of a configuration. Raises ConfigError."""
     team, name = split_key(key)
     check_name("workflow", name)

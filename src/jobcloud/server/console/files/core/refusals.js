@@ -21,7 +21,6 @@ const TEXTS = {zh: {
   not_a_start: "{node} 不是没有条件的节点",
   workflow_cycle: "{nodes} 个节点构成环：{path}",
   many_workflows: "已有 {workflows} 个工作流",
-  workflow_runs: "工作流 {workflow} 有 {runs} 个运行未结束，例如 {run}",
   job_in_workflow: "工作流 {workflow} 有作业 {job} 的节点",
   resident_node: "作业 {job} 是常驻作业：其运行不会结束",
   no_failed_node: "{run} 没有失败的节点",
