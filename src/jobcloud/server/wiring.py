@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import gc
 import hashlib
 import os
 import re
@@ -132,9 +131,6 @@ NEEDED_BYTES = 8 << 20
 # How long a thread that computes may keep the interpreter's lock while another one waits. With Python's 5 ms, calls of
 # the API delay the scheduler's thread by seconds (docs/design.md).
 _SWITCH_S = 0.0005
-# The garbage collector stops all threads. With Python's first threshold of 700, records of short tasks count as old.
-# Next to 100,000 tasks, this causes a collection of all objects every few seconds, which takes 0.2 s.
-_GC_THRESHOLDS = (10_000, 50, 20)
 CLEAR_TEXT = Told(
     "tokens travel in clear text, because the API has no TLS: set http.tls_cert_file and http.tls_key_file, or "
     'http.tls to "by-proxy" if a proxy ends TLS',
@@ -195,7 +191,6 @@ class _Process:
 
     def run(self, stop: threading.Event) -> int:
         sys.setswitchinterval(_SWITCH_S)
-        gc.set_threshold(*_GC_THRESHOLDS)
         descriptors = raise_descriptor_limit()
         log.info(
             "starting", version=__version__, data=str(self._data), descriptors=descriptors, time_zones=zones.version()
