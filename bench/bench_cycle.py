@@ -47,7 +47,8 @@ from jobcloud.ports import Store, StoredWrite
 from jobcloud.scheduler import Policy, Scheduler, Stored
 from jobcloud.scheduler.launch import Artifacts
 from jobcloud.server import records
-from jobcloud.server.metrics import MeasuredScheduler, MeasuredStore, Tally
+from jobcloud.server.metrics.measured import MeasuredScheduler, MeasuredStore
+from jobcloud.server.metrics.tally import Tally
 
 START = 1_767_225_600_000
 SECOND = 1000

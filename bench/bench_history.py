@@ -29,10 +29,11 @@ from bench.bench_cycle import POLICY
 from tests.core_world import Desk, make_app, make_job, make_offer, make_status
 
 from jobcloud.config import Resources
+from jobcloud.history.answers import Wanted
 from jobcloud.history.database import Database
 from jobcloud.history.elastic_job import TraceQuery
 from jobcloud.history.elastic_job_search import ElasticJobSearch
-from jobcloud.history.queries import Reader, Wanted
+from jobcloud.history.queries import Reader
 from jobcloud.history.rows import Batch, Event
 from jobcloud.history.service import History, HistoryOptions
 from jobcloud.history.tables import row_id

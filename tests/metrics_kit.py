@@ -16,8 +16,9 @@ from jobcloud.model import Offer
 from jobcloud.scheduler import Scheduler, Stored
 from jobcloud.server.clock import Clock
 from jobcloud.server.loop import Health, Phase
-from jobcloud.server.metrics import MeasuredScheduler, Metrics, Tally
-from jobcloud.server.metrics.exposition import Sources
+from jobcloud.server.metrics.exposition import Metrics, Sources
+from jobcloud.server.metrics.measured import MeasuredScheduler
+from jobcloud.server.metrics.tally import Tally
 from jobcloud.server.tls import ServerTls
 
 T = TypeVar("T")

@@ -26,7 +26,8 @@ from joserfc.jws import JWSRegistry
 from tests.npm_kit import install
 from tests.process_kit import ServerProcess
 
-from jobcloud.server.identity.oidc.provider import OidcOptions, Provider
+from jobcloud.server.identity.oidc.options import OidcOptions
+from jobcloud.server.identity.oidc.provider import Provider
 from jobcloud.server.identity.oidc.tokens import ALGORITHMS
 
 ISSUER = "https://id.example.org"

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
@@ -20,7 +21,9 @@ README = (ROOT / "README.md").read_text()
 
 def commands(group: TyperGroup, prefix: str = "") -> Iterator[tuple[str, TyperCommand]]:
     """(name as it is typed, command)"""
-    for name, command in group.commands.items():
+    context = typer.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
         if isinstance(command, TyperGroup):
             yield from commands(command, f"{prefix}{name} ")
         else:

@@ -15,8 +15,9 @@ from tests.history_kit import DESCRIBE, TRACED, OpenDatabase, played
 
 from jobcloud.config import App, Job
 from jobcloud.history import registered, retention
+from jobcloud.history.answers import Found, Wanted
 from jobcloud.history.database import HEAD, VERSION_TABLE, Database
-from jobcloud.history.queries import Found, Reader, Wanted
+from jobcloud.history.queries import Reader
 from jobcloud.history.registered import Registered
 from jobcloud.history.retention import Limits, Retention
 from jobcloud.history.rows import MAX_CONFIG_BYTES, Batch, configuration_row, of_events

@@ -11,8 +11,9 @@ from tests.history_kit import START, OpenDatabase, make_attempt, make_run
 
 from jobcloud.errors import Conflict, NotFound, Unavailable
 from jobcloud.history import notes as notes_module
+from jobcloud.history.answers import MAX_NOTES
 from jobcloud.history.database import Database
-from jobcloud.history.notes import MAX_NOTES, Notes
+from jobcloud.history.notes import Notes
 from jobcloud.history.retention import Limits, Retention
 from jobcloud.history.rows import of_events
 

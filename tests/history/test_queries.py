@@ -19,8 +19,9 @@ from tests.history_kit import START, analyse, assert_no_sort, make_attempt, make
 from jobcloud.config import team_of
 from jobcloud.errors import ConfigError, Unavailable
 from jobcloud.history import queries, retention
+from jobcloud.history.answers import Statistics, Wanted
 from jobcloud.history.database import Database
-from jobcloud.history.queries import QUANTILES, Reader, Statistics, Wanted
+from jobcloud.history.queries import QUANTILES, Reader
 from jobcloud.history.retention import Limits, Retention
 from jobcloud.history.rows import Batch, configuration_row, of_events
 from jobcloud.history.tables import Row, attempts, configurations, executions, runs, traces

@@ -16,13 +16,14 @@ from tests.history_kit import START, OpenDatabase, make_attempt, make_run
 
 from jobcloud.config import Resources
 from jobcloud.errors import ConfigError, Unavailable
+from jobcloud.history.answers import Step, Wanted
 from jobcloud.history.condensing import HOURS_KEPT_MS, MINUTES_KEPT_MS, condense
 from jobcloud.history.database import Database
-from jobcloud.history.queries import Reader, Wanted
+from jobcloud.history.queries import Reader
 from jobcloud.history.retention import Limits, Retention
 from jobcloud.history.rows import of_events
 from jobcloud.history.samples import AMOUNTS, COUNTS, Sample, Sampled, Sampler, TeamNumbers
-from jobcloud.history.series import Step, series
+from jobcloud.history.series import first_of, series
 from jobcloud.history.spool import Spool
 from jobcloud.history.steps import DAY_MS, HOUR_MS, MAX_STEPS, MINUTE_MS, By, steps_of
 from jobcloud.history.tables import samples
@@ -94,7 +95,7 @@ def test_database_finds_the_step_of_an_instant(database: Database, by: By, zone:
     given = {*edges, *(dice.randrange(steps.bounds[0], steps.bounds[-1]) for _ in range(50))}
     write(database, *(Sampled(at, sample()) for at in given))
     with database.engine.connect() as connection:
-        found = connection.execute(select(samples.c.at_ms, steps.first_of(samples.c.at_ms)).distinct())
+        found = connection.execute(select(samples.c.at_ms, first_of(steps, samples.c.at_ms)).distinct())
         assert {at: int(first) for at, first in found} == {at: max(b for b in steps.bounds if b <= at) for at in given}
 
 

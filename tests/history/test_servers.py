@@ -22,10 +22,11 @@ from tests.executor_kit import wait_until
 from tests.history_kit import START, make_attempt
 
 from jobcloud.errors import Unavailable
+from jobcloud.history.answers import Wanted
 from jobcloud.history.database import Database
 from jobcloud.history.elastic_job_search import ElasticJobSearch
 from jobcloud.history.elastic_job_statistics import ElasticJobStatistics
-from jobcloud.history.queries import Reader, Wanted
+from jobcloud.history.queries import Reader
 from jobcloud.history.retention import NO_LIMITS
 from jobcloud.history.spool import Spool
 from jobcloud.history.tables import attempts, executions, traces

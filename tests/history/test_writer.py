@@ -12,8 +12,9 @@ from sqlalchemy import select
 from sqlalchemy.exc import DataError, OperationalError
 from tests.history_kit import START, make_attempt, make_run, played
 
+from jobcloud.history.answers import Wanted
 from jobcloud.history.database import Database
-from jobcloud.history.queries import Reader, Wanted
+from jobcloud.history.queries import Reader
 from jobcloud.history.retention import Limits
 from jobcloud.history.rows import Batch, of_events, of_state
 from jobcloud.history.spool import FORMAT, Spool

@@ -33,8 +33,9 @@ from jobcloud.messages import (
 from jobcloud.scheduler import Scheduler, Stored
 from jobcloud.server.api import Access, ApiOptions
 from jobcloud.server.api import metrics as metrics_api
-from jobcloud.server.metrics import CountedApi, MeasuredDriver, MeasuredStore, Tally
 from jobcloud.server.metrics.catalogue import FAMILIES
+from jobcloud.server.metrics.measured import CountedApi, MeasuredDriver, MeasuredStore
+from jobcloud.server.metrics.tally import Tally
 
 REPORT = {"team": "default", "app": "shop", "job": "report"}
 OTHER = {"team": "", "app": "", "job": "other"}

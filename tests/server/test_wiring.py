@@ -26,7 +26,7 @@ from jobcloud.messages import RunAdHoc
 from jobcloud.server import wiring
 from jobcloud.server.api import ElasticJobOptions
 from jobcloud.server.identity.oidc.metadata import ProviderError
-from jobcloud.server.identity.oidc.provider import OidcOptions
+from jobcloud.server.identity.oidc.options import OidcOptions
 from jobcloud.server.origin import Origin
 from jobcloud.server.packages import PackageStore
 from jobcloud.server.secrets.sources import EnvironmentSource

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
-from fastapi import APIRouter, Request
+from fastapi import Request
 from fastapi.responses import HTMLResponse
 from tests import oidc_kit
 from tests.api_kit import FakeLoop, make_api, serving
@@ -32,7 +32,9 @@ from jobcloud.server.api import Access, ApiOptions, guard
 from jobcloud.server.api.authorization import RULES, Of, Rule
 from jobcloud.server.clock import wall_ms
 from jobcloud.server.identity.oidc import provider as provider_module
-from jobcloud.server.identity.oidc.provider import RETRY_S, OidcOptions, Provider
+from jobcloud.server.identity.oidc.options import OidcOptions
+from jobcloud.server.identity.oidc.provider import RETRY_S, Provider
+from jobcloud.server.routes import Routes
 
 pytestmark = pytest.mark.oidc
 
@@ -66,8 +68,8 @@ class Stage:
     def member(self, subject: str) -> None:
         self.loop.command(lambda at: PutAccess(at, Team(EVERY_TEAM, (Member(subject, "viewer"),))))
 
-    def _page(self) -> APIRouter:
-        router = APIRouter()
+    def _page(self) -> Routes:
+        router = Routes()
 
         @router.get("/page")
         async def page(request: Request) -> HTMLResponse:

@@ -1,57 +1,25 @@
 """`jobcloud`, the command line: a thin client of the REST API. docs/cli.md lists the commands and exit codes.
 
-The commands are in `jobcloud.client.commands`. This module joins them, defines the options before a command, and turns
-errors into messages and exit codes.
+The commands are in `jobcloud.client.commands`. This module imports the one that runs, defines the options before a
+command, and turns errors into messages and exit codes.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 from typer.core import TyperGroup
+from typer.main import get_group
 
 import jobcloud
 from jobcloud import zones
 from jobcloud.client import render
-from jobcloud.client.commands import (
-    alerts,
-    apply,
-    apps,
-    audit,
-    backfills,
-    backup,
-    calendars,
-    cluster,
-    doctor,
-    events,
-    history,
-    import_cron,
-    import_ej,
-    jobs,
-    local,
-    login,
-    pauses,
-    plan,
-    pools,
-    queue,
-    roles,
-    runs,
-    server,
-    service_accounts,
-    sessions,
-    state,
-    tasks,
-    teams,
-    tokens,
-    users,
-    whoami,
-    workflows,
-)
 from jobcloud.client.commands.exit_codes import Exit
 from jobcloud.client.commands.options import GlobalOptions
 from jobcloud.errors import ConfigError, Conflict, JobcloudError, NotFound, Refused
@@ -59,48 +27,115 @@ from jobcloud.errors import ConfigError, Conflict, JobcloudError, NotFound, Refu
 if TYPE_CHECKING:
     from jobcloud.client.http import ApiError, Json
 
-_START, _APPS, _RUNS, _CLUSTER, _TOOLS = "Start a server", "Apps and jobs", "Runs and tasks", "Cluster", "Tools"
-_ACCESS = "Access"
+
+class _Place(NamedTuple):
+    """Where a command is: its module of `commands` and its name there. `help` is the text of a group of commands."""
+
+    module: str
+    attribute: str
+    help: str = ""
+
+
+#: panel of the help → its commands in their order
 PANELS = {
-    _START: ("dev", "scheduler", "backup", "restore", "state"),
-    _APPS: ("app", "job", "workflow", "calendar", "pause", "resume", "apply", "export", "run-local"),
-    _RUNS: (
-        "runs",
-        "run",
-        "tasks",
-        "task",
-        "logs",
-        "queue",
-        "explain",
-        "retry",
-        "backfill",
-        "kill",
-        "history",
-        "statistics",
-    ),
-    _CLUSTER: ("cluster", "executors", "events", "alerts", "pool", "agent", "framework", "audit"),
-    _ACCESS: (
-        "login",
-        "logout",
-        "whoami",
-        "login-link",
-        "session",
-        "user",
-        "team",
-        "role",
-        "service",
-        "token",
-    ),
-    _TOOLS: ("doctor", "next", "plan", "import-ej", "import-cron"),
+    "Start a server": {
+        "dev": _Place("server", "run_dev"),
+        "scheduler": _Place("server", "run_scheduler"),
+        "backup": _Place("backup", "back_up"),
+        "restore": _Place("backup", "restore"),
+        "state": _Place("state", "commands", "Stored state: copy it to another store."),
+    },
+    "Apps and jobs": {
+        "app": _Place("apps", "commands", "Apps: packages of code, with their jobs."),
+        "job": _Place("jobs", "commands", "Jobs: code of an app, a schedule and shards."),
+        "workflow": _Place(
+            "workflows", "commands", "Workflows: which job runs after which, and the runs of these graphs."
+        ),
+        "calendar": _Place(
+            "calendars", "commands", "Calendars: days on which jobs do not fire, or the only days on which they fire."
+        ),
+        "pause": _Place("pauses", "pause"),
+        "resume": _Place("pauses", "resume"),
+        "apply": _Place("apply", "apply"),
+        "export": _Place("apply", "export"),
+        "run-local": _Place("local", "run_local"),
+    },
+    "Runs and tasks": {
+        "runs": _Place("runs", "list_runs"),
+        "run": _Place("runs", "commands", "Runs: start an ad-hoc run, show a run, cancel it."),
+        "tasks": _Place("tasks", "list_tasks"),
+        "task": _Place("tasks", "commands", "Tasks: show one, declare one lost."),
+        "logs": _Place("tasks", "logs"),
+        "queue": _Place("queue", "queue"),
+        "explain": _Place("runs", "explain"),
+        "retry": _Place("runs", "retry"),
+        "backfill": _Place("backfills", "backfill"),
+        "kill": _Place("tasks", "kill"),
+        "history": _Place("history", "commands", "History: ended runs and attempts, from a database."),
+        "statistics": _Place("history", "show_statistics"),
+    },
+    "Cluster": {
+        "cluster": _Place("cluster", "show_cluster"),
+        "executors": _Place("cluster", "list_executors"),
+        "events": _Place("events", "events"),
+        "alerts": _Place("alerts", "commands", "Alerts: list them, silence some, test a channel."),
+        "pool": _Place("pools", "commands", "Pools: limits across jobs, such as 5 shards on one database."),
+        "agent": _Place("cluster", "agent_commands", "Agents: drain one before maintenance."),
+        "framework": _Place("cluster", "framework_commands", "Framework: remove it from Mesos."),
+        "audit": _Place("audit", "commands", "Audit log: who did what, and whether somebody has changed the log."),
+    },
+    "Access": {
+        "login": _Place("login", "login"),
+        "logout": _Place("login", "logout"),
+        "whoami": _Place("whoami", "show_who"),
+        "login-link": _Place("sessions", "make_link"),
+        "session": _Place("sessions", "commands", "Sessions: the browsers in which people have signed in."),
+        "user": _Place("users", "commands", "Users: people with a local account."),
+        "team": _Place("teams", "commands", "Teams: members and quotas. A role in the team '*' applies to all teams."),
+        "role": _Place("roles", "commands", "Roles: what members of teams may do."),
+        "service": _Place("service_accounts", "commands", "Service accounts: programs that belong to a team."),
+        "token": _Place("tokens", "commands", "Tokens: credentials for programs."),
+    },
+    "Tools": {
+        "doctor": _Place("doctor", "doctor"),
+        "next": _Place("local", "next_firings"),
+        "plan": _Place("plan", "plan"),
+        "import-ej": _Place("import_ej", "import_elastic_job"),
+        "import-cron": _Place("import_cron", "import_cron"),
+    },
 }
+_PANEL_OF = {name: panel for panel, places in PANELS.items() for name in places}
 
 
 class _Commands(TyperGroup):
-    """The help lists commands in the order of PANELS. Typer itself would list single commands before groups."""
+    """Imports and makes only the commands that are asked for: the one that runs, or all of them for the help."""
 
     def list_commands(self, ctx: object) -> list[str]:
-        order = [name for names in PANELS.values() for name in names]
-        return sorted(self.commands, key=order.index)
+        return list(_PANEL_OF)
+
+    def get_command(self, ctx: object, name: str) -> Any:
+        if name in self.commands:
+            return self.commands[name]
+        if name in _PANEL_OF:
+            self.commands[name] = _made(name)
+            return self.commands[name]
+        # Typer suggests similar names.
+        for other in _PANEL_OF:
+            self.get_command(ctx, other)
+        return None
+
+
+def _made(name: str) -> Any:
+    """A command or a group of commands, as Typer makes it."""
+    panel = _PANEL_OF[name]
+    place = PANELS[panel][name]
+    found = getattr(importlib.import_module(f"jobcloud.client.commands.{place.module}"), place.attribute)
+    made = typer.Typer()
+    if isinstance(found, typer.Typer):
+        made.add_typer(found, name=name, rich_help_panel=panel, help=place.help)
+    else:
+        made.command(name, rich_help_panel=panel)(found)
+    return get_group(made).commands[name]
 
 
 cli = typer.Typer(
@@ -205,119 +240,6 @@ def root(
     ] = False,
 ) -> None:
     ctx.obj = GlobalOptions(server, token, team, ca_file, cert_file, key_file)
-
-
-cli.command("dev", rich_help_panel=_START)(server.run_dev)
-cli.command("scheduler", rich_help_panel=_START)(server.run_scheduler)
-cli.command("backup", rich_help_panel=_START)(backup.back_up)
-cli.command("restore", rich_help_panel=_START)(backup.restore)
-cli.add_typer(
-    state.commands,
-    name="state",
-    rich_help_panel=_START,
-    help="Stored state: copy it to another store.",
-)
-
-cli.add_typer(apps.commands, name="app", rich_help_panel=_APPS, help="Apps: packages of code, with their jobs.")
-cli.add_typer(jobs.commands, name="job", rich_help_panel=_APPS, help="Jobs: code of an app, a schedule and shards.")
-cli.add_typer(
-    workflows.commands,
-    name="workflow",
-    rich_help_panel=_APPS,
-    help="Workflows: which job runs after which, and the runs of these graphs.",
-)
-cli.command("apply", rich_help_panel=_APPS)(apply.apply)
-cli.command("export", rich_help_panel=_APPS)(apply.export)
-cli.add_typer(
-    calendars.commands,
-    name="calendar",
-    rich_help_panel=_APPS,
-    help="Calendars: days on which jobs do not fire, or the only days on which they fire.",
-)
-cli.command("pause", rich_help_panel=_APPS)(pauses.pause)
-cli.command("resume", rich_help_panel=_APPS)(pauses.resume)
-cli.command("run-local", rich_help_panel=_APPS)(local.run_local)
-
-cli.command("runs", rich_help_panel=_RUNS)(runs.list_runs)
-cli.add_typer(
-    runs.commands, name="run", rich_help_panel=_RUNS, help="Runs: start an ad-hoc run, show a run, cancel it."
-)
-cli.command("tasks", rich_help_panel=_RUNS)(tasks.list_tasks)
-cli.command("logs", rich_help_panel=_RUNS)(tasks.logs)
-cli.command("queue", rich_help_panel=_RUNS)(queue.queue)
-cli.command("explain", rich_help_panel=_RUNS)(runs.explain)
-cli.command("retry", rich_help_panel=_RUNS)(runs.retry)
-cli.command("backfill", rich_help_panel=_RUNS)(backfills.backfill)
-cli.command("kill", rich_help_panel=_RUNS)(tasks.kill)
-cli.add_typer(
-    history.commands, name="history", rich_help_panel=_RUNS, help="History: ended runs and attempts, from a database."
-)
-cli.command("statistics", rich_help_panel=_RUNS)(history.show_statistics)
-cli.add_typer(tasks.commands, name="task", rich_help_panel=_RUNS, help="Tasks: show one, declare one lost.")
-
-cli.command("cluster", rich_help_panel=_CLUSTER)(cluster.show_cluster)
-cli.command("executors", rich_help_panel=_CLUSTER)(cluster.list_executors)
-cli.command("events", rich_help_panel=_CLUSTER)(events.events)
-cli.add_typer(
-    alerts.commands,
-    name="alerts",
-    rich_help_panel=_CLUSTER,
-    help="Alerts: list them, silence some, test a channel.",
-)
-cli.add_typer(
-    pools.commands,
-    name="pool",
-    rich_help_panel=_CLUSTER,
-    help="Pools: limits across jobs, such as 5 shards on one database.",
-)
-cli.add_typer(
-    cluster.agent_commands, name="agent", rich_help_panel=_CLUSTER, help="Agents: drain one before maintenance."
-)
-cli.add_typer(
-    cluster.framework_commands,
-    name="framework",
-    rich_help_panel=_CLUSTER,
-    help="Framework: remove it from Mesos.",
-)
-cli.add_typer(
-    audit.commands,
-    name="audit",
-    rich_help_panel=_CLUSTER,
-    help="Audit log: who did what, and whether somebody has changed the log.",
-)
-
-cli.command("login", rich_help_panel=_ACCESS)(login.login)
-cli.command("logout", rich_help_panel=_ACCESS)(login.logout)
-cli.command("login-link", rich_help_panel=_ACCESS)(sessions.make_link)
-cli.add_typer(
-    sessions.commands,
-    name="session",
-    rich_help_panel=_ACCESS,
-    help="Sessions: the browsers in which people have signed in.",
-)
-
-cli.command("whoami", rich_help_panel=_ACCESS)(whoami.show_who)
-cli.add_typer(users.commands, name="user", rich_help_panel=_ACCESS, help="Users: people with a local account.")
-cli.add_typer(
-    teams.commands,
-    name="team",
-    rich_help_panel=_ACCESS,
-    help="Teams: members and quotas. A role in the team '*' applies to all teams.",
-)
-cli.add_typer(roles.commands, name="role", rich_help_panel=_ACCESS, help="Roles: what members of teams may do.")
-cli.add_typer(
-    service_accounts.commands,
-    name="service",
-    rich_help_panel=_ACCESS,
-    help="Service accounts: programs that belong to a team.",
-)
-cli.add_typer(tokens.commands, name="token", rich_help_panel=_ACCESS, help="Tokens: credentials for programs.")
-
-cli.command("doctor", rich_help_panel=_TOOLS)(doctor.doctor)
-cli.command("next", rich_help_panel=_TOOLS)(local.next_firings)
-cli.command("plan", rich_help_panel=_TOOLS)(plan.plan)
-cli.command("import-ej", rich_help_panel=_TOOLS)(import_ej.import_elastic_job)
-cli.command("import-cron", rich_help_panel=_TOOLS)(import_cron.import_cron)
 
 
 # ------------------------------------------------------------------------------------------------------------- errors

@@ -77,8 +77,10 @@ def answer(value: Json, text: str, *, as_json: bool) -> None:
 def show_json(value: object) -> None:
     import json
 
-    json.dump(value, sys.stdout, indent=2, ensure_ascii=False)
-    sys.stdout.write("\n")
+    import msgspec
+
+    # json itself indents in Python, which takes seconds for a large answer.
+    sys.stdout.write(msgspec.json.format(json.dumps(value, ensure_ascii=False), indent=2) + "\n")
 
 
 def show_line(value: object) -> None:

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy import Connection, func, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from jobcloud.errors import Conflict, NotFound, Unavailable
+from jobcloud.history.answers import MAX_NOTES, Found
 from jobcloud.history.database import Database
 from jobcloud.history.opened import Opened
-from jobcloud.history.queries import Found
 from jobcloud.history.tables import attempts, notes, row_id, runs
 from jobcloud.model import cut
 from jobcloud.sentences import Told
 from jobcloud.sentences.frequent import TRY_SOON, shown_by
 
-#: notes of one run
-MAX_NOTES: Final = 100
 _MAX_RUN = 255
 _TRIES = 5
 

@@ -11,70 +11,24 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, Table, func, literal, or_, select
 
 from jobcloud.errors import ConfigError
+from jobcloud.history.answers import By, Found, Quantiles, Statistics, Wanted
 from jobcloud.history.database import Database
 from jobcloud.history.opened import Opened
 from jobcloud.history.rows import FAILURES, SUCCEEDED
 from jobcloud.history.tables import attempts, audit, configurations, prefix, runs, traces
 from jobcloud.sentences import Told
 
-Found: TypeAlias = Mapping[str, Any]
-By: TypeAlias = Literal["job", "app", "team", "total"]
 QUANTILES: Final = (50, 95, 99)
 _CURSOR = re.compile(r"[0-9a-f]{32}")
 # The columns of a configuration without its text.
 _HEAD: Final = tuple(column for column in configurations.c if column.name != "config")
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """A filter. Empty fields match everything. At most one of team, app, job and run is set: each has its own index.
-
-    `since_ms` ≤ instant < `until_ms`; 0: no limit. The instant is the fire time of a run, or the end of an attempt.
-    `states`: only rows in one of these states. `teams`: only rows of these teams, if no other of the four is set.
-    """
-
-    team: str = ""
-    app: str = ""
-    job: str = ""
-    run: str = ""
-    states: tuple[str, ...] = ()
-    since_ms: int = 0
-    until_ms: int = 0
-    teams: frozenset[str] | None = None
-
-
-@dataclass(slots=True)
-class Quantiles:
-    """The nearest-rank percentiles of durations in milliseconds. None if there are no values."""
-
-    p50: int | None = None
-    p95: int | None = None
-    p99: int | None = None
-
-
-@dataclass(slots=True)
-class Statistics:
-    """Statistics of the attempts of the job, app or team `name`, or of all attempts ("").
-
-    The use of resources counts from the start of an attempt.
-    """
-
-    name: str
-    attempts: int = 0
-    succeeded: int = 0
-    failed: int = 0
-    killed: int = 0
-    cpu_seconds: float = 0.0
-    memory_mb_seconds: float = 0.0
-    duration: Quantiles | None = None
-    queued: Quantiles | None = None
 
 
 class Reader:

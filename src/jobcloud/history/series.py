@@ -7,52 +7,21 @@ said about steps before the oldest row, and a step without a sample has no means
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Table, func, select
+from sqlalchemy import ColumnElement, Connection, Table, case, func, select
 
 from jobcloud.config import DIMENSIONS, Resources
+from jobcloud.history.answers import Means, Statistics, Step, Wanted
 from jobcloud.history.condensing import SUMS
-from jobcloud.history.queries import Reader, Statistics, Wanted, add_row, conditions, quantiles, sums
+from jobcloud.history.queries import Reader, add_row, conditions, quantiles, sums
 from jobcloud.history.samples import CLUSTER
 from jobcloud.history.steps import HOUR_MS, MINUTE_MS, Steps
 from jobcloud.history.tables import attempts, prefix, runs, samples
 
 _SHARDS = ("finished", "failed", "killed", "cancelled", "dead")
-
-
-@dataclass(frozen=True, slots=True)
-class Means:
-    """The means of `samples` samples. The amounts are thousandths."""
-
-    samples: int
-    jobs: float
-    disabled: float
-    running_jobs: float
-    running: float
-    waiting: float
-    runs: float
-    agents: float
-    used: Resources
-    total: Resources
-
-
-@dataclass(slots=True)
-class Step:
-    """The known facts about `at` ≤ instant < `until`.
-
-    `outcomes`: attempts by outcome. `runs`: by state. `shards`: those of the runs, by state. None: the history does not
-    reach back so far. `means` is None without a sample.
-    """
-
-    at: int
-    until: int
-    attempts: Statistics | None = None
-    outcomes: Counter[str] = field(default_factory=Counter)
-    runs: Counter[str] | None = None
-    shards: Counter[str] | None = None
-    means: Means | None = None
 
 
 def series(reader: Reader, steps: Steps, wanted: Wanted) -> list[Step]:
@@ -97,7 +66,7 @@ def _add_attempts(connection: Connection, steps: Steps, wanted: Wanted, found: d
         step.attempts = Statistics("")
     if not known:
         return
-    where, first = _where(attempts, wanted), steps.first_of(attempts.c.ended_ms)
+    where, first = _where(attempts, wanted), first_of(steps, attempts.c.ended_ms)
     rows: list[Any] = list(connection.execute(sums(first, where)))
     for row in rows:
         step = found[int(row.name)]
@@ -114,7 +83,7 @@ def _add_attempts(connection: Connection, steps: Steps, wanted: Wanted, found: d
 def _add_runs(connection: Connection, steps: Steps, wanted: Wanted, found: dict[int, Step]) -> None:
     for step in _known(found, _beginning(connection, runs, wanted)):
         step.runs, step.shards = Counter(), Counter()
-    first = steps.first_of(runs.c.fired_ms).label("first")
+    first = first_of(steps, runs.c.fired_ms).label("first")
     counts = (func.count().label("count"), *(func.sum(runs.c[name]).label(name) for name in _SHARDS))
     statement = select(first, runs.c.state, *counts).where(*_where(runs, wanted)).group_by("first", runs.c.state)
     rows: list[Any] = list(connection.execute(statement))
@@ -145,7 +114,7 @@ def _add_means(connection: Connection, steps: Steps, wanted: Wanted, found: dict
 
 def _sums(connection: Connection, steps: Steps, where: list[ColumnElement[bool]]) -> dict[int, dict[str, int]]:
     """The sums of the samples of each step."""
-    first = steps.first_of(samples.c.at_ms).label("first")
+    first = first_of(steps, samples.c.at_ms).label("first")
     statement = select(first, *(func.sum(samples.c[name]).label(name) for name in SUMS)).where(*where)
     rows: list[Any] = list(connection.execute(statement.group_by("first")))
     return {int(row.first): {name: int(getattr(row, name)) for name in SUMS} for row in rows}
@@ -170,3 +139,16 @@ def _means(cluster: dict[str, int], teams: dict[str, int]) -> Means:
         used=Resources(*(round(mean(f"used_{name}")) for name in DIMENSIONS)),
         total=Resources(*(round(cluster[f"total_{name}"] / count) for name in DIMENSIONS)),
     )
+
+
+def first_of(steps: Steps, column: ColumnElement[Any]) -> ColumnElement[Any]:
+    """SQL for the first instant of the step of an instant. The instant must be within the range.
+
+    Days are not equally long. So each sequence of equal steps has a formula of its own.
+    """
+    pieces: list[tuple[int, ColumnElement[Any]]] = []
+    for length, group in groupby(steps.ranges, lambda one: one[1] - one[0]):
+        found = list(group)
+        pieces.append((found[-1][1], column - (column - found[0][0]) % length))
+    *others, (_, last) = pieces
+    return case(*((column < end, formula) for end, formula in others), else_=last) if others else last

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import groupby
 from typing import Any, Final, Literal, TypeAlias
-
-from sqlalchemy import ColumnElement, case
 
 from jobcloud import zones
 from jobcloud.errors import ConfigError
@@ -35,18 +32,6 @@ class Steps:
     def ranges(self) -> list[tuple[int, int]]:
         """The first instant and the end of each step."""
         return list(zip(self.bounds, self.bounds[1:], strict=False))
-
-    def first_of(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
-        """SQL for the first instant of the step of an instant. The instant must be within the range.
-
-        Days are not equally long. So each sequence of equal steps has a formula of its own.
-        """
-        pieces: list[tuple[int, ColumnElement[Any]]] = []
-        for length, group in groupby(self.ranges, lambda one: one[1] - one[0]):
-            found = list(group)
-            pieces.append((found[-1][1], column - (column - found[0][0]) % length))
-        *others, (_, last) = pieces
-        return case(*((column < end, formula) for end, formula in others), else_=last) if others else last
 
 
 def steps_of(by: By, since: int, until: int, zone: str = "UTC") -> Steps:

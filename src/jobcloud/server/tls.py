@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import structlog
-from cryptography import x509
 from pydantic_core import PydanticCustomError
 
 from jobcloud.errors import ConfigError
@@ -163,6 +162,8 @@ class ServerTls:
 
 def load(files: ServerFiles) -> Loaded:
     """Read the files. Raises ConfigError."""
+    from cryptography import x509
+
     section = files.section
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import gc
 import hashlib
 import os
 import re
@@ -24,6 +23,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import structlog
@@ -31,17 +31,11 @@ from starlette.types import ASGIApp
 
 from jobcloud import __version__, zones
 from jobcloud.access.directory import EMPTY, Directory
-from jobcloud.adapters.etcd.client import EtcdClient, EtcdSettings
-from jobcloud.adapters.etcd.election import EtcdElection
-from jobcloud.adapters.etcd.store import EtcdStore
 from jobcloud.adapters.folders import make_private
 from jobcloud.adapters.memory import MemoryStore
 from jobcloud.adapters.mesos.driver import MesosDriver, MesosSettings, master_time
 from jobcloud.adapters.sandbox import Output, OutputReader
 from jobcloud.adapters.sqlite import SqliteStore
-from jobcloud.adapters.zookeeper.election import ZooKeeperElection
-from jobcloud.adapters.zookeeper.session import ZooKeeperSession, ZooKeeperSettings
-from jobcloud.adapters.zookeeper.store import ZooKeeperStore
 from jobcloud.archive.index import Limits as ArchiveLimits
 from jobcloud.archive.s3 import S3Options
 from jobcloud.archive.service import Archive, ArchiveOptions
@@ -54,12 +48,6 @@ from jobcloud.client import context
 from jobcloud.config import SEPARATOR, is_ad_hoc
 from jobcloud.errors import ConfigError, NotFound, Refused, StoreError, StoreFull, Unavailable
 from jobcloud.executor import bundle
-from jobcloud.history.elastic_job_search import ElasticJobSearch
-from jobcloud.history.elastic_job_statistics import ElasticJobStatistics
-from jobcloud.history.retention import Limits as HistoryLimits
-from jobcloud.history.rows import Describe
-from jobcloud.history.samples import Sample
-from jobcloud.history.service import History, HistoryOptions
 from jobcloud.match import CompiledMatcher, PlainMatcher
 from jobcloud.messages import UseSecrets
 from jobcloud.model import Task
@@ -69,8 +57,6 @@ from jobcloud.scheduler.launch import Artifacts
 from jobcloud.scheduler.state import MakeMatcher
 from jobcloud.sentences import Told
 from jobcloud.server import epochs, logs
-from jobcloud.server.alerts.channels import load as load_channels
-from jobcloud.server.alerts.service import AlertService
 from jobcloud.server.api import (
     Access,
     ApiOptions,
@@ -92,18 +78,16 @@ from jobcloud.server.api.standby import Standby
 from jobcloud.server.batch import Restore
 from jobcloud.server.clock import Clock
 from jobcloud.server.epochs import LastingEpochs
-from jobcloud.server.identity.oidc.metadata import ProviderError
-from jobcloud.server.identity.oidc.provider import OidcOptions, Provider
+from jobcloud.server.identity.oidc.options import OidcOptions
 from jobcloud.server.identity.sessions import SessionOptions
 from jobcloud.server.listener import Limits, Listener, listen, raise_descriptor_limit
 from jobcloud.server.loop import Loop, Pace
-from jobcloud.server.metrics import CountedApi, MeasuredDriver, MeasuredScheduler, MeasuredStore, Metrics, Tally
-from jobcloud.server.metrics.exposition import Sources
+from jobcloud.server.metrics.measured import CountedApi, MeasuredDriver, MeasuredScheduler, MeasuredStore
+from jobcloud.server.metrics.tally import Tally
 from jobcloud.server.origin import Origin, Refill
 from jobcloud.server.outputs import AgentOutputs
 from jobcloud.server.packages import PackageStore
 from jobcloud.server.records import Restored
-from jobcloud.server.samples import sample_of
 from jobcloud.server.secrets.recording import recorder
 from jobcloud.server.secrets.service import SecretOptions, Secrets
 from jobcloud.server.secrets.sources import DirectorySource, EnvironmentSource, Source
@@ -125,6 +109,16 @@ from jobcloud.server.tls import ServerFiles, ServerTls, peer_context
 from jobcloud.server.urls import UrlPolicy
 from jobcloud.tracing.service import SpanCounts, Tracing, TracingOptions
 
+if TYPE_CHECKING:
+    from jobcloud.adapters.etcd.client import EtcdSettings
+    from jobcloud.adapters.zookeeper.session import ZooKeeperSettings
+    from jobcloud.history.samples import Sample
+    from jobcloud.history.service import History
+    from jobcloud.server.alerts.service import AlertService
+    from jobcloud.server.api.metrics import Scrape
+    from jobcloud.server.identity.oidc.provider import Provider
+    from jobcloud.server.metrics.exposition import Metrics
+
 log = structlog.get_logger(__name__)
 
 STATE_FILE = "jobcloud.db"
@@ -137,9 +131,6 @@ NEEDED_BYTES = 8 << 20
 # How long a thread that computes may keep the interpreter's lock while another one waits. With Python's 5 ms, calls of
 # the API delay the scheduler's thread by seconds (docs/design.md).
 _SWITCH_S = 0.0005
-# The garbage collector stops all threads. With Python's first threshold of 700, records of short tasks count as old.
-# Next to 100,000 tasks, this causes a collection of all objects every few seconds, which takes 0.2 s.
-_GC_THRESHOLDS = (10_000, 50, 20)
 CLEAR_TEXT = Told(
     "tokens travel in clear text, because the API has no TLS: set http.tls_cert_file and http.tls_key_file, or "
     'http.tls to "by-proxy" if a proxy ends TLS',
@@ -200,7 +191,6 @@ class _Process:
 
     def run(self, stop: threading.Event) -> int:
         sys.setswitchinterval(_SWITCH_S)
-        gc.set_threshold(*_GC_THRESHOLDS)
         descriptors = raise_descriptor_limit()
         log.info(
             "starting", version=__version__, data=str(self._data), descriptors=descriptors, time_zones=zones.version()
@@ -312,6 +302,10 @@ class _Process:
         return self._lasting(SqliteStore(self._data / STATE_FILE), STATE_FILE), None
 
     def _in_zookeeper(self, wanted: ZooKeeper, address: str) -> tuple[Store, Leadership]:
+        from jobcloud.adapters.zookeeper.election import ZooKeeperElection
+        from jobcloud.adapters.zookeeper.session import ZooKeeperSession
+        from jobcloud.adapters.zookeeper.store import ZooKeeperStore
+
         session = ZooKeeperSession(zookeeper_settings(wanted))
         election = ZooKeeperElection(session, address)
         store = ZooKeeperStore(
@@ -323,6 +317,10 @@ class _Process:
         return self._lasting(store, zookeeper_state(wanted)), election
 
     def _in_etcd(self, wanted: Etcd, address: str) -> tuple[Store, Leadership]:
+        from jobcloud.adapters.etcd.client import EtcdClient
+        from jobcloud.adapters.etcd.election import EtcdElection
+        from jobcloud.adapters.etcd.store import EtcdStore
+
         client = EtcdClient(etcd_settings(wanted))
         election = EtcdElection(client, address)
         store = EtcdStore(
@@ -469,13 +467,13 @@ class _Process:
             client_name=http.client_certificate_name if http.client_certificates != "off" else None,
         )
         read_log = functools.partial(_read_log, self._outputs)
-        spans = self._tracing.counts if self._tracing is not None else SpanCounts
-        sources = Sources(
-            loop, self._clock, packages.usage, self._warnings, lambda: self._notices.missed, self._archive, spans,
-            self._listeners_with_tls,
-        )  # fmt: skip
-        metrics = Metrics(self._tally, sources)
-        reader = self._history.reader if self._history is not None else None
+        reader, traces, statistics = None, None, None
+        if self._history is not None:
+            from jobcloud.history.elastic_job_search import ElasticJobSearch
+            from jobcloud.history.elastic_job_statistics import ElasticJobStatistics
+
+            reader = self._history.reader
+            traces, statistics = ElasticJobSearch(reader), ElasticJobStatistics(reader, self._clock.now_ms)
         api = create_api(
             loop if standby is None else ReplicatedLoop(loop),
             packages,
@@ -486,11 +484,11 @@ class _Process:
             teardown=teardown,
             clock=self._clock.now_ms,
             warnings=self._warnings,
-            more_routes=[metrics_api.router(metrics.scrape)],
+            more_routes=[metrics_api.router(self._scrape(loop, packages))],
             history=reader,
             notes=self._history.notes if self._history is not None else None,
-            traces=ElasticJobSearch(reader) if reader is not None else None,
-            statistics=ElasticJobStatistics(reader, self._clock.now_ms) if reader is not None else None,
+            traces=traces,
+            statistics=statistics,
             standby=standby,
             archive=self._archive,
             alert_channels=self._alerts,
@@ -502,6 +500,22 @@ class _Process:
             core=lambda: self._scheduler,
         )
         return CountedApi(api, self._tally)
+
+    def _scrape(self, loop: Loop[Scheduler], packages: PackageStore) -> Scrape:
+        """Answers scrapes. The library of Prometheus is imported by the first one."""
+
+        @functools.cache
+        def metrics() -> Metrics:
+            from jobcloud.server.metrics.exposition import Metrics, Sources
+
+            spans = self._tracing.counts if self._tracing is not None else SpanCounts
+            sources = Sources(
+                loop, self._clock, packages.usage, self._warnings, lambda: self._notices.missed, self._archive, spans,
+                self._listeners_with_tls,
+            )  # fmt: skip
+            return Metrics(self._tally, sources)
+
+        return lambda accept: metrics().scrape(accept)
 
     def _directory(self) -> Directory:
         """The users and their rights. Read on any thread."""
@@ -531,6 +545,8 @@ class _Process:
 
     def _sample(self) -> Sample | None:
         """The present numbers for the history, while this scheduler leads. Called on the thread of the history."""
+        from jobcloud.server.samples import sample_of
+
         loop = self._loop_of_core
         return sample_of(functools.partial(loop.ask, timeout=_SAMPLE_S)) if loop is not None else None
 
@@ -677,6 +693,9 @@ def _alerts(wanted: Settings, clock: Clock) -> AlertService | None:
     """The channels that the settings name. Raises ConfigError. None if there are none."""
     if wanted.alerts.channels_file is None:
         return None
+    from jobcloud.server.alerts.channels import load as load_channels
+    from jobcloud.server.alerts.service import AlertService
+
     channels = load_channels(wanted.alerts.channels_file)
     return AlertService(channels, wanted.cluster.name, clock.now_ms, clock_warnings=clock.warnings)
 
@@ -695,6 +714,10 @@ def _history(
     if not history.url and wanted.shared:
         log.warning("no history is kept: several schedulers cannot share SQLite; set history.url, or set it to off")
         return None
+    from jobcloud.history.retention import Limits as HistoryLimits
+    from jobcloud.history.rows import Describe
+    from jobcloud.history.service import History, HistoryOptions
+
     limits = HistoryLimits(
         milliseconds(history.keep),
         history.keep_attempts,
@@ -806,7 +829,11 @@ def _tracing(wanted: Settings) -> Tracing | None:
 def _oidc(wanted: Settings) -> Provider | None:
     """The identity provider of the settings. None if there is none."""
     options = oidc_options(wanted)
-    return Provider(options) if options is not None else None
+    if options is None:
+        return None
+    from jobcloud.server.identity.oidc.provider import Provider
+
+    return Provider(options)
 
 
 def oidc_options(wanted: Settings) -> OidcOptions | None:
@@ -832,6 +859,9 @@ def oidc_options(wanted: Settings) -> OidcOptions | None:
 
 def _try_provider(options: OidcOptions) -> None:
     """Ask the identity provider once, for the log."""
+    from jobcloud.server.identity.oidc.metadata import ProviderError
+    from jobcloud.server.identity.oidc.provider import Provider
+
     try:
         found = asyncio.run(Provider(options).describe())
     except ProviderError as error:
@@ -853,11 +883,19 @@ def etcd_state(wanted: Etcd) -> str:
 def shared_store(wanted: Settings) -> LastingStore:
     """The state in ZooKeeper or etcd, over a connection of its own, for a reader that is no candidate."""
     if wanted.zookeeper.hosts:
+        from jobcloud.adapters.zookeeper.session import ZooKeeperSession
+        from jobcloud.adapters.zookeeper.store import ZooKeeperStore
+
         return ZooKeeperStore(ZooKeeperSession(zookeeper_settings(wanted.zookeeper)))
+    from jobcloud.adapters.etcd.client import EtcdClient
+    from jobcloud.adapters.etcd.store import EtcdStore
+
     return EtcdStore(EtcdClient(etcd_settings(wanted.etcd)))
 
 
 def etcd_settings(wanted: Etcd) -> EtcdSettings:
+    from jobcloud.adapters.etcd.client import EtcdSettings
+
     return EtcdSettings(
         wanted.hosts,
         wanted.prefix,
@@ -869,6 +907,8 @@ def etcd_settings(wanted: Etcd) -> EtcdSettings:
 
 
 def zookeeper_settings(wanted: ZooKeeper) -> ZooKeeperSettings:
+    from jobcloud.adapters.zookeeper.session import ZooKeeperSettings
+
     return ZooKeeperSettings(
         wanted.hosts,
         wanted.namespace,

@@ -28,9 +28,10 @@ from tests.history_kit import DESCRIBE, START, make_attempt, make_run, of, playe
 
 from jobcloud.audit.entries import Head, Kind, seal
 from jobcloud.errors import Unavailable
+from jobcloud.history.answers import MAX_NOTES, Found, Wanted
 from jobcloud.history.database import Database
-from jobcloud.history.notes import MAX_NOTES, Notes
-from jobcloud.history.queries import Found, Reader, Wanted
+from jobcloud.history.notes import Notes
+from jobcloud.history.queries import Reader
 from jobcloud.history.rows import AuditLine, of_events
 from jobcloud.messages import ConfigTraced
 from jobcloud.model import ShardState

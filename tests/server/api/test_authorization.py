@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import httpx
 import pytest
-from fastapi.routing import APIRoute
 from tests.alert_kit import make_channel
 from tests.api_kit import ARTIFACTS, START, FakeLoop, app_body, client_of, job_body, make_api, package_bytes
 from tests.history_kit import DESCRIBE, make_attempt, make_run
@@ -34,6 +33,7 @@ from jobcloud.server.api.follow import Followers
 from jobcloud.server.api.metrics import router as metrics_router
 from jobcloud.server.api.snapshot import take
 from jobcloud.server.console.routes import version
+from jobcloud.server.routes import routes_of
 
 SERVER_TOKEN = "t0ken-of-the-server"
 TEAMS = ("alpha", "beta", "default")
@@ -631,13 +631,7 @@ def assert_refused(answer: httpx.Response, expected: Expectation, status: int) -
 
 
 def test_each_route_has_an_expectation(shared: World) -> None:
-    found = {
-        (method, prefix + route.path)
-        for router, prefix in shared.app.state.routers
-        for route in router.routes
-        if isinstance(route, APIRoute)
-        for method in route.methods or ()
-    }
+    found = {(route.method, route.path) for route in routes_of(shared.app.routes)}
     assert found == {(expected.method, expected.path) for expected in EXPECTATIONS}
 
 

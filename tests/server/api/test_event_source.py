@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
-from fastapi import APIRouter, Request
+from fastapi import Request
 from fastapi.responses import HTMLResponse
 from starlette.types import Receive, Scope, Send
 from tests.api_kit import FakeLoop, make_api, serving
@@ -22,6 +22,7 @@ from jobcloud.server.api import Access, ApiOptions, Notices
 from jobcloud.server.api.authorization import RULES, Of, Rule
 from jobcloud.server.api.problems import Problem
 from jobcloud.server.api.streams import Places, refused_stream
+from jobcloud.server.routes import Routes
 
 
 @dataclass(frozen=True)
@@ -123,8 +124,8 @@ class Stage:
     def refuse(self, *, refused: bool) -> None:
         self.notices.places = Places(0 if refused else 10, "listen to events")
 
-    def _page(self) -> APIRouter:
-        router = APIRouter()
+    def _page(self) -> Routes:
+        router = Routes()
 
         @router.get("/page")
         def page() -> HTMLResponse:

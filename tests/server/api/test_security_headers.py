@@ -10,7 +10,6 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from starlette.responses import HTMLResponse
-from starlette.routing import Route
 from tests.api_kit import client_of, make_api, serving
 from tests.attack_kit import dial, rest_of
 from tests.tls_kit import Authority, server_tls
@@ -20,6 +19,7 @@ from jobcloud.server.api.headers import SECURITY_HEADERS, Https, SecurityHeaders
 from jobcloud.server.console.paths import is_console
 from jobcloud.server.listener import Limits
 from jobcloud.server.packages import PackageStore
+from jobcloud.server.routes import routes_of
 
 WANTED = {name.decode(): value.decode() for name, value in SECURITY_HEADERS}
 HSTS = "strict-transport-security"
@@ -32,20 +32,19 @@ def missing(headers: httpx.Headers, *but: str) -> dict[str, str]:
     return {name: value for name, value in WANTED.items() if name not in but and headers.get(name) != value}
 
 
-def routes_of(app: FastAPI) -> Iterator[tuple[str, str]]:
+def requests_of(app: FastAPI) -> Iterator[tuple[str, str]]:
     """Method and path of every route, with some text for each parameter."""
-    for router, prefix in app.state.routers:
-        for route in router.routes:
-            assert isinstance(route, Route)
-            path = prefix + route.path.replace("{page:page}", "jobs")
-            path = re.sub(r"{[a-z_]+(:[a-z]+)?}", "enable", path)
-            yield from ((method, path) for method in sorted(route.methods or ()) if path not in _STREAMS)
+    for route in routes_of(app.routes):
+        path = route.path.replace("{page:page}", "jobs")
+        path = re.sub(r"{[a-z_]+(:[a-z]+)?}", "enable", path)
+        if path not in _STREAMS:
+            yield route.method, path
 
 
 @pytest.mark.parametrize("token", ["", "right", "wrong"])
 def test_every_answer_of_every_route_has_the_security_headers(tmp_path: Path, token: str) -> None:
     app = make_api(tmp_path, options=ApiOptions(access=Access(token="right")))
-    found = list(routes_of(app))
+    found = list(requests_of(app))
     assert len(found) > 80
     with client_of(SecurityHeaders(app, Https()), token, strict=False, url="http://127.0.0.1") as client:
         for method, path in found:

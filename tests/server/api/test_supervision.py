@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi import APIRouter
 from starlette.types import Message, Scope
 from tests.api_kit import START, FakeLoop, client_of, make_api
 
@@ -19,6 +18,7 @@ from jobcloud.model import AccessToken, Member, Session, Team, User, changed
 from jobcloud.server.api import Access, ApiOptions, Notices, events, supervision
 from jobcloud.server.api.authorization import RULES, AccessDep, Of, Rule
 from jobcloud.server.identity.sessions import UseNotes
+from jobcloud.server.routes import Routes
 
 SECRET = tokens.make("jct", b"s" * 38)
 COOKIE = tokens.make("jcs", b"c" * 38)
@@ -29,7 +29,7 @@ LATER = START + 60_000
 def test_route_that_forgets_to_ask_gives_no_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of: Of, caplog: pytest.LogCaptureFixture
 ) -> None:
-    router = APIRouter()
+    router = Routes()
 
     @router.get("/forgetful")
     def forget() -> str:
@@ -49,7 +49,7 @@ def test_route_that_forgets_to_ask_gives_no_answer(
 
 
 def test_route_without_a_rule_gives_no_answer(tmp_path: Path) -> None:
-    router = APIRouter()
+    router = Routes()
 
     @router.get("/unruled")
     def show() -> str:

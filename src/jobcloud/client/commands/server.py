@@ -126,6 +126,9 @@ def run_scheduler(
     Options override JOBCLOUD_* environment variables. These variables override --config. See docs/settings.md.
     """
     with server_libraries():
+        from jobcloud.server import interpreter
+
+        interpreter.prepare()
         from jobcloud.server import settings, wiring
 
         own = {"data": data, "zookeeper.hosts": zookeeper, "etcd.hosts": etcd, "history.url": history}

@@ -34,7 +34,7 @@ Texts = Annotated[tuple[Annotated[str, Field(min_length=1, max_length=200)], ...
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
 
 
 class Channel(_Part):

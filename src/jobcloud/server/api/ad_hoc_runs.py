@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 
 from jobcloud.access.verbs import Verb
 from jobcloud.config import NEW_AD_HOC
@@ -14,8 +14,9 @@ from jobcloud.server.api.convert import read_ad_hoc_run
 from jobcloud.server.api.jobs import StartedRun, check_code, check_secrets, started_run
 from jobcloud.server.api.schema import AdHocConfig
 from jobcloud.server.api.services import JsonObject, ServicesDep, TraceParent, json_body
+from jobcloud.server.routes import Routes
 
-router = APIRouter(tags=["runs"])
+router = Routes(tags=["runs"])
 
 
 @router.post("/runs", status_code=202, openapi_extra=json_body(AdHocConfig))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 from typing import Annotated, Literal, NamedTuple
 
-from fastapi import APIRouter
 from fastapi import Query as Parameter
 from pydantic import Field
 
@@ -26,8 +25,9 @@ from jobcloud.server.api.schema import Instant, SilenceConfig, TeamFilter, View
 from jobcloud.server.api.services import JsonObject, Services, ServicesDep, json_body
 from jobcloud.server.api.snapshot import Teams
 from jobcloud.server.api.words import WordsView, words_of
+from jobcloud.server.routes import Routes
 
-router = APIRouter(tags=["alerts"])
+router = Routes(tags=["alerts"])
 
 _ALERTS = Listing("alerts", (int, int, str, str))
 _SILENCES = Listing("silences", (int, str))

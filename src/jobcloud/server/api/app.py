@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.routing import BaseRoute, Route
 
 import jobcloud
 from jobcloud.access.directory import EMPTY, Directory
@@ -19,8 +17,6 @@ from jobcloud.archive.service import Archive
 from jobcloud.audit.service import Audit
 from jobcloud.errors import JobcloudError
 from jobcloud.history.elastic_job import Statistics, TraceSearch
-from jobcloud.history.notes import Notes
-from jobcloud.history.queries import Reader
 from jobcloud.scheduler import Scheduler
 from jobcloud.server.api import (
     ad_hoc_runs,
@@ -40,6 +36,7 @@ from jobcloud.server.api import (
     series,
     service_accounts,
     sessions,
+    sign_in_options,
     tasks,
     teams,
     tokens,
@@ -50,9 +47,8 @@ from jobcloud.server.api import (
 from jobcloud.server.api import audit as audit_api
 from jobcloud.server.api import history as history_api
 from jobcloud.server.api import notes as notes_api
-from jobcloud.server.api import oidc as oidc_api
 from jobcloud.server.api import packages as packages_api
-from jobcloud.server.api.authorization import Authorize
+from jobcloud.server.api.authorization import authorize
 from jobcloud.server.api.certificates import Certificates
 from jobcloud.server.api.description import describe
 from jobcloud.server.api.digests import Digests
@@ -63,7 +59,6 @@ from jobcloud.server.api.events import Notices
 from jobcloud.server.api.follow import Followers
 from jobcloud.server.api.guard import Guard, check_bind
 from jobcloud.server.api.identities import ApiTokens, Identities, ServerToken, Sessions, Source
-from jobcloud.server.api.oidc_tokens import OidcTokens
 from jobcloud.server.api.overviews import Overviews
 from jobcloud.server.api.pages.routes import router as pages_router
 from jobcloud.server.api.ports import AlertChannels, LogReader, Loop
@@ -75,11 +70,15 @@ from jobcloud.server.api.streams import refused_stream
 from jobcloud.server.api.surplus import refuse_surplus
 from jobcloud.server.clock import wall_ms
 from jobcloud.server.console.routes import router as console_router
-from jobcloud.server.identity.oidc.provider import Provider
-from jobcloud.server.identity.oidc.sign_in import SignIns
 from jobcloud.server.identity.sessions import UseNotes
 from jobcloud.server.origin import Origin
 from jobcloud.server.packages import PackageStore
+from jobcloud.server.routes import ApiRoute, Routes, routes_of
+
+if TYPE_CHECKING:
+    from jobcloud.history.notes import Notes
+    from jobcloud.history.queries import Reader
+    from jobcloud.server.identity.oidc.provider import Provider
 
 PREFIX = "/api/v1"
 _RESOURCES = (
@@ -89,21 +88,14 @@ _RESOURCES = (
 )  # fmt: skip
 
 
-def _checks(prefix: str) -> list[Any]:
-    return [Depends(Authorize(prefix)), Depends(refuse_surplus)]
-
-
-def _unique_id(route: APIRoute) -> str:
-    return route.name
+_AUTHORIZED = (Depends(authorize),)
+_CHECKED = (*_AUTHORIZED, Depends(refuse_surplus))
 
 
 @cache
-def _resource_routes() -> tuple[BaseRoute, ...]:
-    """The routes of the resources. All APIs of a process share them: FastAPI takes milliseconds to make each one."""
-    made = APIRouter(generate_unique_id_function=_unique_id)
-    for resource in _RESOURCES:
-        made.include_router(resource.router, prefix=PREFIX, dependencies=_checks(PREFIX))
-    return tuple(made.routes)
+def _resource_routes() -> tuple[ApiRoute, ...]:
+    """The routes of the resources. All APIs of a process share them: FastAPI takes milliseconds to build each one."""
+    return tuple(route for resource in _RESOURCES for route in resource.router.placed(PREFIX, _CHECKED))
 
 
 def create_api(
@@ -122,7 +114,7 @@ def create_api(
     warnings: Callable[[], Sequence[str]] = tuple,
     history: Reader | None = None,
     notes: Notes | None = None,
-    more_routes: Iterable[APIRouter] = (),
+    more_routes: Iterable[Routes] = (),
     traces: TraceSearch | None = None,
     statistics: Statistics | None = None,
     standby: Standby | None = None,
@@ -152,6 +144,8 @@ def create_api(
     in_browsers = Sessions(options, clock, directory, UseNotes(loop.command, clock).note)
     sources: list[Source] = [server_token, ApiTokens(clock), in_browsers]
     if oidc is not None:
+        from jobcloud.server.api.oidc_tokens import OidcTokens
+
         sources.append(OidcTokens(oidc, clock))
     if options.client_name is not None:
         sources.append(Certificates(options.client_name, clock))
@@ -167,7 +161,6 @@ def create_api(
             Middleware(Guard, access=access, identities=identities, standby=standby, sessions=options.sessions),
         ],
         separate_input_output_schemas=False,
-        generate_unique_id_function=_unique_id,
         redirect_slashes=False,
     )
     notices = notices or Notices()
@@ -198,28 +191,21 @@ def create_api(
         notes,
         webhook_keys,
     )
-    routers = [(resource.router, PREFIX) for resource in _RESOURCES]
-    app.router.routes.extend(_resource_routes())
-    more = [(oidc_api.options_router(oidc.options if oidc is not None else None), PREFIX)]
+    routes = [*_resource_routes()]
+    routes += sign_in_options.router(oidc.options if oidc is not None else None).placed(PREFIX, _CHECKED)
     if oidc is not None and oidc.options.client_id:
-        more.append((oidc_api.router(oidc, SignIns(oidc, clock)), ""))
-    more += [(extra, "") for extra in more_routes]
-    routers += more
-    for router, prefix in more:
-        app.include_router(router, prefix=prefix, dependencies=_checks(prefix))
+        from jobcloud.server.api import oidc as oidc_api
+        from jobcloud.server.identity.oidc.sign_in import SignIns
+
+        routes += oidc_api.router(oidc, SignIns(oidc, clock)).placed("", _CHECKED)
+    for more in more_routes:
+        routes += more.placed("", _CHECKED)
     if options.elastic_job.enabled:
-        for router in elastic_job_routes():
-            app.include_router(
-                router,
-                prefix=ELASTIC_JOB_PREFIX,
-                include_in_schema=False,
-                dependencies=[Depends(Authorize(ELASTIC_JOB_PREFIX))],
-            )
-            routers.append((router, ELASTIC_JOB_PREFIX))
-    for router in (pages_router, console_router):
-        app.include_router(router, include_in_schema=False, dependencies=[Depends(Authorize(""))])
-        routers.append((router, ""))
-    app.state.routers = routers
+        for more in elastic_job_routes():
+            routes += more.placed(ELASTIC_JOB_PREFIX, _AUTHORIZED, in_schema=False)
+    for more in (pages_router, console_router):
+        routes += more.placed("", _AUTHORIZED, in_schema=False)
+    app.router.routes.extend(routes)
     for kind in (Problem, JobcloudError, TimeoutError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, _answer)
     app.openapi = lambda: _describe(app)  # type: ignore[method-assign]
@@ -244,13 +230,7 @@ def _answer(request: Request, error: Exception) -> Response:
 def _allowed(request: Request) -> str:
     """The methods of a resource. Each method has a route of its own."""
     path = request.scope["path"]
-    methods = {
-        method
-        for router, prefix in request.app.state.routers
-        for route in router.routes
-        if isinstance(route, Route) and route.path_regex.match(path.removeprefix(prefix))
-        for method in route.methods or ()
-    }
+    methods = {route.method for route in routes_of(request.app.routes) if route.path_regex.match(path)}
     return ", ".join(sorted(methods or {"GET", "HEAD"}))
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal, NamedTuple, Protocol, TypeVar
 
-from fastapi import APIRouter, Request, Response
 from fastapi import Query as Parameter
+from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
 from msgspec import structs, to_builtins
 from pydantic import Field
@@ -44,8 +44,9 @@ from jobcloud.server.api.schema import AppConfig, Config, JobConfig, View
 from jobcloud.server.api.services import Services, ServicesDep, json_body
 from jobcloud.server.api.snapshot import Snapshot
 from jobcloud.server.api.threads import apart
+from jobcloud.server.routes import Routes
 
-router = APIRouter(tags=["apps"])
+router = Routes(tags=["apps"])
 
 MAX_ITEMS = 10_000
 

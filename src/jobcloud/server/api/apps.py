@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Request, Response
 from fastapi import Query as Parameter
+from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import Field
 
@@ -32,8 +32,9 @@ from jobcloud.server.api.schema import AppConfig, Instant, Key, Query, TeamFilte
 from jobcloud.server.api.services import JsonObject, Pausing, Services, ServicesDep, Switch, json_body
 from jobcloud.server.api.snapshot import Pausable, Snapshot, WarmExecutors, belongs, no_app
 from jobcloud.server.api.threads import apart
+from jobcloud.server.routes import Routes
 
-router = APIRouter(tags=["apps"])
+router = Routes(tags=["apps"])
 
 _APPS = Listing("apps", (str,))
 _VERSIONS = Listing("versions", (int,))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter
 from fastapi import Query as Parameter
 from pydantic import Field
 
@@ -20,8 +19,9 @@ from jobcloud.server.api.runs import ShardView, find_run, result_of, shard_view
 from jobcloud.server.api.schema import Instant, Number, RunId, View
 from jobcloud.server.api.services import ServicesDep
 from jobcloud.server.api.snapshot import Snapshot
+from jobcloud.server.routes import Routes
 
-router = APIRouter(tags=["runs"])
+router = Routes(tags=["runs"])
 
 _ATTEMPTS = Listing("attempts", (int,))
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from fastapi import APIRouter, Response
 from fastapi import Query as Parameter
+from fastapi import Response
 from pydantic import Field
 
-from jobcloud.history.queries import Reader
 from jobcloud.server.api.history import answer, cursor_of, place_of
 from jobcloud.server.api.paging import Listing, PageQuery, PageView
 from jobcloud.server.api.schema import GivenInstant
 from jobcloud.server.api.services import ServicesDep
+from jobcloud.server.routes import Routes
 
-router = APIRouter(tags=["audit"])
+if TYPE_CHECKING:
+    from jobcloud.history.queries import Reader
+
+router = Routes(tags=["audit"])
 
 _ENTRIES = Listing("audit", (str,))
 

@@ -351,24 +351,18 @@ async def _access(request: Request) -> Access:
 AccessDep = Annotated[Access, Depends(_access)]
 
 
-class Authorize:
-    """A dependency of all routes of a router with a prefix. It checks the rights of the sender."""
-
-    def __init__(self, prefix: str) -> None:
-        self._prefix = prefix
-
-    async def __call__(self, request: Request) -> None:
-        """Raises Problem (forbidden) if the sender of a request may not send it."""
-        route = self._prefix + request.scope["route"].path
-        rule = RULES[request.method, route]
-        key = str(next(iter(request.path_params.values()))) if rule.of in (Of.PATH, Of.SIGNED) else ""
-        team = team_of(qualified(key))
-        record = record_of(request.scope)
-        target = "/".join(str(value) for value in request.path_params.values())
-        record.routed(route, None if rule.of is Of.NONE else rule.verb, team=team, target=target)
-        access_of(request).authorize(rule, team)
-        if rule.of not in (Of.NONE, Of.SIGNED) and request.method not in READS:
-            await record.intend()
+async def authorize(request: Request) -> None:
+    """A dependency of all routes. Raises Problem (forbidden) if the sender of a request may not send it."""
+    route = request.scope["route"].path
+    rule = RULES[request.method, route]
+    key = str(next(iter(request.path_params.values()))) if rule.of in (Of.PATH, Of.SIGNED) else ""
+    team = team_of(qualified(key))
+    record = record_of(request.scope)
+    target = "/".join(str(value) for value in request.path_params.values())
+    record.routed(route, None if rule.of is Of.NONE else rule.verb, team=team, target=target)
+    access_of(request).authorize(rule, team)
+    if rule.of not in (Of.NONE, Of.SIGNED) and request.method not in READS:
+        await record.intend()
 
 
 def note_passed_on(scope: Scope) -> None:

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 import msgspec
-from fastapi import APIRouter, Request, Response
 from fastapi import Query as Parameter
+from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import Field
 
@@ -26,9 +26,10 @@ from jobcloud.server.api.preconditions import SEEN, Expected, Revised, mark, sho
 from jobcloud.server.api.schema import CalendarConfig, Instant, Key, TeamFilter, View
 from jobcloud.server.api.services import JsonObject, ServicesDep, json_body
 from jobcloud.server.calendars import Found, read_days, source_of
+from jobcloud.server.routes import Routes
 from jobcloud.triggers import Days
 
-router = APIRouter(tags=["calendars"])
+router = Routes(tags=["calendars"])
 
 _CALENDARS = Listing("calendars", (str,))
 #: names of jobs in an answer

@@ -11,9 +11,8 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from cryptography import x509
 from starlette.types import Scope
 
 from jobcloud.access.directory import Directory, Principal
@@ -21,6 +20,9 @@ from jobcloud.config import is_label
 from jobcloud.server.api.forward import HOP_HEADER
 from jobcloud.server.api.identities import unauthenticated
 from jobcloud.server.tls import CERTIFICATE
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 NameOf = Literal["cn", "email", "dns", "uri"]
 
@@ -58,6 +60,8 @@ def has_certificate_only(scope: Scope) -> bool:
 @functools.lru_cache(maxsize=1_000)
 def _read(content: bytes, name_of: NameOf) -> tuple[str, str, int]:
     """Subject, serial number and end of a certificate in DER. Raises Problem."""
+    from cryptography import x509
+
     try:
         certificate = x509.load_der_x509_certificate(content)
         names = _names(certificate, name_of)
@@ -70,6 +74,8 @@ def _read(content: bytes, name_of: NameOf) -> tuple[str, str, int]:
 
 
 def _names(certificate: x509.Certificate, name_of: NameOf) -> list[str]:
+    from cryptography import x509
+
     if name_of == "cn":
         return [str(part.value) for part in certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)]
     try:

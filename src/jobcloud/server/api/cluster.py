@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Header, Response
+from fastapi import Header, Response
 from fastapi import Query as Parameter
 from fastapi.responses import StreamingResponse
 from pydantic import Field
@@ -33,8 +33,9 @@ from jobcloud.server.api.schema import Amounts, Instant, Query, TeamFilter, View
 from jobcloud.server.api.services import JsonObject, Pausing, Services, ServicesDep
 from jobcloud.server.api.snapshot import Snapshot, belongs
 from jobcloud.server.api.streams import EventStream
+from jobcloud.server.routes import Routes
 
-router = APIRouter()
+router = Routes()
 
 _EXECUTORS = Listing("executors", (str, str, str))
 MAX_FAULTS = 100

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, NamedTuple
 
-from fastapi import APIRouter, Header, Response
+from fastapi import Header, Response
 from fastapi import Query as Parameter
 from fastapi.responses import StreamingResponse
 from pydantic import Field
@@ -22,8 +22,9 @@ from jobcloud.server.api.schema import Instant, TeamFilter, View
 from jobcloud.server.api.services import Services, ServicesDep
 from jobcloud.server.api.snapshot import belongs
 from jobcloud.server.api.streams import EventStream
+from jobcloud.server.routes import Routes
 
-router = APIRouter()
+router = Routes()
 
 _QUEUE = Listing("queue", (int, str))
 # The reasons of each job of a page are asked for on the scheduler's thread.

@@ -34,6 +34,7 @@ from jobcloud.server.api.schema import (
     WorkflowConfig,
 )
 from jobcloud.server.api.services import reference
+from jobcloud.server.routes import routes_of
 
 # The problems that each request may have: of its head, its parameters, the state of the server.
 _ANY = (400, 413, 421, 422, 429, 431, 500, 503)
@@ -48,7 +49,8 @@ _TEXT = {"schema": {"type": "string"}}
 
 def describe(app: FastAPI) -> dict[str, Any]:
     """The document. Each operation lists the status codes that it may answer with."""
-    document = get_openapi(title=app.title, version=app.version, routes=app.routes)
+    shown = [route.built for route in routes_of(app.routes) if route.include_in_schema]
+    document = get_openapi(title=app.title, version=app.version, routes=shown)
     components = document["components"]
     _add_schemas(components["schemas"])
     components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}

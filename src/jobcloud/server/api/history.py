@@ -5,24 +5,28 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from fastapi import APIRouter, Response
 from fastapi import Query as Parameter
+from fastapi import Response
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from jobcloud.access.verbs import Verb
 from jobcloud.config import team_of
 from jobcloud.errors import Unavailable
-from jobcloud.history.queries import By, Found, Quantiles, Reader, Statistics, Wanted
+from jobcloud.history.answers import By, Found, Quantiles, Statistics, Wanted
 from jobcloud.sentences import Told
 from jobcloud.server.api.authorization import Access, AccessDep
 from jobcloud.server.api.paging import Listing, PageQuery, PageView
 from jobcloud.server.api.schema import GivenInstant, Instant, KeyFilter, Query, TeamFilter, View
 from jobcloud.server.api.services import Services, ServicesDep
+from jobcloud.server.routes import Routes
 
-router = APIRouter(tags=["history"])
+if TYPE_CHECKING:
+    from jobcloud.history.queries import Reader
+
+router = Routes(tags=["history"])
 
 _RUNS = Listing("history/runs", (str,))
 _ATTEMPTS = Listing("history/attempts", (str,))

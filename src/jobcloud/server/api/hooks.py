@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import structlog
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from jobcloud.access.directory import Principal
@@ -31,12 +31,13 @@ from jobcloud.server.api.jobs import started_run
 from jobcloud.server.api.problems import Issue, Problem, invalid
 from jobcloud.server.api.schema import Key, View
 from jobcloud.server.api.services import Services, ServicesDep
+from jobcloud.server.routes import Routes
 from jobcloud.server.secrets.sources import SourceFailed
 from jobcloud.webhooks.signatures import MIN_KEY, TOLERANCE_S, Claim, claim_of, holds, key_of
 
 log = structlog.get_logger(__name__)
 
-router = APIRouter(tags=["webhooks"])
+router = Routes(tags=["webhooks"])
 
 #: maximum length of the id of a delivery in the key of a run; the key has the hash of a longer id
 _MAX_SHOWN = 80

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
 from fastapi import Query as Parameter
+from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import Field
 
@@ -54,9 +54,10 @@ from jobcloud.server.api.snapshot import Pausable, Snapshot
 from jobcloud.server.api.words import WordsView, words_of
 from jobcloud.server.java_packages import java_notes
 from jobcloud.server.modules import missing_object
+from jobcloud.server.routes import Routes
 from jobcloud.server.worker_features import check_features, worker_of
 
-router = APIRouter(tags=["jobs"])
+router = Routes(tags=["jobs"])
 
 # Jobs of which the scheduler's thread copies the runs at once, for a list.
 _AT_ONCE = 100

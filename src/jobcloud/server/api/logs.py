@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Header, Response
+from fastapi import Header, Response
 from fastapi import Query as Parameter
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
@@ -23,8 +23,9 @@ from jobcloud.server.api.schema import GivenInstant, Instant, Number, Query, Run
 from jobcloud.server.api.services import Services, ServicesDep
 from jobcloud.server.api.streams import EventStream
 from jobcloud.server.api.tasks import find_task, state_of
+from jobcloud.server.routes import Routes
 
-router = APIRouter(tags=["tasks"])
+router = Routes(tags=["tasks"])
 
 _MAX_BYTES = 1 << 20
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Response
+from fastapi import Header, Response
 
 from jobcloud.server.api.identities import METRICS_PATH
+from jobcloud.server.routes import Routes
 
 Scrape = Callable[[str], tuple[bytes, str]]
 """The media types that a client accepts → the body and the media type of the answer."""
 
 
-def router(scrape: Scrape) -> APIRouter:
+def router(scrape: Scrape) -> Routes:
     """The route of all metrics, outside of `/api/v1`."""
-    made = APIRouter()
+    made = Routes()
 
     @made.get(METRICS_PATH, include_in_schema=False)
     def show_metrics(accept: Annotated[str, Header(max_length=10_000)] = "") -> Response:

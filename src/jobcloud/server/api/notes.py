@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-from fastapi import APIRouter
 from fastapi import Query as Parameter
 from fastapi.concurrency import run_in_threadpool
 from pydantic import Field
 
-from jobcloud.history.notes import MAX_NOTES, Notes
-from jobcloud.history.queries import Found
+from jobcloud.history.answers import MAX_NOTES, Found
 from jobcloud.server.api.convert import read_config
 from jobcloud.server.api.history import no_history
 from jobcloud.server.api.paging import Listing, PageQuery, PageView
 from jobcloud.server.api.recording import sender
 from jobcloud.server.api.schema import Instant, NoteConfig, RunId, View
 from jobcloud.server.api.services import JsonObject, Services, ServicesDep, json_body
+from jobcloud.server.routes import Routes
 
-router = APIRouter(tags=["runs"])
+if TYPE_CHECKING:
+    from jobcloud.history.notes import Notes
+
+router = Routes(tags=["runs"])
 
 _NOTES = Listing("notes", (int,))
 

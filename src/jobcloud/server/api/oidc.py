@@ -7,7 +7,7 @@ import logging
 from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import Header, Query, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -17,7 +17,7 @@ from jobcloud.server.api.problems import Problem
 from jobcloud.server.api.recording import record_of
 from jobcloud.server.api.services import ServicesDep
 from jobcloud.server.api.threads import apart
-from jobcloud.server.identity.oidc.provider import OidcOptions, Provider
+from jobcloud.server.identity.oidc.provider import Provider
 from jobcloud.server.identity.oidc.sign_in import (
     CALLBACK_PATH,
     SIGN_OUT_PATH,
@@ -28,6 +28,7 @@ from jobcloud.server.identity.oidc.sign_in import (
     SignIns,
 )
 from jobcloud.server.identity.sessions import start_session
+from jobcloud.server.routes import Routes
 
 log = logging.getLogger(__name__)
 
@@ -49,40 +50,9 @@ class _CallbackQuery(BaseModel):
     error: str = Field(default="", max_length=200)
 
 
-class OidcSignIn(BaseModel):
-    """The provider at which the command line signs in. `audience` is what its access tokens must be for."""
-
-    issuer: str
-    clientId: str  # noqa: N815 - a name of the API
-    scopes: list[str]
-    audience: str
-
-
-class SignInOptions(BaseModel):
-    """The ways to sign in on the command line. `oidc` is null without an identity provider for it."""
-
-    oidc: OidcSignIn | None
-
-
-def options_router(options: OidcOptions | None) -> APIRouter:
-    """The route that tells the command line where to sign in."""
-    made = APIRouter(tags=["sign-in"])
-    found = None
-    if options is not None and options.cli_client and options.audience:
-        scopes = list(options.cli_scopes)
-        found = OidcSignIn(issuer=options.issuer, clientId=options.cli_client, scopes=scopes, audience=options.audience)
-
-    @made.get("/sign-in")
-    async def show_sign_in_options() -> SignInOptions:
-        """How the command line can sign in. This route needs no identity."""
-        return SignInOptions(oidc=found)
-
-    return made
-
-
-def router(provider: Provider, sign_ins: SignIns) -> APIRouter:
+def router(provider: Provider, sign_ins: SignIns) -> Routes:
     """The routes of browsers."""
-    made = APIRouter(include_in_schema=False)
+    made = Routes(in_schema=False)
     options = provider.options
 
     def base_url(request: Request) -> str:

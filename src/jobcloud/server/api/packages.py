@@ -7,8 +7,8 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
 from fastapi import Query as Parameter
+from fastapi import Request, Response
 from pydantic import Field
 
 from jobcloud.config import SHA256, App
@@ -23,8 +23,9 @@ from jobcloud.server.api.services import Services, ServicesDep
 from jobcloud.server.api.snapshot import belongs
 from jobcloud.server.api.threads import apart
 from jobcloud.server.packages import StoredPackage, Upload
+from jobcloud.server.routes import Routes
 
-router = APIRouter(tags=["packages"])
+router = Routes(tags=["packages"])
 
 _PACKAGES = Listing("packages", (str,))
 

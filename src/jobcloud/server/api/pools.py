@@ -6,8 +6,8 @@ import hashlib
 from typing import Annotated
 
 import msgspec
-from fastapi import APIRouter, Request, Response
 from fastapi import Query as Parameter
+from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import Field, WithJsonSchema
 
@@ -24,8 +24,9 @@ from jobcloud.server.api.patch import change
 from jobcloud.server.api.preconditions import SEEN, Expected, Revised, mark, shown
 from jobcloud.server.api.schema import PoolConfig
 from jobcloud.server.api.services import JsonObject, Services, ServicesDep, json_body
+from jobcloud.server.routes import Routes
 
-router = APIRouter(tags=["pools"])
+router = Routes(tags=["pools"])
 
 _POOLS = Listing("pools", (str,))
 PoolName = Annotated[str, WithJsonSchema({"type": "string", "pattern": POOL_FORM})]

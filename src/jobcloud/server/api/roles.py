@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from typing import Annotated
 
 import msgspec
-from fastapi import APIRouter, Request, Response
 from fastapi import Query as Parameter
+from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import Field, WithJsonSchema
 
@@ -29,8 +29,9 @@ from jobcloud.server.api.paging import Listing, PageQuery, PageView
 from jobcloud.server.api.preconditions import SEEN, Expected, Revised, mark, shown
 from jobcloud.server.api.schema import RoleConfig
 from jobcloud.server.api.services import JsonObject, ServicesDep, json_body
+from jobcloud.server.routes import Routes
 
-router = APIRouter(tags=["roles"])
+router = Routes(tags=["roles"])
 
 _ROLES = Listing("roles", (int, str))
 RoleName = Annotated[str, WithJsonSchema({"type": "string", "pattern": LABEL_FORM})]

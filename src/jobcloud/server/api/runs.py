@@ -9,7 +9,6 @@ from itertools import islice
 from typing import Annotated, Any, Literal, cast
 
 import msgspec
-from fastapi import APIRouter
 from fastapi import Query as Parameter
 from pydantic import Field
 
@@ -40,9 +39,10 @@ from jobcloud.server.api.paging import MATCH, MAX_MATCH, Listing, PageQuery, Pag
 from jobcloud.server.api.schema import AdHocConfig, GivenInstant, Instant, KeyFilter, Query, RunId, TeamFilter, View
 from jobcloud.server.api.services import Services, ServicesDep
 from jobcloud.server.api.snapshot import Snapshot
+from jobcloud.server.routes import Routes
 from jobcloud.triggers import MAX_BLACKOUTS, MAX_TRIGGERS, Days, Times, Timing
 
-router = APIRouter(tags=["runs"])
+router = Routes(tags=["runs"])
 
 _RUNS = Listing("runs", (int, str))
 _SHARDS = Listing("shards", (int,))

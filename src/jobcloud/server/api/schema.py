@@ -220,7 +220,7 @@ Lax = Field(strict=False)
 class Config(BaseModel):
     """JSON that a user writes. Unknown fields are refused."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, defer_build=True)
 
 
 class _WithKey(Config):
@@ -591,7 +591,7 @@ def json_name(name: str) -> str:
 class View(BaseModel):
     """An answer of the server."""
 
-    model_config = ConfigDict(alias_generator=json_name, populate_by_name=True)
+    model_config = ConfigDict(alias_generator=json_name, populate_by_name=True, defer_build=True)
 
 
 class Query(BaseModel):

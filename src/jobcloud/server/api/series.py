@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from fastapi import APIRouter, Response
 from fastapi import Query as Parameter
+from fastapi import Response
 from pydantic import Field
 
 from jobcloud.access.verbs import Verb
-from jobcloud.history.queries import Reader
-from jobcloud.history.series import Means, Step, series
+from jobcloud.history.answers import Means, Step
 from jobcloud.history.steps import DAY_MS, HOUR_MS, MAX_STEPS, By, steps_of
 from jobcloud.server.api.authorization import AccessDep
 from jobcloud.server.api.history import Figures, FilterQuery, answer, figures
 from jobcloud.server.api.schema import Amounts, Instant, View, amounts
 from jobcloud.server.api.services import ServicesDep
+from jobcloud.server.routes import Routes
 
-router = APIRouter(tags=["history"])
+if TYPE_CHECKING:
+    from jobcloud.history.queries import Reader
+
+router = Routes(tags=["history"])
 
 # How far a range reaches back by default.
 _DEFAULT_MS: dict[By, int] = {"minute": HOUR_MS, "hour": DAY_MS, "day": 30 * DAY_MS}
@@ -101,6 +104,8 @@ async def show_series(services: ServicesDep, access: AccessDep, query: Annotated
     of_cluster = access.allows(Verb.VIEW_CLUSTER)
 
     def ask(reader: Reader) -> SeriesView:
+        from jobcloud.history.series import series
+
         found = [_step(step, of_cluster=of_cluster) for step in series(reader, steps, wanted)]
         first, last = (steps.bounds[0], steps.bounds[-1]) if found else (since, until)
         return SeriesView(by=query.by, zone=query.zone, since=first, until=last, steps=found)

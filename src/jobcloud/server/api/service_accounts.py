@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from typing import Annotated
 
-from fastapi import APIRouter
 from fastapi import Query as Parameter
 from pydantic import Field, WithJsonSchema
 
@@ -19,8 +18,9 @@ from jobcloud.server.api.paging import Listing, PageQuery, PageView
 from jobcloud.server.api.schema import View
 from jobcloud.server.api.services import ServicesDep
 from jobcloud.server.api.tokens import GrantView
+from jobcloud.server.routes import Routes
 
-router = APIRouter(tags=["services"])
+router = Routes(tags=["services"])
 
 _SERVICES = Listing("services", (str,))
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Annotated, Any, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar
 
 from fastapi import Depends, Header, Request
 from msgspec import structs
@@ -16,8 +16,6 @@ from jobcloud.archive.service import Archive
 from jobcloud.config import DELIMITER
 from jobcloud.errors import JobcloudError
 from jobcloud.history.elastic_job import Statistics, TraceSearch
-from jobcloud.history.notes import Notes
-from jobcloud.history.queries import Reader
 from jobcloud.messages import Apply, Command, PutApp, PutJob, RemoveApp, RemoveJob
 from jobcloud.scheduler import Scheduler, fit
 from jobcloud.scheduler.explain import AgentView, Explanation
@@ -40,6 +38,10 @@ from jobcloud.server.identity.webhook_limits import WebhookLimits
 from jobcloud.server.origin import Origin
 from jobcloud.server.packages import PackageStore, referenced
 from jobcloud.server.urls import UrlPolicy
+
+if TYPE_CHECKING:
+    from jobcloud.history.notes import Notes
+    from jobcloud.history.queries import Reader
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

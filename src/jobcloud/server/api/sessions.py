@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Request
 from fastapi import Query as Parameter
+from fastapi import Request
 from pydantic import Field
 
 from jobcloud.access.directory import Directory
@@ -23,8 +23,9 @@ from jobcloud.server.api.paging import Listing, PageQuery, PageView, Place
 from jobcloud.server.api.schema import Instant, Query, View
 from jobcloud.server.api.services import ServicesDep
 from jobcloud.server.identity.sessions import may_sign_in
+from jobcloud.server.routes import Routes
 
-router = APIRouter(tags=["sessions"])
+router = Routes(tags=["sessions"])
 
 _SESSIONS = Listing("sessions", (str, int, str))
 _MAX_SUBJECT = 300

@@ -21,8 +21,7 @@ from jobcloud.server.api.problems import Issue, invalid
 
 async def refuse_surplus(request: Request) -> None:
     """A dependency of all routes. Raises Problem."""
-    route = request.scope["route"]
-    assert isinstance(route, APIRoute)
+    route: APIRoute = request.scope["route"].built
     fields = dict(_parameters(route.dependant))
     # A model refuses unknown parameters itself, together with invalid ones.
     if not any(_is_model(field) for field in fields.values()):

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Annotated, Any, NamedTuple
 
-from fastapi import APIRouter
 from fastapi import Query as Parameter
 from pydantic import Field
 
@@ -24,8 +23,9 @@ from jobcloud.server.api.runs import result_of
 from jobcloud.server.api.schema import Amounts, Instant, KeyFilter, TaskId, TeamFilter, View, amounts
 from jobcloud.server.api.services import ServicesDep
 from jobcloud.server.api.snapshot import Snapshot, Teams
+from jobcloud.server.routes import Routes
 
-router = APIRouter(tags=["tasks"])
+router = Routes(tags=["tasks"])
 
 _TASKS = Listing("tasks", (int, str, int))
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Annotated
 
 import msgspec
-from fastapi import APIRouter, Request, Response
 from fastapi import Query as Parameter
+from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import Field, WithJsonSchema
 
@@ -28,8 +28,9 @@ from jobcloud.server.api.patch import change
 from jobcloud.server.api.preconditions import SEEN, Expected, Revised, mark, shown
 from jobcloud.server.api.schema import Amounts, MemberConfig, Query, QuotaConfig, TeamConfig, View, amounts
 from jobcloud.server.api.services import JsonObject, Services, ServicesDep, json_body
+from jobcloud.server.routes import Routes
 
-router = APIRouter(tags=["teams"])
+router = Routes(tags=["teams"])
 
 _TEAMS = Listing("teams", (str,))
 TeamName = Annotated[str, WithJsonSchema({"type": "string", "pattern": PLACE_FORM})]

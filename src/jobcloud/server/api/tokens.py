@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Response
 from fastapi import Query as Parameter
+from fastapi import Response
 from pydantic import Field, WithJsonSchema
 
 from jobcloud.access import tokens
@@ -21,8 +21,9 @@ from jobcloud.server.api.convert import read_config
 from jobcloud.server.api.paging import Listing, PageQuery, PageView, Place
 from jobcloud.server.api.schema import Instant, TokenConfig, View
 from jobcloud.server.api.services import JsonObject, Services, ServicesDep, json_body
+from jobcloud.server.routes import Routes
 
-router = APIRouter(tags=["tokens"])
+router = Routes(tags=["tokens"])
 
 _TOKENS = Listing("tokens", (str, int, str))
 #: in place of an id: the token of the settings

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
 from fastapi import Query as Parameter
+from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import Field, WithJsonSchema
 
@@ -25,8 +25,9 @@ from jobcloud.server.api.schema import Instant, PasswordConfig, UserConfig, User
 from jobcloud.server.api.services import JsonObject, Services, ServicesDep, json_body
 from jobcloud.server.api.tokens import GrantView
 from jobcloud.server.identity import passwords
+from jobcloud.server.routes import Routes
 
-router = APIRouter(tags=["users"])
+router = Routes(tags=["users"])
 
 _USERS = Listing("users", (str,))
 UserName = Annotated[str, WithJsonSchema({"type": "string", "pattern": USER_FORM})]

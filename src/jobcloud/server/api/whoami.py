@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
 from pydantic import Field
 
 from jobcloud.access.verbs import Verb
@@ -11,8 +10,9 @@ from jobcloud.server.api.authorization import AccessDep
 from jobcloud.server.api.schema import View
 from jobcloud.server.api.services import ServicesDep
 from jobcloud.server.api.tokens import GrantView
+from jobcloud.server.routes import Routes
 
-router = APIRouter(tags=["whoami"])
+router = Routes(tags=["whoami"])
 
 
 class TeamRights(View):

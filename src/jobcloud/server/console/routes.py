@@ -12,13 +12,13 @@ from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
 
-from fastapi import APIRouter
 from starlette.responses import Response
 
 from jobcloud.server.api.problems import Problem
 from jobcloud.server.console.paths import FILE, FOLDER, SHELLS
+from jobcloud.server.routes import Routes
 
-router = APIRouter()
+router = Routes()
 
 _TYPES = {"js": "text/javascript", "css": "text/css", "svg": "image/svg+xml", "txt": "text/plain", "html": "text/html"}
 # Trusted Types: no script can put a text into the page as HTML. A worker has the policy of its own file.

@@ -4,9 +4,3 @@
 the driver, the core and the API. `exposition` turns all of it into Prometheus' families when somebody scrapes.
 `catalogue` declares the families.
 """
-
-from jobcloud.server.metrics.exposition import Metrics
-from jobcloud.server.metrics.measured import CountedApi, MeasuredDriver, MeasuredScheduler, MeasuredStore
-from jobcloud.server.metrics.tally import Tally
-
-__all__ = ["CountedApi", "MeasuredDriver", "MeasuredScheduler", "MeasuredStore", "Metrics", "Tally"]

@@ -18,8 +18,7 @@ from jobcloud.ports import Driver, Store, StoredRecords, StoredWrite
 from jobcloud.scheduler import Policy, Scheduler, Stored
 from jobcloud.scheduler.state import MakeMatcher
 from jobcloud.server.metrics.tally import NO_ROUTE, Tally
-
-_METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
+from jobcloud.server.routes import ApiRoute, routes_of
 
 
 class MeasuredStore:
@@ -112,18 +111,14 @@ class CountedApi:
     def __init__(self, app: FastAPI, tally: Tally) -> None:
         self.app = app
         self._tally = tally
-        #: id() of a route → its template, with the prefix of its router, which a route does not know
-        self._templates: dict[int, str] = {}
-        for router, prefix in app.state.routers:
-            for route in router.routes:
-                self._templates[id(route)] = template = f"{prefix}{route.path_format}"
-                tally.expect_requests((method, template) for method in route.methods if method in _METHODS)
+        tally.expect_requests((route.method, route.path_format) for route in routes_of(app.routes))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def count(message: Message) -> None:
             if message["type"] == "http.response.start":
-                template = self._templates.get(id(scope.get("route")))
-                self._tally.answered((scope["method"], template) if template else NO_ROUTE, message["status"])
+                route = scope.get("route")
+                place = (scope["method"], route.path_format) if isinstance(route, ApiRoute) else NO_ROUTE
+                self._tally.answered(place, message["status"])
             await send(message)
 
         await self.app(scope, receive, count)

@@ -33,7 +33,8 @@ from tests.oidc_kit import (
 
 from jobcloud.server.identity.oidc import provider as module
 from jobcloud.server.identity.oidc.metadata import ProviderError
-from jobcloud.server.identity.oidc.provider import FRESH_S, LASTS_S, MAX_ANSWER_BYTES, RETRY_S, OidcOptions, Provider
+from jobcloud.server.identity.oidc.options import OidcOptions
+from jobcloud.server.identity.oidc.provider import FRESH_S, LASTS_S, MAX_ANSWER_BYTES, RETRY_S, Provider
 from jobcloud.server.identity.oidc.tokens import BadSignature, KeyUnknown, TokenError
 
 DISCOVERY = "/.well-known/openid-configuration"

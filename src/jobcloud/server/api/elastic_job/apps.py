@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from jobcloud.config import DEFAULT_TEAM, App
@@ -20,8 +20,9 @@ from jobcloud.server.api.elastic_job.answers import done, is_own, missing, own, 
 from jobcloud.server.api.elastic_job.bodies import Given
 from jobcloud.server.api.services import Services, ServicesDep
 from jobcloud.server.api.threads import apart
+from jobcloud.server.routes import Routes
 
-router = APIRouter()
+router = Routes()
 
 # Stands for the hash of a package that is not fetched yet, while the other fields are checked.
 _UNKNOWN = "0" * 64

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 
 from jobcloud.errors import ConfigError
 from jobcloud.history.elastic_job import Execution, StatusTrace, TraceQuery
@@ -15,9 +15,10 @@ from jobcloud.server.api.elastic_job.access import speaks_version_3
 from jobcloud.server.api.elastic_job.answers import is_own, shown
 from jobcloud.server.api.elastic_job.dates import date
 from jobcloud.server.api.services import ServicesDep
+from jobcloud.server.routes import Routes
 from jobcloud.zones import zone as zone_of
 
-router = APIRouter()
+router = Routes()
 
 _MAX_PAGE, _MAX_ROW, _MAX_FILTER = 1_000, 10_000_000, 1_000
 _NOTHING = {"total": 0, "rows": []}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 
 from jobcloud.config import DEFAULT_TEAM, Job, JobType, is_ad_hoc
 from jobcloud.elastic_job.conversion import (
@@ -31,8 +31,9 @@ from jobcloud.server.api.elastic_job.bodies import Given, Name
 from jobcloud.server.api.jobs import check_code, code_notes
 from jobcloud.server.api.rules import unused_fields
 from jobcloud.server.api.services import Services, ServicesDep
+from jobcloud.server.routes import Routes
 
-router = APIRouter()
+router = Routes()
 
 # The fields that a change through this API replaces: all fields of Elastic-Job-Cloud except the handlers. A job keeps
 # those that are not given, because a client that gives the defaults may not know about them.

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 
 from jobcloud.server.api.elastic_job.answers import shown
 from jobcloud.server.api.elastic_job.bodies import Given
 from jobcloud.server.api.identities import Identities
 from jobcloud.server.api.problems import Problem
 from jobcloud.server.api.services import ServicesDep
+from jobcloud.server.routes import Routes
 
-router = APIRouter()
+router = Routes()
 
 # The token for clients that need one although the server requires none.
 _ANY_TOKEN = "none"  # noqa: S105 - no secret

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 
 from jobcloud.errors import ConfigError, Conflict
 from jobcloud.messages import ReconcileTasks
 from jobcloud.server.api.elastic_job.answers import done, is_own, shown
 from jobcloud.server.api.services import Services, ServicesDep
+from jobcloud.server.routes import Routes
 
 _INTERVAL_MS = 10_000
 
@@ -29,9 +30,9 @@ class _Limit:
             self._last = at
 
 
-def operations() -> APIRouter:
+def operations() -> Routes:
     """The routes, with a limit of their own."""
-    router, limit = APIRouter(prefix="/operate"), _Limit()
+    router, limit = Routes(prefix="/operate"), _Limit()
 
     def reconcile(services: Services, *, explicit: bool) -> None:
         limit.take(services.clock())
@@ -49,7 +50,7 @@ def operations() -> APIRouter:
         reconcile(services, explicit=False)
         return done(request)
 
-    router.add_api_route("/sandbox", list_sandboxes, methods=["GET"])
+    router.get("/sandbox")(list_sandboxes)
     return router
 
 

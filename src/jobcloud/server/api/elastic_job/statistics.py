@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 
 from jobcloud.config import DEFAULT_TEAM, Job, JobKind, JobType
 from jobcloud.history.elastic_job import Interval, Period, Sample, TaskResult
@@ -18,9 +18,10 @@ from jobcloud.server.api.elastic_job.answers import shown
 from jobcloud.server.api.elastic_job.dates import date
 from jobcloud.server.api.elastic_job.tasks import running
 from jobcloud.server.api.services import Services, ServicesDep
+from jobcloud.server.routes import Routes
 from jobcloud.zones import zone as zone_of
 
-router = APIRouter(prefix="/job/statistics")
+router = Routes(prefix="/job/statistics")
 
 _DAY, _WEEK = "last24hours", "lastWeek"
 # The intervals of results without a history.

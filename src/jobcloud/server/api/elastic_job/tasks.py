@@ -6,15 +6,16 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 
 from jobcloud.config import DEFAULT_TEAM
 from jobcloud.model import Firing, Shard, ShardState, Task
 from jobcloud.server.api.elastic_job.answers import shown
 from jobcloud.server.api.services import ServicesDep
 from jobcloud.server.api.snapshot import Snapshot, belongs
+from jobcloud.server.routes import Routes
 
-router = APIRouter()
+router = Routes()
 
 
 @router.get("/job/tasks/running")

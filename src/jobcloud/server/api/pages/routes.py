@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 
 import structlog
 from anyio import to_thread
-from fastapi import APIRouter, Request
+from fastapi import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from jobcloud.access.directory import Directory
@@ -37,13 +37,14 @@ from jobcloud.server.identity.sessions import (
     start_session,
 )
 from jobcloud.server.identity.sign_in import password_holds
+from jobcloud.server.routes import Routes
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 log = structlog.get_logger(__name__)
 
-router = APIRouter()
+router = Routes()
 
 _HOME = "/"
 _MAX_FORM_BYTES = 8 << 10

@@ -13,8 +13,6 @@ import json
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote_plus, urlsplit
 
@@ -25,6 +23,7 @@ from joserfc.jwk import Key
 from jobcloud.sentences import Told
 from jobcloud.server.identity.oidc import tokens
 from jobcloud.server.identity.oidc.metadata import WELL_KNOWN, Metadata, ProviderError, read_keys, read_metadata
+from jobcloud.server.identity.oidc.options import OidcOptions
 from jobcloud.server.identity.oidc.tokens import BadSignature, Claims, Header, KeyUnknown
 from jobcloud.server.settings import is_loopback
 
@@ -40,29 +39,6 @@ LASTS_S = 24 * 3600.0
 #: the time limit of one answer of the provider, from the connection to the last byte
 ANSWER_S = 5.0
 MAX_ANSWER_BYTES = 256 << 10
-
-
-@dataclass(frozen=True, slots=True)
-class OidcOptions:
-    """A provider, and this program's registration there.
-
-    `secret` "": a public client. `audience` "": no bearer tokens. `cli_client` "": no sign-in by the command line.
-    `url`: the address at which browsers find this server; "": that of each request. `session_s`: the length of a
-    session of a browser.
-    """
-
-    issuer: str
-    client_id: str = ""
-    secret: str = ""
-    audience: str = ""
-    scopes: tuple[str, ...] = ("openid", "profile")
-    groups_claim: str = "groups"
-    name_claim: str = "sub"
-    cli_client: str = ""
-    cli_scopes: tuple[str, ...] = ("openid", "profile", "offline_access")
-    ca_file: Path | None = None
-    url: str = ""
-    session_s: float = 12 * 3600.0
 
 
 class Provider:
