@@ -25,6 +25,12 @@ _BYTES: Final = (
     | {letter + end: 1024**power for letter, power in _POWERS.items() for end in ("i", "ib", "b")}
     | {letter: 1000**power for letter, power in _POWERS.items()}
 )
+# The units of Kubernetes' quantities.
+_QUANTITIES: Final = (
+    {"": Decimal(1), "n": Decimal("1e-9"), "u": Decimal("1e-6"), "m": Decimal("1e-3")}
+    | {unit: Decimal(1000**power) for power, unit in enumerate("kMGTPE", 1)}
+    | {unit + "i": Decimal(1024**power) for power, unit in enumerate("KMGTPE", 1)}
+)
 # An amount this near to a thousandth differs from it only because a program computed it with floating-point numbers.
 _NOISE: Final = Decimal("1e-7")
 _MAX_NOISE: Final = Decimal("0.01")
@@ -96,7 +102,22 @@ def parse(text: str, column: str = "", *, bare: int = 1, down: bool = False) -> 
     if not match:
         raise BadAmount(f"{text!r:.60} is not a number")
     digits, unit = match.groups()
-    factor = _factor(text, unit, column) if unit else Decimal(bare)
+    return _amount(text, digits, _factor(text, unit, column) if unit else Decimal(bare), down=down)
+
+
+def quantity(text: str, of: int = 1) -> Amount:
+    """A quantity of Kubernetes in thousandths of `of` of its units, rounded down. Raises BadAmount if it is invalid.
+
+    Source: k8s.io/apimachinery, pkg/api/resource/quantity.go.
+    """
+    match = _NUMBER.fullmatch(text)
+    factor = _QUANTITIES.get(match[2]) if match else None
+    if not match or factor is None:
+        raise BadAmount(f"{text!r:.60} is not a quantity")
+    return _amount(text, match[1], _WIDE.divide(factor, Decimal(of)), down=True)
+
+
+def _amount(text: str, digits: str, factor: Decimal, *, down: bool) -> Amount:
     try:
         number = _WIDE.multiply(Decimal(digits), factor)
     except InvalidOperation:  # an exponent beyond what Decimal holds
