@@ -104,6 +104,8 @@ def test_number_of_hosts_is_found_for_each_type(folder: Path, capsys: pytest.Cap
     assert "small (16 cpus, 65,536 mem_mb): " in text
     assert "large (64 cpus, 262,144 mem_mb): 5 hosts suffice, 4 cannot" in text
     assert "price 1,500.00" in text
+    text = plan(capsys, "--host", "name=small,vCPU=16,Memory=64 GiB", "--tasks", folder / "tasks.csv")
+    assert "small (16 cpus, 65,536 mem_mb): " in text
 
 
 def test_jobs_of_a_manifest_are_planned_at_their_peak(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -206,7 +208,7 @@ def test_error_in_a_table_is_reported_with_file_line_and_column(
         (("--host", "cpus=1", "--cluster"), "exclude each other"),
         (("--host", "cpus=1"), "--tasks, --manifest, --jobs: one of them is required"),
         (("--host", "cpus", "--tasks", "tasks.csv"), "not a host type"),
-        (("--host", "cpus=1,cpus=2", "--tasks", "tasks.csv"), "--host, cpus: is given twice"),
+        (("--host", "cpus=1,vCPU=2", "--tasks", "tasks.csv"), "--host, cpus: is given twice"),
         (("--host", "cpus=1,count=5", "--tasks", "tasks.csv"), "--host, count: does not describe a type of host"),
         (("--host", "name=,cpus=1", "--tasks", "tasks.csv"), "--host, name: is empty"),
         (("--host", "attr_=x,cpus=1", "--tasks", "tasks.csv"), "not a host type"),

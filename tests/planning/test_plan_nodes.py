@@ -1,6 +1,6 @@
 """Hosts from the JSON of Kubernetes, Mesos and Slurm.
 
-The data has the form of real output, with other names: kubectl 1.31, Mesos 1.11.0 (`DRAIN_AGENT` for the last agent),
+The data has the form of real output, with other names: kubectl 1.27, Mesos 1.11.0 (`DRAIN_AGENT` for the last agent),
 scontrol of Slurm 24.11 (data_parser v0.0.42) and 21.08 (openapi v0.0.37).
 """
 
