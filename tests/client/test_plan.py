@@ -267,6 +267,17 @@ def test_output_of_the_solver_is_discarded(capfd: pytest.CaptureFixture[str]) ->
     assert capfd.readouterr().out == "the answer\n"
 
 
+def test_buffered_output_of_the_solver_is_discarded() -> None:
+    code = (
+        "import ctypes; from jobcloud.client.plan_report import solver_silenced\n"
+        "with solver_silenced(): ctypes.CDLL(None).puts(b'a line of the solver')\n"
+        "print('the answer')"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert (said.stdout, said.stderr) == ("the answer\n", "")
+
+
 def test_importing_planning_loads_neither_server_nor_solver() -> None:
     code = "import sys; from jobcloud.client import planning; print(*sys.modules)"
     loaded: Any = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import ctypes
 import os
 import sys
 from collections import Counter, defaultdict
@@ -59,13 +60,18 @@ def progress_bar() -> Iterator[Progress | None]:
 
 @contextmanager
 def solver_silenced() -> Iterator[None]:
-    """Discard the text that the solver's library writes to standard output, which must hold only the answer."""
+    """Discard the text that the solver's library writes to standard output, which must hold only the answer.
+
+    The C library keeps such text in a buffer of its own, and would write it at the end of the process.
+    """
     sys.stdout.flush()
     kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 1)
         yield
     finally:
+        if os.name == "posix":
+            ctypes.CDLL(None).fflush(None)
         os.dup2(kept, 1)
         os.close(kept)
         os.close(nowhere)
