@@ -504,6 +504,24 @@ def test_pictures_are_drawn(tmp_path: Path, ending: str) -> None:
     assert (tmp_path / f"again.{ending}").read_bytes() == data
 
 
+def test_hosts_in_a_picture_are_grouped_by_type(tmp_path: Path) -> None:
+    """Named are the types of which there are most hosts; the others share a group. Names are cut to their group."""
+    pytest.importorskip("matplotlib")
+    kinds = [HostKind(f"kind-{n}" + "x" * 80, (8_000 + n,), {}, 10 - n) for n in range(9)]
+    named = [HostKind(name, (1_000,), {}, 10) for name in ("p", "q")]
+    plan = make_plan(build(["cpus"], [*kinds, *named], [TaskKind("a", (1_000,), 9)]), QUICK)
+    groups = plot._groups(plan)
+    assert [(name[:6], len(hosts)) for name, hosts in groups] == [
+        ("p", 20), ("kind-0", 10), ("kind-1", 9), ("kind-2", 8), ("kind-3", 7), ("others", 20),
+    ]  # fmt: skip
+    assert sorted(host for _, hosts in groups for host in hosts.tolist()) == list(range(74))
+    plot.draw(plan, tmp_path / "p.svg")
+    picture = (tmp_path / "p.svg").read_text()
+    assert "20 × p<" in picture
+    assert re.search(r"10 × kin[^<]*…<", picture)
+    assert "hosts by type" in picture
+
+
 def test_impossible_picture_is_refused_before_any_computation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="unknown ending"):
         plot.check_path(tmp_path / "out.gif")
