@@ -187,7 +187,9 @@ def make_plan(problem: Problem, question: Question | None = None, progress: Prog
     time_ = _Time(question.seconds, len(searched) + several + given)
     packing = None
     if several and not question.how_many:
-        packing = place(problem, problem.host_list(), seconds=time_.part(several), seed=question.seed, progress=say)
+        packing = place(
+            problem, problem.host_list(), seconds=time_.part(several), seed=question.seed, thorough=True, progress=say
+        )
     needs = tuple(_need(problem, kind, time_.part(1), question.seed, say) for kind in searched)
     mix = _mix(problem, needs, time_.part(several), question.seed, say) if several else None
     if mix is not None and question.how_many:
@@ -195,7 +197,9 @@ def make_plan(problem: Problem, question: Question | None = None, progress: Prog
     elif question.how_many:
         packing = needs[0].found.packing if needs else _nothing(problem)
     elif packing is None:
-        packing = place(problem, problem.host_list(), seconds=time_.part(1), seed=question.seed, progress=say)
+        packing = place(
+            problem, problem.host_list(), seconds=time_.part(1), seed=question.seed, thorough=True, progress=say
+        )
     if not question.how_many:
         others = [need.found.packing for need in needs] + ([mix.packing] if mix else [])
         seconds = time_.part(1)
