@@ -10,12 +10,15 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from tests.api_kit import FakeLoop, make_api, serving
 
 from jobcloud.client import cli
+from jobcloud.client.planning import hosts_of_cluster
+from jobcloud.errors import ConfigError
 from jobcloud.server.api import Access, ApiOptions
 
 HOSTS = "id,cpus,mem_mb,attr_zone,count\na,64,262144,east,3\nb,64,262144,west,3\n"
@@ -44,6 +47,7 @@ def test_plan_answers_fit_minimum_failures_and_room_for_more(folder: Path, capsy
         capsys, "--hosts", folder / "hosts.csv", "--tasks", folder / "tasks.csv", "--more", "report", "--fail", 1
     )
     assert "fits: all 100 tasks on 6 hosts" in text
+    assert "5 of 6 hosts used" in text
     assert "5 hosts suffice, 4 cannot (" in text
     assert "zone east" in text
     assert "8 more tasks of report fit in addition, 9 do not" in text
@@ -104,6 +108,34 @@ def test_number_of_hosts_is_found_for_each_type(folder: Path, capsys: pytest.Cap
     assert "small (16 cpus, 65,536 mem_mb): " in text
     assert "large (64 cpus, 262,144 mem_mb): 5 hosts suffice, 4 cannot" in text
     assert "price 1,500.00" in text
+    text = plan(capsys, "--host", "name=small,vCPU=16,Memory=64 GiB", "--tasks", folder / "tasks.csv")
+    assert "small (16 cpus, 65,536 mem_mb): " in text
+
+
+def test_types_of_which_too_few_hosts_exist_are_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tables = ("--hosts", folder / "hosts.csv", "--tasks", folder / "tasks.csv")
+    (folder / "hosts.csv").write_text("id,cpus,mem_mb,count\nlarge,60,240000,1\nsmall,24,96000,30\n")
+    (folder / "tasks.csv").write_text("id,cpus,mem_mb,count\na,20,1000,4\nb,12,1000,6\n")
+    text = plan(capsys, *tables)
+    assert "5 of 31 hosts used" in text
+    assert re.search(r"large \(.*\): 3 hosts suffice, .*; there is only 1 of them", text)
+    assert "only 30" not in text
+    found = json.loads(plan(capsys, *tables, "--json"))
+    assert [(need["hostType"], need["existing"]) for need in found["needs"]] == [("small", 30), ("large", 1)]
+    for each in found["mix"]["hosts"]:
+        assert each["existing"] == {"small": 30, "large": 1}[each["hostType"]]
+
+
+def test_lost_and_drained_agents_of_the_cluster_are_left_out() -> None:
+    agents = [
+        {"hostname": name, "lost": lost, "drain": drain, "whole": {"cpuCount": 1}, "attributes": {}}
+        for name, lost, drain in (("a", False, None), ("b", True, None), ("c", False, {"since": "now"}))
+    ]
+    client: Any = SimpleNamespace(cluster=lambda: {"agents": agents})
+    assert [kind.name for kind in hosts_of_cluster(client).kinds] == ["a"]
+    del agents[0]
+    with pytest.raises(ConfigError, match="the cluster has no agents"):
+        hosts_of_cluster(client)
 
 
 def test_jobs_of_a_manifest_are_planned_at_their_peak(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -206,7 +238,7 @@ def test_error_in_a_table_is_reported_with_file_line_and_column(
         (("--host", "cpus=1", "--cluster"), "exclude each other"),
         (("--host", "cpus=1"), "--tasks, --manifest, --jobs: one of them is required"),
         (("--host", "cpus", "--tasks", "tasks.csv"), "not a host type"),
-        (("--host", "cpus=1,cpus=2", "--tasks", "tasks.csv"), "--host, cpus: is given twice"),
+        (("--host", "cpus=1,vCPU=2", "--tasks", "tasks.csv"), "--host, cpus: is given twice"),
         (("--host", "cpus=1,count=5", "--tasks", "tasks.csv"), "--host, count: does not describe a type of host"),
         (("--host", "name=,cpus=1", "--tasks", "tasks.csv"), "--host, name: is empty"),
         (("--host", "attr_=x,cpus=1", "--tasks", "tasks.csv"), "not a host type"),
@@ -263,6 +295,17 @@ def test_output_of_the_solver_is_discarded(capfd: pytest.CaptureFixture[str]) ->
         os.write(1, b"a line of the solver\n")
     os.write(1, b"the answer\n")
     assert capfd.readouterr().out == "the answer\n"
+
+
+def test_buffered_output_of_the_solver_is_discarded() -> None:
+    code = (
+        "import ctypes; from jobcloud.client.plan_report import solver_silenced\n"
+        "with solver_silenced(): ctypes.CDLL(None).puts(b'a line of the solver')\n"
+        "print('the answer')"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert (said.stdout, said.stderr) == ("the answer\n", "")
 
 
 def test_importing_planning_loads_neither_server_nor_solver() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from jobcloud.errors import ConfigError, NotFound
 from jobcloud.match.constraints import Constraint, parse
 from jobcloud.planning import mixes, packing, plot
 from jobcloud.planning.demand import DAY_MS, ScheduledJob, Span, load, runs, spans
+from jobcloud.planning.given import _emptied, fewer_hosts
 from jobcloud.planning.jobs import executor, read_run_times, run_times_of, scheduled_job, with_exclusive
 from jobcloud.planning.packing import Packing
 from jobcloud.planning.plan import Question, _smallest, document, host_names, make_plan, task_jobs
@@ -502,6 +504,24 @@ def test_pictures_are_drawn(tmp_path: Path, ending: str) -> None:
     assert (tmp_path / f"again.{ending}").read_bytes() == data
 
 
+def test_hosts_in_a_picture_are_grouped_by_type(tmp_path: Path) -> None:
+    """Named are the types of which there are most hosts; the others share a group. Names are cut to their group."""
+    pytest.importorskip("matplotlib")
+    kinds = [HostKind(f"kind-{n}" + "x" * 80, (8_000 + n,), {}, 10 - n) for n in range(9)]
+    named = [HostKind(name, (1_000,), {}, 10) for name in ("p", "q")]
+    plan = make_plan(build(["cpus"], [*kinds, *named], [TaskKind("a", (1_000,), 9)]), QUICK)
+    groups = plot._groups(plan)
+    assert [(name[:6], len(hosts)) for name, hosts in groups] == [
+        ("p", 20), ("kind-0", 10), ("kind-1", 9), ("kind-2", 8), ("kind-3", 7), ("others", 20),
+    ]  # fmt: skip
+    assert sorted(host for _, hosts in groups for host in hosts.tolist()) == list(range(74))
+    plot.draw(plan, tmp_path / "p.svg")
+    picture = (tmp_path / "p.svg").read_text()
+    assert "20 × p<" in picture
+    assert re.search(r"10 × kin[^<]*…<", picture)
+    assert "hosts by type" in picture
+
+
 def test_impossible_picture_is_refused_before_any_computation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="unknown ending"):
         plot.check_path(tmp_path / "out.gif")
@@ -577,12 +597,51 @@ def test_searches_share_the_time_by_the_types_that_are_searched(monkeypatch: pyt
     monkeypatch.setattr("jobcloud.planning.plan.fewest", noted(packing.fewest))
     monkeypatch.setattr("jobcloud.planning.plan.place", noted(packing.place))
     monkeypatch.setattr("jobcloud.planning.plan.cheapest", noted(mixes.cheapest))
+    monkeypatch.setattr("jobcloud.planning.plan.fewer_hosts", noted(fewer_hosts))
     monkeypatch.setattr("time.monotonic", lambda: 0.0)
     types = [HostKind(f"h{n}", (1_000 + n,), {}, 1) for n in range(500)]
-    make_plan(build(["cpus"], types, [TaskKind("a", (1_000,), 500)]), Question(seconds=18, failures=()))
+    make_plan(build(["cpus"], types, [TaskKind("a", (1_000,), 500)]), Question(seconds=19, failures=()))
     assert seconds[0] == pytest.approx(6)
     assert min(seconds) >= 1
-    assert seconds[7] == pytest.approx(18)
+    assert seconds[8] == pytest.approx(19)
+
+
+def test_as_few_of_the_given_hosts_as_possible_are_used() -> None:
+    """The answer for one type, or for the mix, is taken if so many hosts exist, otherwise the largest hosts are."""
+    tasks = [TaskKind("a", (1_000, 1_000), 60), TaskKind("b", (3_000, 2_000), 20)]  # 120 cpus, 100 of memory
+    for small, large, used in ((40, 20, 8), (40, 3, 21), (0, 40, 8), (40, 0, 30)):
+        kinds = [HostKind("small", (4_000, 8_000), {}, small), HostKind("large", (16_000, 32_000), {}, large)]
+        plan = make_plan(build(["cpus", "mem"], [kind for kind in kinds if kind.copies], tasks), QUICK)
+        assert (plan.fits, plan.packing.used, len(plan.packing.hosts)) == (True, used, small + large)
+
+
+def test_answer_for_a_type_is_used_if_so_many_hosts_exist() -> None:
+    problem = build(
+        ["cpus"], [HostKind("a", (4_000,), {}, 4), HostKind("b", (4_000,), {}, 4)], [TaskKind("t", (1_000,), 8)]
+    )
+    spread = Packing(problem.host_list(), np.arange(8, dtype=np.int32))
+    kinds = np.zeros(8, dtype=np.int32)
+    for members, used in (({0: [0, 1]}, 2), ({0: [0]}, 2), ({0: []}, 8)):
+        found = fewer_hosts(problem, spread, [Packing(kinds, np.arange(8, dtype=np.int32) // 4)], members, seconds=0)
+        verify(problem, found)
+        assert (found.used, found.hosts.tolist()) == (used, spread.hosts.tolist())
+
+
+def test_hosts_are_emptied_one_by_one() -> None:
+    kinds = [HostKind("a", (4_000,), {"zone": "a"}, 10), HostKind("b", (8_000,), {"zone": "b"}, 10)]
+    tasks = [TaskKind("t", (1_000,), 6, parse_rules("zone=a")), TaskKind("u", (1_000,), 6)]
+    problem = build(["cpus"], kinds, tasks)
+    spread = Packing(problem.host_list(), np.array([*range(6), *range(10, 16)], dtype=np.int32))
+    found = _emptied(problem, spread, 1, math.inf, 1, None)
+    verify(problem, found)
+    assert (found.used, found.unplaced) == (3, 0)
+
+
+def test_refused_tasks_do_not_change_with_the_number_of_hosts_in_use() -> None:
+    problem = build(["cpus", "mem"], hosts(10, 4), [TaskKind("a", (1_000, 1), 4), TaskKind("b", (90_000, 1), 2)])
+    plan = make_plan(problem, QUICK)
+    assert [(r.job, r.tasks) for r in plan.refused] == [("b", 2)]
+    assert plan.packing.used == 1
 
 
 def test_small_problems_are_tried_completely_in_any_time() -> None:

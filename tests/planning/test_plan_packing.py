@@ -301,3 +301,34 @@ def test_same_input_gives_the_same_answer(monkeypatch: pytest.MonkeyPatch) -> No
     problem = few_shapes(5, 40, 800)
     first, second = (fewest(problem, 0, seconds=3_600) for _ in range(2))
     assert first.packing.host_of.tolist() == second.packing.host_of.tolist()
+
+
+def known_assignment(seed: int, hosts: int, tasks: int) -> Problem:
+    """Each host is a type of its own and has `tasks` tasks, which leave 3 % of it free; jobs keep their tasks apart."""
+    chance = np.random.default_rng(seed)
+    capacity = np.round(chance.lognormal(10, 0.5, (hosts, 3))).astype(np.int64)
+    shares = chance.dirichlet(np.full(tasks, 3.0), (hosts, 3)).transpose(2, 0, 1)
+    requests = np.floor(shares * capacity * 0.97).astype(np.int64)
+    kinds = [HostKind(f"h{n}", tuple(row), {}, 1) for n, row in enumerate(capacity.tolist())]
+    alone = Rules(max_per_host=1)
+    asked = [
+        TaskKind(f"service-{n}-{host // 10}", tuple(request), 1, alone)
+        for n, of_service in enumerate(requests.tolist())
+        for host, request in enumerate(of_service)
+    ]
+    return build(["cpus", "mem", "disk"], kinds, asked)
+
+
+def test_tight_fleets_get_a_longer_search() -> None:
+    problem = known_assignment(2, 30, 5)
+    short = place(problem, problem.host_list(), seconds=60)
+    long = place(problem, problem.host_list(), seconds=60, thorough=True)
+    verify(problem, long)
+    assert (short.unplaced, long.unplaced) == (3, 0)
+
+
+def test_known_assignment_with_more_tasks_a_host_is_found() -> None:
+    problem = known_assignment(1, 60, 15)
+    found = place(problem, problem.host_list(), seconds=60)
+    verify(problem, found)
+    assert found.unplaced <= problem.tasks // 1_000

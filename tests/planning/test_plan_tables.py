@@ -90,7 +90,22 @@ HEAD = "id,cpus,mem_mb,count,constraint,arrive_s,leave_s\n"
         ("id,cpus,mem_mb,\na,1,1,1\n", "line 1, column 4", "no name"),
         ("id,cpus,mem_mb\n", "", "contains no tasks"),
         ("id|cpus|mem_mb\na|1|1\n", "line 1, column id, cpus, mem_mb", "are missing"),
-        ("name,Host,cpus,mem_mb\na,b,1,1\n", "line 1, column id", "twice"),
+        ("name,Task,cpus,mem_mb\na,b,1,1\n", "line 1, column id", "the columns name and Task mean the same"),
+        ("id,cpus,CPUs,mem_mb\na,1,2,1\n", "line 1, column cpus", "the columns cpus and CPUs mean the same"),
+        ("id,cpus,mem_mb,Memory (GB)\na,1,2,1\n", "line 1, column mem_mb", "mean the same"),
+        ("id,CPU %,mem_mb\na,50,1\n", "line 1, column cpus", "is missing"),
+        ("job,host,cpus,mem_mb\na,h1,1,1\n", "line 2, column host", "'h1' is not a number"),
+        (",id,cpus,mem_mb\n0,a,1,1\n", "line 1, column 1", "has no name"),
+        ("Unnamed: 0,id,cpus,mem_mb\n0,a,1,1\n", "line 1, column 1", "has no name"),
+        ("id;cpus;mem_mb\na;0,5;1\n", "line 2, column cpus", "'0,5' is not a number"),
+        ("id,cpus,mem_mb" + ",r" * 1_000 + "\n", "line 1", "there are 1,003 columns"),
+        (
+            "id,cpus,mem_mb\na,1,1\n" + 'b,"' + '\n","' * 300_000,
+            "after line 2",
+            "the row has more than 1,000,000 characters",
+        ),
+        ("id," * 400_000, "after line 1", "the row has more than 1,000,000 characters"),
+        ("\n,,\n\n", "line 1, column id, cpus, mem_mb", "are missing"),
         ("job,cpus,mem_mb\n,1,1\n", "line 2, column job", "is empty"),
         (HEAD + "a,1,500m,,,,\n", "line 2, column mem_mb", "unknown unit"),
         (HEAD + "a,1Gi,1,,,,\n", "line 2, column cpus", "'1Gi' is not a number"),
@@ -242,12 +257,21 @@ def test_common_names_of_columns_are_known(write: Write) -> None:
     assert read_hosts(
         write("id,memory_gb,cpus\na,512Mi,1\n"),
     ).rows[0].amounts == (512_000, 1_000)
-    with pytest.raises(BadTable, match="column name: 'x' is not a number"):
+    assert read_hosts(write("ID,CPUS,MEM_MB,RDMA\na,1,1,2\n")).dimensions == ("cpus", "mem_mb", "rdma")
+    with pytest.raises(BadTable, match="column id: the columns id and name mean the same"):
         read_hosts(write("id,name,cpus,mem_mb\na,x,1,1\n"))
 
 
+def test_memory_without_a_unit_is_noted(write: Write) -> None:
+    assert read_tasks(write("id,cpus,Memory\na,1,8\n")).notes == (
+        f"{write('')}: numbers without a unit in the column Memory are MB",
+    )
+    for head, cell in (("Memory", "8Gi"), ("Memory (MB)", "8"), ("mem_mb", "8"), ("Memory (GiB)", "8")):
+        assert read_tasks(write(f"id,cpus,{head}\na,1,{cell}\n")).notes == ()
+
+
 def test_blank_rows_are_left_out(write: Write) -> None:
-    assert len(read_tasks(write("id,cpus,mem_mb\na,1,1\n,,\n  \n , \n\nb,1,1\n")).rows) == 2
+    assert len(read_tasks(write("\n;;\nid;cpus;mem_mb\na;1;1\n;;\n  \n ; \n\nb;1;1\n".replace(";", ","))).rows) == 2
 
 
 def test_tasks_of_no_duration_do_not_count(write: Write) -> None:
@@ -269,7 +293,13 @@ def test_tasks_may_have_a_job_and_no_id(write: Write) -> None:
         ("id,cpus,mem_mb\na,1,1\n".encode("utf-16"), "is UTF-16 text"),
         (b"PK\x03\x04\xff\xff", "is a workbook or a zip archive"),
         (b"\x1f\x8b\x08\x00\xff\xff", "is compressed by gzip"),
-        ("id,cpus,mem_mb\nb\xfcro,1,1\n".encode("cp1252"), "perhaps it is Windows-1252"),
+        ("id,cpus,mem_mb\n".encode("utf-16-le"), "is UTF-16 or UTF-32 text"),
+        ("id,cpus,mem_mb\n".encode("utf-16-be"), "is UTF-16 or UTF-32 text"),
+        ("id,cpus,mem_mb\n".encode("utf-32"), "is UTF-32 text"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "is a workbook"),
+        ("id,cpus,mem_mb\nb\xfcro,1,1\n".encode("cp1252"), "perhaps it is Windows-1252 .*iconv -f Windows-1252"),
+        ("id,cpus,mem_mb\n报表,1,1\n".encode("gb18030"), "perhaps it is GB18030 .*iconv -f GB18030"),
+        (b"id,cpus,mem_mb\n\x81x,1,1\n", "is not UTF-8 text \\(save it as UTF-8\\)"),
     ],
 )
 def test_other_encodings_are_named(write: Write, data: bytes, problem: str) -> None:

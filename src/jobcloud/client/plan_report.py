@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import ctypes
 import os
 import sys
 from collections import Counter, defaultdict
@@ -59,13 +60,18 @@ def progress_bar() -> Iterator[Progress | None]:
 
 @contextmanager
 def solver_silenced() -> Iterator[None]:
-    """Discard the text that the solver's library writes to standard output, which must hold only the answer."""
+    """Discard the text that the solver's library writes to standard output, which must hold only the answer.
+
+    The C library keeps such text in a buffer of its own, and would write it at the end of the process.
+    """
     sys.stdout.flush()
     kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 1)
         yield
     finally:
+        if os.name == "posix":
+            ctypes.CDLL(None).fflush(None)
         os.dup2(kept, 1)
         os.close(kept)
         os.close(nowhere)
@@ -122,16 +128,19 @@ def show(plan: Plan, demand: Demand, zone: str) -> None:
         elif plan.refused:
             refused = plan.packing.unplaced - plan.packing.untried
             render.say(f"does not fit: {refused:,} of {plan.problem.tasks:,} tasks refused", "bold red")
+        render.say(f"{plan.packing.used:,} of {hosts} used")
         if plan.bound_broken:
             render.say(plan.bound_broken)
     if plan.untried:
         render.say(_untried_text(plan), "bold red")
     for need in plan.needs:
-        render.say(_need_text(plan.problem, need))
+        render.say(_need_text(plan.problem, need) + _too_few(plan, need.kind, need.hosts))
     if plan.mix and len(plan.mix.hosts) > 1:
         hosts = " + ".join(f"{count:,} × {name}" for name, count in plan.mix.hosts)
         untried = f"; tasks not tried in time: {plan.mix.untried:,}" if plan.mix.untried else ""
         render.say(f"mixed: {hosts}{untried}{_price(plan.mix.price)}{_cheaper(plan.mix)}")
+        if any(_too_few(plan, kind, count) for kind, (_, count) in zip(plan.mix.kinds, plan.mix.hosts, strict=True)):
+            render.say("the mix is for any number of hosts of each type; some types do not have so many hosts")
     for note in (*plan.notes, *demand.notes):
         render.say(note)
     _show_refused(plan)
@@ -164,6 +173,14 @@ def _need_text(problem: Problem, need: Need) -> str:
         text += f", {bound.hosts - 1:,} cannot ({bound.how}); the numbers between are unproven"
     text += _price(need.price)
     return text + (f"; tasks that cannot run on this type: {need.unsuitable:,}" if need.unsuitable else "")
+
+
+def _too_few(plan: Plan, kind: int, hosts: int) -> str:
+    """Whether fewer hosts of a type exist than are needed."""
+    existing = plan.existing.get(kind, hosts)
+    if hosts <= existing:
+        return ""
+    return f"; there {'is' if existing == 1 else 'are'} only {existing:,} of them"
 
 
 def _cheaper(mix: Mix) -> str:

@@ -17,6 +17,7 @@ from jobcloud.errors import ConfigError
 from jobcloud.match.constraints import HOST
 from jobcloud.planning import jobs as registered
 from jobcloud.planning import pools
+from jobcloud.planning.amounts import HOST_COLUMNS, column_of
 from jobcloud.planning.demand import DAY_MS, Load, ScheduledJob, Span, load, row_spans, spans
 from jobcloud.planning.packing import Progress
 from jobcloud.planning.problem import HostKind, Problem, Source, TaskKind, join
@@ -144,7 +145,9 @@ def _host_type(text: str) -> dict[str, str]:
     if not pairs or not all(sign and name not in ("", "attr_") for name, sign, _ in pairs) or not text.isprintable():
         raise ConfigError(f"{text!r:.80} is not a host type", field="--host", fix="such as cpus=64,mem_mb=131072")
     found: dict[str, str] = {}
-    for name, _, value in pairs:
+    for given, _, value in pairs:
+        column, factor = column_of(given, HOST_COLUMNS)
+        name = column if given != "name" and factor == 1 else given
         if name in found:
             raise ConfigError("is given twice", field=f"--host, {name}", fix="give it once")
         if name in _NOT_OF_A_TYPE:

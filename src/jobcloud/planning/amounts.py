@@ -8,6 +8,7 @@ thousandth.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from decimal import MAX_EMAX, MIN_EMIN, ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
 from typing import Final, NamedTuple
 
@@ -25,12 +26,17 @@ _BYTES: Final = (
     | {letter + end: 1024**power for letter, power in _POWERS.items() for end in ("i", "ib", "b")}
     | {letter: 1000**power for letter, power in _POWERS.items()}
 )
+# The units of Kubernetes' quantities.
+_QUANTITIES: Final = (
+    {"": Decimal(1), "n": Decimal("1e-9"), "u": Decimal("1e-6"), "m": Decimal("1e-3")}
+    | {unit: Decimal(1000**power) for power, unit in enumerate("kMGTPE", 1)}
+    | {unit + "i": Decimal(1024**power) for power, unit in enumerate("KMGTPE", 1)}
+)
 # An amount this near to a thousandth differs from it only because a program computed it with floating-point numbers.
 _NOISE: Final = Decimal("1e-7")
 _MAX_NOISE: Final = Decimal("0.01")
 
 _ALIASES: Final = {
-    "id": ("name", "hostname", "host", "node", "task", "task_id", "host_id", "node_id"),
     "job": ("job_name", "jobname"),
     "cpus": ("cpu", "vcpu", "vcpus", "cores", "ncpus", "cpu_cores"),
     "mem_mb": ("mem", "memory", "ram", "memory_mb"),
@@ -43,10 +49,14 @@ _ALIASES: Final = {
     "arrive_s": ("arrive", "arrival_s"),
     "leave_s": ("leave", "departure_s"),
 }
-_CANONICAL: Final = {name: name for name in _ALIASES} | {
+_CANONICAL: Final = {name: name for name in (*_ALIASES, "id", "ports", "port_beg", "port_end")} | {
     alias: name for name, aliases in _ALIASES.items() for alias in aliases
 }
-_OTHERS: Final = frozenset({"ports", "port_beg", "port_end"})
+# The id of a host and the id of a task have different other names, because a table of tasks may also name hosts.
+_HOST_IDS: Final = ("name", "hostname", "host", "host_id", "node", "node_id")
+_TASK_IDS: Final = ("name", "task", "task_id")
+HOST_COLUMNS: Final = _CANONICAL | dict.fromkeys(_HOST_IDS, "id")
+TASK_COLUMNS: Final = _CANONICAL | dict.fromkeys(_TASK_IDS, "id")
 _HEADER_UNITS: Final = {"mb": 1, "mib": 1, "gb": 1024, "gib": 1024, "tb": 1024**2, "tib": 1024**2}
 _ATTRIBUTE: Final = "attr_"
 
@@ -66,23 +76,22 @@ class BadAmount(Exception):
         self.problem, self.fix = problem, fix
 
 
-def column_of(header: str) -> tuple[str, int]:
+def column_of(header: str, known: Mapping[str, str]) -> tuple[str, int]:
     """Returns (the column that a header names, the factor from the header's unit to the column's).
 
-    `Memory (GiB)` is `mem_mb` with the factor 1024. A header that is not known stays as it is.
+    `known`: HOST_COLUMNS or TASK_COLUMNS. `Memory (GiB)` is `mem_mb` with the factor 1024. A header that is not known
+    is its own column, in lower case.
     """
-    name = re.sub(r"[^0-9a-z]+", "_", header.lower()).strip("_")
-    if known := _CANONICAL.get(name):
-        return known, 1
-    stem, _, unit = name.rpartition("_")
-    known = _CANONICAL.get(stem)
-    if known and known.endswith(_MB) and unit in _HEADER_UNITS:
-        return known, _HEADER_UNITS[unit]
-    if name in _OTHERS:
-        return name, 1
     if header.lower().startswith(_ATTRIBUTE):
         return _ATTRIBUTE + header[len(_ATTRIBUTE) :], 1
-    return header, 1
+    name = re.sub(r"[^0-9a-z]+", "_", header.lower()).strip("_")
+    stem, _, unit = name.rpartition("_")
+    column = known.get(stem, "")
+    if "%" in header:  # a share of something, not an amount
+        return header.lower(), 1
+    if column.endswith(_MB) and unit in _HEADER_UNITS:
+        return column, _HEADER_UNITS[unit]
+    return known.get(name, header.lower()), 1
 
 
 def parse(text: str, column: str = "", *, bare: int = 1, down: bool = False) -> Amount:
@@ -96,7 +105,22 @@ def parse(text: str, column: str = "", *, bare: int = 1, down: bool = False) -> 
     if not match:
         raise BadAmount(f"{text!r:.60} is not a number")
     digits, unit = match.groups()
-    factor = _factor(text, unit, column) if unit else Decimal(bare)
+    return _amount(text, digits, _factor(text, unit, column) if unit else Decimal(bare), down=down)
+
+
+def quantity(text: str, of: int = 1) -> Amount:
+    """A quantity of Kubernetes in thousandths of `of` of its units, rounded down. Raises BadAmount if it is invalid.
+
+    Source: k8s.io/apimachinery, pkg/api/resource/quantity.go.
+    """
+    match = _NUMBER.fullmatch(text)
+    factor = _QUANTITIES.get(match[2]) if match else None
+    if not match or factor is None:
+        raise BadAmount(f"{text!r:.60} is not a quantity")
+    return _amount(text, match[1], _WIDE.divide(factor, Decimal(of)), down=True)
+
+
+def _amount(text: str, digits: str, factor: Decimal, *, down: bool) -> Amount:
     try:
         number = _WIDE.multiply(Decimal(digits), factor)
     except InvalidOperation:  # an exponent beyond what Decimal holds

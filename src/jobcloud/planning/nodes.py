@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from jobcloud.errors import ConfigError
 from jobcloud.match.constraints import HOST
-from jobcloud.planning.amounts import BadAmount, parse
+from jobcloud.planning.amounts import Amount, BadAmount, parse, quantity
 
 #: The maximum of characters in a file, and of hosts in it.
 MAX_CHARACTERS: Final = 1_000_000_000
@@ -22,12 +23,14 @@ MAX_NODES: Final = 1_000_000
 
 DIMENSIONS: Final = ("cpus", "mem_mb", "disk_mb", "gpus", "ports")
 
+_MIB: Final = 2**20
 _KUBERNETES_GPUS: Final = ("nvidia.com/gpu", "amd.com/gpu")
+# Slurm starts a node again that saves power, so such a node accepts jobs.
 _SLURM_AWAY: Final = frozenset({
-    "DOWN", "DRAIN", "DRAINED", "DRAINING", "FAIL", "FAILING", "FUTURE", "INVALID", "INVALID_REG", "MAINTENANCE",
-    "NOT_RESPONDING", "PERFCTRS", "POWERED_DOWN", "POWERING_DOWN", "POWER_DOWN", "REBOOT_ISSUED", "UNKNOWN",
+    "DOWN", "DRAIN", "DRAINED", "DRAINING", "ERROR", "FAIL", "FAILING", "FUTURE", "INVALID", "INVALID_REG",
+    "MAINTENANCE", "NOT_RESPONDING", "PERFCTRS", "REBOOT_ISSUED", "UNKNOWN",
 })  # fmt: skip
-_GRES: Final = re.compile(r"gpu(?::[^:(),]+)?:([0-9]+)(?:\([^()]*\))?")
+_GRES: Final = re.compile(r"(?:^|,)gpu(?::[^:(),]+)?:([0-9]+)")
 _RANGE: Final = re.compile(r"([0-9]{1,5})-([0-9]{1,5})")
 
 
@@ -57,12 +60,15 @@ def read_nodes(text: str, source: str) -> tuple[list[Node], tuple[str, ...]]:
         problem = f"is not a list of 1 to {MAX_NODES:,} hosts"
         raise BadNodes(problem, field=f"{source}, {key}", fix="write the output of the command into the file")
     nodes, away, seen = [], 0, set[str]()
+    shared = _shared_host_names(items) if reader is _mesos else frozenset()
     for at, item in enumerate(items):
         where = f"{source}, {key}[{at}]"
         node = reader(_Reader(item, where))
         if node is None:
             away += 1
             continue
+        if node.name in shared:
+            node = node._replace(name=f"{node.name}:{_Reader(item, where).amount('port', '') // 1_000}")
         if node.name in seen:
             raise BadNodes(f"{node.name!r:.60} is given twice", field=where, fix="give each host once")
         seen.add(node.name)
@@ -71,6 +77,12 @@ def read_nodes(text: str, source: str) -> tuple[list[Node], tuple[str, ...]]:
         raise BadNodes(f"none of the {away:,} hosts accepts tasks", field=source, fix="give hosts that accept tasks")
     left_out = "1 host accepts no tasks and is" if away == 1 else f"{away:,} hosts accept no tasks and are"
     return nodes, (f"{source}: {left_out} left out",) if away else ()
+
+
+def _shared_host_names(agents: list[Any]) -> frozenset[str]:
+    """The host names that several agents of Mesos have. Such agents differ in their ports."""
+    names = Counter(str(agent.get("hostname")) for agent in agents if isinstance(agent, dict))
+    return frozenset(name for name, number in names.items() if number > 1)
 
 
 def _form(found: Any, source: str) -> tuple[str, Callable[[_Reader], Node | None]]:
@@ -98,8 +110,11 @@ class _Reader:
         for at, item in enumerate(self._list(name)):
             yield _Reader(item, f"{self.where}.{name}[{at}]")
 
-    def texts(self, name: str) -> list[str]:
-        return [str(item) for item in self._list(name)]
+    def texts(self, name: str, separator: str) -> list[str]:
+        """A list, or a text in which `separator` stands between the items."""
+        value = self.value.get(name)
+        items = value.split(separator) if isinstance(value, str) else map(str, self._list(name))
+        return [item for item in items if item and item.isprintable()]
 
     def name(self, name: str) -> str:
         text = self.value.get(name)
@@ -112,14 +127,20 @@ class _Reader:
         pairs = {key: _text(value) for key, value in self.value.items() if isinstance(value, str | int | float)}
         return {key: text for key, text in pairs.items() if key.isprintable() and text.isprintable()}
 
-    def amount(self, name: str, column: str, *, bytes_: bool = False) -> int:
-        """Thousandths, rounded down; 0 if there is none. `bytes_`: a number without unit is a number of bytes."""
+    def amount(self, name: str, column: str) -> int:
+        """Thousandths of the column's unit, rounded down; 0 if there is none."""
+        return self._thousandths(name, lambda text: parse(text, column, down=True))
+
+    def quantity(self, name: str, of: int = 1) -> int:
+        """A quantity of Kubernetes in thousandths of `of` of its units; 0 if there is none."""
+        return self._thousandths(name, lambda text: quantity(text, of))
+
+    def _thousandths(self, name: str, read: Callable[[str], Amount]) -> int:
         value = self.value.get(name, 0)
-        text = str(value) + ("B" if bytes_ and str(value).isdigit() else "")
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             raise BadNodes(f"{value!r:.60} is not an amount", field=f"{self.where}.{name}")
         try:
-            return parse(text, column, down=True).thousandths
+            return read(str(value)).thousandths
         except BadAmount as error:
             raise BadNodes(error.problem, field=f"{self.where}.{name}", fix=error.fix) from None
 
@@ -136,6 +157,8 @@ def _text(value: str | float) -> str:
 
 def _kubernetes(node: _Reader) -> Node | None:
     """A node: its allocatable amounts; its labels, also with the last part of the label's name."""
+    if (kind := node.value.get("kind", "Node")) != "Node":
+        raise BadNodes(f"{kind!r:.60} is not a node", field=f"{node.where}.kind", fix="kubectl get nodes -o json")
     meta, spec, status = node.object("metadata"), node.object("spec"), node.object("status")
     ready = any(
         c.value.get("type") == "Ready" and c.value.get("status") == "True" for c in status.objects("conditions")
@@ -147,10 +170,10 @@ def _kubernetes(node: _Reader) -> Node | None:
     short = {key.rpartition("/")[2]: text for key, text in labels.items()}
     name, has = meta.name("name"), status.object("allocatable")
     amounts = (
-        has.amount("cpu", "cpus"),
-        has.amount("memory", "mem_mb", bytes_=True),
-        has.amount("ephemeral-storage", "disk_mb", bytes_=True),
-        sum(has.amount(gpu, "gpus") for gpu in _KUBERNETES_GPUS),
+        has.quantity("cpu"),
+        has.quantity("memory", _MIB),
+        has.quantity("ephemeral-storage", _MIB),
+        sum(has.quantity(gpu) for gpu in _KUBERNETES_GPUS),
         0,
     )
     return Node(name, amounts, {**short, **labels, HOST: name})
@@ -169,9 +192,11 @@ def _mesos(agent: _Reader) -> Node | None:
 
 
 def _slurm(node: _Reader) -> Node | None:
-    """A node: the cpus and the memory that jobs may take. Its first partition is the attribute `partition`."""
-    state = node.value.get("state")
-    states = state.split("+") if isinstance(state, str) else node.texts("state")
+    """A node: the cpus and the memory that jobs may take. Its first partition is the attribute `partition`.
+
+    Slurm 21.08 gives some fields as texts, and apart from the state its flags.
+    """
+    states = [*node.texts("state", "+"), *node.texts("state_flags", "+")]
     if _SLURM_AWAY.intersection(one.rstrip("*").upper() for one in states):
         return None
     name = node.name("name")
@@ -179,7 +204,7 @@ def _slurm(node: _Reader) -> Node | None:
     memory = node.amount("real_memory", "mem_mb") - node.amount("specialized_memory", "mem_mb")
     gpus = sum(int(number) * 1_000 for number in _GRES.findall(str(node.value.get("gres") or "")[:10_000]))
     amounts = (node.amount(cpus, "cpus"), max(0, memory), node.amount("temporary_disk", "disk_mb"), min(gpus, 2**42), 0)
-    attributes = dict.fromkeys(node.texts("active_features"), "true")
-    if partitions := node.texts("partitions"):
+    attributes = dict.fromkeys(node.texts("active_features", ","), "true")
+    if partitions := node.texts("partitions", ","):
         attributes["partition"] = partitions[0]
     return Node(name, amounts, {**attributes, HOST: name})

@@ -38,6 +38,7 @@ _CHUNK: Final = 250
 _LOOKS_A_CHUNK: Final = 4_000_000
 _STEPS: Final = 40_000
 _STEPS_A_TASK: Final = 200
+_LONGER: Final = 20
 _SHUFFLES: Final = 20
 _MANY_TASKS: Final = 20_000
 _MAX_LP_KINDS: Final = 1_000
@@ -169,16 +170,25 @@ def place(
     seconds: float = 10.0,
     seed: int = 1,
     move: bool = True,
+    thorough: bool = False,
     progress: Progress | None = None,
 ) -> Packing:
     """Place as much of the demand as possible on the given hosts (int32[H], the kind of each).
 
     `start`: a packing with hosts for some tasks. Without `move`, these tasks stay, and the others use the free room.
+    `thorough`: if tasks have no host at the end of the search, although the total amounts suffice, half of the time
+    that is left goes to a longer search. This search may be cut off: the tasks are not unfinished then.
     """
     clock = _Clock(seconds, progress)
     begun = _first_packing(problem, hosts, clock) if start is None else None
     found = begun or _filled(problem, hosts, clock, seed, start)
-    return _improved(problem, found, clock, clock.end, seed) if move else found
+    if not move:
+        return found
+    found = _improved(problem, found, clock, clock.end, seed)
+    if thorough and not found.untried and (problem.demand <= problem.capacity[hosts].sum(axis=0)).all():
+        more = _improved(problem, found, clock, clock.part(0.5), seed + 1, longer=_LONGER)
+        return Packing(hosts, np.maximum(more.host_of, np.int32(UNPLACED)))
+    return found
 
 
 def fewest(
@@ -310,10 +320,10 @@ def _able(problem: Problem, hosts: Int32s) -> NDArray[np.bool_]:
     return able
 
 
-def _improved(problem: Problem, found: Packing, clock: _Clock, until: float, seed: int) -> Packing:
+def _improved(problem: Problem, found: Packing, clock: _Clock, until: float, seed: int, *, longer: int = 1) -> Packing:
     """The best packing that ejection finds: of those with the fewest tasks without a host, the one with the smallest.
 
-    If the time is over before the search ends, tasks without a host are unfinished.
+    If the time is over before the search ends, tasks without a host are unfinished. `longer`: the factor of the steps.
     """
     hosts, kinds = found.hosts, problem.kind_of_tasks()
     able = _able(problem, hosts)[kinds]
@@ -330,7 +340,7 @@ def _improved(problem: Problem, found: Packing, clock: _Clock, until: float, see
     shuffles = _SHUFFLES if problem.tasks < _MANY_TASKS else 0
     chunk = max(10, min(_CHUNK, _LOOKS_A_CHUNK // max(problem.tasks, 1)))
     steps = min(_STEPS, _STEPS_A_TASK * problem.tasks + _CHUNK)
-    for _ in range(-(-steps // chunk)):
+    for _ in range(-(-steps * longer // chunk)):
         if not len(pool):
             break
         if time.monotonic() > until:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobcloud.errors import NotFound
+from jobcloud.planning.given import fewer_hosts
 from jobcloud.planning.mixes import cheapest
 from jobcloud.planning.packing import UNFINISHED, UNPLACED, UNTRIED, Fewest, Packing, Progress, fewest, place
 from jobcloud.planning.problem import HostKind, Int64s, Problem
@@ -117,13 +118,15 @@ class More:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Mix:
-    """Hosts of several types for all tasks. `hosts`: (type, number). `price`: for all hosts, 0 if no type has a price.
+    """Hosts of several types for all tasks. `hosts`: (type, number), `kinds`: the host kinds of these types.
 
-    No mix costs less than `at_least`; `because` is the reason in words. `proven`: whether no mix is cheaper.
+    `price`: for all hosts, 0 if no type has a price. No mix costs less than `at_least`; `because` is the reason in
+    words. `proven`: whether no mix is cheaper.
     """
 
     packing: Packing
     hosts: tuple[tuple[str, int], ...]
+    kinds: tuple[int, ...]
     price: float
     at_least: float
     because: str
@@ -134,7 +137,11 @@ class Mix:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
-    """The answers. `packing` uses the existing hosts or, with `how_many`, those of the mix or of the only type."""
+    """The answers. `packing` uses the existing hosts or, with `how_many`, those of the mix or of the only type.
+
+    `existing`: the number of existing hosts of each type, by the kind of its needs. The needs and the mix are for any
+    number of hosts.
+    """
 
     problem: Problem
     question: Question
@@ -145,6 +152,7 @@ class Plan:
     mix: Mix | None
     failures: tuple[Failure, ...]
     more: tuple[More, ...]
+    existing: Mapping[int, int]
     used: Int64s
     capacity: Int64s
     stranded: Int64s
@@ -169,15 +177,19 @@ def make_plan(problem: Problem, question: Question | None = None, progress: Prog
     """
     question = question or Question()
     kinds_of_more = [_kind_of_job(problem, job) for job in question.more]
-    types = _types(problem)
+    members = _types(problem)
+    types = list(members)
     searched = types[:_MAX_HOST_TYPES]
     say = _said_of(progress, question.seconds)
     # The hosts given and the mix of types may take as long as all single types together.
     several = len(searched) if len(searched) > 1 else 0
-    time_ = _Time(question.seconds, len(searched) + several + (0 if question.how_many else max(len(searched), 1)))
+    given = 0 if question.how_many else several + 1
+    time_ = _Time(question.seconds, len(searched) + several + given)
     packing = None
     if several and not question.how_many:
-        packing = place(problem, problem.host_list(), seconds=time_.part(several), seed=question.seed, progress=say)
+        packing = place(
+            problem, problem.host_list(), seconds=time_.part(several), seed=question.seed, thorough=True, progress=say
+        )
     needs = tuple(_need(problem, kind, time_.part(1), question.seed, say) for kind in searched)
     mix = _mix(problem, needs, time_.part(several), question.seed, say) if several else None
     if mix is not None and question.how_many:
@@ -185,7 +197,13 @@ def make_plan(problem: Problem, question: Question | None = None, progress: Prog
     elif question.how_many:
         packing = needs[0].found.packing if needs else _nothing(problem)
     elif packing is None:
-        packing = place(problem, problem.host_list(), seconds=time_.part(1), seed=question.seed, progress=say)
+        packing = place(
+            problem, problem.host_list(), seconds=time_.part(1), seed=question.seed, thorough=True, progress=say
+        )
+    if not question.how_many:
+        others = [need.found.packing for need in needs] + ([mix.packing] if mix else [])
+        seconds = time_.part(1)
+        packing = fewer_hosts(problem, packing, others, members, seconds=seconds, seed=question.seed, progress=say)
     broken = _too_few(problem, needs, packing) if not question.how_many else ""
     if broken:
         packing = replace(packing, host_of=np.where(packing.host_of == UNFINISHED, UNPLACED, packing.host_of))
@@ -204,6 +222,7 @@ def make_plan(problem: Problem, question: Question | None = None, progress: Prog
         mix,
         tuple(_failures(*tried, question, share)),
         tuple(_more(*tried, free, *pair) for pair in zip(question.more, kinds_of_more, strict=True)),
+        existing={} if question.how_many else {n: _copies(problem, kinds) for n, kinds in members.items()},
         used=capacity - free.sum(axis=0),
         capacity=capacity,
         stranded=_stranded(problem, packing, free),
@@ -257,13 +276,17 @@ def task_jobs(problem: Problem) -> list[str]:
 # --------------------------------------------------------------------------------------------------------- how many
 
 
-def _types(problem: Problem) -> list[int]:
-    """One host kind for each combination of capacity, allowed tasks and price; the most frequent first."""
+def _types(problem: Problem) -> dict[int, list[int]]:
+    """The host kinds of each combination of capacity, allowed tasks and price, by the first one; most hosts first."""
     groups: dict[tuple[Any, ...], list[int]] = {}
     for n, kind in enumerate(problem.host_kinds):
         groups.setdefault((kind.capacity, kind.price, problem.allowed[:, n].tobytes()), []).append(n)
-    copies = {members[0]: sum(problem.host_kinds[n].copies for n in members) for members in groups.values()}
-    return sorted(copies, key=lambda n: (-copies[n], n))
+    ranked = sorted(groups.values(), key=lambda kinds: (-_copies(problem, kinds), kinds[0]))
+    return {kinds[0]: kinds for kinds in ranked}
+
+
+def _copies(problem: Problem, kinds: Sequence[int]) -> int:
+    return sum(problem.host_kinds[n].copies for n in kinds)
 
 
 def _need(problem: Problem, kind: int, seconds: float, seed: int, say: Progress | None) -> Need:
@@ -279,12 +302,22 @@ def _mix(problem: Problem, needs: Sequence[Need], seconds: float, seed: int, say
     found = cheapest(problem, types, [need.found for need in needs], seconds=seconds, seed=seed, progress=say)
     packing = found.packing
     verify(problem, packing)
-    counts = ((kind, int((packing.hosts == kind).sum())) for kind in types)
-    hosts = tuple((problem.host_kinds[kind].name, count) for kind, count in counts if count)
+    counts = {kind: count for kind in types if (count := int((packing.hosts == kind).sum()))}
+    hosts = tuple((problem.host_kinds[kind].name, count) for kind, count in counts.items())
     price = float(sum(problem.host_kinds[kind].price for kind in packing.hosts.tolist()))
     at_least = found.bound.price if price else 0.0
     untried = packing.untried
-    return Mix(packing, hosts, price, at_least, found.bound.how, found.proven, packing.unplaced - untried, untried)
+    return Mix(
+        packing,
+        hosts,
+        tuple(counts),
+        price,
+        at_least,
+        found.bound.how,
+        found.proven,
+        packing.unplaced - untried,
+        untried,
+    )
 
 
 def _too_few(problem: Problem, needs: Sequence[Need], packing: Packing) -> str:
@@ -542,11 +575,14 @@ def document(plan: Plan) -> dict[str, Any]:
         "capacity": amounts(plan.capacity),
         "used": amounts(plan.used),
         "stranded": amounts(plan.stranded),
-        "needs": [_need_document(plan.problem, need) for need in plan.needs],
+        "needs": [_need_document(plan.problem, need) | _existing(plan, need.kind) for need in plan.needs],
         "mix": None
         if plan.mix is None
         else {
-            "hosts": [{"hostType": name, "hosts": hosts} for name, hosts in plan.mix.hosts],
+            "hosts": [
+                {"hostType": name, "hosts": hosts} | _existing(plan, kind)
+                for kind, (name, hosts) in zip(plan.mix.kinds, plan.mix.hosts, strict=True)
+            ],
             "price": plan.mix.price,
             "priceAtLeast": plan.mix.at_least,
             "proven": plan.mix.proven,
@@ -568,6 +604,10 @@ def document(plan: Plan) -> dict[str, Any]:
         "more": [{"jobName": m.job, "atLeast": m.at_least, "atMost": m.at_most} for m in plan.more],
         "notes": list(plan.notes),
     }
+
+
+def _existing(plan: Plan, kind: int) -> dict[str, int]:
+    return {"existing": plan.existing[kind]} if plan.existing else {}
 
 
 def _need_document(problem: Problem, need: Need) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,13 +12,17 @@ import numpy as np
 from jobcloud.errors import ConfigError
 from jobcloud.planning.demand import Load
 from jobcloud.planning.plan import Plan
-from jobcloud.planning.problem import Floats
+from jobcloud.planning.problem import Floats, Int64s
 
 FORMATS: Final = (".png", ".svg", ".html")
 
 _UNITS: Final = {"cpus": "CPUs", "mem_mb": "memory", "disk_mb": "disk", "net_mbps": "network", "gpus": "GPUs"}
 _COLOURS: Final = ("#2f6f9f", "#d98032", "#4f9a5a", "#9a5b9a", "#8a7a3d", "#5f6b7a")
 _GREY: Final = "#5c6670"
+#: The types of hosts that are drawn apart.
+_MAX_GROUPS: Final = 6
+_LETTERS_A_PERCENT: Final = 0.7
+_FEWEST_LETTERS: Final = 6
 
 
 def check_path(path: Path) -> None:
@@ -116,31 +121,55 @@ def _label(name: str) -> str:
 
 
 def _hosts(axes: Any, plan: Plan) -> None:
-    """One line for each dimension: the used shares of all hosts, the largest first. The area below is the total use."""
+    """One line for each dimension: the used shares of the hosts by type, the largest first."""
     capacity = plan.problem.capacity[plan.packing.hosts]
+    groups = _groups(plan)
+    ends = np.cumsum([len(hosts) for _, hosts in groups]) / max(1, len(plan.packing.hosts)) * 100
     free = plan.packing.free(plan.problem)
     axes.set_title("How full the hosts are")
     for d, name in enumerate(plan.problem.dimensions):
         there = capacity[:, d] > 0
         if not there.any():
             continue
-        shares = np.sort(1 - free[there, d] / capacity[there, d])[::-1] * 100
-        edges = np.linspace(0, 100, len(shares) + 1)
         mean = float((capacity[there, d] - free[there, d]).sum() / capacity[there, d].sum() * 100)
-        axes.stairs(
-            shares,
-            edges,
-            color=_COLOURS[d % len(_COLOURS)],
-            linewidth=2,
-            baseline=None,
-            label=f"{_label(name)}: {mean:.1f} % of all",
-        )
+        label: str | None = f"{_label(name)}: {mean:.1f} % of all"
+        for (_, hosts), start, end in zip(groups, (0.0, *ends[:-1]), ends, strict=True):
+            some = hosts[there[hosts]]
+            if len(some):
+                shares = np.sort(1 - free[some, d] / capacity[some, d])[::-1] * 100
+                edges = np.linspace(start, end, len(some) + 1)
+                colour = _COLOURS[d % len(_COLOURS)]
+                axes.stairs(shares, edges, color=colour, linewidth=2, baseline=None, label=label)
+                label = None
+    if len(groups) > 1:
+        for (name, hosts), start, end in zip(groups, (0.0, *ends[:-1]), ends, strict=True):
+            axes.axvline(start, color=_GREY, linewidth=0.8, linestyle=":")
+            text = f"{len(hosts):,} × {name}"
+            letters = int((end - start) * _LETTERS_A_PERCENT)
+            if letters >= _FEWEST_LETTERS:
+                short = text if len(text) <= letters else f"{text[: letters - 1]}…"
+                axes.text((start + end) / 2, 106, short, ha="center", va="center", color=_GREY, fontsize=8)
     axes.set_xlim(0, 100)
-    axes.set_ylim(0, 103)
-    axes.set_xlabel("hosts, the fullest first (%)")
+    axes.set_ylim(0, 110 if len(groups) > 1 else 103)
+    axes.set_yticks(range(0, 101, 20))
+    axes.set_xlabel(f"hosts{' by type' if len(groups) > 1 else ''}, the fullest first (%)")
     axes.set_ylabel("in use (%)")
     axes.grid(axis="y", alpha=0.25)
     axes.legend(frameon=False, ncols=2, loc="upper left", bbox_to_anchor=(0, -0.14))
+
+
+def _groups(plan: Plan) -> list[tuple[str, Int64s]]:
+    """The hosts of each type (name, indices), the most frequent types first. Rare types are one group."""
+    of_type = defaultdict[tuple[tuple[int, ...], float], list[int]](list)
+    for host, kind in enumerate(plan.packing.hosts.tolist()):
+        found = plan.problem.host_kinds[kind]
+        of_type[found.capacity, found.price].append(host)
+    ranked = sorted(of_type.values(), key=lambda hosts: (-len(hosts), hosts[0]))
+    named = ranked if len(ranked) <= _MAX_GROUPS else ranked[: _MAX_GROUPS - 1]
+    groups = [(plan.problem.host_kinds[plan.packing.hosts[hosts[0]]].name, np.array(hosts)) for hosts in named]
+    if rare := [host for hosts in ranked[len(named) :] for host in hosts]:
+        groups.append(("others", np.array(rare)))
+    return groups
 
 
 def _totals(axes: Any, plan: Plan) -> None:

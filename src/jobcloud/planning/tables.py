@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -23,7 +24,7 @@ from typing import Any, Final, NamedTuple, NoReturn, TextIO
 
 from jobcloud.errors import ConfigError
 from jobcloud.match.constraints import HOST, ConstraintError
-from jobcloud.planning.amounts import Amount, BadAmount, column_of, parse
+from jobcloud.planning.amounts import HOST_COLUMNS, TASK_COLUMNS, Amount, BadAmount, column_of, parse
 from jobcloud.planning.nodes import DIMENSIONS, MAX_CHARACTERS, read_nodes
 from jobcloud.planning.rules import Rules, parse_rules
 
@@ -39,13 +40,24 @@ _NOT_RESOURCES: Final = frozenset({
     "id", "job", "count", "constraint", "price", "port_beg", "port_end", "arrive_s", "leave_s",
 })  # fmt: skip
 _ATTRIBUTE: Final = "attr_"
+_MB: Final = "_mb"
+_IN_MB: Final = re.compile(r"mi?b\b", re.IGNORECASE)
 _SEPARATORS: Final = ",;\t"
+_MAX_COLUMNS: Final = 1_000
+_MAX_ROW: Final = 1_000_000
+_JSON: Final = ("{", "[")
+_UNNAMED: Final = re.compile(r"(unnamed: [0-9]+)?", re.IGNORECASE)
 _BINARY: Final = {
+    b"\xff\xfe\x00\x00": ("UTF-32 text", "save it as UTF-8"),
     b"\xff\xfe": ("UTF-16 text", "save it as UTF-8"),
     b"\xfe\xff": ("UTF-16 text", "save it as UTF-8"),
     b"\x1f\x8b": ("compressed by gzip", "gunzip it"),
     b"PK": ("a workbook or a zip archive", "export the sheet as CSV"),
+    b"\xd0\xcf\x11\xe0": ("a workbook", "export the sheet as CSV"),
+    b"PAR1": ("a Parquet file", "export it as CSV"),
 }
+_NOT_ASCII: Final = re.compile(rb"[\x80-\xff]+")
+_GB18030_PAIRS: Final = re.compile(rb"([\xa1-\xf7][\xa1-\xfe])+")
 
 
 class HostRow(NamedTuple):
@@ -167,9 +179,12 @@ class _Table:
         self._attributes: dict[str, int] = {}
         self._seen: set[str] = set()
         self._first = ""
+        self._of_row = 0
         self._rows_of_job: Counter[str] = Counter()
         self._numbers: dict[tuple[str, str, int], Amount] = {}
         self._bare: dict[str, int] = {}
+        self._without_unit: dict[str, str] = {}
+        self._in_mb: set[str] = set()
         self._rounded = 0
         self._instant_tasks = 0
         self._all_but_names: Callable[[list[str]], Any] = tuple
@@ -188,21 +203,39 @@ class _Table:
     def json(self, file: TextIO) -> str | None:
         """The whole text if it begins as JSON, otherwise None."""
         try:
-            self._first = next(file, "")
-            return self._first + file.read(MAX_CHARACTERS) if self._first.lstrip()[:1] in ("{", "[") else None
+            self._first = self._head(file)
+            return self._first + file.read(MAX_CHARACTERS) if self._first.lstrip()[:1] in _JSON else None
         except UnicodeDecodeError as error:
             raise self._not_utf_8(error) from error
+
+    def _head(self, file: TextIO) -> str:
+        """The first line that is not blank."""
+        line = next((line for line in self._lines(file) if line.strip(_SEPARATORS + " \r\n")), "")
+        if "\0" in line[:4]:
+            raise BadTable("is UTF-16 or UTF-32 text, or binary", field=self.name, fix="save it as text in UTF-8")
+        return line
+
+    def _lines(self, file: TextIO) -> Iterator[str]:
+        """The lines of the file. Raises BadTable if a row is too long."""
+        while line := file.readline(_MAX_ROW + 1):
+            self._of_row += len(line)
+            # JSON may be one long line.
+            if self._of_row > _MAX_ROW and (self._of_row > len(line) or line[:1] not in _JSON):
+                problem = f"the row has more than {_MAX_ROW:,} characters"
+                fix = "end each row with a line break, and each double quote with another one"
+                raise BadTable(problem, field=f"{self.name}, after line {self.line}", fix=fix)
+            yield line
 
     def cells(self, file: TextIO) -> Iterator[list[str]]:
         """The cells of each row. Rows with a wrong number of cells are noted as errors and left out."""
         reader = csv.reader(file, strict=True)
         try:
-            first = self._first or next(file, "")
+            first = self._first or self._head(file)
             separator = max(_SEPARATORS, key=first.count)
-            reader = csv.reader(chain((first,), file), strict=True, delimiter=separator)
+            reader = csv.reader(chain((first,), self._lines(file)), strict=True, delimiter=separator)
             self._header([name.strip() for name in next(reader, [])])
             for rows, cells in enumerate(reader):
-                self.line = reader.line_num
+                self.line, self._of_row = reader.line_num, 0
                 if rows >= MAX_ROWS:
                     fix = "give equal tasks or hosts one row with a count"
                     raise BadTable(f"there are more than {MAX_ROWS:,} rows", field=self._where(""), fix=fix)
@@ -224,21 +257,24 @@ class _Table:
             for start, (what, fix) in _BINARY.items():
                 if error.object.startswith(start):
                     return BadTable(f"is {what}", field=self.name, fix=fix)
+        guess = _encoding_of(error.object)
         return BadTable(
-            "is not UTF-8 text, perhaps it is Windows-1252",
+            "is not UTF-8 text" + (f", perhaps it is {guess}" if guess else ""),
             field=f"{self.name}, after line {self.line}",
-            fix="save it as UTF-8, for example with iconv -f windows-1252 -t utf-8",
+            fix="save it as UTF-8" + (f", for example with iconv -f {guess} -t UTF-8" if guess else ""),
         )
 
     def notes(self, way: str) -> Iterator[str]:
         """What was read differently from what the file says. `way`: how amounts were rounded, up or down."""
         if self._rounded:
-            yield (
-                f"{self.name}: {self._rounded:,} numbers have more than three decimals; amounts are rounded {way} to "
-                "thousandths"
-            )
-        if self._instant_tasks:
+            numbers = "1 number has" if self._rounded == 1 else f"{self._rounded:,} numbers have"
+            yield f"{self.name}: {numbers} more than three decimals; amounts are rounded {way} to thousandths"
+        if self._instant_tasks == 1:
+            yield f"{self.name}: 1 task leaves when it arrives, so it does not count"
+        elif self._instant_tasks:
             yield f"{self.name}: {self._instant_tasks:,} tasks leave when they arrive, so they do not count"
+        for header in sorted(self._in_mb):
+            yield f"{self.name}: numbers without a unit in the column {header} are MB"
 
     def host(self, cells: list[str]) -> HostRow | None:
         try:
@@ -289,6 +325,13 @@ class _Table:
             raise BadTable(first.problem, field=first.field, fix=first.fix, others=tuple(self._faults[1:]))
 
     def _header(self, names: list[str]) -> None:
+        if len(names) > _MAX_COLUMNS:
+            fix = f"at most {_MAX_COLUMNS:,}"
+            raise BadTable(f"there are {len(names):,} columns", field=f"{self.name}, line 1", fix=fix)
+        for at, name in enumerate(names, 1):
+            if _UNNAMED.fullmatch(name) or name == _ATTRIBUTE:
+                fix = "name or remove it; pandas writes such a column without index=False"
+                raise BadTable("has no name", field=f"{self.name}, line 1, column {at}", fix=fix)
         if self._aliases:
             names = self._canonical(names)
         double = [name for name in names if names.count(name) > 1]
@@ -305,8 +348,6 @@ class _Table:
             fix = "remove it: the attribute host of every host is its id"
             raise BadTable("cannot be given", field=f"{self.name}, line 1, column {_ATTRIBUTE}{HOST}", fix=fix)
         for at, name in enumerate(names, 1):
-            if name in ("", _ATTRIBUTE):
-                raise BadTable("has no name", field=f"{self.name}, line 1, column {at}", fix="name or remove it")
             if not name.isprintable():
                 fix = "letters and digits"
                 raise BadTable(f"{name!r:.60} cannot be printed", field=f"{self.name}, line 1, column {at}", fix=fix)
@@ -321,15 +362,19 @@ class _Table:
         self._all_but_names = itemgetter(*(at for name, at in self.columns.items() if name not in ("id", "job")))
 
     def _canonical(self, names: list[str]) -> list[str]:
-        """The names that this module uses. A column has an alias only if no other column has the name itself."""
-        found = []
-        for name in names:
-            known, bare = column_of(name)
-            if known != name and known in names:
-                known, bare = name, 1
-            found.append(known)
-            self._bare[known] = bare
-        return found
+        """The names that this module uses. Raises BadTable if two columns mean the same."""
+        headers: dict[str, str] = {}
+        for header in names:
+            column, bare = column_of(header, TASK_COLUMNS if self._by_job else HOST_COLUMNS)
+            if column in headers and header != headers[column]:
+                fix = f"keep one of them; attr_{header} is an attribute of hosts"
+                problem = f"the columns {headers[column]:.60} and {header:.60} mean the same"
+                raise BadTable(problem, field=f"{self.name}, line 1, column {column}", fix=fix)
+            headers[column] = header
+            self._bare[column] = bare
+            if column.endswith(_MB) and bare == 1 and not _IN_MB.search(header):
+                self._without_unit[column] = header
+        return [column_of(header, TASK_COLUMNS if self._by_job else HOST_COLUMNS)[0] for header in names]
 
     def _amounts(self, cells: list[str]) -> tuple[int, ...]:
         return tuple(
@@ -404,6 +449,8 @@ class _Table:
         text = self._cell(cells, name)
         if not text and name in _REQUIRED:
             self._fault("is empty", name, "write 0 for nothing")
+        if text[-1:].isdigit() and name in self._without_unit:
+            self._in_mb.add(self._without_unit[name])
         return self._parsed(text, name, name, self._bare.get(name, 1)).thousandths if text else 0
 
     def _parsed(self, text: str, units: str, name: str, bare: int) -> Amount:
@@ -439,6 +486,19 @@ class _Table:
 
     def _where(self, column: str) -> str:
         return f"{self.name}, line {self.line}" + (f", column {column}" if column else "")
+
+
+def _encoding_of(data: bytes) -> str:
+    """The encoding that text other than UTF-8 perhaps has; "" if there is no guess."""
+    # The last run of other bytes may be cut off.
+    runs = _NOT_ASCII.findall(data)[:1_000]
+    if all(map(_GB18030_PAIRS.fullmatch, runs[:-1] or runs)):
+        return "GB18030"
+    try:
+        data.decode("cp1252")
+    except UnicodeDecodeError:
+        return ""
+    return "Windows-1252"
 
 
 def each_name(ident: str, count: int) -> list[str]:
