@@ -277,3 +277,23 @@ def test_skipped_run_is_counted_and_changes_no_revision(tmp_path: Path) -> None:
     assert begin(api) == run
     shown = api.get("workflows/etl").json()
     assert (shown["skipped"], shown["revision"]) == (1, made["revision"])
+
+
+@pytest.mark.parametrize("condition", [True, False])
+def test_change_meanwhile_is_seen_by_the_scheduler(
+    api: Client, loop: FakeLoop, etl: str, monkeypatch: pytest.MonkeyPatch, condition: bool
+) -> None:
+    tag = api.get("workflows/etl").headers["etag"]
+    nodes, command = loop.scheduler.workflows[etl].nodes, loop.command
+    made: list[Any] = []
+
+    def late(make: Any, timeout: float = 10) -> None:
+        if not made:
+            loop.feed(PutWorkflow(loop.now, Workflow("etl", nodes, "extract", "of another sender")))
+        made.append(make)
+        command(make, timeout)
+
+    monkeypatch.setattr(loop, "command", late)
+    answer = api.put("workflows/etl", json={"nodes": _GRAPH[:2]}, headers={"If-Match": tag} if condition else {})
+    assert (answer.status_code, len(made)) == ((412, 1) if condition else (200, 2))
+    assert len(loop.scheduler.workflows[etl].nodes) == (4 if condition else 2)
