@@ -90,6 +90,7 @@ def main() -> int:
     options = {"engine": arguments.engine, "fitness": arguments.fitness}
     try:
         table = read_hosts(arguments.hosts)
+        show_notes(table.notes)
         if arguments.tasks:
             result = cold(table, read_tasks(arguments.tasks), max(1, arguments.repeat), options)
         else:
@@ -102,6 +103,12 @@ def main() -> int:
     else:
         print(*(f"{name}: {value}" for name, value in result.items()), sep="\n")
     return 0
+
+
+def show_notes(notes: Iterable[str]) -> None:
+    """What was read differently from what a file says, on standard error."""
+    for note in notes:
+        print(note, file=sys.stderr)
 
 
 def cold(table: HostTable, demand: Demand, repeat: int, options: dict[str, Any]) -> dict[str, Any]:
@@ -228,6 +235,7 @@ def host_rows(table: HostTable, dimensions: tuple[str, ...]) -> list[HostRow]:
 def read_tasks(path: Path) -> Demand:
     """Raises BadTable."""
     table = read_task_table(path)
+    show_notes(table.notes)
     if timed_row := next((row for row in table.rows if row.arrive_s or row.leave_s is not None), None):
         where = f"{table.source}, line {timed_row.line}, column arrive_s, leave_s"
         raise BadTable("is not empty, but all tasks run at once here", field=where, fix="use jobcloud plan")

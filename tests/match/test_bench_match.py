@@ -56,6 +56,14 @@ def test_tasks_are_placed_by_the_columns_of_their_file(
     assert result["vector_path"]
 
 
+def test_rows_that_are_read_differently_are_noted(tmp_path: Path) -> None:
+    tasks = "id,cpus,mem_mb,arrive_s,leave_s\nt,1,1,0,-1\nu,1,1,5,5\n"
+    done = run(tmp_path, {"hosts": HOSTS.replace(",4,", ",4.00001,"), "tasks": tasks})
+    assert (done.returncode, json.loads(done.stdout)["placed"]) == (0, 1)
+    assert "hosts.csv: 2 numbers have more than three decimals" in done.stderr
+    assert "tasks.csv: 1 task leaves when it arrives" in done.stderr
+
+
 def test_engine_and_fitness_are_chosen_by_name(tmp_path: Path) -> None:
     files = {"hosts": HOSTS, "tasks": "id,cpus,mem_mb,count\nt,1,100,3\n"}
     assert answer(tmp_path, files, "--engine", "scan", "--fitness", "spread")["hosts_used"] == 3

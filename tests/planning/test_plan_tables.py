@@ -105,6 +105,7 @@ HEAD = "id,cpus,mem_mb,count,constraint,arrive_s,leave_s\n"
             "the row has more than 1,000,000 characters",
         ),
         ("id," * 400_000, "after line 1", "the row has more than 1,000,000 characters"),
+        ("id,cpus,mem_mb," + "x" * 201 + "\na,1,1,1\n", "line 1, column 4", "its name has 201 characters"),
         ("\n,,\n\n", "line 1, column id, cpus, mem_mb", "are missing"),
         ("job,cpus,mem_mb\n,1,1\n", "line 2, column job", "is empty"),
         (HEAD + "a,1,500m,,,,\n", "line 2, column mem_mb", "unknown unit"),

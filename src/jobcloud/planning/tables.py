@@ -44,6 +44,7 @@ _MB: Final = "_mb"
 _IN_MB: Final = re.compile(r"mi?b\b", re.IGNORECASE)
 _SEPARATORS: Final = ",;\t"
 _MAX_COLUMNS: Final = 1_000
+_MAX_HEADER: Final = 200
 _MAX_ROW: Final = 1_000_000
 _JSON: Final = ("{", "[")
 _UNNAMED: Final = re.compile(r"(unnamed: [0-9]+)?", re.IGNORECASE)
@@ -332,6 +333,9 @@ class _Table:
             if _UNNAMED.fullmatch(name) or name == _ATTRIBUTE:
                 fix = "name or remove it; pandas writes such a column without index=False"
                 raise BadTable("has no name", field=f"{self.name}, line 1, column {at}", fix=fix)
+            if len(name) > _MAX_HEADER:
+                problem, fix = f"its name has {len(name):,} characters", f"at most {_MAX_HEADER}"
+                raise BadTable(problem, field=f"{self.name}, line 1, column {at}", fix=fix)
         if self._aliases:
             names = self._canonical(names)
         double = [name for name in names if names.count(name) > 1]
