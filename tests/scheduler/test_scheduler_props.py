@@ -48,6 +48,7 @@ from jobcloud.messages import (
     BackfillJob,
     CancelBackfill,
     CancelRun,
+    CancelWorkflowRun,
     Command,
     DeclineInverseOffers,
     Disconnected,
@@ -66,6 +67,7 @@ from jobcloud.messages import (
     PutJob,
     PutPool,
     PutSilence,
+    PutWorkflow,
     ReconcileTasks,
     RemoveAccess,
     RemoveApp,
@@ -74,10 +76,12 @@ from jobcloud.messages import (
     RemovePool,
     RemoveService,
     RemoveSilence,
+    RemoveWorkflow,
     ReportDelivery,
     ReportProblem,
     Resubscribe,
     Retry,
+    RetryWorkflowRun,
     RevokeServerToken,
     RevokeToken,
     RunAdHoc,
@@ -92,7 +96,22 @@ from jobcloud.messages import (
     UndrainAgent,
     UseSecrets,
 )
-from jobcloud.model import Calendar, Condition, Pool, Shard, Silence, TaskState, Terms, Window, changed
+from jobcloud.model import (
+    After,
+    Calendar,
+    Condition,
+    Join,
+    Node,
+    On,
+    Pool,
+    Shard,
+    Silence,
+    TaskState,
+    Terms,
+    Window,
+    Workflow,
+    changed,
+)
 from jobcloud.scheduler import Policy, Scheduler, Stored
 from jobcloud.scheduler.revisions import outdated
 from jobcloud.scheduler.state import AlertChannel
@@ -392,12 +411,25 @@ class World:
             (RemoveSilence(at, dice.choice(("s1", "s2"))), 0.5),
             (PutPool(at, dice.choice(("db", "*:db")), Pool(dice.choice((0, 1, 2, 9)))), 1.0),
             (RemovePool(at, dice.choice(("db", "*:db"))), 0.3),
+            (PutWorkflow(at, self.random_workflow()), 1.0),
+            (RemoveWorkflow(at, "w"), 0.5),
+            (CancelWorkflowRun(at, dice.choice(["x", *self.scheduler.workflow_runs])), 0.7),
+            (RetryWorkflowRun(at, dice.choice(["x", *self.scheduler.workflow_runs])), 1.0),
             (ReportProblem(at, Condition.CLOCK, dice.choice(("", "the clock is wrong"))), 0.5),
         ]
         chosen = dice.choices([one for one, _ in commands], [weight for _, weight in commands])[0]
         if isinstance(chosen, ForgetTask):
             self.mesos.excused.add(chosen.task_id)
         self.handle(chosen)
+
+    def random_workflow(self) -> Workflow:
+        """A workflow of three registered jobs, if there are any. It is refused if one of them is resident."""
+        jobs = sorted(self.scheduler.jobs.keys() - self.scheduler.ad_hoc.keys()) or ["x"]
+        on, join = self.dice.choice(tuple(On)), self.dice.choice(tuple(Join))
+        first, second, third = (self.dice.choice(jobs) for _ in range(3))
+        after = After("first"), After("second", on)
+        nodes = Node("first", first), Node("second", second, after[:1]), Node("third", third, after, join)
+        return Workflow("w", nodes, "first")
 
     def waiting_tasks(self) -> list[str]:
         """The last tasks of shards that wait for another attempt."""

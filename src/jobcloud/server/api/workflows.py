@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from typing import Annotated, Literal, cast
 
 import msgspec
-from fastapi import APIRouter, Request, Response
 from fastapi import Query as Parameter
+from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import Field
 
@@ -28,8 +28,9 @@ from jobcloud.server.api.patch import change
 from jobcloud.server.api.preconditions import SEEN, Expected, Revised, mark, shown
 from jobcloud.server.api.schema import Instant, Key, RunId, TeamFilter, View, WorkflowConfig
 from jobcloud.server.api.services import JsonObject, Services, ServicesDep, json_body
+from jobcloud.server.routes import Routes
 
-router = APIRouter(tags=["workflows"])
+router = Routes(tags=["workflows"])
 
 _WORKFLOWS = Listing("workflows", (str,))
 _RUNS = Listing("workflow-runs", (int, str))
