@@ -67,6 +67,7 @@ from jobcloud.sentences.frequent import (
     REPEAT_CHANGE,
     between,
     done_by,
+    runs_waiting,
     shown_by,
 )
 
@@ -348,8 +349,7 @@ class Commands(Part):
     def _check_waiting(self, job: str, field: str) -> None:
         waiting = len(self._state.queue.unfinished(job))
         if waiting >= self._state.policy.max_waiting:
-            problem = Told(f"{waiting} runs of job {job} have not ended", "runs_waiting", runs=waiting, job=job)
-            raise Conflict(problem, field=field, fix=Told("let them end first", "let_end"))
+            raise Conflict(runs_waiting(waiting, job), field=field, fix=Told("let them end first", "let_end"))
 
     def _remove_job(self, job: Job, at: int, author: str) -> None:
         # The records are deleted first. Otherwise a resident job would start its cancelled shards again.

@@ -23,6 +23,7 @@ from jobcloud.scheduler.reason import Reason, amount
 from jobcloud.scheduler.state import State
 from jobcloud.scheduler.status import Ending
 from jobcloud.sentences import Parameter, Told
+from jobcloud.sentences.frequent import shards_waiting
 
 #: the resources that a quota limits
 LIMITED = ("cpus", "mem", "gpus")
@@ -361,8 +362,7 @@ class Quotas(Part):
         waiting = self._state.queue.waiting.get(team, 0)
         if waiting - fewer + more <= quota.queue:
             return None
-        text = f"quota of team {team}: {waiting} of {quota.queue} shards wait already, and {more} would be added"
-        return Told(text, "queue_quota", team=team, waiting=waiting, most=quota.queue, more=more)
+        return shards_waiting(team, waiting, quota.queue, more)
 
     def check_queue(self, team: str, more: int, field: str) -> None:
         """Raises Conflict if `more` shards may not wait."""

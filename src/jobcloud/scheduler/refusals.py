@@ -11,8 +11,8 @@ def no_app(key: str) -> Told:
     return Told(f"there is no app {key}", "no_app", app=key)
 
 
-def no_job(key: str) -> Told:
-    return Told(f"there is no job {key}", "no_job", job=key)
+def no_job(job: str) -> Told:
+    return Told(f"there is no job {job}", "no_job", job=job)
 
 
 def no_calendar(key: str) -> Told:
@@ -40,7 +40,7 @@ def no_workflow(key: str) -> NotFound:
 
 def no_workflow_run(run: str) -> NotFound:
     problem = Told(f"there is no run {run[:300]} of a workflow", "no_workflow_run", run=run[:300])
-    return NotFound(problem, field="run", fix=shown_by("jobcloud workflow runs", "lists them"))
+    return NotFound(problem, field="run", fix=shown_by("jobcloud workflow runs WORKFLOW", "lists them"))
 
 
 def changed_since(kind: str, key: str) -> Outdated:
@@ -54,5 +54,5 @@ def changed_meanwhile(kind: str, key: str) -> Outdated:
     return Outdated(problem, field="If-Match", fix=READ_AGAIN)
 
 
-def job_off(key: str) -> Told:
-    return Told(f"job {key} or its app is disabled", "job_off", job=key)
+def job_off(job: str) -> Told:
+    return Told(f"job {job} or its app is disabled", "job_off", job=job)

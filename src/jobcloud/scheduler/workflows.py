@@ -34,12 +34,12 @@ from jobcloud.scheduler import retry
 from jobcloud.scheduler.firings import Firings
 from jobcloud.scheduler.part import Part
 from jobcloud.scheduler.quotas import Quotas, shards_of_run
-from jobcloud.scheduler.refusals import changed_meanwhile, no_job, no_workflow, no_workflow_run
+from jobcloud.scheduler.refusals import changed_meanwhile, job_off, no_job, no_workflow, no_workflow_run
 from jobcloud.scheduler.state import State
 from jobcloud.scheduler.tasks import Tasks
 from jobcloud.scheduler.workflow_graph import Graph, Verdict, check, graph_of, outcome, verdict
 from jobcloud.sentences import Told, Words
-from jobcloud.sentences.frequent import REGISTER, REMOVE_ONE, shown_by
+from jobcloud.sentences.frequent import REGISTER, REMOVE_ONE, resident_node, runs_waiting, shown_by
 
 MAX_WORKFLOWS: Final = 10_000
 _NO_JOBS: Final[Mapping[str, Job]] = {}
@@ -296,12 +296,12 @@ class Workflows(Part):
         if job.key in self._state.faults:
             return Words("job_fault", {"job": job.key})
         if not self._state.enabled(job.key):
-            return Words("job_off", {"job": job.key})
+            return job_off(job.key).words
         if self._state.paused(job.key):
             return Words("job_paused", {"job": job.key})
         waiting = len(self._state.queue.unfinished(job.key))
         if waiting >= self._state.policy.max_waiting:
-            return Words("runs_waiting", {"runs": waiting, "job": job.key})
+            return runs_waiting(waiting, job.key).words
         lack = self._quotas.queue_lack(job.team, shards_of_run(job, NO_TERMS))
         return lack.words if lack else None
 
@@ -311,8 +311,8 @@ class Workflows(Part):
             place, job = next(iter(places)), self._state.jobs.get(name)
             if job is None or job.kind is JobKind.DAEMON:
                 self._unready(name, place)
-                code = "no_job" if job is None else "resident_node"
-                self._end(place, NodeState.FAILED, at, Words(code, {"job": name}))
+                why = no_job(name) if job is None else resident_node(name)
+                self._end(place, NodeState.FAILED, at, why.words)
                 continue
             if self._obstacle(job) is not None:
                 return
@@ -358,8 +358,9 @@ class Workflows(Part):
             if job is None or job.ad_hoc or job.key in removed:
                 raise ConfigError(no_job(node.job), field=field, fix=REGISTER)
             if job.kind is JobKind.DAEMON:
-                problem = Told(f"job {job.key} is resident: its runs do not end", "resident_node", job=job.key)
-                raise ConfigError(problem, field=field, fix=Told("name a TRANSIENT job", "name_transient"))
+                raise ConfigError(
+                    resident_node(job.key), field=field, fix=Told("name a TRANSIENT job", "name_transient")
+                )
         self._check_number({workflow.key})
 
     def _check_number(self, keys: Set[str]) -> None:
@@ -417,7 +418,7 @@ class Workflows(Part):
         run = self.run(event.run)
         if run.ended_ms:
             problem = Told(f"{run.id} has ended", "run_over", run=run.id)
-            raise Conflict(problem, field="run", fix=shown_by("jobcloud workflow runs", "lists others"))
+            raise Conflict(problem, field="run", fix=shown_by(f"jobcloud workflow runs {run.workflow}", "lists others"))
         if run.cancelled:
             return
         self._state.put(Kind.WORKFLOW_RUN, run.id, changed(run, cancelled=True))

@@ -37,21 +37,13 @@ def job_paused(job: str) -> Told:
     return Told(f"job {job}, its app or everything is paused", "job_paused", job=job)
 
 
-def _no_job(job: str) -> Told:
-    return no_job(job)
-
-
-def _job_off(job: str) -> Told:
-    return job_off(job)
-
-
 _SENTENCES: Final[Mapping[str, Callable[..., Told]]] = {
     "node_skipped": node_skipped,
     "node_run_lost": node_run_lost,
-    "no_job": _no_job,
+    "no_job": no_job,
     "resident_node": resident_node,
     "job_fault": job_fault,
-    "job_off": _job_off,
+    "job_off": job_off,
     "job_paused": job_paused,
     "runs_waiting": runs_waiting,
     "queue_quota": shards_waiting,
