@@ -53,6 +53,10 @@ def test_scheduler_imports_no_optional_part_of_its_own(of_scheduler: set[str]) -
     assert not {name for name in of_scheduler if name.startswith(unneeded)}
 
 
+def test_history_in_sqlite_imports_no_dialect_of_postgresql() -> None:
+    assert not {name for name in imported("import jobcloud.history.service") if "dialects.postgresql" in name}
+
+
 def test_scheduler_imports_few_modules(of_scheduler: set[str]) -> None:
     assert len(of_scheduler) <= 1_000, sorted(of_scheduler)
 

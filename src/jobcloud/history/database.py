@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from sqlalchemy import (
     URL,
@@ -28,7 +28,7 @@ from sqlalchemy import (
     select,
     text,
 )
-from sqlalchemy.dialects import mysql, postgresql, sqlite
+from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.sql import Insert
 
 from jobcloud.errors import JobcloudError
@@ -175,7 +175,7 @@ def _insert(table: Table, dialect: Dialect, *, replace: bool) -> str:
         columns = [column.name for column in table.columns] if replace else ["id"]
         statement = made.on_duplicate_key_update(**{name: made.inserted[name] for name in columns})
     else:
-        upsert = postgresql.insert(table) if dialect.name == "postgresql" else sqlite.insert(table)
+        upsert = _postgresql_insert(table) if dialect.name == "postgresql" else sqlite.insert(table)
         changes = {column.name: upsert.excluded[column.name] for column in table.columns if column.name != "id"}
         statement = (
             upsert.on_conflict_do_update(index_elements=["id"], set_=changes)
@@ -185,6 +185,12 @@ def _insert(table: Table, dialect: Dialect, *, replace: bool) -> str:
     # exec_driver_sql takes tuples, which is twice as fast as a statement with named values.
     marks = "qmark" if dialect.name == "sqlite" else "format"
     return str(statement.compile(dialect=type(dialect)(paramstyle=marks)))  # type: ignore[call-arg]
+
+
+def _postgresql_insert(table: Table) -> Any:
+    from sqlalchemy.dialects import postgresql
+
+    return postgresql.insert(table)
 
 
 def _times(table: Table) -> tuple[int, ...]:
