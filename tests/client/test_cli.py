@@ -173,7 +173,7 @@ def test_app_of_an_archive_is_named_after_the_file(run: Run, loop: FakeLoop, app
     ("manifest", "says"),
     [
         ("[app", "not valid TOML"),
-        ("[apps]", "use [app], [[jobs]], [[pools]] and [[calendars]]"),
+        ("[apps]", "use [app], [[jobs]], [[pools]], [[calendars]] and [[workflows]]"),
         ("[[app]]", "wrong layout"),
         ("[jobs]", "wrong layout"),
     ],
