@@ -278,8 +278,9 @@ class Terms(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     `item_parameters`: (item, parameter), sorted by item; other items keep the job's own. `items`: the shards that run,
     sorted; without any, all of them run. A second trigger with the same `key` makes no second firing. `backfill`: the
     firing makes up for a past fire time, because an operator asked for it. To older versions, the firing is a catch-up
-    like any other. `trace`: the `traceparent` of the caller, or "" (see scheduler/trace_context.py). `retried`: an
-    operator has put shards of the ended firing into the queue again, so that no deadline counts for its start.
+    like any other. `trace`: the `traceparent` of the caller, or "" (see scheduler/trace_context.py). `retried`: no
+    deadline counts for the start, because an operator has put shards of the ended firing into the queue again, or
+    because the firing is a node of a workflow.
 
     The scheduler itself sets `previous_ms` when the first shard starts: the fire time of the last success before, for
     placeholders, or 0 if there is none. None: no placeholder has asked for it. And it sets `range` when it makes the

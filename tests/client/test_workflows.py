@@ -64,7 +64,7 @@ def began(shell: Shell) -> str:
 
 def test_workflow_is_set_listed_shown_and_removed(shell: Shell) -> None:
     assert shell("workflow", "list")[1].strip() == "there are no workflows"
-    assert shell("workflow", "set", written(shell))[:2] == (0, "workflow etl has 3 nodes and starts with extract\n")
+    assert shell("workflow", "set", written(shell))[:2] == (0, "workflow etl starts with extract; nodes: 3\n")
     lines = shell("workflow", "list")[1].splitlines()
     assert lines[1].split()[:4] == ["etl", "3", "extract", "-"]
     shown = shell("workflow", "show", "etl")[1]

@@ -384,6 +384,103 @@ def test_a_retry_that_is_refused_changes_nothing() -> None:
     assert (desk.stored.nodes, desk.stored.firings) == before
 
 
+def test_a_retry_gives_a_node_a_new_run_if_the_shards_of_its_job_have_changed() -> None:
+    desk = make_desk(*CHAIN)
+    run = begin(desk)
+    end(desk, "extract")
+    end(desk, "transform", "TASK_FAILED")
+    desk.do(PutJob(desk.at, make_job("transform", shard_count=2), replace=True))
+    desk.do(RetryWorkflowRun(desk.at, run.id))
+    desk.run_until_idle()
+    assert [len(firing.shards) for firing in desk.firings("transform")] == [1, 2]
+    end(desk, "transform")
+    end(desk, "load")
+    assert the_run(desk).state is NodeState.SUCCEEDED
+
+
+def test_a_retry_ends_a_node_whose_job_is_gone_and_repeats_the_others() -> None:
+    fork = (node("extract"), node("left", "extract"), node("right", "extract"))
+    desk = make_desk(*fork)
+    run = begin(desk)
+    end(desk, "extract")
+    end(desk, "left", "TASK_FAILED")
+    end(desk, "right", "TASK_FAILED")
+    desk.do(PutWorkflow(desk.at, Workflow("etl", fork[:2], "extract")))
+    desk.do(RemoveJob(desk.at, "right"))
+    desk.do(RetryWorkflowRun(desk.at, run.id))
+    desk.run_until_idle()
+    assert states(desk) == {"extract": "SUCCEEDED", "left": "RUNNING", "right": "FAILED"}
+
+
+def test_a_retry_counts_all_runs_that_it_puts_back() -> None:
+    twice = (node("extract"), node("left", "extract", job="load"), node("right", "extract", job="load"))
+    desk = make_desk(*twice, max_waiting=2)
+    run = begin(desk)
+    end(desk, "extract")
+    end(desk, "load", "TASK_FAILED")
+    end(desk, "load", "TASK_FAILED")
+    assert states(desk) == {"extract": "SUCCEEDED", "left": "FAILED", "right": "FAILED"}
+    desk.do(Trigger(desk.at, "load"))
+    before = dict(desk.stored.nodes)
+    with pytest.raises(Conflict, match="1 runs of job load have not ended"):
+        desk.do(RetryWorkflowRun(desk.at, run.id))
+    assert desk.stored.nodes == before
+
+
+def test_no_start_deadline_counts_for_a_node_behind_the_start() -> None:
+    desk = make_desk(*CHAIN)
+    desk.do(PutJob(desk.at, make_job("transform", start_deadline_ms=1_000), replace=True))
+    begin(desk)
+    desk.run_until_idle(MINUTE)
+    end(desk, "extract")
+    assert states(desk)["transform"] == "RUNNING"
+    end(desk, "transform")
+    assert states(desk)["transform"] == "SUCCEEDED"
+
+
+def test_a_run_of_a_job_is_cancelled_with_the_last_workflow_that_needs_it() -> None:
+    desk = make_desk(*CHAIN)
+    desk.do(PutWorkflow(desk.at, Workflow("other", CHAIN[:1], "extract")))
+    run = begin(desk)
+    desk.do(CancelWorkflowRun(desk.at, run.id))
+    assert states(desk)["extract"] == "RUNNING"
+    desk.do(CancelWorkflowRun(desk.at, desk.scheduler.workflow_runs_of("other")[0].id))
+    assert states(desk)["extract"] == "CANCELLED"
+
+
+def test_a_retry_of_one_workflow_leaves_another_one_cancelled() -> None:
+    desk = make_desk(*CHAIN)
+    desk.do(PutWorkflow(desk.at, Workflow("other", (node("extract"), node("load", "extract")), "extract")))
+    run = begin(desk)
+    [other] = desk.scheduler.workflow_runs_of("other")
+    desk.do(CancelWorkflowRun(desk.at, other.id))
+    end(desk, "extract", "TASK_FAILED")
+    desk.do(RetryWorkflowRun(desk.at, run.id))
+    end(desk, "extract")
+    assert states(desk)["transform"] == "RUNNING"
+    assert desk.scheduler.workflow_runs[other.id].state is NodeState.CANCELLED
+    assert desk.firings("load") == []
+
+
+def test_a_retried_node_starts_at_the_instant_of_the_retry() -> None:
+    desk = make_desk(*CHAIN)
+    run = begin(desk)
+    end(desk, "extract", "TASK_FAILED")
+    desk.run_until_idle(MINUTE)
+    desk.do(RetryWorkflowRun(desk.at, run.id))
+    assert next(desk.scheduler._workflows.nodes_of(the_run(desk))).started_ms == desk.at
+
+
+def test_an_apply_that_changes_a_workflow_and_its_start_loses_no_run_that_is_due() -> None:
+    desk = make_desk(*CHAIN)
+    desk.do(PutJob(desk.at, make_job("extract", cron="0 * * * * ?"), replace=True))
+    desk.run_until_idle()
+    desk.at += 2 * MINUTE
+    changed_job = make_job("extract", cron="0 * * * * ?", parameter="new")
+    desk.do(Apply(desk.at, (), (changed_job,), workflows=(Workflow("etl", CHAIN[:2], "extract"),)))
+    assert len(desk.scheduler.workflow_runs_of("etl")) == len(desk.firings("extract")) > 0
+
+
 def test_a_run_without_a_failed_node_is_not_retried_and_an_ended_one_not_cancelled() -> None:
     desk = make_desk(*CHAIN)
     run = begin(desk)

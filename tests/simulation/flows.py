@@ -139,10 +139,10 @@ class Flows:
         place, operators = (run.id, config.name), self._world.operators
         if (Kind.FIRING, node.run) not in batch:
             self._broken(f"{place} starts, and its run {node.run} is not stored with it")
-        if run.cancelled:
-            self._broken(f"{place} starts, and its run is cancelled")
         firings = self._firings.setdefault(place, set())
         allowed = run.id in self._retried or node.run in operators.retried
+        if run.cancelled and not allowed:
+            self._broken(f"{place} starts, and its run is cancelled")
         if firings and not allowed:
             self._broken(f"{place} starts with {node.run}, and had {firings}")
         if config.name != run.start and self._holds(run, config) is not True and not allowed:

@@ -110,7 +110,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "a new leader forgets the nodes that are ready", "scheduler/workflows.py",
-        "            self._advance(run.id, graph_of(run.nodes).nodes, at)\n\n    def on_tick",
+        "            self._advance(run.id, self._graph(run.id).nodes, at)\n\n    def on_tick",
         "            self._finish(run.id, at)\n\n    def on_tick",
         also=(("scheduler/workflows.py", "holds is (Verdict.HOLDS if ready else Verdict.OPEN)", "holds"),),
     ),

@@ -346,9 +346,9 @@ class Commands(Part):
             self._quotas.check_queue(job.team, shards_of_run(job, event.terms), "jobName")
         self._timetable.enqueue(job, Cause.TRIGGER, event.at, event.at, event.terms)
 
-    def _check_waiting(self, job: str, field: str) -> None:
+    def _check_waiting(self, job: str, field: str, more: int = 1) -> None:
         waiting = len(self._state.queue.unfinished(job))
-        if waiting >= self._state.policy.max_waiting:
+        if waiting + more > self._state.policy.max_waiting:
             raise Conflict(runs_waiting(waiting, job), field=field, fix=Told("let them end first", "let_end"))
 
     def _remove_job(self, job: Job, at: int, author: str) -> None:
@@ -463,10 +463,10 @@ class Commands(Part):
     def retry_workflow_run(self, event: RetryWorkflowRun) -> None:
         """Repeat the failed nodes of a workflow's run: their failed shards, or the whole node if it has none."""
         firings, names = self._workflows.failed_nodes(event.run)
-        more = Counter[str]()
+        more, runs = Counter[str](), Counter(firing.job for firing in firings)
         for firing in firings:
             job = self._check_retry(firing)
-            self._check_waiting(job.key, "run")
+            self._check_waiting(job.key, "run", runs[job.key])
             more[job.team] += len(self._failed_shards(firing, None))
         for team, shards in more.items():
             self._quotas.check_queue(team, shards, "run")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
-from functools import lru_cache
 from typing import Final, NamedTuple
 
 from jobcloud.config import check_name
@@ -39,8 +38,6 @@ class Graph(NamedTuple):
         return list(found)
 
 
-# The runs of a workflow share the graph of its present version.
-@lru_cache(maxsize=10_000)
 def graph_of(nodes: tuple[Node, ...]) -> Graph:
     """The graph of nodes that `check` has accepted."""
     followers: dict[str, dict[str, None]] = {node.name: {} for node in nodes}

@@ -22,9 +22,11 @@ from jobcloud.model import (
     NO_TERMS,
     Cause,
     Firing,
+    Node,
     NodeRun,
     NodeState,
     ShardState,
+    Terms,
     Workflow,
     WorkflowRun,
     changed,
@@ -46,6 +48,8 @@ _NO_JOBS: Final[Mapping[str, Job]] = {}
 _NAMED_NOWHERE: Final[Mapping[str, None]] = {}
 # The time between two looks at the jobs whose ready nodes could not start.
 _AGAIN_MS = 1_000
+# The fire time may be long past when the node starts, so no deadline counts for its start.
+_TERMS: Final = Terms(retried=True)
 _WHY_CANCELLED = "the run of its workflow was cancelled"
 _ENDS = {
     ShardState.FINISHED: NodeState.SUCCEEDED,
@@ -93,6 +97,9 @@ class Workflows(Part):
         self._places: dict[str, dict[Place, None]] = {}
         #: unfinished run → the number of its nodes that have not ended
         self._open: dict[str, int] = {}
+        #: workflow → its graph, and unfinished run → its graph
+        self._graphs: dict[str, Graph] = {}
+        self._graphs_of_runs: dict[str, Graph] = {}
         #: job → the nodes that are to start, oldest first
         self._ready: dict[str, dict[Place, None]] = {}
         #: jobs whose ready nodes may be able to start now
@@ -109,13 +116,16 @@ class Workflows(Part):
         runs = sorted(self._state.workflow_runs.values(), key=lambda run: (run.began_ms, run.id))
         for run in runs:
             self._runs.setdefault(run.workflow, {})[run.id] = None
-        for key in [key for key in self._state.nodes if not self._is_known(key)]:
+        known = {node_key(run.id, node.name) for run in runs for node in run.nodes}
+        for key in [key for key in self._state.nodes if key not in known]:
             self._state.delete(Kind.NODE, key)
+        graphs: dict[tuple[Node, ...], Graph] = {}
         for run in runs:
             if not run.ended_ms:
                 self._open[run.id] = len(run.nodes)
-            for name in graph_of(run.nodes).nodes:
-                place = Place(run.id, name)
+                self._graphs_of_runs[run.id] = graphs.setdefault(run.nodes, graph_of(run.nodes))
+            for node in run.nodes:
+                place = Place(run.id, node.name)
                 if (found := self._state.nodes.get(place.key)) is not None:
                     self._restore_node(place, found)
         for run in runs:
@@ -124,11 +134,6 @@ class Workflows(Part):
         for key in list(self._runs):
             self._prune(key)
 
-    def _is_known(self, key: str) -> bool:
-        run_id, _, name = key.rpartition("/")
-        run = self._state.workflow_runs.get(run_id)
-        return run is not None and name in graph_of(run.nodes).nodes
-
     def _restore_node(self, place: Place, found: NodeRun) -> None:
         if found.run:
             self._places.setdefault(found.run, {})[place] = None
@@ -136,8 +141,8 @@ class Workflows(Part):
             self._open[place.run] -= 1
 
     def _resume(self, run: WorkflowRun, at: int) -> None:
-        for name in graph_of(run.nodes).nodes:
-            place = Place(run.id, name)
+        for node in run.nodes:
+            place = Place(run.id, node.name)
             found = self._state.nodes.get(place.key)
             if found is None or found.ended_ms:
                 continue
@@ -147,7 +152,7 @@ class Workflows(Part):
             elif firing.ended_ms:
                 self._end(place, _end_of(firing), firing.ended_ms)
         if run.id in self._open:
-            self._advance(run.id, graph_of(run.nodes).nodes, at)
+            self._advance(run.id, self._graph(run.id).nodes, at)
 
     def on_tick(self, at: int) -> None:
         if self._ready and at >= self._again:
@@ -195,7 +200,7 @@ class Workflows(Part):
         if unfinished >= self._state.policy.max_waiting:
             self._state.put(Kind.WORKFLOW, workflow.key, changed(workflow, skipped=workflow.skipped + 1))
             text = f"workflow {workflow.key} gets no run: {unfinished} of its runs have not ended"
-            self._state.publish(at, Topic.SKIPPED, text, job=firing.job, firing_id=firing.id)
+            self._state.publish(at, Topic.CONFIG, text, job=firing.job, firing_id=firing.id)
             return
         when = datetime.fromtimestamp(firing.fire_ms / 1_000, UTC)
         run_id = f"{workflow.key}.{when:%Y%m%dT%H%M%SZ}-{self._state.unique()}"
@@ -203,6 +208,7 @@ class Workflows(Part):
         self._state.put(Kind.WORKFLOW_RUN, run_id, run)
         self._runs.setdefault(workflow.key, {})[run_id] = None
         self._open[run_id] = len(run.nodes)
+        self._graphs_of_runs[run_id] = self._graphs[workflow.key]
         self._run(Place(run_id, run.start), firing, at)
         self._advance(run_id, (node.name for node in run.nodes if not node.after), at)
 
@@ -256,10 +262,10 @@ class Workflows(Part):
         states = [self._state_of(run_id, node.name) for node in run.nodes]
         if NodeState.RUNNING in states:
             return
-        del self._open[run_id]
+        del self._open[run_id], self._graphs_of_runs[run_id]
         found = outcome(states, cancelled=run.cancelled)
         self._state.put(Kind.WORKFLOW_RUN, run_id, changed(run, ended_ms=at, state=found))
-        self._state.publish(at, Topic.DONE, f"run {run_id} of workflow {run.workflow} ended: {found}")
+        self._tell(run, f"run {run_id} of workflow {run.workflow} has ended: {found}", at)
         self._prune(run.workflow)
 
     def _prune(self, workflow: str) -> None:
@@ -309,15 +315,15 @@ class Workflows(Part):
         """Start the ready nodes of a job, as many as it can have now. If the job is gone or resident, they fail."""
         while places := self._ready.get(name):
             place, job = next(iter(places)), self._state.jobs.get(name)
-            if job is None or job.kind is JobKind.DAEMON:
+            if job is None or job.ad_hoc or job.kind is JobKind.DAEMON:
                 self._unready(name, place)
-                why = no_job(name) if job is None else resident_node(name)
+                why = resident_node(name) if job is not None and not job.ad_hoc else no_job(name)
                 self._end(place, NodeState.FAILED, at, why.words)
                 continue
             if self._obstacle(job) is not None:
                 return
+            firing = self._state.new_firing(job, Cause.TRIGGER, self._state.workflow_runs[place.run].fire_ms, _TERMS)
             self._unready(name, place)
-            firing = self._state.new_firing(job, Cause.TRIGGER, self._state.workflow_runs[place.run].fire_ms)
             # The node is stored first, so that the new run begins no run of another workflow.
             self._run(place, firing, at)
             self._firings.add(firing, at)
@@ -340,12 +346,12 @@ class Workflows(Part):
         if known is not None and same(known, workflow):
             return
         if known is not None:
-            self._unname(known)
+            self._unname(known, self._named, self._starts)
         made = changed(workflow, changed_ms=event.at, skipped=known.skipped if known is not None else 0)
         self._state.put(Kind.WORKFLOW, made.key, made)
         self._name(made)
         text = f"workflow {made.key} is {'changed' if known else 'registered'}"
-        self._state.publish(event.at, Topic.CONFIG, text)
+        self._tell(made, text, event.at)
 
     def check(self, workflow: Workflow, jobs: Mapping[str, Job] = _NO_JOBS, removed: Collection[str] = ()) -> None:
         """Raises ConfigError for a wrong graph or job, and Conflict for too many workflows.
@@ -382,11 +388,11 @@ class Workflows(Part):
             self.check_unnamed(key, keys)
 
     def let_go(self, workflows: Iterable[Workflow]) -> None:
-        """Let former versions of workflows that are about to be set name no job."""
+        """Let former versions of workflows that are about to be set name no job. They still begin runs."""
         for workflow in workflows:
             known = self._state.workflows.get(workflow.key)
             if known is not None and not same(known, workflow):
-                self._unname(known)
+                self._unname(known, self._named)
 
     def remove(self, event: RemoveWorkflow) -> None:
         """Remove a workflow. Its runs that have begun go on, and are forgotten at their end.
@@ -395,10 +401,11 @@ class Workflows(Part):
         """
         known = self.workflow(event.workflow)
         _check_before(event.before, known, known.key)
-        self._unname(known)
+        self._unname(known, self._named, self._starts)
+        del self._graphs[known.key]
         self._state.delete(Kind.WORKFLOW, known.key)
         self._prune(known.key)
-        self._state.publish(event.at, Topic.CONFIG, f"workflow {known.key} is removed")
+        self._tell(known, f"workflow {known.key} is removed", event.at)
 
     def check_job(self, job: Job) -> None:
         """Raises Conflict if a workflow names the job, and its runs would not end."""
@@ -422,12 +429,13 @@ class Workflows(Part):
         if run.cancelled:
             return
         self._state.put(Kind.WORKFLOW_RUN, run.id, changed(run, cancelled=True))
-        self._state.publish(event.at, Topic.CONFIG, f"run {run.id} of workflow {run.workflow} is cancelled")
+        self._tell(run, f"run {run.id} of workflow {run.workflow} is cancelled", event.at)
         found = [self._state.nodes.get(node_key(run.id, node.name)) for node in run.nodes]
         for node in run.nodes:
             self._unready(node.job, Place(run.id, node.name))
         for running in [node.run for node in found if node is not None and node.state is NodeState.RUNNING]:
-            if len(self._places[running]) == 1:  # no other workflow waits for it
+            # A run of another workflow may still need it.
+            if all(self._state.workflow_runs[place.run].cancelled for place in self._places[running]):
                 self._tasks.cancel_firing(self._state.firings[running], event.at, _WHY_CANCELLED)
         if run.id in self._open:  # none of them was waiting
             self._finish(run.id, event.at)
@@ -448,7 +456,7 @@ class Workflows(Part):
             if found is None or found.state not in (NodeState.FAILED, NodeState.CANCELLED):
                 continue
             firing = self._state.firings.get(found.run)
-            if firing is not None and any(shard.state in retry.MAY_BE_PUT_BACK for shard in firing.shards):
+            if firing is not None and self._may_go_on(firing):
                 firings[firing.id] = firing
             else:
                 names.append(node.name)
@@ -458,29 +466,40 @@ class Workflows(Part):
             raise Conflict(problem, field="run", fix=fix)
         return list(firings.values()), names
 
+    def _may_go_on(self, firing: Firing) -> bool:
+        """Whether a firing has failed shards that can be put back: its job has the same shards as then."""
+        job = self._state.jobs.get(firing.job)
+        if job is None or job.kind is JobKind.DAEMON or firing.cause is Cause.DAEMON:
+            return False
+        same_shards = len(firing.work) == job.shard_count and firing.stepped == bool(job.firing_listener)
+        return same_shards and any(shard.state in retry.MAY_BE_PUT_BACK for shard in firing.shards)
+
     def repeat(self, run_id: str, names: Sequence[str], at: int) -> None:
         """Continue a run. Nodes that have ended wait again, without their former firings."""
         for name in names:
             place = Place(run_id, name)
             self._leave(self._state.nodes[place.key].run, place)
             self._state.delete(Kind.NODE, place.key)
-        self._reopen(run_id, names, at)
         run = self._state.workflow_runs[run_id]
-        self._state.publish(at, Topic.CONFIG, f"run {run_id} of workflow {run.workflow} is retried")
+        if run.cancelled:
+            self._state.put(Kind.WORKFLOW_RUN, run_id, changed(run, cancelled=False))
+        self._reopen(run_id, names, at)
+        self._tell(run, f"run {run_id} of workflow {run.workflow} is retried", at)
 
     def run_reopened(self, firing: Firing, at: int) -> None:
-        """Continue the runs of workflows whose node has failed with this firing."""
+        """Continue the runs of workflows whose node has failed with this firing. A cancelled run stays cancelled."""
         for place in self._places.get(firing.id, ()):
-            again = changed(self._state.nodes[place.key], state=NodeState.RUNNING, ended_ms=0)
+            again = changed(self._state.nodes[place.key], state=NodeState.RUNNING, started_ms=at, ended_ms=0)
             self._state.put(Kind.NODE, place.key, again)
             self._reopen(place.run, [place.node], at)
 
     def _reopen(self, run_id: str, names: Iterable[str], at: int) -> None:
         """Continue a run whose nodes `names` are repeated. Nodes behind them that were skipped wait again."""
-        run, graph = self._state.workflow_runs[run_id], self._graph(run_id)
-        if run.ended_ms or run.cancelled:
-            run = changed(run, ended_ms=0, cancelled=False, state=NodeState.RUNNING)
-            self._state.put(Kind.WORKFLOW_RUN, run_id, run)
+        run = self._state.workflow_runs[run_id]
+        if run.ended_ms:
+            self._graphs_of_runs[run_id] = graph_of(run.nodes)
+            self._state.put(Kind.WORKFLOW_RUN, run_id, changed(run, ended_ms=0, state=NodeState.RUNNING))
+        graph = self._graph(run_id)
         for behind in {behind for name in names for behind in graph.reachable(name)}:
             self._unready(graph.nodes[behind].job, Place(run_id, behind))
             if self._state_of(run_id, behind) is NodeState.SKIPPED:
@@ -492,13 +511,13 @@ class Workflows(Part):
     # ------------------------------------------------------------------------------------------------- names
 
     def _name(self, workflow: Workflow) -> None:
-        graph = graph_of(workflow.nodes)
+        self._graphs[workflow.key] = graph = graph_of(workflow.nodes)
         self._starts.setdefault(graph.nodes[workflow.start].job, {})[workflow.key] = None
         for node in workflow.nodes:
             self._named.setdefault(node.job, {})[workflow.key] = None
 
-    def _unname(self, workflow: Workflow) -> None:
-        for table in (self._starts, self._named):
+    def _unname(self, workflow: Workflow, *tables: dict[str, dict[str, None]]) -> None:
+        for table in tables:
             for job in {node.job for node in workflow.nodes}:
                 names = table.get(job, {})
                 names.pop(workflow.key, None)
@@ -506,7 +525,13 @@ class Workflows(Part):
                     table.pop(job, None)
 
     def _graph(self, run_id: str) -> Graph:
-        return graph_of(self._state.workflow_runs[run_id].nodes)
+        """The graph of an unfinished run."""
+        return self._graphs_of_runs[run_id]
+
+    def _tell(self, of: Workflow | WorkflowRun, text: str, at: int) -> None:
+        """Publish a notice, as one about the job of the start node, so that those who see its team see it."""
+        job = next(node.job for node in of.nodes if node.name == of.start)
+        self._state.publish(at, Topic.CONFIG, text, job=job)
 
     # ------------------------------------------------------------------------------------------------- reading
 
@@ -552,10 +577,11 @@ class Workflows(Part):
         return {
             "workflow starts": self._starts, "workflows by job": self._named, "workflow runs": self._runs,
             "nodes by run": self._places, "open workflow runs": self._open, "ready nodes": self._ready,
-            "due jobs of nodes": self._due,
+            "due jobs of nodes": self._due, "graphs": self._graphs, "graphs of runs": self._graphs_of_runs,
         }  # fmt: skip
 
     def validate(self) -> None:
+        assert self._open.keys() == self._graphs_of_runs.keys()
         assert self._open.keys() == {key for key, run in self._state.workflow_runs.items() if not run.ended_ms}
         places: dict[Place, str] = {}
         for run in self._state.workflow_runs.values():

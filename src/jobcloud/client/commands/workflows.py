@@ -37,7 +37,7 @@ def set_workflows(
             render.show_json(list(workflow_files.send(client, given)))
             return
         for made in workflow_files.send(client, given):
-            render.say(f"workflow {made['workflow']} has {len(made['nodes'])} nodes and starts with {made['start']}")
+            render.say(f"workflow {made['workflow']} starts with {made['start']}; nodes: {len(made['nodes'])}")
 
 
 @commands.command("list")
@@ -124,11 +124,12 @@ def trigger(ctx: typer.Context, workflow: Name, as_json: AsJson = False) -> None
         known = client.workflow(_key(ctx, workflow))
         (job,) = (node["job"] for node in known["nodes"] if node["name"] == known["start"])
         made = client.run_state(client.trigger(key_of(known["team"], job))["id"])
-        began = [place["run"] for place in made["workflowNodes"] if place["run"].startswith(f"{known['workflow']}.")]
+        runs = [client.workflow_run(place["run"]) for place in made["workflowNodes"]]
+        began = [run for run in runs if run["workflow"] == known["workflow"]]
         if as_json:
-            render.show_json([client.workflow_run(run) for run in began])
+            render.show_json(began)
         elif began:
-            render.say(f"run {began[0]} began")
+            render.say(f"run {began[0]['id']} began")
     if not began:
         if not as_json:
             render.complain(f"run {made['id']} began no run of the workflow: too many of its runs have not ended")
