@@ -228,12 +228,13 @@ class Flows:
     # ---- at the end ------------------------------------------------------------------------------------------
 
     def unsettled(self, process: Process) -> str:
-        """A run of a workflow that still has to end, or "". A node of a disabled job waits."""
+        """A run of a workflow that still has to end, or "". A node of a disabled job waits. A node may still run."""
         core = process.core
         for run in core.workflow_runs.values():
             nodes = core.nodes_of(run)
             held = any(one.state is NodeState.READY and not core.enabled(one.job) for one in nodes)
-            if not run.ended_ms and not held:
+            running = any(one.state is NodeState.RUNNING and one.run in core.firings for one in nodes)
+            if not run.ended_ms and not held and not running:
                 return f"{run.id} has not ended: {[(one.name, str(one.state), one.reason) for one in nodes]}"
         return ""
 

@@ -259,7 +259,8 @@ def make_plan(seed: int) -> Plan:
     pools = seed % _POOLS_SHARE == _POOLS_REST
     if pools:
         faults += _of_pools(seed, length)
-    faults += _of_workflows(seed, length)
+    if not any(fault.kind == "mass_loss" for fault in faults):  # such a cluster has no room for more work
+        faults += _of_workflows(seed, length)
     if seed % ALERTED == ALERTED_REST:
         faults += _of_alerts(seed, length)
     expected = seed % ALERTED == ALERTED_REST and random.Random(f"expected {seed}").random() < 0.5
