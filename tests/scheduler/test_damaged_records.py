@@ -22,7 +22,9 @@ from jobcloud.messages import (
     PutCalendar,
     PutPool,
     PutSilence,
+    PutWorkflow,
     RemoveApp,
+    RemoveWorkflow,
     RunAdHoc,
     Save,
     SetPaused,
@@ -33,10 +35,14 @@ from jobcloud.messages import (
 )
 from jobcloud.model import (
     AccessToken,
+    After,
     Calendar,
     CalendarSource,
     Condition,
+    Join,
     Member,
+    Node,
+    On,
     Pool,
     Quota,
     Restoration,
@@ -47,6 +53,7 @@ from jobcloud.model import (
     TaskState,
     Team,
     User,
+    Workflow,
 )
 from jobcloud.ports import StoredRecords
 from jobcloud.scheduler.state import AlertChannel
@@ -94,6 +101,9 @@ def whole() -> tuple[Values, int]:
         PutSilence(desk.at, "s1", Silence(desk.at, desk.at + 60_000, Condition.LATE, "of*", "default", "a*", "known"))
     )
     desk.do(PutPool(desk.at, "*:db", Pool(3, "orders")))
+    nodes = Node("first", "often"), Node("second", "staged", (After("first", On.EITHER),), Join.ANY)
+    desk.do(PutWorkflow(desk.at, Workflow("etl", nodes, "first", "orders")))
+    desk.do(Trigger(desk.at, "often"))
     calendar = Calendar(
         "closed", ("2026-12-24", "2026-12-28/2027-01-01"), "2030-12-31", CalendarSource(country="DE"), "holidays 1",
         description="closed",
@@ -175,6 +185,10 @@ def lives_on(heir: Heir, dice: random.Random) -> None:
         for name in heir.scheduler.jobs:
             heir.scheduler.explain(name, heir.at)
         heir.scheduler.plan(heir.at)
+    for name in list(heir.scheduler.workflow_runs):
+        list(heir.scheduler.nodes_of(heir.scheduler.workflow_runs[name]))
+    for name in list(heir.scheduler.workflows):
+        heir.do(RemoveWorkflow(heir.at, name))
     for name in list(heir.scheduler.apps):
         heir.do(RemoveApp(heir.at, name, jobs=True))
     heir.run_until_idle(5_000)

@@ -88,6 +88,7 @@ EXECUTOR = Executor("exec", "agent", "app", (Share("ports", 2000, ranges=((31000
 ATTEMPT = Attempt(1, "t0", "agent", "host", "exec", Execution.READY, End.LOST, 3, 4, "gone", Outcome("", "7"))
 ALERT = Alert(Condition.LATE, "job", 5, "it is late", 6, 7, 2, "job.1", "alice", ("ops", "web"), ("web",))
 NODES = (Node("first", "web:a"), Node("second", "web:b", (After("first", On.EITHER),), Join.ANY))
+WORKFLOW_RUN = WorkflowRun("web:etl.r-1-1", "web:etl", NODES, "first", 5, 6, 7, True, NodeState.FAILED)
 SAMPLES: list[tuple[Kind, str, Record]] = [
     (Kind.APP, "app", APP),
     (Kind.JOB, "job", JOB),
@@ -123,7 +124,11 @@ SAMPLES: list[tuple[Kind, str, Record]] = [
     (Kind.SILENCE, "s1", Silence(5, 7, Condition.LATE, "j*", comment="a known problem")),
     (Kind.POOL, "*:db", Pool(5, "the database of orders")),
     (Kind.WORKFLOW, "web:etl", Workflow("web:etl", NODES, "first", "orders", 5, 1)),
-    (Kind.WORKFLOW_RUN, "web:etl.r-1-1", WorkflowRun("web:etl.r-1-1", "web:etl", NODES, "first", 5, 6, 7, True)),
+    (
+        Kind.WORKFLOW_RUN,
+        "web:etl.r-1-1",
+        WorkflowRun("web:etl.r-1-1", "web:etl", NODES, "first", 5, 6, 7, True, NodeState.FAILED),
+    ),
     (Kind.NODE, "web:etl.r-1-1/second", NodeRun(NodeState.SKIPPED, ended_ms=7, reason=Words("node_skipped"))),
 ]
 
@@ -343,3 +348,28 @@ def test_field_that_must_not_be_ignored_has_a_format_that_earlier_builds_refuse(
         assert decode(kind, record.key, stored) == record
     assert json.loads(encode(Kind.JOB, make_job(placeholders=("jobParameter",))))["v"] == 2
     assert json.loads(encode(Kind.APP, make_app()))["v"] == 1
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        NodeRun(NodeState.WAITING),
+        NodeRun(NodeState.RUNNING, "job.1", 5, 6),
+        NodeRun(NodeState.RUNNING),
+        NodeRun(NodeState.SUCCEEDED, "job.1", 5),
+    ],
+)
+def test_a_damaged_node_counts_as_failed_so_that_it_does_not_start_twice(record: NodeRun) -> None:
+    key = "web:etl.r-1-1/second"
+    restored = restore(stored((Kind.NODE, key, encode(Kind.NODE, record))))
+    assert restored.nodes[key].state is NodeState.FAILED
+    assert [fault.path for fault in restored.faults] == [f"node/{key}"]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "start"),
+    [((), "first"), (NODES, "second"), (NODES[1:], "second"), ((Node("first", "a", (After("first"),)),), "first")],
+)
+def test_a_workflow_whose_graph_is_damaged_is_not_read(nodes: tuple[Node, ...], start: str) -> None:
+    with pytest.raises(Unreadable, match="is damaged"):
+        decode(Kind.WORKFLOW, "web:etl", encode(Kind.WORKFLOW, Workflow("web:etl", nodes, start)))

@@ -27,6 +27,7 @@ from jobcloud.model import (
     Firing,
     JobState,
     NodeRun,
+    NodeState,
     Pause,
     Pool,
     Restoration,
@@ -50,6 +51,7 @@ from jobcloud.scheduler import attempts
 from jobcloud.scheduler.attempts import Attempts
 from jobcloud.scheduler.places import own_where
 from jobcloud.scheduler.sharding import left_out
+from jobcloud.sentences import Words
 
 MESSAGE = "its record was lost or damaged"
 _NOT_BEGUN = (ShardState.WAITING, ShardState.CANCELLED)
@@ -58,6 +60,8 @@ _NOT_BEGUN = (ShardState.WAITING, ShardState.CANCELLED)
 NO_GENERATION = 0
 # The state of each ad-hoc job. It never changes, so it is not stored.
 AD_HOC_STATE = JobState(considered_ms=0)
+# Stands for a node of a workflow's run whose record cannot be read. The node may have started, so it is not started.
+DAMAGED_NODE = NodeRun(NodeState.FAILED, ended_ms=1, reason=Words("node_damaged"))
 # The spec of an executor that is known only from its tasks.
 NO_SPEC = "{}"
 

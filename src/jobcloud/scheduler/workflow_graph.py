@@ -17,7 +17,7 @@ MAX_NODES: Final = 200
 MAX_AFTER: Final = 1_000
 #: nodes of a cycle that a refusal names
 _NAMED = 20
-_ENDED: Final = (NodeState.SUCCEEDED, NodeState.FAILED, NodeState.SKIPPED, NodeState.CANCELLED)
+ENDED: Final = (NodeState.SUCCEEDED, NodeState.FAILED, NodeState.SKIPPED, NodeState.CANCELLED)
 
 
 class Graph(NamedTuple):
@@ -74,7 +74,7 @@ def verdict(node: Node, state_of: Callable[[str], NodeState]) -> tuple[Verdict, 
 
 def _holds(on: On, state: NodeState) -> bool | None:
     """Whether a condition holds. None: this is not known yet."""
-    if state not in _ENDED:
+    if state not in ENDED:
         return None
     return {
         On.SUCCESS: state is NodeState.SUCCEEDED,

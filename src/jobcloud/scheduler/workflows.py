@@ -221,7 +221,7 @@ class Workflows(Part):
         for place in list(self._places.get(firing.id, ())):
             # The end of another run may have deleted the oldest run of its workflow.
             node = self._state.nodes.get(place.key)
-            if node is not None and node.state is NodeState.RUNNING:
+            if node is not None and node.state is NodeState.RUNNING and place.run in self._open:
                 self._end(place, _end_of(firing), at)
         self._look_at(firing.job)
 

@@ -45,6 +45,7 @@ from jobcloud.model import (
     Instant,
     JobState,
     NodeRun,
+    NodeState,
     Pause,
     Pool,
     Restoration,
@@ -66,7 +67,9 @@ from jobcloud.model import (
 from jobcloud.ports import MAX_RECORD_BYTES, StoredFault, StoredRecords
 from jobcloud.scheduler import Stored
 from jobcloud.scheduler.attempts import place_of
-from jobcloud.scheduler.recovery import belongs, shard_key, shard_place
+from jobcloud.scheduler.recovery import DAMAGED_NODE, belongs, shard_key, shard_place
+from jobcloud.scheduler.workflow_graph import ENDED
+from jobcloud.scheduler.workflow_graph import check as check_graph
 from jobcloud.triggers import parse_days
 
 VERSION = 1
@@ -261,6 +264,8 @@ def decode(kind: Kind, key: str, value: bytes) -> Record:
         raise Unreadable(f"is damaged: it holds the record of {own!r}")
     if isinstance(record, Calendar):
         _check_days(record)
+    if isinstance(record, Workflow | WorkflowRun | NodeRun):
+        _check_workflow(record)
     if isinstance(record, Job) and bool(record.ad_hoc) != (kind is Kind.AD_HOC):
         raise Unreadable("is damaged: its key does not fit its kind")
     if isinstance(record, Firing) and record.stepped and (len(record.shards) < 3 or record.cause is Cause.DAEMON):
@@ -268,6 +273,24 @@ def decode(kind: Kind, key: str, value: bytes) -> Record:
     if isinstance(record, Firing) and not belongs(record.id, record.job):
         raise Unreadable(f"is damaged: its id does not fit its job {record.job!r}")
     return record
+
+
+def _check_workflow(record: Workflow | WorkflowRun | NodeRun) -> None:
+    if isinstance(record, NodeRun):
+        running = record.state is NodeState.RUNNING
+        if record.state not in (NodeState.RUNNING, *ENDED) or bool(record.ended_ms) == running:
+            raise Unreadable(f"is damaged: {record.state} does not fit the time of its end")
+        if running and not record.run:
+            raise Unreadable("is damaged: it runs without a run")
+        return
+    try:
+        found = check_graph(record.nodes, record.start)
+    except ConfigError as error:
+        raise Unreadable(f"is damaged: {error}") from error
+    if found != record.start:
+        raise Unreadable("is damaged: it has no start")
+    if isinstance(record, WorkflowRun) and (record.state is NodeState.RUNNING) == bool(record.ended_ms):
+        raise Unreadable(f"is damaged: {record.state} does not fit the time of its end")
 
 
 def _check_days(calendar: Calendar) -> None:
@@ -324,7 +347,7 @@ def restore(stored: StoredRecords) -> Restored:
         calendars=_only(Calendar, readable[Kind.CALENDAR]),
         workflows=_only(Workflow, readable[Kind.WORKFLOW]),
         workflow_runs=_only(WorkflowRun, readable[Kind.WORKFLOW_RUN]),
-        nodes=_only(NodeRun, readable[Kind.NODE]),
+        nodes=dict.fromkeys(stored.records[Kind.NODE], DAMAGED_NODE) | _only(NodeRun, readable[Kind.NODE]),
         faults=faults,
     )
 

@@ -29,6 +29,10 @@ def node_run_lost(run: str) -> Told:
     return Told(f"its run {run} no longer has a record", "node_run_lost", run=run)
 
 
+def node_damaged() -> Told:
+    return Told("its record was lost or damaged, and it may have run", "node_damaged")
+
+
 def job_fault(job: str) -> Told:
     return Told(f"the stored record of job {job} cannot be read", "job_fault", job=job)
 
@@ -40,6 +44,7 @@ def job_paused(job: str) -> Told:
 _SENTENCES: Final[Mapping[str, Callable[..., Told]]] = {
     "node_skipped": node_skipped,
     "node_run_lost": node_run_lost,
+    "node_damaged": node_damaged,
     "no_job": no_job,
     "resident_node": resident_node,
     "job_fault": job_fault,

@@ -26,6 +26,7 @@ const TEXTS = {zh: {
   no_failed_node: "{run} 没有失败的节点",
   node_skipped: "等待节点 {node} 的结束方式 {on}，而节点 {node} 为 {state}",
   node_run_lost: "其运行 {run} 已没有记录",
+  node_damaged: "它的记录已丢失或损坏，它可能已经运行过",
   job_fault: "无法读取作业 {job} 存储的记录",
   job_paused: "作业 {job}、其应用或全部已暂停",
   add_node: "请添加节点",
