@@ -285,11 +285,6 @@ def send(client: Client, entries: Sequence[Entry], **options: bool) -> Json:
         raise ApiError(error.status, _located(error, groups)) from error
 
 
-def steps_of(field: str) -> list[str | int]:
-    """The place of a field such as `nodes.1.job`, as `Document.where` takes it."""
-    return [int(part) if part.isdecimal() else part for part in field.split(".")]
-
-
 def _located(error: ApiError, groups: Mapping[str, Sequence[Entry]]) -> Json:
     """The problem document with the file, the line and the name of the app or job before each field."""
     errors = []
@@ -297,7 +292,7 @@ def _located(error: ApiError, groups: Mapping[str, Sequence[Entry]]) -> Json:
         found = _PLACE.fullmatch(str(issue.get("field", "")))
         if found and int(found[2]) < len(groups[found[1]]):
             name = found[3] or ""
-            where = groups[found[1]][int(found[2])].where(*steps_of(name))
+            where = groups[found[1]][int(found[2])].where(*documents.place_of(name))
             errors.append({**issue, "field": f"{where}: {name}" if name else where})
         else:
             errors.append(issue)

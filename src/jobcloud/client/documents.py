@@ -56,6 +56,11 @@ class Document:
         return self.name
 
 
+def place_of(field: str) -> Place:
+    """The place of a field such as `nodes.1.job`."""
+    return tuple(int(part) if part.isdecimal() else part for part in field.split("."))
+
+
 def read(path: Path) -> Document:
     """Raises ConfigError with the name of the file if it cannot be read, or holds values without a form in JSON."""
     try:

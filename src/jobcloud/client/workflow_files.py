@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jobcloud.client import documents
-from jobcloud.client.apps import steps_of
 from jobcloud.client.documents import Document, Place
 from jobcloud.client.http import ApiError, Client, Json, NotReachable
 from jobcloud.config import key_of, qualified
@@ -41,7 +40,7 @@ class Given(NamedTuple):
         errors = []
         for issue in error.errors:
             field = str(issue.get("field", ""))
-            where = f"{self.document.where(*self.place, *steps_of(field))}: workflow {self.key}"
+            where = f"{self.document.where(*self.place, *documents.place_of(field))}: workflow {self.key}"
             errors.append({**issue, "field": f"{where}: {field}" if field else where})
         first = errors[0]
         fix = f" ({first['fix']})" if first.get("fix") else ""

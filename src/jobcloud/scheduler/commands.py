@@ -513,7 +513,7 @@ class Commands(Part):
             raise Conflict(problem, field="runId", fix=new_run)
         if not self._state.enabled(job.key):
             raise Conflict(job_off(job.key), field="runId", fix=ENABLE)
-        if len(firing.work) != job.shard_count or firing.stepped != bool(job.firing_listener):
+        if not retry.has_its_shards(firing, job):
             text = f"the shards or the listener of job {job.key} have changed since the run: the job has "
             text += f"{job.shard_count} shards, the run {len(firing.work)}"
             problem = Told(text, "shards_changed", job=job.key, shards=job.shard_count, before=len(firing.work))

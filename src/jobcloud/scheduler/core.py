@@ -69,7 +69,7 @@ from jobcloud.messages import (
     UndrainAgent,
     UseSecrets,
 )
-from jobcloud.model import Firing, ShardState, Workflow, WorkflowRun
+from jobcloud.model import Firing, ShardState, WorkflowRun
 from jobcloud.scheduler import fit, invariants
 from jobcloud.scheduler.accounts import Accounts
 from jobcloud.scheduler.ad_hoc_runs import AdHocRuns
@@ -426,10 +426,6 @@ class Scheduler:
     def nodes_run_by(self, run: str) -> list[Place]:
         """The nodes of workflows that a run of a job stands for."""
         return self._workflows.places_of(run)
-
-    def check_workflow(self, workflow: Workflow) -> None:
-        """Raises Refused if `handle` would refuse the workflow."""
-        self._workflows.check(workflow)
 
     def depth(self, at: int) -> Depth:
         """How many shards wait."""

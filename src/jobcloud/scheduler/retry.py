@@ -6,7 +6,7 @@ import hashlib
 from typing import Any
 
 from jobcloud.config import Job
-from jobcloud.model import Execution, Shard, ShardState, changed
+from jobcloud.model import Execution, Firing, Shard, ShardState, changed
 from jobcloud.scheduler.status import WORKER_LOST, End
 
 # An attempt that ran this long has proved that the shard can run. If it is lost, the count of losses begins again at 1.
@@ -31,6 +31,11 @@ _FINAL = {
     End.INVALID: ShardState.FAILED,
     End.REPLACED: ShardState.FAILED,
 }
+
+
+def has_its_shards(firing: Firing, job: Job) -> bool:
+    """Whether the job still has the shards and the listener that it had when the firing was made."""
+    return len(firing.work) == job.shard_count and firing.stepped == bool(job.firing_listener)
 
 
 def backoff_ms(failures: int, first_ms: int, max_ms: int) -> int:

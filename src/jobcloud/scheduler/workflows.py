@@ -119,15 +119,16 @@ class Workflows(Part):
         known = {node_key(run.id, node.name) for run in runs for node in run.nodes}
         for key in [key for key in self._state.nodes if key not in known]:
             self._state.delete(Kind.NODE, key)
-        graphs: dict[tuple[Node, ...], Graph] = {}
+        graphs = {workflow.nodes: self._graphs[key] for key, workflow in self._state.workflows.items()}
         for run in runs:
             if not run.ended_ms:
                 self._open[run.id] = len(run.nodes)
-                self._graphs_of_runs[run.id] = graphs.setdefault(run.nodes, graph_of(run.nodes))
-            for node in run.nodes:
-                place = Place(run.id, node.name)
-                if (found := self._state.nodes.get(place.key)) is not None:
-                    self._restore_node(place, found)
+                if run.nodes not in graphs:
+                    graphs[run.nodes] = graph_of(run.nodes)
+                self._graphs_of_runs[run.id] = graphs[run.nodes]
+            for node, found in self._records(run):
+                if found is not None:
+                    self._restore_node(Place(run.id, node.name), found)
         for run in runs:
             if not run.ended_ms:
                 self._resume(run, at)
@@ -141,12 +142,10 @@ class Workflows(Part):
             self._open[place.run] -= 1
 
     def _resume(self, run: WorkflowRun, at: int) -> None:
-        for node in run.nodes:
-            place = Place(run.id, node.name)
-            found = self._state.nodes.get(place.key)
+        for node, found in self._records(run):
             if found is None or found.ended_ms:
                 continue
-            firing = self._state.firings.get(found.run)
+            place, firing = Place(run.id, node.name), self._state.firings.get(found.run)
             if firing is None:
                 self._end(place, NodeState.FAILED, at, Words("node_run_lost", {"run": found.run}))
             elif firing.ended_ms:
@@ -250,6 +249,10 @@ class Workflows(Part):
                 rest += graph.followers[name]
         self._finish(run_id, at)
 
+    def _records(self, run: WorkflowRun) -> Iterator[tuple[Node, NodeRun | None]]:
+        """The nodes of a run with their records, in the order of its graph. None: the node has not started."""
+        return ((node, self._state.nodes.get(node_key(run.id, node.name))) for node in run.nodes)
+
     def _state_of(self, run_id: str, name: str) -> NodeState:
         found = self._state.nodes.get(node_key(run_id, name))
         return found.state if found is not None else NodeState.WAITING
@@ -280,9 +283,9 @@ class Workflows(Part):
 
     def _forget(self, run_id: str) -> None:
         run = self._state.workflow_runs[run_id]
-        for node in run.nodes:
-            place = Place(run_id, node.name)
-            if (found := self._state.nodes.get(place.key)) is not None:
+        for node, found in self._records(run):
+            if found is not None:
+                place = Place(run_id, node.name)
                 self._state.delete(Kind.NODE, place.key)
                 self._leave(found.run, place)
         self._state.delete(Kind.WORKFLOW_RUN, run_id)
@@ -430,10 +433,12 @@ class Workflows(Part):
             return
         self._state.put(Kind.WORKFLOW_RUN, run.id, changed(run, cancelled=True))
         self._tell(run, f"run {run.id} of workflow {run.workflow} is cancelled", event.at)
-        found = [self._state.nodes.get(node_key(run.id, node.name)) for node in run.nodes]
+        running_now = [
+            found.run for _, found in self._records(run) if found is not None and found.state is NodeState.RUNNING
+        ]
         for node in run.nodes:
             self._unready(node.job, Place(run.id, node.name))
-        for running in [node.run for node in found if node is not None and node.state is NodeState.RUNNING]:
+        for running in running_now:
             # A run of another workflow may still need it.
             if all(self._state.workflow_runs[place.run].cancelled for place in self._places[running]):
                 self._tasks.cancel_firing(self._state.firings[running], event.at, _WHY_CANCELLED)
@@ -451,8 +456,7 @@ class Workflows(Part):
             raise Conflict(problem, field="run", fix=Told("wait until it has ended", "wait_end"))
         firings: dict[str, Firing] = {}
         names: list[str] = []
-        for node in run.nodes:
-            found = self._state.nodes.get(node_key(run.id, node.name))
+        for node, found in self._records(run):
             if found is None or found.state not in (NodeState.FAILED, NodeState.CANCELLED):
                 continue
             firing = self._state.firings.get(found.run)
@@ -471,8 +475,8 @@ class Workflows(Part):
         job = self._state.jobs.get(firing.job)
         if job is None or job.kind is JobKind.DAEMON or firing.cause is Cause.DAEMON:
             return False
-        same_shards = len(firing.work) == job.shard_count and firing.stepped == bool(job.firing_listener)
-        return same_shards and any(shard.state in retry.MAY_BE_PUT_BACK for shard in firing.shards)
+        failed = any(shard.state in retry.MAY_BE_PUT_BACK for shard in firing.shards)
+        return failed and retry.has_its_shards(firing, job)
 
     def repeat(self, run_id: str, names: Sequence[str], at: int) -> None:
         """Continue a run. Nodes that have ended wait again, without their former firings."""
@@ -504,8 +508,7 @@ class Workflows(Part):
             self._unready(graph.nodes[behind].job, Place(run_id, behind))
             if self._state_of(run_id, behind) is NodeState.SKIPPED:
                 self._state.delete(Kind.NODE, node_key(run_id, behind))
-        found = [self._state.nodes.get(node_key(run_id, name)) for name in graph.nodes]
-        self._open[run_id] = sum(node is None or not node.ended_ms for node in found)
+        self._open[run_id] = sum(found is None or not found.ended_ms for _, found in self._records(run))
         self._advance(run_id, graph.nodes, at)
 
     # ------------------------------------------------------------------------------------------------- names
@@ -557,16 +560,14 @@ class Workflows(Part):
 
     def nodes_of(self, run: WorkflowRun) -> Iterator[NodeView]:
         """The nodes of a run, in the order of its graph."""
-        for node in run.nodes:
-            place = Place(run.id, node.name)
-            found = self._state.nodes.get(place.key)
+        for node, found in self._records(run):
             if found is not None:
                 yield NodeView(
                     node.name, node.job, found.state, found.run, found.started_ms, found.ended_ms, found.reason
                 )
             elif run.cancelled:
                 yield NodeView(node.name, node.job, NodeState.CANCELLED)
-            elif place in self._ready.get(node.job, ()):
+            elif Place(run.id, node.name) in self._ready.get(node.job, ()):
                 job = self._state.jobs.get(node.job)
                 why = self._obstacle(job) if job is not None else None
                 yield NodeView(node.name, node.job, NodeState.READY, reason=why)
@@ -585,7 +586,7 @@ class Workflows(Part):
         assert self._open.keys() == {key for key, run in self._state.workflow_runs.items() if not run.ended_ms}
         places: dict[Place, str] = {}
         for run in self._state.workflow_runs.values():
-            nodes = {node.name: self._state.nodes.get(node_key(run.id, node.name)) for node in run.nodes}
+            nodes = {node.name: found for node, found in self._records(run)}
             ended = sum(found is not None and bool(found.ended_ms) for found in nodes.values())
             left = self._open.get(run.id)
             assert left is None or left == len(nodes) - ended, f"{left} nodes of {run.id} are open"

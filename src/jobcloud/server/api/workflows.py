@@ -194,7 +194,7 @@ def show_workflow_run(services: ServicesDep, run: RunId) -> WorkflowRunView:
 def cancel_workflow_run(services: ServicesDep, run: RunId) -> WorkflowRunView:
     """End a run of a workflow: the runs of its nodes are cancelled, and no further node starts.
 
-    A run that is also a node of another workflow's unfinished run goes on.
+    A run that is a node of other workflows' runs too goes on until all of them are cancelled.
     """
     services.command(lambda at: CancelWorkflowRun(at, run))
     return _shown_run(services, run)
