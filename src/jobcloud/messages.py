@@ -20,6 +20,7 @@ from jobcloud.model import (
     AccessToken,
     Alert,
     AlertMessage,
+    Answer,
     AppVersion,
     Attempt,
     Backfill,
@@ -422,6 +423,33 @@ class CancelWorkflowRun(msgspec.Struct, frozen=True, gc=False):
     run: str
 
 
+class PauseWorkflowRun(msgspec.Struct, frozen=True, gc=False):
+    """Start no further node of a workflow's run until it is resumed; or resume it, if `paused` is false."""
+
+    at: int
+    run: str
+    paused: bool
+
+
+class AnswerNode(msgspec.Struct, frozen=True, gc=False):
+    """Answer a node that waits for an approval or a callback."""
+
+    at: int
+    run: str
+    node: str
+    answer: Answer
+
+
+class SendWorkflowEvent(msgspec.Struct, frozen=True, gc=False):
+    """Answer the nodes of a team's workflows that wait for an event; with `fire_ms` only in runs of this fire time."""
+
+    at: int
+    team: str
+    event: str
+    answer: Answer
+    fire_ms: int | None = None
+
+
 class RetryWorkflowRun(msgspec.Struct, frozen=True, gc=False):
     """Retry the failed and killed nodes of a run of a workflow. The nodes after them start as if for the first time."""
 
@@ -526,6 +554,9 @@ Command: TypeAlias = (
     | RemoveWorkflow
     | CancelWorkflowRun
     | RetryWorkflowRun
+    | PauseWorkflowRun
+    | AnswerNode
+    | SendWorkflowEvent
     | PutAccess
     | RemoveAccess
     | RemoveService

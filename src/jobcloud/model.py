@@ -583,7 +583,7 @@ def version_key(app: str, number: int) -> str:
 
 
 class Condition(StrEnum):
-    """The problem that an alert reports. Its subject is a job, an agent or the scheduler itself."""
+    """The problem that an alert reports. Its subject is a job, a workflow, an agent or the scheduler itself."""
 
     RUN_DEAD = "run_dead"
     RUN_FAILED = "run_failed"
@@ -596,6 +596,8 @@ class Condition(StrEnum):
     CLOCK = "clock"
     STORE = "store"
     EXPECTED = "expected"
+    WORKFLOW_FAILED = "workflow_failed"
+    WORKFLOW_LATE = "workflow_late"
 
 
 #: the conditions of jobs; the subject of their alerts is a job
@@ -603,15 +605,19 @@ OF_JOBS = (
     Condition.RUN_DEAD, Condition.RUN_FAILED, Condition.LATE, Condition.MISSED, Condition.SKIPPED,
     Condition.NO_SUCCESS, Condition.ROLLOUT_STOPPED, Condition.EXPECTED,
 )  # fmt: skip
+#: the conditions of workflows; the subject of their alerts is a workflow
+OF_WORKFLOWS = (Condition.WORKFLOW_FAILED, Condition.WORKFLOW_LATE)
+#: the conditions whose alerts belong to the team of their subject
+OF_TEAMS = (*OF_JOBS, *OF_WORKFLOWS)
 
 
 class Alert(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """A condition that holds, or that held and whose end is still to be told. `alert_key` makes its key.
 
-    `subject`: the key of a job, the id of an agent, or "" for the scheduler, and for all subjects beyond the limit of
-    alerts. `count`: how often the condition occurred. `text`: the last occurrence. `closed_ms` is 0 while the condition
-    holds. `channels` are informed about the alert; those in `untold` do not know its present state yet. `words`: those
-    of `text`, if they are known.
+    `subject`: the key of a job or of a workflow, the id of an agent, or "" for the scheduler, and for all subjects
+    beyond the limit of alerts. `count`: how often the condition occurred. `text`: the last occurrence. `closed_ms` is 0
+    while the condition holds. `channels` are informed about the alert; those in `untold` do not know its present state
+    yet. `words`: those of `text`, if they are known.
     """
 
     condition: Condition
@@ -675,32 +681,57 @@ class On(StrEnum):
 
 
 class Join(StrEnum):
-    """Whether all or any of the conditions of a node must hold."""
+    """Whether all or any of the conditions of a node must hold. SHARDS: shard by shard, all of them must hold."""
 
     ALL = "all"
     ANY = "any"
+    SHARDS = "shards"
+
+
+class WaitFor(StrEnum):
+    """The answer from outside that a node without a job waits for.
+
+    APPROVAL: a person decides. CALLBACK: a program answers for this node. EVENT: an event is sent to all nodes that
+    wait for it.
+    """
+
+    APPROVAL = "approval"
+    CALLBACK = "callback"
+    EVENT = "event"
 
 
 class After(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """A condition of a node: another node of the same workflow has ended in this way."""
+    """A condition of a node: another node of the same workflow has ended in this way.
+
+    `result`: it must also have this result; "" if any result will do.
+    """
 
     node: str
     on: On = On.SUCCESS
+    result: str = ""
 
 
 class Node(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """A node of a workflow: a job, by key, and the conditions of its start. The name is unique in the workflow."""
+    """A node of a workflow, and the conditions of its start. The name is unique in the workflow.
+
+    It has either a job, by key, or an answer to wait for: `job` is "", or `wait` is None. `event`: the name of the
+    event that it waits for. `deadline_ms`: it should end within this time after the begin of the run; 0: at any time.
+    """
 
     name: str
-    job: str
+    job: str = ""
     after: tuple[After, ...] = ()
     join: Join = Join.ALL
+    wait: WaitFor | None = None
+    event: str = ""
+    deadline_ms: Count = 0
 
 
 class Workflow(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """A graph of jobs of one team. Each whole run of the job of the node `start` begins a run of the workflow.
 
     `skipped`: the number of runs of this job that began none, because too many runs of the workflow had not ended.
+    `deadline_ms`: a run should end within this time after its begin; 0: at any time.
     """
 
     key: str
@@ -709,6 +740,7 @@ class Workflow(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     description: str = ""
     changed_ms: Instant = 0
     skipped: Count = 0
+    deadline_ms: Count = 0
 
 
 class NodeState(StrEnum):
@@ -727,11 +759,22 @@ class NodeState(StrEnum):
     CANCELLED = "CANCELLED"
 
 
+class Answer(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """The answer from outside to a node that waits for one. `by`: who has given it."""
+
+    succeeded: bool
+    result: str = ""
+    note: str = ""
+    by: str = ""
+    at_ms: Instant = 0
+
+
 class NodeRun(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """A node that has started or ended in a run of its workflow. Other nodes have no record.
+    """A node that has started or ended in a run of its workflow, or whose answer has come early. Others have no record.
 
     `run`: the firing of the node's job, or "" if there was none. `reason`: why the node was skipped, or failed without
-    a firing.
+    a firing. `result`: the result of the ended node, if all its shards have the same short one, and a condition asks
+    for it. `skipped`: the number of its shards whose conditions can no longer hold.
     """
 
     state: NodeState
@@ -739,13 +782,17 @@ class NodeRun(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     started_ms: Instant = 0
     ended_ms: Instant = 0
     reason: Words | None = None
+    result: str = ""
+    skipped: Count = 0
+    answer: Answer | None = None
 
 
 class WorkflowRun(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """A run of a workflow, with the graph that the workflow had at its begin.
 
     `fire_ms`: the fire time of the run that began it, and of all its runs. `cancelled`: no further node starts.
-    `state`: RUNNING, SUCCEEDED, FAILED or CANCELLED.
+    `state`: RUNNING, SUCCEEDED, FAILED or CANCELLED. `paused`: no further node starts until it is resumed.
+    `deadline_ms`: that of the workflow at its begin. `retried_ms`: the last retry; deadlines count from it.
     """
 
     id: str
@@ -757,6 +804,9 @@ class WorkflowRun(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     ended_ms: Instant = 0
     cancelled: bool = False
     state: NodeState = NodeState.RUNNING
+    paused: bool = False
+    deadline_ms: Count = 0
+    retried_ms: Instant = 0
 
 
 def node_key(run: str, node: str) -> str:

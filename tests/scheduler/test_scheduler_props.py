@@ -44,6 +44,7 @@ from jobcloud.messages import (
     Accept,
     Acknowledge,
     AlertDue,
+    AnswerNode,
     Apply,
     BackfillJob,
     CancelBackfill,
@@ -61,6 +62,7 @@ from jobcloud.messages import (
     KillTask,
     Kind,
     NoteSessions,
+    PauseWorkflowRun,
     PutAccess,
     PutApp,
     PutCalendar,
@@ -86,6 +88,7 @@ from jobcloud.messages import (
     RevokeToken,
     RunAdHoc,
     Save,
+    SendWorkflowEvent,
     SetAppEnabled,
     SetJobEnabled,
     SetPaused,
@@ -98,6 +101,7 @@ from jobcloud.messages import (
 )
 from jobcloud.model import (
     After,
+    Answer,
     Calendar,
     Condition,
     Join,
@@ -108,6 +112,7 @@ from jobcloud.model import (
     Silence,
     TaskState,
     Terms,
+    WaitFor,
     Window,
     Workflow,
     changed,
@@ -415,6 +420,9 @@ class World:
             (RemoveWorkflow(at, "w"), 0.5),
             (CancelWorkflowRun(at, dice.choice(["x", *self.scheduler.workflow_runs])), 0.7),
             (RetryWorkflowRun(at, dice.choice(["x", *self.scheduler.workflow_runs])), 1.0),
+            (PauseWorkflowRun(at, dice.choice(["x", *self.scheduler.workflow_runs]), dice.random() < 0.3), 0.7),
+            (AnswerNode(at, dice.choice(["x", *self.scheduler.workflow_runs]), "ask", self.random_answer()), 1.0),
+            (SendWorkflowEvent(at, "default", "arrived", self.random_answer()), 0.7),
             (ReportProblem(at, Condition.CLOCK, dice.choice(("", "the clock is wrong"))), 0.5),
         ]
         chosen = dice.choices([one for one, _ in commands], [weight for _, weight in commands])[0]
@@ -427,9 +435,20 @@ class World:
         jobs = sorted(self.scheduler.jobs.keys() - self.scheduler.ad_hoc.keys()) or ["x"]
         on, join = self.dice.choice(tuple(On)), self.dice.choice(tuple(Join))
         first, second, third = (self.dice.choice(jobs) for _ in range(3))
+        if self.dice.random() < 0.5:
+            second = third = first  # their shards are as many, so they can be joined
         after = After("first"), After("second", on)
-        nodes = Node("first", first), Node("second", second, after[:1]), Node("third", third, after, join)
-        return Workflow("w", nodes, "first")
+        nodes = [Node("first", first), Node("second", second, after[:1], join), Node("third", third, after, join)]
+        if self.dice.random() < 0.4:
+            kind = self.dice.choice(tuple(WaitFor))
+            event = "arrived" if kind is WaitFor.EVENT else ""
+            within = self.dice.choice((0, 20_000))
+            nodes.append(Node("ask", "", self.dice.choice(((), after[:1])), wait=kind, event=event, deadline_ms=within))
+            nodes.append(Node("last", third, (After("ask", result=self.dice.choice(("", "yes"))),)))
+        return Workflow("w", tuple(nodes), "first", deadline_ms=self.dice.choice((0, 30_000)))
+
+    def random_answer(self) -> Answer:
+        return Answer(self.dice.random() < 0.7, self.dice.choice(("", "yes")), by="user:ann", at_ms=self.at)
 
     def waiting_tasks(self) -> list[str]:
         """The last tasks of shards that wait for another attempt."""

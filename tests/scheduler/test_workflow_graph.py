@@ -8,8 +8,19 @@ import random
 import pytest
 
 from jobcloud.errors import ConfigError
-from jobcloud.model import After, Join, Node, NodeState, On
-from jobcloud.scheduler.workflow_graph import MAX_AFTER, MAX_NODES, Verdict, check, graph_of, outcome, verdict
+from jobcloud.model import After, Join, Node, NodeRun, NodeState, On, WaitFor
+from jobcloud.scheduler.workflow_graph import (
+    MAX_AFTER,
+    MAX_NODES,
+    MAX_RESULT,
+    Verdict,
+    check,
+    graph_of,
+    outcome,
+    result_text,
+    verdict,
+)
+from jobcloud.sentences import Words
 
 ENDED = (NodeState.SUCCEEDED, NodeState.FAILED, NodeState.SKIPPED, NodeState.CANCELLED)
 
@@ -72,30 +83,79 @@ def test_the_number_of_conditions_is_bounded() -> None:
     assert refusal(given).problem == "has 1770 conditions"
 
 
+A, FAILED = After("a"), After("a", On.FAILURE, "x")
+
+
+def _record(state: NodeState) -> NodeRun | None:
+    return None if state is NodeState.WAITING else NodeRun(state, "run" if state is NodeState.RUNNING else "")
+
+
 @pytest.mark.parametrize("join", Join)
 @pytest.mark.parametrize("states", [*itertools.product((*ENDED, NodeState.WAITING, NodeState.RUNNING), repeat=2)])
 @pytest.mark.parametrize("on", On)
 def test_a_node_starts_when_its_conditions_hold(join: Join, on: On, states: tuple[NodeState, NodeState]) -> None:
     def holds(state: NodeState) -> bool | None:
+        if state is NodeState.RUNNING and join is Join.SHARDS:
+            return True
         if state not in ENDED:
             return None
         return on is On.EITHER or state is (NodeState.SUCCEEDED if on is On.SUCCESS else NodeState.FAILED)
 
     held = list(map(holds, states))
-    if join is Join.ALL:
-        wanted = Verdict.NEVER if False in held else Verdict.OPEN if None in held else Verdict.HOLDS
-    else:
+    if join is Join.ANY:
         wanted = Verdict.HOLDS if True in held else Verdict.OPEN if None in held else Verdict.NEVER
-    found, why = verdict(
-        Node("c", "job", (After("a", on), After("b", on)), join), dict(zip("ab", states, strict=True)).__getitem__
-    )
+    else:
+        wanted = Verdict.NEVER if False in held else Verdict.OPEN if None in held else Verdict.HOLDS
+    records = dict(zip("ab", map(_record, states), strict=True))
+    found, why = verdict(Node("c", "job", (After("a", on), After("b", on)), join), records.__getitem__)
     assert found is wanted
     assert (why is not None) == (found is Verdict.NEVER)
 
 
 @pytest.mark.parametrize("join", Join)
 def test_a_node_without_conditions_starts_at_once(join: Join) -> None:
-    assert verdict(Node("a", "job", (), join), lambda name: NodeState.WAITING) == (Verdict.HOLDS, None)
+    assert verdict(Node("a", "job", (), join), lambda name: None) == (Verdict.HOLDS, None)
+
+
+def test_a_condition_may_ask_for_a_result() -> None:
+    node = Node("b", "job", (After("a", On.SUCCESS, "big"),))
+    big, small = (NodeRun(NodeState.SUCCEEDED, result=result) for result in ("big", "small"))
+    assert verdict(node, lambda _: big) == (Verdict.HOLDS, None)
+    other = verdict(node, lambda _: small)
+    assert other == (Verdict.NEVER, Words("node_other_result", {"node": "a", "result": "big"}))
+    failed = verdict(node, lambda _: NodeRun(NodeState.FAILED, result="big"))
+    assert failed == (Verdict.NEVER, Words("node_skipped", {"node": "a", "state": "FAILED", "on": "success"}))
+
+
+def test_a_result_is_named_by_its_text() -> None:
+    assert result_text('"big"') == "big"
+    assert result_text("3") == "3"
+    assert result_text("") == ""
+    assert result_text('"' + "x" * MAX_RESULT + '"') == "x" * MAX_RESULT
+    assert result_text('"' + "x" * (MAX_RESULT + 1) + '"') == ""
+
+
+@pytest.mark.parametrize(
+    ("node", "field", "problem"),
+    [
+        (Node("b"), "nodes.1.job", "is missing"),
+        (Node("b", "job", wait=WaitFor.APPROVAL), "nodes.1.job", "a node that waits for an answer has no job"),
+        (Node("b", "", (A,), Join.SHARDS, WaitFor.EVENT, "e"), "nodes.1.join", "a node without a job has no shards"),
+        (Node("b", "job", join=Join.SHARDS), "nodes.1.join", "has no condition, so there are no shards to wait for"),
+        (Node("b", "job", event="e"), "nodes.1.event", "is for nodes that wait for an event"),
+        (Node("b", wait=WaitFor.EVENT, event="a b"), "nodes.1.event", "'a b' is not a valid name"),
+        (Node("b", "job", (FAILED,)), "nodes.1.after.0.result", "only a node that succeeds has a result"),
+    ],
+)  # fmt: skip
+def test_a_node_that_makes_no_sense_is_refused(node: Node, field: str, problem: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        check([Node("a", "job"), node], "a")
+    assert (error.value.field, problem in str(error.value.problem)) == (field, True)
+
+
+def test_a_workflow_needs_the_node_of_a_job_as_its_start() -> None:
+    with pytest.raises(ConfigError, match="has no node of a job without a condition"):
+        check([Node("a", wait=WaitFor.APPROVAL), Node("b", "job", (After("a"),))], "")
 
 
 def test_a_failed_node_makes_the_run_fail_also_if_another_node_handled_it() -> None:

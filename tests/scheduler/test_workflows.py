@@ -25,9 +25,10 @@ from jobcloud.messages import (
     SetPaused,
     Trigger,
 )
-from jobcloud.model import After, Join, Node, NodeState, On, Terms, Workflow, WorkflowRun
+from jobcloud.model import After, Join, Node, NodeState, On, Terms, Workflow, WorkflowRun, changed
 from jobcloud.ports import MAX_RECORD_BYTES
 from jobcloud.scheduler.workflow_graph import MAX_AFTER, MAX_NODES
+from jobcloud.sentences import Words
 from jobcloud.server.records import encode
 
 MINUTE = 60_000
@@ -181,6 +182,17 @@ def test_two_workflows_may_begin_with_one_job() -> None:
     assert desk.scheduler.workflow_runs[other.id].state is NodeState.CANCELLED
     assert desk.firings("load") == []
     assert desk.scheduler.nodes_run_by(desk.firings("extract")[0].id) == [(run.id, "extract"), (other.id, "extract")]
+
+
+def test_a_node_of_a_job_that_runs_without_a_run_has_failed() -> None:
+    """Its record is damaged. Only a node that waits for an answer has no run."""
+    desk = make_desk(*CHAIN)
+    run = begin(desk)
+    [key] = desk.stored.nodes
+    desk.stored.nodes[key] = changed(desk.stored.nodes[key], run="")
+    desk.restart()
+    [found, *_] = desk.scheduler.nodes_of(run)
+    assert (found.state, found.reason) == (NodeState.FAILED, Words("node_damaged"))
 
 
 @pytest.mark.parametrize("restarts", [1, 2, 3, 4])

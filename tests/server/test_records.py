@@ -355,7 +355,6 @@ def test_field_that_must_not_be_ignored_has_a_format_that_earlier_builds_refuse(
     [
         NodeRun(NodeState.WAITING),
         NodeRun(NodeState.RUNNING, "job.1", 5, 6),
-        NodeRun(NodeState.RUNNING),
         NodeRun(NodeState.SUCCEEDED, "job.1", 5),
     ],
 )

@@ -34,7 +34,11 @@ def workflows_of(client: Client, team: str = "", jobs: Iterable[Json] | None = N
     if jobs is None:
         return found
     known = {job["jobName"] for job in jobs}
-    return [one for one in found if all(key_of(one["team"], node["job"]) in known for node in one["nodes"])]
+    return [one for one in found if all(key_of(one["team"], job) in known for job in _jobs_of(one))]
+
+
+def _jobs_of(workflow: Json) -> list[str]:
+    return [node["job"] for node in workflow["nodes"] if node["job"]]
 
 
 def limits_of(client: Client, team: str = "", jobs: Iterable[Json] | None = None) -> tuple[list[Json], list[Json]]:
@@ -71,21 +75,25 @@ def _workflow(workflow: Json) -> Json:
     team, name = split_key(workflow["workflow"])
     nodes = [
         {
-            "job": node["job"],
+            **({"job": node["job"]} if node["job"] else {"waitFor": node.get("waitFor")}),
             **({"name": node["name"]} if node["name"] != node["job"] else {}),
+            **({"event": node["event"]} if node.get("event") else {}),
             **({"after": list(map(_after, node["after"]))} if node["after"] else {}),
             **({"join": node["join"]} if node["join"] != "all" else {}),
+            **({"deadlineSeconds": node["deadlineSeconds"]} if node.get("deadlineSeconds") else {}),
         }
         for node in workflow["nodes"]
     ]
-    first = [node["name"] for node in workflow["nodes"] if not node["after"]]
+    first = [node["name"] for node in workflow["nodes"] if node["job"] and not node["after"]]
     start = workflow["start"] if len(first) > 1 else ""
     about = {"workflowName": name, "team": team, "description": workflow["description"], "start": start}
+    about |= {"deadlineSeconds": workflow.get("deadlineSeconds") or None}
     return _given(about) | {"nodes": nodes}
 
 
 def _after(after: Json) -> Json | str:
-    return str(after["node"]) if after["on"] == "success" else after
+    given = {"node": after["node"], "on": after["on"], **({"result": after["result"]} if after.get("result") else {})}
+    return str(after["node"]) if given == {"node": after["node"], "on": "success"} else given
 
 
 def _given(fields: Json) -> Json:

@@ -350,6 +350,18 @@ class Client:
     def cancel_workflow_run(self, run_id: str) -> Json:
         return self._json("POST", f"workflow-runs/{_part(run_id)}/cancel")
 
+    def pause_workflow_run(self, run_id: str, action: str) -> Json:
+        """`action`: pause or resume."""
+        return self._json("POST", f"workflow-runs/{_part(run_id)}/{action}")
+
+    def answer_node(self, run_id: str, node: str, answer: Json) -> Json:
+        """Answer a node of a run that waits for an approval or a callback."""
+        return self._json("POST", f"workflow-runs/{_part(run_id)}/nodes/{_part(node)}/answer", json=answer)
+
+    def send_event(self, event: Json) -> int:
+        """Answer the nodes that wait for an event. Returns their number."""
+        return int(self._json("POST", "workflow-events", json=event)["answered"])
+
     def retry_workflow_run(self, run_id: str) -> Json:
         """Repeat the failed nodes of a run of a workflow."""
         return self._json("POST", f"workflow-runs/{_part(run_id)}/retry")

@@ -12,7 +12,7 @@ from jobcloud.client.http import ApiError, Client, Json, NotReachable
 from jobcloud.config import key_of, qualified
 from jobcloud.errors import ConfigError
 
-_CONFIG = ("nodes", "start", "description")
+_CONFIG = ("nodes", "start", "description", "deadlineSeconds")
 _LAYOUT = "write workflowName and nodes, or a list of such under `workflows`"
 
 

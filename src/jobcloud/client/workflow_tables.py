@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from jobcloud.client import render
 from jobcloud.client.http import Json
 
+_JOINS = {"all": "all of", "any": "any of", "shards": "per shard"}
 _ENDS = {"success": "success", "failure": "failure", "either": "any end"}
 
 
@@ -36,11 +37,12 @@ def workflow(item: Json) -> None:
             ("start", item["start"]),
             ("last run", f"{last['id']} {last['state']}" if last else "none"),
             ("skipped runs", item["skipped"] or ""),
+            ("deadline", _deadline(item)),
             ("changed", render.moment(item["changedAt"])),
             ("revision", item["revision"]),
         ]
     )
-    rows = ((shown, node["job"], after(node)) for shown, node in tree(item["nodes"]))
+    rows = ((shown, node["job"] or waits_for(node), after(node)) for shown, node in tree(item["nodes"]))
     render.show_table(("NODE", "JOB", "AFTER"), rows, "no nodes")
 
 
@@ -71,6 +73,8 @@ def run(item: Json) -> None:
             ("began", render.moment(item["beganAt"])),
             ("ended", render.moment(item["endedAt"]) if item["endedAt"] else ""),
             ("cancelled", "no further node starts" if item["cancelled"] else ""),
+            ("paused", "no further node starts until it is resumed" if item.get("paused") else ""),
+            ("deadline", _deadline(item)),
         ]
     )
     rows = (
@@ -80,7 +84,7 @@ def run(item: Json) -> None:
             render.short_moment(node["startedAt"]),
             render.took(node["startedAt"], node["endedAt"]),
             after(node),
-            node["reason"]["text"] if node["reason"] else node["runId"],
+            _remark(node),
         )
         for shown, node in tree(item["nodes"])
     )
@@ -88,15 +92,37 @@ def run(item: Json) -> None:
     render.show_table(titles, rows, "no nodes", cut=True)
 
 
+def _deadline(item: Json) -> str:
+    return f"{item['deadlineSeconds']} s after the begin" if item.get("deadlineSeconds") else ""
+
+
+def _remark(node: Json) -> str:
+    """The reason of a node, else its run, or its answer."""
+    if node["reason"]:
+        return str(node["reason"]["text"])
+    if node.get("answer"):
+        answer = node["answer"]
+        return " ".join(filter(None, ("yes" if answer["succeeded"] else "no", f"by {answer['by']}", answer["note"])))
+    return node["runId"] or waits_for(node)
+
+
+def waits_for(node: Json) -> str:
+    """The answer that a node without a job waits for."""
+    return f"waits for {' '.join(filter(None, (node['waitFor'], node['event'])))}" if node.get("waitFor") else ""
+
+
 def after(node: Json) -> str:
     """The conditions of a node in words. It is empty if the tree tells the only one, the success of the node above."""
-    conditions = [
-        one["node"] if one["on"] == "success" else f"{_ENDS.get(one['on'], one['on'])} of {one['node']}"
-        for one in node["after"]
-    ]
-    if len(conditions) > 1:
-        return f"{node['join']} of: {', '.join(conditions)}"
-    return conditions[0] if conditions and node["after"][0]["on"] != "success" else ""
+    conditions = [_condition(one) for one in node["after"]]
+    if len(conditions) > 1 or node["join"] == "shards":
+        return f"{_JOINS.get(node['join'], node['join'])}: {', '.join(conditions)}"
+    return conditions[0] if conditions and conditions[0] != node["after"][0]["node"] else ""
+
+
+def _condition(one: Json) -> str:
+    if one.get("result"):
+        return f"{one['node']} = {one['result']}"
+    return str(one["node"]) if one["on"] == "success" else f"{_ENDS.get(one['on'], one['on'])} of {one['node']}"
 
 
 def tree(nodes: Sequence[Json]) -> Iterator[tuple[str, Json]]:

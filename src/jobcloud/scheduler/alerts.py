@@ -24,13 +24,17 @@ from jobcloud.messages import AlertDue, Kind, PutSilence, RemoveSilence, ReportD
 from jobcloud.model import (
     ABSENT,
     OF_JOBS,
+    OF_TEAMS,
+    OF_WORKFLOWS,
     Alert,
     AlertMessage,
     Cause,
     Condition,
     Firing,
+    NodeState,
     ShardState,
     Silence,
+    WorkflowRun,
     alert_key,
     changed,
     cut,
@@ -106,7 +110,9 @@ class Alerts(Part):
             channels = tuple(name for name in alert.channels if name in self._channels)
             untold = tuple(name for name in alert.untold if name in channels)
             self._put(key, changed(alert, channels=channels, untold=untold), at)
-            if alert.condition in OF_JOBS and alert.subject and alert.subject not in self._state.jobs:
+            gone = alert.condition in OF_JOBS and alert.subject not in self._state.jobs
+            gone |= alert.condition in OF_WORKFLOWS and alert.subject not in self._state.workflows
+            if gone and alert.subject:
                 self._removed.add(alert.subject)
         for job in self._state.jobs.values():
             self.job_changed(job)
@@ -144,6 +150,22 @@ class Alerts(Part):
 
     def rollout_checked(self, job: str, stopped: Told | None, at: int) -> None:
         self._set(Condition.ROLLOUT_STOPPED, job, stopped, at)
+
+    def workflow_ended(self, run: WorkflowRun, at: int) -> None:
+        if run.state is NodeState.SUCCEEDED:
+            self._close(Condition.WORKFLOW_FAILED, run.workflow, at)
+        elif run.state is NodeState.FAILED:
+            text = Told(f"run {run.id} has failed", "workflow_failed", run=run.id)
+            self._open(Condition.WORKFLOW_FAILED, run.workflow, text, at, run=run.id)
+        late = self._state.alerts.get(alert_key(Condition.WORKFLOW_LATE, run.workflow))
+        if late is not None and late.run == run.id:
+            self._close(Condition.WORKFLOW_LATE, run.workflow, at)
+
+    def workflow_late(self, run: WorkflowRun, text: Told, at: int) -> None:
+        self._open(Condition.WORKFLOW_LATE, run.workflow, text, at, run=run.id)
+
+    def workflow_removed(self, workflow: str) -> None:
+        self._removed.add(workflow)
 
     def agent_lost(self, agent_id: str, at: int) -> None:
         agent = self._state.cluster.agents.get(agent_id)
@@ -213,7 +235,7 @@ class Alerts(Part):
     def on_tick(self, at: int) -> None:
         removed, self._removed = self._removed, set()
         for subject in removed:
-            for condition in OF_JOBS:
+            for condition in OF_TEAMS:
                 self._close(condition, subject, at)
         changes, self._changed = self._changed, set()
         for name in changes:
@@ -559,8 +581,8 @@ def _admits(channel: AlertChannel, condition: Condition, subject: str, owner: st
 
 
 def _team(condition: Condition, subject: str) -> str:
-    """The team of an alert's job; "" for an alert about something else."""
-    return team_of(subject) if condition in OF_JOBS else ""
+    """The team of an alert's job or workflow; "" for an alert about something else."""
+    return team_of(subject) if condition in OF_TEAMS else ""
 
 
 def _since(alert: Alert) -> int:

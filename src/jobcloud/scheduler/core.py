@@ -14,6 +14,7 @@ from jobcloud.config import Job, Resources
 from jobcloud.match import Matcher
 from jobcloud.messages import (
     AgentLost,
+    AnswerNode,
     Apply,
     BackfillJob,
     CancelBackfill,
@@ -32,6 +33,7 @@ from jobcloud.messages import (
     NoteSessions,
     OfferRescinded,
     OffersReceived,
+    PauseWorkflowRun,
     Publish,
     PutAccess,
     PutApp,
@@ -58,6 +60,7 @@ from jobcloud.messages import (
     RevokeToken,
     RunAdHoc,
     SendFailed,
+    SendWorkflowEvent,
     SetAppEnabled,
     SetJobEnabled,
     SetPaused,
@@ -97,6 +100,7 @@ from jobcloud.scheduler.reconciliation import Reconciliation
 from jobcloud.scheduler.recovery import Stored as Stored
 from jobcloud.scheduler.restorations import Restorations
 from jobcloud.scheduler.rollouts import Rollouts
+from jobcloud.scheduler.shard_joins import Place
 from jobcloud.scheduler.state import MakeMatcher, State
 from jobcloud.scheduler.state import Policy as Policy
 from jobcloud.scheduler.tasks import Tasks
@@ -104,7 +108,7 @@ from jobcloud.scheduler.timeouts import Timeouts
 from jobcloud.scheduler.timetable import Timetable
 from jobcloud.scheduler.traces import Traces
 from jobcloud.scheduler.warm_executors import WarmExecutors
-from jobcloud.scheduler.workflows import NodeView, Place, Workflows
+from jobcloud.scheduler.workflows import NodeView, Workflows
 from jobcloud.sentences import Told
 from jobcloud.triggers import Days
 
@@ -174,7 +178,7 @@ class Scheduler:
         self._drains = Drains(state, reconciliation, self._tasks, self._cycle)
         rollouts = Rollouts(state, hooks, firings, reconciliation, self._tasks)
         versions = AppVersions(state)
-        self._workflows = workflows = Workflows(state, quotas, firings, self._tasks)
+        self._workflows = workflows = Workflows(state, hooks, quotas, firings, self._tasks)
         self._alerts = Alerts(state)
         self._commands = commands = Commands(
             state,
@@ -268,6 +272,9 @@ class Scheduler:
             RemoveWorkflow: workflows.remove,
             CancelWorkflowRun: workflows.cancel,
             RetryWorkflowRun: commands.retry_workflow_run,
+            PauseWorkflowRun: workflows.pause,
+            AnswerNode: workflows.answer,
+            SendWorkflowEvent: workflows.send_event,
             PutAccess: accounts.put,
             RemoveAccess: accounts.remove,
             RemoveService: accounts.remove_service,
@@ -422,6 +429,10 @@ class Scheduler:
     def nodes_of(self, run: WorkflowRun) -> list[NodeView]:
         """The nodes of a run of a workflow, in the order of its graph."""
         return list(self._workflows.nodes_of(run))
+
+    def nodes_awaiting(self, team: str, event: str, fire_ms: int | None) -> int:
+        """How many nodes of unfinished runs an event would answer, in all runs or in those of one fire time."""
+        return len(self._workflows.awaiting(team, event, fire_ms))
 
     def nodes_run_by(self, run: str) -> list[Place]:
         """The nodes of workflows that a run of a job stands for."""

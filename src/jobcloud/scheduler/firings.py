@@ -52,6 +52,8 @@ class Firings(Part):
         self.kept: dict[str, Ended] = {}
         #: job → ids of its ended firings with DEAD shards, oldest first
         self.dead: dict[str, Ended] = {}
+        #: the unfinished firings whose changes of shards are announced
+        self.followed: set[str] = set()
 
     def restore(self, at: int) -> None:
         """Queue the unfinished firings in their order, and list the ended ones."""
@@ -105,7 +107,11 @@ class Firings(Part):
         if not self._state.queue.change(firing, changes):
             firing = changed(firing, ended_ms=at)
         self._state.put_firing(firing, changes)
+        if firing_id in self.followed:
+            for hook in self._hooks.shards_changed:
+                hook(firing, changes, at)
         if firing.ended_ms:
+            self.followed.discard(firing_id)
             self._ended(firing, at)
 
     def with_previous_success(self, firing: Firing, job: Job) -> Firing:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 
 from jobcloud.config import Job
 from jobcloud.messages import SendFailed
-from jobcloud.model import Firing, Task
+from jobcloud.model import Firing, Shard, Task, WorkflowRun
 from jobcloud.scheduler.reason import Reason
 from jobcloud.scheduler.state import State
 from jobcloud.scheduler.status import Ending
@@ -66,6 +66,9 @@ class Part:
     def run_ended(self, firing: Firing, at: int) -> None:
         """All shards of a firing have ended. The firing may be deleted already, because of a limit."""
 
+    def shards_changed(self, firing: Firing, changes: Mapping[int, Shard], at: int) -> None:
+        """Shards of a firing in `Firings.followed` have changed. If it has ended, `run_ended` comes next."""
+
     def run_reopened(self, firing: Firing, at: int) -> None:
         """An operator has put shards of an ended firing into the queue again."""
 
@@ -74,6 +77,15 @@ class Part:
 
     def rollout_checked(self, job: str, stopped: Told | None, at: int) -> None:
         """A roll-out was checked, or has ended. `stopped`: why it does not go on, or None."""
+
+    def workflow_ended(self, run: WorkflowRun, at: int) -> None:
+        """A run of a workflow has ended."""
+
+    def workflow_removed(self, workflow: str) -> None:
+        """A workflow was removed. Runs of it may go on."""
+
+    def workflow_late(self, run: WorkflowRun, text: Told, at: int) -> None:
+        """A run of a workflow, or a node of it, has not ended in time. `text` tells which."""
 
     # ------------------------------------------------------------------------------------------------- the cluster
 
@@ -136,9 +148,13 @@ class Hooks:
         self.task_ended: tuple[Callable[[Task, Ending, int], None], ...] = ()
         self.run_added: tuple[Callable[[Firing, int], None], ...] = ()
         self.run_ended: tuple[Callable[[Firing, int], None], ...] = ()
+        self.shards_changed: tuple[Callable[[Firing, Mapping[int, Shard], int], None], ...] = ()
         self.run_reopened: tuple[Callable[[Firing, int], None], ...] = ()
         self.firings_skipped: tuple[Callable[[Job, Told, int, bool, int], None], ...] = ()
         self.rollout_checked: tuple[Callable[[str, Told | None, int], None], ...] = ()
+        self.workflow_ended: tuple[Callable[[WorkflowRun, int], None], ...] = ()
+        self.workflow_removed: tuple[Callable[[str], None], ...] = ()
+        self.workflow_late: tuple[Callable[[WorkflowRun, Told, int], None], ...] = ()
         self.agent_lost: tuple[Callable[[str, int], None], ...] = ()
         self.framework_removed: tuple[Callable[[], None], ...] = ()
         self.send_failed: tuple[Callable[[SendFailed], None], ...] = ()

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import takewhile
 from operator import itemgetter
@@ -89,12 +89,15 @@ class Depth(NamedTuple):
 class _Open:
     """An unfinished firing.
 
-    `age`: its rank by age; the oldest firing has the lowest. `waiting`: its waiting shards by item. `unended`: the
-    number of its shards that have not ended. `group`: its group while it has shards to start, otherwise None. The items
-    that may start are kept sorted, so that a cycle looks only at those that it places.
+    `age`: its rank by age; the oldest firing has the lowest. `waiting`: its waiting shards by item. `held`: items that
+    may not start until they are released. `unended`: the number of its shards that have not ended. `group`: its group
+    while it has shards to start, otherwise None. The items that may start are kept sorted, so that a cycle looks only
+    at those that it places.
     """
 
-    __slots__ = ("_backoffs", "_gate", "_latest", "_ready", "age", "firing", "group", "team", "unended", "waiting")
+    __slots__ = (
+        "_backoffs", "_gate", "_latest", "_ready", "age", "firing", "group", "held", "team", "unended", "waiting",
+    )  # fmt: skip
 
     def __init__(self, age: int, firing: Firing) -> None:
         self.age = age
@@ -102,6 +105,7 @@ class _Open:
         self.team = cached_team_of(firing.job)
         self.group: Group | None = None
         self.waiting: dict[int, Shard] = {}
+        self.held: set[int] = set()
         self.unended = 0
         for item, shard in enumerate(firing.shards):
             if shard.state is _WAITING:
@@ -135,7 +139,23 @@ class _Open:
 
     def startable(self) -> list[Shard]:
         """The shards that wait for nothing but resources and the end of their back-off."""
-        return [shard for item, shard in self.waiting.items() if item in self._gate]
+        return [shard for item, shard in self.waiting.items() if item in self._gate and item not in self.held]
+
+    def hold(self, items: Iterable[int]) -> None:
+        """Let items not start until they are released."""
+        for item in items:
+            if item not in self.held:
+                self.held.add(item)
+                if (shard := self.waiting.get(item)) is not None:
+                    self._withdraw(item, shard)
+
+    def release(self, items: Iterable[int]) -> None:
+        """Let held items start."""
+        for item in items:
+            if item in self.held:
+                self.held.remove(item)
+                if (shard := self.waiting.get(item)) is not None:
+                    self._file(item, shard)
 
     def waiting_since(self, item: int) -> int | None:
         """The instant since which a shard may start. None if this instant is unknown."""
@@ -146,7 +166,7 @@ class _Open:
         while self._backoffs and self._backoffs[0][0] <= at:
             self._latest, item = heapq.heappop(self._backoffs)
             shard = self.waiting.get(item)
-            if shard is not None and shard.not_before_ms == self._latest:
+            if shard is not None and shard.not_before_ms == self._latest and item not in self.held:
                 self._withdraw(item, shard)  # the heap may contain an entry twice; then the item is in the row already
                 insort(self._ready[shard.execution is _READY], item)
         if at >= self._latest:
@@ -178,7 +198,7 @@ class _Open:
         again, first = self._ready = [], []
         self._backoffs, self._latest = [], 0
         for item, shard in self.waiting.items():
-            if item not in self._gate:
+            if item not in self._gate or item in self.held:
                 continue
             if shard.not_before_ms:
                 self._backoffs.append((shard.not_before_ms, item))
@@ -190,7 +210,7 @@ class _Open:
         first.sort()
 
     def _file(self, item: int, shard: Shard) -> None:
-        if item not in self._gate:
+        if item not in self._gate or item in self.held:
             return
         if shard.not_before_ms:
             heapq.heappush(self._backoffs, (shard.not_before_ms, item))
@@ -271,6 +291,19 @@ class Queue:
         if entry.waiting or not entry.unended:
             self.reconsider(firing.job)
         return entry.unended > 0
+
+    def hold(self, firing_id: str, items: Iterable[int]) -> None:
+        """Let items of an unfinished firing not start until they are released."""
+        self._open[firing_id].hold(items)
+
+    def release(self, firing_id: str, items: Iterable[int]) -> None:
+        """Let held items of an unfinished firing start."""
+        self._open[firing_id].release(items)
+
+    def held(self, firing_id: str) -> Collection[int]:
+        """The waiting items of an unfinished firing that are held."""
+        entry = self._open[firing_id]
+        return entry.held & entry.waiting.keys()
 
     def renew(self, firing: Firing) -> None:
         """Replace a firing by its new version, in which no shard has changed its state."""

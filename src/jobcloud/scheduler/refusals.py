@@ -56,3 +56,14 @@ def changed_meanwhile(kind: str, key: str) -> Outdated:
 
 def job_off(job: str) -> Told:
     return Told(f"job {job} or its app is disabled", "job_off", job=job)
+
+
+def gang_join(job: str) -> Told:
+    text = f"the shards of job {job} start together, so they cannot wait one by one"
+    return Told(text, "gang_join", job=job)
+
+
+def other_shards(node: str, theirs: int, own: int) -> Told:
+    """`own`: the shards of a node that is joined per shard with `node`."""
+    text = f"node {node} has {theirs} shards, and this one has {own}"
+    return Told(text, "node_other_shards", node=node, theirs=theirs, own=own)

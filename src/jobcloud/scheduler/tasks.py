@@ -297,7 +297,14 @@ class Tasks(Part):
             self.cancel_firing(firing, at, why)
 
     def cancel_firing(self, firing: Firing, at: int, why: str) -> None:
-        """Kill the firing's running shards and cancel the waiting ones."""
+        """Kill the firing's running shards and cancel the waiting ones.
+
+        Nothing happens if the firing has ended meanwhile: the end of another one may end those that are joined with it.
+        """
+        known = self._state.firings.get(firing.id)
+        if known is None or known.ended_ms:
+            return
+        firing = known
         for shard in firing.shards:
             if shard.state is ShardState.ACTIVE:
                 self.kill(self._state.tasks[shard.task_id], at)

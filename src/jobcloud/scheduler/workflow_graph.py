@@ -3,28 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from enum import Enum
 from typing import Final, NamedTuple
 
+import msgspec
+
 from jobcloud.config import check_name
 from jobcloud.errors import ConfigError
-from jobcloud.model import After, Join, Node, NodeState, On
+from jobcloud.model import After, Join, Node, NodeRun, NodeState, On, ShardState, WaitFor
 from jobcloud.sentences import Told, Words
-from jobcloud.sentences.frequent import REMOVE_ONE, at_most, choose, too_many, twice
+from jobcloud.sentences.frequent import LEAVE_OUT, MISSING, REMOVE_ONE, at_most, choose, too_many, twice
 
 MAX_NODES: Final = 200
 #: conditions of all nodes together
 MAX_AFTER: Final = 1_000
+#: characters of a result for which a condition asks
+MAX_RESULT: Final = 200
 #: nodes of a cycle that a refusal names
 _NAMED = 20
 ENDED: Final = (NodeState.SUCCEEDED, NodeState.FAILED, NodeState.SKIPPED, NodeState.CANCELLED)
+_ENDS: Final = {
+    ShardState.FINISHED: NodeState.SUCCEEDED,
+    ShardState.KILLED: NodeState.CANCELLED,
+    ShardState.CANCELLED: NodeState.CANCELLED,
+}
 
 
 class Graph(NamedTuple):
-    """The nodes by name, in the order of the workflow, and the names of the nodes that follow each of them."""
+    """The nodes by name, in the order of the workflow, and the names of the nodes that follow each of them.
+
+    `joined`: those of the followers that are joined per shard. `asked`: the nodes of whose results a condition asks.
+    """
 
     nodes: Mapping[str, Node]
     followers: Mapping[str, tuple[str, ...]]
+    joined: Mapping[str, tuple[str, ...]]
+    asked: AbstractSet[str]
 
     def reachable(self, name: str) -> list[str]:
         """The nodes behind a node, without the node itself."""
@@ -41,10 +56,18 @@ class Graph(NamedTuple):
 def graph_of(nodes: tuple[Node, ...]) -> Graph:
     """The graph of nodes that `check` has accepted."""
     followers: dict[str, dict[str, None]] = {node.name: {} for node in nodes}
+    joined: dict[str, dict[str, None]] = {}
     for node in nodes:
         for after in node.after:
             followers[after.node][node.name] = None
-    return Graph({node.name: node for node in nodes}, {name: tuple(found) for name, found in followers.items()})
+            if node.join is Join.SHARDS:
+                joined.setdefault(after.node, {})[node.name] = None
+    return Graph(
+        {node.name: node for node in nodes},
+        {name: tuple(found) for name, found in followers.items()},
+        {name: tuple(found) for name, found in joined.items()},
+        frozenset(after.node for node in nodes for after in node.after if after.result),
+    )
 
 
 class Verdict(Enum):
@@ -55,32 +78,61 @@ class Verdict(Enum):
     OPEN = "open"
 
 
-def verdict(node: Node, state_of: Callable[[str], NodeState]) -> tuple[Verdict, Words | None]:
-    """Whether the conditions of a node hold, and why they never will."""
-    wrong: After | None = None
-    states = [(after, state_of(after.node)) for after in node.after]
-    held = [_holds(after.on, state) for after, state in states]
-    for (after, _), holds in zip(states, held, strict=True):
-        if holds is False:
-            wrong = wrong or after
-    if node.join is Join.ALL:
-        found = Verdict.NEVER if wrong is not None else Verdict.HOLDS if all(held) else Verdict.OPEN
+def verdict(node: Node, record_of: Callable[[str], NodeRun | None]) -> tuple[Verdict, Words | None]:
+    """Whether the conditions of a node hold, and why they never will. `record_of` returns the record of another node.
+
+    A node that is joined per shard starts as soon as each of the others has a run: then each of its shards waits for
+    the same shard of these runs.
+    """
+    held = [(after, _holds(after, record := record_of(after.node)), record) for after in node.after]
+    if node.join is Join.SHARDS:
+        held = [(after, True if record is not None and record.run else holds, record) for after, holds, record in held]
+    wrong = next(((after, record) for after, holds, record in held if holds is False), None)
+    known = [holds for _, holds, _ in held]
+    if node.join is Join.ANY:
+        found = Verdict.HOLDS if any(known) or not known else Verdict.OPEN if None in known else Verdict.NEVER
     else:
-        found = Verdict.HOLDS if any(held) or not held else Verdict.OPEN if None in held else Verdict.NEVER
+        found = Verdict.NEVER if wrong is not None else Verdict.HOLDS if all(known) else Verdict.OPEN
     if found is not Verdict.NEVER or wrong is None:
         return found, None
-    return found, Words("node_skipped", {"node": wrong.node, "state": state_of(wrong.node), "on": wrong.on})
+    after, record = wrong
+    return found, _never(after, record)
 
 
-def _holds(on: On, state: NodeState) -> bool | None:
+def _never(after: After, record: NodeRun | None) -> Words:
+    """Why a condition no longer holds."""
+    state = record.state if record is not None else NodeState.WAITING
+    if after.result and state is NodeState.SUCCEEDED:
+        return Words("node_other_result", {"node": after.node, "result": after.result})
+    return Words("node_skipped", {"node": after.node, "state": state, "on": after.on})
+
+
+def _holds(after: After, record: NodeRun | None) -> bool | None:
     """Whether a condition holds. None: this is not known yet."""
-    if state not in ENDED:
+    if record is None or record.state not in ENDED:
         return None
+    return meets(after, record.state, record.result)
+
+
+def meets(after: After, state: NodeState, result: str) -> bool:
+    """Whether a condition holds after an end in `state` with `result`, which is as `result_text` returns it."""
     return {
-        On.SUCCESS: state is NodeState.SUCCEEDED,
+        On.SUCCESS: state is NodeState.SUCCEEDED and after.result in ("", result),
         On.FAILURE: state is NodeState.FAILED,
         On.EITHER: True,
-    }[on]
+    }[after.on]
+
+
+def end_of(state: ShardState) -> NodeState:
+    """How a node ends if `state` is the end of its only shard, or of the worst of its shards."""
+    return _ENDS.get(state, NodeState.FAILED)
+
+
+def result_text(result: str) -> str:
+    """The JSON text of a result as conditions name it: a JSON string without its quotes. "" if it is too long."""
+    if result.startswith('"'):
+        result = msgspec.json.decode(result, type=str)
+    return result if len(result) <= MAX_RESULT else ""
 
 
 def outcome(states: Iterable[NodeState], *, cancelled: bool) -> NodeState:
@@ -109,9 +161,13 @@ def check(nodes: Sequence[Node], start: str) -> str:
     if (count := sum(len(node.after) for node in nodes)) > MAX_AFTER:
         raise ConfigError(too_many(count, "conditions"), field="nodes", fix=at_most(MAX_AFTER, " in a workflow"))
     for number, node in enumerate(nodes):
+        _check_wait(node, number)
         _check_after(node, number, names)
     _check_cycles(nodes)
-    first = [node.name for node in nodes if not node.after]
+    first = [node.name for node in nodes if not node.after and node.wait is None]
+    if not first:
+        problem = Told("has no node of a job without a condition", "no_start")
+        raise ConfigError(problem, field="nodes", fix=Told("add the job that begins the runs", "add_start"))
     if not start and len(first) > 1:
         text = f"is missing, and {len(first)} nodes have no condition, for example {first[0]} and {first[1]}"
         problem = Told(text, "several_starts", nodes=len(first), first=first[0], second=first[1])
@@ -124,6 +180,27 @@ def check(nodes: Sequence[Node], start: str) -> str:
     return found
 
 
+def _check_wait(node: Node, number: int) -> None:
+    field = f"nodes.{number}"
+    if node.wait is None and not node.job:
+        fix = Told("name a job, or say in waitFor what the node waits for", "job_or_wait")
+        raise ConfigError(MISSING, field=f"{field}.job", fix=fix)
+    if node.wait is not None and node.job:
+        problem = Told("a node that waits for an answer has no job", "wait_has_job")
+        raise ConfigError(problem, field=f"{field}.job", fix=LEAVE_OUT)
+    if node.wait is not None and node.join is Join.SHARDS:
+        problem = Told("a node without a job has no shards", "wait_no_shards")
+        raise ConfigError(problem, field=f"{field}.join", fix=choose("all, any"))
+    if node.wait is WaitFor.EVENT:
+        check_name(f"{field}.event", node.event)
+    elif node.event:
+        problem = Told("is for nodes that wait for an event", "not_for_events")
+        raise ConfigError(problem, field=f"{field}.event", fix=LEAVE_OUT)
+    if node.join is Join.SHARDS and not node.after:
+        problem = Told("has no condition, so there are no shards to wait for", "join_nothing")
+        raise ConfigError(problem, field=f"{field}.join", fix=Told("add a condition in after", "add_condition"))
+
+
 def _check_after(node: Node, number: int, names: Iterable[str]) -> None:
     seen: set[str] = set()
     for place, after in enumerate(node.after):
@@ -134,6 +211,9 @@ def _check_after(node: Node, number: int, names: Iterable[str]) -> None:
         if after.node in seen:
             raise ConfigError(twice(after.node), field=field, fix=REMOVE_ONE)
         seen.add(after.node)
+        if after.result and after.on is not On.SUCCESS:
+            problem = Told("only a node that succeeds has a result", "result_of_success")
+            raise ConfigError(problem, field=f"{field}.result", fix=Told("use on: success", "use_success"))
 
 
 def _check_cycles(nodes: Sequence[Node]) -> None:

@@ -277,11 +277,10 @@ def decode(kind: Kind, key: str, value: bytes) -> Record:
 
 def _check_workflow(record: Workflow | WorkflowRun | NodeRun) -> None:
     if isinstance(record, NodeRun):
-        running = record.state is NodeState.RUNNING
-        if record.state not in (NodeState.RUNNING, *ENDED) or bool(record.ended_ms) == running:
+        if record.state is NodeState.READY or bool(record.ended_ms) != (record.state in ENDED):
             raise Unreadable(f"is damaged: {record.state} does not fit the time of its end")
-        if running and not record.run:
-            raise Unreadable("is damaged: it runs without a run")
+        if record.state is NodeState.WAITING and record.answer is None:
+            raise Unreadable("is damaged: it waits, and has no answer")
         return
     try:
         found = check_graph(record.nodes, record.start)

@@ -68,10 +68,10 @@ def test_workflow_is_made_shown_listed_and_removed(api: Client, etl: str) -> Non
     assert (made["workflow"], made["team"], made["start"], made["skipped"]) == ("etl", "default", "extract", 0)
     assert made["lastRun"] is None
     assert [node["name"] for node in made["nodes"]] == list(_NAMES)
-    assert made["nodes"][1]["after"] == [{"node": "extract", "on": "success"}]
+    assert made["nodes"][1]["after"] == [{"node": "extract", "on": "success", "result": ""}]
     assert made["nodes"][3] == {
-        "name": "alarm", "job": "alarm", "join": "any",
-        "after": [{"node": "transform", "on": "failure"}, {"node": "load", "on": "failure"}],
+        "name": "alarm", "job": "alarm", "join": "any", "waitFor": None, "event": "", "deadlineSeconds": 0,
+        "after": [{"node": name, "on": "failure", "result": ""} for name in ("transform", "load")],
     }  # fmt: skip
     assert api.get("workflows").json()["items"] == [made]
     # What the API shows can be sent again, and then changes nothing.
@@ -297,3 +297,77 @@ def test_change_meanwhile_is_seen_by_the_scheduler(
     answer = api.put("workflows/etl", json={"nodes": _GRAPH[:2]}, headers={"If-Match": tag} if condition else {})
     assert (answer.status_code, len(made)) == ((412, 1) if condition else (200, 2))
     assert len(loop.scheduler.workflows[etl].nodes) == (4 if condition else 2)
+
+
+@pytest.fixture
+def gate(api: Client, etl: str) -> dict[str, Any]:
+    """A run of a workflow whose nodes wait for answers."""
+    nodes = [
+        {"job": "extract"},
+        {"name": "approve", "waitFor": "approval", "deadlineSeconds": 60},
+        {"name": "told", "waitFor": "callback", "after": ["approve"]},
+        {"waitFor": "event", "event": "orders"},
+        {"job": "load", "after": [{"node": "orders", "result": "full"}]},
+    ]
+    body = {"nodes": nodes, "deadlineSeconds": 3_600}
+    assert api.put("workflows/etl", json=body).status_code == 200
+    return begin(api)
+
+
+def test_nodes_wait_for_answers(api: Client, gate: dict[str, Any]) -> None:
+    route = f"workflow-runs/{gate['id']}"
+    run = api.get(route).json()
+    assert (run["deadlineSeconds"], run["nodes"][1]["deadlineSeconds"]) == (3_600, 60)
+    assert states(run)[1:] == ["RUNNING", "WAITING", "RUNNING", "WAITING"]
+    early = api.post(f"{route}/nodes/told/answer", json={"result": "done"})
+    assert (early.status_code, early.json()["nodes"][2]["state"]) == (202, "WAITING")
+    approved = api.post(f"{route}/nodes/approve/answer", json={"note": "go on"}).json()
+    assert states(approved)[1:3] == ["SUCCEEDED", "SUCCEEDED"]
+    answer = approved["nodes"][1]["answer"]
+    assert (answer["succeeded"], answer["note"]) == (True, "go on")
+    assert answer["by"]
+    assert answer["at"]
+    assert "has been decided" in str(issues(api.post(f"{route}/nodes/approve/answer", json={}), "conflict"))
+    assert "has no node x" in str(issues(api.post(f"{route}/nodes/x/answer", json={}), "not-found"))
+    assert issues(api.post("workflow-runs/none/nodes/x/answer", json={}), "not-found")
+
+
+def test_an_event_answers_the_nodes_that_wait_for_it(api: Client, gate: dict[str, Any]) -> None:
+    assert api.post("workflow-events", json={"event": "other"}).json() == {"answered": 0}
+    later = {"event": "orders", "fireTime": 1}
+    assert api.post("workflow-events", json=later).json() == {"answered": 0}
+    assert api.post("workflow-events", json={"event": "orders", "result": "full"}).json() == {"answered": 1}
+    run = api.get(f"workflow-runs/{gate['id']}").json()
+    assert states(run)[3:] == ["SUCCEEDED", "READY"] or states(run)[3:] == ["SUCCEEDED", "RUNNING"]
+
+
+def test_a_run_is_paused_and_resumed(api: Client, gate: dict[str, Any]) -> None:
+    route = f"workflow-runs/{gate['id']}"
+    assert api.post(f"{route}/pause").json()["paused"] is True
+    api.post("workflow-events", json={"event": "orders", "result": "full"})
+    load = api.get(route).json()["nodes"][4]
+    assert (load["state"], load["reason"]["code"]) == ("READY", "node_paused")
+    assert load["reason"]["text"] == "the run of the workflow is paused"
+    assert api.post(f"{route}/resume").json()["paused"] is False
+    assert issues(api.post("workflow-runs/none/pause"), "not-found")
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"event": "a b"}, "event"),
+        ({}, "event"),
+        ({"event": "orders", "note": "a\nb"}, "note"),
+        ({"event": "orders", "result": "x" * 201}, "result"),
+        ({"event": "orders", "fireTime": -1}, "fireTime"),
+    ],
+)
+def test_a_wrong_event_is_refused(api: Client, demo: str, body: dict[str, Any], field: str) -> None:
+    assert list(issues(api.post("workflow-events", json=body), "invalid")) == [field]
+
+
+def test_what_the_api_shows_of_answers_can_be_sent_again(api: Client, gate: dict[str, Any]) -> None:
+    made = api.get("workflows/etl").json()
+    again = {name: made[name] for name in ("nodes", "start", "description", "deadlineSeconds")}
+    changed = api.put("workflows/etl", json=again)
+    assert (changed.status_code, changed.json()["revision"]) == (200, made["revision"])

@@ -119,6 +119,9 @@ GET /api/v1/workflows/{workflow}/runs | alpha view
 GET /api/v1/workflow-runs/{run} | alpha view
 POST /api/v1/workflow-runs/{run}/cancel | alpha control-runs
 POST /api/v1/workflow-runs/{run}/retry | alpha control-runs
+POST /api/v1/workflow-runs/{run}/{pausing:pausing} | alpha control-runs
+POST /api/v1/workflow-runs/{run}/nodes/{node}/answer | alpha control-runs
+POST /api/v1/workflow-events | alpha trigger
 GET /api/v1/audit | cluster read-audit
 GET /metrics | cluster read-metrics
 GET /api/v1/health | open
@@ -395,6 +398,8 @@ BODIES: dict[str, Any] = {
     "POST /api/v1/silences": body({"forSeconds": 60, "team": "alpha"}),
     "PUT /api/v1/pools/{pool}": body({"slots": 2}),
     "PUT /api/v1/workflows/{workflow}": body({"nodes": [{"job": "step"}], "description": "new"}),
+    "POST /api/v1/workflow-runs/{run}/nodes/{node}/answer": body({}),
+    "POST /api/v1/workflow-events": body({"event": "arrived", "team": "alpha"}),
     "POST /api/v1/framework/teardown": body({"confirm": "framework-1"}),
     "POST /api/login": body({"username": "u", "password": SERVER_TOKEN}),
     "POST /api/app": lambda world: body(app_body(world.names["sha256"], "old", appCacheEnable=True)),
@@ -490,7 +495,7 @@ def _make_world(folder: Path, **more: Any) -> World:
     world.names = of_alpha | {
         "item": "0", "attempt": "1", "channel": "ops", "agent": "agent-of-alpha", "period": "online",
         "switch": "disable", "pausing": "pause", "team": "alpha", "user": "ann", "role": "helper", "name": "ci",
-        "token_id": "0" * 12, "session_id": "0" * 12,
+        "token_id": "0" * 12, "session_id": "0" * 12, "node": "approve",
         "page": "jobs", "rest": "x", "folder": version(), "path": "main.js",
     }  # fmt: skip
     _add_people(world)
@@ -504,7 +509,8 @@ def _add_workflows(world: World, server: httpx.Client, team: str) -> None:
     assert server.post("apps", json=app).status_code == 201
     assert server.post("jobs", json=job_body("step", "steps", team=team, cron="0 0 0 1 1 ?")).status_code == 201
     runs = []
-    assert server.put(f"workflows/{prefix}busy", json={"nodes": [{"job": "step"}]}).status_code == 201
+    nodes = [{"job": "step"}, {"name": "approve", "waitFor": "approval"}]
+    assert server.put(f"workflows/{prefix}busy", json={"nodes": nodes}).status_code == 201
     for _ in range(2):
         assert server.post(f"jobs/{prefix}step/trigger").status_code == 202
         runs.append(server.get(f"workflows/{prefix}busy/runs").json()["items"][0]["id"])

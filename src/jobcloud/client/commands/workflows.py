@@ -14,6 +14,9 @@ from jobcloud.client.commands.options import AsJson, Limit, Watch, states, team_
 
 commands = typer.Typer(no_args_is_help=True)
 Name = Annotated[str, typer.Argument(metavar="WORKFLOW", help="The workflow, as [TEAM:]NAME.")]
+Rejected = Annotated[bool, typer.Option("--reject", help="The node fails.")]
+Result = Annotated[str, typer.Option(metavar="TEXT", help="The result of the node, for conditions.")]
+Note = Annotated[str, typer.Option(metavar="TEXT", help="Text for people.")]
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="Id of the run, as `jobcloud workflow runs` shows it.")]
 
 
@@ -113,6 +116,63 @@ def retry(ctx: typer.Context, run: RunId, as_json: AsJson = False) -> None:
     with connect(ctx) as client:
         found = client.retry_workflow_run(run)
     render.answer(found, f"run {found['id']} is {found['state']}", as_json=as_json)
+
+
+@commands.command("pause")
+def pause(ctx: typer.Context, run: RunId, as_json: AsJson = False) -> None:
+    """Start no further node of a run until it is resumed. Nodes that have begun go on."""
+    with connect(ctx) as client:
+        found = client.pause_workflow_run(run, "pause")
+    render.answer(found, f"run {found['id']} is paused", as_json=as_json)
+
+
+@commands.command("resume")
+def resume(ctx: typer.Context, run: RunId, as_json: AsJson = False) -> None:
+    """Continue a paused run."""
+    with connect(ctx) as client:
+        found = client.pause_workflow_run(run, "resume")
+    render.answer(found, f"run {found['id']} is resumed", as_json=as_json)
+
+
+@commands.command("answer")
+def answer(
+    ctx: typer.Context,
+    run: RunId,
+    node: Annotated[str, typer.Argument(metavar="NODE", help="The node that waits for an approval or a callback.")],
+    rejected: Rejected = False,
+    result: Result = "",
+    note: Note = "",
+    as_json: AsJson = False,
+) -> None:
+    """Approve or reject a node that waits for it, or tell the end of what a callback reports."""
+    with connect(ctx) as client:
+        found = client.answer_node(run, node, {"succeeded": not rejected, "result": result, "note": note})
+    text = f"node {node} of run {found['id']} is {'rejected' if rejected else 'approved'}"
+    render.answer(found, text, as_json=as_json)
+
+
+@commands.command("event")
+def send_event(
+    ctx: typer.Context,
+    event: Annotated[str, typer.Argument(metavar="EVENT", help="The name of the event.")],
+    fire_time: Annotated[
+        int | None,
+        typer.Option("--fire-time", metavar="MS", help="Only in runs with this fire time, in ms since 1970."),
+    ] = None,
+    rejected: Rejected = False,
+    result: Result = "",
+    note: Note = "",
+    as_json: AsJson = False,
+) -> None:
+    """Send an event to the nodes of a team that wait for it."""
+    from jobcloud.config import DEFAULT_TEAM
+
+    team = team_of(ctx) or DEFAULT_TEAM
+    sent = {"event": event, "team": team, "succeeded": not rejected, "result": result, "note": note}
+    with connect(ctx) as client:
+        answered = client.send_event(sent if fire_time is None else {**sent, "fireTime": fire_time})
+    text = f"{answered} nodes of team {team} waited for the event {event}"
+    render.answer({"answered": answered}, text, as_json=as_json)
 
 
 @commands.command("trigger")

@@ -20,7 +20,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from jobcloud.config import team_of
-from jobcloud.model import OF_JOBS, Alert, AlertMessage, cut
+from jobcloud.model import OF_TEAMS, Alert, AlertMessage, cut
 from jobcloud.server.alerts.channels import Channel
 from jobcloud.webhooks.signatures import standard_key
 
@@ -143,7 +143,7 @@ def _json(alert: Alert) -> dict[str, Any]:
     return {
         "condition": alert.condition,
         "subject": alert.subject,
-        "team": team_of(alert.subject) if alert.condition in OF_JOBS else "",
+        "team": team_of(alert.subject) if alert.condition in OF_TEAMS else "",
         "owner": alert.owner,
         "state": "closed" if alert.closed_ms else "open",
         "openedAt": _iso(alert.opened_ms),

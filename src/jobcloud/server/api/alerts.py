@@ -12,7 +12,7 @@ from jobcloud.access.verbs import Verb
 from jobcloud.config import team_of
 from jobcloud.errors import NotFound
 from jobcloud.messages import PutSilence, RemoveSilence
-from jobcloud.model import OF_JOBS, Alert, AlertMessage, Condition, Silence
+from jobcloud.model import OF_TEAMS, Alert, AlertMessage, Condition, Silence
 from jobcloud.scheduler import Scheduler
 from jobcloud.scheduler.alerts import matches
 from jobcloud.scheduler.refusals import no_silence
@@ -110,7 +110,7 @@ def list_alerts(services: ServicesDep, access: AccessDep, query: Annotated[Alert
     """
     teams = access.shown_teams(query.team)
     known = services.loop.ask(_known)
-    views = [_alert_view(alert, known.silences) for alert in known.alerts.values() if access.sees(_job_of(alert))]
+    views = [_alert_view(alert, known.silences) for alert in known.alerts.values() if access.sees(_key_in_team(alert))]
     found = [
         view
         for view in views
@@ -182,16 +182,16 @@ def remove_silence(services: ServicesDep, access: AccessDep, silence_id: str) ->
     services.command(lambda at: RemoveSilence(at, silence_id))
 
 
-def _job_of(alert: Alert) -> str:
-    """The job that an alert is about; "" if it is about something else, or about several jobs."""
-    return alert.subject if alert.condition in OF_JOBS else ""
+def _key_in_team(alert: Alert) -> str:
+    """The job or workflow that an alert is about; "" if it is about something else, or about several of them."""
+    return alert.subject if alert.condition in OF_TEAMS else ""
 
 
 def _alert_view(alert: Alert, silences: dict[str, Silence]) -> AlertView:
     return AlertView(
         condition=alert.condition,
         subject=alert.subject,
-        team=team_of(_job_of(alert)),
+        team=team_of(_key_in_team(alert)),
         owner=alert.owner,
         state="closed" if alert.closed_ms else "open",
         silenced=any(matches(silence, alert) for silence in silences.values()),

@@ -156,6 +156,9 @@ def _rules() -> dict[tuple[str, str], Rule]:
         "GET /workflow-runs/{run}": Rule(path, see),
         "POST /workflow-runs/{run}/cancel": Rule(path, control),
         "POST /workflow-runs/{run}/retry": Rule(path, control),
+        "POST /workflow-runs/{run}/{pausing:pausing}": Rule(path, control),
+        "POST /workflow-runs/{run}/nodes/{node}/answer": Rule(checked, control),  # a callback needs `trigger`
+        "POST /workflow-events": Rule(checked, run),
         "GET /audit": Rule(every, Verb.READ_AUDIT),
         "GET /executors": Rule(every, cluster),
         "GET /cluster": Rule(every, cluster),

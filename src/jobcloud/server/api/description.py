@@ -15,9 +15,11 @@ from jobcloud.server.api.patch import SUFFIX, patch_schema
 from jobcloud.server.api.problems import MEDIA_TYPE, SLUGS
 from jobcloud.server.api.schema import (
     AdHocConfig,
+    AnswerConfig,
     AppConfig,
     BackfillConfig,
     CalendarConfig,
+    EventConfig,
     JobConfig,
     MemberConfig,
     NoteConfig,
@@ -108,7 +110,7 @@ def _add_schemas(schemas: dict[str, Any]) -> None:
     for model in (
         AppConfig, JobConfig, AdHocConfig, ApplyBody, TriggerConfig, BackfillConfig, SilenceConfig, ProblemView,
         CalendarConfig, PoolConfig, TeamConfig, MemberConfig, RoleConfig, UserConfig, UserPatch, PasswordConfig,
-        TokenConfig, NoteConfig, WorkflowConfig,
+        TokenConfig, NoteConfig, WorkflowConfig, AnswerConfig, EventConfig,
     ):  # fmt: skip
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas |= schema.pop("$defs", {})

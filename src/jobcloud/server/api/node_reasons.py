@@ -7,7 +7,7 @@ from typing import Final
 
 from pydantic import Field
 
-from jobcloud.scheduler.refusals import job_off, no_job
+from jobcloud.scheduler.refusals import gang_join, job_off, no_job, other_shards
 from jobcloud.sentences import Told, Words
 from jobcloud.sentences.frequent import resident_node, runs_waiting, shards_waiting
 from jobcloud.server.api.words import WordsView, words_of
@@ -33,6 +33,19 @@ def node_damaged() -> Told:
     return Told("its record was lost or damaged, and it may have run", "node_damaged")
 
 
+def node_other_result(node: str, result: str) -> Told:
+    text = f"it starts if the result of node {node} is {result}, and it is another one"
+    return Told(text, "node_other_result", node=node, result=result)
+
+
+def node_past_deadline(seconds: int) -> Told:
+    return Told(f"no answer came within {seconds} seconds", "node_past_deadline", seconds=seconds)
+
+
+def node_paused() -> Told:
+    return Told("the run of the workflow is paused", "node_paused")
+
+
 def job_fault(job: str) -> Told:
     return Told(f"the stored record of job {job} cannot be read", "job_fault", job=job)
 
@@ -45,6 +58,11 @@ _SENTENCES: Final[Mapping[str, Callable[..., Told]]] = {
     "node_skipped": node_skipped,
     "node_run_lost": node_run_lost,
     "node_damaged": node_damaged,
+    "node_other_result": node_other_result,
+    "node_other_shards": other_shards,
+    "node_past_deadline": node_past_deadline,
+    "node_paused": node_paused,
+    "gang_join": gang_join,
     "no_job": no_job,
     "resident_node": resident_node,
     "job_fault": job_fault,

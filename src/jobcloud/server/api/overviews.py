@@ -18,7 +18,7 @@ from typing import NamedTuple
 from pydantic import Field
 
 from jobcloud.config import NOTHING, Job, Resources, team_of
-from jobcloud.model import OF_JOBS, Alert, Condition, Firing, JobState, pause_key
+from jobcloud.model import OF_TEAMS, Alert, Condition, Firing, JobState, pause_key
 from jobcloud.scheduler import Scheduler
 from jobcloud.scheduler.queue import Standing, cached_team_of
 from jobcloud.server.api.authorization import Rights
@@ -376,7 +376,7 @@ def _open_alerts(alerts: Iterable[Alert]) -> dict[str, Counter[Condition]]:
     found: dict[str, Counter[Condition]] = {}
     for alert in alerts:
         if not alert.closed_ms:
-            team = team_of(alert.subject) if alert.condition in OF_JOBS and alert.subject else ""
+            team = team_of(alert.subject) if alert.condition in OF_TEAMS and alert.subject else ""
             found.setdefault(team, Counter())[alert.condition] += 1
     return found
 

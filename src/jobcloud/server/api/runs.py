@@ -30,7 +30,7 @@ from jobcloud.errors import ConfigError, NotFound
 from jobcloud.messages import CancelRun, Retry
 from jobcloud.model import NO_TERMS, Firing, Outcome, Shard, ShardState, Step, Terms
 from jobcloud.scheduler.refusals import no_calendar
-from jobcloud.scheduler.workflows import Place
+from jobcloud.scheduler.shard_joins import Place
 from jobcloud.sentences import Told
 from jobcloud.sentences.frequent import shown_by
 from jobcloud.server.api.authorization import Access, AccessDep

@@ -56,10 +56,10 @@ from jobcloud.config import (
     stored_item_parameters,
 )
 from jobcloud.fields import REQUIRED, Change, Unit
-from jobcloud.model import Condition, Join, On
+from jobcloud.model import Condition, Join, On, WaitFor
 from jobcloud.scheduler.accounts import MAX_SCOPE
 from jobcloud.scheduler.backfills import MAX_TIMES
-from jobcloud.scheduler.workflow_graph import MAX_NODES
+from jobcloud.scheduler.workflow_graph import MAX_NODES, MAX_RESULT
 from jobcloud.server.api import parameters
 from jobcloud.server.api.body import json_type
 
@@ -480,12 +480,20 @@ class PoolConfig(Config):
     description: str = Field("", max_length=300, description="text for people")
 
 
+# A workflow may wait for people. A year is enough for them.
+MAX_DEADLINE_S = 366 * 86_400
+_DEADLINE = "seconds from the begin of a run, or from its last retry, until its end is late; 0: never"
+
+
 class AfterConfig(Config):
     """A condition of a node: the end of another node of the workflow."""
 
     node: str = Field(max_length=100)
     on: Annotated[On, Lax] = Field(
         On.SUCCESS, description="how the other node must end; either: in any way, also skipped or cancelled"
+    )
+    result: str = Field(
+        "", max_length=MAX_RESULT, description="the result that all its shards must have; only with on: success"
     )
 
 
@@ -495,16 +503,27 @@ def to_after(value: Any) -> Any:
 
 
 class NodeConfig(Config):
-    """A node of a workflow: a job, and the conditions of its start."""
+    """A node of a workflow: a job or an answer to wait for, and the conditions of its start."""
 
-    name: str = Field("", max_length=100, description="unique in the workflow; default: the name of the job")
-    job: str = Field(max_length=100, description="the name of a TRANSIENT job of the workflow's team")
+    name: str = Field(
+        "", max_length=100, description="unique in the workflow; default: the job, the event, or the value of waitFor"
+    )
+    job: str = Field(
+        "", max_length=100, description="the name of a TRANSIENT job of the workflow's team; not with waitFor"
+    )
+    wait_for: Annotated[WaitFor, Lax] | None = Field(
+        None, alias="waitFor", description="the answer that the node waits for; null: it has a job"
+    )
+    event: str = Field("", max_length=100, description="the name of the event that the node waits for")
     after: list[Annotated[AfterConfig, BeforeValidator(to_after, json_schema_input_type=str | AfterConfig)]] = Field(
         default_factory=list,
         max_length=MAX_NODES,
         description="the conditions of the start; a text is the name of a node that must succeed",
     )
-    join: Annotated[Join, Lax] = Field(Join.ALL, description="whether all conditions must hold, or any of them")
+    join: Annotated[Join, Lax] = Field(
+        Join.ALL, description="whether all conditions must hold, any of them, or for each shard all of them"
+    )
+    deadline_seconds: Whole = Field(0, alias="deadlineSeconds", ge=0, le=MAX_DEADLINE_S, description=_DEADLINE)
 
 
 class WorkflowConfig(Config):
@@ -517,6 +536,25 @@ class WorkflowConfig(Config):
         description="the node whose runs begin the runs of the workflow; default: the only node without a condition",
     )
     description: str = Field("", max_length=300, description="text for people")
+    deadline_seconds: Whole = Field(0, alias="deadlineSeconds", ge=0, le=MAX_DEADLINE_S, description=_DEADLINE)
+
+
+class AnswerConfig(Config):
+    """The answer to a node that waits for one."""
+
+    succeeded: bool = Field(True, description="false: the node fails")
+    result: str = Field("", max_length=MAX_RESULT, description="the result of the node, for conditions")
+    note: str = Field("", max_length=300, description="text for people")
+
+
+class EventConfig(AnswerConfig):
+    """An event that answers the nodes of a team that wait for it."""
+
+    event: str = Field(max_length=100)
+    team: TeamFilter = Field("", description="default: default")
+    fire_time: Whole | None = Field(
+        None, alias="fireTime", ge=0, lt=2**53, description="only in runs with this fire time, in ms since 1970"
+    )
 
 
 class TeamConfig(Config):

@@ -13,9 +13,18 @@ from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import Field
 
-from jobcloud.config import check_name, key_of, split_key, team_of
-from jobcloud.messages import CancelWorkflowRun, PutWorkflow, RemoveWorkflow, RetryWorkflowRun
-from jobcloud.model import After, Node, NodeState, Workflow, WorkflowRun, changed
+from jobcloud.access.verbs import Verb
+from jobcloud.config import DEFAULT_TEAM, check_name, key_of, split_key, team_of
+from jobcloud.messages import (
+    AnswerNode,
+    CancelWorkflowRun,
+    PauseWorkflowRun,
+    PutWorkflow,
+    RemoveWorkflow,
+    RetryWorkflowRun,
+    SendWorkflowEvent,
+)
+from jobcloud.model import After, Answer, Node, NodeState, WaitFor, Workflow, WorkflowRun, changed
 from jobcloud.scheduler import Scheduler
 from jobcloud.scheduler.refusals import changed_since, no_workflow, no_workflow_run
 from jobcloud.scheduler.workflow_graph import check
@@ -26,8 +35,18 @@ from jobcloud.server.api.node_reasons import NodeReasonView, node_reason
 from jobcloud.server.api.paging import Listing, PageQuery, PageView
 from jobcloud.server.api.patch import change
 from jobcloud.server.api.preconditions import SEEN, Expected, Revised, mark, shown
-from jobcloud.server.api.schema import Instant, Key, RunId, TeamFilter, View, WorkflowConfig
-from jobcloud.server.api.services import JsonObject, Services, ServicesDep, json_body
+from jobcloud.server.api.schema import (
+    AnswerConfig,
+    EventConfig,
+    Instant,
+    Key,
+    NodeConfig,
+    RunId,
+    TeamFilter,
+    View,
+    WorkflowConfig,
+)
+from jobcloud.server.api.services import JsonObject, Pausing, Services, ServicesDep, json_body
 from jobcloud.server.routes import Routes
 
 router = Routes(tags=["workflows"])
@@ -35,8 +54,8 @@ router = Routes(tags=["workflows"])
 _WORKFLOWS = Listing("workflows", (str,))
 _RUNS = Listing("workflow-runs", (int, str))
 # Bytes of the JSON of a workflow, and of one of its nodes or conditions, apart from names.
-_FRAME_BYTES = 800
-_PART_BYTES = 80
+_FRAME_BYTES = 900
+_PART_BYTES = 150
 
 WorkflowRunState = Literal["RUNNING", "SUCCEEDED", "FAILED", "CANCELLED"]
 
@@ -44,13 +63,17 @@ WorkflowRunState = Literal["RUNNING", "SUCCEEDED", "FAILED", "CANCELLED"]
 class AfterView(View):
     node: str
     on: str
+    result: str = Field(description="the result that the other node must have; empty: any")
 
 
 class WorkflowNodeView(View):
     name: str
-    job: str = Field(description="the name of a job of the workflow's team")
+    job: str = Field(description="the name of a job of the workflow's team; empty if it waits for an answer")
     after: list[AfterView] = Field(description="the conditions of its start")
     join: str
+    wait_for: WaitFor | None = Field(description="the answer that it waits for; null: it has a job")
+    event: str = Field(description="the name of the event that it waits for")
+    deadline_seconds: int = Field(description="its end is late after this time; 0: never")
 
 
 class WorkflowRunSummary(View):
@@ -62,6 +85,8 @@ class WorkflowRunSummary(View):
     ended_at: Instant
     state: WorkflowRunState
     cancelled: bool = Field(description="true: no further node starts")
+    paused: bool = Field(description="true: no further node starts until it is resumed")
+    deadline_seconds: int = Field(description="its end is late after this time; 0: never")
 
 
 class WorkflowView(Revised):
@@ -70,6 +95,7 @@ class WorkflowView(Revised):
     description: str
     start: str = Field(description="the node whose runs begin the runs of the workflow")
     nodes: list[WorkflowNodeView]
+    deadline_seconds: int = Field(description="the end of a run is late after this time; 0: never")
     changed_at: Instant
     skipped: int = Field(
         description="runs of the start's job that began no run of the workflow, because too many had not ended"
@@ -81,8 +107,16 @@ class WorkflowList(PageView):
     items: list[WorkflowView]
 
 
+class AnswerView(View):
+    succeeded: bool
+    result: str
+    note: str
+    by: str = Field(description="who has given it, such as user:ann")
+    at: Instant
+
+
 class NodeOfRunView(WorkflowNodeView):
-    job_name: str = Field(description="the key of the job")
+    job_name: str = Field(description="the key of the job; empty if it waits for an answer")
     state: NodeState
     run_id: str = Field(description="the run of the job; empty if there is none")
     started_at: Instant
@@ -90,6 +124,7 @@ class NodeOfRunView(WorkflowNodeView):
     reason: NodeReasonView | None = Field(
         description="why the node was skipped, failed without a run, or cannot start now; null for all others"
     )
+    answer: AnswerView | None = Field(description="the answer that it has waited for; it may have come early")
 
 
 class WorkflowRunView(WorkflowRunSummary):
@@ -100,6 +135,10 @@ class WorkflowRunView(WorkflowRunSummary):
 
 class WorkflowRunList(PageView):
     items: list[WorkflowRunSummary]
+
+
+class EventView(View):
+    answered: int = Field(description="the number of nodes that waited for the event, or will wait for it")
 
 
 class WorkflowQuery(PageQuery):
@@ -207,23 +246,79 @@ def retry_workflow_run(services: ServicesDep, run: RunId) -> WorkflowRunView:
     return _shown_run(services, run)
 
 
+@router.post("/workflow-runs/{run}/{pausing:pausing}", status_code=202)
+def pause_workflow_run(services: ServicesDep, run: RunId, pausing: Pausing) -> WorkflowRunView:
+    """Start no further node of a run until it is resumed. Nodes that have begun go on."""
+    services.command(lambda at: PauseWorkflowRun(at, run, pausing == "pause"))
+    return _shown_run(services, run)
+
+
+@router.post("/workflow-runs/{run}/nodes/{node}/answer", status_code=202, openapi_extra=json_body(AnswerConfig))
+def answer_node(services: ServicesDep, access: AccessDep, run: RunId, node: Key, body: JsonObject) -> WorkflowRunView:
+    """Answer a node that waits for an approval or a callback.
+
+    An approval needs the right `control-runs`, and a callback the right `trigger`. The answer to a callback may come
+    before the node waits for it.
+    """
+    kinds = services.loop.ask(lambda scheduler: _waits(scheduler, run))
+    access.require(Verb.TRIGGER if kinds.get(node) is WaitFor.CALLBACK else Verb.CONTROL_RUNS, team_of(run))
+    answer = _answer(access, read_config(body, AnswerConfig))
+    services.command(lambda at: AnswerNode(at, run, node, changed(answer, at_ms=at)))
+    return _shown_run(services, run)
+
+
+@router.post("/workflow-events", status_code=202, openapi_extra=json_body(EventConfig))
+def send_event(services: ServicesDep, access: AccessDep, body: JsonObject) -> EventView:
+    """Answer the nodes of a team's workflows that wait for an event.
+
+    It counts for runs that have not ended, also for nodes that do not wait for it yet. Later runs wait for another one.
+    """
+    given = read_config(body, EventConfig)
+    team = given.team or DEFAULT_TEAM
+    access.require(Verb.TRIGGER, team)
+    check_name("event", given.event)
+    answer, event, fire_ms = _answer(access, given), given.event, given.fire_time
+    waiting = services.loop.ask(lambda scheduler: scheduler.nodes_awaiting(team, event, fire_ms))
+    services.command(lambda at: SendWorkflowEvent(at, team, event, changed(answer, at_ms=at), fire_ms))
+    return EventView(answered=waiting)
+
+
+def _waits(scheduler: Scheduler, run_id: str) -> dict[str, WaitFor | None]:
+    """What each node of a run waits for; nothing if there is no such run."""
+    run = scheduler.workflow_runs.get(run_id)
+    return {node.name: node.wait for node in run.nodes} if run is not None else {}
+
+
+def _answer(access: AccessDep, given: AnswerConfig) -> Answer:
+    """Raises ConfigError."""
+    check_printable("note", given.note)
+    check_printable("result", given.result)
+    return Answer(given.succeeded, given.result, given.note, access.principal.subject)
+
+
 def record_of(key: str, given: WorkflowConfig) -> Workflow:
     """The record of a configuration. Raises ConfigError."""
     team, name = split_key(key)
     check_name("workflow", name)
     check_printable("description", given.description)
     for number, node in enumerate(given.nodes):
-        check_name(f"nodes.{number}.job", node.job)
-    nodes = tuple(
-        Node(
-            node.name or node.job,
-            key_of(team, node.job),
-            tuple(After(after.node, after.on) for after in node.after),
-            node.join,
-        )
-        for node in given.nodes
+        if node.job:
+            check_name(f"nodes.{number}.job", node.job)
+    nodes = tuple(_node_of(team, node) for node in given.nodes)
+    start, deadline_ms = check(nodes, given.start), given.deadline_seconds * 1000
+    return Workflow(key, nodes, start, given.description, deadline_ms=deadline_ms)
+
+
+def _node_of(team: str, given: NodeConfig) -> Node:
+    return Node(
+        given.name or given.job or given.event or (given.wait_for or ""),
+        key_of(team, given.job) if given.job else "",
+        tuple(After(after.node, after.on, after.result) for after in given.after),
+        given.join,
+        given.wait_for,
+        given.event,
+        given.deadline_seconds * 1000,
     )
-    return Workflow(key, nodes, check(nodes, given.start), given.description)
 
 
 def _known(services: Services, key: str, expected: tuple[str, ...] | None) -> Workflow | None:
@@ -273,6 +368,7 @@ def _view(workflow: Workflow, last: WorkflowRun | None) -> WorkflowView:
         description=workflow.description,
         start=workflow.start,
         nodes=list(map(_node, workflow.nodes)),
+        deadline_seconds=workflow.deadline_ms // 1000,
         changed_at=workflow.changed_ms,
         skipped=workflow.skipped,
         last_run=_summary(last) if last is not None else None,
@@ -282,9 +378,12 @@ def _view(workflow: Workflow, last: WorkflowRun | None) -> WorkflowView:
 def _node(node: Node) -> WorkflowNodeView:
     return WorkflowNodeView(
         name=node.name,
-        job=split_key(node.job)[1],
-        after=[AfterView(node=after.node, on=after.on) for after in node.after],
+        job=split_key(node.job)[1] if node.job else "",
+        after=[AfterView(node=after.node, on=after.on, result=after.result) for after in node.after],
         join=node.join,
+        wait_for=node.wait,
+        event=node.event,
+        deadline_seconds=node.deadline_ms // 1000,
     )
 
 
@@ -298,6 +397,8 @@ def _summary(run: WorkflowRun) -> WorkflowRunSummary:
         ended_at=run.ended_ms,
         state=cast("WorkflowRunState", run.state.value),
         cancelled=run.cancelled,
+        paused=run.paused,
+        deadline_seconds=run.deadline_ms // 1000,
     )
 
 
@@ -329,4 +430,9 @@ def _nodes(graph: Iterable[Node], found: Iterable[NodeOfRun]) -> Iterable[NodeOf
             started_at=one.started_ms,
             ended_at=one.ended_ms,
             reason=node_reason(one.reason),
+            answer=_answer_view(one.answer) if one.answer is not None else None,
         )
+
+
+def _answer_view(answer: Answer) -> AnswerView:
+    return AnswerView(succeeded=answer.succeeded, result=answer.result, note=answer.note, by=answer.by, at=answer.at_ms)

@@ -25,6 +25,8 @@ const t = texts({
     rule_no_success: "the job has not succeeded for this long",
     rule_expected: "no run of the day has succeeded by this time", rule_rollout_stopped: "a roll-out has stopped",
     rule_agent_lost: "an agent is lost", rule_clock: "the clock of the scheduler is wrong", rule_store: "the store refuses writes",
+    rule_workflow_failed: "a run of a workflow has failed",
+    rule_workflow_late: "a run of a workflow, or a node, has not ended within its deadline",
     always: "always on", of_job: "the job's field {field}",
   },
   zh: {
@@ -40,17 +42,20 @@ const t = texts({
     rule_late: "运行未在规定时间内结束", rule_missed: "错过了一次触发", rule_skipped: "跳过了触发",
     rule_no_success: "作业在此时长内没有成功", rule_expected: "当天到此时间仍没有成功的运行", rule_rollout_stopped: "发布已停止",
     rule_agent_lost: "节点丢失", rule_clock: "调度器的时钟不准", rule_store: "存储拒绝写入",
+    rule_workflow_failed: "工作流的运行失败", rule_workflow_late: "工作流的运行或节点未在期限内结束",
     always: "始终开启", of_job: "作业字段 {field}",
   },
 });
 
-const CONDITIONS = ["run_dead", "run_failed", "late", "missed", "skipped", "no_success", "expected", "rollout_stopped", "agent_lost",
-  "clock", "store"];
+const CONDITIONS = ["run_dead", "run_failed", "late", "missed", "skipped", "no_success", "expected", "rollout_stopped", "workflow_failed",
+  "workflow_late", "agent_lost", "clock", "store"];
 const FIELDS = {late: "lateAfterSeconds", no_success: "noSuccessSeconds", expected: "expectedBy"};
 const OF_AGENTS = new Set(["agent_lost", "clock", "store"]);
+const OF_WORKFLOWS = new Set(["workflow_failed", "workflow_late"]);
 const LENGTHS = [900, 3_600, 14_400, 86_400, 604_800].map(s => [String(s), durationText(s * 1_000)]);
 
 function subjectOf(alert) {
+  if (OF_WORKFLOWS.has(alert.condition)) return alert.subject;
   if (alert.runId) return html`<a href=${link`/runs/${alert.runId}`}>${alert.subject || alert.runId}</a>`;
   if (!alert.subject) return null;
   return OF_AGENTS.has(alert.condition) ? html`<a href="/cluster">${alert.subject}</a>`
