@@ -448,7 +448,8 @@ def test_nodes_of_a_workflow_that_may_run_at_once_are_counted(folder: Path, caps
         "workflow sales: its job absent is not among the jobs; such nodes need nothing"
     ]
     (app / "jobcloud.toml").write_text(manifest.replace('after = ["extract"]', 'after = ["absent"]', 1))
-    assert "workflow sales: nodes.1.after: there is no node 'absent'" in plan(capsys, *asked, code=2)
+    said = plan(capsys, *asked, code=2)
+    assert "jobcloud.toml: workflow sales: nodes.1.after: there is no node 'absent'" in " ".join(said.split())
 
 
 def test_workflows_of_the_server_are_counted(

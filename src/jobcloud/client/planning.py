@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Final
 
 from jobcloud import zones
+from jobcloud.client.apps import workflow_entry
 from jobcloud.client.http import ApiError, Client, Json
-from jobcloud.client.pack import read_manifest
-from jobcloud.config import DEFAULT_TEAM, PLACEHOLDER, RESOURCE_FIELDS, key_of, qualified
+from jobcloud.client.pack import check_manifest, read_manifest
+from jobcloud.config import DEFAULT_TEAM, PLACEHOLDER, RESOURCE_FIELDS, key_of, qualified, split_key
 from jobcloud.errors import ConfigError
 from jobcloud.match.constraints import HOST
 from jobcloud.planning import jobs as registered
@@ -340,9 +341,9 @@ def manifest_jobs(paths: Sequence[Path], default_team: str = "") -> JobSet:
         for pool in manifest.pools:
             limits[key_of(str(pool.get("team") or team), str(pool.get("poolName")))] = _slots_of(pool, path)
         for number, table in enumerate(manifest.workflows):
-            of = str(table.get("team") or team)
-            key = key_of(of, str(table.get("workflowName", "")))
-            found.append(flows.flow_of(key, table, of, f"{path}, workflow {key[:160] or number}"))
+            document = check_manifest(manifest, path)
+            entry = workflow_entry(document, ("workflows", number), {"team": team, **table})
+            found.append(flows.flow_of(entry.key, entry.config, split_key(entry.key)[0], entry.where()))
     counts = Counter(str(job.get("jobName")) for job in jobs)
     double = next((name for name, count in counts.items() if count > 1), None)
     if double is not None:
