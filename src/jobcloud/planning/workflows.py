@@ -331,24 +331,27 @@ class Family:
                 changes[max(begin, start_ms)] += 1
                 changes[min(end, end_ms)] -= 1
         chosen, exact = self._sets.heaviest(self._all, weights)
-        spans, now, most, since = list[Span](), 0, 0, start_ms
+        spans, unfinished, most = list[Span](), 0, 0
+        counted, since = list[tuple[int, int]](), start_ms
         for at, change in sorted(changes.items()):
-            if now and change:
-                spans += self._copies(chosen, now, since, at, weights)
-            since = at if change else since
-            now = min(now + change, MAX_RUNS)
-            most = max(most, now)
+            unfinished += change
+            number = min(unfinished, MAX_RUNS)
+            most = max(most, number)
+            if (copies := self._copies(chosen, number, weights)) != counted:
+                spans += (self._span(n, since, at, times) for n, times in counted)
+                counted, since = copies, at
         return spans, self._counted(chosen if most else 0, most, d, exact=exact)
 
-    def _copies(self, chosen: int, number: int, at: int, until: int, weights: Sequence[int]) -> Iterator[Span]:
-        """The most that runs while `number` runs of the workflow are unfinished."""
-        jobs = [node.job.at_once if node.job else 0 for node in self._nodes]
-        alone = [min(number, limit) for limit in jobs]
+    def _copies(self, chosen: int, number: int, weights: Sequence[int]) -> list[tuple[int, int]]:
+        """The nodes that count while `number` runs of the workflow are unfinished, each with its number."""
+        if not number:
+            return []
+        alone = [min(number, node.job.at_once) if node.job else 0 for node in self._nodes]
         by_set = number * sum(weights[n] for n in bits(chosen))
         by_job = sum(weight * copies for weight, copies in zip(weights, alone, strict=True))
         if by_job < by_set:
-            return (self._span(n, at, until, alone[n]) for n, weight in enumerate(weights) if weight)
-        return (self._span(n, at, until, number) for n in bits(chosen))
+            return [(n, alone[n]) for n, weight in enumerate(weights) if weight]
+        return [(n, number) for n in bits(chosen)]
 
     def _span(self, number: int, begin_ms: int, end_ms: int, copies: int) -> Span:
         node = self._nodes[number]
