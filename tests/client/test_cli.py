@@ -893,6 +893,24 @@ def test_help_imports_neither_slow_libraries_nor_the_configuration() -> None:
     assert result.out.rstrip().endswith("[]")
 
 
+def test_list_of_jobs_imports_neither_the_configuration_nor_the_command_line_of_httpx(
+    server: tuple[FakeLoop, str, list[str]], app: Path
+) -> None:
+    where = {"JOBCLOUD_SERVER": server[1], "JOBCLOUD_TOKEN": TOKEN}
+    process("app", "add", str(app), **where)
+    code = (
+        "import sys\n"
+        "from jobcloud.client.cli import main\n"
+        "slow = ('httpx._main', 'click', 'fastapi', 'numpy', 'msgspec', 'croniter')\n"
+        "slow += ('jobcloud.config', 'jobcloud.cron', 'jobcloud.messages', 'jobcloud.server')\n"
+        "try: main()\n"
+        "finally: print([module for module in slow if module in sys.modules])"
+    )
+    result = process("job", "list", code=code, **where)
+    assert "hello" in result.out
+    assert result.out.rstrip().endswith("[]")
+
+
 def test_closed_output_pipe_is_not_an_error(server: tuple[FakeLoop, str, list[str]], loop: FakeLoop, app: Path) -> None:
     where = {"JOBCLOUD_SERVER": server[1], "JOBCLOUD_TOKEN": TOKEN}
     process("app", "add", str(app), **where)

@@ -118,3 +118,19 @@ def test_file_of_an_older_server_has_no_authority(tmp_path: Path) -> None:
     path = context.write(context.Context("http://127.0.0.1:1", "t", os.getpid()), environ)
     path.write_text(path.read_text().replace(', "ca_file": ""', ""))
     assert context.find(environ=environ) == context.Context("http://127.0.0.1:1", "t", os.getpid())
+
+
+def test_authorities_are_loaded_only_for_servers_that_may_use_tls(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Loaded(Exception):
+        pass
+
+    def load(*_: object, **__: object) -> None:
+        raise Loaded
+
+    monkeypatch.setattr("ssl.create_default_context", load)
+    for url in ("http://127.0.0.1:1", "http://localhost:1", "http://[::1]:1"):
+        with Client(url):
+            pass
+    for url in ("https://127.0.0.1:1", "http://jobs.test"):
+        with pytest.raises(Loaded):
+            Client(url)

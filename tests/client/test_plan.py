@@ -396,3 +396,73 @@ def test_pools_and_calendars_of_the_server_bound_what_runs_at_once(
             assert (found["tasks"], found["ignored"]) == (tasks, [])
         found = json.loads(plan(capsys, *asked, "--pool", "orders-db=100"))
         assert found["tasks"] == 20
+
+
+def workflow_app(folder: Path) -> Path:
+    """An app whose workflow has two branches behind its start; one of them runs on failure."""
+    (folder / "app").mkdir()
+    job = (
+        '[[jobs]]\njobName = "{0}"\njobClass = "m:J"\njobType = "SIMPLE"\njobExecutionType = "TRANSIENT"\n'
+        'cron = "{1}"\nshardingTotalCount = {2}\ncpuCount = 2\nmemoryMB = 64\n'
+    )
+    never = "0 0 0 30 2 ?"
+    (folder / "app" / "m.py").write_text("class J: ...\n")
+    (folder / "app" / "jobcloud.toml").write_text(
+        '[app]\nappName = "shop"\ncpuCount = 1\nmemoryMB = 64\n'
+        + job.format("extract", "0 0 2 * * ?", 3)
+        + "".join(job.format(name, never, shards) for name, shards in (("transform", 8), ("check", 4), ("mail", 5)))
+        + '[[workflows]]\nworkflowName = "sales"\n[[workflows.nodes]]\njob = "extract"\n'
+        + '[[workflows.nodes]]\njob = "transform"\nafter = ["extract"]\n'
+        + '[[workflows.nodes]]\njob = "check"\nafter = ["extract"]\n'
+        + '[[workflows.nodes]]\njob = "mail"\nafter = [{node = "extract", on = "failure"}]\n'
+    )
+    return folder / "app"
+
+
+def test_nodes_of_a_workflow_that_may_run_at_once_are_counted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    app = workflow_app(folder)
+    asked = ("--host", "cpus=11,mem_mb=4096", "--manifest", app, "--day", "2026-03-02")
+    text = plan(capsys, *asked)
+    assert "peak at Mon 2026-03-02 02:00:00 UTC, 12 tasks at once" in text
+    said = " ".join(text.split())
+    assert "workflow sales: at most transform and check at once: 12 tasks, 24 cpus; for the whole run, because " in said
+    (folder / "times.csv").write_text("job,seconds\nextract,60\ntransform,60\ncheck,60\nmail,60\n")
+    known = (*asked, "--run-times", folder / "times.csv")
+    assert "peak at Mon 2026-03-02 02:01:00 UTC, 12 tasks at once" in plan(capsys, *known)
+    found = json.loads(plan(capsys, *known, "--json"))
+    assert found["workflows"] == [
+        {
+            "workflows": ["sales"],
+            "nodes": ["transform", "check"],
+            "tasks": 12,
+            "runsAtOnce": 1,
+            "unknownRunTimes": [],
+            "exact": True,
+        }
+    ]
+    text = plan(capsys, *asked, "--all-at-once")
+    assert "workflow sales: at most transform and check at once: 12 tasks, 24 cpus\n" in text
+    manifest = (app / "jobcloud.toml").read_text()
+    (app / "jobcloud.toml").write_text(manifest.replace('job = "check"', 'job = "absent"'))
+    assert json.loads(plan(capsys, *known, "--json"))["ignored"] == [
+        "workflow sales: its job absent is not among the jobs; such nodes need nothing"
+    ]
+    (app / "jobcloud.toml").write_text(manifest.replace('after = ["extract"]', 'after = ["absent"]', 1))
+    said = plan(capsys, *asked, code=2)
+    assert "jobcloud.toml: workflow sales: nodes.1.after: there is no node 'absent'" in " ".join(said.split())
+
+
+def test_workflows_of_the_server_are_counted(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = workflow_app(folder)
+    with serving(make_api(folder, loop := FakeLoop(), options=ApiOptions(access=Access(token="t0ken")))) as url:
+        loop.subscribe()
+        monkeypatch.setenv("JOBCLOUD_SERVER", url)
+        monkeypatch.setenv("JOBCLOUD_TOKEN", "t0ken")
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["app", "add", str(app)])
+        assert not ended.value.code, capsys.readouterr().err
+        capsys.readouterr()
+        found = json.loads(plan(capsys, "--host", "cpus=11,mem_mb=4096", "--jobs", "--json"))
+    assert (found["tasks"], found["workflows"][0]["nodes"]) == (12, ["transform", "check"])

@@ -115,7 +115,19 @@ def test_team_of_the_command_is_that_of_the_workflow(shell: Shell) -> None:
         ("nodes: []", "workflowName: is missing"),
         (
             "workflows:\n- {workflowName: a, nodes: []}\n- {workflowName: a, nodes: []}",
-            "etl.yaml:3: workflow a is given",
+            "etl.yaml:3: workflow a: is given twice, also in ",
+        ),
+        (
+            "{workflowName: a, team: 5, nodes: []}",
+            "etl.yaml:1: workflow 5:a: team: 5 is not a text (write it in quotes)",
+        ),
+        (
+            "workflowName: a\nnodes:\n- job: b\n  after: c",
+            'etl.yaml:4: workflow a: nodes.0.after: is not a list (write ["c"])',
+        ),
+        (
+            "workflows:\n- workflowName: a\n  nodes:\n  - job: b\n    after: {node: c}",
+            "etl.yaml:5: workflow a: nodes.0.after: is not a list (write the condition in brackets: [ ])",
         ),
     ],
 )
@@ -130,6 +142,33 @@ def test_refusal_of_the_server_names_the_line(shell: Shell) -> None:
     code, _, err = shell("workflow", "set", written(shell, text))
     assert code != 0
     assert "etl.yaml:13: workflow etl: nodes.3.after.0: there is no node absent" in " ".join(err.split())
+
+
+def test_several_workflows_are_set_together_or_none(shell: Shell) -> None:
+    text = "workflows:\n- workflowName: a\n  nodes: [{job: extract}]\n- workflowName: b\n  nodes: [{job: load}]\n"
+    wrong = text + "  start: absent\n- workflowName: c\n  nodes: [{job: load, join: x}]\n"
+    code, _, err = shell("workflow", "set", written(shell, wrong))
+    assert code != 0
+    said = " ".join(err.split())
+    assert "etl.yaml:6: workflow b: start: absent is not a node" in said
+    assert "etl.yaml:8: workflow c: nodes.0.join: 'x' is not a valid value" in said
+    assert not shell.loop.scheduler.workflows
+    code, out, _ = shell("workflow", "set", written(shell, text))
+    assert out == "workflow a starts with extract; nodes: 1\nworkflow b starts with load; nodes: 1\n"
+    printed = [json.loads(shell("workflow", "show", name, "--json")[1]) for name in ("a", "b")]
+    path = written(shell, json.dumps({"workflows": printed}), "etl.json")
+    assert shell("workflow", "set", path)[0] == 0
+    printed[0]["description"] = "new"
+    path = written(shell, json.dumps({"workflows": printed}), "etl.json")
+    assert shell("workflow", "set", path)[0] == 0
+    assert "has changed" in shell("workflow", "set", path)[2]
+
+
+def test_wrong_workflow_in_files_of_apply_is_refused(shell: Shell) -> None:
+    text = "workflows:\n- workflowName: a\n  nodes:\n  - job: extract\n  - job: load\n    after: extract\n"
+    code, _, err = shell("apply", "-f", written(shell, text))
+    assert code != 0
+    assert 'etl.yaml:6: workflow a: nodes.1.after: is not a list (write ["extract"])' in " ".join(err.split())
 
 
 def test_run_is_shown_as_a_tree_and_retried(shell: Shell) -> None:

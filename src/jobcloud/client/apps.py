@@ -137,7 +137,22 @@ def _others_of(document: Document, lists: Mapping[str, Sequence[Json]], team: st
             entry.config["ical"] = _ical_text(entry, document, file)
         yield entry
     for index, table in enumerate(lists["workflows"]):
-        yield Entry("workflow", _with_team(dict(table), team), document, ("workflows", index))
+        yield workflow_entry(document, ("workflows", index), _with_team(dict(table), team))
+
+
+def workflow_entry(document: Document, place: Place, config: Json) -> Entry:
+    """A workflow at a place of a document. Raises ConfigError for a team, or conditions of a node, of another type."""
+    entry = Entry("workflow", config, document, place)
+    team, nodes = config.get("team", ""), config.get("nodes")
+    if not isinstance(team, str):
+        raise ConfigError(f"{team!r:.60} is not a text", field=f"{entry.where('team')}: team", fix="write it in quotes")
+    for number, node in enumerate(nodes if isinstance(nodes, list) else ()):
+        after = node.get("after") if isinstance(node, dict) else None
+        if isinstance(after, str | dict):
+            field = f"{entry.where('nodes', number, 'after')}: nodes.{number}.after"
+            fix = f'write ["{after[:80]}"]' if isinstance(after, str) else "write the condition in brackets: [ ]"
+            raise ConfigError("is not a list", field=field, fix=fix)
+    return entry
 
 
 def _ical_text(entry: Entry, document: Document, file: object) -> str:
@@ -287,15 +302,30 @@ def send(client: Client, entries: Sequence[Entry], **options: bool) -> Json:
 
 def _located(error: ApiError, groups: Mapping[str, Sequence[Entry]]) -> Json:
     """The problem document with the file, the line and the name of the app or job before each field."""
+
+    def place(field: str) -> tuple[Entry, str] | None:
+        found = _PLACE.fullmatch(field)
+        if found is None or int(found[2]) >= len(groups[found[1]]):
+            return None
+        return groups[found[1]][int(found[2])], found[3] or ""
+
+    return located(error, place)
+
+
+def located(error: ApiError, place: Callable[[str], tuple[Entry, str] | None]) -> Json:
+    """The problem document with the place of the entry before each field.
+
+    `place` returns the entry of a field, and the name of the field in this entry.
+    """
     errors = []
     for issue in error.errors:
-        found = _PLACE.fullmatch(str(issue.get("field", "")))
-        if found and int(found[2]) < len(groups[found[1]]):
-            name = found[3] or ""
-            where = groups[found[1]][int(found[2])].where(*documents.place_of(name))
-            errors.append({**issue, "field": f"{where}: {name}" if name else where})
-        else:
+        found = place(str(issue.get("field", "")))
+        if found is None:
             errors.append(issue)
+            continue
+        entry, name = found
+        where = entry.where(*documents.place_of(name))
+        errors.append({**issue, "field": f"{where}: {name}" if name else where})
     problem = {**error.problem, "errors": errors}
     if errors:
         first = errors[0]

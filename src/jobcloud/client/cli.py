@@ -18,7 +18,6 @@ from typer.core import TyperGroup
 from typer.main import get_group
 
 import jobcloud
-from jobcloud import zones
 from jobcloud.client import render
 from jobcloud.client.commands.exit_codes import Exit
 from jobcloud.client.commands.options import GlobalOptions
@@ -162,6 +161,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _version(requested: bool) -> None:
     if requested:
+        from jobcloud import zones
+
         typer.echo(f"jobcloud {jobcloud.__version__} (matcher: {_matcher()}), time zones {zones.version()}")
         raise typer.Exit
 

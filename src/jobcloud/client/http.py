@@ -18,14 +18,23 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 from urllib.parse import quote, urlsplit
 
-import httpx
-
-from jobcloud.config import DEFAULT_TEAM, is_ad_hoc, key_of
 from jobcloud.errors import ConfigError, JobcloudError, NotFound
-from jobcloud.ports import TlsFiles
+
+if "httpx" in sys.modules:
+    import httpx
+else:
+    # httpx imports its own command line with click and rich, if these are installed. That takes as long as all of its
+    # other modules. None stands for a module that is not installed.
+    sys.modules["httpx._main"] = None  # type: ignore[assignment]
+    import httpx
+
+    del sys.modules["httpx._main"]
+
+if TYPE_CHECKING:
+    from jobcloud.ports import TlsFiles
 
 Json: TypeAlias = dict[str, Any]
 #: the value of a parameter; a list gives the parameter several times
@@ -124,7 +133,7 @@ class Client:
                 timeout=timeout,
                 transport=transport,
                 trust_env=not is_loopback(self.url),
-                verify=True if tls is None else _trusted(self.url, tls),
+                verify=_trusted(self.url, tls),
             )
         except httpx.InvalidURL as error:
             raise ConfigError(f"{url!r} is not a URL: {error}", field="--server", fix="http://HOST:PORT") from error
@@ -412,6 +421,8 @@ class Client:
 
     def check_job(self, job: str) -> None:
         """Raises ApiError if the job does not exist, be it registered or that of an ad-hoc run."""
+        from jobcloud.config import is_ad_hoc
+
         if is_ad_hoc(job):
             self.explain(job)
         else:
@@ -784,9 +795,12 @@ class Client:
         return response
 
 
-def _trusted(url: str, tls: TlsFiles) -> ssl.SSLContext | bool:
+def _trusted(url: str, tls: TlsFiles | None) -> ssl.SSLContext | bool:
     """The context for connections to a server; True for the defaults of httpx. Raises ConfigError."""
-    if not url.startswith("https://") or not (tls.ca_file or tls.cert_file):
+    if url.startswith("http://") and is_loopback(url):
+        # There is no TLS and no proxy. This context has no CA certificates: to load those of the defaults takes long.
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if tls is None or not url.startswith("https://") or not (tls.ca_file or tls.cert_file):
         return True
     try:
         context = ssl.create_default_context(cafile=tls.ca_file or None)
@@ -874,6 +888,8 @@ def _problem(response: httpx.Response) -> Json:
 
 def _key(config: Json, name_field: str) -> str:
     """The key of the app or the job that a configuration describes."""
+    from jobcloud.config import DEFAULT_TEAM, key_of
+
     return key_of(str(config.get("team") or DEFAULT_TEAM), str(config.get(name_field, "")))
 
 

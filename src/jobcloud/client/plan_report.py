@@ -7,7 +7,7 @@ import ctypes
 import os
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,16 +23,29 @@ from jobcloud.planning.packing import UNTRIED, Progress
 from jobcloud.planning.plan import Mix, Need, Plan, host_names
 from jobcloud.planning.problem import Problem
 from jobcloud.planning.tables import each_name
+from jobcloud.planning.workflows import Counted
 
 _MAX_ROWS: Final = 30
+_MAX_NAMES: Final = 5
 
 
 def document(plan: Plan, demand: Demand) -> Json:
     """The plan as JSON, with the peak: `{"at": instant}`, or `{"second": seconds}` if it is from a table of tasks.
 
-    `ignored` has sentences about calendars and pools that are not known.
+    `workflows` has the nodes that count. `ignored` has sentences about calendars, pools and jobs that are not known.
     """
-    return plans.document(plan) | {"peak": _peak(demand), "ignored": list(demand.notes)}
+    workflows = [
+        {
+            "workflows": list(one.workflows),
+            "nodes": list(one.nodes),
+            "tasks": sum(kind.copies for kind in one.kinds),
+            "runsAtOnce": one.runs,
+            "unknownRunTimes": list(one.unknown),
+            "exact": one.exact,
+        }
+        for one in demand.workflows
+    ]
+    return plans.document(plan) | {"peak": _peak(demand), "workflows": workflows, "ignored": list(demand.notes)}
 
 
 def _peak(demand: Demand) -> Json | None:
@@ -121,6 +134,8 @@ def show(plan: Plan, demand: Demand, zone: str) -> None:
         render.say(f"peak at {peak:%a %Y-%m-%d %H:%M:%S %Z}, {plan.problem.tasks:,} tasks at once")
     elif demand.peak_ms is not None:
         render.say(f"peak after {timedelta(milliseconds=demand.peak_ms)}, {plan.problem.tasks:,} tasks at once")
+    for counted in demand.workflows:
+        render.say(_workflow_text(counted, demand.dimensions))
     if not plan.question.how_many:
         hosts = f"{len(plan.packing.hosts):,} host{'s' if len(plan.packing.hosts) != 1 else ''}"
         if plan.fits:
@@ -147,6 +162,30 @@ def show(plan: Plan, demand: Demand, zone: str) -> None:
     _show_resources(plan)
     _show_failures(plan)
     _show_more(plan)
+
+
+def _workflow_text(counted: Counted, dimensions: Sequence[str]) -> str:
+    """The nodes that count, of workflows with one start."""
+    several = len(counted.workflows) > 1
+    names = f"workflow{'s' if several else ''} {_several(counted.workflows)}"
+    if not counted.nodes:
+        return f"{names}: no run in this time"
+    tasks = sum(kind.copies for kind in counted.kinds)
+    amount = _amount(sum(kind.copies * kind.request[counted.dimension] for kind in counted.kinds))
+    text = (
+        f"{names}: at most {_several(counted.nodes)} at once: {tasks:,} task{'s' if tasks != 1 else ''}, "
+        f"{amount} {dimensions[counted.dimension]}"
+    )
+    text += f"; {counted.runs:,} runs at once" if counted.runs > 1 else ""
+    if counted.unknown:
+        text += f"; for the whole run, because the times of {_several(counted.unknown)} are not known"
+    return text if counted.exact else f"{text}; this is a bound, because the graph is too large"
+
+
+def _several(names: Sequence[str]) -> str:
+    """The first names, such as "a, b and c"."""
+    shown = [*names[:_MAX_NAMES], *([f"{len(names) - _MAX_NAMES} more"] if len(names) > _MAX_NAMES else [])]
+    return f"{', '.join(shown[:-1])} and {shown[-1]}" if len(shown) > 1 else shown[0]
 
 
 def _untried_text(plan: Plan) -> str:

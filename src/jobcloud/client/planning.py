@@ -6,17 +6,20 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from jobcloud import zones
+from jobcloud.client.apps import workflow_entry
 from jobcloud.client.http import ApiError, Client, Json
-from jobcloud.client.pack import read_manifest
-from jobcloud.config import DEFAULT_TEAM, PLACEHOLDER, RESOURCE_FIELDS, key_of, qualified
+from jobcloud.client.pack import check_manifest, read_manifest
+from jobcloud.config import DEFAULT_TEAM, PLACEHOLDER, RESOURCE_FIELDS, key_of, qualified, split_key
 from jobcloud.errors import ConfigError
 from jobcloud.match.constraints import HOST
 from jobcloud.planning import jobs as registered
 from jobcloud.planning import pools
+from jobcloud.planning import workflows as flows
 from jobcloud.planning.amounts import HOST_COLUMNS, column_of
 from jobcloud.planning.demand import DAY_MS, Load, ScheduledJob, Span, load, row_spans, spans
 from jobcloud.planning.packing import Progress
@@ -57,6 +60,7 @@ class Demand:
 
     If `peak_ms` is None, all tasks run at the same time. If `of_table`, instants are relative to second 0 of a table of
     tasks, and not to 1970. `notes`: sentences about what the demand ignores.
+    `workflows`: the nodes of workflows that count.
     """
 
     source: str
@@ -67,6 +71,7 @@ class Demand:
     peak_ms: int | None = None
     of_table: bool = False
     notes: tuple[str, ...] = ()
+    workflows: tuple[flows.Counted, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +103,7 @@ class JobSet:
     complete: bool = True
     calendars: Mapping[str, Days] = field(default_factory=dict)
     pools: Mapping[str, int] = field(default_factory=dict)
+    workflows: tuple[flows.Flow, ...] = ()
 
     def with_run_times(self, path: Path) -> JobSet:
         """Add the durations in a table. Raises BadTable.
@@ -217,27 +223,58 @@ def demand_of_jobs(
     warm = [kind for name, config in jobs.apps.items() if (kind := registered.warm_executors(name, config))]
     missing = {kind.shared for kind in kinds} - set(shared) - {""}
     shared |= dict.fromkeys(missing, registered.executor({}))
-    if when.all_at_once:
-        return Demand(jobs.source, registered.DIMENSIONS, (*kinds, *warm), shared)
     start = round(when.day.timestamp() * 1_000)
     end = start + when.days * DAY_MS
+    amounts = capacity(registered.DIMENSIONS)
+    by_key = {job.kind.job: job for job in parsed}
+    begun = [flow for flow in jobs.workflows if flow.steps[0].job in by_key]
+    families = flows.families(begun, by_key, {} if when.all_at_once else jobs.pools, set(jobs.run_times))
+    # The job of a start counts as a node.
+    alone = [job for job in parsed if job.kind.job not in {flow.steps[0].job for flow in begun}]
+    notes = list(_workflow_notes(jobs.workflows, by_key))
+    if when.all_at_once:
+        nodes = {step.job for flow in begun for step in flow.steps}
+        once = [job.kind for job in alone if job.kind.job not in nodes or _fires(job, start)]
+        leave_out = {kind.job for kind in once}
+        choices = [partial(family.at_once, start, leave_out) for family in families]
+        timeline, counted = flows.heaviest_load([Span(start, start + 1, kind) for kind in once], amounts, choices)
+        asked = (*(span.kind for span in timeline.spans), *warm)
+        return Demand(jobs.source, registered.DIMENSIONS, asked, shared, notes=tuple(notes), workflows=counted)
     found = [Span(start, end, kind) for kind in warm]
-    notes = [*_unknown_calendars(jobs), *_pool_notes(parsed, jobs.pools)]
-    limited = [pools.known_slots(job, jobs.pools) for job in parsed]
+    notes += [*_unknown_calendars(jobs), *_pool_notes(parsed, jobs.pools)]
+    limited = [pools.known_slots(job, jobs.pools) for job in alone]
     limited = [job for job in limited if not pools.never_starts(job, jobs.pools)]
     done = 0
     for group in pools.groups(limited):
-        alone = not group[0].slots
-        found += spans(group, start, end) if alone else pools.pooled_spans(group, jobs.pools, start, end)
+        single = not group[0].slots
+        found += spans(group, start, end) if single else pools.pooled_spans(group, jobs.pools, start, end)
         done += len(group)
         if progress:
             progress(f"the day of {group[0].kind.job}", done / len(limited))
-    timeline = load(found, len(registered.DIMENSIONS))
+    choices = [partial(family.spans, start, end) for family in families]
+    timeline, counted = flows.heaviest_load(found, amounts, choices)
     if not len(timeline.times):
         raise ConfigError("no job runs on these days", field="--day", fix="choose another day, or more --days")
-    peak = timeline.peak(capacity(registered.DIMENSIONS))
+    peak = timeline.peak(amounts)
     asked = tuple(timeline.at(peak))
-    return Demand(jobs.source, registered.DIMENSIONS, asked, shared, timeline, peak, notes=tuple(notes))
+    return Demand(
+        jobs.source, registered.DIMENSIONS, asked, shared, timeline, peak, notes=tuple(notes), workflows=counted
+    )
+
+
+def _fires(job: ScheduledJob, start_ms: int) -> bool:
+    """Whether a job runs at some time by itself."""
+    return job.times is None or job.times.next_after(start_ms - 1) is not None
+
+
+def _workflow_notes(known: Sequence[flows.Flow], jobs: Mapping[str, ScheduledJob]) -> Iterator[str]:
+    for flow in known:
+        missing = [step.job for step in flow.steps if step.job and step.job not in jobs]
+        if flow.steps[0].job not in jobs:
+            yield f"workflow {flow.key} never begins: {flow.steps[0].job or flow.steps[0].name} is not among the jobs"
+        elif missing:
+            more = f", nor are {len(missing) - 1} others" if len(missing) > 1 else ""
+            yield f"workflow {flow.key}: its job {missing[0]} is not among the jobs{more}; such nodes need nothing"
 
 
 def _unknown_calendars(jobs: JobSet) -> Iterator[str]:
@@ -290,6 +327,7 @@ def manifest_jobs(paths: Sequence[Path], default_team: str = "") -> JobSet:
     jobs: list[Json] = []
     limits: dict[str, int] = {}
     apps: dict[str, Json] = {}
+    found: list[flows.Flow] = []
     for path in paths:
         if not path.exists():
             raise ConfigError(f"{path} does not exist", field="--manifest", fix="give an app's directory or archive")
@@ -302,11 +340,15 @@ def manifest_jobs(paths: Sequence[Path], default_team: str = "") -> JobSet:
         jobs += [_by_key(config, key_of(team, str(config.get("jobName", ""))), app) for config in manifest.jobs]
         for pool in manifest.pools:
             limits[key_of(str(pool.get("team") or team), str(pool.get("poolName")))] = _slots_of(pool, path)
+        for number, table in enumerate(manifest.workflows):
+            document = check_manifest(manifest, path)
+            entry = workflow_entry(document, ("workflows", number), {"team": team, **table})
+            found.append(flows.flow_of(entry.key, entry.config, split_key(entry.key)[0], entry.where()))
     counts = Counter(str(job.get("jobName")) for job in jobs)
     double = next((name for name, count in counts.items() if count > 1), None)
     if double is not None:
         raise ConfigError(f"{double!r:.80} is given twice", field="jobName", fix="names are unique in a team")
-    return JobSet("the manifest", tuple(jobs), apps, pools=limits)
+    return JobSet("the manifest", tuple(jobs), apps, pools=limits, workflows=tuple(found))
 
 
 def _slots_of(pool: Json, path: Path) -> int:
@@ -328,7 +370,19 @@ def registered_jobs(client: Client) -> JobSet:
     lengths = registered.run_times_of(client.runs(_MAX_RUNS))
     calendars = {key: days for key in _calendars_in(jobs) if (days := _days_of(client, key)) is not None}
     limits = {pool["name"]: pool["slots"] for pool in client.pools()} if any(job.get("pools") for job in jobs) else {}
-    return JobSet("the registered jobs", tuple(jobs), apps, lengths, complete=False, calendars=calendars, pools=limits)
+    found = tuple(
+        flows.flow_of(one["workflow"], one, one["team"], f"workflow {one['workflow']}") for one in client.workflows()
+    )
+    return JobSet(
+        "the registered jobs",
+        tuple(jobs),
+        apps,
+        lengths,
+        complete=False,
+        calendars=calendars,
+        pools=limits,
+        workflows=found,
+    )
 
 
 def _calendars_in(jobs: Iterable[Json]) -> dict[str, None]:

@@ -62,6 +62,11 @@ class Load:
         shares = self.amounts / np.maximum(np.asarray(capacity, dtype=np.float64), 1.0)
         return int(self.times[int(shares.max(axis=1).argmax())]) if len(self.times) else 0
 
+    def most(self, capacity: Sequence[int]) -> float:
+        """The largest share of any dimension of `capacity`."""
+        shares = self.amounts / np.maximum(np.asarray(capacity, dtype=np.float64), 1.0)
+        return float(shares.max(initial=0.0))
+
     def at(self, instant_ms: int) -> list[TaskKind]:
         """The task kinds that run at an instant."""
         return [span.kind for span in self.spans if span.start_ms <= instant_ms < span.end_ms]

@@ -12,6 +12,7 @@ from jobcloud.client.commands.options import GlobalOptions
 
 if TYPE_CHECKING:
     from jobcloud.client.http import Client
+    from jobcloud.ports import TlsFiles
 
 
 @contextmanager
@@ -24,12 +25,11 @@ def connect(ctx: typer.Context) -> Iterator[Client]:
     from jobcloud.client import context
     from jobcloud.client.credentials import Credentials
     from jobcloud.client.http import Client
-    from jobcloud.ports import TlsFiles
 
     options = ctx.ensure_object(GlobalOptions)
     found = context.find(options.server, options.token)
     credentials = Credentials(found.url)
-    tls = TlsFiles(options.ca_file or found.ca_file, options.cert_file, options.key_file)
+    tls = _tls(options.ca_file or found.ca_file, options.cert_file, options.key_file)
     if options.token or credentials.read() is None:
         with Client(found.url, found.token, tls=tls) as client:
             yield client
@@ -40,6 +40,15 @@ def connect(ctx: typer.Context) -> Iterator[Client]:
     with Client(found.url, Bearer(credentials), tls=tls) as client:
         yield client
         _print_warnings(client)
+
+
+def _tls(*files: str) -> TlsFiles | None:
+    """The files for TLS, if there are any. The module of the type imports the model."""
+    if not any(files):
+        return None
+    from jobcloud.ports import TlsFiles
+
+    return TlsFiles(*files)
 
 
 def _print_warnings(client: Client) -> None:

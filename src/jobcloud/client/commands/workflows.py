@@ -28,9 +28,9 @@ def set_workflows(
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Create or change the workflow of a file, or the workflows in its list `workflows`, one after the other.
+    """Create or change the workflow of a file, or all workflows in its list `workflows`.
 
-    If one is refused, those before it stay set. Runs that have begun keep their nodes.
+    If one is refused, none is set. Runs that have begun keep their nodes.
     """
     from jobcloud.client import workflow_files
 
