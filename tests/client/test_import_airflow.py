@@ -352,11 +352,11 @@ def test_values_of_plain_code_are_followed() -> None:
 import os
 HOME = os.environ.get("HOME")
 COUNT = 2
-ARGS = dict(retries=COUNT + 1, retry_delay=timedelta(seconds=10) * 2)
+ARGS = {"email": None} | dict(retries=COUNT + 1, retry_delay=timedelta(seconds=10) * 2)
 ARGS["owner"] = "me"
 print("loaded", HOME)
 NAME: str = "d"
-with DAG(NAME, default_args=ARGS | {"email": None}, schedule=None) as d:
+with DAG(NAME, default_args=ARGS, schedule=None) as d:
     a = BashOperator(task_id="a", bash_command=f"run {COUNT} " "times", on_failure_callback=lambda c: print(c))
     ARGS["retries"] = 9
     d.doc_md = __doc__

@@ -90,6 +90,20 @@ def test_each_rule_is_converted_behind_first_tasks(rule: str) -> None:
     assert conditions("c", graph, tuple(graph)).upstream == (() if rule == "always" else ("a", "b"))
 
 
+@pytest.mark.parametrize("inherited", ["all_success", "one_success", "none_failed", "none_failed_min_one_success"])
+def test_failure_of_the_task_before_last_is_not_lost(inherited: str) -> None:
+    graph = {"a": Before("all_success", ()), "b": Before(inherited, ("a",)), "c": Before("one_failed", ("b",))}
+    with pytest.raises(RuleError, match="because b may be upstream_failed"):
+        conditions("c", graph, tuple(graph))
+
+
+def test_skip_of_the_task_before_last_is_not_lost() -> None:
+    rules = {"a": "all_success", "b": "one_failed", "c": "all_success", "d": "none_failed"}
+    graph = {task: Before(rule, tuple("abc"[number - 1 : number])) for number, (task, rule) in enumerate(rules.items())}
+    with pytest.raises(RuleError, match="because c may be skipped"):
+        conditions("d", graph, tuple(graph))
+
+
 def test_old_names_of_rules_are_known() -> None:
     graph = {
         "a": Before("all_success", ()),

@@ -64,7 +64,7 @@ def conditions(task: str, known: Mapping[str, Before], order: tuple[str, ...]) -
 
 
 def _states(known: Mapping[str, Before], order: tuple[str, ...]) -> tuple[set[str], set[str]]:
-    """The tasks that Airflow may skip, and those that may be `upstream_failed`."""
+    """The tasks that Airflow may skip, and those that may be `upstream_failed`, if no rule is refused."""
     skippable: set[str] = set()
     inherits: set[str] = set()
     for task in order:
@@ -74,7 +74,6 @@ def _states(known: Mapping[str, Before], order: tuple[str, ...]) -> tuple[set[st
             continue
         if rule in _INHERIT_FAILURE:
             inherits.add(task)
-        may = rule in ("all_failed", "one_failed") or not skippable.isdisjoint(upstream)
-        if rule != "none_failed" and (may or (rule == "one_done" and not inherits.isdisjoint(upstream))):
+        if rule in ("all_failed", "one_failed") or (rule != "none_failed" and not skippable.isdisjoint(upstream)):
             skippable.add(task)
     return skippable, inherits
