@@ -38,6 +38,7 @@ from airflow.operators.empty import EmptyOperator
 from airflow.operators.python import PythonOperator
 from airflow.sensors.filesystem import FileSensor
 from airflow.utils.task_group import TaskGroup
+from airflow.datasets import Dataset
 from airflow.decorators import dag, task
 """
 
@@ -240,6 +241,7 @@ def test_arguments_of_a_task_become_fields(more: str, fields: dict[str, Any]) ->
     [
         (bash("a", "email=['x'], pool='p', sla=timedelta(1), queue='q'"), "", "pool: it is left out; see pools"),
         (bash("a", "env={'A': '1'}"), "", "env: the command also gets"),
+        (bash("a", "outlets=[Dataset('x')]"), "", "outlets: it is left out"),
         (bash("a", "depends_on_past=True"), "", "but not for its success"),
         (bash(), ", dagrun_timeout=timedelta(hours=1)", "dagrun_timeout: it is left out"),
         (bash() + bash("b"), ", dagrun_timeout=timedelta(hours=1)", "dagrun_timeout: an alert opens"),
@@ -282,7 +284,7 @@ def test_deadline_of_a_run_is_that_of_the_workflow() -> None:
         ("BashOperator(task_id=f'a{x}', bash_command='x')", "needs task_id as a literal text"),
         ("EmptyOperator(task_id='a')\nEmptyOperator(task_id='a')", "has the task_id 'a' of another task"),
         ("EmptyOperator(task_id='a b')", "task_id"),
-        ("for n in range(3):\n    EmptyOperator(task_id='a')", "line 12: `for n in range(3):` is not followed"),
+        ("for n in range(3):\n    EmptyOperator(task_id='a')", "line 13: `for n in range(3):` is not followed"),
         ("if x:\n    EmptyOperator(task_id='a')", "is not followed"),
         ("with TaskGroup('g'):\n    EmptyOperator(task_id='a')", "is not followed"),
         ("[EmptyOperator(task_id=n) for n in 'ab']", "is not followed"),
@@ -327,8 +329,8 @@ def test_schedule_that_is_not_understood_is_refused(of_dag: str, said: str) -> N
     ("body", "said"),
     [
         ("@dag(schedule='@daily')\ndef flow():\n    pass\nflow()", "@dag flow: DAGs of TaskFlow are not converted"),
-        ("for n in 'ab':\n    DAG(n)", "line 11: `for n in 'ab':` is not followed"),
-        ("def make(n):\n    return DAG(n)\nglobals()['x'] = make('x')", "line 13: `make('x')` is not followed"),
+        ("for n in 'ab':\n    DAG(n)", "line 12: `for n in 'ab':` is not followed"),
+        ("def make(n):\n    return DAG(n)\nglobals()['x'] = make('x')", "line 14: `make('x')` is not followed"),
         ("EmptyOperator(task_id='a')", "belongs to no DAG of this file"),
         ("with DAG(NAME):\n    EmptyOperator(task_id='a')", "dag_id is no literal text"),
         ("with DAG('a b'):\n    EmptyOperator(task_id='a')", "dag_id"),
@@ -340,7 +342,7 @@ def test_schedule_that_is_not_understood_is_refused(of_dag: str, said: str) -> N
             "with DAG('d'):\n    a = EmptyOperator(task_id='a')\nwith DAG('e'):\n    a >> EmptyOperator(task_id='b')",
             "a and b belong to different DAGs",
         ),
-        ("with DAG('d') as d:\n    EmptyOperator(task_id='a')\nfor x in y:\n    d.f(x)", "line 13: `for x in y:`"),
+        ("with DAG('d') as d:\n    EmptyOperator(task_id='a')\nfor x in y:\n    d.f(x)", "line 14: `for x in y:`"),
     ],
 )
 def test_part_that_may_make_dags_is_refused(body: str, said: str) -> None:
@@ -500,7 +502,7 @@ def test_second_dag_of_the_same_name_is_refused(tmp_path: Path) -> None:
     paths = [_written(tmp_path, text, name) for name in ("one.py", "two.py")]
     found = Report.of(paths, OPTIONS)
     assert [one.item.action for one in found.dags] == [Action.TAKEN, Action.REFUSED]
-    assert found.dags[1].item.reason == f"dag_id is also that of {paths[0]}:11"
+    assert found.dags[1].item.reason == f"dag_id is also that of {paths[0]}:12"
     twice = Report.of([_written(tmp_path, text + "DAG('d')\n", "three.py")], OPTIONS)
     assert "dag_id is also" in reasons(twice.dags)
 

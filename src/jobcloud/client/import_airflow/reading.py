@@ -43,6 +43,10 @@ _HARMLESS: Final = (
     "airflow.sdk.Variable.",
     "airflow.utils.dates.",
     "airflow.configuration.",
+    "airflow.datasets.Dataset",
+    "airflow.sdk.Asset",
+    "airflow.models.param.",
+    "airflow.sdk.Param",
 )
 _TEXTS_OF_PEOPLE: Final = frozenset({"doc", "doc_md", "doc_json", "doc_yaml", "doc_rst", "ui_color", "ui_fgcolor"})
 _DATES: Final = ("year", "month", "day", "hour", "minute", "second", "microsecond")
