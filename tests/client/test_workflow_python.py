@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import select
 import subprocess
 import sys
 import tomllib
@@ -119,16 +121,30 @@ def test_process_that_dies_is_reported_with_what_it_said(tmp_path: Path) -> None
     assert "ended with exit code 7:\nthe last words" in problem
 
 
-def test_file_that_never_ends_is_stopped_with_its_children(tmp_path: Path) -> None:
-    pid = tmp_path / "pid"
+def test_file_that_never_ends_is_stopped_with_its_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
     text = (
         "import pathlib, subprocess\n"
-        f"pathlib.Path({str(pid)!r}).write_text(str(subprocess.Popen(['sleep', '1000']).pid))\nwhile True: pass"
+        f"pathlib.Path({str(fifo)!r}).write_text(str(subprocess.Popen(['sleep', '1000']).pid))\nwhile True: pass"
     )
-    with pytest.raises(ConfigError, match=r"ran longer than 5 s \(make the workflows without waiting"):
-        workflow_python.read(written(tmp_path, text), deadline_s=5)
-    state = Path(f"/proc/{pid.read_text()}/stat")
-    assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] in "ZX"
+    children: list[int] = []
+    wait = subprocess.Popen.wait
+
+    def until_it_has_a_child(process: subprocess.Popen[bytes], timeout: float | None = None) -> int:
+        if timeout is None:
+            return wait(process)
+        children.append(os.pidfd_open(int(fifo.read_text())))
+        raise subprocess.TimeoutExpired("python", timeout)
+
+    monkeypatch.setattr(subprocess.Popen, "wait", until_it_has_a_child)
+    with pytest.raises(ConfigError, match=r"ran longer than 60 s \(make the workflows without waiting"):
+        workflow_python.read(written(tmp_path, text))
+    (child,) = children
+    ended = select.poll()
+    ended.register(child, select.POLLIN)
+    assert ended.poll(60_000), "the child of the file goes on"
+    os.close(child)
 
 
 def test_file_cannot_fill_the_disk_with_its_output(tmp_path: Path) -> None:

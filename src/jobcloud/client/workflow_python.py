@@ -20,10 +20,10 @@ DEADLINE_S: Final = 60.0
 _SHOWN: Final = 1_000
 
 
-def read(path: Path, *, deadline_s: float = DEADLINE_S) -> Document:
+def read(path: Path) -> Document:
     """The workflows that a Python file makes, as a document with a list `workflows`.
 
-    Raises ConfigError with the line and the traceback if the file fails, if it takes longer than `deadline_s`, or if it
+    Raises ConfigError with the line and the traceback if the file fails, if it takes longer than a minute, or if it
     makes no workflow.
     """
     with tempfile.TemporaryFile() as answer, tempfile.TemporaryFile() as printed:
@@ -31,10 +31,10 @@ def read(path: Path, *, deadline_s: float = DEADLINE_S) -> Document:
         argv = [sys.executable, "-P", "-m", "jobcloud.client.workflow_process", str(path)]
         child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=answer, stderr=printed, start_new_session=True)
         try:
-            code = child.wait(deadline_s)
+            code = child.wait(DEADLINE_S)
         except subprocess.TimeoutExpired:
             fix = "make the workflows without waiting for anything"
-            raise ConfigError(f"ran longer than {deadline_s:g} s", field=str(path), fix=fix) from None
+            raise ConfigError(f"ran longer than {DEADLINE_S:g} s", field=str(path), fix=fix) from None
         finally:
             if child.poll() is None:
                 os.killpg(child.pid, signal.SIGKILL)
