@@ -31,8 +31,9 @@ CRON_WORDS = sorted((ROOT / "cron_words").rglob("*.py"))
 TRIGGERS = sorted((ROOT / "triggers").rglob("*.py"))
 RANGES = sorted((ROOT / "ranges").rglob("*.py"))
 SENTENCES = sorted((ROOT / "sentences").rglob("*.py"))
-PURE = sorted({*VOCABULARY, *SCHEDULER, *MATCH, *ACCESS, *CRON_WORDS, *TRIGGERS, *RANGES, *SENTENCES})
-PURE_PACKAGES = ("access", "cron_words", "match", "ranges", "scheduler", "sentences", "triggers")
+WORKFLOW = sorted((ROOT / "workflow").rglob("*.py"))
+PURE = sorted({*VOCABULARY, *SCHEDULER, *MATCH, *ACCESS, *CRON_WORDS, *TRIGGERS, *RANGES, *SENTENCES, *WORKFLOW})
+PURE_PACKAGES = ("access", "cron_words", "match", "ranges", "scheduler", "sentences", "triggers", "workflow")
 
 QUIET = {
     "__future__", "base64", "bisect", "calendar", "collections", "contextlib", "copy", "dataclasses", "datetime",
@@ -44,6 +45,7 @@ LIBRARIES = {
     "numpy": {*MATCH, ROOT / "scheduler" / "cluster.py", ROOT / "scheduler" / "masks.py"},
     "croniter": {ROOT / "cron.py"},
     "threading": {ROOT / "_match_types.py"},  # which thread's call uses a matcher
+    "sys": {*WORKFLOW},  # the line of a user's file that makes a node
     "gc": {ROOT / "match" / "placer.py"},  # off while a snapshot with many tasks is restored
     "msgspec": {ROOT / f"{name}.py" for name in ("config", "messages", "model", "ports", "sentences/__init__")},
 }
@@ -222,6 +224,11 @@ def test_planning_imports_neither_server_nor_client(path: Path) -> None:
 def test_planning_loads_solver_and_plotter_only_on_use() -> None:
     files = ", ".join(f"jobcloud.planning.{path.stem}" for path in (ROOT / "planning").glob("[!_]*.py"))
     assert not {top(name) for name in loaded_by(f"import {files}")} & {"scipy", "matplotlib", "httpx", "typer"}
+
+
+def test_module_for_workflows_loads_nothing_else_of_jobcloud() -> None:
+    found = {name for name in loaded_by("import jobcloud.workflow") if top(name) == "jobcloud"}
+    assert found == {"jobcloud", "jobcloud.workflow"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=named)

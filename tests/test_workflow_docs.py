@@ -24,6 +24,11 @@ def test_workflow_in_the_document_is_that_of_the_example() -> None:
     assert shown == (PIPELINE / "workflow.toml").read_text()
 
 
+def test_workflow_in_python_is_that_of_the_example() -> None:
+    (shown,) = re.findall(r"^```python\n(.*?)^```$", DOC, re.MULTILINE | re.DOTALL)
+    assert shown == (PIPELINE / "workflow.py").read_text()
+
+
 @pytest.mark.dev_cluster
 def test_tutorial_works_on_a_dev_cluster(dev: Product, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(dev.folder)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from jobcloud.client import documents
+from jobcloud.client import documents, workflow_python
 from jobcloud.client.documents import Document, Place
 from jobcloud.client.http import ApiError, Client, Json, NotReachable
 from jobcloud.client.ical_files import read_text
@@ -179,10 +179,14 @@ def collect(path: Path, team: str = "") -> list[Entry]:
     """The apps and jobs of a file, of an app's directory, or of a directory of such files and directories.
 
     A directory with a manifest is one app, with its code. Any other directory may hold such directories, and files in
-    YAML, TOML and JSON. A file has `app` and its `jobs`, or `apps` and `jobs` that name their apps. Raises ConfigError.
+    YAML, TOML and JSON. A file has `app` and its `jobs`, or `apps` and `jobs` that name their apps. A Python file with
+    workflows runs only if `path` names it. Raises ConfigError.
     """
     if not path.is_dir():
-        return of_app(path.parent, team=team) if path.name in MANIFESTS else _of_document(documents.read(path), team)
+        if path.name in MANIFESTS:
+            return of_app(path.parent, team=team)
+        python = path.suffix == workflow_python.SUFFIX
+        return _of_document(workflow_python.read(path) if python else documents.read(path), team)
     if _has_manifest(path):
         return of_app(path, team=team)
     entries: list[Entry] = []

@@ -101,6 +101,7 @@ PANELS = {
         "plan": _Place("plan", "plan"),
         "import-ej": _Place("import_ej", "import_elastic_job"),
         "import-cron": _Place("import_cron", "import_cron"),
+        "import-airflow": _Place("import_airflow", "import_airflow"),
     },
 }
 _PANEL_OF = {name: panel for panel, places in PANELS.items() for name in places}

@@ -1,4 +1,4 @@
-"""Workflows in files: one workflow, or several under `workflows`, in YAML, TOML or JSON."""
+"""Workflows in files: one workflow, or several under `workflows`, in YAML, TOML or JSON, or made by a Python file."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from jobcloud.client import apps, documents
+from jobcloud.client import apps, documents, workflow_python
 from jobcloud.client.apps import Entry
 from jobcloud.client.documents import Document, Place
 from jobcloud.client.http import ApiError, Client, Json, NotReachable
@@ -26,7 +26,7 @@ class Given(NamedTuple):
 
 def read(path: Path, team: str = "") -> list[Given]:
     """The workflows of a file. `team` is that of workflows without one. Raises ConfigError."""
-    document = documents.read(path)
+    document = workflow_python.read(path) if path.suffix == workflow_python.SUFFIX else documents.read(path)
     value = document.value
     if isinstance(value, dict) and set(value) == {"workflows"} and isinstance(value["workflows"], list):
         tables: list[tuple[Place, object]] = [(("workflows", n), one) for n, one in enumerate(value["workflows"])]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,9 @@ from jobcloud.client.commands.exit_codes import Exit
 from jobcloud.client.commands.options import AsJson, names, team_of
 from jobcloud.client.import_cron.form import Form
 from jobcloud.errors import ConfigError
+
+if TYPE_CHECKING:
+    from jobcloud.client.http import Json
 
 
 def import_cron(
@@ -47,7 +50,6 @@ def import_cron(
 
     Executes nothing and needs no server. Register the jobs with `jobcloud apply -f FILE`.
     """
-    from jobcloud.client import documents
     from jobcloud.client.import_cron.report import Options, Report
     from jobcloud.client.import_cron.sources import collect
 
@@ -55,18 +57,22 @@ def import_cron(
         raise ConfigError("is missing", field="--out", fix="name a new file, or use --dry-run")
     options = Options(app, team_of(ctx), zone, cpus, memory_mb, names("--rename", rename))
     report = Report.of(collect(files, form, sys.stdin.buffer), options)
-    manifest = report.manifest(options)
     if not dry_run and out is not None:
-        text = json.dumps(manifest, indent=2) + "\n" if out.suffix == ".json" else documents.to_yaml(manifest)
-        try:
-            with out.open("x", encoding="utf-8") as file:
-                file.write(text)
-        except OSError as error:
-            raise ConfigError(
-                f"{out} cannot be written: {error.strerror}",
-                field="--out",
-                fix="name a new file in a writable directory",
-            ) from error
+        written(out, report.manifest(options))
     render.show(report.document(dry_run=dry_run, options=options), render.imported_cron, as_json=as_json)
     if report.refused:
         raise typer.Exit(Exit.REFUSED)
+
+
+def written(path: Path, manifest: Json) -> None:
+    """Write a manifest to a new file. Raises ConfigError."""
+    from jobcloud.client import documents
+
+    text = json.dumps(manifest, indent=2) + "\n" if path.suffix == ".json" else documents.to_yaml(manifest)
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be written: {error.strerror}", field="--out", fix="name a new file in a writable directory"
+        ) from error

@@ -24,13 +24,15 @@ RunId = Annotated[str, typer.Argument(metavar="RUN", help="Id of the run, as `jo
 def set_workflows(
     ctx: typer.Context,
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="File in YAML, TOML or JSON.")
+        Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="File in YAML, TOML, JSON or Python.")
     ],
     as_json: AsJson = False,
 ) -> None:
     """Create or change the workflow of a file, or all workflows in its list `workflows`.
 
     If one is refused, none is set. Runs that have begun keep their nodes.
+
+    A Python file makes workflows with the module jobcloud.workflow. It is run on this machine.
     """
     from jobcloud.client import workflow_files
 

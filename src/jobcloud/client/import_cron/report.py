@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from jobcloud import cron_words
-from jobcloud.config import SMALLEST_SHARD, Job, JobKind, JobType, check_name
+from jobcloud.config import SMALLEST_SHARD, CatchUp, Concurrency, Job, JobKind, JobType, check_name
 from jobcloud.cron import CronError, Dialect, Fold, Gap, find_zone
 from jobcloud.errors import ConfigError
 from jobcloud.triggers import Timing
@@ -40,6 +40,8 @@ class Kind(StrEnum):
     TIMER = "timer"
     TRIGGER = "trigger"
     JOB = "job"
+    DAG = "dag"
+    TASK = "task"
 
 
 @dataclass(slots=True)
@@ -123,7 +125,7 @@ class Report:
                 if item.job and size > MAX_MANIFEST:
                     item.refuse(f"the manifest would be longer than {MAX_MANIFEST:,} characters; import fewer at once")
             found.append(item)
-        _name(found, options.names)
+        give_names(found, options.names)
         return cls(found, _notes(options))
 
     @property
@@ -132,10 +134,7 @@ class Report:
 
     def manifest(self, options: Options) -> Json:
         """The jobs in the form of `jobcloud apply`."""
-        common = {"appName": options.app, **({"team": options.team} if options.team else {})}
-        amounts = {"shardingTotalCount": 1, "cpuCount": options.cpus, "memoryMB": options.memory_mb}
-        jobs = [{"jobName": item.name, **common, **item.job, **amounts} for item in self.items if item.job]
-        return {"jobs": jobs}
+        return {"jobs": jobs_of(self.items, options)}
 
     def document(self, *, dry_run: bool, options: Options) -> Json:
         """The report in JSON, with the manifest."""
@@ -146,6 +145,13 @@ class Report:
             "items": [item.document() for item in self.items],
             "manifest": self.manifest(options),
         }
+
+
+def jobs_of(items: Iterable[Item], options: Options) -> list[Json]:
+    """The jobs of items with names."""
+    common = {"appName": options.app, **({"team": options.team} if options.team else {})}
+    amounts = {"shardingTotalCount": 1, "cpuCount": options.cpus, "memoryMB": options.memory_mb}
+    return [{"jobName": item.name, **common, **item.job, **amounts} for item in items if item.job]
 
 
 def _notes(options: Options) -> list[str]:
@@ -163,23 +169,28 @@ def _check(item: Item, options: Options) -> None:
     if job.get("timeZone", options.zone) != "UTC":
         job.setdefault("timeZone", options.zone)
     try:
-        configured = _configured(job)
+        configured = configured_job(job)
         times = configured.times()
+        item.words = words_of(configured)
     except ConfigError as error:
         item.refuse(str(error))
         return
     if item.kind is Kind.TRIGGER and job.get("timeZone", "UTC") != "UTC":
         item.changes.append("a time that the clock shows twice fires at the first of the two; Quartz takes the second")
-    if isinstance(times, Timing):
-        item.words = cron_words.describe_timing(times, configured.start_time, configured.end_time, ())
-    else:
-        item.words = cron_words.describe(configured.schedule())
     if times.next_after(-1) is None and not configured.delay_ms:
         item.changes.append("it never fires")
     item.action = Action.CHANGED if item.changes else Action.TAKEN
 
 
-def _configured(job: Json) -> Job:
+def words_of(job: Job) -> str:
+    """When a job fires."""
+    times = job.times()
+    if isinstance(times, Timing):
+        return cron_words.describe_timing(times, job.start_time, job.end_time, ())
+    return cron_words.describe(job.schedule())
+
+
+def configured_job(job: Json) -> Job:
     """The job as the scheduler would check it, under any name. Raises ConfigError."""
     return Job(
         name="job",
@@ -199,13 +210,23 @@ def _configured(job: Json) -> Job:
         start_time=job.get("startTime", ""),
         end_time=job.get("endTime", ""),
         jitter_ms=job.get("jitterSeconds", 0) * 1_000,
+        catch_up=CatchUp(job.get("catchUp", CatchUp.SKIP)),
+        catch_up_limit=job.get("catchUpLimit", 10),
+        concurrency=Concurrency(job.get("concurrency", Concurrency.FORBID)),
+        concurrency_limit=job.get("concurrencyLimit", 10),
+        misfire=job.get("misfire", False),
+        retry_count=job.get("retryCount", 0),
+        retry_delay_ms=round(job.get("retryDelaySeconds", 10) * 1_000),
+        retry_most_ms=round(job.get("retryMaxDelaySeconds", 3_600) * 1_000),
+        environment=tuple(job.get("environment", ())),
+        labels=job.get("labels", ""),
         parameter=job.get("jobParameter", ""),
-        timeout_ms=job.get("timeoutSeconds", 0) * 1_000,
+        timeout_ms=round(job.get("timeoutSeconds", 0) * 1_000),
         description=job["description"],
     )
 
 
-def _name(items: list[Item], names: Mapping[str, str]) -> None:
+def give_names(items: list[Item], names: Mapping[str, str]) -> None:
     """Give each job a name: the wished one, with a number if an earlier job has it. Raises ConfigError."""
     taken: set[str] = set()
     numbers: Counter[str] = Counter()
