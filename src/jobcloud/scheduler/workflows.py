@@ -544,6 +544,10 @@ class Workflows(Part):
             raise no_workflow(key)
         return self._state.workflows[key]
 
+    def naming(self, job: str) -> list[Workflow]:
+        """The workflows with a node of a job."""
+        return [self._state.workflows[key] for key in self._named.get(job, ())]
+
     def run(self, run_id: str) -> WorkflowRun:
         """Raises NotFound."""
         if run_id not in self._state.workflow_runs:
