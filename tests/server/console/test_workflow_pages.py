@@ -7,6 +7,7 @@ import json
 import random
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,23 @@ def test_each_node_of_the_graph_is_reached_by_arrow_keys(stage: Stage, page: Pag
     page.wait_for_url("**/jobs/load")
 
 
+def test_large_graph_opens_at_its_start_or_at_the_first_failed_node(stage: Stage, page: Page) -> None:
+    steps = [{"name": f"step-{number}", "job": "load", "after": ["extract"]} for number in range(1, 60)]
+    chain = [{"name": "step-0", "job": "alarm", "after": ["extract"]}, {"job": "transform", "after": ["step-0"]}]
+    stage.call("PUT", "workflows/wide", {"nodes": [{"job": "extract"}, *chain, *steps]})
+    page.goto(f"{stage.url}/workflows/wide")
+    expect(node(page, "extract")).to_be_in_viewport(ratio=1)
+    expect(node(page, "step-0")).not_to_be_in_viewport()
+    run = begin(stage, "wide")
+    end(stage)
+    end(stage)
+    end(stage, "TASK_FAILED")
+    page.goto(f"{stage.url}/workflows/runs/{run}")
+    expect(node(page, "transform")).to_have_accessible_name(re.compile("transform: failed"))
+    expect(node(page, "transform")).to_be_in_viewport(ratio=1)
+    expect(page.locator(".graph [tabindex='0']")).to_contain_text("transform")
+
+
 def test_grid_has_the_states_of_the_nodes_of_each_run_and_follows_them(stage: Stage, page: Page) -> None:
     first = fail(stage)
     page.goto(f"{stage.url}/workflows/etl")
@@ -198,9 +216,24 @@ def test_grid_has_the_states_of_the_nodes_of_each_run_and_follows_them(stage: St
     expect(link).to_have_attribute("href", f"/runs/{run.replace('@', '%40')}")
 
 
+def test_grid_follows_a_node_that_waits_for_its_job(stage: Stage, page: Page) -> None:
+    run = begin(stage)
+    stage.call("POST", "jobs/transform/disable")
+    end(stage)
+    page.goto(f"{stage.url}/workflows/etl")
+    grid = page.get_by_role("grid", name="Runs and nodes")
+    why = "ready: job transform or its app is disabled"
+    expect(grid.get_by_role("link", name=f"{run}, node transform: {why}")).to_be_visible()
+    until(lambda: streams(stage) == 1, "the stream")
+    stage.call("POST", "jobs/transform/enable")
+    stage.loop.tick(1_000)
+    expect(grid.get_by_role("link", name=f"{run}, node transform: running")).to_be_visible()
+
+
 def test_runs_that_have_ended_are_read_once(stage: Stage, page: Page) -> None:
     first = fail(stage)
     read: list[str] = []
+    page.clock.set_fixed_time(datetime.fromtimestamp(stage.loop.now / 1_000, UTC))
     page.on("request", lambda request: read.append(request.url) if "/workflow-runs/" in request.url else None)
     page.goto(f"{stage.url}/workflows/etl")
     ready(page)
@@ -212,6 +245,10 @@ def test_runs_that_have_ended_are_read_once(stage: Stage, page: Page) -> None:
         name = ["transform", "store", "report", "report"][number]
         state = "finished" if number == 3 else "running"
         expect(grid.get_by_role("link", name=f"{second}, node {name}: {state}")).to_be_visible()
+    # After this time, the page reads all unfinished runs.
+    page.clock.set_fixed_time(datetime.fromtimestamp(stage.loop.now / 1_000 + 3_600, UTC))
+    third = begin(stage)
+    expect(grid.get_by_role("link", name=f"{third}, node extract: running")).to_be_visible()
     assert sum(url.endswith(first) for url in read) == 1
 
 

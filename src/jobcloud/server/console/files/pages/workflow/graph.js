@@ -1,6 +1,6 @@
 // The graph of a workflow. Its nodes are links over a picture of its edges; the table below says the same.
 import {stepOf} from "../../core/cells.js";
-import {html, useMemo, useRef, useState} from "../../core/html.js";
+import {html, useLayoutEffect, useMemo, useRef, useState} from "../../core/html.js";
 import {texts} from "../../core/i18n.js";
 import {Mark} from "../../core/parts.js";
 import {look} from "../../core/words.js";
@@ -44,16 +44,23 @@ function neighbour(nodes, from, [down, right]) {
   return found.sort((one, other) => Math.abs(one.y - from.y) - Math.abs(other.y - from.y))[0];
 }
 
-/** `cell(node)` tells of a node: `{href, what, state, detail}`. `what` is a text for its label. */
-export function Graph({nodes, cell}) {
+/**
+ * `cell(node)` tells of a node: `{href, what, state, detail}`. `what` is a text for its label. At first, the node `first`
+ * is in sight, and the stop of the tab key.
+ */
+export function Graph({nodes, cell, first}) {
   // Only the names and conditions decide about the places.
   const shape = JSON.stringify(nodes.map(({name, after}) => ({name, after})));
   const drawn = useMemo(() => layout(JSON.parse(shape), nodes.some(node => node.after.some(edgeText))
     ? LABELLED_GAP : GAP), [shape]);
   const box = useRef();
-  const [current, setCurrent] = useState(nodes[0]?.name);
+  const [current, setCurrent] = useState(first);
   const known = new Map(nodes.map((node, index) => [node.name, {node, index}]));
-  const here = known.has(current) ? current : nodes[0]?.name;
+  const here = known.has(current) ? current : nodes[0].name;
+  useLayoutEffect(() => {
+    const {x, y} = drawn.nodes.find(one => one.node.name === here);
+    box.current.scrollTo(x - (box.current.clientWidth - NODE.width) / 2, y - (box.current.clientHeight - NODE.height) / 2);
+  }, []);
   const move = event => {
     const step = stepOf(event), from = drawn.nodes.find(one => one.node.name === here);
     const to = step && from && neighbour(drawn.nodes, from, step);

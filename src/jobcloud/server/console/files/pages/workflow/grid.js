@@ -27,8 +27,12 @@ const RUNS = 20, WHOLE_MS = 10_000;
 const NODE_STATES = ["FAILED", "CANCELLED", "RUNNING", "READY", "WAITING", "SKIPPED", "SUCCEEDED"];
 const STARTABLE = ["WAITING", "READY"];
 
-const isNamed = (run, changes) => run.nodes.some(node => changes.runs.includes(node.runId)
-  || (STARTABLE.includes(node.state) && changes.jobs.includes(node.jobName)));
+/** Whether changes may concern a run. Answers to nodes that wait for one are named as changes of the start's job. */
+function isNamed(run, changes) {
+  const answered = run.nodes.some(node => node.waitFor && node.state === "RUNNING");
+  return run.nodes.some(node => changes.runs.includes(node.runId)
+    || ((STARTABLE.includes(node.state) || (answered && node.name === run.start)) && changes.jobs.includes(node.jobName)));
+}
 
 /** A run with its nodes; null if it is gone meanwhile. */
 async function withNodes(id, signal) {
@@ -54,7 +58,7 @@ export function useRuns(workflow, concerns) {
     const {items} = await get(path`workflows/${workflow}/runs`, {limit: RUNS}, {signal});
     const runs = await Promise.all(items.map(one => {
       const before = known.runs.get(one.id);
-      const same = before && before.endedAt === one.endedAt && before.cancelled === one.cancelled;
+      const same = before && ["endedAt", "cancelled", "paused"].every(name => before[name] === one[name]);
       return same && (one.endedAt || !(whole || named.has(one.id))) ? before : withNodes(one.id, signal);
     }));
     const found = runs.filter(Boolean);

@@ -61,8 +61,8 @@ function Head({of}) {
   const job = of.nodes.find(node => node.name === of.start)?.job;
   return html`<${Facts} of=${[
     [t("team"), of.team],
-    [t("start"), html`${of.start}${job && html` <span class="quiet">(</span><a
-      href=${link`/jobs/${jobOf(of, job)}`}>${t("job_of", {job})}</a><span class="quiet">)</span>`}`],
+    [t("start"), html`${job !== of.start && html`${of.start} `}${job && html`<a
+      href=${link`/jobs/${jobOf(of, job)}`}>${t("job_of", {job})}</a>`}`],
     [t("last"), of.lastRun ? html`<a href=${link`/workflows/runs/${of.lastRun.id}`}><${State}
       of=${of.lastRun.state} /></a> <${Ago} at=${of.lastRun.beganAt} />` : t("none")],
     [t("skipped"), of.skipped > 0 && html`${number(of.skipped)} <span class="quiet">
@@ -83,7 +83,7 @@ function Nodes({of}) {
     },
     {
       key: "job", title: t("job"),
-      cell: node => node.job ? html`<a href=${link`/jobs/${jobOf(of, node.job)}`}>${node.job}</a>` : waitText(node),
+      cell: node => node.job ? html`<a class="nowrap" href=${link`/jobs/${jobOf(of, node.job)}`}>${node.job}</a>` : waitText(node),
     },
     {key: "after", title: t("after"), wide: true, cell: node => html`<${Conditions} of=${node} />`},
     of.nodes.some(node => node.deadlineSeconds) && {
@@ -103,7 +103,8 @@ const cellOf = workflow => node => ({
 function Content({workflow, concerns}) {
   const runs = useRuns(workflow.workflow, concerns);
   return html`<${Head} of=${workflow} />
-    <${Section} title=${t("graph")}><${Graph} nodes=${workflow.nodes} cell=${cellOf(workflow)} /><//>
+    <${Section} title=${t("graph")}><${Graph} nodes=${workflow.nodes} cell=${cellOf(workflow)}
+      first=${workflow.start} /><//>
     <${Section} title=${t("runs")}><${Grid} of=${runs} workflow=${workflow} /><//>
     <${Section} title=${t("configuration")}><${Nodes} of=${workflow} /><//>`;
 }

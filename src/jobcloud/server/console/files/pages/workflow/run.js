@@ -81,6 +81,10 @@ const cellOf = run => node => {
   };
 };
 
+/** The node that people look for: the first one that failed, else the first one that runs, else the start. */
+const firstOf = run => ["FAILED", "RUNNING"].map(state => run.nodes.find(node => node.state === state)).find(Boolean)?.name
+  ?? run.start;
+
 /** Whether changes may concern a run: its nodes that may start, those that have a run, or the run as a whole. */
 function isNamed(run, changes) {
   return run.nodes.some(node => changes.runs.includes(node.runId)
@@ -96,6 +100,6 @@ export default function WorkflowRunPage({id}) {
   return html`<${Page} title=${id} above=${above}
       actions=${data && html`<${RunActions} run=${data} reload=${run.reload} />`}>
     <${Loaded} of=${run}>${found => html`<${Head} run=${found} />
-      <${Section} title=${t("graph")}><${Graph} nodes=${found.nodes} cell=${cellOf(found)} /><//>
+      <${Section} title=${t("graph")}><${Graph} nodes=${found.nodes} cell=${cellOf(found)} first=${firstOf(found)} /><//>
       <${Section} title=${t("nodes")}><${Nodes} run=${found} reload=${run.reload} /><//>`}<//><//>`;
 }
