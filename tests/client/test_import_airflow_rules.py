@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobcloud.client.import_airflow.rules import Before, Conditions, RuleError, conditions
-from jobcloud.model import After, Join, Node, NodeState, On
+from jobcloud.model import After, Join, Node, NodeRun, NodeState, On
 from jobcloud.scheduler.workflow_graph import Verdict, verdict
 
 RULES = [
@@ -55,13 +55,13 @@ def runs_in_airflow(graph: Graph, ends: dict[str, str]) -> set[str]:
 
 
 def runs_here(joins: dict[str, Conditions], ends: dict[str, str]) -> set[str]:
-    states: dict[str, NodeState] = {}
+    records: dict[str, NodeRun] = {}
     for task, (upstream, on, join) in joins.items():
         node = Node(task, task, tuple(After(one, On(on)) for one in upstream), Join(join))
-        found, _ = verdict(node, states.__getitem__)
+        found, _ = verdict(node, records.__getitem__)
         own = NodeState.SUCCEEDED if ends[task] == "success" else NodeState.FAILED
-        states[task] = own if found is Verdict.HOLDS else NodeState.SKIPPED
-    return {task for task, state in states.items() if state is not NodeState.SKIPPED}
+        records[task] = NodeRun(own if found is Verdict.HOLDS else NodeState.SKIPPED)
+    return {task for task, record in records.items() if record.state is not NodeState.SKIPPED}
 
 
 @st.composite

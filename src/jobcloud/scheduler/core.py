@@ -72,7 +72,7 @@ from jobcloud.messages import (
     UndrainAgent,
     UseSecrets,
 )
-from jobcloud.model import Firing, ShardState, WorkflowRun
+from jobcloud.model import Firing, ShardState, Workflow, WorkflowRun
 from jobcloud.scheduler import fit, invariants
 from jobcloud.scheduler.accounts import Accounts
 from jobcloud.scheduler.ad_hoc_runs import AdHocRuns
@@ -421,6 +421,10 @@ class Scheduler:
     def users(self, calendar: str) -> tuple[str, ...]:
         """The jobs that name a calendar."""
         return self._calendars.users(calendar)
+
+    def workflows_naming(self, job: str) -> list[Workflow]:
+        """The workflows with a node of a job."""
+        return self._workflows.naming(job)
 
     def workflow_runs_of(self, workflow: str) -> list[WorkflowRun]:
         """The known runs of a workflow, oldest first."""

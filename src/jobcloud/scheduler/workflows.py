@@ -767,8 +767,8 @@ class Workflows(Part):
     def _name(self, workflow: Workflow) -> None:
         self._graphs[workflow.key] = graph = graph_of(workflow.nodes)
         self._starts.setdefault(graph.nodes[workflow.start].job, {})[workflow.key] = None
-        for node in workflow.nodes:
-            self._named.setdefault(node.job, {})[workflow.key] = None
+        for job in {node.job for node in workflow.nodes if node.job}:
+            self._named.setdefault(job, {})[workflow.key] = None
 
     def _unname(self, workflow: Workflow, *tables: dict[str, dict[str, None]]) -> None:
         for table in tables:
@@ -794,6 +794,10 @@ class Workflows(Part):
         if key not in self._state.workflows:
             raise no_workflow(key)
         return self._state.workflows[key]
+
+    def naming(self, job: str) -> list[Workflow]:
+        """The workflows with a node of a job."""
+        return [self._state.workflows[key] for key in self._named.get(job, ())]
 
     def run(self, run_id: str) -> WorkflowRun:
         """Raises NotFound."""

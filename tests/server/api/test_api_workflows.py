@@ -83,6 +83,55 @@ def test_workflow_is_made_shown_listed_and_removed(api: Client, etl: str) -> Non
     assert issues(api.get("workflows/etl/runs"), "not-found")
 
 
+def listed(api: Client, **query: Any) -> list[str]:
+    answer = api.get("workflows", params=query)
+    assert answer.status_code == 200, answer.text
+    found = [one["workflow"] for one in answer.json()["items"]]
+    assert answer.json()["total"] == len(found)
+    return found
+
+
+def test_workflows_are_searched_and_sorted(api: Client, loop: FakeLoop, etl: str) -> None:
+    for name, job in (("alarms", "alarm"), ("billing", "load")):
+        assert api.put(f"workflows/{name}", json={"nodes": [{"job": job}], "description": "Sums of a day"}).is_success
+    assert listed(api) == ["alarms", "billing", "etl"]
+    assert listed(api, sort="-name") == ["etl", "billing", "alarms"]
+    assert listed(api, q="sums OF") == listed(api, q="L", sort="name")[:2] == ["alarms", "billing"]
+    assert listed(api, job="load") == ["billing", "etl"]
+    assert listed(api, job="transform", q="etl") == ["etl"]
+    assert listed(api, job="absent") == listed(api, job="beta:load") == listed(api, team="beta") == []
+    begin(api)
+    end(loop, "TASK_FAILED")
+    loop.now += 1_000
+    assert api.post("jobs/alarm/trigger").status_code == 202
+    assert listed(api, sort="last") == ["etl", "alarms", "billing"]
+    assert listed(api, sort="-last") == ["alarms", "etl", "billing"]
+    assert listed(api, state="FAILED") == ["etl"]
+    assert listed(api, state=["RUNNING", "FAILED"]) == ["alarms", "etl"]
+    assert listed(api, state="SUCCEEDED") == []
+    begin(api)
+    assert listed(api, state="FAILED") == [], "the newest run counts"
+    assert issues(api.get("workflows", params={"state": "DEAD"}))
+
+
+@pytest.mark.parametrize("sort", ["name", "-name", "last", "-last"])
+def test_pages_of_workflows_have_each_workflow_once(api: Client, etl: str, sort: str) -> None:
+    assert api.put("workflows/alarms", json={"nodes": [{"job": "alarm"}]}).is_success
+    assert api.put("workflows/loads", json={"nodes": [{"job": "load"}]}).is_success
+    begin(api)
+    found, cursor = [], ""
+    for _ in range(3):
+        page = api.get("workflows", params={"limit": 1, "sort": sort, "cursor": cursor}).json()
+        assert page["total"] == 3
+        found += [one["workflow"] for one in page["items"]]
+        cursor = page["nextCursor"]
+    assert cursor == ""
+    assert found == listed(api, sort=sort)
+    other = "name" if sort != "name" else "-name"
+    wrong = api.get("workflows", params={"limit": 1, "sort": sort}).json()["nextCursor"]
+    assert "is not a cursor of this list" in str(issues(api.get("workflows", params={"sort": other, "cursor": wrong})))
+
+
 def test_revision_of_a_workflow_does_not_change_with_its_runs(api: Client, loop: FakeLoop, etl: str) -> None:
     first = api.get("workflows/etl")
     begin(api)

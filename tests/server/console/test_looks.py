@@ -43,15 +43,39 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     samples = [make_sample(START - number * _HOUR_MS, number) for number in range(20) if number != 5]
     with kept(folder, *ended, *samples) as reader, staged(folder, history=reader, notes=notes_of(folder)) as found:
         busy(found)
+        add_workflow(found)
         yield found
+
+
+def add_workflow(stage: Stage) -> None:
+    """A workflow with conditions of all kinds, and a run with nodes in several states."""
+    names = ("extract-orders-of-all-shops", "transform", "load", "alarm", "report", "clean")
+    for name in names:
+        stage.add_job(name, cron="0 0 0 1 1 ? 2090", shardingTotalCount=1, retryCount=0)
+    after = {
+        "transform": ["extract-orders-of-all-shops"], "load": ["transform"],
+        "alarm": [{"node": "transform", "on": "failure"}, {"node": "load", "on": "failure"}],
+        "report": ["load", "extract-orders-of-all-shops"], "clean": [{"node": "load", "on": "either"}],
+    }  # fmt: skip
+    nodes = [{"job": name, "after": after.get(name, []), "join": "any" if name == "alarm" else "all"} for name in names]
+    stage.call("PUT", "workflows/sales", {"nodes": nodes, "description": "the sales of each hour"})
+    for state in ("TASK_FINISHED", "TASK_FAILED"):
+        stage.call("POST", f"jobs/{names[0]}/trigger")
+        for _ in range(2):
+            stage.loop.offer("agent-1")
+            for task in stage.loop.tick(1_000):
+                if "hello" not in task and "resident" not in task:
+                    stage.loop.update(task, state)
+    stage.call("POST", "jobs/clean/pause")
 
 
 def addresses(stage: Stage) -> dict[str, str]:
     """Name → address of a page, of every kind of page."""
     run = stage.call("GET", "runs")["items"][0]["id"]
+    workflow_run = stage.call("GET", "workflows/sales/runs")["items"][0]["id"]
     names = (
         "jobs", "runs", "queue", "apps", "packages", "cluster", "executors", "events", "statistics", "alerts", "teams",
-        "users", "tokens", "secrets", "audit", "calendars",
+        "users", "tokens", "secrets", "audit", "calendars", "workflows",
     )  # fmt: skip
     return {
         "overview": "/", **{name: f"/{name}" for name in names},
@@ -60,7 +84,8 @@ def addresses(stage: Stage) -> dict[str, str]:
         "job-versions": "/jobs/hello?tab=versions", "job-fit": "/jobs/hello?tab=fit",
         "job-edit": "/jobs/hello?tab=edit",
         "app": "/apps/demo", "app-edit": "/apps/demo?tab=edit", "app-new": "/apps?new=1", "team": "/teams/billing",
-        "calendar": "/calendars/closed",
+        "calendar": "/calendars/closed", "workflow": "/workflows/sales",
+        "workflow-run": f"/workflows/runs/{workflow_run}",
     }  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable
-from typing import Annotated, Literal, cast
+from typing import Annotated, cast
 
 import msgspec
 from fastapi import Query as Parameter
@@ -42,22 +42,16 @@ from jobcloud.server.api.schema import (
     Key,
     NodeConfig,
     RunId,
-    TeamFilter,
     View,
     WorkflowConfig,
 )
 from jobcloud.server.api.services import JsonObject, Pausing, Services, ServicesDep, json_body
+from jobcloud.server.api.workflow_search import WorkflowQuery, WorkflowRunState, age, look, search
 from jobcloud.server.routes import Routes
 
 router = Routes(tags=["workflows"])
 
-_WORKFLOWS = Listing("workflows", (str,))
 _RUNS = Listing("workflow-runs", (int, str))
-# Bytes of the JSON of a workflow, and of one of its nodes or conditions, apart from names.
-_FRAME_BYTES = 900
-_PART_BYTES = 150
-
-WorkflowRunState = Literal["RUNNING", "SUCCEEDED", "FAILED", "CANCELLED"]
 
 
 class AfterView(View):
@@ -105,6 +99,7 @@ class WorkflowView(Revised):
 
 class WorkflowList(PageView):
     items: list[WorkflowView]
+    total: int = Field(description="the number of workflows that match")
 
 
 class AnswerView(View):
@@ -141,10 +136,6 @@ class EventView(View):
     answered: int = Field(description="the number of nodes that waited for the event, or will wait for it")
 
 
-class WorkflowQuery(PageQuery):
-    team: TeamFilter = ""
-
-
 class WorkflowRunQuery(PageQuery):
     state: list[WorkflowRunState] = Field(
         [], max_length=4, description="only runs in one of these states; it may be repeated"
@@ -155,15 +146,11 @@ class WorkflowRunQuery(PageQuery):
 def list_workflows(
     services: ServicesDep, access: AccessDep, query: Annotated[WorkflowQuery, Parameter()]
 ) -> WorkflowList:
-    """The workflows by key."""
-    teams = access.shown_teams(query.team)
-    known = services.loop.ask(lambda scheduler: list(scheduler.workflows.values()))
-    visible = (one for one in known if teams is None or team_of(one.key) in teams)
-    found, cursor = _WORKFLOWS.page(
-        sorted(visible, key=lambda one: one.key), lambda one: (one.key,), query, _workflow_bytes
-    )
-    last = services.loop.ask(lambda scheduler: [_last_run(scheduler, one.key) for one in found])
-    return WorkflowList(items=list(map(_view, found, last)), next_cursor=cursor)
+    """The workflows, by key or in another order."""
+    teams = access.shown_teams(query.team or team_of(query.job))
+    found = search(services.loop.ask(lambda scheduler: look(scheduler, query)), query, teams)
+    last = services.loop.ask(lambda scheduler: [_last_run(scheduler, one.key) for one in found.workflows])
+    return WorkflowList(items=list(map(_view, found.workflows, last)), next_cursor=found.cursor, total=found.total)
 
 
 @router.get("/workflows/{workflow}", dependencies=[SEEN], response_model=WorkflowView)
@@ -217,9 +204,9 @@ def list_workflow_runs(
             raise no_workflow(workflow)
         return scheduler.workflow_runs_of(workflow)
 
-    runs = sorted(services.loop.ask(known), key=_place, reverse=True)
+    runs = sorted(services.loop.ask(known), key=age, reverse=True)
     chosen = (run for run in runs if not query.state or run.state in query.state)
-    found, cursor = _RUNS.page(chosen, _place, query, falling=True)
+    found, cursor = _RUNS.page(chosen, age, query, falling=True)
     return WorkflowRunList(items=list(map(_summary, found)), next_cursor=cursor)
 
 
@@ -341,23 +328,11 @@ def _shown(services: Services, key: str) -> WorkflowView:
 
 
 def _last_run(scheduler: Scheduler, workflow: str) -> WorkflowRun | None:
-    return max(scheduler.workflow_runs_of(workflow), key=_place, default=None)
-
-
-def _place(run: WorkflowRun) -> tuple[int, str]:
-    return run.began_ms, run.id
+    return max(scheduler.workflow_runs_of(workflow), key=age, default=None)
 
 
 def _revision(workflow: Workflow) -> str:
     return hashlib.sha256(msgspec.json.encode(changed(workflow, changed_ms=0, skipped=0))).hexdigest()[:16]
-
-
-def _workflow_bytes(workflow: Workflow) -> int:
-    """The approximate size of a workflow's JSON in bytes."""
-    return _FRAME_BYTES + sum(
-        _PART_BYTES + len(node.name) + len(node.job) + sum(_PART_BYTES + len(after.node) for after in node.after)
-        for node in workflow.nodes
-    )
 
 
 def _view(workflow: Workflow, last: WorkflowRun | None) -> WorkflowView:

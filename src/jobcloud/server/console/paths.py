@@ -7,7 +7,7 @@ from starlette.convertors import Convertor, register_url_convertor
 #: the first parts of the paths of its pages. The overview has the path /.
 PAGES = (
     "alerts", "apps", "audit", "calendars", "cluster", "events", "executors", "jobs", "packages", "queue", "runs",
-    "secrets", "statistics", "teams", "tokens", "users",
+    "secrets", "statistics", "teams", "tokens", "users", "workflows",
 )  # fmt: skip
 FOLDER = "/console"
 #: the paths of its routes

@@ -17,4 +17,5 @@ export const PAGES = {
   teams: () => import("../pages/teams.js"),
   tokens: () => import("../pages/tokens.js"),
   users: () => import("../pages/users.js"),
+  workflows: () => import("../pages/workflows.js"),
 };

@@ -54,6 +54,12 @@ export function State({of, text}) {
   return html`<span class=${cls("state", kind)}><span aria-hidden="true">${symbol}</span> ${text ?? word(of)}</span>`;
 }
 
+/** The symbol of a state in its colour. Its word must stand beside it, or in the label of what it is a part of. */
+export function Mark({state}) {
+  const [symbol, kind] = look(state);
+  return html`<span class=${cls("mark", kind)} aria-hidden="true">${symbol}</span>`;
+}
+
 /** An instant, relative to now, with the exact one in its title. */
 export function Ago({at}) {
   const now = useNow();

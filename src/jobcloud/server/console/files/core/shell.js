@@ -9,7 +9,7 @@ import {navigate, useRoute} from "./router.js";
 
 const t = texts({
   en: {
-    overview: "Overview", jobs: "Jobs", runs: "Runs", queue: "Queue", calendars: "Calendars", apps: "Apps", packages: "Packages",
+    overview: "Overview", jobs: "Jobs", workflows: "Workflows", runs: "Runs", queue: "Queue", calendars: "Calendars", apps: "Apps", packages: "Packages",
     cluster: "Cluster", executors: "Executors", events: "Events", statistics: "Statistics", alerts: "Alerts",
     teams: "Teams", users: "Users", tokens: "Tokens", secrets: "Secrets", audit: "Audit", account: "Account",
     work: "Work", machines: "Machines", insight: "Insight", access: "Access", search: "Search jobs (press /)",
@@ -20,7 +20,7 @@ const t = texts({
     broken: "This page cannot be shown", updated: "A part of the console cannot be loaded: the server is away, or the console was updated. Load the page again.", reload: "Load again",
   },
   zh: {
-    overview: "概览", jobs: "作业", runs: "运行", queue: "队列", calendars: "日历", apps: "应用", packages: "程序包",
+    overview: "概览", jobs: "作业", workflows: "工作流", runs: "运行", queue: "队列", calendars: "日历", apps: "应用", packages: "程序包",
     cluster: "集群", executors: "执行器", events: "事件", statistics: "统计", alerts: "告警",
     teams: "团队", users: "用户", tokens: "令牌", secrets: "密钥", audit: "审计", account: "账户",
     work: "作业管理", machines: "机器", insight: "分析", access: "访问控制", search: "搜索作业（按 /）",
@@ -34,7 +34,7 @@ const t = texts({
 
 // Group → pages. `needs` tells whether the person may see anything there.
 const MENU = [
-  ["work", [["overview"], ["jobs"], ["runs"], ["queue"], ["calendars"], ["apps"], ["packages"]]],
+  ["work", [["overview"], ["jobs"], ["workflows"], ["runs"], ["queue"], ["calendars"], ["apps"], ["packages"]]],
   ["machines", [["cluster", () => can("view-cluster")], ["executors", () => can("view-cluster")]]],
   ["insight", [["events"], ["statistics"], ["alerts"]]],
   ["access", [["teams"], ["users", () => can("manage-access")], ["tokens"],

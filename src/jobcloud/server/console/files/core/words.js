@@ -21,7 +21,7 @@ const t = texts({
     cause_worker_lost: "worker lost", cause_out_of_memory: "out of memory", cause_killed: "killed",
     cause_exit_code: "exit code", cause_executor_error: "error of the executor", cause_secrets: "secret missing",
     cause_context: "context", cause_listener: "listener", cause_command: "command", cause_package: "package",
-    cause_executor_shutdown: "executor was shut down",
+    cause_executor_shutdown: "executor was shut down", READY: "ready", SKIPPED: "skipped",
   },
   zh: {
     WAITING: "等待中", ACTIVE: "运行中", FINISHED: "成功", FAILED: "失败", KILLED: "已终止",
@@ -42,7 +42,7 @@ const t = texts({
     cause_worker_lost: "工作进程丢失", cause_out_of_memory: "内存不足", cause_killed: "被终止",
     cause_exit_code: "退出码", cause_executor_error: "执行器错误", cause_secrets: "缺少密钥",
     cause_context: "上下文", cause_listener: "监听器", cause_command: "命令", cause_package: "程序包",
-    cause_executor_shutdown: "执行器已关闭",
+    cause_executor_shutdown: "执行器已关闭", READY: "就绪", SKIPPED: "已跳过",
   },
 });
 
@@ -59,7 +59,7 @@ const LOOKS = {
   RUNNING: ["▶", "run"], KILLING: ["■", "off"], UNREACHABLE: ["?", "warn"], LOST: ["?", "warn"],
   NOT_STARTED: ["?", "warn"], INVALID: ["✕", "bad"], REPLACED: ["↷", "off"], enabled: ["●", "good"],
   disabled: ["○", "off"], paused: ["❚❚", "warn"], current: ["●", "good"], outdated: ["◌", "warn"], gone: ["○", "off"],
-  SUCCEEDED: ["✓", "good"], ok: ["●", "good"], unavailable: ["✕", "bad"],
+  SUCCEEDED: ["✓", "good"], READY: ["◔", "warn"], SKIPPED: ["↷", "off"], ok: ["●", "good"], unavailable: ["✕", "bad"],
 };
 
 /** The symbol and the class of a state. */

@@ -1,6 +1,6 @@
 // What may be done with a job.
 import {can} from "../../core/access.js";
-import {change, path} from "../../core/api.js";
+import {change, get, path} from "../../core/api.js";
 import {html, useState} from "../../core/html.js";
 import {browserZone, texts} from "../../core/i18n.js";
 import {Action, Choice, Dialog, Field, Form, Instant, toast} from "../../core/parts.js";
@@ -25,7 +25,7 @@ const t = texts({
     items_hint: "Such as 0=Berlin,1=Paris, or an object in JSON. Other shards keep their own.", priority: "Priority",
     priority_hint: "Empty: {n}, that of the job.", key: "Idempotency key",
     key_hint: "A second trigger with the same key starts nothing, and answers with the first run.",
-    started: "The run has been started:", existed: "A run with this key exists; nothing was started:",
+    begun: "It has begun these runs of workflows:", started: "The run has been started:", existed: "A run with this key exists; nothing was started:",
     no_shards: "are not numbers or ranges",
     from: "From", until: "Until", until_hint: "Empty: now.", in_zone: "In {zone}.", limit: "At most",
     order: "Order", oldest: "oldest first", newest: "newest first", at_once: "Runs at once",
@@ -50,7 +50,7 @@ const t = texts({
     items_hint: "例如 0=Berlin,1=Paris，或 JSON 对象。其他分片保持不变。", priority: "优先级",
     priority_hint: "留空：作业的优先级 {n}。", key: "幂等键",
     key_hint: "使用相同键再次触发不会启动运行，而是返回第一次的运行。",
-    started: "运行已启动：", existed: "已有使用此键的运行，未启动新的运行：",
+    begun: "它开始了以下工作流运行：", started: "运行已启动：", existed: "已有使用此键的运行，未启动新的运行：",
     no_shards: "不是编号或范围",
     from: "从", until: "到", until_hint: "留空：现在。", in_zone: "时区 {zone}。", limit: "最多",
     order: "顺序", oldest: "最早的优先", newest: "最新的优先", at_once: "同时运行数",
@@ -74,7 +74,8 @@ export function itemsIn(text) {
   return found;
 }
 
-function TriggerDialog({job, close}) {
+/** The form of a trigger. `workflow`: the job starts a workflow, whose runs begin with whole runs of it only. */
+export function TriggerDialog({job, workflow, close}) {
   const own = job.config.jobParameter;
   const [parameter, setParameter] = useState(own);
   const parameters = parametersOf(job.config);
@@ -93,12 +94,15 @@ function TriggerDialog({job, close}) {
     if (items.trim()) body.shardingItemParameters = itemsOf(items);
     if (priority.trim()) body.priority = Number.isFinite(Number(priority)) ? Number(priority) : priority;
     if (key) body.key = key;
-    setStarted(await change("POST", path`jobs/${job.jobName}/trigger`, {body}));
+    const run = await change("POST", path`jobs/${job.jobName}/trigger`, {body});
+    setStarted(workflow ? await get(path`runs/${run.id}`).then(one => ({...run, nodes: one.workflowNodes}), () => run) : run);
   };
   if (started) {
     return html`<${Dialog} title=${`${t("trigger")}: ${job.jobName}`} close=${close}>
       <p role="status">${t(started.existed ? "existed" : "started")}
         ${" "}<a href=${link`/runs/${started.id}`}>${started.id}</a></p>
+      ${started.nodes?.length > 0 && html`<p>${t("begun")}</p><ul>${started.nodes.map(one => html`<li key=${one.run}>
+        <a href=${link`/workflows/runs/${one.run}`}>${one.run}</a></li>`)}</ul>`}
       <footer><button type="button" class="primary" onClick=${close}>${t("close")}</button></footer><//>`;
   }
   return html`<${Dialog} title=${`${t("trigger")}: ${job.jobName}`} close=${close}>
@@ -106,8 +110,8 @@ function TriggerDialog({job, close}) {
       ${parameters ? html`<${Parameters} of=${parameters} texts=${texts} set=${setTexts} />`
         : html`<${Field} label=${t("parameter")} value=${parameter} set=${setParameter} hint=${t("parameter_hint")}
             lines=${Math.min(6, Math.max(1, own.split("\n").length))} />`}
-      <${Field} label=${t("shards")} value=${shards} set=${setShards} fault=${chosen === null && t("no_shards")}
-        hint=${t("shards_hint", {n: job.config.shardingTotalCount})} />
+      ${!workflow && html`<${Field} label=${t("shards")} value=${shards} set=${setShards}
+        fault=${chosen === null && t("no_shards")} hint=${t("shards_hint", {n: job.config.shardingTotalCount})} />`}
       <${Field} label=${t("items")} value=${items} set=${setItems} hint=${t("items_hint")} lines=${1} />
       <${Field} label=${t("priority")} value=${priority} set=${setPriority}
         hint=${t("priority_hint", {n: job.config.priority})} />

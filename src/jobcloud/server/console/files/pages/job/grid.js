@@ -1,11 +1,12 @@
 // The newest runs of a job: a column for each run, a row for each shard. Many shards are folded into one row.
 import {get, path} from "../../core/api.js";
-import {html, useRef, useState} from "../../core/html.js";
+import {useCells} from "../../core/cells.js";
+import {html, useRef} from "../../core/html.js";
 import {instantText, texts} from "../../core/i18n.js";
 import {useLoaded} from "../../core/live.js";
-import {Empty, Loaded} from "../../core/parts.js";
+import {Empty, Loaded, Mark} from "../../core/parts.js";
 import {link, withQuery} from "../../core/router.js";
-import {look, word} from "../../core/words.js";
+import {word} from "../../core/words.js";
 import {BAD, badOf, MOST_UNFOLDED, WORST_FIRST} from "../run/folds.js";
 
 const t = texts({
@@ -116,11 +117,6 @@ function othersOf(run, shown) {
   return WORST_FIRST.filter(state => left[state] > 0).map(state => [state, left[state]]);
 }
 
-function Symbol({state}) {
-  const [symbol, kind] = look(state);
-  return html`<span class=${`mark ${kind}`} aria-hidden="true">${symbol}</span>`;
-}
-
 export function Grid({of, zone, query}) {
   return html`<${Loaded} of=${of}>${runs => runs.length ? html`<${Cells} runs=${runs} zone=${zone}
       open=${query.get("shards") === "all"} />`
@@ -128,35 +124,11 @@ export function Grid({of, zone, query}) {
 }
 
 function Cells({runs, zone, open}) {
-  const table = useRef();
-  const [place, setPlace] = useState([0, 0]);
   const largest = Math.max(0, ...runs.map(run => run.shardCount)), large = largest > MOST_UNFOLDED;
   const {shown, further} = rowsOf(runs, largest, large && !open);
   const own = new Set(shown);
   const height = shown.length + (further > 0 ? 2 : 1);
-  const [row, column] = [Math.min(place[0], height - 1), Math.min(place[1], runs.length - 1)];
-  const go = (down, right) => {
-    const target = table.current.querySelector(`[data-place="${down} ${right}"]`);
-    if (!target) return false;
-    setPlace([down, right]);
-    target.focus();
-    return true;
-  };
-  const move = event => {
-    const step = {ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1]}[event.key];
-    if (!step || event.ctrlKey || event.metaKey || event.altKey) return;
-    event.preventDefault();
-    // Cells without a link are passed over.
-    let [down, right] = [row + step[0], column + step[1]];
-    while (down >= 0 && right >= 0 && down < height && right < runs.length && !go(down, right)) {
-      down += step[0];
-      right += step[1];
-    }
-  };
-  const at = (down, right) => ({
-    "data-place": `${down} ${right}`, tabindex: down === row && right === column ? 0 : -1,
-    onFocus: () => setPlace([down, right]),
-  });
+  const {table, move, at} = useCells(height, runs.length);
   const cell = (run, position, down, right) => {
     const shard = run.shards.find(one => positionOf(one) === position);
     if (!shard) return html`<td key=${run.id}><span class="hidden">${t("absent")}</span></td>`;
@@ -167,14 +139,14 @@ function Cells({runs, zone, open}) {
     const title = t(shard.message ? "cell_message" : "cell", values);
     const target = `${link`/runs/${run.id}`}?shard=${shard.item}`;
     return html`<td key=${run.id}><a href=${target} title=${title} aria-label=${title}
-      ...${at(down, right)}><${Symbol} state=${shard.state} /></a></td>`;
+      ...${at(down, right)}><${Mark} state=${shard.state} /></a></td>`;
   };
   const sum = (run, right) => {
     const others = othersOf(run, own);
     if (!others.length) return html`<td key=${run.id}></td>`;
     const title = `${run.id}: ${others.map(([state, n]) => t("counted", {n, state: word(state)})).join(", ")}`;
     return html`<td key=${run.id}><a href=${link`/runs/${run.id}`} title=${title} aria-label=${title}
-      ...${at(shown.length + 1, right)}><${Symbol} state=${others[0][0]} /></a></td>`;
+      ...${at(shown.length + 1, right)}><${Mark} state=${others[0][0]} /></a></td>`;
   };
   // The time stands above the first of the runs that have it.
   const before = right => right > 0 ? instantText(runs[right - 1].firedAt, zone).slice(11, 16) : "";
@@ -186,7 +158,7 @@ function Cells({runs, zone, open}) {
         const time = instantText(run.firedAt, zone), minute = time.slice(11, 16);
         const title = t("run_title", {run: run.id, state: word(run.state), cause: word(run.cause), time});
         return html`<th key=${run.id} scope="col"><a href=${link`/runs/${run.id}`} title=${title} aria-label=${title}
-          ...${at(0, right)}><${Symbol} state=${run.state} />
+          ...${at(0, right)}><${Mark} state=${run.state} />
           <span aria-hidden="true">${minute === before(right) ? "" : minute}</span></a></th>`;
       })}</tr></thead>
       <tbody>${shown.map((position, index) => html`<tr key=${position}><th scope="row">${nameOf(position)}</th>
@@ -194,5 +166,5 @@ function Cells({runs, zone, open}) {
         ${further > 0 && html`<tr><th scope="row">${t("more", {n: further})}</th>${runs.map(sum)}</tr>`}</tbody>
     </table></div>
     <p class="legend quiet" aria-label=${t("legend")}>${WORST_FIRST.filter(state => used.includes(state)).map(state => html`
-      <span key=${state}><${Symbol} state=${state} /> ${word(state)}</span>`)}</p>`;
+      <span key=${state}><${Mark} state=${state} /> ${word(state)}</span>`)}</p>`;
 }

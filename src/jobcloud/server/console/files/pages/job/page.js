@@ -35,6 +35,7 @@ const t = texts({
     after_run: "known when its run has ended", grid: "Runs and shards",
     trend: "Durations",
     not_firing: "It does not fire now. These are the fire times of its schedule.", description: "Description",
+    workflows: "Part of workflows", nodes: "(node {nodes})", all_workflows: "all {n}",
     webhook: "Webhook", signed: "signed by {scheme}",
   },
   zh: {
@@ -48,6 +49,7 @@ const t = texts({
     app_disabled: "应用已禁用", firings: "接下来的触发", none: "无", grid: "运行与分片", trend: "耗时",
     after_run: "运行结束后确定",
     not_firing: "目前不会触发。以下是其调度的触发时间。", description: "描述",
+    workflows: "所属工作流", nodes: "（节点 {nodes}）", all_workflows: "全部 {n} 个",
     webhook: "Webhook", signed: "签名方式 {scheme}",
   },
 });
@@ -71,11 +73,24 @@ function States({job}) {
     ${job.waitingShards > 0 && html` <${State} of="WAITING" text=${`${job.waitingShards} ${word("WAITING")}`} />`}</p>`;
 }
 
+// A job is a node of a few workflows; the list of workflows has all of them.
+const WORKFLOWS = 5;
+
+function PartOf({job, of}) {
+  const name = job.split(":").pop();
+  return html`<ul class="plain">${of.items.map(one => html`<li key=${one.workflow}>
+      <a href=${link`/workflows/${one.workflow}`}>${one.workflow}</a> <span class="quiet">
+      ${t("nodes", {nodes: one.nodes.filter(node => node.job === name).map(node => node.name).join(", ")})}</span></li>`)}
+    ${of.nextCursor && html`<li><a href=${`/workflows?job=${encodeURIComponent(job)}`}>
+      ${t("all_workflows", {n: of.total})}</a></li>`}</ul>`;
+}
+
 const webhookUrl = name => `${location.origin}/api/v1/${path`hooks/${name}`}`;
 const whySkipped = ({skippedReason, skippedWords}) => sentence(skippedReason, skippedWords?.code, skippedWords?.parameters);
 
 function Head({job, explanation, firings, reload}) {
   const {config} = job, behind = explanation.data?.behind ?? 0;
+  const workflows = useGet("workflows", {job: job.jobName, limit: WORKFLOWS}, changes => changes.more).data;
   const now = {active: job.activeShards, waiting: job.waitingShards};
   const runs = state => `/runs?job=${encodeURIComponent(job.jobName)}${state ? `&state=${state}` : ""}`;
   return html`<${States} job=${job} />
@@ -97,6 +112,7 @@ function Head({job, explanation, firings, reload}) {
         && html`${number(job.skippedFirings)} <span class="quiet">${whySkipped(job)}</span>`],
       [t("backfill"), job.backfillWaiting > 0 && html`${t("backfill_waiting", {n: job.backfillWaiting})}
         <${CancelBackfill} job=${job} reload=${reload} />`],
+      [t("workflows"), workflows?.items.length > 0 && html`<${PartOf} job=${job.jobName} of=${workflows} />`],
       [t("webhook"), config.webhookSecrets?.length > 0 && html`<code>${webhookUrl(job.jobName)}</code>
         ${" "}<span class="quiet">${t("signed", {scheme: config.webhookScheme})}</span>`],
       [t("owner"), config.labels], [t("description"), config.description],

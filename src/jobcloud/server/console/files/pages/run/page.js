@@ -33,6 +33,7 @@ const t = texts({
     config: "Configuration of this ad-hoc run", waits_until: "next attempt", failed_first: "failed first",
     folded: "Folded shards", open: "show them", show: "Show the shards: {state}", show_all: "Show all {n} shards",
     before: "listener before", after: "listener after", shown_states: "Shards by state",
+    workflow: "Run of a workflow", node_of: "node {node} of",
   },
   zh: {
     runs: "运行", job: "作业", team: "团队", state: "状态", cause: "起因", fired: "触发时间", ended: "结束时间",
@@ -50,6 +51,7 @@ const t = texts({
     config: "此临时运行的配置", waits_until: "下次尝试", failed_first: "失败优先",
     folded: "已折叠的分片", open: "显示", show: "显示分片：{state}", show_all: "显示全部 {n} 个分片",
     before: "前置监听器", after: "后置监听器", shown_states: "按状态统计分片",
+    workflow: "工作流运行", node_of: "节点 {node}，属于",
   },
 });
 
@@ -110,6 +112,9 @@ function Head({run}) {
       [t("state"), html`<${State} of=${run.state} />`],
       [t("job"), html`<a href=${link`/jobs/${run.jobName}`}>${run.jobName}</a>`],
       [t("team"), run.team],
+      [t("workflow"), run.workflowNodes?.length > 0 && html`<ul class="plain">${run.workflowNodes.map(one => html`
+        <li key=${`${one.run} ${one.node}`}>${t("node_of", {node: one.node})} <a
+          href=${link`/workflows/runs/${one.run}`}>${one.run}</a></li>`)}</ul>`],
       [t("cause"), word(run.cause)],
       [t("fired"), html`<${Instant} at=${run.firedAt} /> <span class="quiet">(<${Ago} at=${run.firedAt} />)</span>`],
       [t("ended"), run.endedAt && html`<${Instant} at=${run.endedAt} />`],
@@ -118,7 +123,7 @@ function Head({run}) {
         class="quiet">(<${Ago} at=${run.nextAttempt} />)</span>`],
       [t("range"), run.itemRange && html`<code>${run.itemRange}</code>`],
       [t("id"), html`<${Copyable} text=${run.id} />`],
-    ]} />
+    ].filter(([, value]) => value !== false)} />
     ${terms && html`<h2 class="small">${t("terms")}</h2><${Facts} of=${[
       [t("parameter"), terms.jobParameter !== null ? html`<code>${terms.jobParameter}</code>` : null],
       [t("parameters"), items.length ? html`<code>${items.map(([item, text]) => `${item}=${text}`).join(", ")}</code>`
