@@ -138,7 +138,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "a new leader holds no shard of a joined node", "scheduler/workflows.py",
-        "                    self._joins.decide(place, None, at)\n        if run.id", "                    pass\n        if run.id",
+        "                    self._joins.decide(place, None, at)\n        if run.id",
+        "                    pass\n        if run.id",
     ),
     Mutation(
         "a joined shard starts after any end of the shard before", "scheduler/shard_joins.py",

@@ -112,7 +112,7 @@ class Cycle:
         seen = set()
         for firing, item in self.waiting:
             kind = firing.job, rank(self.core, firing, firing.shards[item].execution)
-            if kind not in seen and not self.world.promise.flows.held(firing.id, item):
+            if kind not in seen:
                 seen.add(kind)
                 decided |= self._check(firing, item)
         self.world.history.happened["cycle in which shares decided"] += decided
