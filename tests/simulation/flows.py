@@ -102,6 +102,7 @@ def waiting_shape(same: list[str], b: int) -> tuple[Node, ...]:
 class Flows:
     def __init__(self, world: World) -> None:
         self._world = world
+        self.over = False  # the operators ask for nothing more, except removals
         self._retried: set[str] = set()  # runs of workflows
         #: (run, node) → its firings
         self._firings: dict[tuple[str, str], set[str]] = {}
@@ -114,6 +115,8 @@ class Flows:
 
     def act(self, jobs: list[str], a: int, b: int) -> None:
         """Set a workflow of some jobs and remove it after a while; or cancel or retry a run."""
+        if self.over:
+            return
         ask = self._world.operators.ask
         found = self._runs(NodeState.READY if b % 5 else NodeState.FAILED)
         if b % 5 < 2 and found:
@@ -149,7 +152,7 @@ class Flows:
     def _answer(self, a: int, b: int) -> None:
         """Answer a node, send an event, or pause or resume a run."""
         ask, found = self._world.operators.ask, self._runs(NodeState.RUNNING)
-        if not found:
+        if not found or self.over:
             return
         run, answer = found[a % len(found)], Answer(b % 4 > 0, by="user:ann", at_ms=self._world.clock())
         if b % 5 < 2:
