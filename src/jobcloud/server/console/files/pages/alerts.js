@@ -56,7 +56,7 @@ const LENGTHS = [900, 3_600, 14_400, 86_400, 604_800].map(s => [String(s), durat
 
 function subjectOf(alert) {
   if (OF_WORKFLOWS.has(alert.condition) && alert.subject) {
-    return html`<a href=${alert.runId ? link`/workflow-runs/${alert.runId}` : link`/workflows/${alert.subject}`}>${alert.subject}</a>`;
+    return html`<a href=${alert.runId ? link`/workflows/runs/${alert.runId}` : link`/workflows/${alert.subject}`}>${alert.subject}</a>`;
   }
   if (alert.runId) return html`<a href=${link`/runs/${alert.runId}`}>${alert.subject || alert.runId}</a>`;
   if (!alert.subject) return null;

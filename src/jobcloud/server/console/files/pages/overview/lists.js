@@ -6,6 +6,7 @@ import {useGet, useLoaded} from "../../core/live.js";
 import {Ago, Empty, Instant, Loaded, Section, State, Table} from "../../core/parts.js";
 import {reasonText} from "../../core/reasons.js";
 import {link} from "../../core/router.js";
+import {word} from "../../core/words.js";
 
 const t = texts({
   en: {
@@ -81,7 +82,7 @@ export function Failed() {
       empty=${t("none_failed")} columns=${[
         {key: "job", title: t("job"), cell: jobLink},
         {key: "state", title: t("state"), cell: run => html`<a href=${link`/runs/${run.id}`}
-          aria-label=${`${t("run")} ${run.id}`}><${State} of=${run.state} /></a>`},
+          aria-label=${`${t("run")} ${run.id}: ${word(run.state)}`}><${State} of=${run.state} /></a>`},
         {key: "fired", title: t("fired"), cell: run => html`<${Ago} at=${run.firedAt} />`},
         {key: "message", title: t("message"), wide: true,
           cell: run => lastLine(run.shards.find(shard => shard.message)?.message ?? "")},
