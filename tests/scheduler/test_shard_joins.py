@@ -349,6 +349,18 @@ def test_a_skipped_node_whose_job_has_other_shards_by_now_gets_a_new_run() -> No
     assert the_run(desk).state is NodeState.SUCCEEDED
 
 
+def test_an_explanation_names_the_nodes_whose_shards_a_run_waits_for() -> None:
+    desk = joined()
+    end(desk, "extract", 1)
+    [reason] = desk.scheduler.explain("transform", desk.at).reasons
+    run = desk.firings("transform")[0].id
+    assert (reason.code, reason.parameters) == ("joined", {"run": run, "shards": 2, "nodes": "extract"})
+    assert reason.text == f"2 shards of {run} wait for the same shards of extract"
+    for item in (0, 2):
+        end(desk, "extract", item)
+    assert [one.code for one in desk.scheduler.explain("transform", desk.at).reasons] == ["running"]
+
+
 def test_the_end_of_a_shard_costs_the_same_for_all_widths() -> None:
     """So nodes of 10,000 shards cost O(shards)."""
     calls = []

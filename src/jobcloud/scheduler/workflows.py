@@ -50,6 +50,7 @@ from jobcloud.scheduler import retry
 from jobcloud.scheduler.firings import Firings
 from jobcloud.scheduler.part import Hooks, Part
 from jobcloud.scheduler.quotas import Quotas, shards_of_run
+from jobcloud.scheduler.reason import Reason
 from jobcloud.scheduler.refusals import (
     changed_meanwhile,
     gang_join,
@@ -63,7 +64,7 @@ from jobcloud.scheduler.shard_joins import Place, ShardJoins, skipped_only
 from jobcloud.scheduler.state import State
 from jobcloud.scheduler.tasks import Tasks
 from jobcloud.scheduler.workflow_graph import Graph, Verdict, check, end_of, graph_of, outcome, result_text, verdict
-from jobcloud.sentences import Told, Words
+from jobcloud.sentences import Parameter, Told, Words
 from jobcloud.sentences.frequent import REGISTER, REMOVE_ONE, resident_node, runs_waiting, shown_by
 
 MAX_WORKFLOWS: Final = 10_000
@@ -74,6 +75,8 @@ _AGAIN_MS = 1_000
 # The fire time may be long past when the node starts, so no deadline counts for its start.
 _TERMS: Final = Terms(retried=True)
 _WHY_CANCELLED = "the run of its workflow was cancelled"
+#: the nodes before a node that an explanation names
+_NAMED_BEFORE: Final = 5
 #: the maximum number of nodes that one event answers
 MAX_ANSWERED: Final = 1_000
 
@@ -856,6 +859,15 @@ class Workflows(Part):
                 yield NodeView(node.name, node.job, NodeState.READY, reason=Words("node_paused"))
             else:
                 yield NodeView(node.name, node.job, NodeState.WAITING)
+
+    def reasons(self, job: Job, head: Firing | None, at: int) -> Iterator[Reason]:
+        if head is None or not (held := self._state.queue.held(head.id)):
+            return
+        for place in self.places_of(head.id):
+            nodes = ", ".join(after.node for after in self._graph(place.run).nodes[place.node].after[:_NAMED_BEFORE])
+            text = f"{len(held)} shards of {head.id} wait for the same shards of {nodes}"
+            given: dict[str, Parameter] = {"run": head.id, "shards": len(held), "nodes": nodes}
+            yield Reason("joined", text, waiting_helps=True, parameters=given)
 
     def indexes(self) -> Mapping[str, Sized]:
         return {
