@@ -6,6 +6,8 @@ waiting  one scheduling cycle that launches a shard, without workflows and with 
          of which all but one wait. The firings are the same. The counts must be equal.
 ends     the end of the first node's run, with a workflow of 10 and of 200 nodes, of which one follows. They must be
          equal.
+joined   the end of one shard of a node with 1,000 and with 10,000 shards, with which another node is joined per shard.
+         They must be equal, so the whole costs O(shards).
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from bench.bench_cycle import START, Shell, job, launches, status_of
 from jobcloud.adapters.memory import MemoryServer, MemoryStore
 from jobcloud.config import App, Package
 from jobcloud.messages import PutApp, PutJob, PutWorkflow, Tick, Trigger
-from jobcloud.model import After, Node, Workflow
+from jobcloud.model import After, Join, Node, Workflow
 
 RUNS, NODES, RUNS_OF_JOB = 10_000, 100, 100
 
@@ -89,6 +91,26 @@ def calls_of_an_end(nodes: int) -> int:
     return calls(lambda: shell.scheduler.handle(ended))
 
 
+def calls_of_a_joined_end(width: int) -> int:
+    """The calls of the end of a shard with which a shard of the next node is joined."""
+    shell = Shell(MemoryStore(MemoryServer()))
+    shell.do(PutApp(shell.at, App("app0", Package("package:sha256:", f"{0:064x}"))))
+    for name in ("first", "second"):
+        shell.do(PutJob(shell.at, job(name, "app0", width)))
+    nodes = Node("first", "first"), Node("second", "second", (After("first"),), Join.SHARDS)
+    shell.do(PutWorkflow(shell.at, Workflow("w", nodes, "first")))
+    shell.do(Trigger(shell.at, "first"))
+    shell.do(Tick(shell.at))
+    shell.do(shell.offers(["a1"], 64, 65_536))
+    launched = launches(shell.do(Tick(shell.at)))
+    for one in launched[:3]:
+        shell.do(status_of(shell.at, one, "TASK_RUNNING"))
+    for one in launched[:2]:
+        shell.do(status_of(shell.at, one, "TASK_FINISHED"))
+    ended = status_of(shell.at, launched[2], "TASK_FINISHED")
+    return calls(lambda: shell.scheduler.handle(ended))
+
+
 def figures(runs: int = RUNS, nodes: int = NODES) -> dict[str, int]:
     calls_of_a_cycle(1, 0)  # fills the caches of functions
     return {
@@ -96,12 +118,18 @@ def figures(runs: int = RUNS, nodes: int = NODES) -> dict[str, int]:
         "cycle_calls_with_workflows": calls_of_a_cycle(runs, nodes),
         "end_calls": calls_of_an_end(10),
         "end_calls_of_a_large_workflow": calls_of_an_end(200),
+        "joined_end_calls": calls_of_a_joined_end(1_000),
+        "joined_end_calls_of_a_wide_node": calls_of_a_joined_end(10_000),
     }
 
 
 def faults(found: dict[str, int]) -> list[str]:
     """What is not equal."""
-    pairs = (("cycle_calls", "cycle_calls_with_workflows"), ("end_calls", "end_calls_of_a_large_workflow"))
+    pairs = (
+        ("cycle_calls", "cycle_calls_with_workflows"),
+        ("end_calls", "end_calls_of_a_large_workflow"),
+        ("joined_end_calls", "joined_end_calls_of_a_wide_node"),
+    )
     return [f"{more} is {found[more]}, {base} is {found[base]}" for base, more in pairs if found[base] != found[more]]
 
 

@@ -159,6 +159,26 @@ def test_a_retry_while_other_shards_run_holds_the_shard_again() -> None:
     assert the_run(desk).state is NodeState.SUCCEEDED
 
 
+def test_a_held_run_does_not_stop_a_run_of_its_job_for_which_it_waits() -> None:
+    """The start is put back behind the node that is joined with it, and their job has one run at a time."""
+    nodes = node("extract"), node("again", "extract/failure", join=SHARDS, job="extract")
+    desk = make_desk(*nodes)
+    desk.do(PutJob(desk.at, make_job("extract", shard_count=2), replace=True))
+    run = begin(desk)
+    offer(desk)
+    for task in list(tasks(desk, "extract").values()):
+        desk.status(task, "TASK_FAILED")
+    desk.run_until_idle()
+    desk.do(RetryWorkflowRun(desk.at, run.id))
+    for _ in range(4):
+        offer(desk)
+        for task in list(tasks(desk, "extract").values()):
+            desk.status(task, "TASK_FINISHED")
+        desk.run_until_idle()
+    assert states(desk) == {"extract": "SUCCEEDED", "again": "SKIPPED"}
+    assert the_run(desk).state is NodeState.SUCCEEDED
+
+
 def test_a_long_chain_of_joins_needs_no_deep_stack() -> None:
     names = [f"n{number}" for number in range(200)]
     nodes = [node(names[0]), *(node(b, a, join=SHARDS) for a, b in itertools.pairwise(names))]

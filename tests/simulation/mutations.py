@@ -101,7 +101,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "a node starts with the first of its conditions", "scheduler/workflow_graph.py",
-        "Verdict.HOLDS if all(held) else Verdict.OPEN", "Verdict.HOLDS if any(held) or not held else Verdict.OPEN",
+        "Verdict.HOLDS if all(known) else Verdict.OPEN", "Verdict.HOLDS if any(known) or not known else Verdict.OPEN",
     ),
     Mutation(
         "the start of a node is not stored", "scheduler/workflows.py",
@@ -112,12 +112,12 @@ MUTATIONS: tuple[Mutation, ...] = (
         "a new leader forgets the nodes that are ready", "scheduler/workflows.py",
         "            self._advance(run.id, self._graph(run.id).nodes, at)\n\n    def on_tick",
         "            self._finish(run.id, at)\n\n    def on_tick",
-        also=(("scheduler/workflows.py", "holds is (Verdict.HOLDS if ready else Verdict.OPEN)", "holds"),),
+        also=(("scheduler/workflows.py", "assert not wrong, f", "assert not run.ended_ms, f"),),
     ),
     Mutation(
         "a cancelled run starts the nodes that were ready", "scheduler/workflows.py",
-        "            self._unready(node.job, Place(run.id, node.name))\n        for running",
-        "            pass\n        for running",
+        "            self._unready(node.job, Place(run.id, node.name))\n            self._unexpect(",
+        "            self._unexpect(",
     ),
     Mutation(
         "a workflow whose failure was handled succeeds", "scheduler/workflow_graph.py",
@@ -130,8 +130,35 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "a retried node leaves the nodes behind it skipped", "scheduler/workflows.py",
-        "            if self._state_of(run_id, behind) is NodeState.SKIPPED:\n",
-        "            if self._state_of(run_id, behind) is NodeState.READY:\n",
+        "found.state is NodeState.SKIPPED and found.run not in", "found.state is NodeState.READY and found.run not in",
+    ),
+    Mutation(
+        "the shards of a joined node are not held", "scheduler/shard_joins.py",
+        "        self._state.queue.hold(firing.id, hold)\n", "",
+    ),
+    Mutation(
+        "a new leader holds no shard of a joined node", "scheduler/workflows.py",
+        "                    self._joins.decide(place, None, at)\n        if run.id",
+        "                    pass\n        if run.id",
+    ),
+    Mutation(
+        "a joined shard starts after any end of the shard before", "scheduler/shard_joins.py",
+        "            holds = meets(after, end_of(shard.state), result_text(shard.outcome.result))\n",
+        "            holds = True\n",
+    ),
+    Mutation(
+        "a joined node does not count its skipped shards", "scheduler/shard_joins.py",
+        "changed(record, skipped=record.skipped + more)", "record",
+    ),
+    Mutation(
+        "an answer before its time is lost with a leader", "scheduler/workflows.py",
+        "            self._state.put(Kind.NODE, place.key, NodeRun(NodeState.WAITING, answer=answer))\n",
+        "            self._state.nodes[place.key] = NodeRun(NodeState.WAITING, answer=answer)\n",
+    ),
+    Mutation(
+        "a paused run starts nodes", "scheduler/workflows.py",
+        "node.wait is None and not run.paused:", "node.wait is None:",
+        also=(("scheduler/workflows.py", "assert not wrong, f", "assert not run.ended_ms, f"),),
     ),
     Mutation(
         "deadlines of runs are lost with a leader", "scheduler/deadlines.py",

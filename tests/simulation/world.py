@@ -360,6 +360,7 @@ class World:
         self._occasions.clear()
         self.store_down_until = 0
         self.extremes.heal()
+        self.promise.flows.over = True
         for process in self.living():
             process.partition_until = 0
             if self.plan.elects:

@@ -16,7 +16,7 @@ from bisect import bisect_left, insort
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import takewhile
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import NamedTuple
 
 from jobcloud.config import MAX_SHARDS, NOTHING, Resources, team_of
@@ -130,7 +130,9 @@ class _Open:
             self.unended -= shard.state.ended - ended
             if (old := self.waiting.pop(item, None)) is not None:
                 self._withdraw(item, old)
-            if shard.state is _WAITING:
+            if shard.state is not _WAITING:
+                self.held.discard(item)
+            else:
                 self.waiting[item] = shard
                 self._file(item, shard)
         if firing.stepped and self._gate != (gate := self._items_of_step()):
@@ -140,6 +142,20 @@ class _Open:
     def startable(self) -> list[Shard]:
         """The shards that wait for nothing but resources and the end of their back-off."""
         return [shard for item, shard in self.waiting.items() if item in self._gate and item not in self.held]
+
+    @property
+    def active(self) -> bool:
+        """Whether a shard runs."""
+        return self.unended > len(self.waiting)
+
+    @property
+    def blocked(self) -> bool:
+        """Whether all shards that could be next are held, and none runs."""
+        if not self.held or self.active:
+            return False
+        # The listener's call after the firing is not next, either.
+        after = self.firing.stepped and len(self.firing.shards) - 1 not in self._gate
+        return len(self.waiting) - len(self.held) == after
 
     def hold(self, items: Iterable[int]) -> None:
         """Let items not start until they are released."""
@@ -259,6 +275,8 @@ class Queue:
         #: a heap of the instants at which the back-off of a shard ends, or a shard no longer avoids an agent; it may
         #: contain instants of shards that no longer wait
         self._backoffs: list[int] = []
+        #: the jobs of unfinished firings with held items, now or before
+        self._holding: set[str] = set()
         self._added = 0
 
     def add(self, firing: Firing) -> None:
@@ -288,22 +306,28 @@ class Queue:
             self._file(entry, None)
         if not entry.unended:
             self._drop(firing)
-        if entry.waiting or not entry.unended:
+        if entry.waiting or not entry.unended or firing.job in self._holding:
             self.reconsider(firing.job)
         return entry.unended > 0
 
     def hold(self, firing_id: str, items: Iterable[int]) -> None:
         """Let items of an unfinished firing not start until they are released."""
-        self._open[firing_id].hold(items)
+        entry = self._open[firing_id]
+        entry.hold(items)
+        if entry.held:
+            self._holding.add(entry.firing.job)
+            self.reconsider(entry.firing.job)
 
     def release(self, firing_id: str, items: Iterable[int]) -> None:
         """Let held items of an unfinished firing start."""
-        self._open[firing_id].release(items)
+        entry = self._open[firing_id]
+        if entry.held:
+            entry.release(items)
+            self.reconsider(entry.firing.job)
 
     def held(self, firing_id: str) -> Collection[int]:
-        """The waiting items of an unfinished firing that are held."""
-        entry = self._open[firing_id]
-        return entry.held & entry.waiting.keys()
+        """The items of an unfinished firing that are held. All of them wait."""
+        return self._open[firing_id].held
 
     def renew(self, firing: Firing) -> None:
         """Replace a firing by its new version, in which no shard has changed its state."""
@@ -467,8 +491,19 @@ class Queue:
                 heapq.heappush(self._backoffs, until)
 
     def running(self, job: str) -> list[Firing]:
-        """The job's firings that may run now, oldest first."""
-        firings = [self._open[name].firing for name in self._by_job.get(job, ())[: self._at_once(job)]]
+        """The job's firings that may run now, oldest first.
+
+        A firing whose shards are all held counts as soon as one of them is released, behind those that run. So the
+        shards for which it waits may run before it, also if they belong to a younger firing of the same job.
+        """
+        names = self._by_job.get(job, ())
+        if job in self._holding:
+            entries = [entry for name in names if not (entry := self._open[name]).blocked]
+            entries.sort(key=lambda entry: not entry.active)
+            entries = sorted(entries[: self._at_once(job)], key=attrgetter("age"))
+            firings = [entry.firing for entry in entries]
+        else:
+            firings = [self._open[name].firing for name in names[: self._at_once(job)]]
         if len(firings) < 2:
             return firings
         # Firings of an older configuration end before newer ones start.
@@ -477,10 +512,14 @@ class Queue:
 
     def reconsider(self, job: str) -> None:
         """Determine again which of the job's firings have shards to start, and in which group they are."""
-        for firing in self.running(job):
+        running = self.running(job)
+        for firing in running:
             entry = self._open[firing.id]
             if entry.waiting:
                 self._file(entry, self._group(job))
+        if job in self._holding:
+            for name in set(self._by_job.get(job, ())) - {firing.id for firing in running}:
+                self._file(self._open[name], None)
 
     def _file(self, entry: _Open, group: Group | None) -> None:
         """Put a firing into its group. None: it has nothing to start."""
@@ -512,6 +551,7 @@ class Queue:
         ids.remove(firing.id)
         if not ids:
             del self._by_job[firing.job]
+            self._holding.discard(firing.job)
 
     def validate(self) -> None:
         """Compare the counts and groups with the firings. Raises AssertionError."""
@@ -523,6 +563,7 @@ class Queue:
         running = {firing.id for job in self._by_job for firing in self.running(job)}
         for firing_id, entry in self._open.items():
             group = self._group(entry.firing.job) if entry.waiting and firing_id in running else None
+            assert entry.held <= entry.waiting.keys(), f"{firing_id} holds shards that do not wait"
             assert entry.group == group, f"{firing_id} is in the group {entry.group}, not {group}"
         filed = {(group, name) for group, entries in self._startable.items() for name in entries}
         grouped = {(entry.group, name) for name, entry in self._open.items() if entry.group is not None}

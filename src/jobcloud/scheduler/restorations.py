@@ -37,9 +37,12 @@ class Restorations(Part):
         if restoration is None or restoration.settled:
             return
         why = f"the state was restored from a backup of {utc(restoration.taken_ms)}, and it may have run since"
-        unfinished = [firing for firing in self._state.firings.values() if not firing.ended_ms]
+        unfinished = [firing.id for firing in self._state.firings.values() if not firing.ended_ms]
         repeated = given_up = 0
-        for firing in unfinished:
+        for name in unfinished:
+            firing = self._state.firings.get(name)
+            if firing is None or firing.ended_ms:
+                continue  # it was joined per shard with another one, whose shards are given up
             changes = self._changes(firing, why, at)
             if changes:
                 self._firings.put_shards(firing.id, changes, at)

@@ -55,7 +55,9 @@ const OF_WORKFLOWS = new Set(["workflow_failed", "workflow_late"]);
 const LENGTHS = [900, 3_600, 14_400, 86_400, 604_800].map(s => [String(s), durationText(s * 1_000)]);
 
 function subjectOf(alert) {
-  if (OF_WORKFLOWS.has(alert.condition)) return alert.subject;
+  if (OF_WORKFLOWS.has(alert.condition) && alert.subject) {
+    return html`<a href=${alert.runId ? link`/workflow-runs/${alert.runId}` : link`/workflows/${alert.subject}`}>${alert.subject}</a>`;
+  }
   if (alert.runId) return html`<a href=${link`/runs/${alert.runId}`}>${alert.subject || alert.runId}</a>`;
   if (!alert.subject) return null;
   return OF_AGENTS.has(alert.condition) ? html`<a href="/cluster">${alert.subject}</a>`
