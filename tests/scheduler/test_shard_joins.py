@@ -18,11 +18,13 @@ from jobcloud.messages import (
     PauseWorkflowRun,
     PutJob,
     PutWorkflow,
+    RemoveJob,
+    RemoveWorkflow,
     Retry,
     RetryWorkflowRun,
     StatusReceived,
 )
-from jobcloud.model import After, Join, Node, NodeState, On, Workflow
+from jobcloud.model import After, Join, Node, NodeState, On, Workflow, node_key
 
 SHARDS = Join.SHARDS
 ENDS = ["TASK_FINISHED", "TASK_FINISHED", "TASK_FAILED", "TASK_LOST"]
@@ -271,6 +273,112 @@ def test_the_shards_of_a_lost_run_count_as_failed() -> None:
     assert states(desk)["extract"] == "FAILED"
     told = [shard.message for shard in desk.firings("transform")[0].work if shard.message]
     assert told == ["node extract is FAILED"] * 2
+
+
+def test_a_skipped_shard_stays_skipped_when_the_run_before_is_deleted() -> None:
+    """Nobody knows then which of the deleted shards have failed."""
+    desk = joined()
+    end(desk, "extract", 0, "TASK_FAILED")
+    for item in (1, 2):
+        end(desk, "extract", item)
+    end(desk, "transform", 1)
+    desk.do(RemoveWorkflow(desk.at, "etl"))
+    desk.do(RemoveJob(desk.at, "extract"))
+    desk.restart()
+    offer(desk)
+    assert shards(desk, "transform") == ["CANCELLED", "FINISHED", "ACTIVE"]
+
+
+def test_a_run_that_is_deleted_at_its_end_releases_no_skipped_shard() -> None:
+    nodes = node("extract"), node("transform", "extract", join=SHARDS)
+    desk = make_desk(*nodes, history=0)
+    for one in nodes:
+        desk.do(PutJob(desk.at, make_job(one.name, shard_count=2), replace=True))
+    begin(desk)
+    offer(desk)
+    end(desk, "extract", 0, "TASK_FAILED")
+    end(desk, "extract", 1)
+    assert shards(desk, "transform") == ["CANCELLED", "ACTIVE"]
+
+
+def with_listener() -> Desk:
+    """The run of `transform` has had the first call of its listener, and two of its three shards have finished."""
+    desk = joined(firing_listener="shop.jobs:Watch")
+    for job in ("extract", "transform"):
+        end(desk, job, 3)  # the call before the run
+    end(desk, "extract", 0, "TASK_FAILED")
+    for item in (1, 2):
+        end(desk, "extract", item)
+        end(desk, "transform", item)
+    end(desk, "extract", 4)
+    return desk
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_retry_repeats_the_last_call_of_a_listener_after_the_shards_behind(ended: bool) -> None:
+    desk = with_listener()
+    if ended:
+        end(desk, "transform", 4)
+        assert states(desk) == {"extract": "FAILED", "transform": "SKIPPED"}
+    desk.do(Retry(desk.at, desk.firings("extract")[0].id))
+    desk.scheduler.validate()
+    offer(desk)
+    if not ended:
+        end(desk, "transform", 4)
+        desk.scheduler.validate()
+    assert states(desk) == {"extract": "RUNNING", "transform": "RUNNING"}
+    end(desk, "extract", 0)
+    end(desk, "transform", 0)
+    end(desk, "extract", 4)
+    assert not the_run(desk).ended_ms, "the listener is called again"
+    end(desk, "transform", 4)
+    assert the_run(desk).state is NodeState.SUCCEEDED
+
+
+def test_no_shard_waits_again_after_its_listener_has_failed() -> None:
+    desk = joined(firing_listener="shop.jobs:Watch")
+    end(desk, "extract", 3)
+    for item in range(3):
+        end(desk, "extract", item, "TASK_FAILED")
+    end(desk, "transform", 3, "TASK_FAILED")
+    end(desk, "extract", 4)
+    desk.do(Retry(desk.at, desk.firings("extract")[0].id))
+    assert shards(desk, "transform") == ["CANCELLED"] * 3
+    desk.scheduler.validate()
+    desk.do(Retry(desk.at, desk.firings("transform")[0].id))
+    assert shards(desk, "transform") == ["WAITING"] * 3
+    desk.scheduler.validate()
+    offer(desk)
+    end(desk, "transform", 3)
+    assert not tasks(desk, "transform")
+    assert desk.stored.nodes[node_key(the_run(desk).id, "transform")].skipped == 0
+
+
+def test_a_skipped_node_whose_job_has_other_shards_by_now_gets_a_new_run() -> None:
+    desk = joined()
+    for item in range(3):
+        end(desk, "extract", item, "TASK_FAILED")
+    assert states(desk)["transform"] == "SKIPPED"
+    for name in ("extract", "transform"):
+        desk.do(PutJob(desk.at, make_job(name, shard_count=2), replace=True))
+    desk.do(RetryWorkflowRun(desk.at, the_run(desk).id))
+    offer(desk)
+    for name in ("extract", "transform"):
+        for item in range(2):
+            end(desk, name, item)
+    assert the_run(desk).state is NodeState.SUCCEEDED
+
+
+def test_an_explanation_names_the_nodes_whose_shards_a_run_waits_for() -> None:
+    desk = joined()
+    end(desk, "extract", 1)
+    [reason] = desk.scheduler.explain("transform", desk.at).reasons
+    run = desk.firings("transform")[0].id
+    assert (reason.code, reason.parameters) == ("joined", {"run": run, "shards": 2, "nodes": "extract"})
+    assert reason.text == f"2 shards of {run} wait for the same shards of extract"
+    for item in (0, 2):
+        end(desk, "extract", item)
+    assert [one.code for one in desk.scheduler.explain("transform", desk.at).reasons] == ["running"]
 
 
 def test_the_end_of_a_shard_costs_the_same_for_all_widths() -> None:

@@ -64,6 +64,27 @@ def test_a_node_waits_for_an_approval(restart: bool) -> None:
     assert the_run(desk).state is NodeState.SUCCEEDED
 
 
+@pytest.mark.parametrize("how", [WaitFor.CALLBACK, WaitFor.EVENT])
+def test_a_skipped_node_keeps_its_answer_for_a_retry(how: WaitFor) -> None:
+    desk = with_wait(
+        node("extract"), wait("approve", "extract", wait=how, event="came" if how is WaitFor.EVENT else "")
+    )
+    run = begin(desk)
+    if how is WaitFor.EVENT:
+        desk.do(SendWorkflowEvent(desk.at, "default", "came", YES))
+    else:
+        answer(desk)
+    end(desk, "extract", "TASK_FAILED")
+    assert states(desk)["approve"] == "SKIPPED"
+    desk.restart()
+    desk.do(RetryWorkflowRun(desk.at, run.id))
+    desk.scheduler.validate()
+    assert states(desk)["approve"] == "WAITING"
+    end(desk, "extract")
+    assert states(desk)["approve"] == "SUCCEEDED", "the sender does not answer twice"
+    assert the_run(desk).state is NodeState.SUCCEEDED
+
+
 def test_a_rejection_fails_the_node_and_a_retry_asks_again() -> None:
     desk = with_wait(*GATE)
     begin(desk)

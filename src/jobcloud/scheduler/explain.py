@@ -31,6 +31,7 @@ _STANDING = (
     "start_failed",
     "executors",
     "avoided",
+    "joined",
 )
 # Those of them that keep all shards of a job from starting.
 _HOLDING = ("start_failed",)
@@ -160,7 +161,9 @@ class Explainer:
             text = "no firing is due now" if due else "no firing is due, now or later"
             yield Reason("not_due", text, at=due or 0, case="" if due else "never")
         elif not waiting:
-            yield _running(head)
+            running = _running(head)
+            if running.case or not self._state.queue.held(head.id):
+                yield running
         else:
             yield from self._no_offers(job.team)
             yield from self._backing_off(head, at)

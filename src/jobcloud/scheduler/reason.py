@@ -52,6 +52,7 @@ CASES: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
         "full": ("app", "up", "wanted"),
         "lost": ("app", "up", "wanted", "message"),
     },
+    "joined": {"": ("run", "shards", "nodes")},
     "not_due": {"": (), "never": (), "ended": ()},
     "running": {"": ("run",), "listener": ("run", "step")},
     "disconnected": {"": ()},

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from jobcloud.messages import Kind
-from jobcloud.model import After, Firing, Node, NodeRun, Shard, ShardState, changed, node_key
+from jobcloud.model import After, Firing, Node, NodeRun, NodeState, Shard, ShardState, changed, node_key
 from jobcloud.scheduler import retry
 from jobcloud.scheduler.firings import Firings
 from jobcloud.scheduler.state import State
@@ -102,7 +102,7 @@ class ShardJoins:
             if shard is None or shard.state not in (ShardState.WAITING, ShardState.CANCELLED):
                 continue
             if shard.state is ShardState.CANCELLED:
-                again = self._may_repeat(place, record, firing) if again is None else again
+                again = self._may_repeat(place, node, record, firing) if again is None else again
                 if not again:
                     continue
             found, why = self._verdict(place.run, node, item, begins=begins)
@@ -125,6 +125,8 @@ class ShardJoins:
         if firing.ended_ms:
             if not changes:
                 return
+            if firing.stepped:  # the listener's call after the run is repeated after the shards that wait again
+                changes[len(firing.shards) - 1] = retry.reset(firing.shards[-1])
             self._firings.reopen(firing, self._state.job_states[firing.job].generation, changes, at)
         self._state.queue.hold(firing.id, hold)
         self._state.queue.release(firing.id, release)
@@ -133,12 +135,32 @@ class ShardJoins:
         if changes and not firing.ended_ms:
             self._firings.put_shards(firing.id, changes, at)
 
-    def _may_repeat(self, place: Place, record: NodeRun, firing: Firing) -> bool:
-        """Whether the cancelled shards of a node may wait again: all of them were cancelled here."""
-        job = self._state.jobs.get(firing.job)
-        if job is None or self._state.workflow_runs[place.run].cancelled:
+    def _may_repeat(self, place: Place, node: Node, record: NodeRun, firing: Firing) -> bool:
+        """Whether the cancelled shards of a node may wait again: all of them were cancelled here.
+
+        If the run of a node before was deleted, nobody knows which of its shards have failed. After a listener's failed
+        call before the run, no shard starts; during the call after it, none either.
+        """
+        job, run = self._state.jobs.get(firing.job), self._state.workflow_runs[place.run]
+        if job is None or run.cancelled or not retry.has_its_shards(firing, job):
             return False
-        return retry.has_its_shards(firing, job) and skipped_only(record, firing)
+        if firing.stepped:
+            first, last = firing.shards[-2:]
+            if (first.state.ended and first.state is not ShardState.FINISHED) or last.state is _ACTIVE:
+                return False
+        if any(self._unknown(place.run, after) for after in node.after):
+            return False
+        return skipped_only(record, firing)
+
+    def _unknown(self, run_id: str, after: After) -> bool:
+        """Whether the ends of a node's shards are unknown, because the record of its run was deleted."""
+        record = self._state.nodes.get(node_key(run_id, after.node))
+        return record is not None and self._was_deleted(record) and not _all_succeeded(after, record)
+
+    def _was_deleted(self, record: NodeRun) -> bool:
+        """Whether a node has ended with its run, and the record of the run was deleted later."""
+        known = record.run in self._state.firings
+        return bool(record.run) and not known and record.state in ENDED and record.reason is None
 
     def _verdict(self, run_id: str, node: Node, item: int, *, begins: bool) -> tuple[Verdict, str]:
         """Whether the conditions of a shard hold, and the text why they never will."""
@@ -166,10 +188,15 @@ class ShardJoins:
             return holds, f"shard {item} of node {after.node} is {shard.state}"
         if record.state not in ENDED:
             return None, ""
-        if record.run and record.reason is None and not begins:
-            # The record of the ended run was deleted, after each of its shards had decided about this one.
+        if self._was_deleted(record) and not begins and not _all_succeeded(after, record):
+            # Each shard of the deleted run has decided about this one before.
             return True, ""
         return meets(after, record.state, record.result), f"node {after.node} is {record.state}"
+
+
+def _all_succeeded(after: After, record: NodeRun) -> bool:
+    """Whether the state of a node tells all that a condition asks of each of its shards."""
+    return record.state is NodeState.SUCCEEDED and not after.result
 
 
 def skipped_only(record: NodeRun, firing: Firing) -> bool:

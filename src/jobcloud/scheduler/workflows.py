@@ -50,6 +50,7 @@ from jobcloud.scheduler import retry
 from jobcloud.scheduler.firings import Firings
 from jobcloud.scheduler.part import Hooks, Part
 from jobcloud.scheduler.quotas import Quotas, shards_of_run
+from jobcloud.scheduler.reason import Reason
 from jobcloud.scheduler.refusals import (
     changed_meanwhile,
     gang_join,
@@ -63,7 +64,7 @@ from jobcloud.scheduler.shard_joins import Place, ShardJoins, skipped_only
 from jobcloud.scheduler.state import State
 from jobcloud.scheduler.tasks import Tasks
 from jobcloud.scheduler.workflow_graph import Graph, Verdict, check, end_of, graph_of, outcome, result_text, verdict
-from jobcloud.sentences import Told, Words
+from jobcloud.sentences import Parameter, Told, Words
 from jobcloud.sentences.frequent import REGISTER, REMOVE_ONE, resident_node, runs_waiting, shown_by
 
 MAX_WORKFLOWS: Final = 10_000
@@ -74,6 +75,8 @@ _AGAIN_MS = 1_000
 # The fire time may be long past when the node starts, so no deadline counts for its start.
 _TERMS: Final = Terms(retried=True)
 _WHY_CANCELLED = "the run of its workflow was cancelled"
+#: the nodes before a node that an explanation names
+_NAMED_BEFORE: Final = 5
 #: the maximum number of nodes that one event answers
 MAX_ANSWERED: Final = 1_000
 
@@ -282,6 +285,9 @@ class Workflows(Part):
             node = self._state.nodes.get(place.key)
             if node is not None and node.state is NodeState.RUNNING and place.run in self._open:
                 self._end_with(place, firing, at)
+                if firing.stepped and place.run in self._open:
+                    # While its listener was called for the last time, no shard could wait again.
+                    self._joins.decide(place, None, at)
         self._look_at(firing.job)
 
     def shards_changed(self, firing: Firing, changes: Mapping[int, Shard], at: int) -> None:
@@ -324,7 +330,9 @@ class Workflows(Part):
                 self._ready.setdefault(node.job, {})[place] = self._due[node.job] = None
             ended: NodeRun | None = None
             if found is Verdict.NEVER:
-                ended = NodeRun(NodeState.SKIPPED, ended_ms=at, reason=why)
+                # A retry of the nodes before needs the answer.
+                answer = known.answer if known is not None else None
+                ended = NodeRun(NodeState.SKIPPED, ended_ms=at, reason=why, answer=answer)
             elif found is Verdict.HOLDS and node.wait is not None and not run.paused:
                 ended = self._wait(place, node, known.answer if known is not None else None, at)
             if ended is not None:
@@ -725,7 +733,11 @@ class Workflows(Part):
         """Continue the runs of workflows whose node has failed with this firing. A cancelled run stays cancelled."""
         for place in self.places_of(firing.id):
             known = self._state.nodes[place.key]
-            again = changed(known, state=NodeState.RUNNING, started_ms=at, ended_ms=0, reason=None, result="")
+            # A retry of the listener's first call repeats skipped shards, too.
+            skipped = min(known.skipped, sum(shard.state is ShardState.CANCELLED for shard in firing.work))
+            again = changed(
+                known, state=NodeState.RUNNING, started_ms=at, ended_ms=0, reason=None, result="", skipped=skipped
+            )
             self._state.put(Kind.NODE, place.key, again)
             self._reopen(place.run, [place.node], at)
             self._joins.watch(place, firing.id)
@@ -748,7 +760,7 @@ class Workflows(Part):
             place, node = Place(run_id, behind), graph.nodes[behind]
             self._unready(node.job, place)
             found = self._state.nodes.get(place.key)
-            if found is not None and found.state is NodeState.SKIPPED and found.run not in self._state.firings:
+            if found is not None and found.state is NodeState.SKIPPED and not self._keeps_its_run(found):
                 self._repeat(place)
         self._open[run_id] = sum(found is None or not found.ended_ms for _, found in self._records(run))
         if run.ended_ms:
@@ -757,10 +769,20 @@ class Workflows(Part):
             self._expect_events(again)
         self._advance(run_id, graph.nodes, at)
 
+    def _keeps_its_run(self, found: NodeRun) -> bool:
+        """Whether the shards of a skipped node's run can wait again."""
+        firing = self._state.firings.get(found.run)
+        job = self._state.jobs.get(firing.job) if firing is not None else None
+        return firing is not None and job is not None and retry.has_its_shards(firing, job)
+
     def _repeat(self, place: Place) -> None:
-        """Let an ended node wait as if for the first time."""
-        self._leave(self._state.nodes[place.key].run, place)
-        self._state.delete(Kind.NODE, place.key)
+        """Let an ended node wait as if for the first time. A skipped node keeps the answer that came too early."""
+        found = self._state.nodes[place.key]
+        self._leave(found.run, place)
+        if found.state is NodeState.SKIPPED and found.answer is not None:
+            self._state.put(Kind.NODE, place.key, NodeRun(NodeState.WAITING, answer=found.answer))
+        else:
+            self._state.delete(Kind.NODE, place.key)
 
     # ------------------------------------------------------------------------------------------------- names
 
@@ -837,6 +859,15 @@ class Workflows(Part):
                 yield NodeView(node.name, node.job, NodeState.READY, reason=Words("node_paused"))
             else:
                 yield NodeView(node.name, node.job, NodeState.WAITING)
+
+    def reasons(self, job: Job, head: Firing | None, at: int) -> Iterator[Reason]:
+        if head is None or not (held := self._state.queue.held(head.id)):
+            return
+        for place in self.places_of(head.id):
+            nodes = ", ".join(after.node for after in self._graph(place.run).nodes[place.node].after[:_NAMED_BEFORE])
+            text = f"{len(held)} shards of {head.id} wait for the same shards of {nodes}"
+            given: dict[str, Parameter] = {"run": head.id, "shards": len(held), "nodes": nodes}
+            yield Reason("joined", text, waiting_helps=True, parameters=given)
 
     def indexes(self) -> Mapping[str, Sized]:
         return {
