@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.executor_kit import EVERY_SECOND, FakeAgent, Start, task_payload, wait_until
 
 from jobcloud import zones
-from jobcloud.executor.payload import PayloadError, read_task
+from jobcloud.executor.payload import PayloadError, TaskPayload, read_task
 from jobcloud.executor.placeholders import DIRECTIVES, NAMES, Values, check, render, widest
 from jobcloud.wire import encode_data
 
@@ -65,6 +65,8 @@ def test_directives_agree_with_strftime(second: int, zone: str) -> None:
         ("a } b", "the brace at '} b'"),
         ("${HOME}", r"{HOME} is no placeholder of this field; use one of {fire_time}, {previous_success}, {run_id}"),
         ("{item:%d}", "{item} has no format"),
+        ("{result}", "{result} needs the name of a node, such as {result:extract}"),
+        ("{result:a/b}", "{result} needs the name of a node"),
         ("{fire_time:%A}", "%A is no directive of times; there are %Y %y"),
         ("{fire_time:%-d}", "%- is no directive"),
         ("{fire_time:%}", "% is no directive"),
@@ -78,13 +80,24 @@ def test_invalid_placeholder_is_refused_with_the_valid_ones(text: str, why: str)
         check(text)
     # A time that is unknown makes no format valid.
     for values in (VALUES, Values("r", "j", 0, 1, BERLIN)):
-        with pytest.raises(ValueError, match=r"brace|placeholder|directive|format"):
+        with pytest.raises(ValueError, match=r"brace|placeholder|directive|format|node"):
             render(text, values)
 
 
 @given(
     st.lists(
-        st.sampled_from([*(f"{{{name}}}" for name in NAMES), "{{", "}}", "é", "\n", "{fire_time:%Y é\\%s%z}", "a"])
+        st.sampled_from(
+            [
+                *(f"{{{name}}}" for name in NAMES if name != "result"),
+                "{result:a}",
+                "{{",
+                "}}",
+                "é",
+                "\n",
+                "{fire_time:%Y é\\%s%z}",
+                "a",
+            ]
+        )
     ),
     st.integers(1, 4_102_444_800_000),
 )
@@ -169,3 +182,52 @@ def test_malformed_description_of_placeholders_is_refused(described: Any) -> Non
 def test_time_is_that_of_the_day_in_the_zone_and_not_in_utc() -> None:
     late = int(datetime(2026, 12, 31, 23, 30, tzinfo=UTC).timestamp()) * 1_000
     assert render("{fire_time:%Y-%m-%d}", Values("r", "j", 0, 1, BERLIN, late)) == "2027-01-01"
+
+
+# ---- results of nodes ------------------------------------------------------------------------------------------------
+
+
+def with_results(task: str, results: dict[str, Any], command: str = "run {result:a}") -> dict[str, Any]:
+    given = payload(task, "{result:b}", jobType="SCRIPT", scriptCommandLine=command)
+    return {**given, "schema": 6, "results": results}
+
+
+def read(given: dict[str, Any]) -> TaskPayload:
+    found = read_task(encode_data(json.dumps(given).encode()))
+    return found.for_execution(found.facts())
+
+
+def test_result_of_a_node_stays_one_word_and_is_not_read_again() -> None:
+    hostile = "a b; $(rm -rf /) '\"{run_id}{result:b}"
+    found = read(with_results("t", {"a": hostile, "b": "[1,2]"}, "run --x={result:a} {result:none}"))
+    assert found.script == ("run", f"--x={hostile}", "")
+    assert found.context["jobParameter"] == "[1,2]"
+
+
+def test_script_gets_a_hostile_result_as_one_argument(agent: FakeAgent, start: Start) -> None:
+    executor = start()
+    agent.launch("s1", with_results("s1", {"a": "x; $(id) 'y\n"}, "bin/context.py --a={result:a}"))
+    assert agent.end("s1").state == "TASK_FINISHED"
+    assert json.loads(executor.output("s1"))["arguments"][0] == "--a=x; $(id) 'y\n"
+
+
+@pytest.mark.parametrize(
+    ("results", "why"),
+    [
+        ({"a": None}, "the result of node a takes more than 32,768 bytes with the results before it; pass files"),
+        ({"a": "x\0"}, "the result of node a is no Unicode text without a NUL"),
+        ({"a": "\ud800"}, "the result of node a is no Unicode text"),
+        ({"a": 7}, "the result of node a is no Unicode text"),
+        ({"a": "x" * 16_385}, "the results take 32,770 bytes, at most 32,768; pass files instead"),
+        ([], "'results' in the task's data is [], which has the wrong type"),
+    ],
+)
+def test_results_that_cannot_be_inserted_end_the_task(results: Any, why: str) -> None:
+    with pytest.raises(PayloadError, match=re.escape(why)):
+        read(with_results("t", results, "run {result:a}{result:a}"))
+    assert read(with_results("t", {"a": "x" * 16_384}, "run {result:a}{result:a}")).script
+
+
+def test_executor_refuses_tasks_of_a_later_schema() -> None:
+    with pytest.raises(PayloadError, match="has schema 7"):
+        read({**with_results("t", {}), "schema": 7})

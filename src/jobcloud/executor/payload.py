@@ -11,7 +11,7 @@ from typing import Any, Dict, FrozenSet, Mapping, Optional, Tuple, Type, Union
 
 from jobcloud import zones
 from jobcloud.executor.package import Limits
-from jobcloud.executor.placeholders import Values, render
+from jobcloud.executor.placeholders import MAX_RESULTS_BYTES, Values, render
 from jobcloud.executor.processes import NO_LIMITS, Rlimits
 from jobcloud.job import ShardingContext
 from jobcloud.wire import decode_data
@@ -25,6 +25,9 @@ APP_ENVIRONMENT_SCHEMA, ENVIRONMENT_SCHEMA = 2, 3
 PLACEHOLDERS_SCHEMA = 4
 # The schemas of the data of an app with files, and of the tasks of a job with files of its own.
 APP_FILES_SCHEMA, FILES_SCHEMA = 3, 5
+# The schema of the tasks of a job with results of nodes.
+RESULTS_SCHEMA = 6
+_TASK_SCHEMAS = (SCHEMA, SECRETS_SCHEMA, ENVIRONMENT_SCHEMA, PLACEHOLDERS_SCHEMA, FILES_SCHEMA, RESULTS_SCHEMA)
 _APP_SCHEMAS = (SCHEMA, APP_ENVIRONMENT_SCHEMA, APP_FILES_SCHEMA)
 DEFAULT_KILL_GRACE_S = 5.0
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,200}")
@@ -93,12 +96,14 @@ class SecretAccess:
 class Placeholders:
     """The fields of a job in which placeholders are replaced, and their values that are no facts of an execution.
 
-    `previous_success_ms`: the fire time of the last success before the run; None if there is none.
+    `previous_success_ms`: the fire time of the last success before the run; None if there is none. `results`: node of
+    the workflow's run → the text of its result.
     """
 
     fields: FrozenSet[str]
     zone: tzinfo
     previous_success_ms: Optional[int]
+    results: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -181,6 +186,7 @@ class TaskPayload:
             zone=self.placeholders.zone,
             fire_time_ms=facts["fireTime"],
             previous_success_ms=self.placeholders.previous_success_ms,
+            results=self.placeholders.results,
         )
 
     @property
@@ -226,8 +232,7 @@ def read_app(data: Optional[str]) -> AppPayload:
 
 def read_task(data: Optional[str]) -> TaskPayload:
     """Parse TaskInfo.data (base64 text). Raises PayloadError."""
-    schemas = (SCHEMA, SECRETS_SCHEMA, ENVIRONMENT_SCHEMA, PLACEHOLDERS_SCHEMA, FILES_SCHEMA)
-    fields = _Fields(_object(data, "the task's data", schemas), "the task's data")
+    fields = _Fields(_object(data, "the task's data", _TASK_SCHEMAS), "the task's data")
     job = fields.required("job", dict)
     kind = _Fields(job, "job")
     job_type = kind.one_of("jobType", ("SIMPLE", "DATAFLOW", "SCRIPT", "HTTP", "KEEPER"))
@@ -393,7 +398,19 @@ def _placeholders(task: _Fields, job: _Fields) -> Optional[Placeholders]:
         found = zones.zone(zone)
     except (LookupError, ValueError) as error:
         raise PayloadError(f"'timeZone' in placeholders is {zone!r:.80}, which is no time zone") from error
-    return Placeholders(frozenset(fields), found, task.at_least("previousSuccess", int, 0))
+    return Placeholders(frozenset(fields), found, task.at_least("previousSuccess", int, 0), _results(task))
+
+
+def _results(task: _Fields) -> Mapping[str, str]:
+    """The texts of the results, which an app has made: a NUL or half a character can be in no command."""
+    results = task.optional("results", dict, {})
+    for node, text in results.items():
+        if text is None:
+            problem = f"more than {MAX_RESULTS_BYTES:,} bytes with the results before it; pass files instead"
+            raise PayloadError(f"the result of node {node:.80} takes {problem}")
+        if not isinstance(text, str) or "\0" in text or any("\ud800" <= char <= "\udfff" for char in text):
+            raise PayloadError(f"the result of node {node:.80} is no Unicode text without a NUL")
+    return results  # type: ignore[no-any-return]
 
 
 def _access(task: _Fields) -> Optional[SecretAccess]:

@@ -7,14 +7,22 @@ between C libraries. The module uses the standard library only, and runs on CPyt
 
 from __future__ import annotations
 
+import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
-from typing import AbstractSet, Callable, Dict, Iterator, Optional, Tuple
+from typing import AbstractSet, Callable, Dict, Iterator, Mapping, Optional, Tuple
 
-#: The names of the placeholders. TIMES may be followed by a colon and a format.
+#: The names of the placeholders. TIMES may be followed by a colon and a format, RESULT by a colon and a node.
 TIMES = ("fire_time", "previous_success")
-NAMES = (*TIMES, "run_id", "job", "item", "shard_count")
+RESULT = "result"
+NAMES = (*TIMES, "run_id", "job", "item", "shard_count", RESULT)
+#: The maximum number of results in a text, and of different nodes in a job.
+MAX_RESULTS = 16
+#: The maximum size of the results that one task gets, and of those in one text: bytes in JSON.
+MAX_RESULTS_BYTES = 32_768
+_NODE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+_NODES = re.compile(r"\{result:(" + _NODE.pattern + r")\}")
 _TOKEN = re.compile(r"\{\{|\}\}|\{([A-Za-z_]+)(?::([^{}]*))?\}|[{}]")
 _DIRECTIVE = re.compile(r"%(.?)", re.DOTALL)
 
@@ -51,7 +59,10 @@ _NUMBER_LENGTH = 5
 
 @dataclass(frozen=True)
 class Values:
-    """The values of one execution. The times are in ms since 1970; None and 0 become ""."""
+    """The values of one execution. The times are in ms since 1970; None and 0 become "".
+
+    `results`: node of the workflow's run → the text of its result. Other nodes become "".
+    """
 
     run_id: str
     job: str
@@ -60,26 +71,50 @@ class Values:
     zone: tzinfo
     fire_time_ms: Optional[int] = None
     previous_success_ms: Optional[int] = None
+    results: Mapping[str, str] = field(default_factory=dict)
 
 
 def check(text: str, names: AbstractSet[str] = frozenset(NAMES)) -> None:
-    """Raises ValueError if a text has an invalid placeholder, or one that is not in `names`."""
+    """Raises ValueError if a text has an invalid placeholder, or one that is not in `names`, or too many results."""
+    results = 0
     for name, form in _parts(text):
         if name and name not in names:
             known = ", ".join(f"{{{known}}}" for known in NAMES if known in names)
             raise ValueError(f"{{{name[:40]}}} is no placeholder of this field; use one of {known}")
+        if name == RESULT:
+            _check_node(form)
+            results += 1
+            if results > MAX_RESULTS:
+                raise ValueError(f"a text has at most {MAX_RESULTS} placeholders {{{RESULT}:NODE}}")
+            continue
         if form is not None and name not in TIMES:
             raise ValueError(f"{{{name}}} has no format; only {' and '.join(TIMES)} have one")
         _check_format(form or "")
 
 
+def nodes_of(*texts: str) -> Tuple[str, ...]:
+    """The nodes whose results texts name, each once. The texts may be valid only in parts, such as a JSON object."""
+    return tuple(dict.fromkeys(node for text in texts for node in _NODES.findall(text)))
+
+
 def widest(text: str) -> str:
-    """A text that is at least as long as any result of `render` for a valid `text`, in JSON too."""
+    """A text that is at least as long as any result of `render` for a valid `text`, in JSON too.
+
+    Results of nodes do not count: MAX_RESULTS_BYTES bounds them.
+    """
     return "".join(literal if not name else "x" * _length(name, form) for literal, name, form in _pieces(text))
 
 
 def render(text: str, values: Values) -> str:
-    """The text with values in place of its placeholders. Raises ValueError if it is not valid."""
+    """The text with values in place of its placeholders.
+
+    Raises ValueError if the text is not valid, or if its results take more than MAX_RESULTS_BYTES.
+    """
+    if values.results:
+        named = (form for name, form in _parts(text) if name == RESULT and form)
+        size = sum(len(json.dumps(values.results.get(node, ""))) - 2 for node in named)
+        if size > MAX_RESULTS_BYTES:
+            raise ValueError(f"the results take {size:,} bytes, at most {MAX_RESULTS_BYTES:,}; pass files instead")
     return "".join(literal if not name else _value(name, form, values) for literal, name, form in _pieces(text))
 
 
@@ -105,6 +140,8 @@ def _pieces(text: str) -> Iterator[Tuple[str, str, Optional[str]]]:
 
 
 def _length(name: str, form: Optional[str]) -> int:
+    if name == RESULT:
+        return 0
     if form is None:
         return _LENGTHS.get(name, _NUMBER_LENGTH)
     # A character of the format may take up to 12 bytes in JSON.
@@ -116,12 +153,20 @@ def _length(name: str, form: Optional[str]) -> int:
 def _value(name: str, form: Optional[str], values: Values) -> str:
     if name in TIMES:
         return _time(values.fire_time_ms if name == "fire_time" else values.previous_success_ms, form, values.zone)
+    if name == RESULT:
+        return values.results.get(_check_node(form), "")
     known = {"run_id": values.run_id, "job": values.job, "item": values.item, "shard_count": values.shard_count}
     if name not in known:
         raise ValueError(f"{{{name[:40]}}} is no placeholder")
     if form is not None:
         raise ValueError(f"{{{name}}} has no format")
     return str(known[name])
+
+
+def _check_node(name: Optional[str]) -> str:
+    if name is None or not _NODE.fullmatch(name):
+        raise ValueError(f"{{{RESULT}}} needs the name of a node, such as {{{RESULT}:extract}}")
+    return name
 
 
 def _check_format(form: str) -> None:

@@ -91,6 +91,7 @@ from jobcloud.scheduler.explain import AgentView, Explainer, Explanation, agent_
 from jobcloud.scheduler.failing_agents import FailingAgents
 from jobcloud.scheduler.firings import Firings
 from jobcloud.scheduler.gangs import Gangs
+from jobcloud.scheduler.node_results import NodeResults
 from jobcloud.scheduler.part import Hooks
 from jobcloud.scheduler.pools import Pools, PoolUse
 from jobcloud.scheduler.queue import Depth, Standing
@@ -171,14 +172,14 @@ class Scheduler:
         self._warm_executors = WarmExecutors(state, quotas, executors, circuit_breakers, self._tasks)
         failing_agents = FailingAgents(state)
         gangs = Gangs(state, quotas, pools)
+        self._workflows = workflows = Workflows(state, hooks, quotas, firings, self._tasks)
         self._cycle = Cycle(
             state, hooks, quotas, pools, firings, executors, circuit_breakers, self._warm_executors, failing_agents,
-            gangs,
+            gangs, NodeResults(state, workflows.places_of),
         )  # fmt: skip
         self._drains = Drains(state, reconciliation, self._tasks, self._cycle)
         rollouts = Rollouts(state, hooks, firings, reconciliation, self._tasks)
         versions = AppVersions(state)
-        self._workflows = workflows = Workflows(state, hooks, quotas, firings, self._tasks)
         self._alerts = Alerts(state)
         self._commands = commands = Commands(
             state,

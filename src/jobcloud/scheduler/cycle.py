@@ -30,6 +30,7 @@ from jobcloud.scheduler.executors import Executors
 from jobcloud.scheduler.failing_agents import FailingAgents
 from jobcloud.scheduler.firings import Firings
 from jobcloud.scheduler.gangs import Gangs
+from jobcloud.scheduler.node_results import NodeResults
 from jobcloud.scheduler.part import Hooks, Part
 from jobcloud.scheduler.places import Exclusive
 from jobcloud.scheduler.pools import Pools
@@ -73,6 +74,7 @@ class Cycle(Part):
         warm_executors: WarmExecutors,
         failing_agents: FailingAgents,
         gangs: Gangs,
+        results: NodeResults,
     ) -> None:
         super().__init__(state)
         self._hooks = hooks
@@ -84,6 +86,7 @@ class Cycle(Part):
         self._warm_executors = warm_executors
         self._failing_agents = failing_agents
         self._gangs = gangs
+        self._results = results
         #: job → the resources that the last cycle lacked for it
         self.refusals: dict[str, tuple[Reason, ...]] = {}
         #: how many cycles have run
@@ -789,7 +792,8 @@ class Cycle(Part):
 
         def describe(task: Task) -> Payload:
             traceparent = trace_context.traceparent_of(firing, task, self._state.policy.trace_ratio)
-            return sharding.payload(job, firing, task, self._state.fence(), traceparent)
+            results = self._results.of(firing, job, item) if job.placeholders else {}
+            return sharding.payload(job, firing, task, self._state.fence(), traceparent, results)
 
         try:
             launched = self._start(task, placement, pool, describe, at)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -22,6 +23,7 @@ from jobcloud.config import (
     parse_shard_parameters,
 )
 from jobcloud.cron import find_zone
+from jobcloud.executor.placeholders import nodes_of
 from jobcloud.model import (
     NO_TERMS,
     Cause,
@@ -50,11 +52,14 @@ ENVIRONMENT_SCHEMA = 3
 PLACEHOLDERS_SCHEMA = 4
 # The schema of the payload of a job with files, which may have everything else too.
 FILES_SCHEMA = 5
+# The schema of the payload of a job with results of nodes, which may have everything else too.
+RESULTS_SCHEMA = 6
 # The parameters of all shards are left out of a listener's payload if they are larger than this as JSON.
 MAX_PARAMETERS_BYTES = 65_536
 # The item in the context of a listener's call, which belongs to no shard. It must differ from every shard's item.
 _STEP_ITEMS = {Step.BEFORE: -1, Step.AFTER: -2}
 _RESIDENT = JobKind.DAEMON
+_NO_RESULTS: Mapping[str, str | None] = {}
 _PREVIOUS = "{previous_success"
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
@@ -133,8 +138,18 @@ def left_out(at: int) -> Shard:
     return Shard(ShardState.CANCELLED, ended_ms=at, message="the trigger chose other shards")
 
 
-def payload(job: Job, firing: Firing, task: Task, fence: int, traceparent: str = "") -> Payload:
-    """The description of one attempt for the executor, as JSON. Format: docs/executor.md, "Task data"."""
+def payload(
+    job: Job,
+    firing: Firing,
+    task: Task,
+    fence: int,
+    traceparent: str = "",
+    results: Mapping[str, str | None] = _NO_RESULTS,
+) -> Payload:
+    """The description of one attempt for the executor, as JSON. Format: docs/executor.md, "Task data".
+
+    `results`: node → the text of its result, or None if it is too large. See NodeResults.
+    """
     step = firing.step(task.item)
     item = task.item if step is None else _STEP_ITEMS[step]
     parameter = _parameter(job, firing, item) if step is None else ""
@@ -142,6 +157,7 @@ def payload(job: Job, firing: Firing, task: Task, fence: int, traceparent: str =
     more += f',"ports":{_encode(task.ports)}' if task.ports else ""
     more += f',"traceparent":{_text(traceparent)}' if traceparent else ""
     more += f',"previousSuccess":{firing.terms.previous_ms}' if firing.terms.previous_ms else ""
+    more += f',"results":{_encode(results)}' if results else ""
     # This part is formatted by hand for speed. The other part is the same for all attempts of a job, and is cached.
     own = (
         f'{{"schema":{_schema_of(job)},"runId":{_text(firing.id)},"attempt":{task.attempt},"fence":{fence},'
@@ -156,11 +172,21 @@ def payload(job: Job, firing: Firing, task: Task, fence: int, traceparent: str =
 
 def _schema_of(job: Job) -> int:
     """The oldest schema with everything that the job has."""
+    if job.placeholders and nodes_named(job):
+        return RESULTS_SCHEMA
     if job.files:
         return FILES_SCHEMA
     if job.placeholders:
         return PLACEHOLDERS_SCHEMA
     return ENVIRONMENT_SCHEMA if job.environment else SECRETS_SCHEMA if job.secrets else PAYLOAD_SCHEMA
+
+
+@lru_cache(maxsize=4096)
+def nodes_named(job: Job) -> tuple[str, ...]:
+    """The nodes whose results the parameters or the command of a job name."""
+    texts = {"jobParameter": job.parameter, "shardingItemParameters": job.shard_parameters}
+    texts["scriptCommandLine"] = job.script
+    return nodes_of(*(texts[field] for field in job.placeholders))
 
 
 def wants_previous_success(job: Job, terms: Terms) -> bool:

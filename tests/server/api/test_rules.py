@@ -207,6 +207,14 @@ IN_COMMAND: dict[str, Any] = {**SCRIPT, "placeholders": ["scriptCommandLine"]}
         ({**IN_ITEMS, "shardingItemParameters": "0={x}"}, "shardingItemParameters", "{x} is no placeholder of this"),
         ({**IN_COMMAND, "scriptCommandLine": "run ${HOME}"}, "scriptCommandLine", "{HOME} is no placeholder of this"),
         ({**IN_COMMAND, "scriptCommandLine": "run {fire_time:%H %M}"}, "scriptCommandLine", "the brace at"),
+        ({**IN_PARAMETER, "jobParameter": "{result}"}, "jobParameter", "needs the name of a node, such as {result:ex"),
+        ({**IN_PARAMETER, "jobParameter": "{result:a b}"}, "jobParameter", "needs the name of a node"),
+        ({**IN_PARAMETER, "jobParameter": "{result:a}", "jobExecutionType": "DAEMON"}, "jobParameter",
+         "{result} is no placeholder of this field"),
+        ({**IN_PARAMETER, "jobParameter": "{result:a}" * 17}, "jobParameter", "at most 16 placeholders {result:NODE}"),
+        ({**SCRIPT, "placeholders": ["jobParameter", "scriptCommandLine"], "jobParameter": "{result:a}",
+          "scriptCommandLine": "run " + " ".join(f"{{result:n{number}}}" for number in range(16))},
+         "placeholders", "has 17 nodes in {result:NODE} | at most 16"),
         ({"placeholders": ["httpData"]}, "placeholders", "'httpData' is no field with placeholders | use jobParameter"),
         ({"placeholders": ["jobParameter"] * 2}, "placeholders", "names a field twice"),
         ({"placeholders": ["scriptCommandLine"]}, "placeholders", "a SIMPLE job has no scriptCommandLine"),
@@ -222,6 +230,7 @@ def test_braces_have_no_meaning_without_placeholders() -> None:
     assert issues(job_body(jobParameter="{x} {", shardingItemParameters="0={y}")) == {}
     assert issues(job_body(**SCRIPT) | {"scriptCommandLine": "echo ${HOME} {1..3}"}) == {}
     assert issues(job_body() | IN_PARAMETER | {"jobParameter": "{run_id}", "shardingItemParameters": "0={y}"}) == {}
+    assert issues(job_body() | IN_PARAMETER | {"jobParameter": "{result:a-1}" * 16}) == {}
     assert issues(job_body() | IN_COMMAND | {"scriptCommandLine": "run '{fire_time:%H %M}' {item} $X {{a}}"}) == {}
 
 

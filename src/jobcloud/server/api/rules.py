@@ -31,9 +31,10 @@ from jobcloud.fields import fields_of
 from jobcloud.model import Terms
 from jobcloud.ranges import MAX_PART
 from jobcloud.scheduler import places
+from jobcloud.scheduler.sharding import nodes_named
 from jobcloud.scheduler.slots import slots_of
 from jobcloud.sentences import Told
-from jobcloud.sentences.frequent import not_valid, shorten, such_as, too_big
+from jobcloud.sentences.frequent import at_most, not_valid, shorten, such_as, too_big, too_many
 from jobcloud.server.api import parameters
 
 MAX_TEXT_BYTES = MAX_TEXT
@@ -91,6 +92,10 @@ def check_job(job: Job) -> None:
     parameters.check_schema(job)
     _check_size("jobParameter", widest(job, "jobParameter", job.parameter))
     _check_size("httpData", job.http_data)
+    if (count := len(nodes_named(job))) > placeholders.MAX_RESULTS:
+        raise ConfigError(
+            too_many(count, "nodes in {result:NODE}"), field="placeholders", fix=at_most(placeholders.MAX_RESULTS)
+        )
     _check_items(job)
     if job.type is JobType.SCRIPT:
         _check_command("scriptCommandLine", job.script)
@@ -140,7 +145,7 @@ def widest(job: Job, field: str, text: str) -> str:
     if field == "jobParameter":
         names.discard("item")  # the parameter is that of all shards
     if job.kind is JobKind.DAEMON or job.ad_hoc:
-        names.discard("previous_success")  # such a job has one run
+        names -= {"previous_success", placeholders.RESULT}  # such a job has one run, and is no node of a workflow
     try:
         placeholders.check(text, names)
     except ValueError as error:
