@@ -130,7 +130,7 @@ class Explainer:
     def headline(self, name: str, at: int) -> Reason | None:
         """The first reason of `explain`, with less work. None: the job is about to be placed. Raises NotFound."""
         job, queue = self._state.ad_hoc.get(name) or self._state.job(name), self._state.queue
-        running = queue.running(name)
+        running = queue.running(name) or queue.unfinished(name)[:1]  # all shards of this one are held
         head = next((firing for firing in running if queue.startable(firing.id)), running[0] if running else None)
         return next(self._reasons(job, head, at), None)
 
@@ -141,7 +141,8 @@ class Explainer:
         waiting = {firing.id: len(queue.startable(firing.id)) for firing in running}
         active = sum(shard.state is ShardState.ACTIVE for firing in running for shard in firing.shards)
         behind = len(queue.unfinished(name)) - len(running)
-        head = next((firing for firing in running if waiting[firing.id]), running[0] if running else None)
+        shown = running or queue.unfinished(name)[:1]  # all shards of this one are held
+        head = next((firing for firing in running if waiting[firing.id]), shown[0] if shown else None)
         return Explanation(name, sum(waiting.values()), active, behind, tuple(self._reasons(job, head, at)))
 
     def held(self, job: Job, at: int) -> tuple[Reason, ...]:
