@@ -74,12 +74,13 @@ def test_joined_shard_gets_the_result_of_the_same_shard() -> None:
     assert [one.get("results") for one in offer(desk)] == [{"extract": "a"}, None]
 
 
-def test_listener_of_a_joined_run_gets_the_list() -> None:
-    desk = pair(width=2, own=2, firing_listener="shop.jobs:L", **ASKS)
+def test_listener_of_a_joined_run_gets_the_list_once_the_node_has_ended() -> None:
+    desk = pair(node("load", "extract", join=Join.SHARDS), width=2, own=2, firing_listener="shop.jobs:L", **ASKS)
     end(desk, {0: "a", 1: "b"})
-    [before] = offer(desk)
-    assert before["step"] == "before"
-    assert before["results"] == {"extract": '["a","b"]'}
+    for _ in ("the call before", "the shards"):
+        end(desk, {task.item: None for task in desk.scheduler.tasks.values()}, "load")
+        launched = offer(desk)
+    assert [(one["step"], one["results"]) for one in launched] == [("after", {"extract": '["a","b"]'})]
 
 
 def test_answer_is_the_result_of_its_node() -> None:
