@@ -371,6 +371,9 @@ def test_a_skipped_node_whose_job_has_other_shards_by_now_gets_a_new_run() -> No
 
 def test_an_explanation_names_the_nodes_whose_shards_a_run_waits_for() -> None:
     desk = joined()
+    [reason] = desk.scheduler.explain("transform", desk.at).reasons
+    assert (reason.code, reason.parameters["shards"]) == ("joined", 3), "all of them are held"
+    assert desk.scheduler.explain("transform", desk.at).headline == reason.text
     end(desk, "extract", 1)
     [reason] = desk.scheduler.explain("transform", desk.at).reasons
     run = desk.firings("transform")[0].id

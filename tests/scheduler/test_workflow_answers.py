@@ -85,6 +85,17 @@ def test_a_skipped_node_keeps_its_answer_for_a_retry(how: WaitFor) -> None:
     assert the_run(desk).state is NodeState.SUCCEEDED
 
 
+def test_retries_do_not_pile_up_deadlines() -> None:
+    names = [f"a{number}" for number in range(199)]
+    desk = with_wait(node("extract"), *(wait(name, "extract", within=366 * 86_400_000) for name in names))
+    run = begin(desk)
+    for _ in range(12):
+        end(desk, "extract", "TASK_FAILED")
+        desk.do(RetryWorkflowRun(desk.at, run.id))
+        desk.run_until_idle()
+    assert len(desk.scheduler._workflows._deadlines) <= 1_000 + len(names)
+
+
 def test_a_rejection_fails_the_node_and_a_retry_asks_again() -> None:
     desk = with_wait(*GATE)
     begin(desk)

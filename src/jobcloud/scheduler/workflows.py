@@ -77,6 +77,7 @@ _TERMS: Final = Terms(retried=True)
 _WHY_CANCELLED = "the run of its workflow was cancelled"
 #: the nodes before a node that an explanation names
 _NAMED_BEFORE: Final = 5
+_FEW_DEADLINES: Final = 1_000
 #: the maximum number of nodes that one event answers
 MAX_ANSWERED: Final = 1_000
 
@@ -124,6 +125,8 @@ class Workflows(Part):
         self._events: dict[tuple[str, str], dict[Place, None]] = {}
         #: a heap of (instant, run, node, or "" for the whole run); those of ended runs and nodes are dropped when due
         self._deadlines: list[tuple[int, str, str]] = []
+        #: above this number of deadlines, those that are no longer awaited are dropped
+        self._most_deadlines = _FEW_DEADLINES
         self._joins = ShardJoins(state, firings, self._graphs_of_runs.get, self.places_of)
 
     # ------------------------------------------------------------------------------------------------- time
@@ -254,6 +257,10 @@ class Workflows(Part):
 
     def _expect(self, run: WorkflowRun) -> None:
         """Await the deadlines and the events of an unfinished run."""
+        if len(self._deadlines) > self._most_deadlines:
+            # Drop those of ended runs, and those that retries have added twice. A sorted list is a heap.
+            self._deadlines = sorted({entry for entry in self._deadlines if entry[1] in self._open})
+            self._most_deadlines = max(_FEW_DEADLINES, 2 * len(self._deadlines))
         for name, within in (("", run.deadline_ms), *((node.name, node.deadline_ms) for node in run.nodes)):
             if within:
                 heapq.heappush(self._deadlines, (_deadline(run, within), run.id, name))
