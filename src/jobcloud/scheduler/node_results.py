@@ -6,11 +6,10 @@ gives the same results, and they last as long as this record.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from json.encoder import encode_basestring_ascii as _text
 from typing import Final
-
-import msgspec
 
 from jobcloud.config import Job
 from jobcloud.executor.placeholders import MAX_RESULTS_BYTES
@@ -100,4 +99,4 @@ def _listed(source: Firing) -> str | None:
 
 def _shown(result: str) -> str:
     """A JSON string as its text, another value as its JSON text."""
-    return msgspec.json.decode(result, type=str) if result.startswith('"') else result
+    return str(json.loads(result)) if result.startswith('"') else result
