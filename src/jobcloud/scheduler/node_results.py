@@ -12,11 +12,11 @@ from json.encoder import encode_basestring_ascii as _text
 from typing import Final
 
 from jobcloud.config import Job
-from jobcloud.executor.placeholders import MAX_RESULTS_BYTES
 from jobcloud.model import Firing, Join, Node, node_key
 from jobcloud.scheduler.shard_joins import Place
 from jobcloud.scheduler.sharding import nodes_named
 from jobcloud.scheduler.state import State
+from jobcloud.wire import MAX_RESULTS_BYTES
 
 #: The maximum number of runs whose list of results is kept. A list has at most MAX_RESULTS_BYTES.
 _KEPT: Final = 64
