@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import Any, List
+import re
+from typing import Any, List, Tuple
 
 # A line with more digits cannot be a valid length: MAX_RECORD_BYTES has 8 digits.
 _MAX_LENGTH_DIGITS = 10
@@ -96,3 +97,15 @@ def is_flat(value: Any, levels: int = RESULT_LEVELS) -> bool:
     """Whether a JSON value is nested at most `levels` deep."""
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return levels >= 0 and all(is_flat(one, levels - 1) for one in inner)
+
+
+#: the maximum size of the results of nodes that one task gets, and of those in one text: bytes in JSON
+MAX_RESULTS_BYTES = 32_768
+#: the name of a node in the placeholder `{result:NODE}`
+NODE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+_NODES = re.compile(r"\{result:(" + NODE.pattern + r")\}")
+
+
+def nodes_of(*texts: str) -> Tuple[str, ...]:
+    """The nodes whose results texts name, each once. The texts may be valid only in parts, such as a JSON object."""
+    return tuple(dict.fromkeys(node for text in texts for node in _NODES.findall(text)))

@@ -11,10 +11,10 @@ from typing import Any, Dict, FrozenSet, Mapping, Optional, Tuple, Type, Union
 
 from jobcloud import zones
 from jobcloud.executor.package import Limits
-from jobcloud.executor.placeholders import MAX_RESULTS_BYTES, Values, render
+from jobcloud.executor.placeholders import Values, render
 from jobcloud.executor.processes import NO_LIMITS, Rlimits
 from jobcloud.job import ShardingContext
-from jobcloud.wire import decode_data
+from jobcloud.wire import MAX_RESULTS_BYTES, decode_data
 
 SCHEMA = 1
 # The schema of tasks with secrets.

@@ -13,16 +13,14 @@ from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
 from typing import AbstractSet, Callable, Dict, Iterator, Mapping, Optional, Tuple
 
+from jobcloud.wire import MAX_RESULTS_BYTES, NODE
+
 #: The names of the placeholders. TIMES may be followed by a colon and a format, RESULT by a colon and a node.
 TIMES = ("fire_time", "previous_success")
 RESULT = "result"
 NAMES = (*TIMES, "run_id", "job", "item", "shard_count", RESULT)
 #: The maximum number of results in a text, and of different nodes in a job.
 MAX_RESULTS = 16
-#: The maximum size of the results that one task gets, and of those in one text: bytes in JSON.
-MAX_RESULTS_BYTES = 32_768
-_NODE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
-_NODES = re.compile(r"\{result:(" + _NODE.pattern + r")\}")
 _TOKEN = re.compile(r"\{\{|\}\}|\{([A-Za-z_]+)(?::([^{}]*))?\}|[{}]")
 _DIRECTIVE = re.compile(r"%(.?)", re.DOTALL)
 
@@ -92,11 +90,6 @@ def check(text: str, names: AbstractSet[str] = frozenset(NAMES)) -> None:
         _check_format(form or "")
 
 
-def nodes_of(*texts: str) -> Tuple[str, ...]:
-    """The nodes whose results texts name, each once. The texts may be valid only in parts, such as a JSON object."""
-    return tuple(dict.fromkeys(node for text in texts for node in _NODES.findall(text)))
-
-
 def widest(text: str) -> str:
     """A text that is at least as long as any result of `render` for a valid `text`, in JSON too.
 
@@ -164,7 +157,7 @@ def _value(name: str, form: Optional[str], values: Values) -> str:
 
 
 def _check_node(name: Optional[str]) -> str:
-    if name is None or not _NODE.fullmatch(name):
+    if name is None or not NODE.fullmatch(name):
         raise ValueError(f"{{{RESULT}}} needs the name of a node, such as {{{RESULT}:extract}}")
     return name
 

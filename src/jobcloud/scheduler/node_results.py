@@ -6,18 +6,17 @@ gives the same results, and they last as long as this record.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from json.encoder import encode_basestring_ascii as _text
 from typing import Final
 
-import msgspec
-
 from jobcloud.config import Job
-from jobcloud.executor.placeholders import MAX_RESULTS_BYTES
 from jobcloud.model import Firing, Join, Node, node_key
 from jobcloud.scheduler.shard_joins import Place
 from jobcloud.scheduler.sharding import nodes_named
 from jobcloud.scheduler.state import State
+from jobcloud.wire import MAX_RESULTS_BYTES
 
 #: The maximum number of runs whose list of results is kept. A list has at most MAX_RESULTS_BYTES.
 _KEPT: Final = 64
@@ -100,4 +99,4 @@ def _listed(source: Firing) -> str | None:
 
 def _shown(result: str) -> str:
     """A JSON string as its text, another value as its JSON text."""
-    return msgspec.json.decode(result, type=str) if result.startswith('"') else result
+    return str(json.loads(result)) if result.startswith('"') else result

@@ -23,7 +23,6 @@ from jobcloud.config import (
     parse_shard_parameters,
 )
 from jobcloud.cron import find_zone
-from jobcloud.executor.placeholders import nodes_of
 from jobcloud.model import (
     NO_TERMS,
     Cause,
@@ -41,6 +40,7 @@ from jobcloud.model import (
 from jobcloud.ranges import parse as parse_range
 from jobcloud.ranges import stored as stored_range
 from jobcloud.scheduler.retry import ALONE_AFTER
+from jobcloud.wire import nodes_of
 
 PAYLOAD_SCHEMA = 1
 # The schema of the payload of a job with secrets. An executor that knows only the first schema refuses the task, so it
