@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from enum import Enum
 from typing import Final, NamedTuple
-
-import msgspec
 
 from jobcloud.config import check_name
 from jobcloud.errors import ConfigError
@@ -131,7 +130,7 @@ def end_of(state: ShardState) -> NodeState:
 def result_text(result: str) -> str:
     """The JSON text of a result as conditions name it: a JSON string without its quotes. "" if it is too long."""
     if result.startswith('"'):
-        result = msgspec.json.decode(result, type=str)
+        result = str(json.loads(result))
     return result if len(result) <= MAX_RESULT else ""
 
 
