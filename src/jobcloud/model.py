@@ -344,6 +344,11 @@ class Firing(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         return next((state for state in _WORST_FIRST if state in states), ShardState.FINISHED)
 
     @property
+    def width(self) -> int:
+        """The number of the job's own shards. `len(firing.work)` copies the shards of a wide firing."""
+        return len(self.shards) - (2 if self.stepped else 0)
+
+    @property
     def work(self) -> tuple[Shard, ...]:
         """The job's own shards."""
         return self.shards[: -2 if self.stepped else None]

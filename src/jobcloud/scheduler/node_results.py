@@ -62,7 +62,7 @@ class NodeResults:
         source = self._state.firings.get(record.run)
         if source is None:
             return ""
-        width = _width(source)
+        width = source.width
         if item is not None and node.join is Join.SHARDS and any(after.node == name for after in node.after):
             return _shown(source.shards[item].outcome.result) if item < width else ""
         if not source.ended_ms:
@@ -79,11 +79,6 @@ class NodeResults:
         text = _listed(source)
         self._lists[source.id] = source.ended_ms, text
         return text
-
-
-def _width(firing: Firing) -> int:
-    """The number of the job's own shards. `len(firing.work)` would copy the shards of a wide firing."""
-    return len(firing.shards) - (2 if firing.stepped else 0)
 
 
 def _listed(source: Firing) -> str | None:

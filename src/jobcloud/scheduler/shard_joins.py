@@ -92,7 +92,7 @@ class ShardJoins:
         firing = self._state.firings.get(record.run) if record is not None else None
         if graph is None or record is None or firing is None:
             return
-        node, width = graph.nodes[place.node], len(firing.work)
+        node, width = graph.nodes[place.node], firing.width
         again: bool | None = None
         hold: list[int] = []
         release: list[int] = []
@@ -179,7 +179,7 @@ class ShardJoins:
             return None, ""
         firing = self._state.firings.get(record.run)
         if firing is not None:
-            shard = firing.shards[item] if item < len(firing.work) else None
+            shard = firing.shards[item] if item < firing.width else None
             if shard is None:
                 return False, f"node {after.node} has no shard {item}"
             if not shard.state.ended:
