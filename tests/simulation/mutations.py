@@ -130,7 +130,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "a retried node leaves the nodes behind it skipped", "scheduler/workflows.py",
-        "found.state is NodeState.SKIPPED and found.run not in", "found.state is NodeState.READY and found.run not in",
+        "found.state is NodeState.SKIPPED and not self._keeps", "found.state is NodeState.READY and not self._keeps",
     ),
     Mutation(
         "the shards of a joined node are not held", "scheduler/shard_joins.py",
@@ -264,8 +264,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "the clock is part of fence tokens", "scheduler/cycle.py",
-        "return sharding.payload(job, firing, task, self._state.fence(), traceparent)\n",
-        "return sharding.payload(job, firing, task, at * 1_000_000_000 + self._state.fence(), traceparent)\n",
+        "return sharding.payload(job, firing, task, self._state.fence(), traceparent, results)\n",
+        "return sharding.payload(job, firing, task, at * 1_000_000_000 + self._state.fence(), traceparent, results)\n",
         (("scheduler/cycle.py", "            return sharding.placeholder_payload(task, self._state.fence())\n",
           "            return sharding.placeholder_payload(task, at * 1_000_000_000 + self._state.fence())\n"),),
         quiet=True,
