@@ -70,6 +70,8 @@ _OWN_RULES = {
     "POST /api/v1/silences": "texts that can be printed",
     "PUT /api/v1/pools/{pool}": "texts that can be printed",
     "PUT /api/v1/workflows/{workflow}": "nodes and jobs are known, no cycle",
+    "POST /api/v1/workflow-events": "events have names like jobs, texts that can be printed",
+    "POST /api/v1/workflow-runs/{run}/nodes/{node}/answer": "texts that can be printed",
     "POST /api/v1/teams/{team}/members": "the subject has one of three forms",
     "DELETE /api/v1/teams/{team}/members": "as for POST",
     "POST /api/v1/users": "passwords are not too easy to guess",
