@@ -111,7 +111,7 @@ def test_data_with_invalid_variables_are_refused(schema: int, value: Any) -> Non
         read_task(encode_data(json.dumps(task).encode()))
 
 
-@pytest.mark.parametrize("schema", [6, 0, "3", None])
+@pytest.mark.parametrize("schema", [7, 0, "3", None])
 def test_data_of_a_later_scheduler_are_refused(schema: Any) -> None:
     task = {**task_payload("t", jobClass="m:C"), "schema": schema}
     with pytest.raises(PayloadError, match="understands 1, 2, 3, 4, 5"):
