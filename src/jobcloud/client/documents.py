@@ -63,20 +63,30 @@ def place_of(field: str) -> Place:
 
 def read(path: Path) -> Document:
     """Raises ConfigError with the name of the file if it cannot be read, or holds values without a form in JSON."""
+    return parse(read_bytes(path, MAX_BYTES), str(path))
+
+
+def read_bytes(path: Path, most: int) -> bytes:
+    """The content of a file. Raises ConfigError if it cannot be read, or has more than `most` bytes."""
     try:
         with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+            return bounded(file.read(most + 1), str(path), most)
     except OSError as error:
         raise ConfigError(
             f"cannot be read: {error.strerror}", field=str(path), fix="check the path and its permissions"
         ) from error
-    return parse(data, str(path))
+
+
+def bounded(data: bytes, name: str, most: int) -> bytes:
+    """Raises ConfigError if the content of a file has more than `most` bytes."""
+    if len(data) > most:
+        raise ConfigError(f"is longer than {most:,} bytes", field=name, fix="split it")
+    return data
 
 
 def parse(data: bytes, name: str, form: str = "") -> Document:
     """The content of a file. `form` is one of SUFFIXES; default: the end of the name, else JSON or YAML."""
-    if len(data) > MAX_BYTES:
-        raise ConfigError(f"is longer than {MAX_BYTES:,} bytes", field=name, fix="split it")
+    bounded(data, name, MAX_BYTES)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

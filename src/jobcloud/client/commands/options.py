@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, get_type_hints
 
 import typer
@@ -27,6 +28,20 @@ Wide = Annotated[bool, typer.Option("--wide", "-w", help="Show all columns.")]
 Watch = Annotated[
     bool, typer.Option("--watch", help="Show the list again every 2 seconds, until Ctrl-C; JSON in one line.")
 ]
+OfApp = Annotated[str, typer.Option("--app", help="App of the jobs. Register it before the jobs.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", "-o", metavar="FILE", help="New file for the manifest: JSON if its name ends in .json, otherwise YAML."
+    ),
+]
+Rename = Annotated[
+    list[str] | None,
+    typer.Option("--rename", metavar="OLD=NEW", help="Another name for a job of the report. Repeatable."),
+]
+Cpus = Annotated[float, typer.Option("--cpus", min=0.001, max=4096, help="CPUs of each job.")]
+MemoryMb = Annotated[float, typer.Option("--memory-mb", min=1, max=67_108_864, help="Memory of each job in MB.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the report and write nothing.")]
 AppName = Annotated[str, typer.Argument(metavar="APP", help="The app, as [TEAM:]NAME.")]
 JobName = Annotated[str, typer.Argument(metavar="JOB", help="The job, as [TEAM:]NAME.")]
 

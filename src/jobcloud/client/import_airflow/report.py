@@ -7,10 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from jobcloud.client import documents
 from jobcloud.client.import_airflow.conversion import Converted, convert
-from jobcloud.client.import_cron.report import MAX_MANIFEST, Action, Item, Json, Kind, Options, give_names, jobs_of
-from jobcloud.config import check_name
-from jobcloud.cron import CronError, find_zone
+from jobcloud.client.import_cron.report import (
+    MAX_MANIFEST,
+    TOO_LONG,
+    Item,
+    Json,
+    Kind,
+    Options,
+    check_options,
+    described,
+    give_names,
+    jobs_of,
+    refused,
+)
 from jobcloud.errors import ConfigError
 
 MAX_BYTES: Final = 1 << 20
@@ -27,23 +38,19 @@ class Report:
     @classmethod
     def of(cls, paths: Iterable[Path], options: Options) -> Report:
         """Convert files, and all `*.py` in directories and below. Raises ConfigError for a wrong option or path."""
-        check_name("--app", options.app)
-        try:
-            find_zone(options.zone)
-        except CronError as error:
-            raise ConfigError(str(error), field="--zone") from error
+        check_options(options)
         found: list[Converted] = []
         known: dict[str, Converted] = {}
         size = 0
         for path in _files(paths):
-            for one in convert(_content(path), str(path), options):
+            for one in convert(documents.read_bytes(path, MAX_BYTES), str(path), options):
                 size += sum(len(str(item.job)) for item in one.items()) + len(str(one.nodes))
                 name = one.item.text if one.item.kind is Kind.DAG else ""
                 if name and known.setdefault(name, one) is not one:
                     before = known[name].item
                     one.refuse(f"dag_id is also that of {before.source}:{before.line}")
                 elif size > MAX_MANIFEST and any(item.job for item in one.items()):
-                    one.refuse(f"the manifest would be longer than {MAX_MANIFEST:,} characters; import fewer at once")
+                    one.refuse(TOO_LONG)
                 found.append(one)
         give_names([item for one in found for item in one.items()], options.names)
         return cls(found, _notes(options))
@@ -54,7 +61,7 @@ class Report:
 
     @property
     def refused(self) -> int:
-        return sum(item.action is Action.REFUSED for item in self.items)
+        return refused(self.items)
 
     def manifest(self, options: Options) -> Json:
         """The jobs and workflows in the form of `jobcloud apply`."""
@@ -64,13 +71,7 @@ class Report:
 
     def document(self, *, dry_run: bool, options: Options) -> Json:
         """The report in JSON, with the manifest."""
-        return {
-            "dryRun": dry_run,
-            "summary": {action.value: sum(item.action is action for item in self.items) for action in Action},
-            "notes": self.notes,
-            "items": [item.document() for item in self.items],
-            "manifest": self.manifest(options),
-        }
+        return described(self.items, self.notes, self.manifest(options), dry_run=dry_run)
 
 
 def _notes(options: Options) -> list[str]:
@@ -91,16 +92,3 @@ def _files(paths: Iterable[Path]) -> list[Path]:
             if len(found) > MAX_FILES:
                 raise ConfigError(f"there are more than {MAX_FILES:,} files", field="FILE", fix="give fewer at once")
     return sorted(found)
-
-
-def _content(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise ConfigError(
-            f"cannot be read: {error.strerror}", field=str(path), fix="check the path and its permissions"
-        ) from error
-    if len(data) > MAX_BYTES:
-        raise ConfigError(f"is longer than {MAX_BYTES:,} bytes", field=str(path), fix="split it")
-    return data

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
@@ -18,6 +18,7 @@ from jobcloud.triggers import Timing
 Json = dict[str, Any]
 
 MAX_MANIFEST: Final = 3 << 20
+TOO_LONG: Final = f"the manifest would be longer than {MAX_MANIFEST:,} characters; import fewer at once"
 _MAX_SHOWN: Final = 200
 _MAX_NAME: Final = 60
 _NO_NAME: Final = re.compile(r"[^A-Za-z0-9_.]+")
@@ -111,11 +112,7 @@ class Report:
     @classmethod
     def of(cls, items: Iterable[Item], options: Options) -> Report:
         """Check and name the jobs. Raises ConfigError if the app, the zone or a new name is wrong."""
-        check_name("--app", options.app)
-        try:
-            find_zone(options.zone)
-        except CronError as error:
-            raise ConfigError(str(error), field="--zone") from error
+        check_options(options)
         found: list[Item] = []
         size = 0
         for item in items:
@@ -123,14 +120,14 @@ class Report:
                 _check(item, options)
                 size += sum(len(value) for value in item.job.values() if isinstance(value, str))
                 if item.job and size > MAX_MANIFEST:
-                    item.refuse(f"the manifest would be longer than {MAX_MANIFEST:,} characters; import fewer at once")
+                    item.refuse(TOO_LONG)
             found.append(item)
         give_names(found, options.names)
         return cls(found, _notes(options))
 
     @property
     def refused(self) -> int:
-        return sum(item.action is Action.REFUSED for item in self.items)
+        return refused(self.items)
 
     def manifest(self, options: Options) -> Json:
         """The jobs in the form of `jobcloud apply`."""
@@ -138,13 +135,32 @@ class Report:
 
     def document(self, *, dry_run: bool, options: Options) -> Json:
         """The report in JSON, with the manifest."""
-        return {
-            "dryRun": dry_run,
-            "summary": {action.value: sum(item.action is action for item in self.items) for action in Action},
-            "notes": self.notes,
-            "items": [item.document() for item in self.items],
-            "manifest": self.manifest(options),
-        }
+        return described(self.items, self.notes, self.manifest(options), dry_run=dry_run)
+
+
+def check_options(options: Options) -> None:
+    """Raises ConfigError if the app or the zone is wrong."""
+    check_name("--app", options.app)
+    try:
+        find_zone(options.zone)
+    except CronError as error:
+        raise ConfigError(str(error), field="--zone") from error
+
+
+def refused(items: Iterable[Item]) -> int:
+    """The number of refused items."""
+    return sum(item.action is Action.REFUSED for item in items)
+
+
+def described(items: Sequence[Item], notes: Sequence[str], manifest: Json, *, dry_run: bool) -> Json:
+    """A report in JSON, with the manifest."""
+    return {
+        "dryRun": dry_run,
+        "summary": {action.value: sum(item.action is action for item in items) for action in Action},
+        "notes": notes,
+        "items": [item.document() for item in items],
+        "manifest": manifest,
+    }
 
 
 def jobs_of(items: Iterable[Item], options: Options) -> list[Json]:

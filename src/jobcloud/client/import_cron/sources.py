@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from jobcloud.client.documents import bounded, read_bytes
 from jobcloud.client.import_cron import crontab, quartz, timers
 from jobcloud.client.import_cron.form import Form
 from jobcloud.client.import_cron.report import Item, Kind
@@ -26,12 +27,12 @@ def collect(paths: list[Path], form: Form, standard_input: BinaryIO) -> list[Ite
     files: list[tuple[Path, bytes]] = []
     for path in paths:
         if str(path) == STANDARD_INPUT:
-            files.append((Path(STANDARD_INPUT), _bounded(standard_input, STANDARD_INPUT)))
+            files.append((Path(STANDARD_INPUT), bounded(standard_input.read(MAX_BYTES + 1), STANDARD_INPUT, MAX_BYTES)))
             continue
         for one in _files(path):
             if len(files) >= MAX_FILES:
                 raise ConfigError(f"there are more than {MAX_FILES:,} files", field="FILE", fix="give fewer at once")
-            files.append((one, _content(one)))
+            files.append((one, read_bytes(one, MAX_BYTES)))
     units = {name: data for path, data in files if (name := _unit_name(path))}
     started = {timers.service_of(name, units) for name in units if name.endswith(".timer")}
     return [item for path, data in files for item in _items(path, data, form, units, started)]
@@ -56,23 +57,6 @@ def _unit_name(path: Path) -> str:
     if path.suffix not in _UNIT_SUFFIXES:
         return ""
     return f"{path.parent.name}/{path.name}" if path.suffix == ".conf" else path.name
-
-
-def _content(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return _bounded(file, str(path))
-    except OSError as error:
-        raise ConfigError(
-            f"cannot be read: {error.strerror}", field=str(path), fix="check the path and its permissions"
-        ) from error
-
-
-def _bounded(file: BinaryIO, name: str) -> bytes:
-    data = file.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise ConfigError(f"is longer than {MAX_BYTES:,} bytes", field=name, fix="split it")
-    return data
 
 
 def _form(path: Path) -> Form:
