@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 from jobcloud.config import key_of
 from jobcloud.durations import in_numbers
 from jobcloud.errors import ConfigError
+from jobcloud.model import Join, On, WaitFor
 from jobcloud.planning.demand import DAY_MS, Load, ScheduledJob, Span, load, runs
 from jobcloud.planning.problem import TaskKind
 from jobcloud.planning.together import Condition, Place, Sets, apart, bits
@@ -27,9 +28,6 @@ _MAX_STARTS: Final = 100_000
 # Runs that began earlier before the planned time are ignored.
 _MAX_LEAD_MS: Final = 300 * DAY_MS
 _NAME: Final = 100
-_ENDS: Final = ("success", "failure", "either")
-_JOINS: Final = ("all", "any", "shards")
-_WAITS: Final = ("approval", "callback", "event")
 
 
 class Step(NamedTuple):
@@ -90,9 +88,9 @@ def flow_of(key: str, config: Mapping[str, Any], team: str, field: str) -> Flow:
         name, after, node = given[number]
         found = tuple(Condition(at[names[other]], on, result) for other, on, result in after)
         where = f"{field}: nodes.{number}"
-        join = _choice(node, "join", where, _JOINS, "all")
+        join = _choice(node, "join", where, tuple(Join), "all")
         job = _text(node, "job", where)
-        if not job and not _choice(node, "waitFor", where, ("", *_WAITS), ""):
+        if not job and not _choice(node, "waitFor", where, ("", *WaitFor), ""):
             raise ConfigError("is missing", field=f"{where}.job", fix="name a job, or write waitFor")
         deadline = in_numbers(node).get("deadlineSeconds") or 0
         if isinstance(deadline, bool) or not isinstance(deadline, int | float) or not 0 <= deadline < 1e10:
@@ -132,7 +130,7 @@ def _condition(given: Any, where: str) -> tuple[str, str, str]:
     table = {"node": given} if isinstance(given, str) else given
     if not isinstance(table, Mapping):
         raise ConfigError("is not a condition", field=where, fix="write the name of a node, or node and on")
-    on = _choice(table, "on", where, _ENDS, "success")
+    on = _choice(table, "on", where, tuple(On), "success")
     return _text(table, "node", where), on, str(table.get("result") or "")
 
 

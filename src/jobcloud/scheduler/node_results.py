@@ -6,7 +6,6 @@ gives the same results, and they last as long as this record.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from json.encoder import encode_basestring_ascii as _text
 from typing import Final
@@ -16,6 +15,7 @@ from jobcloud.model import Firing, Join, Node, node_key
 from jobcloud.scheduler.shard_joins import Place
 from jobcloud.scheduler.sharding import nodes_named
 from jobcloud.scheduler.state import State
+from jobcloud.scheduler.workflow_graph import plain
 from jobcloud.wire import MAX_RESULTS_BYTES
 
 #: The maximum number of runs whose list of results is kept. A list has at most MAX_RESULTS_BYTES.
@@ -64,10 +64,10 @@ class NodeResults:
             return ""
         width = source.width
         if item is not None and node.join is Join.SHARDS and any(after.node == name for after in node.after):
-            return _shown(source.shards[item].outcome.result) if item < width else ""
+            return plain(source.shards[item].outcome.result) if item < width else ""
         if not source.ended_ms:
             return ""
-        return _shown(source.shards[0].outcome.result) if width == 1 else self._list(source)
+        return plain(source.shards[0].outcome.result) if width == 1 else self._list(source)
 
     def _list(self, source: Firing) -> str | None:
         """The JSON list of all results of an ended run, with null for a shard without one."""
@@ -90,8 +90,3 @@ def _listed(source: Firing) -> str | None:
         if size > MAX_RESULTS_BYTES:
             return None
     return f"[{','.join(results)}]" if any(shard.outcome.result for shard in source.work) else ""
-
-
-def _shown(result: str) -> str:
-    """A JSON string as its text, another value as its JSON text."""
-    return str(json.loads(result)) if result.startswith('"') else result

@@ -127,11 +127,15 @@ def end_of(state: ShardState) -> NodeState:
     return _ENDS.get(state, NodeState.FAILED)
 
 
+def plain(result: str) -> str:
+    """The JSON text of a result as people read it: a JSON string as its text, another value as its JSON text."""
+    return str(json.loads(result)) if result.startswith('"') else result
+
+
 def result_text(result: str) -> str:
-    """The JSON text of a result as conditions name it: a JSON string without its quotes. "" if it is too long."""
-    if result.startswith('"'):
-        result = str(json.loads(result))
-    return result if len(result) <= MAX_RESULT else ""
+    """The JSON text of a result as conditions name it. "" if it is too long."""
+    text = plain(result)
+    return text if len(text) <= MAX_RESULT else ""
 
 
 def outcome(states: Iterable[NodeState], *, cancelled: bool) -> NodeState:
