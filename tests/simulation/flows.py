@@ -405,14 +405,15 @@ class Flows:
         Operators end the runs that wait for them.
         """
         core = process.core
+        waiting = self.waiting(process)
         if not self._world.operators.waiting:
-            for run_id in self.waiting(process):  # a late request has paused it, or has begun it
+            for run_id in waiting:  # a late request has paused it, or has begun it
                 self.free(run_id)
         for run in core.workflow_runs.values():
             nodes = core.nodes_of(run)
             held = any(one.state is NodeState.READY and not core.enabled(one.job) for one in nodes)
             running = any(one.state is NodeState.RUNNING and one.run in core.firings for one in nodes)
-            if run.id in self.waiting(process) or (not run.ended_ms and not held and not running):
+            if run.id in waiting or (not run.ended_ms and not held and not running):
                 return f"{run.id} has not ended: {[(one.name, str(one.state), one.reason) for one in nodes]}"
         return ""
 

@@ -134,7 +134,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "the shards of a joined node are not held", "scheduler/shard_joins.py",
-        "        self._state.queue.hold(firing.id, hold)\n", "",
+        "            self._state.queue.hold(firing.id, hold)\n", "            pass\n",
     ),
     Mutation(
         "a new leader holds no shard of a joined node", "scheduler/workflows.py",

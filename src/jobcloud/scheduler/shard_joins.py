@@ -128,9 +128,10 @@ class ShardJoins:
             if firing.stepped:  # the listener's call after the run is repeated after the shards that wait again
                 changes[len(firing.shards) - 1] = retry.reset(firing.shards[-1])
             self._firings.reopen(firing, self._state.job_states[firing.job].generation, changes, at)
-        self._state.queue.hold(firing.id, hold)
-        self._state.queue.release(firing.id, release)
+        if hold:
+            self._state.queue.hold(firing.id, hold)
         if release:
+            self._state.queue.release(firing.id, release)
             self._state.request_cycle()
         if changes and not firing.ended_ms:
             self._firings.put_shards(firing.id, changes, at)
