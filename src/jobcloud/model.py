@@ -280,7 +280,8 @@ class Terms(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     firing makes up for a past fire time, because an operator asked for it. To older versions, the firing is a catch-up
     like any other. `trace`: the `traceparent` of the caller, or "" (see scheduler/trace_context.py). `retried`: no
     deadline counts for the start, because an operator has put shards of the ended firing into the queue again, or
-    because the firing is a node of a workflow.
+    because the firing is a node of a workflow. `joined`: its shards start only if a node that is joined per shard
+    releases them.
 
     The scheduler itself sets `previous_ms` when the first shard starts: the fire time of the last success before, for
     placeholders, or 0 if there is none. None: no placeholder has asked for it. And it sets `range` when it makes the
@@ -297,6 +298,7 @@ class Terms(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     retried: bool = False
     previous_ms: Instant | None = None
     range: str = ""
+    joined: bool = False
 
     def same(self, other: Terms) -> bool:
         """Whether both set the same values. A repeated request may come from another span of its caller."""

@@ -25,6 +25,7 @@ from jobcloud.messages import (
     StatusReceived,
 )
 from jobcloud.model import After, Join, Node, NodeState, On, Workflow, node_key
+from jobcloud.scheduler.recovery import DAMAGED_NODE
 
 SHARDS = Join.SHARDS
 ENDS = ["TASK_FINISHED", "TASK_FINISHED", "TASK_FAILED", "TASK_LOST"]
@@ -273,6 +274,50 @@ def test_the_shards_of_a_lost_run_count_as_failed() -> None:
     assert states(desk)["extract"] == "FAILED"
     told = [shard.message for shard in desk.firings("transform")[0].work if shard.message]
     assert told == ["node extract is FAILED"] * 2
+
+
+@pytest.mark.parametrize("lost", ["node", "run", "all"])
+def test_held_shards_of_a_node_whose_record_is_damaged_never_start(lost: str) -> None:
+    desk = joined(width=4)
+    end(desk, "extract", 0)
+    end(desk, "extract", 1)
+    end(desk, "transform", 0)
+    if lost == "node":  # as `restored` replaces a record that cannot be read
+        desk.stored.nodes[node_key(the_run(desk).id, "transform")] = DAMAGED_NODE
+    elif lost == "run":
+        desk.stored.workflow_runs.clear()
+    else:
+        desk.stored.workflow_runs.clear()
+        desk.stored.nodes.clear()
+    desk.restart()
+    offer(desk)
+    [firing] = desk.firings("transform")
+    assert shards(desk, "transform") == ["FINISHED", "ACTIVE", "CANCELLED", "CANCELLED"]
+    assert "its node in the workflow was lost or damaged" in firing.work[2].message
+    end(desk, "transform", 1)
+    for item in (2, 3):
+        end(desk, "extract", item)
+    assert not desk.firings("transform")[0].shards[2].attempt
+    if lost == "node":
+        assert states(desk) == {"extract": "SUCCEEDED", "transform": "FAILED"}
+        desk.do(RetryWorkflowRun(desk.at, the_run(desk).id))
+        offer(desk)
+        for item in range(4):
+            end(desk, "transform", item)
+        assert the_run(desk).state is NodeState.SUCCEEDED, "a new run of the job, after all shards before"
+
+
+def test_a_retried_shard_of_a_joined_run_without_a_node_survives_a_new_leader() -> None:
+    """The operator has asked for it, and no record names its conditions."""
+    desk = joined(width=1)
+    end(desk, "extract", 0)
+    end(desk, "transform", 0, "TASK_FAILED")
+    desk.do(RemoveWorkflow(desk.at, "etl"))
+    desk.do(Retry(desk.at, desk.firings("transform")[0].id))
+    desk.restart()
+    offer(desk)
+    end(desk, "transform", 0)
+    assert shards(desk, "transform") == ["FINISHED"]
 
 
 def test_a_skipped_shard_stays_skipped_when_the_run_before_is_deleted() -> None:

@@ -5,7 +5,8 @@ conditions are open. A shard whose condition can no longer hold is cancelled, an
 node counts these shards, so a node without other cancelled shards is known to be skipped.
 
 Which shards are held is not stored: it follows from the records of the other runs. So the end of a shard costs the same
-for all widths, and a new leader holds the same shards.
+for all widths, and a new leader holds the same shards. The run itself tells that it is joined. If the record of its
+node is lost or damaged, nobody knows the conditions, so its shards do not start.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from jobcloud.scheduler.state import State
 from jobcloud.scheduler.workflow_graph import ENDED, Graph, Verdict, end_of, meets, result_text
 
 _ACTIVE = ShardState.ACTIVE
+_FORGOTTEN = "the record of its node in the workflow was lost or damaged, so nobody knows whether it may start"
 
 
 class Place(NamedTuple):
@@ -82,6 +84,25 @@ class ShardJoins:
         graph = self._graph(place.run)
         for name in graph.joined.get(place.node, ()) if graph is not None else ():
             self.decide(Place(place.run, name), items, at)
+
+    def cancel_forgotten(self, at: int) -> None:
+        """Cancel the waiting shards of each joined run whose node a new leader does not know."""
+        for firing in self._state.queue.unfinished_firings():
+            if firing.terms.joined and not self._places(firing.id):
+                changes = {
+                    item: changed(shard, state=ShardState.CANCELLED, ended_ms=at, message=_FORGOTTEN)
+                    for item, shard in enumerate(firing.work)
+                    if shard.state is ShardState.WAITING
+                }
+                if changes:
+                    self._firings.put_shards(firing.id, changes, at)
+
+    def set_free(self, firing: Firing) -> None:
+        """Let the shards of a retried run start that is the run of no known node any more."""
+        if firing.terms.joined:
+            free = changed(firing, terms=changed(firing.terms, joined=False))
+            self._state.put_firing(free, {})
+            self._state.queue.renew(free)
 
     def decide(self, place: Place, items: Iterable[int] | None, at: int, *, begins: bool = False) -> None:
         """Decide about some shards of a node that is joined per shard. None: about all. `begins`: its run is new.

@@ -74,6 +74,7 @@ _NAMED_NOWHERE: Final[Mapping[str, None]] = {}
 _AGAIN_MS = 1_000
 # The fire time may be long past when the node starts, so no deadline counts for its start.
 _TERMS: Final = Terms(retried=True)
+_JOINED: Final = Terms(retried=True, joined=True)
 _WHY_CANCELLED = "the run of its workflow was cancelled"
 #: the nodes before a node that an explanation names
 _NAMED_BEFORE: Final = 5
@@ -155,6 +156,7 @@ class Workflows(Part):
         for run in runs:
             if not run.ended_ms:
                 self._resume(run, at)
+        self._joins.cancel_forgotten(at)
         for key in list(self._runs):
             self._prune(key)
 
@@ -468,12 +470,14 @@ class Workflows(Part):
                 self._unready(name, place)
                 self._end(place, NodeState.FAILED, at, why_not)
                 continue
-            firing = self._state.new_firing(job, Cause.TRIGGER, self._state.workflow_runs[place.run].fire_ms, _TERMS)
+            joined = self._graph(place.run).nodes[place.node].join is Join.SHARDS
+            terms, fire_ms = _JOINED if joined else _TERMS, self._state.workflow_runs[place.run].fire_ms
+            firing = self._state.new_firing(job, Cause.TRIGGER, fire_ms, terms)
             self._unready(name, place)
             # The node is stored first, so that the new run begins no run of another workflow.
             self._run(place, firing, at)
             self._firings.add(firing, at)
-            if self._graph(place.run).nodes[place.node].join is Join.SHARDS:
+            if joined:
                 self._joins.decide(place, None, at, begins=True)
             text = f"{len(firing.work)} shards are due, node {place.node} of {place.run}"
             self._state.publish(at, Topic.FIRED, text, job=name, firing_id=firing.id)
@@ -738,7 +742,10 @@ class Workflows(Part):
 
     def run_reopened(self, firing: Firing, at: int) -> None:
         """Continue the runs of workflows whose node has failed with this firing. A cancelled run stays cancelled."""
-        for place in self.places_of(firing.id):
+        places = self.places_of(firing.id)
+        if not places:
+            self._joins.set_free(firing)
+        for place in places:
             known = self._state.nodes[place.key]
             # A retry of the listener's first call repeats skipped shards, too.
             skipped = min(known.skipped, sum(shard.state is ShardState.CANCELLED for shard in firing.work))
