@@ -7,6 +7,9 @@ WORKERS ?= 4
 SOURCES := pyproject.toml setup.py $(wildcard src/jobcloud/*.pyx src/jobcloud/*.h src/jobcloud/*/*.pyx \
 	compat/http-parser/pyproject.toml compat/http-parser/http_parser/*.py)
 
+# The tests start thousands of processes. Without bytecode on disk, each compiles all modules anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help
 help: ## List the targets
