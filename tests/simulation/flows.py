@@ -181,6 +181,21 @@ class Flows:
             self._world.operators.retried |= {one.run for one in leader.core.nodes_of(known) if one.run}
         self._world.operators.ask(("flow", run), None, lambda at: RetryWorkflowRun(at, run))
 
+    def joined_with(self, firing_id: str) -> set[str]:
+        """The runs of joined nodes in the runs of workflows that a firing is of. A retry repeats them, too."""
+        leader = self._world.leader()
+        if leader is None:
+            return set()
+        nodes = [[one.run for one in leader.core.nodes_of(run)] for run in leader.core.workflow_runs.values()]
+        return {one for found in nodes if firing_id in found for one in found if one in self._joined}
+
+    def told(self, answer: AnswerNode) -> None:
+        """A leader has confirmed an answer."""
+        node = self._read(Kind.NODE, f"{answer.run}/{answer.node}")
+        stored = self._read(Kind.WORKFLOW_RUN, answer.run) is not None and answer.run not in self._retried
+        if stored and (not isinstance(node, NodeRun) or node.answer is None):
+            self._broken(f"the answer to {answer.node} of {answer.run} is confirmed, and is not stored")
+
     def remove(self, key: str) -> None:
         self._world.operators.ask(("flow", key), None, lambda at: RemoveWorkflow(at, key))
 
@@ -224,6 +239,8 @@ class Flows:
                 self._skipped_by_shards(key, run, config, node)
             elif self._holds(run, config) is not False:
                 self._broken(f"{key} is skipped, and its conditions may hold")
+        elif node.state is NodeState.CANCELLED and config.join is Join.SHARDS and not run.cancelled:
+            self._cancelled_by_shards(key, run, node)
         elif node.state is NodeState.SUCCEEDED:
             firing = self._world.promise.firings.get(node.run)
             if firing is not None and firing.ended_ms and firing.worst is not ShardState.FINISHED:
@@ -240,6 +257,8 @@ class Flows:
         if (Kind.FIRING, node.run) not in batch:
             self._broken(f"{place} starts, and its run {node.run} is not stored with it")
         firings = self._firings.setdefault(place, set())
+        if run.paused and config.name != run.start and node.run not in firings:
+            self._broken(f"{place} starts, and its run is paused")
         allowed = run.id in self._retried or node.run in operators.retried
         if run.cancelled and not allowed:
             self._broken(f"{place} starts, and its run is cancelled")
@@ -318,6 +337,15 @@ class Flows:
                     self._broken(f"{key} is skipped, and shard {item} may run")
             elif shard.state is not ShardState.FINISHED and not unknown:
                 self._broken(f"{key} is skipped, and shard {item} is {shard.state}")
+
+    def _cancelled_by_shards(self, key: str, run: WorkflowRun, node: NodeRun) -> None:
+        """A node whose cancelled shards all waited in vain is SKIPPED, so that nodes behind it know."""
+        firing = self._world.promise.firings.get(node.run)
+        if firing is None or run.id in self._retried or firing.id in self._world.operators.retried:
+            return
+        cancelled = [(item, one) for item, one in enumerate(firing.work) if one.state is ShardState.CANCELLED]
+        if cancelled and all(one.message.startswith(f"shard {item} of node ") for item, one in cancelled):
+            self._broken(f"{key} is CANCELLED, and other nodes have cancelled its shards")
 
     def _holds(self, run: WorkflowRun, config: Node) -> bool | None:
         states = [(after, self._state(run, after.node)) for after in config.after]

@@ -27,6 +27,7 @@ from jobcloud.config import (
 )
 from jobcloud.errors import Refused, Unavailable
 from jobcloud.messages import (
+    AnswerNode,
     Apply,
     BackfillJob,
     CancelBackfill,
@@ -524,7 +525,7 @@ class Operators:
         failed = [run for run in runs if any(shard.state in _PUT_BACK for shard in run.work)]
         if found := failed or runs:
             run = found[a % len(found)]
-            self.retried.add(run.id)
+            self.retried |= {run.id} | self._world.promise.flows.joined_with(run.id)
             self._widen_range(run.job)
             item = None if b % 2 else b % len(run.work)
             self.ask(("retry", run.id), ABSENT, lambda at: Retry(at, run.id, item))
@@ -695,6 +696,8 @@ class Operators:
                 self._ran_ad_hoc(made[0])
             elif isinstance(made[0], KillTask):
                 self.to_end.add(made[0].task_id)
+            elif isinstance(made[0], AnswerNode):
+                self._world.promise.flows.told(made[0])
             elif isinstance(made[0], UseSecrets):
                 if made[0].task_id in self._given:
                     self._world.violation(f"23: the secrets of {made[0].task_id} were handed over twice")
