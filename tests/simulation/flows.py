@@ -342,7 +342,9 @@ class Flows:
     def _cancelled_by_shards(self, key: str, run: WorkflowRun, node: NodeRun) -> None:
         """A node whose cancelled shards all waited in vain is SKIPPED, so that nodes behind it know."""
         firing = self._world.promise.firings.get(node.run)
-        if firing is None or run.id in self._retried or firing.id in self._world.operators.retried:
+        if firing is None or not firing.ended_ms:  # its job was removed
+            return
+        if run.id in self._retried or firing.id in self._world.operators.retried:
             return
         cancelled = [(item, one) for item, one in enumerate(firing.work) if one.state is ShardState.CANCELLED]
         if cancelled and all(one.message.startswith(f"shard {item} of node ") for item, one in cancelled):
