@@ -240,8 +240,6 @@ class Flows:
                 self._skipped_by_shards(key, run, config, node)
             elif self._holds(run, config) is not False:
                 self._broken(f"{key} is skipped, and its conditions may hold")
-        elif node.state is NodeState.CANCELLED and config.join is Join.SHARDS and not run.cancelled:
-            self._cancelled_by_shards(key, run, node)
         elif node.state is NodeState.SUCCEEDED:
             firing = self._world.promise.firings.get(node.run)
             if firing is not None and firing.ended_ms and firing.worst is not ShardState.FINISHED:
@@ -338,17 +336,6 @@ class Flows:
                     self._broken(f"{key} is skipped, and shard {item} may run")
             elif shard.state is not ShardState.FINISHED and not unknown:
                 self._broken(f"{key} is skipped, and shard {item} is {shard.state}")
-
-    def _cancelled_by_shards(self, key: str, run: WorkflowRun, node: NodeRun) -> None:
-        """A node whose cancelled shards all waited in vain is SKIPPED, so that nodes behind it know."""
-        firing = self._world.promise.firings.get(node.run)
-        if firing is None or not firing.ended_ms:  # its job was removed
-            return
-        if run.id in self._retried or firing.id in self._world.operators.retried:
-            return
-        cancelled = [(item, one) for item, one in enumerate(firing.work) if one.state is ShardState.CANCELLED]
-        if cancelled and all(one.message.startswith(f"shard {item} of node ") for item, one in cancelled):
-            self._broken(f"{key} is CANCELLED, and other nodes have cancelled its shards")
 
     def _holds(self, run: WorkflowRun, config: Node) -> bool | None:
         states = [(after, self._state(run, after.node)) for after in config.after]
