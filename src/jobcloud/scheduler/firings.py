@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sized
 
 from jobcloud.config import Job, JobKind
 from jobcloud.messages import RunTraced, Topic
@@ -96,6 +96,16 @@ class Firings(Part):
         self._state.put_firing(firing, changes)
         self._state.queue.add(firing)
         self._state.request_cycle()
+
+    def cancel_waiting(self, firing_id: str, shards: Iterable[Shard], why: str, at: int) -> None:
+        """Cancel the waiting ones of `shards`, which are the first shards of an unfinished firing, or all of them."""
+        cancelled = {
+            item: changed(shard, state=ShardState.CANCELLED, ended_ms=at, message=why)
+            for item, shard in enumerate(shards)
+            if shard.state is ShardState.WAITING
+        }
+        if cancelled:
+            self.put_shards(firing_id, cancelled, at)
 
     def put_shards(self, firing_id: str, changes: dict[int, Shard], at: int) -> None:
         """Replace or add shards of an unfinished firing. When all its shards have ended, the firing ends."""

@@ -89,16 +89,10 @@ class ShardJoins:
         """Cancel the waiting shards of each joined run whose node a new leader does not know."""
         for firing in self._state.queue.unfinished_firings():
             if firing.terms.joined and not self._places(firing.id):
-                changes = {
-                    item: changed(shard, state=ShardState.CANCELLED, ended_ms=at, message=_FORGOTTEN)
-                    for item, shard in enumerate(firing.work)
-                    if shard.state is ShardState.WAITING
-                }
-                if changes:
-                    self._firings.put_shards(firing.id, changes, at)
+                self._firings.cancel_waiting(firing.id, firing.work, _FORGOTTEN, at)
 
     def set_free(self, firing: Firing) -> None:
-        """Let the shards of a retried run start that is the run of no known node any more."""
+        """Let the shards of a retried joined run start. It is no longer the run of a known node."""
         if firing.terms.joined:
             free = changed(firing, terms=changed(firing.terms, joined=False))
             self._state.put_firing(free, {})

@@ -308,13 +308,7 @@ class Tasks(Part):
         for shard in firing.shards:
             if shard.state is ShardState.ACTIVE:
                 self.kill(self._state.tasks[shard.task_id], at)
-        cancelled = {
-            item: changed(shard, state=ShardState.CANCELLED, ended_ms=at, message=why)
-            for item, shard in enumerate(firing.shards)
-            if shard.state is ShardState.WAITING
-        }
-        if cancelled:
-            self._firings.put_shards(firing.id, cancelled, at)
+        self._firings.cancel_waiting(firing.id, firing.shards, why, at)
 
     def send_failed(self, event: SendFailed) -> None:
         """End the tasks of a launch that was certainly not sent. If it may have arrived, ask Mesos about its tasks."""
