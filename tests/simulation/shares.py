@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from jobcloud.config import MAX_PRIORITY, NOTHING, Resources, team_of
+from jobcloud.config import MAX_PRIORITY, NOTHING, Job, Resources, team_of
 from jobcloud.messages import Accept
 from jobcloud.model import Execution, Executor, Firing, Shard, ShardState, Task, Team
 from jobcloud.scheduler.cluster import amounts
@@ -145,8 +145,8 @@ class Cycle:
             return False
         if slots_of(job):
             return False  # it may wait for slots; promise 28 is about these
-        if core._cycle._failing_agents.request(job, core._state.request(job)).where is not None:
-            return False  # its conditions, or its failures, exclude agents; promises 24 to 27 are about these
+        if self._excludes_agents(job):
+            return False  # promises 24 to 27 are about these
         ahead = list(self._perhaps_ahead(firing, item))
         needed = job.resources.plus(core.apps[job.app_key].resources)
         if not self._within_quota(team, needed, ahead):
@@ -192,8 +192,8 @@ class Cycle:
     def _perhaps_ahead(self, firing: Firing, item: int) -> Iterator[Resources]:
         """The needs of shards of the same team that may have had turns before this shard and found no place.
 
-        A shard with the same need would have found a place in the room of this one. A shard that had no room anywhere
-        before the cycle takes no turn.
+        A shard with the same need would have found a place in the room of this one, unless its job excludes agents. A
+        shard that had no room anywhere before the cycle takes no turn.
         """
         core, team = self.core, team_of(firing.job)
         job, own = core.jobs[firing.job], rank(core, firing, firing.shards[item].execution)
@@ -203,12 +203,16 @@ class Cycle:
                 continue
             if not any(_holds(room, other.resources) for room in self.held.rooms.values()):
                 continue
-            same = (other.resources, other.app_key) == (job.resources, job.app_key)
+            same = (other.resources, other.app_key) == (job.resources, job.app_key) and not self._excludes_agents(other)
             for shard in each.shards:
                 if not _had_a_turn(shard, self.at) or rank(core, each, shard.execution) > own:
                     continue
                 if not same or shard.avoid_ms > self.at:
                     yield other.resources
+
+    def _excludes_agents(self, job: Job) -> bool:
+        """Whether the conditions of a job, or its failures, exclude agents."""
+        return self.core._cycle._failing_agents.request(job, self.core._state.request(job)).where is not None
 
     def _within_quota(self, team: str, needed: Resources, ahead: Sequence[Resources]) -> bool:
         found = self.core._state.teams.get(team)
