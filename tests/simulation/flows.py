@@ -39,7 +39,7 @@ from jobcloud.server import records
 
 if TYPE_CHECKING:
     from .promise import Entries
-    from .schedulers import Process
+    from .schedulers import Process, SimCore
     from .world import World
 
 _GOOD = {
@@ -305,8 +305,13 @@ class Flows:
             return None, ""
         return firing.work[item], firing.id
 
-    def held(self, firing_id: str, item: int) -> bool:
-        """Whether a shard waits for shards of the nodes before its own."""
+    def held(self, core: SimCore, firing_id: str, item: int) -> bool:
+        """Whether a shard waits for shards of the nodes before its own, as far as a scheduler knows.
+
+        A superseded leader does not know that these shards have ended.
+        """
+        if firing_id in self._joined and core.epoch != self._world.server.epoch:
+            return True
         for run_id, config in self._joined.get(firing_id, ()):
             for after in config.after:
                 shard, _ = self._shard_before(run_id, after, item)

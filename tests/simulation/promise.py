@@ -903,7 +903,7 @@ class Promise:
         # The other shards for the agent of a call that is full wait for its next offer.
         full = any(_is_full(core, accept) for accept in accepts)
         waiting = list(_waiting(core, before.firings, at)) if core._cycle.cycles > before.cycles and not full else []
-        waiting = [(firing, item) for firing, item in waiting if not self.flows.held(firing.id, item)]
+        waiting = [(firing, item) for firing, item in waiting if not self.flows.held(core, firing.id, item)]
         if before.gang_hold is not None or core._cycle._gangs.hold is not None:
             self._world.history.happened["cycle with room held back for a gang"] += 1
             waiting = []
