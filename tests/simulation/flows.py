@@ -423,7 +423,7 @@ class Flows:
     # ---- at the end ------------------------------------------------------------------------------------------
 
     def unsettled(self, process: Process) -> str:
-        """A run of a workflow that still has to end, or "". A node of a disabled job waits. A node may still run.
+        """A run of a workflow that still has to end, or "". A node may still run, or its job may have to wait.
 
         Operators end the runs that wait for them.
         """
@@ -434,11 +434,14 @@ class Flows:
                 self.free(run_id)
         for run in core.workflow_runs.values():
             nodes = core.nodes_of(run)
-            held = any(one.state is NodeState.READY and not core.enabled(one.job) for one in nodes)
+            held = any(one.state is NodeState.READY and self._may_wait(core, one.job) for one in nodes)
             running = any(one.state is NodeState.RUNNING and one.run in core.firings for one in nodes)
             if run.id in waiting or (not run.ended_ms and not held and not running):
                 return f"{run.id} has not ended: {[(one.name, str(one.state), one.reason) for one in nodes]}"
         return ""
+
+    def _may_wait(self, core: SimCore, job: str) -> bool:
+        return not core.enabled(job) or self._world.promise.waits_for_other_jobs(core, job)
 
 
 def _allows(after: After, shard: Shard) -> bool:

@@ -1180,11 +1180,8 @@ class Promise:
         """The first thing that still has to end or to run, or ""."""
         core = process.core
         for firing in core.firings.values():
-            target = _neighbour(core.jobs.get(firing.job))
-            if target and not any(task.job == target for task in core.tasks.values()):
-                continue  # it waits for the other job
-            if not self._has_an_empty_agent(core, firing.job):
-                continue  # the other jobs, such as residents, leave no agent to it
+            if self.waits_for_other_jobs(core, firing.job):
+                continue
             if firing.cause is not Cause.DAEMON and not firing.ended_ms and firing.fire_ms <= due_until:
                 return f"{firing.id} has not ended: {_brief(firing.shards)}: {self._why(process, firing.job)}"
         if late := [key for key, since in self._untold.items() if self._world.now - since > _TOLD_WITHIN_MS]:
@@ -1230,6 +1227,13 @@ class Promise:
             if to_end := [run.task_id for run in runs if run.task_id in self._world.operators.to_end]:
                 return f"{to_end} run on, although their kill was answered as stored"
         return ""
+
+    def waits_for_other_jobs(self, core: SimCore, job: str) -> bool:
+        """Whether a job must run near another one that does not run, or the other jobs leave no agent to it."""
+        target = _neighbour(core.jobs.get(job))
+        if target and not any(task.job == target for task in core.tasks.values()):
+            return True
+        return not self._has_an_empty_agent(core, job)
 
     def _has_an_empty_agent(self, core: SimCore, job: str) -> bool:
         """Whether an exclusive job may have an agent without shards. True for other jobs."""
