@@ -1001,8 +1001,13 @@ class Promise:
             and not self._broken(core, job, agent.id)
         ]  # fmt: skip
         self._world.history.happened["launch after failures"] += 1
-        if left and len(known) < _MANY_AGENTS:
+        # If a command of this turn has changed the job, the former failures do not count.
+        if left and len(known) < _MANY_AGENTS and self._is_stored(job):
             self._world.violation(f"27: {task.id} starts, and its job has failed there at {times}, left are {left}")
+
+    def _is_stored(self, job: Job) -> bool:
+        value = self._world.server.entries.get((Kind.JOB, job.key))
+        return value is not None and records.decode(Kind.JOB, job.key, value) == job
 
     def _note_failure(self, core: SimCore, task: Task, at: int) -> None:
         ends, job = self._world.truth.reported.get(task.id, set()), core.jobs.get(task.job)
