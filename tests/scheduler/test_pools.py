@@ -213,6 +213,18 @@ def test_slots_are_given_away_once_their_shard_is_paused() -> None:
     assert jobs_of(offer(desk)) == ["narrow"]
 
 
+def test_slots_are_kept_for_no_removed_job() -> None:
+    desk = desk_of(make_job("first", pools=("db",)), make_job("wide", pools=("2 of db",)), db=2)
+    trigger(desk, "first")
+    offer(desk)
+    trigger(desk, "wide")
+    offer(desk)
+    assert desk.scheduler.indexes()["pools kept"]
+    desk.do(RemoveJob(desk.at, "wide"))
+    desk.do(RemoveJob(desk.at, "first"))
+    assert not desk.scheduler.indexes()["pools kept"]
+
+
 def test_question_about_the_next_cycle_keeps_no_slots() -> None:
     desk = desk_of(
         make_job("first", pools=("db",)), make_job("wide", pools=("2 of db",)), make_job("n", pools=("db",)), db=2

@@ -310,6 +310,8 @@ class Pools(Part):
             self._jobs[key].discard(name)
             if not self._jobs[key]:
                 del self._jobs[key]
+                for kept in (self._kept, self._claims):  # perhaps no cycle follows
+                    kept.pop(key, None)
 
     # ------------------------------------------------------------------------------------------------- reading
 
