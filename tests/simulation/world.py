@@ -340,7 +340,7 @@ class World:
         self._clear("workflows", lambda leader: leader.core.workflows, self.promise.flows.remove)
         due_until = self.clock()
         self.history.settled_ms = self._until(
-            lambda p: self.promise.unsettled(p, due_until) or self.promise.flows.unsettled(p), SETTLE_MS, "6: "
+            lambda p: self.promise.flows.unsettled(p) or self.promise.unsettled(p, due_until), SETTLE_MS, "6: "
         )
         for app in self.operators.apps:
             self._remove(app)
