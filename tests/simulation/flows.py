@@ -240,6 +240,8 @@ class Flows:
                 self._skipped_by_shards(key, run, config, node)
             elif self._holds(run, config) is not False:
                 self._broken(f"{key} is skipped, and its conditions may hold")
+        elif node.state is NodeState.CANCELLED and config.join is Join.SHARDS and not run.cancelled:
+            self._cancelled_by_shards(key, run, node, batch)
         elif node.state is NodeState.SUCCEEDED:
             firing = self._world.promise.firings.get(node.run)
             if firing is not None and firing.ended_ms and firing.worst is not ShardState.FINISHED:
@@ -341,6 +343,17 @@ class Flows:
                     self._broken(f"{key} is skipped, and shard {item} may run")
             elif shard.state is not ShardState.FINISHED and not unknown:
                 self._broken(f"{key} is skipped, and shard {item} is {shard.state}")
+
+    def _cancelled_by_shards(self, key: str, run: WorkflowRun, node: NodeRun, batch: Mapping[Any, Any]) -> None:
+        """A node is SKIPPED if all of its cancelled shards have waited in vain."""
+        firing = self._world.promise.firings.get(node.run)
+        if firing is None or not firing.ended_ms or batch.get((Kind.FIRING, node.run)) is None:
+            return  # its run was deleted in this write, because its job was removed
+        if run.id in self._retried or firing.id in self._world.operators.retried:
+            return
+        cancelled = [(item, one) for item, one in enumerate(firing.work) if one.state is ShardState.CANCELLED]
+        if cancelled and all(one.message.startswith((f"shard {item} of ", "node ")) for item, one in cancelled):
+            self._broken(f"{key} is CANCELLED, and only the nodes before it have cancelled its shards")
 
     def _holds(self, run: WorkflowRun, config: Node) -> bool | None:
         states = [(after, self._state(run, after.node)) for after in config.after]

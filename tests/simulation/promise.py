@@ -62,7 +62,8 @@
     attempts of a shard have the same part.
 37. A run of a workflow loses no node and no confirmed answer. No node starts before its conditions hold, starts in a
     paused or cancelled run, or gets two runs. The start of a node is stored together with its run, and its end together
-    with the end of this run. Each whole run of the job of a start node begins a run of the workflow, in the same write.
+    with the end of this run. A node without failed shards is SKIPPED if the nodes before it have cancelled all of its
+    cancelled shards. Each whole run of the job of a start node begins a run of the workflow, in the same write.
 """
 
 from __future__ import annotations
