@@ -257,6 +257,15 @@ def test_difference_is_named(body: str, of_dag: str, said: str) -> None:
     assert Action.CHANGED in {item.action for item in found.items()}
 
 
+@pytest.mark.parametrize(
+    ("catchup", "named"), [("", True), (", catchup=None", True), (", catchup=False", True), (", catchup=True", False)]
+)
+def test_interval_that_airflow_counts_from_another_time_is_named(catchup: str, named: bool) -> None:
+    found = one(bash(), f"schedule=timedelta(hours=6), start_date=datetime(2026, 1, 1, 2, 30){catchup}")
+    assert ("an interval counts from start_date" in "\n".join(found.item.changes)) is named
+    assert found.item.action is Action.CHANGED
+
+
 def test_deadline_of_a_run_is_that_of_the_workflow() -> None:
     found = one(bash() + bash("b"), "schedule=None, dagrun_timeout=timedelta(hours=1), description='a\\nb'")
     assert (found.workflow["deadlineSeconds"], found.workflow["description"]) == (3_600, "a b")

@@ -245,6 +245,11 @@ class _Conversion:
             seconds = value.total_seconds()
             if start is None or seconds <= 0 or seconds != int(seconds):
                 raise Refusal(f"{name} is an interval that needs whole seconds, and a literal start_date")
+            if not self._get("catchup", bool, None):
+                self._done.item.changes.append(
+                    f"{name}: an interval counts from start_date; with catchup off, Airflow 3 counts from the time "
+                    "when the DAG is switched on, and Airflow 2 from 1970"
+                )
             return {"triggers": [f"@every {int(seconds)}s"]}
         if not isinstance(value, str):
             raise Refusal(
