@@ -48,12 +48,12 @@ test-browser: $(VENV)/.tests ## Run the tests in a real browser (apt-get install
 test-sql: $(VENV)/.tests ## Run the tests on a real PostgreSQL and MariaDB (apt-get install postgresql mariadb-server)
 	JOBCLOUD_TEST_NO_SKIP=1 $(BIN)/python -m pytest -m sql $(ARGS)
 
-# Without the mutants: they show that the tests can fail, whatever the build. A quarter of the random placements, because
+# Without the mutants: they show that the tests can fail, whatever the build. A fifth of the random placements, because
 # this build is slow.
 debug-test: $(VENV)/.tests ## Run the tests of the matcher and of packing on a build with bounds checks
 	mkdir -p build && find src -name '*.so' -print0 | tar -cf build/extensions.tar --null -T -
 	JOBCLOUD_DEBUG=1 $(BIN)/python setup.py -q build_ext --inplace --force
-	JOBCLOUD_MATCH_PLACEMENTS=50000 $(BIN)/python -m pytest -n $(WORKERS) --ignore tests/match/test_match_mutants.py \
+	JOBCLOUD_MATCH_PLACEMENTS=20000 $(BIN)/python -m pytest -n $(WORKERS) --ignore tests/match/test_match_mutants.py \
 		tests/match tests/planning/test_plan_packing.py; status=$$?; \
 	tar -xf build/extensions.tar && exit $$status
 

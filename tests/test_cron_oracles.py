@@ -26,7 +26,7 @@ from jobcloud import zones
 from jobcloud.cron import CronError, Dialect, Fold, Gap, Schedule
 from jobcloud.executor.firetimes import FireTimes
 
-TRIPLES = int(os.environ.get("JOBCLOUD_CRON_TRIPLES", "100000"))
+TRIPLES = int(os.environ.get("JOBCLOUD_CRON_TRIPLES", "50000"))
 SEED = os.environ.get("JOBCLOUD_SEED", "2026")
 STARTS = 100  # start instants per expression and zone
 AGENT_STARTS = 4  # of these, checked with the agent's stepper too

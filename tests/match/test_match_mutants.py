@@ -8,7 +8,7 @@ from tests.match.match_mutants import MUTANTS, QUICK, Mutant, is_caught, read_so
 
 @pytest.mark.parametrize("mutant", QUICK, ids=lambda mutant: mutant.name)
 def test_planted_bug_is_caught(mutant: Mutant) -> None:
-    """Two of the bugs of `make match-mutants`, because each takes a build."""
+    """One of the bugs of `make match-mutants`, because each takes a build."""
     assert is_caught(mutant.planted(read_sources()))
 
 

@@ -31,7 +31,7 @@ from jobcloud.match import (
     near,
 )
 
-PLACEMENTS_WANTED = int(os.environ.get("JOBCLOUD_MATCH_PLACEMENTS", "200000"))
+PLACEMENTS_WANTED = int(os.environ.get("JOBCLOUD_MATCH_PLACEMENTS", "100000"))
 
 
 def array(*numbers: int) -> NDArray[np.int64]:

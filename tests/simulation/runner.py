@@ -62,7 +62,7 @@ def run_all(seeds: Iterable[int], processes: int, stop_at_first: bool = False) -
                 break
         return summary
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        for history in pool.imap(run, seeds, chunksize=4):
+        for history in pool.imap(run, seeds):
             summary.add(history)
             if stop_at_first and summary.failed:
                 pool.terminate()
